@@ -1,0 +1,266 @@
+"""The only printer: data to stdout, progress and hints to stderr.
+
+On a terminal people see bars and tables; elsewhere there are plain lines, and with --json, data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .errors import DsError, UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+    from .snapshot import Snapshot
+
+PLAIN_LINE_SECONDS = 10.0
+"""Between two lines of progress where there is no terminal."""
+
+Row = Sequence[object]
+
+
+@dataclass
+class Console:
+    """Where everything that is shown goes through."""
+
+    json: bool = False
+    yes: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+
+    @property
+    def live(self) -> bool:
+        """Whether a person watches: stderr is a terminal that can redraw."""
+        return self.err.isatty() and os.environ.get("TERM") != "dumb" and not self.json
+
+    def data(self, value: object) -> None:
+        """Print one JSON value as a line."""
+        self.line(json.dumps(value, ensure_ascii=False, default=str))
+
+    def line(self, text: str = "") -> None:
+        """Print a line of data."""
+        print(_printable(text, self.out), file=self.out)
+
+    def say(self, text: str) -> None:
+        """Print a line about what goes on."""
+        print(_printable(text, self.err), file=self.err, flush=True)
+
+    def hint(self, text: str) -> None:
+        """Print what could be typed next."""
+        if not self.json:
+            self.say(f"next: {text}")
+
+    def error(self, error: DsError) -> None:
+        """Print what happened, and what to do about it."""
+        self.say(f"error: {error.what}")
+        if error.fix:
+            self.say(f"fix: {error.fix}")
+
+    def confirm(self, question: str) -> None:
+        """Ask before something is destroyed. Raises UsageError where the answer is no, or nobody can answer."""
+        if self.yes:
+            return
+        if not (sys.stdin.isatty() and self.err.isatty()):
+            raise UsageError(f"{question}: nobody is here to confirm it", "add --yes")
+        self.err.write(f"{question}? [y/N] ")
+        self.err.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UsageError("not confirmed: nothing was changed")
+
+    def table(self, header: Sequence[str], rows: Iterable[Row]) -> None:
+        """Print a table: drawn on a terminal, tabs elsewhere."""
+        if not self.out.isatty():
+            self.line("\t".join(header))
+            for row in rows:
+                self.line("\t".join(_cell(value) for value in row))
+            return
+        from rich.console import Console as Rich
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*header, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(Text(_cell(value)) for value in row))
+        Rich(file=self.out).print(table)
+
+    def progress(self, total: int | None, unit: str) -> Progress:
+        """A bar for long work of our own, such as a submission."""
+        return Progress(self, total, unit)
+
+    def watch(self) -> Watcher:
+        """The live view of a run."""
+        return Watcher(self)
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return text.replace("\t", " ").replace("\n", " ")
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    """The text without what would move a terminal's cursor, and without what the stream cannot encode."""
+    if stream.isatty():
+        text = "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+class Progress:
+    """Progress of one long action; a context manager."""
+
+    def __init__(self, console: Console, total: int | None, unit: str) -> None:
+        self._console, self._total, self._unit = console, total, unit
+        self._bar: RichProgress | None = None
+        self._shown = self._began = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def update(self, done: int) -> None:
+        """Show that this much is done."""
+        now = time.monotonic()
+        if self._console.live:
+            self._draw(done)
+        elif now - self._shown >= PLAIN_LINE_SECONDS and not self._console.json:
+            self._shown = now
+            self._console.say(f"{done:,} {self._unit}, {done / (now - self._began):,.0f}/s")
+
+    def _draw(self, done: int) -> None:
+        if self._bar is None:
+            from rich.console import Console as Rich
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            text = TextColumn("{task.completed:,.0f} {task.fields[unit]}  {task.fields[rate]}/s")
+            self._bar = Progress(BarColumn(), text, TimeElapsedColumn(), console=Rich(file=self._console.err))
+            self._bar.add_task("", total=self._total, unit=self._unit, rate="")
+            self._bar.start()
+        rate = done / max(time.monotonic() - self._began, 1e-3)
+        self._bar.update(self._bar.task_ids[0], completed=done, rate=f"{rate:,.0f}")
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Watcher:
+    """Shows snapshot after snapshot: a bar that redraws itself, or lines now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: RichProgress | None = None
+        self._shown: float | None = None
+        self._said: str | None = None
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Bring the view up to date."""
+        if self._console.live:
+            self._draw(snapshot)
+            return
+        now = time.monotonic()
+        if not self._console.json and (self._shown is None or now - self._shown >= PLAIN_LINE_SECONDS):
+            self._shown = now
+            self._console.say(progress_line(snapshot))
+
+    def note(self, text: str) -> None:
+        """Say something once, above the bar."""
+        if text == self._said:
+            return
+        self._said = text
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif not self._console.json:
+            self._console.say(text)
+
+    def _draw(self, snapshot: Snapshot) -> None:
+        if self._bar is None:
+            from rich.console import Console as Rich
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (BarColumn(bar_width=None), TextColumn("{task.description}", markup=False))
+            rich = Rich(file=self._console.err)
+            self._bar = Progress(
+                *columns, console=rich, expand=True, redirect_stdout=False, redirect_stderr=False
+            )
+            self._bar.add_task("")
+            self._bar.start()
+        with suppress(IndexError):
+            self._bar.update(
+                self._bar.task_ids[0],
+                total=snapshot.jobs.total or None,
+                completed=snapshot.jobs.final,
+                description=progress_line(snapshot),
+            )
+
+
+def progress_line(snapshot: Snapshot) -> str:
+    """A run in one line."""
+    jobs = snapshot.jobs
+    parts = [f"{jobs.final:,}/{jobs.total:,} jobs"]
+    for count, word in ((jobs.running, "running"), (jobs.failed, "to retry"), (jobs.dead, "dead")):
+        if count:
+            parts.append(f"{count:,} {word}")
+    if snapshot.rate:
+        parts.append(rate_text(snapshot.rate))
+    if snapshot.eta is not None:
+        parts.append(f"{duration(snapshot.eta)} left")
+    parts.append(snapshot.state)
+    return " · ".join(parts)
+
+
+def rate_text(rate: float) -> str:
+    """A rate in the unit that reads best."""
+    if rate >= 1:
+        return f"{rate:,.1f}/s" if rate < 100 else f"{rate:,.0f}/s"
+    return f"{rate * 60:.1f}/min" if rate * 60 >= 1 else f"{rate * 3600:.1f}/h"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min 30 s, 3 h 20 min, 2 d 4 h."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, below, below_size in (
+        (86400, "d", "h", 3600),
+        (3600, "h", "min", 60),
+        (60, "min", "s", 1),
+    ):
+        if whole >= size:
+            rest = whole % size // below_size
+            return f"{whole // size} {unit}" + (f" {rest} {below}" if rest else "")
+    return f"{whole} s"
+
+
+def bytes_text(size: float | None) -> str:
+    """Bytes as people say them, in powers of 1000."""
+    if size is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """Facts as `name: value` lines, names aligned; None is left out."""
+    shown = {name: value for name, value in facts.items() if value is not None}
+    width = max(map(len, shown), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())

@@ -1,0 +1,196 @@
+"""What every engine promises. The core speaks to these protocols only and never imports an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from .job import Cause, DeadJob, Job, Lease
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Jobs in a queue: `waiting` can be leased now, `leased` are claimed, `delayed` wait out a back-off."""
+
+    waiting: int = 0
+    leased: int = 0
+    delayed: int = 0
+    dead: int = 0
+
+    @property
+    def open(self) -> int:
+        """Jobs that are not finished and not dead."""
+        return self.waiting + self.leased + self.delayed
+
+
+@dataclass(frozen=True)
+class PutReport:
+    """What became of a submission: `sent` are new, `known` were in the run before; `failed` names the rest."""
+
+    sent: int = 0
+    known: int = 0
+    failed: tuple[tuple[str, str], ...] = field(default=())
+    """(job id, reason) of each job that the queue refused even after retries."""
+
+
+class Queue(Protocol):
+    """The durable list of jobs. Delivery is at least once; several processes may hold one queue open.
+
+    A lease that has expired, was settled, or belongs to someone else is *stale*: every verb that
+    takes leases leaves the job alone where the lease is stale, and never raises for it.
+    """
+
+    def put(self, jobs: Iterable[Job]) -> PutReport:
+        """Add jobs, streaming. Jobs whose id the run already knows (in whatever state) are left as they are.
+
+        After a failure part-way, the jobs stored so far stay, and putting all of them again is safe.
+        Once it returns, a power cut loses none of them.
+        """
+
+    def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
+        """Claim at most `limit` jobs, oldest first, waiting up to `wait` seconds for the first one.
+
+        Each stays hidden from others until its deadline. If the caller dies, it comes back then.
+        """
+
+    def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
+        """Move deadlines to a full term from now: (renewed leases with new deadlines, leases no longer ours)."""
+
+    def done(self, leases: Sequence[Lease]) -> None:
+        """Take finished jobs out. A crash or power cut before it returns may bring a job back: it runs again."""
+
+    def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """Give jobs back, to be leased again after `delay` seconds; no attempt is counted."""
+
+    def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
+        """Count a failed attempt: back after the retry policy's back-off, or dead (returned) with its cause.
+
+        `final` makes it dead whatever attempts are left.
+        """
+
+    def counts(self) -> Counts:
+        """How many jobs are in which state now (on SQS: may lag a minute)."""
+
+    def dead(self) -> Iterator[DeadJob]:
+        """The dead jobs, in the order of submission."""
+
+    def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
+        """Put dead jobs (these ids, or all) back as new: attempt 1. Returns the ids that were dead."""
+
+    def purge(self) -> None:
+        """Forget every job, the dead and the finished ones included."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in a store: its `key` ("a/b.txt", never absolute, no "..") and `size` in bytes."""
+
+    key: str
+    size: int
+
+
+class Store(Protocol):
+    """Where inputs, outputs, logs and ledger live: a folder, or a bucket.
+
+    Keys use "/" on every system. A key that is empty, absolute, or holds NUL or a part "", "." or ".."
+    raises KeyRefused before anything is touched.
+    """
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        """Every file whose key starts with `prefix` (a plain string prefix), in key order, all pages."""
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """The file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Replace the file: others see the old or the new content, never a part."""
+
+    def write_if_absent(self, key: str, data: bytes) -> bool:
+        """Create the file with this content, unless it exists; whether it was created. Exactly one of many
+        racing writers gets True."""
+
+    def append(self, key: str, data: bytes) -> None:
+        """Add to the end of a segment that only this process writes.
+
+        Where a store cannot append, numbered parts are written: `list(key)` yields them in order.
+        """
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove files; one that is not there is no error."""
+
+    def fetch(self, key: str, path: Path) -> int:
+        """Copy a stored file to a new local path (its folder exists); its size in bytes. Raises KeyMissing.
+
+        After a failure there may be part of a file at `path`.
+        """
+
+    def publish(self, path: Path, key: str) -> int:
+        """Move or copy a local file into the store, replacing what is there; its size in bytes.
+
+        Others see all of it or nothing of it. `path` may be gone afterwards.
+        """
+
+    def locate(self, key: str) -> str:
+        """The address a person can open: a path, or s3://bucket/key."""
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What an engine knows of its machines.
+
+    `ended` says why the machines ended on purpose ("stopped", "drained", "out of time"); None while they
+    should be there. `trouble` is the fleet's own reason why it has fewer than its target, where it has one.
+    """
+
+    target: int = 0
+    running: int = 0
+    lost: int = 0
+    slots: int = 0
+    draining: bool = False
+    ended: str | None = None
+    trouble: str | None = None
+
+
+class Engine(Protocol):
+    """Where jobs wait, run and leave their results. Every verb may be repeated after a failure."""
+
+    name: str
+    look_seconds: float
+    """Between two looks of the monitor, unless the user says otherwise."""
+
+    @property
+    def store(self) -> Store:
+        """The store of the project."""
+
+    def current_run(self) -> str | None:
+        """The run that the queue belongs to; None where nothing is set up."""
+
+    def setup(self, run: str) -> Sequence[str]:
+        """Make what a run needs and is not there yet; what was made. An earlier run's queue is emptied."""
+
+    def queue(self) -> Queue:
+        """The queue of the current run. Raises DsError where nothing is set up."""
+
+    def start(self, run: str) -> str:
+        """Ask for machines; the fleet's id. Where they run already nothing changes."""
+
+    def machines(self) -> Machines:
+        """How the machines are."""
+
+    def explain(self) -> str | None:
+        """Why no job runs although some wait, as far as the engine can tell."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the app for one `ds run` at a time; entering raises DsError where another one is under way."""
+
+    def stop(self, *, now: bool = False) -> None:
+        """No new leases; running jobs finish, or (`now`) go back to the queue. Returns at once."""
+
+    def end(self) -> None:
+        """End the machines, after the queue has drained, and wait for it."""
+
+    def remove(self) -> Sequence[str]:
+        """Remove everything that `setup` and `start` made; what is still there after a last look."""

@@ -1,0 +1,82 @@
+"""Many failures read as few problems: grouped by cause and by what the jobs said last. Pure but for the log reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .engine import Store
+from .errors import DsError
+from .job import State
+from .ledger import JobRecord, RunPaths
+
+TAIL_BYTES = 2048
+_OURS = "[ds] "
+_FOLDS = (
+    (re.compile(r"(?:[\w.~-]*/)+[\w.~%+-]*"), "<path>"),
+    (re.compile(r"\b(?:0x)?[0-9a-f]{8,}\b", re.IGNORECASE), "<hex>"),
+    (re.compile(r"\d+(?:[.,:]\d+)*"), "<n>"),
+)
+
+
+@dataclass
+class FailureGroup:
+    """Jobs that failed alike: their cause, a line that one of them said last, and their ids."""
+
+    cause: str
+    example: str
+    ids: list[str] = field(default_factory=list)
+    dead: int = 0
+
+
+def read_log(store: Store, paths: RunPaths, place: str | None, limit: int | None = None) -> bytes:
+    """The text at a place in a log segment (`file@offset+length`), or its last `limit` bytes.
+
+    Without a length it is an attempt that still runs: everything from the offset on.
+    """
+    if not place:
+        return b""
+    name, _, span = place.rpartition("@")
+    offset, _, length = span.partition("+")
+    try:
+        start, size = int(offset), int(length) if length else None
+    except ValueError:
+        return b""
+    if limit is not None and size is not None and size > limit:
+        start, size = start + size - limit, limit
+    try:
+        return store.read(paths.logs + name, start, size)
+    except DsError:
+        return b""
+
+
+def last_line(text: str) -> str:
+    """The last line with something on it, the project's own notes only where there is nothing else."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(_OURS)]
+    return (said or lines or [""])[-1]
+
+
+def fold_line(line: str) -> str:
+    """The line with paths, long hexadecimal and numbers taken out, so that alike failures are alike."""
+    for pattern, word in _FOLDS:
+        line = pattern.sub(word, line)
+    return line
+
+
+def group_failures(store: Store, paths: RunPaths, records: Iterable[JobRecord]) -> list[FailureGroup]:
+    """The failed and dead jobs in groups, the largest first."""
+    groups: dict[tuple[str, str], FailureGroup] = {}
+    for record in records:
+        if not (record.state is State.DEAD or record.failed):
+            continue
+        text = read_log(store, paths, record.log, TAIL_BYTES).decode(errors="replace")
+        line = last_line(text)
+        if not line or line.startswith(_OURS):
+            line = record.detail or line
+        key = (record.cause or "", fold_line(line))
+        group = groups.setdefault(key, FailureGroup(record.cause or "", line))
+        group.ids.append(record.id)
+        group.dead += record.state is State.DEAD
+    return sorted(groups.values(), key=lambda group: -len(group.ids))

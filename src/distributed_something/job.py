@@ -1,0 +1,159 @@
+"""What a job is, what can happen to it, and what a failure does to it. Pure: no IO, no clock.
+
+The life of a job (each edge is a ledger event):
+
+    waiting --started--> running --succeeded--> succeeded
+                                 --skipped----> skipped      (its outputs were there already)
+                                 --failed-----> waiting      (an attempt is used up; after a back-off)
+                                 --interrupted> waiting      (no attempt is used up)
+                                 --dead-------> dead         (out of attempts, or killed worker after worker)
+    dead    --retried--> waiting
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+MAX_DELIVERIES = 20
+"""A job handed out this often without any outcome kills its workers: it is dead (`worker-lost`)."""
+
+BACKOFF_FIRST = 1.0
+BACKOFF_LIMIT = 300.0
+
+
+class Cause(StrEnum):
+    """Why an attempt did not succeed."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out-of-memory"
+    DISK_FULL = "disk-full"
+    INPUT_MISSING = "input-missing"
+    OUTPUT_MISSING = "output-missing"
+    UPLOAD = "upload"
+    INTERRUPTED = "interrupted"
+    LEASE_LOST = "lease-lost"
+    WORKER_LOST = "worker-lost"
+
+
+UNCOUNTED = frozenset({Cause.INTERRUPTED, Cause.LEASE_LOST, Cause.WORKER_LOST})
+"""Causes that are no fault of the job: they use up none of its attempts."""
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    DEAD = "dead"
+
+
+FINAL = frozenset({State.SUCCEEDED, State.SKIPPED, State.DEAD})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work: the shared keys and one group of a job file.
+
+    `id` is 16 hex digits of the SHA-256 of `body`; `body` is the canonical JSON
+    `{shared..., "group": {...}}`; `index` is its place in the order of submission, from 0.
+    """
+
+    id: str
+    index: int
+    body: bytes
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The body as a dictionary."""
+        document: dict[str, Any] = json.loads(self.body)
+        return document
+
+    @cached_property
+    def keys(self) -> Mapping[str, Any]:
+        """Shared and group keys side by side, a group's key before a shared one of that name."""
+        group = self.document.get("group")
+        return {**self.document, **group} if isinstance(group, dict) else self.document
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A worker's time-limited claim on a job.
+
+    `token` proves the claim; `deadline` (Unix seconds) is when it ends unless renewed;
+    `attempt` counts from 1; `deliveries` is how often the job was handed out, this time included.
+    """
+
+    job: Job
+    token: str
+    deadline: float
+    attempt: int = 1
+    deliveries: int = 1
+
+
+@dataclass(frozen=True)
+class DeadJob:
+    """A job out of attempts, parked with its reason. `attempt` is the last one made."""
+
+    job: Job
+    attempt: int
+    cause: Cause
+    detail: str
+
+
+@dataclass(frozen=True)
+class Retry:
+    """What becomes of a job after a failed attempt: `dead`, or waiting again in `delay` seconds."""
+
+    dead: bool
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How many attempts a job has, and how long it waits between two of them.
+
+    The wait doubles from `backoff` seconds with each failed attempt, up to `limit` seconds.
+    """
+
+    attempts: int = 3
+    backoff: float = BACKOFF_FIRST
+    limit: float = BACKOFF_LIMIT
+
+    def after(self, attempt: int) -> Retry:
+        """The decision after failed attempt number `attempt` (from 1)."""
+        if attempt >= self.attempts:
+            return Retry(dead=True)
+        return Retry(dead=False, delay=min(self.backoff * 2 ** min(attempt - 1, 32), self.limit))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt ended. `cause` is None where `state` is succeeded or skipped.
+
+    A `state` of WAITING with a cause in UNCOUNTED means: back in the queue, attempt not counted;
+    with any other cause: the attempt failed, and the retry policy decides.
+    `seconds` is the wall time of the attempt, `log` its place in a log segment (`file@offset+length`).
+    """
+
+    state: State
+    cause: Cause | None = None
+    detail: str = ""
+    exit_code: int | None = None
+    seconds: float = 0.0
+    max_rss_bytes: int | None = None
+    cpu_seconds: float | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    files_out: int = 0
+    output: str | None = None
+    log: str | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)

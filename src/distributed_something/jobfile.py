@@ -1,0 +1,413 @@
+"""Job files: JSON (`shared keys + "groups"`), JSON lines and CSV, read as a stream of jobs.
+
+Memory stays flat whatever a file's size. A JSON file is read twice: the shared keys may stand behind the
+groups, and every job's body holds them. The first reading only steps over the groups (some 500 MB/s), so an
+error anywhere in the file's structure is known before the first job comes out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, KeysView, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, NoReturn
+
+from .errors import UsageError
+from .job import Job
+
+WINDOW = 1 << 20
+"""Bytes of a JSON file that are looked at together."""
+
+_BOM = b"\xef\xbb\xbf"
+_COMMENT = "_comment"
+_DEEP = "its lists and objects are nested too deeply"
+_OBJECT = 'a group is an object of names and values: {"Plate": "P1", "Well": "A1"}'
+
+
+def read_jobs(path: Path, shared: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Job]:
+    """The jobs of a file in its order, from index 0. `shared` goes over the file's own shared keys.
+
+    `.jsonl`, `.ndjson`: a line is a group; `.csv`: a row is one, its values are text; `.json`: the
+    reference's format. Keys containing `_comment` are dropped. A job that is there twice comes twice.
+    Raises UsageError, before the first job or at the place where the file is wrong.
+    """
+    readers = {".json": _json_jobs, ".jsonl": _line_jobs, ".ndjson": _line_jobs, ".csv": _csv_jobs}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(f"{path}: not a job file by its name", "name it .json, .jsonl, .ndjson or .csv")
+    return reader(path, dict(shared))
+
+
+def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
+    """`key=value` words of --set as shared keys: a value is JSON where it is that, else text."""
+    result = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {pair}: not key=value", "write --set key=value")
+        if key == "group":
+            raise UsageError("--set group=…: that name holds the group itself", "take another name")
+        result[key] = _json_or_text(value)
+    return result
+
+
+def _json_or_text(value: str) -> Any:
+    import msgspec
+
+    if value != value.strip():
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.MsgspecError, UnicodeError):
+        return value
+    except RecursionError:
+        raise UsageError(f"--set …={value[:20]}…: {_DEEP}", "give a simpler value") from None
+
+
+# -- Groups to jobs -----------------------------------------------------------------------------------------
+
+
+def _jobs(path: Path, groups: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]) -> Iterator[Job]:
+    """Each group with the shared keys around it, as canonical JSON, with its hash for an id."""
+    import msgspec
+
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    index = -1
+    clean: KeysView[str] | None = None
+    try:
+        before, behind = _frame(shared)
+        for index, group in enumerate(groups):
+            if group.keys() != clean:  # mostly all groups have the same names
+                group = _without_comments(group)
+                clean = group.keys()
+            body = before + encode(group) + behind
+            yield Job(sha256(body).hexdigest()[:16], index, body)
+    except (RecursionError, ValueError, OverflowError) as error:
+        why = _DEEP if isinstance(error, RecursionError) else error
+        raise UsageError(f"{path}: group {index + 1}: {why}", "give it simpler values") from error
+
+
+def _frame(shared: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """What stands before and behind a group in the canonical body: the shared keys are the same for all."""
+    import msgspec
+
+    body = {**_without_comments(shared), "group": msgspec.Raw(b"\0")}
+    before, _, behind = msgspec.json.encode(body, order="deterministic").partition(b"\0")
+    return before, behind
+
+
+def _without_comments(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in keys.items() if _COMMENT not in name}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, open. What the system says against it becomes a UsageError."""
+    try:
+        with path.open("rb") as file:
+            if not file.seekable():
+                raise UsageError(f"{path}: is a pipe or a device", "write the jobs into a file first")
+            yield file
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror}", "give the path of a job file"
+        ) from error
+
+
+# -- JSON lines and CSV -------------------------------------------------------------------------------------
+
+
+def _line_jobs(path: Path, shared: dict[str, Any]) -> Iterator[Job]:
+    with _opened(path) as file:
+        yield from _not_empty(path, _jobs(path, _lines(path, file), shared))
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
+    import msgspec
+
+    decode = msgspec.json.Decoder().decode
+    number = 0
+    try:
+        for number, line in enumerate(file, 1):
+            text = line.removeprefix(_BOM) if number == 1 else line
+            if not text.isspace() and text:
+                group = decode(text)
+                if type(group) is not dict:
+                    raise UsageError(f"{path}:{number}: the line is {_kind(group)}, not an object", _OBJECT)
+                yield group
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UsageError(
+            f"{path}:{number}: {_why(error)}", "write one JSON object a line, in UTF-8"
+        ) from error
+
+
+def _csv_jobs(path: Path, shared: dict[str, Any]) -> Iterator[Job]:
+    with _opened(path) as file:
+        yield from _not_empty(path, _jobs(path, _rows(path, file), shared))
+
+
+def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
+    import csv
+    from io import TextIOWrapper
+
+    reader = csv.reader(TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+    try:
+        names = _header(path, next(reader, []))
+        width = len(names)
+        for row in reader:
+            if len(row) == width:
+                yield dict(zip(names, row, strict=True))
+            elif row:
+                what = f"{path}:{reader.line_num}: {len(row)} values, and the header has {width} names"
+                raise UsageError(what, 'put a value that holds a comma into "quotes"')
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}:{reader.line_num + 1}: not UTF-8", "save it as CSV UTF-8") from error
+    except csv.Error as error:
+        raise UsageError(
+            f"{path}:{reader.line_num}: {error}", 'write CSV with commas and "quotes"'
+        ) from error
+
+
+def _header(path: Path, names: list[str]) -> list[str]:
+    if not names:
+        raise UsageError(f"{path}:1: no header", "name the columns in the first row")
+    for place, name in enumerate(names, 1):
+        if not name.strip():
+            raise UsageError(f"{path}:1: column {place} has no name", "name every column in the first row")
+        if name in names[: place - 1]:
+            raise UsageError(f"{path}:1: two columns are named {name}", "give each column its own name")
+    return names
+
+
+def _not_empty(path: Path, jobs: Iterator[Job]) -> Iterator[Job]:
+    first = next(jobs, None)
+    if first is None:
+        raise UsageError(f"{path}: holds no jobs", "give it a line for each job")
+    return chain([first], jobs)
+
+
+def _kind(value: object) -> str:
+    kinds = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return kinds.get(type(value), "null")
+
+
+def _why(error: Exception) -> str:
+    """A decoder's complaint in our words."""
+    if isinstance(error, RecursionError):
+        return _DEEP
+    if isinstance(error, UnicodeDecodeError) or "utf-8" in str(error).lower():
+        return "not UTF-8"
+    return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+
+
+# -- JSON ---------------------------------------------------------------------------------------------------
+
+
+def _json_jobs(path: Path, shared: dict[str, Any]) -> Iterator[Job]:
+    with _opened(path) as file:
+        outline = _Outline(path, file)
+        groups = chain.from_iterable(_Groups(path, file, outline.start).batches())
+        yield from _jobs(path, _objects(path, groups), {**outline.shared, **shared})
+
+
+def _objects(path: Path, groups: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    for number, group in enumerate(groups, 1):
+        if type(group) is not dict:
+            raise UsageError(f"{path}: group {number} is {_kind(group)}, not an object", _OBJECT)
+        yield group
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}"]', re.DOTALL)
+_SCALAR = re.compile(rb'[^\s,:\[\]{}"]+')
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\Z")
+
+
+def _value_end(data: bytes, start: int) -> int | None:
+    """Where the JSON value that begins at `start` ends; None if it goes on behind the data."""
+    if data[start : start + 1] not in (b"{", b"[", b'"'):
+        match = _SCALAR.match(data, start)
+        return None if match and match.end() == len(data) else (match.end() if match else start + 1)
+    depth = 0
+    for match in _TOKEN.finditer(data, start):
+        token = match.group()
+        if token == b'"':
+            return None
+        depth += (token in b"{[") - (token in b"]}")
+        if depth <= 0:
+            return match.end()
+    return None
+
+
+class _Window:
+    """A moving part of a JSON file; `pos` is the place in `data`, `base` where `data` begins in the file."""
+
+    def __init__(self, path: Path, file: BinaryIO, start: int = 0) -> None:
+        import msgspec
+
+        self.path = path
+        self.file = file
+        self.base = start
+        self.data = b""
+        self.pos = 0
+        self.ended = False
+        self.decode = msgspec.json.decode
+        self.errors = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+        file.seek(start)
+
+    def fail(self, what: str, fix: str = "mend it there", at: int | None = None) -> NoReturn:
+        place = self.base + (self.pos if at is None else at)
+        raise UsageError(f"{self.path}: byte {place:,}: {what}", fix)
+
+    def more(self) -> bool:
+        """Forget what was read, take in at least as much as is left, and tell whether there was more."""
+        chunk = self.file.read(max(WINDOW, len(self.data) - self.pos))
+        self.data = self.data[self.pos :] + chunk
+        self.base += self.pos
+        self.pos = 0
+        self.ended = not chunk
+        return bool(chunk)
+
+    def peek(self) -> bytes:
+        """The next byte that is not a space; nothing at the end."""
+        while True:
+            match = _SPACE.match(self.data, self.pos)
+            self.pos = match.end() if match else self.pos
+            if self.pos < len(self.data):
+                return self.data[self.pos : self.pos + 1]
+            if not self.more():
+                return b""
+
+    def take(self, *expected: bytes) -> bytes:
+        """Step over one of these characters."""
+        char = self.peek()
+        if not char:
+            self.fail("the file ends too early", "it was cut off: write it again")
+        if char not in expected:
+            shown = " or ".join(each.decode() for each in expected)
+            self.fail(f"not JSON: expected {shown}, found {char.decode('latin-1')}")
+        self.pos += 1
+        return char
+
+    def value(self, kind: Any, what: str) -> Any:
+        """Decode the value at this place and step over it."""
+        self.peek()
+        end = _value_end(self.data, self.pos)
+        while end is None and self.more():
+            end = _value_end(self.data, self.pos)
+        if end is None and self.data[self.pos : self.pos + 1] in (b"", b"{", b"[", b'"'):
+            self.fail(f"the file ends inside {what}", "it was cut off: write it again")
+        piece = self.data[self.pos : end]
+        try:
+            value = self.decode(piece, type=kind)
+        except self.errors as error:
+            self.fail(f"{what}: {_why(error)}")
+        self.pos += len(piece)
+        return value
+
+
+class _Outline:
+    """The first reading: the shared keys, and where the groups begin (their `[`)."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.shared: dict[str, Any] = {}
+        self.start = -1
+        window = _Window(path, file)
+        window.more()
+        if window.data.startswith(_BOM):
+            window.pos = len(_BOM)
+        self._object(window)
+        if self.start < 0:
+            raise UsageError(f'{path}: has no "groups"', 'write {"groups": [{…}, {…}]}, a group for each job')
+
+    def _object(self, window: _Window) -> None:
+        if window.peek() not in (b"{", b""):
+            window.fail("a job file is one JSON object", 'write {"groups": [{…}, {…}]}')
+        window.take(b"{")
+        if window.peek() == b"}":
+            return
+        while True:
+            self._member(window)
+            if window.take(b",", b"}") == b"}":
+                break
+        if window.peek():
+            window.fail("something behind the end of the JSON object", "remove it")
+
+    def _member(self, window: _Window) -> None:
+        name = window.value(str, "a name")
+        window.take(b":")
+        if name == "groups":
+            self._groups(window)
+        else:
+            self.shared[name] = window.value(Any, f"{name}")
+
+    def _groups(self, window: _Window) -> None:
+        import msgspec
+
+        if window.peek() != b"[":
+            window.fail('"groups" is not a list', 'write "groups": [{…}, {…}]')
+        self.start = window.base + window.pos
+        count = sum(len(batch) for batch in _batches(window, msgspec.Raw))
+        if not count:
+            window.fail('"groups" is empty', "give it a group for each job")
+
+
+class _Groups:
+    """The second reading: the groups, decoded, a window at a time."""
+
+    def __init__(self, path: Path, file: BinaryIO, start: int) -> None:
+        self.window = _Window(path, file, start)
+
+    def batches(self) -> Iterator[list[Any]]:
+        """Lists of groups."""
+        return _batches(self.window, Any)
+
+
+def _batches(window: _Window, kind: Any) -> Iterator[list[Any]]:
+    """The elements of a list, many at a time; leaves the window behind the list's end."""
+    window.take(b"[")
+    count = 0
+    if window.peek() == b"]":
+        window.take(b"]")
+        return
+    while True:
+        batch = _many(window, kind) or [window.value(kind, f"group {count + 1}")]
+        count += len(batch)
+        yield batch
+        if window.take(b",", b"]") == b"]":
+            return
+
+
+def _many(window: _Window, kind: Any) -> list[Any]:
+    """As many objects as there are before the last `}, {` in the window.
+
+    That place may lie inside an object or a text. But what begins with a group, ends there and is a JSON
+    list between brackets, is whole groups: JSON reads one way only.
+    """
+    if len(window.data) - window.pos < WINDOW // 2 and not window.ended:
+        window.more()
+    end = _last_boundary(window.data, window.pos)
+    if end < 0:
+        return []
+    try:
+        groups: list[Any] = window.decode(b"[%b]" % window.data[window.pos : end], type=list[kind])
+    except window.errors:
+        return []
+    window.pos = end
+    return groups
+
+
+def _last_boundary(data: bytes, start: int) -> int:
+    """Behind the last `}` that a comma and a `{` follow, or -1."""
+    brace = len(data)
+    for _ in range(4):
+        brace = data.rfind(b"{", start, brace)
+        before = max(start, brace - 4096)
+        match = _BETWEEN.search(data, before, brace) if brace > 0 else None
+        if match:
+            return match.start() + 1
+    return -1

@@ -1,0 +1,319 @@
+"""The ledger: what happened to every job of a run, as lines of JSON in the store, and their fold.
+
+    runs/<APP_NAME>/<run>/jobs/<segment>.jsonl     {"id": "...", "job": {...}}      written by submit
+                         /events/<writer>.jsonl    {"t": ..., "event": "...", ...}  written by workers
+                         /logs/<writer>.log        what the jobs printed, one after another
+
+Segments only grow, each has one writer, and their order does not matter. A line that is cut short
+(its writer was killed, or is writing now) is left for the next look.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .engine import Store
+from .errors import KeyMissing
+from .job import UNCOUNTED, Job, Lease, Outcome, State
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run lies in the store."""
+
+    app: str
+    run: str
+
+    @property
+    def root(self) -> str:
+        """The prefix of everything of the run."""
+        return f"runs/{self.app}/{self.run}/"
+
+    @property
+    def jobs(self) -> str:
+        """The prefix of the job lists."""
+        return self.root + "jobs/"
+
+    @property
+    def events(self) -> str:
+        """The prefix of the event segments."""
+        return self.root + "events/"
+
+    @property
+    def logs(self) -> str:
+        """The prefix of the log segments."""
+        return self.root + "logs/"
+
+
+Event = dict[str, object]
+
+
+def event(name: str, now: float, lease: Lease, outcome: Outcome | None, **facts: object) -> Event:
+    """One event: what happened when to which job, and what came of it."""
+    found: Event = {"t": round(now, 3), "event": name, "id": lease.job.id, "attempt": lease.attempt, **facts}
+    if outcome is not None:
+        found |= {
+            "cause": outcome.cause,
+            "detail": outcome.detail or None,
+            "exit_code": outcome.exit_code,
+            "seconds": round(outcome.seconds, 6),
+            "max_rss_bytes": outcome.max_rss_bytes,
+            "cpu_seconds": outcome.cpu_seconds,
+            "bytes_in": outcome.bytes_in or None,
+            "bytes_out": outcome.bytes_out or None,
+            "output": outcome.output,
+            "log": outcome.log,
+            "phases": {k: round(v, 6) for k, v in outcome.phases.items()} or None,
+        }
+    return found
+
+
+def _line(event: Event) -> bytes:
+    """An event as stored: facts that are None are left out."""
+    return _encode({k: v for k, v in event.items() if v is not None}).encode("utf-8", "replace") + b"\n"
+
+
+class LedgerWriter:
+    """Appends events to one segment. Thread-safe.
+
+    Events wait in memory until `flush`, which a worker calls before it settles a job: what the queue
+    counts as done, the ledger has. A `started` that is still waiting when its job ends is dropped, so
+    that a short job costs one line. After a failed flush nothing is lost: the next one writes it.
+    """
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._started: dict[str, Event] = {}
+        self._ended: list[bytes] = []
+        self._lock = threading.Lock()
+
+    def started(self, lease: Lease, event: Event) -> None:
+        """Note that an attempt began."""
+        with self._lock:
+            self._started[lease.job.id] = event
+
+    def ended(self, lease: Lease, event: Event) -> None:
+        """Note how an attempt ended."""
+        line = _line(event)
+        with self._lock:
+            self._started.pop(lease.job.id, None)
+            self._ended.append(line)
+
+    def flush(self) -> None:
+        """Write what waits. Raises what the store raises; the events stay."""
+        with self._lock:
+            lines = [*map(_line, self._started.values()), *self._ended]
+            if lines:
+                self._store.append(self._key, b"".join(lines))
+                self._started.clear()
+                self._ended.clear()
+
+
+def write_jobs(store: Store, key: str, jobs: Iterable[Job]) -> None:
+    """Append jobs to a job list."""
+    store.append(key, b"".join(map(job_line, jobs)))
+
+
+def job_line(job: Job) -> bytes:
+    """A job as a line of a job list. The id's place in it is fixed, so that lists are read without parsing."""
+    return b'{"id":"%s","job":%s}\n' % (job.id.encode(), job.body)
+
+
+def parse_job_line(line: bytes) -> tuple[str, bytes]:
+    """The (id, body) of a complete line that `job_line` wrote."""
+    return _listed_id(line), line[31:-2]
+
+
+class SegmentReader:
+    """Reads the segments under a prefix, again and again, each byte once."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._read: dict[str, int] = {}
+
+    def new_lines(self) -> Iterator[bytes]:
+        """The complete lines that came since the last call."""
+        for file in self._store.list(self._prefix):
+            start = self._read.get(file.key, 0)
+            if file.size <= start:
+                continue
+            try:
+                data = self._store.read(file.key, start)
+            except KeyMissing:
+                continue
+            end = data.rfind(b"\n") + 1
+            self._read[file.key] = start + end
+            yield from data[:end].splitlines()
+
+
+class JobRecord:
+    """What the ledger tells of one job. `attempts` counts the ones that used up an attempt."""
+
+    __slots__ = (
+        "attempt", "attempts", "cause", "cpu_seconds", "detail", "ended", "exit_code", "id", "index",
+        "interruptions", "log", "max_rss_bytes", "output", "seconds", "started", "state", "worker",
+    )  # fmt: skip
+
+    def __init__(self, job_id: str, index: int) -> None:
+        self.id = job_id
+        self.index = index
+        self.state = State.WAITING
+        self.attempt = 0
+        self.attempts = 0
+        self.interruptions = 0
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.cause: str | None = None
+        self.detail: str | None = None
+        self.exit_code: int | None = None
+        self.seconds: float | None = None
+        self.cpu_seconds: float | None = None
+        self.max_rss_bytes: int | None = None
+        self.worker: str | None = None
+        self.output: str | None = None
+        self.log: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Waiting again after an attempt that failed."""
+        return self.state is State.WAITING and self.cause is not None and self.cause not in UNCOUNTED
+
+
+_ENDS = {
+    "succeeded": State.SUCCEEDED,
+    "skipped": State.SKIPPED,
+    "failed": State.WAITING,
+    "interrupted": State.WAITING,
+    "dead": State.DEAD,
+    "retried": State.WAITING,
+}
+
+
+class Fold:
+    """The state of every job, folded from the ledger. Feed it again to bring it up to date.
+
+    Events may come in any order between segments; for each job they are taken by their time. A job
+    that has succeeded stays so, whatever a second delivery of it says. `broken` counts lines that
+    are no events.
+    """
+
+    def __init__(self, store: Store, paths: RunPaths) -> None:
+        self.jobs: dict[str, JobRecord] = {}
+        self.attempts = 0
+        self.interruptions = 0
+        self.broken = 0
+        self.first: float | None = None
+        self.last_end: float | None = None
+        self.ends: list[float] = []
+        self._jobs = SegmentReader(store, paths.jobs)
+        self._events = SegmentReader(store, paths.events)
+
+    def update(self) -> Fold:
+        """Read what is new in the store."""
+        for line in self._jobs.new_lines():
+            self._record(_listed_id(line))
+        events = []
+        for line in self._events.new_lines():
+            try:
+                found = json.loads(line)
+                events.append((found["t"], found["event"], found["id"], found))
+            except (ValueError, TypeError, KeyError):
+                self.broken += 1
+        events.sort(key=lambda e: e[0])
+        for when, name, job_id, found in events:
+            self._apply(when, name, self._record(job_id), found)
+        return self
+
+    def _record(self, job_id: str) -> JobRecord:
+        record = self.jobs.get(job_id)
+        if record is None:
+            record = self.jobs[job_id] = JobRecord(job_id, len(self.jobs))
+        return record
+
+    def _apply(self, when: float, name: str, record: JobRecord, event: Mapping[str, Any]) -> None:
+        if record.state in (State.SUCCEEDED, State.SKIPPED):
+            return
+        if name == "started":
+            if record.ended is None or when >= record.ended:
+                record.state = State.RUNNING
+                record.started = when
+                self.first = when if self.first is None else min(self.first, when)
+                record.worker = event.get("worker")
+                record.log = event.get("log")
+                record.attempt = event.get("attempt", 1)
+            return
+        state = _ENDS.get(name)
+        if state is None:
+            self.broken += 1
+            return
+        self._end(when, name, state, record, event)
+
+    def _end(self, when: float, name: str, state: State, record: JobRecord, event: Mapping[str, Any]) -> None:
+        if name == "retried":
+            record.state, record.ended = state, when
+            record.cause = record.detail = record.exit_code = None
+            record.attempts = 0
+            return
+        if name == "interrupted":
+            self.interruptions += 1
+            record.interruptions += 1
+            if record.worker != event.get("worker") and record.state is State.RUNNING:
+                return  # another worker has the job by now
+        elif name != "skipped":
+            self.attempts += 1
+            record.attempts += 1
+        record.state, record.ended = state, when
+        if state is not State.WAITING:
+            self.last_end = when if self.last_end is None else max(when, self.last_end)
+            self.ends.append(when)
+        get = event.get
+        record.attempt = get("attempt", record.attempt)
+        record.cause = get("cause")
+        record.detail = get("detail")
+        record.exit_code = get("exit_code")
+        record.seconds = get("seconds")
+        record.cpu_seconds = get("cpu_seconds")
+        record.max_rss_bytes = get("max_rss_bytes")
+        record.worker = get("worker", record.worker)
+        record.output = get("output")
+        record.log = get("log", record.log)
+        if record.seconds is not None:
+            record.started = when - record.seconds
+            self.first = record.started if self.first is None else min(self.first, record.started)
+
+
+def job_bodies(store: Store, paths: RunPaths) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every job of the run as (id, body), in the order of submission; a job listed twice comes twice."""
+    for line in SegmentReader(store, paths.jobs).new_lines():
+        try:
+            listed = json.loads(line)
+            yield listed["id"], listed["job"]
+        except (ValueError, TypeError, KeyError):
+            continue
+
+
+def job_ids(store: Store, paths: RunPaths) -> set[str]:
+    """The ids of the jobs that are listed."""
+    return {_listed_id(line) for line in SegmentReader(store, paths.jobs).new_lines()}
+
+
+def _listed_id(line: bytes) -> str:
+    """The id in a line of a job list, which begins {"id":"<16 hex digits>"."""
+    return line[7:23].decode("ascii", "replace")
+
+
+def name_of(outcome: Outcome, *, dead: bool) -> str:
+    """The name of the event that an outcome makes."""
+    if outcome.state is not State.WAITING:
+        return outcome.state.value
+    if outcome.cause in UNCOUNTED:
+        return "interrupted"
+    return "dead" if dead else "failed"

@@ -1,0 +1,404 @@
+"""This computer as a machine of the fleet: a process that keeps the workers running.
+
+`ds start` leaves it in the background; it forks one worker a slot, replaces a worker that dies, takes
+away what a dead one left (processes, leases, folders), and ends them all when it is told to, when the
+queue has been empty for a while, or when MAX_RUN_HOURS are over. It holds a lock on `machine.lock` as
+long as it lives, and tells how it is in `machine.json`.
+
+If this process itself is killed, the kernel tells its workers to stop; what they leave behind is taken
+away by the next machine process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from ..clock import SystemClock
+from ..config import Config, load_config
+from ..engine import Store
+from ..errors import DsError
+from ..job import Cause, Outcome, RetryPolicy, State
+from ..ledger import LedgerWriter, RunPaths, event
+from ..template import CommandTemplate, Template
+from ..worker.logs import SlotLog
+from ..worker.loop import Identity, Stop, Worker
+from ..worker.process import adopt_orphans, die_with_parent, marked_processes
+from ..worker.slot import Slot, Task
+from ..worker.staging import DoneRule
+from .queue import SqliteQueue
+from .store import FolderStore
+
+LEASE_SECONDS = 120.0
+IDLE_END_SECONDS = 30.0
+"""With nothing left to do for this long, the workers end by themselves: nobody may be watching."""
+
+ORDERS = {
+    signal.SIGUSR1: Stop(None, "drain"),
+    signal.SIGTERM: Stop(25.0, "terminated"),
+    signal.SIGINT: Stop(0.0, "stopped now"),
+}
+STATE_VARIABLE = "DS_STATE"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files of an app's local state."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        """The queue."""
+        return self.folder / "queue.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the machine process."""
+        return self.folder / "machine.lock"
+
+    @property
+    def status(self) -> Path:
+        """How the machine process is."""
+        return self.folder / "machine.json"
+
+    @property
+    def log(self) -> Path:
+        """What the machine process and the workers have to say."""
+        return self.folder / "machine.log"
+
+    @property
+    def work(self) -> Path:
+        """The folders that jobs run in."""
+        return self.folder / "work"
+
+    @property
+    def mark(self) -> bytes:
+        """What the environment of every process of the app holds."""
+        return f"{STATE_VARIABLE}={self.folder}\0".encode()
+
+    def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
+        """The app's queue."""
+        policy = RetryPolicy(config.job_retries)
+        return SqliteQueue(self.database, policy=policy, term=LEASE_SECONDS, owner=owner)
+
+
+def slots_of(config: Config) -> int:
+    """Jobs at a time on this machine: TASKS_PER_MACHINE x DOCKER_CORES, or one a processor."""
+    if config.docker_cores is None:
+        return os.cpu_count() or 1
+    return config.tasks_per_machine * config.docker_cores
+
+
+def compile_task(config: Config, environment: dict[str, str]) -> Task:
+    """The config as the workers need it. Raises UsageError."""
+    rule = None
+    if "EXPECTED_NUMBER_FILES" in config.given:
+        rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
+    return Task(
+        command=CommandTemplate(config.command) if config.command else None,
+        handler=config.handler or None,
+        inputs=tuple(Template(text) for text in config.inputs),
+        output=Template(config.output) if config.output else None,
+        timeout=config.job_timeout,
+        done_check=config.check_if_done_bool,
+        done_rule=rule,
+        environment=environment,
+    )
+
+
+@dataclass
+class _Running:
+    """A worker process."""
+
+    name: str
+    number: int
+    started: float
+
+
+class Machine:
+    """The machine process of one run.
+
+    It opens the queue for a moment at a time: a connection must not be open while it forks, as SQLite's
+    locks do not survive that.
+    """
+
+    def __init__(self, place: Place, config: Config, store: Store, run: str, lock: int) -> None:
+        self._lock = lock
+        self._signals = _Signals()
+        self._place = place
+        self._config = config
+        self._store = store
+        self._paths = RunPaths(config.app_name, run)
+        self._name = f"machine-{secrets.token_hex(3)}"
+        self._workers: dict[int, _Running] = {}
+        self._lost = 0
+        self._quick_deaths = 0
+        self._stop: Stop | None = None
+        self._began = time.time()
+        self._empty_since: float | None = None
+        self._ledger = LedgerWriter(store, f"{self._paths.events}{self._name}.jsonl")
+
+    def start(self) -> None:
+        """Take away what an earlier machine process left, and start the workers."""
+        self._clear_remains()
+        for number in range(slots_of(self._config)):
+            self._fork(number)
+        self._tell()
+
+    def run(self) -> str:
+        """Keep workers running until it is time to end; why it ended."""
+        while self._workers:
+            for order in self._signals.wait(1.0):
+                self._order(order)
+            self._reap()
+            self._check_time()
+        return self._stop.why if self._stop else "drained"
+
+    def _clear_remains(self) -> None:
+        """Take away what killed workers of an earlier machine process left."""
+        _kill_all(self._place.mark)
+        with self._place.open_queue(self._config) as queue:
+            owners = queue.owners()
+        for owner in owners:
+            self._give_back(owner)
+        shutil.rmtree(self._place.work, ignore_errors=True)
+
+    def _give_back(self, owner: str) -> None:
+        outcome = Outcome(State.WAITING, Cause.WORKER_LOST, f"its worker {owner} was killed")
+        with self._place.open_queue(self._config) as queue:
+            leases = queue.release_owner(owner)
+        for lease in leases:
+            who = {"worker": owner, "machine": os.uname().nodename}
+            self._ledger.ended(lease, event("interrupted", time.time(), lease, outcome, **who))
+        with suppress(OSError):  # disk full: the next flush brings it
+            self._ledger.flush()
+
+    def _fork(self, number: int) -> None:
+        name = f"worker-{number}-{secrets.token_hex(3)}"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            os.close(self._lock)
+            _become_worker(self._place, self._config, self._store, self._paths, name, number, parent)
+        self._workers[pid] = _Running(name, number, time.time())
+
+    def _reap(self) -> None:
+        """Notice workers that ended; an end that nobody ordered is a loss, and the worker is replaced."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            worker = self._workers.pop(pid, None)
+            if worker is not None:
+                self._after(worker, status)
+
+    def _after(self, worker: _Running, status: int) -> None:
+        if status != 0:
+            _kill_all(f"DS_WORKER={worker.name}\0".encode())
+        self._give_back(worker.name)
+        shutil.rmtree(self._place.work / worker.name, ignore_errors=True)
+        if self._stop is not None:
+            return
+        self._lost += 1
+        quick = time.time() - worker.started < 2.0
+        self._quick_deaths = self._quick_deaths + 1 if quick else 0
+        if self._quick_deaths > slots_of(self._config):
+            time.sleep(min(0.1 * 2 ** min(self._quick_deaths, 6), 5.0))
+        self._fork(worker.number)
+        self._tell()
+
+    def _check_time(self) -> None:
+        if self._stop is not None:
+            return
+        now = time.time()
+        with self._place.open_queue(self._config) as queue:
+            open_jobs = queue.counts().open
+        if open_jobs:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
+        elif now - self._empty_since > IDLE_END_SECONDS:
+            self._give_order(signal.SIGTERM, Stop(25.0, "drained"))
+        if now - self._began > self._config.max_run_hours * 3600:
+            self._give_order(
+                signal.SIGTERM, Stop(25.0, f"MAX_RUN_HOURS = {self._config.max_run_hours:g} are over")
+            )
+
+    def _order(self, number: int) -> None:
+        with suppress(ValueError):
+            order = signal.Signals(number)
+            if order in ORDERS:
+                self._give_order(order, ORDERS[order])
+
+    def _give_order(self, order: signal.Signals, stop: Stop) -> None:
+        self._stop = stop
+        self._tell()
+        for pid in self._workers:
+            os.kill(pid, order)
+
+    def _tell(self, ended: str | None = None) -> None:
+        """Write down how we are."""
+        facts = {
+            "pid": os.getpid(),
+            "run": self._paths.run,
+            "started": self._began,
+            "slots": slots_of(self._config),
+            "workers": {worker.name: pid for pid, worker in self._workers.items()},
+            "workers_lost": self._lost,
+            "dying": self._quick_deaths > slots_of(self._config),
+            "stopping": self._stop.why if self._stop else None,
+            "ended": ended,
+        }
+        temporary = self._place.status.with_suffix(".tmp")
+        temporary.write_text(json.dumps(facts))
+        temporary.replace(self._place.status)
+
+    def tell_end(self, why: str) -> None:
+        """Leave word why we ended."""
+        self._tell(ended=why)
+
+
+def _become_worker(
+    place: Place, config: Config, store: Store, paths: RunPaths, name: str, number: int, parent: int
+) -> None:
+    """The forked child's whole life."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        adopt_orphans()
+        worker = _make_worker(place, config, store, paths, name, number)
+        for order, stop in ORDERS.items():
+            signal.signal(order, lambda _number, _frame, stop=stop: worker.stop(stop))  # type: ignore[misc]
+        die_with_parent(signal.SIGTERM)
+        if os.getppid() == parent:
+            worker.run()
+        code = 0
+    except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _make_worker(
+    place: Place, config: Config, store: Store, paths: RunPaths, name: str, number: int
+) -> Worker:
+    environment = {
+        **config.worker_environment(),
+        STATE_VARIABLE: str(place.folder),
+    }
+    task = compile_task(config, environment)
+    log = SlotLog(store, paths.logs, f"{name}.log")
+    slot = Slot(task, store, place.work / name, log, paths.run, name)
+    return Worker(
+        place.open_queue(config, owner=name),
+        [slot],
+        LedgerWriter(store, f"{paths.events}{name}.jsonl"),
+        Identity(name, os.uname().nodename),
+        RetryPolicy(config.job_retries),
+        SystemClock(),
+        term=LEASE_SECONDS,
+        delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
+        poll=0.25,
+    )
+
+
+def _kill_all(mark: bytes) -> None:
+    """Kill every process that holds the mark, until none is left."""
+    for _ in range(100):
+        pids = marked_processes(mark)
+        if not pids:
+            return
+        for pid in pids:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+class _Signals:
+    """Signals as bytes of a pipe: nothing happens behind the loop's back."""
+
+    def __init__(self) -> None:
+        self._pipe, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        for number in [*ORDERS, signal.SIGCHLD]:
+            signal.signal(number, _ignore)
+
+    def wait(self, seconds: float) -> bytes:
+        """The numbers of the signals that came, waiting at most this long for the first."""
+        if select.select([self._pipe], [], [], seconds)[0]:
+            return os.read(self._pipe, 4096)
+        return b""
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
+def main(project: str, folder: str, run: str) -> int:
+    """The process that `ds start` leaves behind. Says "ready" or what is wrong on stdout, once."""
+    place = Place(Path(folder))
+    os.chdir(project)
+    adopt_orphans()
+    lock = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not _take(lock):
+        print("already running", flush=True)
+        return 0
+    caller = _log_to(place.log)
+    try:
+        config = load_config(Path(project))
+        machine = Machine(place, config, FolderStore(Path(project) / config.store), run, lock)
+        machine.start()
+    except DsError as error:
+        os.write(caller, f"{error.what}\n{error.fix}\n".encode())
+        return error.exit_code
+    os.write(caller, b"ready\n")
+    os.close(caller)
+    machine.tell_end(machine.run())
+    return 0
+
+
+def _take(lock: int) -> bool:
+    """Take the lock; those who look whether it is held hold it for a moment too."""
+    for _ in range(20):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
+
+
+def _log_to(path: Path) -> int:
+    """Point stdout and stderr to the log; the stdout that was."""
+    caller = os.dup(1)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return caller
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

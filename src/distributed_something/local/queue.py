@@ -1,0 +1,521 @@
+"""The queue of the local engine: one SQLite file that many worker processes share.
+
+One table holds every job of a run. An open job (state 0) carries the time from which it may be leased:
+0 where it was never tried or was given back at once, the end of its back-off after a failure, the
+deadline of its lease while it is leased. So one partial index serves waiting, back-off and expiry, and
+finding the next job costs the same in a queue of a thousand and of a million. Finished jobs keep their
+row: the queue knows every id it was ever given.
+
+Writers take a file lock before they begin: SQLite's own lock is unfair when many processes want it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..clock import Clock, SystemClock
+from ..engine import Counts, PutReport
+from ..errors import DsError
+from ..job import Cause, DeadJob, Job, Lease, RetryPolicy
+
+VERSION = 1
+"""Of the file's format; kept in its header (PRAGMA user_version)."""
+
+BATCH = 10_000
+"""Jobs a transaction of `put`: few enough that waiting workers get their turn within 0.1 s."""
+
+BATCH_BYTES = 16 << 20
+
+POLL_FIRST = 0.01
+POLL_LAST = 0.25
+
+# fmt: off
+NETWORK_FILE_SYSTEMS = frozenset([
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "coda", "davfs",
+    "ceph", "lustre", "gpfs", "beegfs", "glusterfs", "panfs", "pvfs2", "wekafs",
+    "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.davfs2", "fuse.gcsfuse", "fuse.goofys",
+    "fuse.mountpoint-s3", "fuse.blobfuse2", "fuse.juicefs",
+    "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.beegfs",
+])
+# fmt: on
+
+# state: 0 open, 1 done, 2 dead. seq: the job's index, from 1. failed: attempts used up.
+# Small columns first and the body last: what is read and changed most lies at the start of a row.
+_SCHEMA = """
+    CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        state INTEGER NOT NULL DEFAULT 0,
+        visible_at REAL NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        deliveries INTEGER NOT NULL DEFAULT 0,
+        token TEXT,
+        owner TEXT,
+        cause TEXT,
+        detail TEXT,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX jobs_open ON jobs(visible_at) WHERE state = 0;
+    CREATE INDEX jobs_dead ON jobs(seq) WHERE state = 2;
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+_PUT = "INSERT INTO jobs (id, body) VALUES (?, ?) ON CONFLICT (id) DO NOTHING"
+
+_LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
+
+# Jobs whose back-off or lease has ended were submitted before those never tried, as a rule.
+_DUE = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
+    WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
+_FRESH = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
+    WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
+
+_CLAIM = "UPDATE jobs SET visible_at = ?, token = ?, owner = ?, deliveries = deliveries + 1 WHERE seq = ?"
+
+# Each of these changes nothing where the lease is stale.
+_RENEW = "UPDATE jobs SET visible_at = ? WHERE seq = ? AND token = ? AND state = 0 AND visible_at > ?"
+_DONE = """UPDATE jobs SET state = 1, token = NULL, owner = NULL
+    WHERE seq = ? AND token = ? AND state = 0 AND visible_at > ?"""
+_RELEASE = """UPDATE jobs SET visible_at = ?, token = NULL, owner = NULL
+    WHERE seq = ? AND token = ? AND state = 0 AND visible_at > ?"""
+_FAIL = """UPDATE jobs SET failed = ?, state = ?, visible_at = ?, cause = ?, detail = ?,
+    deliveries = 0, token = NULL, owner = NULL
+    WHERE seq = ? AND token = ? AND state = 0 AND visible_at > ?"""
+
+# Jobs never tried have visible_at = 0: leaving them out spares a look at each of a million rows.
+_OWNED = """SELECT seq, id, failed, deliveries, body, token, visible_at FROM jobs INDEXED BY jobs_open
+    WHERE state = 0 AND visible_at > 0 AND owner = ? AND token IS NOT NULL ORDER BY seq"""
+_OWNERS = """SELECT DISTINCT owner FROM jobs INDEXED BY jobs_open
+    WHERE state = 0 AND visible_at > 0 AND token IS NOT NULL"""
+_DISOWN = "UPDATE jobs SET visible_at = 0, token = NULL, owner = NULL WHERE seq = ?"
+
+_REDRIVE = """UPDATE jobs SET state = 0, visible_at = 0, failed = 0, deliveries = 0,
+    cause = NULL, detail = NULL WHERE id = ? AND state = 2"""
+
+_COUNTS = """SELECT
+    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ?1),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_open
+        WHERE state = 0 AND visible_at > ?1 AND token IS NOT NULL),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ?1),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 2)"""
+
+# Rows are never deleted one by one, so the last number is how many there are.
+_FINISHED = """SELECT ifnull((SELECT max(seq) FROM jobs), 0)
+    - (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0)
+    - (SELECT count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 2)"""
+
+_NEXT = "SELECT min(visible_at) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ?"
+
+_DEAD_IDS = "SELECT id FROM jobs INDEXED BY jobs_dead WHERE state = 2 ORDER BY seq"
+_DEAD_PAGE = """SELECT seq, id, failed, cause, detail, body FROM jobs INDEXED BY jobs_dead
+    WHERE state = 2 AND seq > ? ORDER BY seq LIMIT 1000"""
+
+
+class SqliteQueue:
+    """Implements engine.Queue on a file, for the processes of one machine.
+
+    Order: jobs whose lease or back-off has ended come first, then the others as they were submitted.
+    `term` is how many seconds a lease lasts; `owner` names the worker that leases through this object.
+    Submitting, redriving and purging survive a power cut once they return; a power cut may undo the last
+    lease, renewal or outcome, so that a job runs again.
+    Threads may share one object. A process that forks must open its own after the fork.
+    Every verb raises DsError where the file is damaged, the disk is full or may not be written; what was
+    acknowledged before stays.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        policy: RetryPolicy | None = None,
+        term: float = 120.0,
+        owner: str = "",
+        clock: Clock | None = None,
+    ) -> None:
+        self.path = path.absolute()
+        self.owner = owner
+        self._policy = policy or RetryPolicy()
+        self._term = term
+        self._clock = clock or SystemClock()
+        self._mutex = threading.Lock()
+        self._durable: bool | None = None
+        _refuse_network(self.path)
+        with _explained(self.path):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_newer(self.path, _version_in_header(self.path))
+            self._lock_file = _open_lock(self.path)
+            try:
+                self._db = _connect(self.path, self._lock_file)
+            except BaseException:
+                os.close(self._lock_file)
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file. Leases stay as they are. Closing twice is no error."""
+        with self._mutex:
+            if self._lock_file < 0:
+                return
+            # The last one to close folds the write-ahead log into the file: nobody else should write then.
+            with _locked(self._lock_file), suppress(sqlite3.Error):
+                self._db.close()
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+    def put(self, jobs: Iterable[Job]) -> PutReport:
+        """Add jobs, numbered in the order they come (an `index` they bring is not used)."""
+        sent = given = 0
+        for batch in _batches(jobs):
+            rows = [(bytes.fromhex(job.id), job.body) for job in batch]
+            with self._writing(durable=True) as db:
+                before = db.total_changes
+                db.executemany(_PUT, rows)
+                sent += db.total_changes - before
+            given += len(rows)
+        return PutReport(sent=sent, known=given - sent)
+
+    def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
+        """Claim at most `limit` jobs, waiting up to `wait` seconds for the first one."""
+        if limit <= 0:
+            return []
+        leases = self._claim(limit)
+        pause = POLL_FIRST
+        while not leases and wait > 0:
+            pause = min(pause, wait)
+            self._clock.wait(pause)
+            wait -= pause
+            pause = min(pause * 2, POLL_LAST)
+            if self._read(_LEASABLE, (self._clock.now(),)):
+                leases = self._claim(limit)
+        return leases
+
+    def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
+        """Move deadlines to a full term from now: (renewed, no longer ours)."""
+        if not leases:
+            return [], []
+        renewed: list[Lease] = []
+        lost: list[Lease] = []
+        with self._writing() as db:
+            now = self._clock.now()
+            for lease in leases:
+                if db.execute(_RENEW, (now + self._term, *_ours(lease, now))).rowcount:
+                    renewed.append(replace(lease, deadline=now + self._term))
+                else:
+                    lost.append(lease)
+        return renewed, lost
+
+    def done(self, leases: Sequence[Lease]) -> None:
+        """Take finished jobs out; their ids stay known."""
+        if leases:
+            with self._writing() as db:
+                now = self._clock.now()
+                db.executemany(_DONE, [_ours(lease, now) for lease in leases])
+
+    def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """Give jobs back after `delay` seconds, or at once to the place they had; no attempt is counted."""
+        if leases:
+            with self._writing() as db:
+                now = self._clock.now()
+                back = now + delay if delay > 0 else 0.0
+                db.executemany(_RELEASE, [(back, *_ours(lease, now)) for lease in leases])
+
+    def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
+        """Count a failed attempt: back after the back-off, or dead (returned) with its cause.
+
+        The job's deliveries count from 0 again: it did not take its worker down.
+        """
+        retry = self._policy.after(lease.attempt)
+        dead = final or retry.dead
+        detail = detail.encode(errors="backslashreplace").decode()  # SQLite refuses half a surrogate pair
+        with self._writing() as db:
+            now = self._clock.now()
+            change = (2, 0.0, cause, detail) if dead else (0, now + retry.delay, None, None)
+            ours = db.execute(_FAIL, (lease.attempt, *change, *_ours(lease, now))).rowcount
+        return DeadJob(lease.job, lease.attempt, cause, detail) if dead and ours else None
+
+    def counts(self) -> Counts:
+        """How many jobs are in which state now; tens of milliseconds with a million jobs."""
+        waiting, leased, timed, dead = self._read(_COUNTS, (self._clock.now(),))[0]
+        return Counts(waiting=waiting, leased=leased, delayed=timed - leased, dead=dead)
+
+    def finished(self) -> int:
+        """How many jobs are done."""
+        return int(self._read(_FINISHED)[0][0])
+
+    def next_visible(self) -> float | None:
+        """When (Unix seconds) the next job that cannot be leased now can be: why nothing moves."""
+        earliest: float | None = self._read(_NEXT, (self._clock.now(),))[0][0]
+        return earliest
+
+    def dead(self) -> Iterator[DeadJob]:
+        """The dead jobs, in the order of submission; read in pages, so workers go on meanwhile."""
+        last = 0
+        while page := self._read(_DEAD_PAGE, (last,)):
+            for last, key, failed, cause, detail, body in page:
+                yield DeadJob(Job(key.hex(), last - 1, body), failed, Cause(cause), detail)
+
+    def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
+        """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead.
+
+        After a failure part-way some are back and the others still dead: calling again is safe.
+        """
+        if ids is None:
+            ids = [key.hex() for (key,) in self._read(_DEAD_IDS)]
+        wanted = iter(ids)
+        back: list[str] = []
+        while batch := list(islice(wanted, BATCH)):
+            with self._writing(durable=True) as db:
+                back += [each for each in batch if db.execute(_REDRIVE, (_key(each),)).rowcount]
+        return back
+
+    def purge(self) -> None:
+        """Forget every job, the dead and the finished ones included. What set_meta keeps stays."""
+        with self._writing(durable=True) as db:
+            db.execute("DELETE FROM jobs")
+
+    def release_owner(self, owner: str) -> list[Lease]:
+        """Give back at once what a lost worker holds, attempt not counted; returns its leases.
+
+        Only for a worker that is known to be gone: one that still lives would lose its leases.
+        """
+        with self._writing() as db:
+            rows = db.execute(_OWNED, (owner,)).fetchall()
+            db.executemany(_DISOWN, [(row[0],) for row in rows])
+        return [
+            Lease(Job(key.hex(), seq - 1, body), token, deadline, failed + 1, deliveries)
+            for seq, key, failed, deliveries, body, token, deadline in rows
+        ]
+
+    def owners(self) -> list[str]:
+        """The workers that hold leases, whether they still live or not."""
+        return [str(owner) for (owner,) in self._read(_OWNERS)]
+
+    def get_meta(self, key: str) -> str | None:
+        """The text kept under `key`, or None."""
+        rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a short text beside the jobs; it survives a power cut once this returns."""
+        with self._writing(durable=True) as db:
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def _claim(self, limit: int) -> list[Lease]:
+        token = secrets.token_hex(8)
+        with self._writing() as db:
+            now = self._clock.now()
+            deadline = now + self._term
+            rows = db.execute(_DUE, (now, limit)).fetchall()
+            if len(rows) < limit:
+                rows += db.execute(_FRESH, (limit - len(rows),)).fetchall()
+            db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
+        return [
+            Lease(Job(key.hex(), seq - 1, body), token, deadline, failed + 1, deliveries + 1)
+            for seq, key, failed, deliveries, body in rows
+        ]
+
+    def _read(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Rows of one consistent reading, taken without the lock: writers do not wait for it."""
+        with self._mutex, _explained(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction, all or nothing; `durable` makes it survive a power cut."""
+        with self._mutex, _explained(self.path), _locked(self._lock_file):
+            if durable is not self._durable:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # the first error says more, and SQLite may have rolled back
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+def network_file_system(path: Path, mounts_text: str) -> str | None:
+    """The type of the network file system that `path` (absolute, links resolved) lies on, or None.
+
+    `mounts_text` is what /proc/mounts says. The longest mount point that holds the path counts, and of
+    two on the same place the later one. SQLite's locks are not to be trusted across a network.
+    """
+    longest, found = -1, ""
+    for line in mounts_text.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        mount = Path(_unescaped(fields[1]))
+        if path.is_relative_to(mount) and len(mount.parts) >= longest:
+            longest, found = len(mount.parts), fields[2]
+    return found if found in NETWORK_FILE_SYSTEMS else None
+
+
+def _unescaped(text: str) -> str:
+    """A field of /proc/mounts, where blanks and backslashes are written as octal numbers."""
+    for octal, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(octal, plain)
+    return text
+
+
+def _refuse_network(path: Path) -> None:
+    try:
+        mounts = Path("/proc/self/mounts").read_text(errors="surrogateescape")
+    except OSError:  # not Linux: nothing to go by
+        return
+    if kind := network_file_system(path.resolve(), mounts):
+        raise DsError(
+            f"the queue cannot lie in {path.parent}: it is on a network file system ({kind}),"
+            " where file locks are not safe",
+            "set DS_STATE_DIR to a folder on a local disk",
+        )
+
+
+def _refuse_newer(path: Path, version: int) -> None:
+    if version > VERSION:
+        raise DsError(
+            f"the queue {path} was made by a newer version of distributed-something"
+            f" (format {version}, this one knows {VERSION})",
+            "upgrade: pip install --upgrade distributed-something",
+        )
+
+
+def _version_in_header(path: Path) -> int:
+    """The format's version as the file's header has it (0: none), read without SQLite touching anything."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(64)
+    except FileNotFoundError:
+        return 0
+    is_database = len(header) == 64 and header.startswith(b"SQLite format 3\0")
+    return int.from_bytes(header[60:64], "big") if is_database else 0
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _connect(path: Path, lock_file: int) -> sqlite3.Connection:
+    """Open the file, and give it its tables if it is new."""
+    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    try:
+        with _locked(lock_file):
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            _refuse_newer(path, version)
+            if version == 0:
+                # Not yet in WAL mode, so that the header has the version from the first moment on.
+                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            db.execute("PRAGMA journal_mode = WAL")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def _locked(lock_file: int) -> Iterator[None]:
+    fcntl.flock(lock_file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(lock_file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say what SQLite's errors, and those of the file system, mean for the user."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if (ours := _explanation(path, error)) is None:
+            raise
+        raise ours from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _disk_full(path) from error
+        raise _not_writable(path, error.strerror or str(error)) from error
+
+
+def _explanation(path: Path, error: sqlite3.Error) -> DsError | None:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
+        return _damaged(path, str(error))
+    if code == sqlite3.SQLITE_FULL:
+        return _disk_full(path)
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return _not_writable(path, str(error))
+    if isinstance(error, sqlite3.OperationalError):
+        return DsError(
+            f"the queue {path} cannot be used: {error}", "try again; if it comes back, check the disk"
+        )
+    return None
+
+
+def _damaged(path: Path, why: str) -> DsError:
+    return DsError(
+        f"the queue {path} is damaged: {why}",
+        "`ds cleanup` removes it; outputs, logs and ledger stay in the store; then run again:"
+        " finished jobs are skipped where CHECK_IF_DONE_BOOL is set",
+    )
+
+
+def _disk_full(path: Path) -> DsError:
+    return DsError(
+        f"the disk is full: the queue {path} could not be written; nothing is lost",
+        f"make room on the disk of {path.parent} and run the command again",
+    )
+
+
+def _not_writable(path: Path, why: str) -> DsError:
+    return DsError(
+        f"the queue {path} cannot be written: {why}",
+        f"check the rights on {path.parent}, or set DS_STATE_DIR to a folder that you can write",
+    )
+
+
+def _batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """Jobs in lists that fit one transaction, by number and by bytes."""
+    batch: list[Job] = []
+    size = 0
+    for job in jobs:
+        batch.append(job)
+        size += len(job.body)
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _key(text: str) -> bytes:
+    """An id as it is stored; what is no id matches none."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
+
+
+def _ours(lease: Lease, now: float) -> tuple[int, str, float]:
+    """The values for the condition that a lease is not stale."""
+    return lease.job.index + 1, lease.token, now

@@ -1,0 +1,90 @@
+"""A project folder with all that a command needs of it: config, engine, console, clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from .clock import Clock, SystemClock
+from .config import Config, load_config
+from .console import Console
+from .engine import Engine
+from .errors import DsError, UsageError
+from .ledger import Fold, RunPaths
+from .record import record_path
+from .snapshot import Snapshot, take
+
+
+@dataclass
+class Project:
+    """What `-C DIR` and `--engine E` choose."""
+
+    folder: Path
+    config: Config
+    console: Console
+    clock: Clock
+
+    @classmethod
+    def open(cls, folder: Path, console: Console, engine: str | None = None) -> Project:
+        """Read the project's config. Raises UsageError where it is missing or wrong."""
+        config = load_config(folder.absolute())
+        return cls(
+            folder.absolute(), replace(config, engine=engine) if engine else config, console, SystemClock()
+        )
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine that the config names."""
+        if self.config.engine == "local":
+            from .local.engine import LocalEngine
+
+            return LocalEngine(self.folder, self.config, self.clock)
+        raise UsageError(
+            f"ENGINE = {self.config.engine!r}: this version runs the engine 'local' only",
+            "set ENGINE = 'local' in the config, or add --engine local",
+        )
+
+    @property
+    def record_path(self) -> Path:
+        """Where the run record lies."""
+        return record_path(self.folder, self.config.app_name)
+
+    def current_run(self) -> str | None:
+        """The run that is set up, or else the latest that the store remembers."""
+        return self.engine.current_run() or self._latest_run()
+
+    def _latest_run(self) -> str | None:
+        prefix = f"runs/{self.config.app_name}/"
+        runs = {file.key[len(prefix) :].partition("/")[0] for file in self.engine.store.list(prefix)}
+        return max(runs, default=None)
+
+    def paths(self) -> RunPaths:
+        """Where the current run lies in the store. Raises DsError where there is none."""
+        run = self.current_run()
+        if run is None:
+            raise DsError(f"{self.config.app_name} has no run yet", "ds run files/exampleJob.json")
+        return RunPaths(self.config.app_name, run)
+
+    def fold(self) -> Fold:
+        """The state of every job of the current run."""
+        return Fold(self.engine.store, self.paths())
+
+    def snapshot(self, fold: Fold | None = None) -> Snapshot:
+        """How the current run is now; `fold` (or a new one) is brought up to date first."""
+        engine = self.engine
+        run = engine.current_run()
+        shown = run or self._latest_run()
+        # the ledger is flushed before the queue is told: read in the other order, it is never behind
+        counts = engine.queue().counts() if run else None
+        fold = fold or Fold(engine.store, RunPaths(self.config.app_name, shown or "none"))
+        return take(
+            fold.update(),
+            app=self.config.app_name,
+            engine=engine.name,
+            run=shown,
+            machines=engine.machines(),
+            counts=counts,
+            now=self.clock.now(),
+            why_idle=engine.explain() if counts and counts.open else None,
+        )

@@ -1,0 +1,207 @@
+"""The four steps, and what comes after them. Each is a screenful; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .engine import PutReport
+from .errors import FAILED, OK, SOME_DEAD, DsError, UsageError
+from .failures import group_failures
+from .job import Job, Lease, State
+from .ledger import LedgerWriter, RunPaths, event, job_ids, write_jobs
+from .project import Project
+from .record import RunRecord, new_run_id, read_record, write_record
+from .report import build_report, summary_lines, write_report
+from .scaling import AGREEING_LOOKS, Finish, GiveUp, Look, Replace, decide
+from .snapshot import Snapshot
+
+SUBMIT_BATCH = 10_000
+LAST_LOOKS_SECONDS = 0.02
+"""Between the looks that have to agree at the end, where the engine's counts are exact."""
+
+
+def setup(project: Project) -> str:
+    """Make what a run needs; its id. A run that is not finished goes on; nothing is made twice."""
+    engine, config = project.engine, project.config
+    run = engine.current_run()
+    if run is None or project.snapshot().state == "finished":
+        run = new_run_id(project.clock.now())
+    made = engine.setup(run)
+    store = engine.store
+    record = RunRecord.new(config, engine.name, run, store.locate("runs"), project.clock.now())
+    if project.record_path.exists():
+        standing = read_record(project.record_path)
+        record = standing if standing.run == run else record
+    write_record(project.record_path, record.with_resources(tuple(made)))
+    facts = {"app": config.app_name, "run": run, "engine": engine.name, "version": __version__}
+    store.write_if_absent(RunPaths(config.app_name, run).root + "run.json", json.dumps(facts).encode())
+    return run
+
+
+def submit(project: Project, job_file: Path, shared: Mapping[str, Any]) -> PutReport:
+    """Queue the jobs of a file. Everything is checked before the first one is queued.
+
+    After an interruption, submitting the file again adds what is missing and nothing twice.
+    """
+    from .submission import check_jobs
+
+    queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
+    with project.console.progress(None, "jobs checked") as progress:
+        submission = check_jobs(project.config, job_file, shared, progress.update)
+    segment = f"{paths.jobs}{secrets.token_hex(4)}.jsonl"
+    listed: Collection[str] | None = None
+    sent = known = 0
+    with submission, project.console.progress(submission.count, "jobs submitted") as progress:
+        for batch in submission.batches(SUBMIT_BATCH):
+            report = queue.put(batch)
+            sent, known = sent + report.sent, known + report.known
+            if report.known:  # listed already, unless that submission was cut short before it was
+                listed = job_ids(store, paths) if listed is None else listed
+                batch = [job for job in batch if job.id not in listed]
+            if batch:
+                write_jobs(store, segment, batch)
+            progress.update(sent + known)
+    return PutReport(sent, known)
+
+
+def start(project: Project, fleet_file: Path | None) -> None:
+    """Ask for machines, and write them into the run record."""
+    engine = project.engine
+    if fleet_file is not None and engine.name == "local":
+        project.console.say(f"note: {fleet_file} is not used: the engine 'local' has this machine only")
+    engine.queue()
+    record = _record(project)
+    fleet = engine.start(record.run)
+    write_record(project.record_path, record.with_fleet(fleet))
+
+
+def _record(project: Project) -> RunRecord:
+    if not project.record_path.exists():
+        raise DsError(
+            f"{project.config.app_name} is not set up: {project.record_path} is missing", "ds setup"
+        )
+    return read_record(project.record_path)
+
+
+def monitor(project: Project, record: Path | None, every: float | None) -> int:
+    """Watch until nothing is left, end the machines, write the report; the exit code.
+
+    Killed at any point and started again it ends in the same place: it keeps nothing in memory that
+    it could not read again.
+    """
+    if record is not None:
+        _check_record(project, record)
+    engine, clock = project.engine, project.clock
+    fold, looks = project.fold(), list[Look]()
+    pause = engine.look_seconds if every is None else every
+    with project.console.watch() as watcher:
+        while True:
+            snapshot = project.snapshot(fold)
+            watcher.show(snapshot)
+            if snapshot.why_idle and snapshot.jobs.waiting:
+                watcher.note(snapshot.why_idle)
+            looks = [*looks, _look(snapshot)][-AGREEING_LOOKS:]
+            action = decide(looks)
+            if isinstance(action, Finish | GiveUp):
+                break
+            if isinstance(action, Replace):
+                watcher.note("the workers were killed: starting them again")
+                start(project, None)
+            clock.wait(pause if looks[-1].open_jobs or every is not None else min(pause, LAST_LOOKS_SECONDS))
+    if isinstance(action, GiveUp):
+        left = looks[-1].open_jobs
+        raise DsError(
+            f"{left:,} jobs are left, and the workers have ended: {action.why}", "ds start, then ds monitor"
+        )
+    engine.end()
+    return finish(project)
+
+
+def _check_record(project: Project, path: Path) -> None:
+    record = read_record(path)
+    if record.app != project.config.app_name:
+        raise UsageError(
+            f"{path}: belongs to the app {record.app!r}, and this project's is {project.config.app_name!r}",
+            "name this project's record, or choose the project with -C",
+        )
+
+
+def _look(snapshot: Snapshot) -> Look:
+    """What counts for the end is the queue; where it is gone, the ledger."""
+    machines, jobs = snapshot.machines, snapshot.jobs
+    open_jobs = jobs.total - jobs.final if snapshot.queued is None else snapshot.queued
+    return Look(open_jobs, machines.target, machines.running, machines.ended)
+
+
+def finish(project: Project) -> int:
+    """Write the run's report and print its summary; 0, or 3 where jobs are dead."""
+    console, fold, paths = project.console, project.fold(), project.paths()
+    snapshot = project.snapshot(fold)
+    groups = group_failures(project.engine.store, paths, fold.jobs.values())
+    report = build_report(snapshot, fold, groups)
+    write_report(project.engine.store, paths, report)
+    if console.json:
+        console.data(report)
+    else:
+        for line in summary_lines(report):
+            console.line(line)
+        console.say(f"report: {project.engine.store.locate(paths.root + 'report.json')}")
+    if snapshot.jobs.dead:
+        console.hint("ds failures, then ds retry")
+        return SOME_DEAD
+    return OK if snapshot.state == "finished" or not snapshot.jobs.total else FAILED
+
+
+def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> list[str]:
+    """Put dead jobs back as new (of these causes, or these ids, or all); the ids that went back."""
+    engine, paths, fold = project.engine, project.paths(), project.fold().update()
+    queue = engine.queue()
+    wanted = [
+        record
+        for record in fold.jobs.values()
+        if record.state is State.DEAD
+        and (not causes or record.cause in causes)
+        and (not ids or record.id in ids)
+    ]
+    back = queue.redrive([record.id for record in wanted])
+    ledger = LedgerWriter(engine.store, f"{paths.events}retry-{secrets.token_hex(4)}.jsonl")
+    now = project.clock.now()
+    for job_id in back:
+        lease = Lease(Job(job_id, 0, b""), "", now)
+        ledger.ended(lease, event("retried", now, lease, None))
+    ledger.flush()
+    return back
+
+
+def stop(project: Project, *, now: bool) -> Snapshot:
+    """Drain: no new leases; wait until what runs has finished, or (`now`) gone back. Ctrl-C only ends the wait."""
+    engine, fold = project.engine, project.fold()
+    engine.stop(now=now)
+    with project.console.watch() as watcher:
+        while engine.machines().running:
+            watcher.show(project.snapshot(fold))
+            project.clock.wait(min(engine.look_seconds, 1.0))
+    return project.snapshot(fold)
+
+
+def cleanup(project: Project) -> list[str]:
+    """Remove everything the run made; what is still there after a last look."""
+    if _unfinished(project) != 0:
+        project.console.confirm("not all jobs are finished; remove the queue all the same")
+    leftovers = list(project.engine.remove())
+    project.record_path.unlink(missing_ok=True)
+    return leftovers
+
+
+def _unfinished(project: Project) -> int | None:
+    """How many jobs are not finished; None where a damaged queue keeps it to itself."""
+    try:
+        return project.snapshot().queued or 0
+    except DsError as error:
+        project.console.say(f"note: {error.what}")
+        return None

@@ -1,0 +1,220 @@
+"""Fakes for tests, ours and yours: time that passes when told to, and a queue in memory.
+
+They keep the same promises as what they stand for; the contract suites run over them too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from .clock import Clock
+from .engine import Counts, PutReport
+from .job import Cause, DeadJob, Job, Lease, RetryPolicy
+
+
+class FakeClock:
+    """A clock that stands still until someone waits or advances it. Threads may share it."""
+
+    def __init__(self, now: float = 1_000_000_000.0) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch, as far as this clock is concerned."""
+        with self._lock:
+            return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        with self._lock:
+            self._now += seconds
+
+    def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
+        """Let `seconds` pass at once, or none if `until` is set already; whether `until` is set."""
+        if until is not None and until.is_set():
+            return True
+        self.advance(seconds)
+        return until is not None and until.is_set()
+
+
+@dataclass
+class _Entry:
+    """A job in a MemoryQueue. `visible_at` is 0 for a job that waits in its first place."""
+
+    job: Job
+    state: str = "open"
+    visible_at: float = 0.0
+    failed: int = 0
+    deliveries: int = 0
+    token: str | None = None
+    owner: str = ""
+    cause: Cause = Cause.EXIT
+    detail: str = ""
+
+    def lease(self) -> Lease:
+        return Lease(self.job, self.token or "", self.visible_at, self.failed + 1, self.deliveries)
+
+    def back(self, visible_at: float) -> None:
+        self.token, self.visible_at = None, visible_at
+
+
+class MemoryQueue:
+    """Implements engine.Queue in memory, for tests: simple rather than fast, and nothing is kept.
+
+    It is the model that other queues are compared with. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: RetryPolicy | None = None,
+        term: float = 120.0,
+        owner: str = "",
+        clock: Clock | None = None,
+    ) -> None:
+        self.owner = owner
+        self._policy = policy or RetryPolicy()
+        self._term = term
+        self._clock = clock or FakeClock()
+        self._entries: dict[str, _Entry] = {}
+        self._leased = 0
+        self._lock = threading.RLock()
+
+    def put(self, jobs: Iterable[Job]) -> PutReport:
+        """Add jobs; an id that is known, in whatever state, is left as it is."""
+        sent = known = 0
+        for job in jobs:
+            with self._lock:
+                if job.id in self._entries:
+                    known += 1
+                else:
+                    self._entries[job.id] = _Entry(replace(job, index=len(self._entries)))
+                    sent += 1
+        return PutReport(sent=sent, known=known)
+
+    def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
+        """Claim at most `limit` jobs: first those whose lease or back-off ended, then as submitted."""
+        leases = self._claim(limit)
+        while not leases and wait > 0 and limit > 0:
+            pause = min(wait, 0.25)
+            self._clock.wait(pause)
+            wait -= pause
+            leases = self._claim(limit)
+        return leases
+
+    def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
+        """Move deadlines to a full term from now: (renewed, no longer ours)."""
+        renewed: list[Lease] = []
+        lost: list[Lease] = []
+        with self._lock:
+            for lease in leases:
+                if entry := self._ours(lease):
+                    entry.visible_at = self._clock.now() + self._term
+                    renewed.append(replace(lease, deadline=entry.visible_at))
+                else:
+                    lost.append(lease)
+        return renewed, lost
+
+    def done(self, leases: Sequence[Lease]) -> None:
+        """Take finished jobs out; their ids stay known."""
+        with self._lock:
+            for entry in filter(None, map(self._ours, leases)):
+                entry.state = "done"
+
+    def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """Give jobs back after `delay` seconds; no attempt is counted."""
+        with self._lock:
+            for entry in filter(None, map(self._ours, leases)):
+                entry.back(self._clock.now() + delay if delay > 0 else 0.0)
+
+    def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
+        """Count a failed attempt: back after the back-off, or dead (returned) with its cause."""
+        retry = self._policy.after(lease.attempt)
+        with self._lock:
+            entry = self._ours(lease)
+            if entry is None:
+                return None
+            entry.failed, entry.deliveries = lease.attempt, 0
+            entry.back(self._clock.now() + retry.delay)
+            if not (final or retry.dead):
+                return None
+            entry.state, entry.cause, entry.detail = "dead", cause, detail
+            return DeadJob(entry.job, entry.failed, cause, detail)
+
+    def counts(self) -> Counts:
+        """How many jobs are in which state now."""
+        with self._lock:
+            now = self._clock.now()
+            entries = self._in("open")
+            hidden = [entry for entry in entries if entry.visible_at > now]
+            leased = sum(entry.token is not None for entry in hidden)
+            return Counts(
+                waiting=len(entries) - len(hidden),
+                leased=leased,
+                delayed=len(hidden) - leased,
+                dead=len(self._in("dead")),
+            )
+
+    def finished(self) -> int:
+        """How many jobs are done."""
+        with self._lock:
+            return len(self._in("done"))
+
+    def next_visible(self) -> float | None:
+        """When (Unix seconds) the next job that cannot be leased now can be."""
+        with self._lock:
+            now = self._clock.now()
+            return min((e.visible_at for e in self._in("open") if e.visible_at > now), default=None)
+
+    def dead(self) -> Iterator[DeadJob]:
+        """The dead jobs, in the order of submission."""
+        with self._lock:
+            return iter([DeadJob(e.job, e.failed, e.cause, e.detail) for e in self._in("dead")])
+
+    def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
+        """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead."""
+        with self._lock:
+            dead = {entry.job.id: entry for entry in self._in("dead")}
+            back = list(dead) if ids is None else [each for each in dict.fromkeys(ids) if each in dead]
+            for each in back:
+                self._entries[each] = _Entry(dead[each].job)
+            return back
+
+    def purge(self) -> None:
+        """Forget every job."""
+        with self._lock:
+            self._entries.clear()
+
+    def release_owner(self, owner: str) -> list[Lease]:
+        """Give back at once what a lost worker holds, attempt not counted; returns its leases."""
+        with self._lock:
+            held = [e for e in self._in("open") if e.token is not None and e.owner == owner]
+            leases = [entry.lease() for entry in held]
+            for entry in held:
+                entry.back(0.0)
+            return leases
+
+    def _claim(self, limit: int) -> list[Lease]:
+        with self._lock:
+            now = self._clock.now()
+            ready = [entry for entry in self._in("open") if entry.visible_at <= now]
+            ready.sort(key=lambda e: (e.visible_at == 0, e.visible_at, e.job.index))
+            claimed = ready[: max(limit, 0)]
+            self._leased += 1
+            for entry in claimed:
+                entry.token, entry.owner = f"lease-{self._leased}", self.owner
+                entry.visible_at = now + self._term
+                entry.deliveries += 1
+            return [entry.lease() for entry in claimed]
+
+    def _ours(self, lease: Lease) -> _Entry | None:
+        """The leased job, unless the lease is stale."""
+        entry = self._entries.get(lease.job.id)
+        if entry is None or entry.state != "open" or entry.token != lease.token:
+            return None
+        return entry if entry.visible_at > self._clock.now() else None
+
+    def _in(self, state: str) -> list[_Entry]:
+        return [entry for entry in self._entries.values() if entry.state == state]

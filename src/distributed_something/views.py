@@ -1,0 +1,206 @@
+"""What the commands that only look print: status, jobs, logs, failures."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from .console import bytes_text, describe, duration, progress_line, rate_text
+from .errors import OK, UsageError
+from .failures import group_failures, read_log
+from .job import State
+from .ledger import Fold, JobRecord, job_bodies
+from .project import Project
+from .snapshot import Snapshot, job_line
+
+JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
+
+
+def status(project: Project, *, watch: bool) -> int:
+    """Print how the run is, once or until it has ended."""
+    console = project.console
+    snapshot = project.snapshot()
+    if watch:
+        snapshot = _watch(project)
+    if console.json:
+        console.data(snapshot.to_json())
+    else:
+        console.line(describe(_facts(snapshot)))
+    return OK
+
+
+def _watch(project: Project) -> Snapshot:
+    fold = project.fold()
+    with project.console.watch() as watcher:
+        while True:
+            snapshot = project.snapshot(fold)
+            watcher.show(snapshot)
+            if snapshot.state in ("finished", "idle"):
+                return snapshot
+            project.clock.wait(max(project.engine.look_seconds, 0.5))
+
+
+def _facts(snapshot: Snapshot) -> dict[str, object]:
+    jobs, machines = snapshot.jobs, snapshot.machines
+    return {
+        "app": f"{snapshot.app} ({snapshot.engine})",
+        "run": snapshot.run,
+        "state": snapshot.state,
+        "jobs": progress_line(snapshot).rpartition(" · ")[0],
+        "succeeded": jobs.succeeded or None,
+        "skipped": jobs.skipped or None,
+        "dead": jobs.dead or None,
+        "waiting": jobs.waiting or None,
+        "running": jobs.running or None,
+        "to retry": jobs.failed or None,
+        "attempts": snapshot.attempts or None,
+        "interruptions": snapshot.interruptions or None,
+        "rate": rate_text(snapshot.rate) if snapshot.rate else None,
+        "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
+        "machines": f"{machines.running} running, {machines.slots} slots",
+        "cost": snapshot.cost_usd,
+        "why idle": snapshot.why_idle,
+    }
+
+
+def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -> int:
+    """Print the jobs: JSON lines, CSV, or a table."""
+    console = project.console
+    fold = project.fold().update()
+    alive = project.engine.machines().running > 0
+    records = [r for r in fold.jobs.values() if _shown(r, state, cause, alive=alive)]
+    if console.json:
+        bodies = dict(job_bodies(project.engine.store, project.paths()))
+        for record in records:
+            console.data(_line(record, bodies.get(record.id), alive=alive))
+    elif csv:
+        writer = csv_module.writer(console.out)
+        writer.writerow(JOB_COLUMNS)
+        writer.writerows(_cells(record, alive=alive) for record in records)
+    else:
+        header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output")
+        console.table(header, (_readable(record, alive=alive) for record in records))
+    return OK
+
+
+def _state(record: JobRecord, *, alive: bool) -> str:
+    """A job of a worker that is gone waits, whatever its worker last said."""
+    running = record.state is State.RUNNING
+    return State.WAITING.value if running and not alive else record.state.value
+
+
+def _shown(record: JobRecord, state: str | None, cause: str | None, *, alive: bool) -> bool:
+    if cause is not None and record.cause != cause:
+        return False
+    if state == "failed":
+        return record.failed
+    return state is None or _state(record, alive=alive) == state
+
+
+def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: bool) -> dict[str, Any]:
+    return {**job_line(record, body), "state": _state(record, alive=alive)}
+
+
+def _cells(record: JobRecord, *, alive: bool) -> list[object]:
+    line = _line(record, None, alive=alive)
+    return [line[column] for column in JOB_COLUMNS]
+
+
+def _readable(record: JobRecord, *, alive: bool) -> Sequence[object]:
+    return (
+        record.index,
+        record.id,
+        "failed, waiting" if record.failed else _state(record, alive=alive),
+        record.attempts,
+        record.cause,
+        record.exit_code,
+        duration(record.seconds) if record.seconds is not None else "",
+        bytes_text(record.max_rss_bytes),
+        record.output,
+    )
+
+
+def find(fold: Fold, wanted: str) -> JobRecord:
+    """The job with this id, start of an id, or index. Raises UsageError where there is none, or several."""
+    found = [fold.jobs[wanted]] if wanted in fold.jobs else []
+    if not found and wanted.isdecimal() and int(wanted) < len(fold.jobs):
+        found = [record for record in fold.jobs.values() if record.index == int(wanted)]
+    if not found:
+        found = [record for job_id, record in fold.jobs.items() if job_id.startswith(wanted.lower())]
+    if len(found) != 1:
+        raise UsageError(
+            f"{wanted}: {'no job has' if not found else f'{len(found)} jobs have'} this id or index",
+            "ds jobs",
+        )
+    return found[0]
+
+
+def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
+    """The ids of the jobs that are named."""
+    names = list(wanted)
+    if not names:
+        return []
+    fold = project.fold().update()
+    return [find(fold, name).id for name in names]
+
+
+def logs(project: Project, wanted: str, *, follow: bool) -> int:
+    """Print what a job printed in its latest attempt; with `follow`, until the attempt has ended."""
+    fold = project.fold().update()
+    shown = 0
+    while True:
+        record = find(fold, wanted)
+        text = read_log(project.engine.store, project.paths(), record.log)
+        _write(project, text[shown:])
+        shown = max(shown, len(text))
+        if not follow or record.state is not State.RUNNING or not project.engine.machines().running:
+            break
+        project.clock.wait(0.2)
+        fold.update()
+    if not shown:
+        reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")
+        project.console.say(f"job {record.id} has printed nothing ({reason})")
+    return OK
+
+
+def _write(project: Project, text: bytes) -> None:
+    """A log as it is, in whatever encoding; only a terminal is kept from being moved about."""
+    if project.console.out.isatty():
+        project.console.out.write("".join(_visible(text.decode(errors="replace"))))
+    elif text:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text)
+    project.console.out.flush()
+
+
+def _visible(text: str) -> Iterator[str]:
+    return (c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def failures(project: Project) -> int:
+    """Print the groups of failures."""
+    console = project.console
+    fold = project.fold().update()
+    groups = group_failures(project.engine.store, project.paths(), fold.jobs.values())
+    if console.json:
+        for group in groups:
+            console.line(
+                json.dumps(
+                    {"cause": group.cause, "jobs": len(group.ids), "dead": group.dead, "example": group.example,
+                     "ids": group.ids},
+                    ensure_ascii=False,
+                )
+            )  # fmt: skip
+        return OK
+    if not groups:
+        console.say("no job has failed")
+        return OK
+    console.table(
+        ("jobs", "dead", "cause", "last line", "for example"),
+        ((len(group.ids), group.dead, group.cause, group.example[:120], group.ids[0]) for group in groups),
+    )
+    console.hint(f"ds logs {groups[0].ids[0]}, and when it is mended: ds retry --cause {groups[0].cause}")
+    return OK

@@ -1,0 +1,127 @@
+"""The process that runs HANDLER: imports the function once, then calls it for one job after another.
+
+Started by a slot as `python -m distributed_something.worker.host module:function`, in the project
+folder. Requests come on descriptor 3, one JSON object a line; replies go to descriptor 4. What the
+function prints goes where the slot has pointed stdout and stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+REQUESTS = 3
+REPLIES = 4
+FOLDERS = ("work_dir", "input_dir", "output_dir")
+
+
+class JobDict(dict[str, Any]):
+    """The job's body; a key that it lacks is looked up in its group."""
+
+    def __missing__(self, key: str) -> Any:
+        group = self.get("group")
+        if isinstance(group, Mapping) and key in group:
+            return group[key]
+        raise KeyError(key)
+
+
+class Handler:
+    """The user's function, called with what its parameters are named after.
+
+    `job` is the whole body; a first parameter of any other name gets it too, unless a key has that name.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._folders = {name: Path(os.environ[f"DS_{name.upper()}"]) for name in FOLDERS}
+        parameters = inspect.signature(function).parameters.values()
+        self._named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+    def __call__(self, request: Mapping[str, Any]) -> None:
+        """Run one job. Raises whatever the function raises, and TypeError for a parameter that is no key."""
+        job = JobDict(request["job"])
+        group = job.get("group")
+        values: dict[str, Any] = {**job, **(group if isinstance(group, dict) else {})}
+        values |= self._folders
+        values |= {"job": job, "job_id": request["job_id"], "attempt": request["attempt"]}
+        args: list[Any] = []
+        named: dict[str, Any] = {}
+        for parameter in self._named:
+            if parameter.name in values and parameter.kind is not parameter.POSITIONAL_ONLY:
+                named[parameter.name] = values[parameter.name]
+            elif parameter is self._named[0]:
+                args.append(job)
+            elif parameter.default is parameter.empty:
+                raise TypeError(f"parameter {parameter.name!r} of the handler is no key of the job")
+        self._function(*args, **(values if self._takes_all else named))
+
+
+def load(handler: str) -> Handler:
+    """The function that `module:function` names, looked for in the project folder first."""
+    module, _, name = handler.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    function: Any = importlib.import_module(module)
+    for part in name.split("."):
+        function = getattr(function, part)
+    if not callable(function):
+        raise TypeError(f"{handler} is not a function")
+    return Handler(function)
+
+
+def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Run one job; the reply for the slot."""
+    os.chdir(os.environ["DS_WORK_DIR"])
+    os.environ["DS_JOB_ID"] = request["job_id"]
+    os.environ["DS_ATTEMPT"] = str(request["attempt"])
+    before = time.process_time()
+    exit_code, detail = 0, ""
+    try:
+        handler(request)
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException as error:  # noqa: BLE001  whatever the function raises is the job's failure
+        traceback.print_exc()
+        exit_code, detail = 1, f"{type(error).__name__}: {error}"[:500]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    unit = 1024 if sys.platform.startswith("linux") else 1
+    return {
+        "exit_code": exit_code & 0xFF if exit_code else 0,
+        "detail": detail,
+        "max_rss_bytes": usage.ru_maxrss * unit,
+        "cpu_seconds": round(time.process_time() - before, 6),
+    }
+
+
+def main(name: str) -> int:
+    """Serve requests until the slot closes its end."""
+    for descriptor in (REQUESTS, REPLIES):
+        os.set_inheritable(descriptor, False)
+    try:
+        handler = load(name)
+    except Exception:  # noqa: BLE001  the user's module may raise anything
+        traceback.print_exc()
+        print(f"HANDLER {name}: could not be loaded", file=sys.stderr)
+        return 1
+    with os.fdopen(REQUESTS, "rb") as requests:
+        for line in requests:
+            reply = json.dumps(attempt(handler, json.loads(line))).encode() + b"\n"
+            os.write(REPLIES, reply)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,302 @@
+"""The worker: one process with slots. It leases in batches, runs each job in a slot, settles in batches.
+
+    slot threads    run one attempt after another; the one that finds few jobs left leases for all,
+                    and settles what has ended on the way
+    main thread     renews the leases at a third of their term, flushes the ledger, settles what
+                    lingers, and carries out the order to stop
+
+The ledger is flushed before the queue is told: a job that the queue holds for finished has its event.
+An error of the queue or the store delays the worker and loses nothing: what has ended stays in memory,
+its lease renewed, until it is settled.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..clock import Clock
+from ..engine import Queue
+from ..job import MAX_DELIVERIES, UNCOUNTED, Cause, Lease, Outcome, RetryPolicy, State
+from ..ledger import LedgerWriter, event, name_of
+from .slot import Slot
+
+BATCH = 100
+"""At most this many jobs a slot are leased ahead."""
+
+AHEAD_SECONDS = 0.25
+"""Jobs are leased ahead for about this long: long jobs not at all, so that other workers get them."""
+
+RETRY_SECONDS = 1.0
+TICK_SECONDS = 0.1
+FLUSH_SECONDS = 1.0
+GIVE_UP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The order to stop: running jobs have `grace_seconds` (None: as long as they need) to finish."""
+
+    grace_seconds: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who writes in the ledger: the worker's name, and the machine's."""
+
+    worker: str
+    machine: str
+
+
+class Worker:
+    """Runs jobs from a queue until it is told to stop, or, with `until_empty`, until the queue is drained.
+
+    `term` is the leases' term, `poll` the longest wait for a job in an empty queue, and `delays` (one a
+    slot) how long each slot waits before its first job, all in seconds.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        slots: Sequence[Slot],
+        ledger: LedgerWriter,
+        identity: Identity,
+        policy: RetryPolicy,
+        clock: Clock,
+        *,
+        term: float,
+        delays: Sequence[float] = (),
+        poll: float = 1.0,
+    ) -> None:
+        self._queue = queue
+        self._slots = slots
+        self._ledger = ledger
+        self._who = {"worker": identity.worker, "machine": identity.machine}
+        self._policy = policy
+        self._clock = clock
+        self._term = term
+        self._delays = delays or [0.0] * len(slots)
+        self._poll = poll
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()
+        self._ready: deque[Lease] = deque()
+        self._running: dict[Slot, Lease] = {}
+        self._ended: list[tuple[Lease, Outcome]] = []
+        self._mean_seconds: float | None = None
+        self._stop: Stop | None = None
+        self._drained = False
+        self._renewed = self._flushed = clock.now()
+
+    def stop(self, stop: Stop) -> None:
+        """Ask the worker to stop. It takes no lock, so a signal handler may call it; a later order replaces it."""
+        self._stop = stop
+
+    def run(self, *, until_empty: bool = False) -> None:
+        """Work. On return every job taken is settled or given back, and no process of a job is left."""
+        threads = [
+            threading.Thread(target=self._guarded, args=(slot, delay, until_empty), daemon=True)
+            for slot, delay in zip(self._slots, self._delays, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        stopped = None
+        while alive := [thread for thread in threads if thread.is_alive()]:
+            self._tend()
+            if self._stop is not None:
+                stopped = self._clock.now() if stopped is None else stopped
+                self._wind_down(self._stop, self._clock.now() - stopped)
+            alive[0].join(TICK_SECONDS)
+        self._settle_rest()
+        for slot in self._slots:
+            slot.close()
+
+    # the main thread
+
+    def _tend(self) -> None:
+        now = self._clock.now()
+        if now - self._flushed >= FLUSH_SECONDS or self._ended:
+            self._attempt(self._settle)
+            self._attempt(self._ledger.flush)
+            self._flushed = now
+        if now - self._renewed >= self._term / 3 and self._attempt(self._renew):
+            self._renewed = now
+
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        """Do it; an error is told and met again at the next tick."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  the queue or the store may fail in any way: go on
+            self._complain(error)
+            self._clock.wait(RETRY_SECONDS)
+            return False
+        return True
+
+    def _wind_down(self, stop: Stop, seconds: float) -> None:
+        """Give back what has not begun; let run what may, as long as it may."""
+        with self._changed:
+            unstarted = list(self._ready)
+            self._ready.clear()
+            if stop.grace_seconds is not None and seconds >= stop.grace_seconds:
+                for slot in self._running:
+                    slot.cancel(Cause.INTERRUPTED)
+        if unstarted:
+            self._attempt(lambda: self._queue.release(unstarted))
+
+    def _settle_rest(self) -> None:
+        """At the end; what cannot be settled for a while is left to the end of its lease."""
+        deadline = self._clock.now() + GIVE_UP_SECONDS
+        with self._changed:
+            unstarted = list(self._ready)
+            self._ready.clear()
+        settled = False
+        while not settled and self._clock.now() < deadline:
+            settled = self._attempt(self._settle) and self._attempt(lambda: self._queue.release(unstarted))
+        self._attempt(self._ledger.flush)
+
+    def _renew(self) -> None:
+        with self._changed:
+            held = [*self._ready, *self._running.values(), *(lease for lease, _ in self._ended)]
+        _, lost = self._queue.renew(held)
+        tokens = {(lease.job.id, lease.token) for lease in lost}
+        with self._changed:
+            kept = [lease for lease in self._ready if (lease.job.id, lease.token) not in tokens]
+            self._ready.clear()
+            self._ready.extend(kept)
+            for slot, lease in self._running.items():
+                if (lease.job.id, lease.token) in tokens:
+                    slot.cancel(Cause.LEASE_LOST)
+
+    # the slots' threads
+
+    def _guarded(self, slot: Slot, delay: float, until_empty: bool) -> None:
+        """A slot's thread goes on whatever happens in it."""
+        began = self._clock.now()
+        while self._stop is None and self._clock.now() - began < delay:
+            self._clock.wait(min(delay, TICK_SECONDS))
+        while self._stop is None and not self._drained:
+            try:
+                self._serve(slot, until_empty)
+            except Exception as error:  # noqa: BLE001  the job goes back to the queue
+                self._complain(error)
+                with self._changed:
+                    lease = self._running.pop(slot, None)
+                    if lease is not None:
+                        self._ended.append((lease, Outcome(State.WAITING, Cause.INTERRUPTED)))
+                self._clock.wait(RETRY_SECONDS)
+
+    def _serve(self, slot: Slot, until_empty: bool) -> None:
+        """Run one job if there is one, and see that there are more."""
+        lease = self._take(slot)
+        if lease is not None:
+            self._note_start(lease, slot.begin())
+            outcome = slot.run(lease)
+            self._note_end(lease, outcome)
+            self._hand_back(slot, lease, outcome)
+        if self._low():
+            found = self._replenish(0 if lease is not None else self._poll)
+            if until_empty and not found and not self._busy():
+                self._drained = self._queue.counts().open == 0
+
+    def _take(self, slot: Slot) -> Lease | None:
+        with self._changed:
+            if not self._ready or self._stop is not None:
+                return None
+            lease = self._running[slot] = self._ready.popleft()
+            return lease
+
+    def _hand_back(self, slot: Slot, lease: Lease, outcome: Outcome) -> None:
+        with self._changed:
+            del self._running[slot]
+            self._ended.append((lease, outcome))
+            mean = self._mean_seconds
+            self._mean_seconds = outcome.seconds if mean is None else 0.8 * mean + 0.2 * outcome.seconds
+
+    def _note_start(self, lease: Lease, log: str) -> None:
+        self._ledger.started(lease, event("started", self._clock.now(), lease, None, **self._who, log=log))
+
+    def _note_end(self, lease: Lease, outcome: Outcome) -> None:
+        name = name_of(outcome, dead=self._policy.after(lease.attempt).dead)
+        self._ledger.ended(lease, event(name, self._clock.now(), lease, outcome, **self._who))
+
+    # leasing and settling, by whichever slot's turn it is
+
+    def _replenish(self, wait: float) -> bool:
+        """Settle what has ended and lease anew; one slot at a time, the others wait for what it finds.
+
+        Whether there are jobs at hand now.
+        """
+        if not self._turn.acquire(blocking=False):
+            with self._changed:
+                if not self._ready:
+                    self._changed.wait(max(wait, TICK_SECONDS))
+                return bool(self._ready)
+        try:
+            self._settle()
+            leases = self._queue.lease(self._wanted(), wait) if self._stop is None else []
+            self._offer(leases)
+            return bool(leases)
+        finally:
+            self._turn.release()
+            with self._changed:
+                self._changed.notify_all()
+
+    def _busy(self) -> bool:
+        with self._changed:
+            return bool(self._ready or self._running or self._ended)
+
+    def _low(self) -> bool:
+        """Whether it is time to lease: half of what is held ahead is used up."""
+        return len(self._ready) <= self._ahead() // 2
+
+    def _ahead(self) -> int:
+        """How many jobs to hold beyond those that run."""
+        if self._mean_seconds is None:
+            return 0
+        return min(int(AHEAD_SECONDS / max(self._mean_seconds, 1e-6)), BATCH) * len(self._slots)
+
+    def _wanted(self) -> int:
+        with self._changed:
+            return len(self._slots) - len(self._running) - len(self._ready) + self._ahead()
+
+    def _offer(self, leases: Sequence[Lease]) -> None:
+        spent = [lease for lease in leases if lease.deliveries > MAX_DELIVERIES]
+        detail = f"handed out {MAX_DELIVERIES} times, and each time its worker was lost"
+        outcome = Outcome(State.DEAD, Cause.WORKER_LOST, detail)
+        for lease in spent:
+            self._note_end(lease, outcome)
+        with self._changed:
+            self._ready.extend(lease for lease in leases if lease.deliveries <= MAX_DELIVERIES)
+            self._ended += [(lease, outcome) for lease in spent]
+
+    def _settle(self) -> None:
+        """Write down what has ended, then tell the queue. What fails stays to be settled again."""
+        with self._changed:
+            ended, self._ended = self._ended, []
+        if not ended:
+            return
+        try:
+            self._ledger.flush()
+            self._queue.done([lease for lease, outcome in ended if outcome.cause is None])
+            for lease, outcome in ended:
+                self._settle_failure(lease, outcome)
+        except Exception:
+            with self._changed:
+                self._ended = ended + self._ended
+            raise
+
+    def _settle_failure(self, lease: Lease, outcome: Outcome) -> None:
+        if outcome.cause is None or outcome.cause is Cause.LEASE_LOST:
+            return
+        if outcome.state is State.DEAD:
+            self._queue.fail(lease, outcome.cause, outcome.detail, final=True)
+        elif outcome.cause in UNCOUNTED:
+            self._queue.release([lease])
+        else:
+            self._queue.fail(lease, outcome.cause, outcome.detail)
+
+    def _complain(self, error: Exception) -> None:
+        print(f"worker {self._who['worker']}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

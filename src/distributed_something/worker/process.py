@@ -1,0 +1,244 @@
+"""Child processes: started in their own process group, watched, and taken away whole.
+
+A slot's thread starts one child at a time. Linux tells of its end by a pidfd; elsewhere we look.
+Children that leave their group (setsid) are adopted by the worker, which is a subreaper, and killed
+with the job that started them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+TERM_GRACE = 5.0
+"""Seconds between the TERM and the KILL of a process group."""
+
+LINUX = sys.platform.startswith("linux")
+_RSS_UNIT = 1024 if LINUX else 1
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
+"""Python ignores these, and what is ignored stays so in a child."""
+
+_spawning = threading.Lock()
+"""posix_spawn starts the child in our own working folder, of which the process has one."""
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its descendants' orphans (Linux; elsewhere nothing happens)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Have this signal sent to this process when its parent dies (Linux; elsewhere nothing happens)."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def _prctl(option: int, value: int) -> None:
+    if LINUX:
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a child used: wait4's figures."""
+
+    cpu_seconds: float
+    max_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended: `exit_code`, or the number of the `signal` that killed it."""
+
+    exit_code: int | None
+    signal: int | None
+    usage: Usage
+
+
+class Child:
+    """A running child, the leader of its own process group."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid) if LINUX else -1
+
+    @classmethod
+    def spawn(
+        cls,
+        argv: list[str],
+        env: Mapping[str, str],
+        cwd: Path | str,
+        files: Mapping[int, int],
+    ) -> Child:
+        """Start `argv` (looked up in PATH) in folder `cwd` with `files` (its descriptor -> ours).
+
+        Raises OSError where the program is missing, not executable, or its arguments are too long.
+        """
+        actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files.items()]
+        with _spawning:
+            os.chdir(cwd)
+            return cls(
+                os.posix_spawnp(
+                    argv[0], argv, env, file_actions=actions, setpgroup=0, setsigdef=_DEFAULT_SIGNALS
+                )
+            )
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the child's whole process group."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def has_ended(self) -> bool:
+        """Whether the child has ended; it stays to be reaped."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def reap(self) -> Ended:
+        """Take away what is left of the child's group, then the child; waits for its end."""
+        self.signal_group(signal.SIGKILL)
+        _, status, usage = os.wait4(self.pid, 0)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        code = os.waitstatus_to_exitcode(status)
+        used = Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _RSS_UNIT)
+        return Ended(code if code >= 0 else None, -code if code < 0 else None, used)
+
+
+class Watch:
+    """Waits for a slot's child, moving what it prints to `sink` meanwhile.
+
+    `wake` ends a wait from another thread. One pipe serves all children of the slot, one at a time.
+    """
+
+    def __init__(self, sink: Callable[[bytes], None]) -> None:
+        self._sink = sink
+        self._out, self.stdout = os.pipe2(os.O_CLOEXEC) if LINUX else os.pipe()
+        self._woken, self._waker = os.pipe2(os.O_CLOEXEC) if LINUX else os.pipe()
+        for fd in (self._out, self._woken, self._waker):
+            os.set_blocking(fd, False)
+        self._poll = select.poll()
+        self._poll.register(self._out, select.POLLIN)
+        self._poll.register(self._woken, select.POLLIN)
+
+    def wake(self) -> None:
+        """End the wait that goes on now, or the next one."""
+        with suppress(BlockingIOError):
+            os.write(self._waker, b"!")
+
+    def wait(self, child: Child, until: float | None, reply: int = -1) -> bool:
+        """Wait until the child ends or `reply` is readable (True), or `until` or a wake (False).
+
+        `until` is a time.monotonic() value, None is for ever.
+        """
+        awaited = [fd for fd in (child.pidfd, reply) if fd >= 0]
+        for fd in awaited:
+            self._poll.register(fd, select.POLLIN)
+        try:
+            return self._wait(child, until, awaited)
+        finally:
+            for fd in awaited:
+                self._poll.unregister(fd)
+
+    def _wait(self, child: Child, until: float | None, awaited: list[int]) -> bool:
+        pause = 0.001
+        while True:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            if child.pidfd < 0:  # no pidfd on this system: look, less and less often
+                pause = min(pause * 1.5, 0.05)
+                left = pause if left is None else min(left, pause)
+            ready = [fd for fd, _ in self._poll.poll(None if left is None else left * 1000)]
+            if self._out in ready:
+                self._move()
+            if any(fd in ready for fd in awaited) or (child.pidfd < 0 and child.has_ended()):
+                return True
+            if self._woken in ready:
+                os.read(self._woken, 4096)
+                return False
+
+    def stop(self, child: Child, grace: float = TERM_GRACE) -> Ended:
+        """End the child and its group: TERM, then KILL after `grace` seconds."""
+        child.signal_group(signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while not self.wait(child, deadline) and time.monotonic() < deadline:
+            pass
+        return child.reap()
+
+    def drain(self) -> None:
+        """Move what the ended child left in the pipe; bounded, as a process that got away may still print."""
+        for _ in range(64):
+            if not self._move():
+                return
+
+    def _move(self) -> bool:
+        try:
+            data = os.read(self._out, 1 << 16)
+        except BlockingIOError:
+            return False
+        self._sink(data)
+        return True
+
+    def close(self) -> None:
+        """Close the pipes."""
+        for fd in (self._out, self.stdout, self._woken, self._waker):
+            os.close(fd)
+
+
+class Strays:
+    """Finds and kills the processes that left a job's process group.
+
+    The kernel lists the children that a subreaper's main thread adopted; the children that slots
+    started themselves belong to the slots' own threads. Elsewhere than on Linux nothing is found.
+    """
+
+    def __init__(self) -> None:
+        self._children = -1
+        if LINUX:
+            with suppress(OSError):
+                pid = os.getpid()
+                self._children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
+
+    def kill(self, mark: bytes) -> int:
+        """Kill adopted processes whose environment holds `mark`, reap the dead ones; how many were killed."""
+        if self._children < 0 or not (listed := os.pread(self._children, 1 << 16, 0)):
+            return 0
+        return sum(_kill_marked(int(pid), mark) for pid in listed.split())
+
+
+def _kill_marked(pid: int, mark: bytes) -> bool:
+    with suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG) != (0, 0):
+            return False
+    if mark not in environment_of(pid):
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    return True
+
+
+def environment_of(pid: int) -> bytes:
+    """The environment that a process was started with, b"" where that cannot be read."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def marked_processes(mark: bytes) -> list[int]:
+    """Every process of this machine whose environment holds `mark`, this one left out (Linux)."""
+    if not LINUX:
+        return []
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return [pid for pid in pids if pid != os.getpid() and mark in environment_of(pid)]

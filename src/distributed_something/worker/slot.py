@@ -1,0 +1,356 @@
+"""A slot: runs one attempt at a time, from fetching inputs to the published output.
+
+What can go wrong in an attempt becomes an Outcome with its cause; nothing is raised for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..engine import Store
+from ..errors import DsError
+from ..job import Cause, Lease, Outcome, State
+from ..template import CommandTemplate, Template
+from .logs import SlotLog
+from .process import Child, Ended, Strays, Usage, Watch
+from .staging import Claim, DoneRule, clean_prefix, empty_folder, fetch_inputs, is_done, publish_outputs
+
+DISK_FULL_BELOW = 1 << 20
+"""Free bytes under which a failed attempt's cause is a full disk."""
+
+_TAIL_LOOKED_AT = 4096
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker does with every job: the config, compiled once.
+
+    Exactly one of `command` and `handler` is given. `timeout` in seconds, 0 for none. `done_check`
+    looks for finished outputs before the work, with `done_rule` where there is no manifest.
+    """
+
+    command: CommandTemplate | None
+    handler: str | None
+    inputs: tuple[Template, ...] = ()
+    output: Template | None = None
+    timeout: float = 0.0
+    done_check: bool = False
+    done_rule: DoneRule | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Cancelled(Exception):
+    """The attempt was ended from outside; `args[0]` is the cause."""
+
+
+class Failed(Exception):
+    """A step around the job's own process failed: (cause, detail)."""
+
+
+class Slot:
+    """Runs attempts in its own folder. `run` belongs to one thread; `cancel` may come from any."""
+
+    def __init__(self, task: Task, store: Store, folder: Path, log: SlotLog, run: str, worker: str) -> None:
+        self._task = task
+        self._store = store
+        self._folders = {
+            name: folder / name.removesuffix("_dir") for name in ("work_dir", "input_dir", "output_dir")
+        }
+        self._log = log
+        self._run = run
+        self._worker = worker
+        self._watch = Watch(log.write)
+        self._strays = Strays()
+        self._cancelled: Cause | None = None
+        self._host: _Host | None = None
+        self._project = Path.cwd()
+        for place in self._folders.values():
+            place.mkdir(parents=True, exist_ok=True)
+        job_path = folder / "job.json"
+        self._job_file = os.open(job_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._fixed = {name: str(place) for name, place in self._folders.items()}
+        self._environment = {
+            **os.environ,
+            **task.environment,
+            "DS_WORK_DIR": self._fixed["work_dir"],
+            "DS_INPUT_DIR": self._fixed["input_dir"],
+            "DS_OUTPUT_DIR": self._fixed["output_dir"],
+            "DS_JOB": str(job_path),
+            "DS_PROJECT_DIR": str(self._project),
+            "DS_WORKER": worker,
+        }
+
+    def cancel(self, cause: Cause) -> None:
+        """End the attempt that runs now; it comes out with this cause."""
+        self._cancelled = cause
+        self._watch.wake()
+
+    def begin(self) -> str:
+        """Get ready for an attempt; the place of its log."""
+        self._cancelled = None
+        self._fetched = 0
+        return self._log.begin()
+
+    def run(self, lease: Lease) -> Outcome:
+        """One attempt, after `begin`. Never raises; leaves no process and no file of the job behind."""
+        started = time.monotonic()
+        phases: dict[str, float] = {}
+        try:
+            outcome = self._attempt(lease, phases)
+        except Cancelled as end:
+            outcome = Outcome(State.WAITING, end.args[0])
+        except Exception as error:  # noqa: BLE001  an error of ours must not lose the job or end the loop
+            cause, detail = error.args if isinstance(error, Failed) else (Cause.EXIT, _describe(error))
+            self._log.note(f"{cause}: {detail}")
+            outcome = Outcome(State.WAITING, cause, detail)
+        self._clean(lease)
+        seconds = time.monotonic() - started
+        return replace(outcome, seconds=seconds, log=self._log.end(), phases=phases, bytes_in=self._fetched)
+
+    def close(self) -> None:
+        """End the handler's process and close what is open."""
+        if self._host is not None:
+            self._host.stop(self._watch)
+        os.close(self._job_file)
+        os.close(self._null)
+        self._watch.close()
+
+    def _attempt(self, lease: Lease, phases: dict[str, float]) -> Outcome:
+        task, job = self._task, lease.job
+        values = {**job.keys, **self._fixed, "job_id": job.id, "attempt": lease.attempt}
+        prefix = clean_prefix(task.output.fill(values)) if task.output else None
+        if task.done_check and prefix and is_done(self._store, prefix, job.id, task.done_rule):
+            return Outcome(State.SKIPPED, output=prefix)
+        if task.inputs:
+            with _Phase(phases, "in", Cause.INPUT_MISSING):
+                keys = [template.fill(values) for template in task.inputs]
+                self._fetched = fetch_inputs(self._store, keys, self._folders["input_dir"])
+        self._check_cancelled()
+        with _Phase(phases, "run", Cause.EXIT):
+            outcome = self._execute(lease, values)
+        if outcome.state is State.SUCCEEDED and prefix:
+            with _Phase(phases, "out", Cause.UPLOAD):
+                outcome = self._publish(lease, prefix, outcome)
+        return outcome
+
+    def _execute(self, lease: Lease, values: Mapping[str, Any]) -> Outcome:
+        body = lease.job.body
+        os.pwrite(self._job_file, body, 0)
+        os.ftruncate(self._job_file, len(body))
+        if self._task.command is not None:
+            own = {"DS_JOB_ID": lease.job.id, "DS_ATTEMPT": str(lease.attempt)}
+            return self._run_command(self._task.command.argv(values), own)
+        return self._run_handler(lease)
+
+    def _deadline(self) -> float | None:
+        return time.monotonic() + self._task.timeout if self._task.timeout else None
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled is not None:
+            raise Cancelled(self._cancelled)
+
+    def _run_command(self, argv: list[str], own: Mapping[str, str]) -> Outcome:
+        out = self._watch.stdout
+        environment = {**self._environment, **own}
+        try:
+            child = Child.spawn(argv, environment, self._fixed["work_dir"], {0: self._null, 1: out, 2: out})
+        except OSError as error:
+            return self._not_started(argv[0], error)
+        finished = self._await(child, self._deadline())
+        ended = child.reap() if finished else self._watch.stop(child)
+        self._watch.drain()
+        if not finished:
+            self._check_cancelled()
+            return self._timed_out(ended.usage)
+        return self._judge(ended)
+
+    def _await(self, child: Child, deadline: float | None, reply: int = -1) -> bool:
+        """Wait for the child or the reply (True), or for the deadline or a cancellation (False)."""
+        while not self._watch.wait(child, deadline, reply):
+            if self._cancelled is not None or (deadline is not None and time.monotonic() >= deadline):
+                return False
+        return True
+
+    def _not_started(self, program: str, error: OSError) -> Outcome:
+        code = 127 if isinstance(error, FileNotFoundError) else 126
+        detail = f"{program}: {error.strerror}"
+        self._log.note(f"could not be started: {detail}")
+        return Outcome(State.WAITING, Cause.EXIT, f"could not be started: {detail}", code)
+
+    def _timed_out(self, usage: Usage) -> Outcome:
+        detail = f"ran longer than JOB_TIMEOUT = {self._task.timeout:g} s"
+        self._log.note(detail)
+        return _outcome(State.WAITING, Cause.TIMEOUT, detail, None, usage)
+
+    def _judge(self, ended: Ended) -> Outcome:
+        if ended.exit_code == 0:
+            return _outcome(State.SUCCEEDED, None, "", 0, ended.usage)
+        if ended.signal is not None:
+            name = signal.Signals(ended.signal).name if ended.signal in set(signal.Signals) else ended.signal
+            cause, detail = Cause.SIGNAL, f"killed by {name}"
+            if ended.signal == signal.SIGKILL and _OOM_KILLS.grew():
+                peak = ended.usage.max_rss_bytes / 1e6
+                cause, detail = Cause.OUT_OF_MEMORY, f"killed for lack of memory; it held {peak:.0f} MB"
+        else:
+            cause, detail = Cause.EXIT, f"exit code {ended.exit_code}"
+        if self._disk_is_full():
+            cause = Cause.DISK_FULL
+        return _outcome(State.WAITING, cause, detail, ended.exit_code, ended.usage)
+
+    def _disk_is_full(self) -> bool:
+        disk = os.statvfs(self._fixed["work_dir"])
+        if disk.f_bavail * disk.f_frsize < DISK_FULL_BELOW:
+            return True
+        return os.strerror(errno.ENOSPC).encode() in self._log.tail(_TAIL_LOOKED_AT)
+
+    def _publish(self, lease: Lease, prefix: str, outcome: Outcome) -> Outcome:
+        claim = Claim(lease.job.id, self._run, lease.attempt, self._worker)
+        manifest = publish_outputs(self._store, prefix, self._folders["output_dir"], claim, self._log.note)
+        if manifest is None:
+            detail = "the command succeeded but wrote no file to {output_dir}"
+            self._log.note(detail)
+            return replace(outcome, state=State.WAITING, cause=Cause.OUTPUT_MISSING, detail=detail)
+        size = sum(file.size for file in manifest.files)
+        return replace(outcome, output=prefix, bytes_out=size, files_out=len(manifest.files))
+
+    def _run_handler(self, lease: Lease) -> Outcome:
+        if self._host is None:
+            files = {0: self._null, 1: self._watch.stdout, 2: self._watch.stdout}
+            handler = self._task.handler or ""
+            self._host = _Host(handler, self._environment, self._project, files)
+        host = self._host
+        host.request(lease)
+        finished = self._await(host.child, self._deadline(), host.replies)
+        reply = host.reply() if finished else None
+        if reply is None:  # the process has ended, or has to
+            self._host = None
+            ended = host.stop(self._watch, now=finished)
+            self._watch.drain()
+            if not finished:
+                self._check_cancelled()
+                return self._timed_out(ended.usage)
+            return self._judge(ended if ended.exit_code != 0 else replace(ended, exit_code=1))
+        self._watch.drain()
+        return self._judge_reply(reply)
+
+    def _judge_reply(self, reply: Mapping[str, Any]) -> Outcome:
+        code = int(reply["exit_code"])
+        usage = Usage(float(reply["cpu_seconds"]), int(reply["max_rss_bytes"]))
+        if code == 0:
+            return _outcome(State.SUCCEEDED, None, "", 0, usage)
+        cause = Cause.DISK_FULL if self._disk_is_full() else Cause.EXIT
+        detail = reply["detail"] or f"exit code {code}"
+        return _outcome(State.WAITING, cause, detail, code, usage)
+
+    def _clean(self, lease: Lease) -> None:
+        """Take away what the job left: processes that got out of its group, and files."""
+        mark = b"DS_JOB_ID=%s\0" % lease.job.id.encode()
+        killed = 0
+        while (now := self._strays.kill(mark)) and killed < 1000:
+            killed += now
+        if killed:
+            self._log.note(f"ended {killed} process(es) that the job had left running")
+        for place in self._folders.values():
+            with suppress(OSError):
+                empty_folder(place)
+
+
+class _Host:
+    """The process that runs the HANDLER of one slot."""
+
+    def __init__(self, handler: str, env: Mapping[str, str], cwd: Path, files: Mapping[int, int]) -> None:
+        requests, self._requests = os.pipe()
+        self.replies, replies = os.pipe()
+        argv = [sys.executable, "-m", f"{__package__}.host", handler]
+        try:
+            self.child = Child.spawn(argv, env, cwd, {**files, 3: requests, 4: replies})
+        finally:
+            os.close(requests)
+            os.close(replies)
+
+    def request(self, lease: Lease) -> None:
+        """Send a job."""
+        job = lease.job
+        line = b'{"job_id":"%s","attempt":%d,"job":%s}\n' % (job.id.encode(), lease.attempt, job.body)
+        with suppress(BrokenPipeError):  # it has ended: the wait for its reply tells
+            while line:
+                line = line[os.write(self._requests, line) :]
+
+    def reply(self) -> dict[str, Any] | None:
+        """The reply that is there to be read; None where the process has ended instead."""
+        line = b""
+        while not line.endswith(b"\n"):
+            if not (data := os.read(self.replies, 1 << 16)):
+                return None
+            line += data
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def stop(self, watch: Watch, *, now: bool = False) -> Ended:
+        """End the process, at once or as every child is ended, and close the pipes."""
+        os.close(self._requests)
+        ended = self.child.reap() if now else watch.stop(self.child)
+        os.close(self.replies)
+        return ended
+
+
+class _Phase:
+    """Notes the seconds spent in a phase of the attempt, and gives what fails in it its cause."""
+
+    def __init__(self, phases: dict[str, float], name: str, cause: Cause) -> None:
+        self._phases, self._name, self._cause = phases, name, cause
+
+    def __enter__(self) -> None:
+        self._start = time.monotonic()
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        self._phases[self._name] = time.monotonic() - self._start
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Failed(Cause.DISK_FULL, _describe(error)) from error
+        if isinstance(error, OSError | DsError | ValueError):
+            raise Failed(self._cause, _describe(error)) from error
+
+
+class _OomKills:
+    """The kernel's count of processes killed for lack of memory, on the whole machine."""
+
+    def __init__(self) -> None:
+        self._last = self._read()
+
+    def grew(self) -> bool:
+        """Whether it grew since the last look."""
+        now = self._read()
+        grew = now > self._last
+        self._last = now
+        return grew
+
+    @staticmethod
+    def _read() -> int:
+        with suppress(OSError):
+            for line in Path("/proc/vmstat").read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+        return 0
+
+
+_OOM_KILLS = _OomKills()
+
+
+def _outcome(state: State, cause: Cause | None, detail: str, code: int | None, usage: Usage) -> Outcome:
+    cpu, memory = round(usage.cpu_seconds, 6), usage.max_rss_bytes
+    return Outcome(state, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
+
+
+def _describe(error: Exception) -> str:
+    return (error.what if isinstance(error, DsError) else f"{type(error).__name__}: {error}")[:500]

@@ -1,0 +1,221 @@
+"""Inputs from the store, outputs to it, and the manifest that proves an output complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .. import __version__
+from ..engine import Store
+from ..errors import KeyMissing
+
+MANIFESTS = ".ds"
+"""The folder of manifests under an output's prefix."""
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A published file: `name` relative to the output's prefix, `size` in bytes."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The proof that an attempt's outputs are complete. It is written after them, and only if absent."""
+
+    job: str
+    run: str
+    attempt: int
+    worker: str
+    finished: str
+    files: tuple[OutputFile, ...]
+    version: str = __version__
+
+    def to_json(self) -> bytes:
+        """As stored."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest | None:
+        """A stored manifest; None where it is none (cut short, or somebody else's file)."""
+        try:
+            found = json.loads(data)
+            files = tuple(OutputFile(f["name"], f["size"], f["sha256"]) for f in found["files"])
+            names = ("job", "run", "attempt", "worker", "finished", "version")
+            job, run, attempt, worker, finished, version = (found[name] for name in names)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        if not isinstance(attempt, int) or not all(isinstance(f.name, str) for f in files):
+            return None
+        return cls(job, run, attempt, worker, finished, files, version)
+
+
+@dataclass(frozen=True)
+class DoneRule:
+    """The reference's rule for "done already": enough files, large enough, with a string in their key."""
+
+    files: int
+    min_bytes: int
+    containing: str
+
+
+def clean_prefix(text: str) -> str:
+    """A prefix as written by users, without doubled or outer slashes: its store key."""
+    return "/".join(part for part in text.split("/") if part)
+
+
+def fetch_inputs(store: Store, keys: Sequence[str], folder: Path) -> int:
+    """Fetch each key into `folder` under its base name; bytes fetched.
+
+    A key that ends in "/" fetches everything below it, names kept relative to it. Raises KeyMissing
+    (also where two inputs would have one name) and KeyRefused.
+    """
+    fetched = 0
+    for key in keys:
+        for source, name in _expand(store, key):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fetched += store.fetch(source, target)
+            except FileExistsError as error:
+                raise KeyMissing(f"{source}: another input has the name {name!r}") from error
+    return fetched
+
+
+def _expand(store: Store, key: str) -> Iterator[tuple[str, str]]:
+    cleaned = clean_prefix(key)
+    if not key.endswith("/"):
+        yield cleaned, cleaned.rpartition("/")[2]
+        return
+    prefix = cleaned + "/"
+    found = [file.key for file in store.list(prefix) if f"/{MANIFESTS}/" not in file.key]
+    if not found:
+        raise KeyMissing(f"{prefix}: nothing below it in the store")
+    yield from ((source, source[len(prefix) :]) for source in found)
+
+
+def is_done(store: Store, prefix: str, job_id: str, rule: DoneRule | None) -> bool:
+    """Whether this job's outputs are complete: by their manifest, else by the reference's rule.
+
+    A manifest counts only while the files that it names are there with their sizes.
+    """
+    manifest = read_manifest(store, prefix, job_id)
+    if manifest is None and rule is None:
+        return False
+    there = {file.key: file.size for file in store.list(prefix + "/") if not _is_manifest(file.key, prefix)}
+    if manifest is not None:
+        return all(there.get(f"{prefix}/{file.name}") == file.size for file in manifest.files)
+    assert rule is not None
+    matching = (
+        1 for key, size in there.items() if size >= rule.min_bytes and rule.containing in key[len(prefix) :]
+    )
+    return sum(matching) >= rule.files
+
+
+def _is_manifest(key: str, prefix: str) -> bool:
+    return key.startswith(f"{prefix}/{MANIFESTS}/")
+
+
+def read_manifest(store: Store, prefix: str, job_id: str) -> Manifest | None:
+    """The manifest of a job under an output's prefix, if there is one."""
+    try:
+        return Manifest.from_json(store.read(_manifest_key(prefix, job_id)))
+    except KeyMissing:
+        return None
+
+
+def _manifest_key(prefix: str, job_id: str) -> str:
+    return f"{prefix}/{MANIFESTS}/{job_id}.json"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who publishes: this attempt of this job of this run."""
+
+    job: str
+    run: str
+    attempt: int
+    worker: str
+
+
+def publish_outputs(
+    store: Store, prefix: str, folder: Path, claim: Claim, note: Callable[[str], None]
+) -> Manifest | None:
+    """Publish every plain file below `folder` under `prefix`, then the manifest.
+
+    None where `folder` has no file. Where a second delivery of the same attempt has already published,
+    its files stay and its manifest is returned. After a failure there may be files, but no manifest.
+    """
+    files = sorted(_plain_files(folder, note))
+    if not files:
+        return None
+    key = _manifest_key(prefix, claim.job)
+    standing = read_manifest(store, prefix, claim.job)
+    if standing is not None and standing.run == claim.run and standing.attempt >= claim.attempt:
+        return standing
+    store.delete([key])
+    published = tuple(_publish(store, prefix, folder, name) for name in files)
+    finished = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    manifest = Manifest(claim.job, claim.run, claim.attempt, claim.worker, finished, published)
+    if not store.write_if_absent(key, manifest.to_json()):
+        return read_manifest(store, prefix, claim.job) or manifest
+    return manifest
+
+
+def _publish(store: Store, prefix: str, folder: Path, name: str) -> OutputFile:
+    path = folder / name
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return OutputFile(name, store.publish(path, f"{prefix}/{name}"), digest)
+
+
+def _plain_files(folder: Path, note: Callable[[str], None]) -> Iterator[str]:
+    """Names relative to `folder`. Links are published as what they point to while that is the job's own."""
+    own = folder.parent.resolve()
+    for where, folders, names in os.walk(folder):
+        for name in [*names, *(f for f in folders if (Path(where) / f).is_symlink())]:
+            path = Path(where) / name
+            relative = path.relative_to(folder).as_posix()
+            if relative.partition("/")[0] == MANIFESTS:
+                note(f"output {relative!r} left out: the folder {MANIFESTS!r} is kept for manifests")
+            elif path.is_symlink() and not _resolve_link(path, own):
+                note(f"output {relative!r} left out: a link to something that is not a file of the job")
+            elif not path.is_file():
+                note(f"output {relative!r} left out: not a plain file")
+            else:
+                relative.encode()  # a name that is not UTF-8 is no key: UnicodeEncodeError
+                yield relative
+
+
+def _resolve_link(path: Path, own: Path) -> bool:
+    """Replace a link to one of the job's own files by a copy of the file; whether that was possible."""
+    target = path.resolve()
+    if not (target.is_file() and target.is_relative_to(own)):
+        return False
+    path.unlink()
+    shutil.copyfile(target, path)
+    return True
+
+
+def empty_folder(folder: Path) -> None:
+    """Make the folder exist and be empty."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        if next(entries, None) is None:
+            return
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # something in it could not be removed with its own permissions
+        for where, _, _ in os.walk(folder):
+            with suppress(OSError):
+                Path(where).chmod(0o700)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)

@@ -1,0 +1,103 @@
+"""What the tests share: projects in a temporary folder, and `ds` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_something.worker.process import marked_processes
+
+
+class DsProject:
+    """A project folder and the command that works on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def config(self, **keys: object) -> DsProject:
+        """Write config.py; ENGINE and APP_NAME have values of their own."""
+        given = {"APP_NAME": "App", "ENGINE": "local", "DOCKER_CORES": 2, **keys}
+        text = "".join(f"{name} = {value!r}\n" for name, value in given.items() if value is not None)
+        (self.folder / "config.py").write_text(text)
+        return self
+
+    def jobs(self, groups: Iterable[dict[str, Any]], **shared: object) -> Path:
+        """Write a job file in the reference's format."""
+        path = self.folder / "files" / "jobs.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({**shared, "groups": list(groups)}))
+        return path
+
+    def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:
+        """Start `ds` with these arguments in the background."""
+        command = [sys.executable, "-m", "distributed_something", "-C", str(self.folder), *map(str, args)]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            text=True,
+            **more,
+        )
+
+    def ds(
+        self, *args: object, code: int | None = 0, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `ds` with these arguments and expect this exit code (None: any)."""
+        process = self.start(*args)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert "Traceback" not in err, err
+        assert code is None or process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def status(self) -> dict[str, Any]:
+        """What `ds status --json` says."""
+        found: dict[str, Any] = json.loads(self.ds("status", "--json").stdout)
+        return found
+
+    def job_lines(self, *args: str) -> list[dict[str, Any]]:
+        """What `ds jobs --json` says."""
+        return [json.loads(line) for line in self.ds("jobs", "--json", *args).stdout.splitlines()]
+
+    def machine(self) -> dict[str, Any]:
+        """What the machine process tells of itself."""
+        found: dict[str, Any] = json.loads(next(self.folder.glob(".ds/*/machine.json")).read_text())
+        return found
+
+    def processes(self) -> list[int]:
+        """Every process that belongs to the project's runs, its jobs included."""
+        marks = [f"DS_STATE={state}\0".encode() for state in (self.folder / ".ds").glob("*")]
+        return [pid for mark in marks for pid in marked_processes(mark)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[DsProject]:
+    """An empty project; nothing of it runs afterwards."""
+    found = DsProject(tmp_path / "project")
+    found.folder.mkdir()
+    yield found
+    if (found.folder / "config.py").exists():
+        found.ds("stop", "--now", code=None)
+    until(lambda: not found.processes(), "the project's processes to end")
+
+
+def until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    """Wait until something holds; the test fails where it does not."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.02)

@@ -1,0 +1,445 @@
+"""What every queue promises. One suite, every engine: another one is a line in ENGINES."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_something.engine import Counts, PutReport
+from distributed_something.job import Cause, Job, RetryPolicy
+from distributed_something.local.queue import SqliteQueue
+from distributed_something.testing import FakeClock, MemoryQueue
+
+TERM = 120.0
+POLICY = RetryPolicy(attempts=3, backoff=10.0, limit=15.0)
+
+
+def memory(folder: Path, clock: FakeClock) -> Any:
+    return nullcontext(MemoryQueue(policy=POLICY, term=TERM, owner="w1", clock=clock))
+
+
+def sqlite(folder: Path, clock: FakeClock) -> Any:
+    return closing(SqliteQueue(folder / "queue.db", policy=POLICY, term=TERM, owner="w1", clock=clock))
+
+
+ENGINES: dict[str, Callable[[Path, FakeClock], Any]] = {"memory": memory, "sqlite": sqlite}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=ENGINES)
+def queue(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[Any]:
+    with ENGINES[request.param](tmp_path, clock) as queue:
+        yield queue
+
+
+def job(number: int) -> Job:
+    body = b'{"group": {"n": %d}}' % number
+    return Job(hashlib.sha256(body).hexdigest()[:16], number, body)
+
+
+def jobs(count: int, start: int = 0) -> Iterator[Job]:
+    return map(job, range(start, start + count))
+
+
+def numbers(leases: Any) -> list[int]:
+    return [each.job.keys["n"] for each in leases]
+
+
+# Submitting
+
+
+def test_a_new_queue_is_empty(queue: Any) -> None:
+    assert queue.counts() == Counts()
+    assert queue.lease(1) == []
+    assert list(queue.dead()) == []
+    assert queue.finished() == 0
+    assert queue.next_visible() is None
+
+
+def test_what_is_put_can_be_leased_as_it_was(queue: Any) -> None:
+    assert queue.put([job(7)]) == PutReport(sent=1)
+    (lease,) = queue.lease(1)
+    assert (lease.job.id, lease.job.body) == (job(7).id, job(7).body)
+    assert (lease.attempt, lease.deliveries) == (1, 1)
+
+
+def test_jobs_come_in_the_order_of_submission(queue: Any) -> None:
+    queue.put(jobs(25))
+    assert numbers(queue.lease(10) + queue.lease(100)) == list(range(25))
+
+
+def test_the_index_counts_on_over_submissions(queue: Any) -> None:
+    queue.put(jobs(3))
+    queue.put([job(1), *jobs(2, start=10)])
+    assert [lease.job.index for lease in queue.lease(9)] == [0, 1, 2, 3, 4]
+
+
+def test_the_same_job_twice_in_a_submission_is_one_job(queue: Any) -> None:
+    assert queue.put([job(1), job(2), job(1)]) == PutReport(sent=2, known=1)
+    assert queue.counts() == Counts(waiting=2)
+
+
+def test_a_job_submitted_again_is_known_whatever_became_of_it(queue: Any) -> None:
+    queue.put(jobs(4))
+    finished, broken, running = queue.lease(3)
+    queue.done([finished])
+    queue.fail(broken, Cause.EXIT, final=True)
+    assert queue.put(jobs(4)) == PutReport(sent=0, known=4)
+    assert queue.counts() == Counts(waiting=1, leased=1, dead=1)
+    assert queue.renew([running])[1] == []
+
+
+def test_nothing_put_is_nothing_sent(queue: Any) -> None:
+    assert queue.put([]) == PutReport()
+
+
+def test_a_submission_that_breaks_off_keeps_what_was_stored_and_can_be_repeated(queue: Any) -> None:
+    def breaks_off() -> Iterator[Job]:
+        yield from jobs(25_000)
+        raise RuntimeError("the job file ends here")
+
+    with pytest.raises(RuntimeError, match="ends here"):
+        queue.put(breaks_off())
+    stored = queue.counts().waiting
+    assert stored >= 10_000
+    assert queue.put(jobs(25_000)) == PutReport(sent=25_000 - stored, known=stored)
+    leases = queue.lease(30_000)
+    assert numbers(leases) == [lease.job.index for lease in leases] == list(range(25_000))
+
+
+# Leasing
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_no_more_than_the_limit_is_leased(queue: Any, limit: int) -> None:
+    queue.put(jobs(5))
+    assert queue.lease(limit) == []
+    assert len(queue.lease(2)) == 2
+    assert queue.counts() == Counts(waiting=3, leased=2)
+
+
+def test_a_leased_job_is_hidden_until_its_deadline(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    (lease,) = queue.lease(1)
+    assert lease.deadline == clock.now() + TERM
+    clock.advance(TERM - 1)
+    assert queue.lease(1) == []
+    clock.advance(1)
+    assert queue.counts() == Counts(waiting=1)
+    (again,) = queue.lease(1)
+    assert again.token != lease.token
+
+
+@pytest.mark.fault(17)
+def test_a_lost_worker_costs_its_job_a_delivery_but_no_attempt(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    for delivery in range(1, 30):
+        (lease,) = queue.lease(1)
+        assert (lease.attempt, lease.deliveries) == (1, delivery)
+        clock.advance(TERM)
+    assert queue.counts() == Counts(waiting=1)
+
+
+def test_expired_leases_come_before_jobs_never_tried(queue: Any, clock: FakeClock) -> None:
+    queue.put(jobs(5))
+    queue.lease(2)
+    clock.advance(TERM)
+    assert numbers(queue.lease(3)) == [0, 1, 2]
+
+
+def test_leasing_from_an_empty_queue_gives_up_after_the_wait(queue: Any, clock: FakeClock) -> None:
+    start = clock.now()
+    assert queue.lease(1, wait=20.0) == []
+    assert clock.now() - start == pytest.approx(20.0)
+
+
+def test_waiting_ends_when_a_job_becomes_free(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    queue.lease(1)
+    start = clock.now()
+    assert numbers(queue.lease(5, wait=TERM * 2)) == [1]
+    assert clock.now() - start == pytest.approx(TERM, abs=1.0)
+
+
+@pytest.mark.fault(15)
+def test_a_renewed_lease_outlives_its_first_term(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    leases = queue.lease(1)
+    for _ in range(10):
+        clock.advance(TERM * 0.9)
+        leases, lost = queue.renew(leases)
+        assert lost == []
+        assert leases[0].deadline == clock.now() + TERM
+        assert queue.lease(1) == []
+    queue.done(leases)
+    assert queue.finished() == 1
+
+
+def test_a_lease_from_before_a_renewal_still_settles(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    first = queue.lease(1)
+    clock.advance(TERM / 2)
+    queue.renew(first)
+    clock.advance(TERM / 2)
+    queue.done(first)
+    assert queue.finished() == 1
+
+
+def test_the_next_change_is_the_earliest_deadline(queue: Any, clock: FakeClock) -> None:
+    queue.put(jobs(3))
+    (lease,) = queue.lease(1)
+    clock.advance(5)
+    (other,) = queue.lease(1)
+    assert queue.next_visible() == lease.deadline
+    queue.done([lease])
+    assert queue.next_visible() == other.deadline
+    clock.advance(TERM)
+    assert queue.next_visible() is None
+
+
+# Settling
+
+
+def test_a_finished_job_never_comes_back(queue: Any, clock: FakeClock) -> None:
+    queue.put(jobs(3))
+    queue.done(queue.lease(2))
+    clock.advance(TERM * 10)
+    assert (queue.counts(), queue.finished()) == (Counts(waiting=1), 2)
+    assert numbers(queue.lease(9)) == [2]
+
+
+def test_settling_nothing_or_twice_is_no_error(queue: Any) -> None:
+    queue.put(jobs(2))
+    leases = queue.lease(2)
+    queue.done([])
+    queue.release([])
+    assert queue.renew([]) == ([], [])
+    queue.done([*leases, *leases])
+    queue.done(leases)
+    assert queue.finished() == 2
+
+
+def test_a_released_job_is_there_at_once_and_no_attempt_counts(queue: Any) -> None:
+    queue.put(jobs(3))
+    queue.release(queue.lease(1))
+    (lease, _) = queue.lease(2)
+    assert lease.job.id == job(0).id
+    assert (lease.attempt, lease.deliveries) == (1, 2)
+
+
+def test_a_released_job_waits_out_its_delay(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    queue.release(queue.lease(1), delay=30.0)
+    assert queue.counts() == Counts(delayed=1)
+    assert queue.next_visible() == clock.now() + 30.0
+    clock.advance(29)
+    assert queue.lease(1) == []
+    clock.advance(1)
+    assert len(queue.lease(1)) == 1
+
+
+def test_a_failed_job_waits_longer_each_time(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    for attempt, delay in ((1, 10.0), (2, 15.0)):  # 20 s would be over the policy's limit
+        (lease,) = queue.lease(1)
+        assert (lease.attempt, lease.deliveries) == (attempt, 1)
+        assert queue.fail(lease, Cause.EXIT, "exit code 1") is None
+        assert queue.counts() == Counts(delayed=1)
+        clock.advance(delay - 1)
+        assert queue.lease(1) == []
+        clock.advance(1)
+
+
+@pytest.mark.fault(16)
+def test_a_job_out_of_attempts_is_dead_with_its_reason_and_stays(queue: Any, clock: FakeClock) -> None:
+    queue.put(jobs(2))
+    for _ in range(2):
+        queue.fail(queue.lease(1)[0], Cause.EXIT)
+        clock.advance(60)
+    dead = queue.fail(queue.lease(1)[0], Cause.TIMEOUT, "3600 s were over")
+    clock.advance(30 * 24 * 3600)
+    assert queue.counts() == Counts(waiting=1, dead=1)
+    assert list(queue.dead()) == [dead]
+    assert (dead.job.id, dead.job.index, dead.job.body) == (job(0).id, 0, job(0).body)
+    assert (dead.attempt, dead.cause, dead.detail) == (3, Cause.TIMEOUT, "3600 s were over")
+
+
+def test_a_final_failure_is_dead_at_once(queue: Any) -> None:
+    queue.put([job(1)])
+    dead = queue.fail(queue.lease(1)[0], Cause.INPUT_MISSING, "no such file", final=True)
+    assert (dead.attempt, dead.cause) == (1, Cause.INPUT_MISSING)
+    assert queue.counts() == Counts(dead=1)
+
+
+def test_the_dead_are_listed_in_the_order_of_submission(queue: Any) -> None:
+    queue.put(jobs(2500))
+    for lease in reversed(queue.lease(2500)):
+        queue.fail(lease, Cause.EXIT, final=True)
+    assert numbers(queue.dead()) == list(range(2500))
+
+
+def test_every_state_is_counted(queue: Any) -> None:
+    queue.put(jobs(20))
+    queue.done(queue.lease(2))
+    for lease in queue.lease(3):
+        queue.fail(lease, Cause.EXIT, final=True)
+    for lease in queue.lease(4):
+        queue.fail(lease, Cause.EXIT)
+    queue.lease(5)
+    assert queue.counts() == Counts(waiting=6, leased=5, delayed=4, dead=3)
+    assert queue.counts().open == 15
+    assert queue.finished() == 2
+
+
+# Stale leases
+
+
+def expired(queue: Any, clock: FakeClock) -> Any:
+    (lease,) = queue.lease(1)
+    clock.advance(TERM)
+    return lease
+
+
+def taken_over(queue: Any, clock: FakeClock) -> Any:
+    lease = expired(queue, clock)
+    queue.lease(1)
+    return lease
+
+
+def released(queue: Any, clock: FakeClock) -> Any:
+    (lease,) = queue.lease(1)
+    queue.release([lease])
+    return lease
+
+
+def finished(queue: Any, clock: FakeClock) -> Any:
+    (lease,) = queue.lease(1)
+    queue.done([lease])
+    return lease
+
+
+def failed(queue: Any, clock: FakeClock) -> Any:
+    (lease,) = queue.lease(1)
+    queue.fail(lease, Cause.EXIT)
+    return lease
+
+
+def dead(queue: Any, clock: FakeClock) -> Any:
+    (lease,) = queue.lease(1)
+    queue.fail(lease, Cause.EXIT, final=True)
+    return lease
+
+
+def purged(queue: Any, clock: FakeClock) -> Any:
+    (lease,) = queue.lease(1)
+    queue.purge()
+    queue.put([job(1)])
+    queue.lease(1)
+    return lease
+
+
+VERBS: dict[str, Callable[[Any, Any], object]] = {
+    "done": lambda queue, lease: queue.done([lease]),
+    "release": lambda queue, lease: queue.release([lease]),
+    "release later": lambda queue, lease: queue.release([lease], delay=7.0),
+    "renew": lambda queue, lease: queue.renew([lease]),
+    "fail": lambda queue, lease: queue.fail(lease, Cause.EXIT),
+    "fail for good": lambda queue, lease: queue.fail(lease, Cause.EXIT, final=True),
+}
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("stale", [expired, taken_over, released, finished, failed, dead, purged])
+def test_a_stale_lease_changes_nothing(queue: Any, clock: FakeClock, stale: Any, verb: str) -> None:
+    queue.put([job(1)])
+    lease = stale(queue, clock)
+    before = queue.counts(), queue.finished(), queue.next_visible(), list(queue.dead())
+    answer = VERBS[verb](queue, lease)
+    assert (queue.counts(), queue.finished(), queue.next_visible(), list(queue.dead())) == before
+    assert answer == (([], [lease]) if verb == "renew" else None)
+
+
+def test_the_live_leases_of_a_batch_count_though_others_are_stale(queue: Any, clock: FakeClock) -> None:
+    queue.put(jobs(3))
+    old = queue.lease(1)
+    clock.advance(TERM)
+    new = queue.lease(2)
+    renewed, lost = queue.renew([*old, *new])
+    assert (len(renewed), lost) == (2, old)
+    queue.done([*old, new[1]])
+    assert (queue.finished(), queue.counts()) == (1, Counts(waiting=1, leased=1))
+
+
+# Lost workers
+
+
+@pytest.mark.fault(17)
+def test_a_lost_workers_jobs_are_given_back_at_once(queue: Any, clock: FakeClock) -> None:
+    queue.put(jobs(5))
+    settled, *held = queue.lease(3)
+    queue.done([settled])
+    assert queue.release_owner("w2") == []
+    assert queue.release_owner("w1") == held
+    assert queue.counts() == Counts(waiting=4)
+    again = queue.lease(2)
+    assert numbers(again) == numbers(held)
+    assert {(lease.attempt, lease.deliveries) for lease in again} == {(1, 2)}
+    assert queue.renew(held) == ([], held)
+
+
+def test_jobs_in_back_off_belong_to_no_worker(queue: Any) -> None:
+    queue.put([job(1)])
+    queue.fail(queue.lease(1)[0], Cause.EXIT)
+    assert queue.release_owner("w1") == []
+    assert queue.counts() == Counts(delayed=1)
+
+
+# Redrive and purge
+
+
+def kill(queue: Any, count: int) -> None:
+    for lease in queue.lease(count):
+        queue.fail(lease, Cause.EXIT, final=True)
+
+
+def test_redriven_jobs_start_again_from_the_first_attempt(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    queue.fail(queue.lease(1)[0], Cause.EXIT)
+    clock.advance(60)
+    kill(queue, 1)
+    assert queue.redrive() == [job(1).id]
+    (lease,) = queue.lease(1)
+    assert (lease.attempt, lease.deliveries) == (1, 1)
+    assert queue.redrive() == []
+
+
+def test_only_the_named_dead_jobs_are_redriven(queue: Any) -> None:
+    queue.put(jobs(6))
+    kill(queue, 4)
+    wanted = [job(2).id, job(0).id, job(2).id, job(5).id, "f" * 16, "no id at all"]
+    assert queue.redrive(iter(wanted)) == [job(2).id, job(0).id]
+    assert numbers(queue.dead()) == [1, 3]
+    assert queue.redrive([]) == []
+    assert queue.redrive() == [job(1).id, job(3).id]
+    assert queue.counts() == Counts(waiting=6)
+
+
+def test_a_purged_queue_knows_no_job(queue: Any) -> None:
+    queue.put(jobs(6))
+    kill(queue, 2)
+    queue.done(queue.lease(2))
+    queue.lease(1)
+    queue.purge()
+    assert (queue.counts(), queue.finished(), list(queue.dead())) == (Counts(), 0, [])
+    assert queue.put(jobs(6)) == PutReport(sent=6)
+    assert [lease.job.index for lease in queue.lease(9)] == list(range(6))

@@ -1,0 +1,389 @@
+"""Placeholders: what goes in is data, whatever it looks like and wherever it stands."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from distributed_something.errors import UsageError
+from distributed_something.template import MAX_ARGUMENT, CommandTemplate, Template, check_names
+
+FOUND = ["/bin/sh", *filter(None, map(shutil.which, ["dash", "bash", "busybox"]))]
+SHELLS = list({Path(path).resolve(): path for path in FOUND}.values())
+
+CONTEXTS = [
+    "printf %s {v}",
+    'printf %s "{v}"',
+    "printf %s '{v}'",
+    r'printf %s "\\"{v}"$A" | tail -c +2',
+    'printf %s "$A{v}$A"',
+    'x="$(printf %s_ {v})"; printf %s "${x%_}"',
+    'x=$(printf %s_ "{v}"); printf %s "${x%_}" # \'{v}',
+    'x={v}; printf %s "$x"',
+    "sh -c 'printf %s {v}'",
+    """sh -c 'printf %s "{v}"'""",
+    """sh -c "printf %s '{v}'" """,
+    """env -i nice bash -ec "printf %s \\"{v}\\"" """,
+    """sh -c 'sh -c "printf %s {v}"'""",
+    "sh -c 'printf %s \"$1\"' _ {v}",
+    "eval printf %s {v}",
+    "eval 'printf %s \"{v}\"'",
+    "(trap 'printf %s {v}' EXIT)",
+    "case {v} in {v}) printf %s {v};; *) echo wrong;; esac",
+    'for i in {v}; do printf %s "$i"; done',
+    "if [ x{v} = x'{v}' ]; then printf %s {v}; fi",
+    "cat <<'EOF' > /dev/null\nit's `\nEOF\nprintf %s {v}",
+    "{{ printf %s {v}; }} > f; cat f; rm f",
+    "f() {{ printf %s {v}; }}; f",
+    "printf %s {v} | xargs -0 -I@@ sh -c 'printf %s \"$1\"' _ @@",
+    "printf %s \\\n{v}",
+    "sh -c 'printf %s $A\"\"{v}'",
+    "find . -maxdepth 0 -exec sh -c 'printf %s \"{v}\"' \\;",
+]
+
+# fmt: off
+NASTY = [
+    "a b", "a'b", 'a"b', "$(touch pwned)", "`touch pwned`", "; touch pwned", "| touch pwned",
+    "\ntouch pwned\n", "' ; touch pwned ; '", "'\"'\"'; touch pwned #", '" ; touch pwned ; "',
+    '"$(touch pwned)"', "\\", "\\'", '\\"', "${IFS}", "$((1+1))", "!!", "*", "?", "[a]", "~", "-n", "--",
+    "#x", "&& touch pwned", "> pwned", "é 😀", "\r\n", "a[$(touch pwned)]", "$'\\x27'", "{a,b}", "X=1", "if",
+    "\t", "%s", "\udcff'$(touch pwned)", ")", ";;", "EOF\n",
+]
+# fmt: on
+
+PIECES = st.sampled_from(
+    [*NASTY, "touch pwned", "'", '"', "$", "(", ")", "`", "\\", "\n", " ", "x", "}", "{v}"]
+)
+VALUES = st.one_of(
+    st.lists(PIECES, min_size=1, max_size=6).map("".join),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20),
+)
+
+
+def run(argv: Sequence[str], folder: Path) -> bytes:
+    """What a command prints. It must leave nothing behind."""
+    done = subprocess.run(argv, cwd=folder, capture_output=True, timeout=20, stdin=subprocess.DEVNULL)
+    assert done.stderr == b""
+    assert list(folder.iterdir()) == []
+    return done.stdout
+
+
+def as_bytes(value: str) -> bytes:
+    return value.encode(errors="surrogateescape")
+
+
+@pytest.fixture(scope="module")
+def templates() -> list[CommandTemplate]:
+    return [CommandTemplate(context + "; :") for context in CONTEXTS]
+
+
+def all_contexts(templates: list[CommandTemplate], value: str) -> str:
+    """One script for all contexts: to start a shell for each would take minutes."""
+    scripts = [template.argv({"v": value})[2].removesuffix("; :") for template in templates]
+    return "A=; " + "\nprintf '\\0'\n".join(scripts)
+
+
+def test_every_context_needs_the_shell(templates: list[CommandTemplate]) -> None:
+    assert all(template.argv({"v": "x"})[:2] == ["/bin/sh", "-c"] for template in templates)
+
+
+@pytest.mark.fault(23)
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("value", NASTY)
+def test_nasty_values_come_out_as_they_went_in(
+    templates: list[CommandTemplate], shell: str, value: str, tmp_path: Path
+) -> None:
+    printed = run([shell, "-c", all_contexts(templates, value)], tmp_path).split(b"\0")
+    assert dict(zip(CONTEXTS, printed, strict=True)) == dict.fromkeys(CONTEXTS, as_bytes(value))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=VALUES)
+@example(value="'" * 9)
+def test_any_value_comes_out_as_it_went_in(
+    templates: list[CommandTemplate], value: str, tmp_path: Path
+) -> None:
+    script = all_contexts(templates, value)
+    for shell in SHELLS:
+        printed = run([shell, "-c", script], tmp_path).split(b"\0")
+        assert dict(zip(CONTEXTS, printed, strict=True)) == dict.fromkeys(CONTEXTS, as_bytes(value))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(VALUES, min_size=3, max_size=3))
+def test_without_a_shell_values_are_arguments(values: list[str], tmp_path: Path) -> None:
+    template = CommandTemplate("""printf "%s\\0%s\\0" {a}'{b}' '' "-{c}" """)
+    assert not template.shell
+    a, b, c = values
+    assert run(template.argv({"a": a, "b": b, "c": c}), tmp_path) == as_bytes(f"{a}{b}\0\0-{c}\0\0")
+
+
+@pytest.mark.fault(23)
+def test_a_path_with_a_space_is_one_argument(tmp_path: Path) -> None:
+    template = CommandTemplate("convert {input_dir}/{Plate}.tif -resize 50% {output_dir}/{Plate}.png")
+    values = {"input_dir": "/my data", "output_dir": "/out put", "Plate": "P 1"}
+    expected = ["convert", "/my data/P 1.tif", "-resize", "50%", "/out put/P 1.png"]
+    assert template.argv(values) == expected
+    piped = CommandTemplate("printf '<%s>' {input_dir}/{Plate}.tif | cat")
+    assert run(piped.argv(values), tmp_path) == b"</my data/P 1.tif>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a | b", "a & b", "a; b", "a < b", "a > b", "(a)", "echo $HOME", "echo `a`", "ls *", "ls ?", "ls [a]",
+     "a #b", "ls ~", "! a", "X=1 a", "a\nb", "echo {{a,b}}", "cd x", "export X", "exit 1", ". x", "eval x", "exec x",
+     'echo "$HOME"', "ulimit -n 1", "find . -exec x {} +"],
+)  # fmt: skip
+def test_the_shell_runs_what_uses_its_syntax(text: str) -> None:
+    assert CommandTemplate(text).argv({}) == ["/bin/sh", "-c", text.replace("{{", "{").replace("}}", "}")]
+
+
+@pytest.mark.parametrize(
+    ("text", "argv"),
+    [
+        ("true", ["true"]),
+        ('echo \'a b\' "c\\"d" e\\ f', ["echo", "a b", 'c"d', "e f"]),
+        ("prog --size=3 50% a,b:c@d", ["prog", "--size=3", "50%", "a,b:c@d"]),
+        ("awk '{ print $1 }' f", ["awk", "{ print $1 }", "f"]),
+        ("a \\\n  b", ["a", "b"]),
+        ("test -e x", ["test", "-e", "x"]),
+        ("echo '{{x}}'", ["echo", "{x}"]),
+        ("""echo '{"a":{"b":1}}'""", ["echo", '{"a":{"b":1}}']),
+        ("echo \\{x}", ["echo", "{x}"]),
+        ("echo ''", ["echo", ""]),
+    ],
+)
+def test_other_commands_run_directly(text: str, argv: list[str]) -> None:
+    assert CommandTemplate(text).argv({}) == argv
+
+
+def test_a_value_never_decides_about_the_shell() -> None:
+    assert CommandTemplate("{a} {b}").argv({"a": "cd", "b": "x; y"}) == ["cd", "x; y"]
+
+
+def test_a_dollar_keeps_braces_for_the_shell() -> None:
+    template = CommandTemplate("echo ${HOME} {HOME}")
+    assert template.argv({"HOME": "x"}) == ["/bin/sh", "-c", "echo ${HOME} 'x'"]
+    assert Template("${a}{a}").fill({"a": 1}) == "${a}1"
+
+
+def test_comments_are_left_alone() -> None:
+    template = CommandTemplate("echo {a} # {b} isn't used\necho c")
+    assert template.names == {"a"}
+    assert template.argv({"a": 1})[2] == "echo '1' # {b} isn't used\necho c"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("é", "é"), (3, "3"), (2**70, str(2**70)), (1.5, "1.5"), (True, "true"), (None, ""),
+     ([1, "é"], '[1, "é"]'),
+     ({"a": None}, '{"a": null}')],
+)  # fmt: skip
+def test_values_as_text(value: object, text: str) -> None:
+    assert Template("<{v}>").fill({"v": value}) == f"<{text}>"
+    assert CommandTemplate("echo {v}").argv({"v": value}) == ["echo", text]
+
+
+def test_plain_templates_do_not_quote() -> None:
+    template = Template("{output_location}/{a.b-c}/{{x}}/{{{x}}}")
+    assert template.names == {"output_location", "a.b-c", "x"}
+    assert template.fill({"output_location": "s3://it's", "a.b-c": "d e", "x": 1}) == "s3://it's/d e/{x}/{1}"
+
+
+def test_unknown_names_are_told_with_a_guess() -> None:
+    with pytest.raises(
+        UsageError, match=r"COMMAND: \{Plat\} is not a key of the job: did you mean \{Plate\}\?"
+    ):
+        check_names(CommandTemplate("echo {Plat}"), ["Plate", "Well"], "COMMAND")
+    check_names(Template("{Plate}"), ["Plate"], "INPUTS")
+    with pytest.raises(UsageError, match=r"\{a\} is not a key"):
+        CommandTemplate("echo {a}").argv({})
+    with pytest.raises(UsageError, match=r"\{a\} is not a key"):
+        Template("{a}").fill({})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("  ", "is empty"),
+        ("echo 'a", "character 6: this single quote"),
+        ('echo "a', "character 6: this double quote"),
+        ("echo $(a", "parenthesis is never closed"),
+        ("echo ${a", "never closed"),
+        ("echo `a", "backtick is never closed"),
+        ("echo a\\", "ends in a backslash"),
+        ("sh -c 'echo \"{x}'", "inner script, character 6: this double quote"),
+        ("echo \0", "NUL"),
+        ("echo `cat {x}`", "character 11: {x} stands inside backticks"),
+        ('echo "`cat {x}`"', "inside backticks"),
+        ("cat <<EOF\n{x}\nEOF", "inside a here-document"),
+        ("cat <<EOF\nEOF {x}", "inside a here-document"),
+        ("cat <<{x}\nEOF", "not a plain word"),
+        ("cat <<EOF\na\\\nEOF\n{x}", "ends in a backslash"),
+        ("cat <<EOF; echo {x}", "here-document"),
+        ("echo $(cat <<EOF) {x}", "here-document"),
+        ("echo ${a:-{x}}", "inside ${…}"),
+        ("echo ${a:-'b'} {x}", "inside ${…}"),
+        ("echo $'{x}'", "inside $'…'"),
+        ("echo $'\\'' {x}", "$'…'"),
+        ("echo $[{x}]", "depends on the shell"),
+        ("echo $\\\n{x}", "depends on the shell"),
+        ("echo <\\\n<EOF {x}", "middle of an operator"),
+        ("(( {x} > 1 ))", "inside ((…))"),
+        ("for ((i=0; i<{x}; i++)); do :; done", "inside ((…))"),
+        ("[[ {x} -eq 1 ]]", "inside [[ … ]]"),
+        ("[[ a && -v {x} ]]", "inside [[ … ]]"),
+        ("a[{x}]=1", "array's index"),
+        ("echo $((`a` + {x}))", "inside $((…))"),
+        ("a &> {x}", "means different things"),
+        ("echo $(case a in a) echo {x};; esac)", "case inside"),
+        ("function f {{ eval {x}; }}", "function is not for every shell"),
+        ('sh -c "echo $HOME {x}"', "{x} and an expansion in one inner script"),
+        ('eval "$a" {x}', "{x} and an expansion in one inner script"),
+        ("sh -c 'echo `{x}`'", "inside backticks"),
+        ("sh -c 'echo $'{x}", "depends on the shell"),
+    ],
+)  # fmt: skip
+def test_templates_that_cannot_be_safe_are_refused(text: str, why: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        CommandTemplate(text)
+    assert why in caught.value.what
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "text", ["echo `a` $'\\'' ${a:-'b'}", "x &> y", "cat <<EOF\n'\nEOF", "echo $(case a in a) b;; esac)"]
+)
+def test_without_placeholders_any_script_will_do(text: str) -> None:
+    assert CommandTemplate(text).argv({}) == ["/bin/sh", "-c", text]
+
+
+CODE = [
+    "python -c 'print({x})'",
+    "cd / && /usr/bin/python3.11 -Ic 'print({x})'",
+    "python3 -W error -c 'print({x})'",
+    "python -c'print({x})'",
+    "env A=1 timeout 5 python -uc \"print('$HOME', {x})\"",
+    "perl -i.bake -lane 'print {x}' f",
+    "perl -e '1' -e '{x}'",
+    "perl -M{x} -e 1",
+    "ruby -rjson -e 'p {x}'",
+    "node --import a -pe '{x}'",
+    "node --eval='{x}'",
+    "Rscript --vanilla -e 'print({x})'",
+    "php -d a=b -r 'echo {x};'",
+    "lua -e '{x}'",
+    "julia --threads 4 -E '{x}'",
+    "octave --eval '{x}'",
+    "matlab -nodisplay -logfile l -batch \"f('{x}')\"",
+    "fish -c 'echo {x}'",
+    "awk '{ print \"{x}\" }' f",
+    "awk -F , -v a={y} -- '{ print {x} }' f",
+    "gawk -f lib --source '{x}'",
+    "gawk --assign a=1 '{x}' f",
+    "sed 's/a/{x}/' f",
+    "sed -i.orgen -n 's/a/{x}/' f",
+    "sed -n -e p -e 's/{x}/b/g; s/c/d/' f",
+    "ssh host ls {x}",
+    "sbatch --wrap 'a {x}'",
+    "alias a='b {x}'",
+    "unset {x}",
+    "declare -i a={x}",
+    "test -v {x}",
+    "$PYTHON -c 'print({x})'",
+    "{y} -c {x}",
+    "echo {x} | sh",
+    "echo {x} | python3 -",
+    "echo a {x} | sh -s b",
+    "bash <<< 'a {x}'",
+    "env -S 'a {x}'",
+    "su - joe --command='a {x}'",
+    "bash $OPTS -c 'echo {x}'",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CODE)
+def test_a_value_in_code_must_be_harmless(text: str) -> None:
+    template = CommandTemplate(text)
+    template.check({"x": "", "y": "b-1"})
+    template.check({"x": "7", "y": "b-1"})
+    for value in ("$(touch pwned)", "1;x", "system('x')", "a b", '"', "'", "\n", "a[1]", "`x`"):
+        with pytest.raises(UsageError, match=r"\{x\} stands .* could be taken as code") as caught:
+            template.check({"x": value, "y": "b-1"})
+        assert caught.value.fix
+
+
+@pytest.mark.parametrize("text", CODE)
+def test_trusted_names_may_stand_in_code(text: str) -> None:
+    CommandTemplate(text, trusted={"x", "y"}).check({"x": "a b (1)", "y": "c"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python -c 'import sys' {x}",
+        "python script.py -c {x}",
+        "python -m tool -c {x}",
+        "sh -c 'echo \"$1\"' _ {x}",
+        "perl -e '1' -- {x}",
+        "awk -v a={x} '{ print a }' f",
+        "sed -e p -- {x}",
+        "export A={x}",
+        "Rscript script.R {x}",
+        "tool batch -c {x}",
+        "cat f | python script.py {x}",
+        "tool -c {x}",
+    ],
+)
+def test_data_is_not_taken_for_code(text: str) -> None:
+    for value in ("a b", "-1", "$(touch pwned)"):
+        CommandTemplate(text).check({"x": value})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sed p {x}", "perl {x}", "bash {x} a", "perl -e 1 {x}", "printf {x} {y}", "[ {x} {y} ]", "python {x}"],
+)
+def test_no_value_becomes_an_option_of_an_interpreter(text: str) -> None:
+    CommandTemplate(text).check({"x": "a b", "y": "c"})
+    with pytest.raises(UsageError, match="where a program expects an option"):
+        CommandTemplate(text).check({"x": "-c", "y": "c"})
+
+
+def test_in_sed_only_a_text_s_inside_may_be_words() -> None:
+    CommandTemplate("sed -n '{a},{b}p' f").check({"a": 1, "b": "2"})
+    CommandTemplate("sed 's|@A@|{a}|g' f").check({"a": "plate-1_x.tif"})
+    refused = [("sed '{a}p' f", "1e"), ("sed 's/a/b/{a}' f", "e"), ("sed 's,a,{a},' f", "x,e"),
+               ("sed s/a/{a}/ f", "b/e"), ('sed "s$D{a}" f', "e"), ("sed 's/a/b/;{a}' f", "e")]  # fmt: skip
+    for text, value in refused:
+        with pytest.raises(UsageError, match="inside sed code"):
+            CommandTemplate(text).check({"a": value})
+
+
+def test_arithmetic_takes_whole_numbers_of_everyone(tmp_path: Path) -> None:
+    template = CommandTemplate("echo $((3-{attempt}))")
+    assert run(template.argv({"attempt": -2}), tmp_path) == b"5\n"
+    for value in ("a[$(touch pwned)]", "x", 1.5, "", None, "1 + 1", "²"):
+        with pytest.raises(UsageError, match="inside shell arithmetic"):
+            template.argv({"attempt": value})
+
+
+def test_what_no_command_line_can_carry() -> None:
+    template = CommandTemplate("echo {a} {b}")
+    with pytest.raises(UsageError, match=r"\{b\} holds a NUL"):
+        template.check({"a": "x", "b": "y\0"})
+    with pytest.raises(UsageError, match="lone surrogate"):
+        template.check({"a": "x", "b": "\ud800"})
+    with pytest.raises(UsageError, match="131,072 bytes"):
+        template.check({"a": "x", "b": "é" * (MAX_ARGUMENT // 2 + 1)})
+
+
+def test_the_longest_argument_can_be_executed(tmp_path: Path) -> None:
+    argv = CommandTemplate("printf %s {a}").argv({"a": "x" * MAX_ARGUMENT})
+    assert len(run(argv, tmp_path)) == MAX_ARGUMENT
