@@ -6,19 +6,36 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-$(VENV)/.installed: pyproject.toml
+# The product alone, with what the example needs: quick, for the demo
+$(VENV)/.product: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group check
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . \
+	    --requirement src/distributed_something/examples/images/requirements.txt
 	touch $@
 
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto --dist worksteal
+# And what tests, checks and benchmarks need
+$(VENV)/.developer: $(VENV)/.product
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group check
+	touch $@
 
-check: $(VENV)/.installed
+demo: $(VENV)/.product
+	rm -rf demo
+	$(BIN)/ds init demo
+	$(BIN)/ds -C demo run demo/files/exampleJob.json
+	cd demo && ../$(BIN)/python collect.py
+
+test: $(VENV)/.developer
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
+
+check: $(VENV)/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.developer
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo

@@ -347,22 +347,25 @@ def test_two_runs_of_one_app_at_once(project: DsProject) -> None:
 
 
 def test_stop_lets_running_jobs_finish_and_start_goes_on(project: DsProject) -> None:
-    project.config(COMMAND="sleep 1.{n}", DOCKER_CORES=1)
+    project.config(COMMAND="while ! test -e {gate}; do sleep 0.05; done # {n}", DOCKER_CORES=1)
+    gate = project.folder / "gate"
     project.ds("setup")
-    project.ds("submit", project.jobs({"n": n} for n in range(5)))
+    project.ds("submit", project.jobs(({"n": n} for n in range(3)), gate=str(gate)))
     project.ds("start")
     until(lambda: project.status()["jobs"]["running"], "a job to run")
-    project.ds("stop")
+    stop = project.start("stop")
+    until(lambda: project.status()["state"] == "draining", "the order to arrive")
+    gate.touch()
+    stop.communicate(timeout=30)
     status = project.status()
     assert status["state"] == "idle"
-    assert status["jobs"]["running"] == 0
-    assert 0 < status["jobs"]["succeeded"] < 5
+    assert (status["jobs"]["succeeded"], status["jobs"]["waiting"]) == (1, 2)
     assert status["interruptions"] == 0
     assert "ds start" in status["why_idle"]
     assert "are left" in project.ds("monitor", code=1).stderr
     project.ds("start")
     project.ds("monitor")
-    assert project.status()["jobs"]["succeeded"] == 5
+    assert project.status()["jobs"]["succeeded"] == 3
 
 
 @pytest.mark.fault(26)

@@ -104,7 +104,7 @@ def test_a_file_that_is_no_database_is_damaged(path: Path) -> None:
     assert "\n" not in caught.value.what
 
 
-LEASE = Lease(jobs(3)[2], "token", 0.0)
+LEASE = Lease(jobs(3)[2], "7e57", 0.0)
 VERBS: dict[str, Callable[[SqliteQueue], object]] = {
     "put": lambda queue: queue.put(jobs(1, start=9999)),
     "lease": lambda queue: queue.lease(1),

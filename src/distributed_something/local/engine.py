@@ -134,11 +134,14 @@ class LocalEngine:
             return machines.trouble
         if not machines.running:
             return f"no workers are running ({machines.ended or 'not started'}): ds start"
-        when = self._open().next_visible() if not self._open().counts().waiting else None
+        counts = self._open().counts()
+        when = (
+            self._open().next_visible() if counts.delayed and not (counts.waiting or counts.leased) else None
+        )
         if when is None:
             return None
         at = datetime.fromtimestamp(when).astimezone().strftime("%H:%M:%S")
-        return f"every waiting job waits out its back-off or an old lease; the next one until {at}"
+        return f"{counts.delayed:,} jobs failed and wait before their next attempt, the first until {at}"
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -27,6 +27,8 @@ def measure(job, input_dir, output_dir):
 def find_bright(image, width):
     """True where there is a nucleus: brighter than the background, and than its own neighbourhood."""
     smooth = ndimage.gaussian_filter(image, 1)
+    if smooth.max() < 2 * np.percentile(smooth, 10):
+        return np.zeros(image.shape, dtype=bool)  # an empty field: nothing stands out
     # On a logarithmic scale, a few very bright (dying or dividing) cells do not hide the dim ones
     logarithm = np.log(smooth + 1)
     bright = logarithm > otsu(logarithm)
@@ -91,7 +93,7 @@ def write_table(path, image, nuclei):
 
 def draw_outlines(image, nuclei):
     """The image, enlarged and brightened, with a line around each nucleus."""
-    grey = 255 * (image / image.max()) ** 0.4
+    grey = 255 * (image / max(image.max(), 1)) ** 0.4
     large = np.kron(nuclei, np.ones((ZOOM, ZOOM), dtype=int))
     edge = (ndimage.minimum_filter(large, 3) != large) & (large > 0)
     picture = np.array(Image.fromarray(grey.astype(np.uint8)).resize(large.shape[::-1]).convert("RGB"))
