@@ -10,7 +10,8 @@ PYTHON ?= python3
 $(VENV)/.product: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . \
-	    --requirement src/distributed_something/examples/images/requirements.txt
+		    --requirement src/distributed_something/examples/images/requirements.txt
+	$(BIN)/python -m compileall -q src/distributed_something
 	touch $@
 
 # And what tests, checks and benchmarks need

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
 from .errors import FAILED, INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
 
+TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from typing import Any, NoReturn
+
     from .console import Console
     from .project import Project
 
-REFERENCE_NAMES = {"submitJob": "submit", "startCluster": "start"}
-"""The reference's names of the steps, where they differ."""
+    Command = Callable[[Project, argparse.Namespace], int]
+    Options = Callable[[argparse.ArgumentParser], None]
 
-Command = Callable[["Project", argparse.Namespace], int]
+
+class _Help(argparse.HelpFormatter):
+    """Help of a fixed width: argparse asks for the terminal's at every option, which costs milliseconds."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=100)
 
 
 class _Parser(argparse.ArgumentParser):
     """Raises instead of exiting, so that usage errors look like all others."""
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        return _Help(self.prog)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}", f"{self.prog} --help")
 
 
-def build_parser(prog: str = "ds") -> argparse.ArgumentParser:
-    """The parser of every command; each subparser carries the function that runs it."""
+def build_parser(prog: str, words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line. Only the commands among its `words` get their options: all would cost more
+    time than most commands take.
+    """
     parser = _Parser(
         prog=prog,
         description="Run one command or Python function over many independent jobs.",
@@ -37,149 +49,131 @@ def build_parser(prog: str = "ds") -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     _add_common(parser, default=True)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=_Parser)
-
-    def add(name: str, run: Command, text: str, *, project: bool = True) -> argparse.ArgumentParser:
+    found = parser.add_subparsers(
+        metavar="COMMAND", required=True, dest="command", prog=prog, parser_class=_Parser
+    )
+    for name, (run, text, fill) in COMMANDS.items():
         aliases = [old for old, new in REFERENCE_NAMES.items() if new == name]
-        sub = commands.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", aliases=aliases
-        )
-        _add_common(sub, default=False)
-        sub.set_defaults(run=run, needs_project=project)
-        return sub
-
-    _add_steps(add)
-    _add_views(add)
-    _add_repairs(add)
+        about = text[0].upper() + text[1:] + "."
+        sub = found.add_parser(name, help=text, description=about, aliases=aliases)
+        if not {name, *aliases}.isdisjoint(words):
+            sub.set_defaults(run=run)
+            _add_common(sub, default=False)
+            if fill is not None:
+                fill(sub)
     return parser
 
 
 def _add_common(parser: argparse.ArgumentParser, *, default: bool) -> None:
     """Options that may stand before or after the command; after it they have no default of their own."""
-    unset = argparse.SUPPRESS
 
-    def flag(name: str, text: str) -> None:
-        parser.add_argument(name, action="store_true", help=text, default=False if default else unset)
+    def add(name: str, text: str, value: object, **more: Any) -> None:
+        parser.add_argument(name, help=text, default=value if default else argparse.SUPPRESS, **more)
 
-    parser.add_argument(
-        "-C",
-        dest="folder",
-        metavar="DIR",
-        type=Path,
-        help="the project folder",
-        default=Path() if default else unset,
-    )
-    parser.add_argument(
-        "--engine",
-        metavar="E",
-        choices=["local", "aws", "rehearsal"],
-        help="local, aws or rehearsal, whatever the config says",
-        default=None if default else unset,
-    )
-    flag("--json", "print data for programs")
-    flag("--yes", "answer yes to every confirmation")
-    flag("--debug", "show where an error came from")
+    engines = ["local", "aws", "rehearsal"]
+    add("-C", "the project folder", ".", dest="folder", metavar="DIR")
+    add("--engine", "local, aws or rehearsal, whatever the config says", None, metavar="E", choices=engines)
+    add("--json", "print data for programs", False, action="store_true")
+    add("--yes", "answer yes to every confirmation", False, action="store_true")
+    add("--debug", "show where an error came from", False, action="store_true")
 
 
-Add = Callable[..., argparse.ArgumentParser]
+def _init_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="DIR")
+    examples = ["images", "text"]
+    parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
 
 
-def _add_steps(add: Add) -> None:
-    init = add("init", _init, "make a project that runs as it stands", project=False)
-    init.add_argument("target", metavar="DIR", type=Path)
-    init.add_argument(
-        "--example", choices=["images", "text"], default="images", help="which example (images)"
-    )
-    add("setup", _setup, "make the queue and whatever else a run needs")
-    submit = add("submit", _submit, "queue the jobs of a job file")
-    _add_job_file(submit)
-    start = add("start", _start, "start the machines")
-    start.add_argument("fleet_file", metavar="FLEETFILE", type=Path, nargs="?")
-    start.add_argument(
-        "--wait", metavar="MINUTES", type=float, default=10, help="how long to watch them come (10)"
-    )
-    monitor = add("monitor", _monitor, "watch until all is done, then end the machines")
-    monitor.add_argument("record", metavar="RECORD", type=Path, nargs="?")
-    _add_every(monitor)
-    run = add("run", _run, "the four steps in a row")
-    _add_job_file(run)
-    run.add_argument("fleet_file", metavar="FLEETFILE", type=Path, nargs="?")
-    _add_every(run)
-
-
-def _add_job_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job_file", metavar="JOBFILE", type=Path, help=".json, .jsonl or .csv")
+def _submit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl or .csv")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
 
 
-def _add_every(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--every", metavar="SECONDS", type=_positive, help="time between two looks")
-    parser.add_argument(
-        "--cheapest", action="store_true", help="keep one machine once the queue runs low (aws)"
-    )
+def _start_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
+    minutes = "how long to watch the machines come (10)"
+    parser.add_argument("--wait", metavar="MINUTES", type=_seconds, default=10, help=minutes)
 
 
-def _positive(text: str) -> float:
+def _monitor_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("record", metavar="RECORD", nargs="?")
+    _watch_options(parser)
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    _submit_options(parser)
+    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
+    _watch_options(parser)
+
+
+def _watch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--every", metavar="SECONDS", type=_seconds, help="time between two looks")
+    cheapest = "keep one machine once the queue runs low (aws)"
+    parser.add_argument("--cheapest", action="store_true", help=cheapest)
+
+
+def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text}: must be more than 0 seconds")
+        raise argparse.ArgumentTypeError(f"{text}: must be more than 0")
     return value
 
 
-def _add_views(add: Add) -> None:
-    status = add("status", _status, "counts, rate, time left, machines")
-    status.add_argument("--watch", action="store_true", help="go on until the run has ended")
-    jobs = add("jobs", _jobs, "one line a job")
-    jobs.add_argument(
-        "--state", choices=["waiting", "running", "succeeded", "failed", "dead", "skipped"], help="only these"
-    )
-    jobs.add_argument("--cause", metavar="C", help="only jobs with this cause")
-    jobs.add_argument("--csv", action="store_true", help="as CSV")
-    logs = add("logs", _logs, "what a job printed")
-    logs.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
-    logs.add_argument("--follow", action="store_true", help="go on while it runs")
-    add("failures", _failures, "failed and dead jobs, grouped by cause and last line")
+def _status_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
 
 
-def _add_repairs(add: Add) -> None:
-    retry = add("retry", _retry, "put dead jobs back into the queue")
-    retry.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
-    retry.add_argument("--cause", metavar="C", action="append", default=[], help="only jobs with this cause")
-    retry.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
-    stop = add("stop", _stop, "drain: running jobs finish, no new ones start")
-    stop.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
-    add("cleanup", _cleanup, "remove everything the run made, but its results")
+def _jobs_options(parser: argparse.ArgumentParser) -> None:
+    states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
+    parser.add_argument("--state", choices=states, help="only these")
+    parser.add_argument("--cause", metavar="C", help="only jobs with this cause")
+    parser.add_argument("--csv", action="store_true", help="as CSV")
+
+
+def _logs_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
+    parser.add_argument("--follow", action="store_true", help="go on while it runs")
+
+
+def _retry_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
+    parser.add_argument("--cause", metavar="C", action="append", default=[], help="only jobs with this cause")
+    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
+
+
+def _stop_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
 
 
 def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
     """Run a command; its exit code. `reference` reads the arguments as the reference's run.py does."""
-    from .console import Console
-
     args = list(sys.argv[1:] if argv is None else argv)
-    console = Console(json="--json" in args)
+    debug = "--debug" in args
     try:
-        options = build_parser("run.py" if reference else "ds").parse_args(
-            _as_ours(args) if reference else args
-        )
-        console.yes = options.yes
-        return _execute(options, console)
+        words = _as_ours(args) if reference else args
+        return _execute(build_parser("run.py" if reference else "ds", words).parse_args(words))
     except DsError as error:
-        if "--debug" in args:
+        if debug:
             raise
-        console.error(error)
-        return error.exit_code
+        return _tell(error)
     except KeyboardInterrupt:
-        console.say("interrupted")
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
         return FAILED
     except OSError as error:
-        if "--debug" in args:
+        if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        console.error(DsError(f"{where}{error.strerror or error}", "add --debug to see where it happened"))
-        return FAILED
+        return _tell(DsError(f"{where}{error.strerror or error}", "add --debug to see where it happened"))
+
+
+def _tell(error: DsError) -> int:
+    from .console import Console
+
+    Console().error(error)
+    return error.exit_code
 
 
 def _as_ours(args: Sequence[str]) -> list[str]:
@@ -196,21 +190,34 @@ def _silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _execute(options: argparse.Namespace, console: Console) -> int:
-    if not options.needs_project:
-        code: int = options.run(console, options)
-        return code
+def _execute(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from .console import Console
+
+    console = Console(json=options.json, yes=options.yes)
+    options.folder = Path(options.folder)
+    for name in ("job_file", "fleet_file", "record"):
+        if (given := getattr(options, name, None)) is not None:
+            setattr(options, name, _find_file(Path(given), options.folder))
+    if options.command == "init":
+        return _init(console, Path(options.target), options.example)
     from .project import Project
 
     return int(options.run(Project.open(options.folder, console, options.engine), options))
 
 
-def _init(console: Console, options: argparse.Namespace) -> int:
+def _find_file(path: Path, folder: Path) -> Path:
+    """A file that is named on the command line: from here, or else from the project folder."""
+    return path if path.exists() or not (folder / path).exists() else folder / path
+
+
+def _init(console: Console, target: Path, example: str) -> int:
     from .examples import copy_example
 
-    readme = copy_example(options.example, options.target)
-    console.say(f"made {options.target}: see {readme}")
-    console.hint(f"cd {options.target} && ds run files/exampleJob.json")
+    readme = copy_example(example, target)
+    console.say(f"made {target}: see {readme}")
+    console.hint(f"cd {target} && ds run files/exampleJob.json")
     return OK
 
 
@@ -342,6 +349,27 @@ def _cleanup(project: Project, _options: argparse.Namespace) -> int:
     kept = project.engine.store.locate(f"runs/{project.config.app_name}")
     project.console.say(f"clean: nothing is left but the results ({kept} has logs and ledger)")
     return OK
+
+
+COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
+    "init": (None, "make a project that runs as it stands", _init_options),
+    "setup": (_setup, "make the queue and whatever else a run needs", None),
+    "submit": (_submit, "queue the jobs of a job file", _submit_options),
+    "start": (_start, "start the machines", _start_options),
+    "monitor": (_monitor, "watch until all is done, then end the machines", _monitor_options),
+    "run": (_run, "the four steps in a row", _run_options),
+    "status": (_status, "counts, rate, time left, machines", _status_options),
+    "jobs": (_jobs, "one line a job", _jobs_options),
+    "logs": (_logs, "what a job printed", _logs_options),
+    "failures": (_failures, "failed and dead jobs, grouped by cause and last line", None),
+    "retry": (_retry, "put dead jobs back into the queue", _retry_options),
+    "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
+    "cleanup": (_cleanup, "remove everything the run made, but its results", None),
+}
+"""Every command: the function that runs it, what it does, and the function that adds its options."""
+
+REFERENCE_NAMES = {"submitJob": "submit", "startCluster": "start"}
+"""The reference's names of the steps, where they differ."""
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,14 +27,16 @@ PLAIN_LINE_SECONDS = 10.0
 Row = Sequence[object]
 
 
-@dataclass
 class Console:
-    """Where everything that is shown goes through."""
+    """Where everything that is shown goes through. `json`: data for programs; `yes`: confirm nothing."""
 
-    json: bool = False
-    yes: bool = False
-    out: TextIO = field(default_factory=lambda: sys.stdout)
-    err: TextIO = field(default_factory=lambda: sys.stderr)
+    def __init__(
+        self, *, json: bool = False, yes: bool = False, out: TextIO | None = None, err: TextIO | None = None
+    ) -> None:
+        self.json = json
+        self.yes = yes
+        self.out = out or sys.stdout
+        self.err = err or sys.stderr
 
     @property
     def live(self) -> bool:
@@ -66,7 +67,7 @@ class Console:
             self.say(f"fix: {error.fix}")
 
     def confirm(self, question: str) -> None:
-        """Ask before something is destroyed. Raises UsageError where the answer is no, or nobody can answer."""
+        """Ask before something is destroyed. Raises UsageError unless somebody says yes."""
         if self.yes:
             return
         if not (sys.stdin.isatty() and self.err.isatty()):

@@ -28,7 +28,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class PutReport:
-    """What became of a submission: `sent` are new, `known` were in the run before; `failed` names the rest."""
+    """What became of a submission: `sent` are new, `known` were in the run before; `failed` are the rest."""
 
     sent: int = 0
     known: int = 0
@@ -57,10 +57,10 @@ class Queue(Protocol):
         """
 
     def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
-        """Move deadlines to a full term from now: (renewed leases with new deadlines, leases no longer ours)."""
+        """Move deadlines to a full term from now: (renewed, with their new deadlines; no longer ours)."""
 
     def done(self, leases: Sequence[Lease]) -> None:
-        """Take finished jobs out. A crash or power cut before it returns may bring a job back: it runs again."""
+        """Take finished jobs out. After a crash before it returns a job may come back, and run again."""
 
     def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """Give jobs back, to be leased again after `delay` seconds; no attempt is counted."""

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, BinaryIO, NoReturn
+from types import GenericAlias, MappingProxyType
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from .errors import UsageError
 from .job import Job
@@ -88,7 +88,8 @@ def _jobs(path: Path, groups: Iterable[Mapping[str, Any]], shared: Mapping[str, 
             yield Job(sha256(body).hexdigest()[:16], index, body)
     except (RecursionError, ValueError, OverflowError) as error:
         why = _DEEP if isinstance(error, RecursionError) else error
-        raise UsageError(f"{path}: group {index + 1}: {why}", "give it simpler values") from error
+        place = f"group {index + 1}" if index >= 0 else "the shared keys"
+        raise UsageError(f"{path}: {place}: {why}", "give it simpler values") from error
 
 
 def _frame(shared: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -154,7 +155,8 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
     import csv
     from io import TextIOWrapper
 
-    reader = csv.reader(TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+    text = TextIOWrapper(file, "utf-8-sig", newline="")
+    reader = csv.reader(text, strict=True)
     try:
         names = _header(path, next(reader, []))
         width = len(names)
@@ -170,6 +172,8 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
         raise UsageError(
             f"{path}:{reader.line_num}: {error}", 'write CSV with commas and "quotes"'
         ) from error
+    finally:
+        text.detach()  # the file is closed by who opened it
 
 
 def _header(path: Path, names: list[str]) -> list[str]:
@@ -210,8 +214,29 @@ def _why(error: Exception) -> str:
 def _json_jobs(path: Path, shared: dict[str, Any]) -> Iterator[Job]:
     with _opened(path) as file:
         outline = _Outline(path, file)
-        groups = chain.from_iterable(_Groups(path, file, outline.start).batches())
+        groups = chain.from_iterable(_decoded(path, file, outline.pieces))
         yield from _jobs(path, _objects(path, groups), {**outline.shared, **shared})
+
+
+def _decoded(path: Path, file: BinaryIO, pieces: list[_Piece]) -> Iterator[list[Any]]:
+    """The second reading: the groups, a piece of the file at a time."""
+    import msgspec
+
+    decode = msgspec.json.Decoder(list[Any]).decode
+    for piece in pieces:
+        file.seek(piece.start)
+        try:
+            yield decode(b"[%b]" % file.read(piece.end - piece.start))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+            yield list(_one_by_one(_Window(path, file, piece.start), piece))
+
+
+def _one_by_one(window: _Window, piece: _Piece) -> Iterator[Any]:
+    """The groups of a piece in which one is wrong: says which."""
+    for number in range(piece.number, piece.number + piece.groups):
+        if number > piece.number:
+            window.take(b",")
+        yield window.value(Any, f"group {number}")
 
 
 def _objects(path: Path, groups: Iterable[Any]) -> Iterator[dict[str, Any]]:
@@ -219,6 +244,15 @@ def _objects(path: Path, groups: Iterable[Any]) -> Iterator[dict[str, Any]]:
         if type(group) is not dict:
             raise UsageError(f"{path}: group {number} is {_kind(group)}, not an object", _OBJECT)
         yield group
+
+
+class _Piece(NamedTuple):
+    """Whole groups: where they stand in the file, how many, and the number (from 1) of the first."""
+
+    start: int
+    end: int
+    number: int
+    groups: int
 
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}"]', re.DOTALL)
@@ -256,12 +290,23 @@ class _Window:
         self.pos = 0
         self.ended = False
         self.decode = msgspec.json.decode
+        self.raw = msgspec.Raw
         self.errors = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
         file.seek(start)
 
-    def fail(self, what: str, fix: str = "mend it there", at: int | None = None) -> NoReturn:
-        place = self.base + (self.pos if at is None else at)
-        raise UsageError(f"{self.path}: byte {place:,}: {what}", fix)
+    @property
+    def place(self) -> int:
+        """How far the file has been read."""
+        return self.base + self.pos
+
+    def fail(self, what: str, fix: str = "mend it there") -> NoReturn:
+        """Raise UsageError with this place."""
+        raise UsageError(f"{self.path}: byte {self.place}: {what}", fix)
+
+    def fill(self) -> None:
+        """See to it that there is something to look at."""
+        if len(self.data) - self.pos < WINDOW // 2 and not self.ended:
+            self.more()
 
     def more(self) -> bool:
         """Forget what was read, take in at least as much as is left, and tell whether there was more."""
@@ -311,17 +356,17 @@ class _Window:
 
 
 class _Outline:
-    """The first reading: the shared keys, and where the groups begin (their `[`)."""
+    """The first reading: the shared keys, and where the groups are."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.shared: dict[str, Any] = {}
-        self.start = -1
+        self.pieces: list[_Piece] = []
         window = _Window(path, file)
         window.more()
         if window.data.startswith(_BOM):
             window.pos = len(_BOM)
         self._object(window)
-        if self.start < 0:
+        if not self.pieces:
             raise UsageError(f'{path}: has no "groups"', 'write {"groups": [{…}, {…}]}, a group for each job')
 
     def _object(self, window: _Window) -> None:
@@ -346,59 +391,67 @@ class _Outline:
             self.shared[name] = window.value(Any, f"{name}")
 
     def _groups(self, window: _Window) -> None:
-        import msgspec
-
         if window.peek() != b"[":
             window.fail('"groups" is not a list', 'write "groups": [{…}, {…}]')
-        self.start = window.base + window.pos
-        count = sum(len(batch) for batch in _batches(window, msgspec.Raw))
-        if not count:
+        self.pieces = list(_Stepper(window).pieces())
+        if not self.pieces:
             window.fail('"groups" is empty', "give it a group for each job")
 
 
-class _Groups:
-    """The second reading: the groups, decoded, a window at a time."""
+class _Stepper:
+    """Steps over the elements of a list, many at a time where it can."""
 
-    def __init__(self, path: Path, file: BinaryIO, start: int) -> None:
-        self.window = _Window(path, file, start)
+    def __init__(self, window: _Window) -> None:
+        self.window = window
+        self.tried = -1
+        self.kind = GenericAlias(list, (window.raw,))
 
-    def batches(self) -> Iterator[list[Any]]:
-        """Lists of groups."""
-        return _batches(self.window, Any)
+    def pieces(self) -> Iterator[_Piece]:
+        """The list in pieces of about a window."""
+        window, number = self.window, 1
+        window.take(b"[")
+        more = window.peek() != b"]"
+        if not more:
+            window.take(b"]")
+        while more:
+            window.peek()
+            start, count = window.place, 0
+            while more and window.place - start < WINDOW:
+                count += self._step(number + count)
+                end = window.place
+                more = window.take(b",", b"]") == b","
+            yield _Piece(start, end, number, count)
+            number += count
 
+    def _step(self, number: int) -> int:
+        """Go over some elements, the first of which has this number; how many it were."""
+        window = self.window
+        window.fill()
+        loaded = window.base + len(window.data)
+        if loaded != self.tried:
+            self.tried = loaded
+            passed = self._many()
+            if passed:
+                return passed
+        window.value(window.raw, f"group {number}")
+        return 1
 
-def _batches(window: _Window, kind: Any) -> Iterator[list[Any]]:
-    """The elements of a list, many at a time; leaves the window behind the list's end."""
-    window.take(b"[")
-    count = 0
-    if window.peek() == b"]":
-        window.take(b"]")
-        return
-    while True:
-        batch = _many(window, kind) or [window.value(kind, f"group {count + 1}")]
-        count += len(batch)
-        yield batch
-        if window.take(b",", b"]") == b"]":
-            return
+    def _many(self) -> int:
+        """Go to the last `}, {` in the window; how many elements that were, or 0.
 
-
-def _many(window: _Window, kind: Any) -> list[Any]:
-    """As many objects as there are before the last `}, {` in the window.
-
-    That place may lie inside an object or a text. But what begins with a group, ends there and is a JSON
-    list between brackets, is whole groups: JSON reads one way only.
-    """
-    if len(window.data) - window.pos < WINDOW // 2 and not window.ended:
-        window.more()
-    end = _last_boundary(window.data, window.pos)
-    if end < 0:
-        return []
-    try:
-        groups: list[Any] = window.decode(b"[%b]" % window.data[window.pos : end], type=list[kind])
-    except window.errors:
-        return []
-    window.pos = end
-    return groups
+        That place may lie inside an object or a text. But what begins with an element, ends there and is
+        a JSON list between brackets, is whole elements: there is only one way to read JSON.
+        """
+        window = self.window
+        end = _last_boundary(window.data, window.pos)
+        if end < 0:
+            return 0
+        try:
+            passed = len(window.decode(b"[%b]" % window.data[window.pos : end], type=self.kind))
+        except window.errors:
+            return 0
+        window.pos = end
+        return passed
 
 
 def _last_boundary(data: bytes, start: int) -> int:
@@ -406,8 +459,9 @@ def _last_boundary(data: bytes, start: int) -> int:
     brace = len(data)
     for _ in range(4):
         brace = data.rfind(b"{", start, brace)
-        before = max(start, brace - 4096)
-        match = _BETWEEN.search(data, before, brace) if brace > 0 else None
+        if brace < 0:
+            break
+        match = _BETWEEN.search(data, max(start, brace - 4096), brace)
         if match:
             return match.start() + 1
     return -1

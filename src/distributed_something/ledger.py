@@ -122,7 +122,7 @@ def write_jobs(store: Store, key: str, jobs: Iterable[Job]) -> None:
 
 
 def job_line(job: Job) -> bytes:
-    """A job as a line of a job list. The id's place in it is fixed, so that lists are read without parsing."""
+    """A job as a line of a job list, the id at a fixed place so that lists are read without parsing."""
     return b'{"id":"%s","job":%s}\n' % (job.id.encode(), job.body)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,7 +138,7 @@ def read_record(path: Path) -> RunRecord:
 def write_record(path: Path, record: RunRecord) -> None:
     """Write the record at once; after a failure the old one stands."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with temporary.open("w") as file:
             file.write(record.to_json())
@@ -152,4 +151,4 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 def new_run_id(now: float) -> str:
     """A run's id: its start in UTC and four random digits; ids sort by time."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{secrets.token_hex(2)}"
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{os.urandom(2).hex()}"

@@ -70,9 +70,8 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         )
     if report["interruptions"]:
         lines.append(f"{report['interruptions']:,} interruptions (no attempt was charged for them)")
-    for failure in report["failures"][:5]:
-        lines.append(f"  {failure['jobs']:,} x {failure['cause']}: {failure['example'][:100]}")
-    return lines
+    failures = report["failures"][:5]
+    return lines + [f"  {f['jobs']:,} x {f['cause']}: {f['example'][:100]}" for f in failures]
 
 
 def _counted(jobs: dict[str, int]) -> list[str]:

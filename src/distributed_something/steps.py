@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def submit(project: Project, job_file: Path, shared: Mapping[str, Any]) -> PutRe
     queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
     with project.console.progress(None, "jobs checked") as progress:
         submission = check_jobs(project.config, job_file, shared, progress.update)
-    segment = f"{paths.jobs}{secrets.token_hex(4)}.jsonl"
+    segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
     listed: Collection[str] | None = None
     sent = known = 0
     with submission, project.console.progress(submission.count, "jobs submitted") as progress:
@@ -105,6 +105,8 @@ def monitor(project: Project, record: Path | None, every: float | None) -> int:
             watcher.show(snapshot)
             if snapshot.why_idle and snapshot.jobs.waiting:
                 watcher.note(snapshot.why_idle)
+            if snapshot.queued is None and snapshot.jobs.final < snapshot.jobs.total:
+                raise DsError("the queue is gone, and jobs are left: somebody cleaned up", "ds run JOBFILE")
             looks = [*looks, _look(snapshot)][-AGREEING_LOOKS:]
             action = decide(looks)
             if isinstance(action, Finish | GiveUp):
@@ -168,9 +170,9 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
         and (not causes or record.cause in causes)
         and (not ids or record.id in ids)
     ]
+    now = project.clock.now()  # before a worker can have one: the ledger's order is that of time
     back = queue.redrive([record.id for record in wanted])
-    ledger = LedgerWriter(engine.store, f"{paths.events}retry-{secrets.token_hex(4)}.jsonl")
-    now = project.clock.now()
+    ledger = LedgerWriter(engine.store, f"{paths.events}retry-{os.urandom(4).hex()}.jsonl")
     for job_id in back:
         lease = Lease(Job(job_id, 0, b""), "", now)
         ledger.ended(lease, event("retried", now, lease, None))
@@ -179,7 +181,7 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
 
 
 def stop(project: Project, *, now: bool) -> Snapshot:
-    """Drain: no new leases; wait until what runs has finished, or (`now`) gone back. Ctrl-C only ends the wait."""
+    """Drain: no new leases; wait until what runs has finished, or (`now`) gone back to the queue."""
     engine, fold = project.engine, project.fold()
     engine.stop(now=now)
     with project.console.watch() as watcher:

@@ -53,7 +53,7 @@ def check_jobs(
     `seen` is told how many jobs have been read so far, now and then.
     """
     check = _checker(config)
-    spool = tempfile.TemporaryFile(buffering=1 << 20)
+    spool = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115  the Submission closes it
     count = 0
     try:
         for job in read_jobs(job_file, shared):

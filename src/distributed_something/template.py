@@ -429,6 +429,11 @@ class _Word:
         return None in self.plain
 
     @property
+    def may_vanish(self) -> bool:
+        """Whether it is an expansion, which may turn out as no word at all, or as several."""
+        return self.opaque and self.head == ""
+
+    @property
     def led_by_hole(self) -> bool:
         return bool(self.plain) and isinstance(self.plain[0], _Hole)
 
@@ -648,6 +653,9 @@ class _Script:
         """A word has been read: a redirection's file, its number, or a word of the command."""
         state.out.append(word)
         number = (word.static or "").isdigit() and self.text[self.pos : self.pos + 1] in ("<", ">")
+        if state.redirect in (">&", "<&") and word.names:
+            # bash expands this word twice, quoted or not
+            self.refuse(f"{{{word.names[0]}}} stands behind {state.redirect}", "write > {x} 2>&1", word.start)
         if state.redirect:
             state.strings += [word] if state.redirect == "<<<" else []
             state.redirect = ""
@@ -903,22 +911,25 @@ class _Command:
     # Builtins
 
     def _builtins(self) -> None:
-        if not self.words:
-            return
-        name, arguments = self.words[0].static, self.words[1:]
+        words = self.words
+        while words and words[0].static is None:
+            self._computed(words[1:])
+            words = self._without_prefix(words[1:]) if words[0].may_vanish else []
+        if words:
+            self._builtin(words[0].static, words[1:])
+
+    def _builtin(self, name: str | None, arguments: list[_Word]) -> None:
         if name == "eval":
             self._eval(arguments)
         elif name == "trap":
             operands = [word for word in arguments if word.static != "--"]
-            self._nest(operands[:1])
+            self._nest(operands[: 1 + sum(word.may_vanish for word in operands)])
         elif name == "alias":
             self.guard(arguments, _REMOTE)
         elif name in _NAMING:
             self._naming(name, arguments)
         elif name in ("test", "[", "printf"):
-            self._testing(name, arguments)
-        elif name is None:
-            self._computed(arguments)
+            self._testing(name, [word for word in arguments if not word.may_vanish or word.names])
 
     def _eval(self, words: list[_Word]) -> None:
         """`eval` joins its words and reads them again: so do we."""
@@ -977,7 +988,7 @@ class _Command:
         """A word that a shell will read as a script is rendered as a script of its own."""
         for word in words:
             if not word.names:
-                return
+                continue
             if word.opaque:
                 fix = "put the inner script into single quotes"
                 self.script.refuse(
@@ -1004,7 +1015,7 @@ class _Command:
                 letters = "" if head.startswith("--") else head
                 script, reads = script or "c" in letters, reads or "s" in letters
                 skip = letters.count("o") + letters.count("O") + (head in ("--rcfile", "--init-file"))
-            elif head == "" and word.opaque and not script:
+            elif word.may_vanish and not (script and word.names):
                 computed = True  # may be options, a file, or nothing at all
             else:
                 self._script_operand(word, script, computed, ended)
@@ -1057,11 +1068,13 @@ class _Options:
             self.command.from_stdin()
 
     def _code(self, index: int) -> None:
-        """This word, if there is one, is code."""
-        for word in self.words[index : index + 1]:
+        """The word here, if there is one, is code; and the next where this one may vanish."""
+        for word in self.words[index:]:
             rule = self.language.rule
             rule = _sed_rule(word.text, word.opaque, rule) if self.language.label == "sed" else rule
             self.command.guard([word], rule)
+            if not word.may_vanish:
+                return
 
     def _operands(self, index: int) -> None:
         """All from here on are operands."""
@@ -1075,7 +1088,7 @@ class _Options:
             self._code(index)
         if word.led_by_hole:
             self.command.guard([word], _NO_DASH)
-        if self._is_value(index) or (word.opaque and word.head == "") or word.static == "-":
+        if self._is_value(index) or word.may_vanish or word.static == "-":
             return index + 1
         self.given = True
         return index + 1 if language.permutes else -1

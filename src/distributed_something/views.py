@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csv_module
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -77,7 +75,9 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
         for record in records:
             console.data(_line(record, bodies.get(record.id), alive=alive))
     elif csv:
-        writer = csv_module.writer(console.out)
+        from csv import writer as csv_writer
+
+        writer = csv_writer(console.out)
         writer.writerow(JOB_COLUMNS)
         writer.writerows(_cells(record, alive=alive) for record in records)
     else:
@@ -187,13 +187,8 @@ def failures(project: Project) -> int:
     groups = group_failures(project.engine.store, project.paths(), fold.jobs.values())
     if console.json:
         for group in groups:
-            console.line(
-                json.dumps(
-                    {"cause": group.cause, "jobs": len(group.ids), "dead": group.dead, "example": group.example,
-                     "ids": group.ids},
-                    ensure_ascii=False,
-                )
-            )  # fmt: skip
+            facts = {"cause": group.cause, "jobs": len(group.ids), "dead": group.dead}
+            console.data({**facts, "example": group.example, "ids": group.ids})
         return OK
     if not groups:
         console.say("no job has failed")

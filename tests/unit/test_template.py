@@ -137,8 +137,8 @@ def test_a_path_with_a_space_is_one_argument(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["a | b", "a & b", "a; b", "a < b", "a > b", "(a)", "echo $HOME", "echo `a`", "ls *", "ls ?", "ls [a]",
-     "a #b", "ls ~", "! a", "X=1 a", "a\nb", "echo {{a,b}}", "cd x", "export X", "exit 1", ". x", "eval x", "exec x",
-     'echo "$HOME"', "ulimit -n 1", "find . -exec x {} +"],
+     "a #b", "ls ~", "! a", "X=1 a", "a\nb", "echo {{a,b}}", "cd x", "export X", "exit 1", ". x", "eval x",
+     "exec x", 'echo "$HOME"', "ulimit -n 1", "find . -exec x {} +"],
 )  # fmt: skip
 def test_the_shell_runs_what_uses_its_syntax(text: str) -> None:
     assert CommandTemplate(text).argv({}) == ["/bin/sh", "-c", text.replace("{{", "{").replace("}}", "}")]
@@ -247,6 +247,7 @@ def test_unknown_names_are_told_with_a_guess() -> None:
         ('sh -c "echo $HOME {x}"', "{x} and an expansion in one inner script"),
         ('eval "$a" {x}', "{x} and an expansion in one inner script"),
         ("sh -c 'echo `{x}`'", "inside backticks"),
+        ("a 2>&1{x}", "{x} stands behind >&"),
         ("sh -c 'echo $'{x}", "depends on the shell"),
     ],
 )  # fmt: skip
@@ -305,6 +306,10 @@ CODE = [
     "env -S 'a {x}'",
     "su - joe --command='a {x}'",
     "bash $OPTS -c 'echo {x}'",
+    "sh -c $A {x}",
+    "perl -e $A {x}",
+    "awk $A {x}",
+    "$A unset {x}",
 ]  # fmt: skip
 
 

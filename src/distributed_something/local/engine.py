@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +18,8 @@ from ..clock import Clock
 from ..config import Config
 from ..engine import Machines
 from ..errors import DsError
-from .machine import IDLE_END_SECONDS, STATE_VARIABLE, Place, slots_of
+from ..worker.process import LINUX, environment_of, kill_marked
+from .place import STATE_VARIABLE, Place, slots_of
 from .queue import SqliteQueue
 from .store import FolderStore
 
@@ -35,6 +33,8 @@ def state_folder(project: Path, app: str) -> Path:
     elsewhere = os.environ.get("DS_STATE_DIR")
     if not elsewhere:
         return project / ".ds" / app
+    import hashlib
+
     mark = hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
     return Path(elsewhere).absolute() / f"{app}-{mark}"
 
@@ -64,6 +64,7 @@ class LocalEngine:
         made = [] if self._place.database.exists() else [f"queue {self._place.database}"]
         queue = self._open()
         if queue.get_meta(_RUN) != run:
+            self.end()  # workers of the earlier run that found nothing more to do
             queue.purge()
             queue.set_meta(_RUN, run)
         return made
@@ -81,23 +82,37 @@ class LocalEngine:
 
     def start(self, run: str) -> str:
         """Leave the machine process in the background; it is ready when this returns."""
+        with self._free() as lock:
+            if lock is not None:
+                self._spawn(run, lock)
+            elif (self._status() or {}).get("stopping") and self._alive():
+                raise DsError(
+                    "the workers are stopping: new ones can be started when they have ended",
+                    "wait for `ds stop` to end, or ds stop --now; then ds start",
+                )
+        return f"local-{run}"
+
+    def _spawn(self, run: str, lock: int) -> None:
+        import subprocess
+
         command = [sys.executable, "-m", f"{__package__}.machine"]
         process = subprocess.Popen(
-            [*command, str(self._project), str(self._place.folder), run],
+            [*command, str(self._project), str(self._place.folder), run, str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**os.environ, STATE_VARIABLE: str(self._place.folder)},
             start_new_session=True,
+            pass_fds=[lock],
             cwd="/",
         )
         assert process.stdout is not None
         with process.stdout:
-            said = process.stdout.readline().decode().strip()
-            rest = "" if said in ("ready", "already running") else process.stdout.read().decode().strip()
+            said = process.stdout.readline().decode(errors="replace").strip()
+            rest = "" if said == "ready" else process.stdout.read().decode(errors="replace").strip()
         process.returncode = 0  # it goes on without us: nothing to wait for
-        if said not in ("ready", "already running"):
-            raise DsError(f"the workers could not be started: {said or 'see above'}", rest)
-        return f"local-{run}"
+        if said != "ready":
+            log = self._place.log
+            raise DsError(f"the workers could not be started: {said or f'see {log}'}", rest)
 
     def machines(self) -> Machines:
         """The machine process as it tells of itself, and whether it lives."""
@@ -145,7 +160,7 @@ class LocalEngine:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the app for one `ds run` at a time. Raises DsError where another one, or its workers, are at it."""
+        """Hold the app for one `ds run` at a time. Raises DsError where another one is under way."""
         self._place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._place.folder / "run.lock").open("w") as lock:
             try:
@@ -154,8 +169,9 @@ class LocalEngine:
             except BlockingIOError:
                 busy = True
             if busy:
+                run = self.current_run() or "it begins just now"
                 raise DsError(
-                    f"a run of {self._config.app_name} is under way: {self.current_run() or 'it begins just now'}",
+                    f"a run of {self._config.app_name} is under way: {run}",
                     "ds monitor follows it, ds submit adds jobs to it, ds stop ends it",
                 )
             yield
@@ -166,7 +182,10 @@ class LocalEngine:
 
     def end(self) -> None:
         """End the machine process and wait for it."""
-        self._signal(signal.SIGTERM)
+        self._end(signal.SIGTERM)
+
+    def _end(self, order: signal.Signals) -> None:
+        self._signal(order)
         deadline = time.monotonic() + END_SECONDS
         pause = 0.002
         while self._alive():
@@ -177,9 +196,12 @@ class LocalEngine:
 
     def remove(self) -> Sequence[str]:
         """Remove the state folder; outputs, logs and ledger stay in the store."""
+        import shutil
+
         if self._alive():
-            self._signal(signal.SIGINT)
-            self.end()
+            self._end(signal.SIGINT)
+        else:
+            self._sweep()
         if self._queue is not None:
             self._queue.close()
             self._queue = None
@@ -208,10 +230,43 @@ class LocalEngine:
         return False
 
     def _signal(self, number: signal.Signals) -> None:
+        """Tell the machine process, waiting for one that is about to start; sweep where it was killed."""
+        deadline = time.monotonic() + START_SECONDS
+        while self._alive() and time.monotonic() < deadline:
+            pid = (self._status() or {}).get("pid", 0)
+            if pid and (not LINUX or self._place.mark in environment_of(pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                return
+            time.sleep(0.02)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Kill what a killed machine process and its workers left running."""
         facts = self._status()
-        if facts is not None and self._alive():
-            with suppress(ProcessLookupError):
-                os.kill(facts["pid"], number)
+        if facts is None or facts.get("ended"):
+            return
+        with self._free() as lock:
+            if lock is not None:
+                kill_marked(self._place.mark)
+
+    @contextmanager
+    def _free(self) -> Iterator[int | None]:
+        """The machine's lock, taken; None where a machine process holds it."""
+        lock = os.open(self._place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield lock if _take(lock) else None
+        finally:
+            os.close(lock)
 
 
-__all__ = ["IDLE_END_SECONDS", "LocalEngine", "state_folder"]
+def _take(lock: int) -> bool:
+    """Take the lock; those who look whether it is held hold it for a moment too."""
+    for _ in range(20):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False

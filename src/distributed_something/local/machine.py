@@ -11,10 +11,9 @@ away by the next machine process.
 
 from __future__ import annotations
 
-import fcntl
 import json
+import math
 import os
-import secrets
 import select
 import shutil
 import signal
@@ -35,13 +34,12 @@ from ..ledger import LedgerWriter, RunPaths, event
 from ..template import CommandTemplate, Template
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker
-from ..worker.process import adopt_orphans, die_with_parent, marked_processes
+from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.slot import Slot, Task
 from ..worker.staging import DoneRule
-from .queue import SqliteQueue
+from .place import LEASE_SECONDS, STATE_VARIABLE, Place, slots_of
 from .store import FolderStore
 
-LEASE_SECONDS = 120.0
 IDLE_END_SECONDS = 30.0
 """With nothing left to do for this long, the workers end by themselves: nobody may be watching."""
 
@@ -50,56 +48,6 @@ ORDERS = {
     signal.SIGTERM: Stop(25.0, "terminated"),
     signal.SIGINT: Stop(0.0, "stopped now"),
 }
-STATE_VARIABLE = "DS_STATE"
-
-
-@dataclass(frozen=True)
-class Place:
-    """The files of an app's local state."""
-
-    folder: Path
-
-    @property
-    def database(self) -> Path:
-        """The queue."""
-        return self.folder / "queue.db"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the machine process."""
-        return self.folder / "machine.lock"
-
-    @property
-    def status(self) -> Path:
-        """How the machine process is."""
-        return self.folder / "machine.json"
-
-    @property
-    def log(self) -> Path:
-        """What the machine process and the workers have to say."""
-        return self.folder / "machine.log"
-
-    @property
-    def work(self) -> Path:
-        """The folders that jobs run in."""
-        return self.folder / "work"
-
-    @property
-    def mark(self) -> bytes:
-        """What the environment of every process of the app holds."""
-        return f"{STATE_VARIABLE}={self.folder}\0".encode()
-
-    def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
-        """The app's queue."""
-        policy = RetryPolicy(config.job_retries)
-        return SqliteQueue(self.database, policy=policy, term=LEASE_SECONDS, owner=owner)
-
-
-def slots_of(config: Config) -> int:
-    """Jobs at a time on this machine: TASKS_PER_MACHINE x DOCKER_CORES, or one a processor."""
-    if config.docker_cores is None:
-        return os.cpu_count() or 1
-    return config.tasks_per_machine * config.docker_cores
 
 
 def compile_task(config: Config, environment: dict[str, str]) -> Task:
@@ -142,10 +90,12 @@ class Machine:
         self._config = config
         self._store = store
         self._paths = RunPaths(config.app_name, run)
-        self._name = f"machine-{secrets.token_hex(3)}"
+        self._name = f"machine-{os.urandom(3).hex()}"
         self._workers: dict[int, _Running] = {}
         self._lost = 0
         self._quick_deaths = 0
+        self._owed: list[str] = []
+        """Workers that have ended and whose leases are to be given back."""
         self._stop: Stop | None = None
         self._began = time.time()
         self._empty_since: float | None = None
@@ -153,6 +103,7 @@ class Machine:
 
     def start(self) -> None:
         """Take away what an earlier machine process left, and start the workers."""
+        self._tell()  # from now on orders reach us
         self._clear_remains()
         for number in range(slots_of(self._config)):
             self._fork(number)
@@ -164,37 +115,49 @@ class Machine:
             for order in self._signals.wait(1.0):
                 self._order(order)
             self._reap()
-            self._check_time()
+            try:
+                self._give_back_owed()
+                self._check_time()
+            except (DsError, OSError) as error:  # disk full, say: what is left to do is done at a later turn
+                print(f"{self._name}: {error}", file=sys.stderr, flush=True)
         return self._stop.why if self._stop else "drained"
 
     def _clear_remains(self) -> None:
         """Take away what killed workers of an earlier machine process left."""
-        _kill_all(self._place.mark)
+        kill_marked(self._place.mark)
         with self._place.open_queue(self._config) as queue:
             owners = queue.owners()
         for owner in owners:
             self._give_back(owner)
         shutil.rmtree(self._place.work, ignore_errors=True)
 
+    def _give_back_owed(self) -> None:
+        while self._owed:
+            self._give_back(self._owed[0])
+            del self._owed[0]
+
     def _give_back(self, owner: str) -> None:
         outcome = Outcome(State.WAITING, Cause.WORKER_LOST, f"its worker {owner} was killed")
+        now = time.time()  # before the next worker can have the job: the ledger's order is that of time
         with self._place.open_queue(self._config) as queue:
             leases = queue.release_owner(owner)
         for lease in leases:
             who = {"worker": owner, "machine": os.uname().nodename}
-            self._ledger.ended(lease, event("interrupted", time.time(), lease, outcome, **who))
+            self._ledger.ended(lease, event("interrupted", now, lease, outcome, **who))
         with suppress(OSError):  # disk full: the next flush brings it
             self._ledger.flush()
 
     def _fork(self, number: int) -> None:
-        name = f"worker-{number}-{secrets.token_hex(3)}"
+        name = f"worker-{number}-{os.urandom(3).hex()}"
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)  # until the child has its own handlers
         pid = os.fork()
         if pid == 0:
             os.close(self._lock)
             _become_worker(self._place, self._config, self._store, self._paths, name, number, parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         self._workers[pid] = _Running(name, number, time.time())
 
     def _reap(self) -> None:
@@ -208,12 +171,24 @@ class Machine:
                 return
             worker = self._workers.pop(pid, None)
             if worker is not None:
-                self._after(worker, status)
+                self._after(worker)
 
-    def _after(self, worker: _Running, status: int) -> None:
-        if status != 0:
-            _kill_all(f"DS_WORKER={worker.name}\0".encode())
-        self._give_back(worker.name)
+    def _end_adopted(self) -> None:
+        """Kill what an ended worker left running: the kernel made it our child, and then its children."""
+        while adopted := set(children_of_this_process()) - self._workers.keys():
+            for pid in adopted:
+                with suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+
+    def _after(self, worker: _Running) -> None:
+        kill_marked(f"DS_WORKER={worker.name}\0".encode())
+        self._end_adopted()
+        self._owed.append(worker.name)
+        try:
+            self._give_back_owed()
+        except (DsError, OSError) as error:
+            print(f"{self._name}: {error}", file=sys.stderr, flush=True)
         shutil.rmtree(self._place.work / worker.name, ignore_errors=True)
         if self._stop is not None:
             return
@@ -249,6 +224,8 @@ class Machine:
                 self._give_order(order, ORDERS[order])
 
     def _give_order(self, order: signal.Signals, stop: Stop) -> None:
+        if self._stop is not None and _patience(stop) > _patience(self._stop):
+            return  # who was told to stop now is not told to take its time
         self._stop = stop
         self._tell()
         for pid in self._workers:
@@ -268,12 +245,19 @@ class Machine:
             "ended": ended,
         }
         temporary = self._place.status.with_suffix(".tmp")
-        temporary.write_text(json.dumps(facts))
-        temporary.replace(self._place.status)
+        try:
+            temporary.write_text(json.dumps(facts))
+            temporary.replace(self._place.status)
+        except OSError as error:  # disk full: no reason to leave the workers alone
+            print(f"{self._name}: {error}", file=sys.stderr, flush=True)
 
     def tell_end(self, why: str) -> None:
         """Leave word why we ended."""
         self._tell(ended=why)
+
+
+def _patience(stop: Stop) -> float:
+    return math.inf if stop.grace_seconds is None else stop.grace_seconds
 
 
 def _become_worker(
@@ -289,6 +273,7 @@ def _become_worker(
         for order, stop in ORDERS.items():
             signal.signal(order, lambda _number, _frame, stop=stop: worker.stop(stop))  # type: ignore[misc]
         die_with_parent(signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         if os.getppid() == parent:
             worker.run()
         code = 0
@@ -322,18 +307,6 @@ def _make_worker(
     )
 
 
-def _kill_all(mark: bytes) -> None:
-    """Kill every process that holds the mark, until none is left."""
-    for _ in range(100):
-        pids = marked_processes(mark)
-        if not pids:
-            return
-        for pid in pids:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-
-
 class _Signals:
     """Signals as bytes of a pipe: nothing happens behind the loop's back."""
 
@@ -355,15 +328,16 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
     pass
 
 
-def main(project: str, folder: str, run: str) -> int:
-    """The process that `ds start` leaves behind. Says "ready" or what is wrong on stdout, once."""
+def main(project: str, folder: str, run: str, held: str) -> int:
+    """The process that `ds start` leaves behind. Says "ready" or what is wrong on stdout, once.
+
+    `held` is the descriptor of the lock, which `ds start` took: so no two machine processes ever meet.
+    """
     place = Place(Path(folder))
     os.chdir(project)
     adopt_orphans()
-    lock = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if not _take(lock):
-        print("already running", flush=True)
-        return 0
+    lock = int(held)
+    os.set_inheritable(lock, False)
     caller = _log_to(place.log)
     try:
         config = load_config(Path(project))
@@ -376,18 +350,6 @@ def main(project: str, folder: str, run: str) -> int:
     os.close(caller)
     machine.tell_end(machine.run())
     return 0
-
-
-def _take(lock: int) -> bool:
-    """Take the lock; those who look whether it is held hold it for a moment too."""
-    for _ in range(20):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.02)
-        else:
-            return True
-    return False
 
 
 def _log_to(path: Path) -> int:

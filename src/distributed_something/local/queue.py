@@ -14,8 +14,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import sqlite3
+import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,7 +38,10 @@ BATCH = 10_000
 
 BATCH_BYTES = 16 << 20
 
-_HALF = 1 << 63
+CACHE_KIB = 2000
+PUT_CACHE_KIB = 32_768
+
+_INT64 = struct.Struct(">q")
 
 POLL_FIRST = 0.01
 POLL_LAST = 0.25
@@ -187,14 +190,13 @@ class SqliteQueue:
     def put(self, jobs: Iterable[Job]) -> PutReport:
         """Add jobs, numbered in the order they come (an `index` they bring is not used)."""
         sent = given = 0
-        for batch in _batches(jobs):
-            # A bytearray is bound as it is; for bytes sqlite3 first looks for an adapter, row by row.
-            rows = [(_number(job.id), bytearray(job.body)) for job in batch]
-            with self._writing(durable=True) as db:
-                before = db.total_changes
-                db.executemany(_PUT, rows)
-                sent += db.total_changes - before
-            given += len(rows)
+        with self._large_cache():
+            for rows in _batches(jobs):
+                with self._writing(durable=True) as db:
+                    before = db.total_changes
+                    db.executemany(_PUT, rows)
+                    sent += db.total_changes - before
+                given += len(rows)
         return PutReport(sent=sent, known=given - sent)
 
     def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
@@ -284,7 +286,7 @@ class SqliteQueue:
         """
         if ids is None:
             ids = [_id(number) for (number,) in self._read(_DEAD_IDS)]
-        wanted = iter(ids)
+        wanted = filter(_is_id, ids)
         back: list[str] = []
         while batch := list(islice(wanted, BATCH)):
             with self._writing(durable=True) as db:
@@ -324,7 +326,7 @@ class SqliteQueue:
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
     def _claim(self, limit: int) -> list[Lease]:
-        token = secrets.randbits(63)
+        token = int.from_bytes(os.urandom(8), "big") >> 1
         with self._writing() as db:
             now = self._clock.now()
             deadline = now + self._term
@@ -342,6 +344,16 @@ class SqliteQueue:
         """Rows of one consistent reading, taken without the lock: writers do not wait for it."""
         with self._mutex, _explained(self.path):
             return self._db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _large_cache(self) -> Iterator[None]:
+        """Room for the index of a million ids, which come in no order; workers do without."""
+        self._read(f"PRAGMA cache_size = -{PUT_CACHE_KIB}")
+        try:
+            yield
+        finally:
+            self._read(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._read("PRAGMA shrink_memory")
 
     @contextmanager
     def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
@@ -500,31 +512,36 @@ def _not_writable(path: Path, why: str) -> DsError:
     )
 
 
-def _batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """Jobs in lists that fit one transaction, by number and by bytes."""
-    batch: list[Job] = []
+def _batches(jobs: Iterable[Job]) -> Iterator[list[tuple[int, bytearray]]]:
+    """Rows in lists that fit one transaction, by number and by bytes."""
+    rows: list[tuple[int, bytearray]] = []
     size = 0
     for job in jobs:
-        batch.append(job)
+        # A bytearray is bound as it is; for bytes sqlite3 first looks for an adapter, row by row.
+        rows.append((_number(job.id), bytearray(job.body)))
         size += len(job.body)
-        if len(batch) >= BATCH or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+        if len(rows) >= BATCH or size >= BATCH_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _number(job_id: str) -> int:
+    """An id as it is stored: SQLite's integers have 64 bits and a sign."""
+    number: int = _INT64.unpack(bytes.fromhex(job_id))[0]
+    return number
 
 
 def _id(number: int) -> str:
-    return f"{number + _HALF:016x}"
+    return _INT64.pack(number).hex()
 
 
-def _number(job_id: str) -> int | None:
-    """An id as it is stored: SQLite's integers have 64 bits and a sign. None, which is no job's, for no id."""
+def _is_id(text: str) -> bool:
     try:
-        number = int(job_id, 16) - _HALF
-    except ValueError:
-        return None
-    return number if -_HALF <= number < _HALF else None
+        return _id(_number(text)) == text
+    except (ValueError, struct.error):
+        return False
 
 
 def _text(token: int) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
-import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -99,6 +97,8 @@ class FolderStore:
                 try:
                     fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
                 except OSError:
+                    import shutil
+
                     shutil.copyfileobj(source, target, 1 << 20)
                 return os.fstat(target.fileno()).st_size
         except (IsADirectoryError, NotADirectoryError) as error:
@@ -116,7 +116,9 @@ class FolderStore:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            temporary = target.with_name(_TEMPORARY + secrets.token_hex(8))
+            import shutil
+
+            temporary = target.with_name(_TEMPORARY + os.urandom(8).hex())
             try:
                 shutil.copyfile(path, temporary)
                 temporary.replace(target)
@@ -154,7 +156,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
 def _write_beside(path: Path, data: bytes) -> Path:
     """A complete temporary file in the folder of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(_TEMPORARY + secrets.token_hex(8))
+    temporary = path.with_name(_TEMPORARY + os.urandom(8).hex())
     try:
         temporary.write_bytes(data)
     except OSError:

@@ -92,7 +92,7 @@ class Worker:
         self._renewed = self._flushed = clock.now()
 
     def stop(self, stop: Stop) -> None:
-        """Ask the worker to stop. It takes no lock, so a signal handler may call it; a later order replaces it."""
+        """Ask the worker to stop: lock-free, for signal handlers. A later order replaces an earlier one."""
         self._stop = stop
 
     def run(self, *, until_empty: bool = False) -> None:

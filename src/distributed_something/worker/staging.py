@@ -156,6 +156,8 @@ def publish_outputs(
     None where `folder` has no file. Where a second delivery of the same attempt has already published,
     its files stay and its manifest is returned. After a failure there may be files, but no manifest.
     """
+    if folder.is_symlink():
+        raise ValueError(f"the job put a link in the place of {{output_dir}}: {folder.readlink()}")
     files = sorted(_plain_files(folder, note))
     if not files:
         return None
@@ -208,7 +210,9 @@ def _resolve_link(path: Path, own: Path) -> bool:
 
 
 def empty_folder(folder: Path) -> None:
-    """Make the folder exist and be empty."""
+    """Make the folder exist and be empty, whatever a job has put in its place."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         if next(entries, None) is None:
             return

@@ -1,0 +1,66 @@
+"""Where the state of an app lies on this machine, and how many jobs run here at a time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Config
+from ..job import RetryPolicy
+from .queue import SqliteQueue
+
+LEASE_SECONDS = 120.0
+"""A lease's term: workers renew at a third of it."""
+
+STATE_VARIABLE = "DS_STATE"
+"""Set in the environment of every process of an app, to the app's state folder: so they can be found."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files of an app's local state."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        """The queue."""
+        return self.folder / "queue.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the machine process."""
+        return self.folder / "machine.lock"
+
+    @property
+    def status(self) -> Path:
+        """How the machine process is."""
+        return self.folder / "machine.json"
+
+    @property
+    def log(self) -> Path:
+        """What the machine process and the workers have to say."""
+        return self.folder / "machine.log"
+
+    @property
+    def work(self) -> Path:
+        """The folders that jobs run in."""
+        return self.folder / "work"
+
+    @property
+    def mark(self) -> bytes:
+        """What the environment of every process of the app holds."""
+        return os.fsencode(f"{STATE_VARIABLE}={self.folder}\0")
+
+    def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
+        """The app's queue."""
+        policy = RetryPolicy(config.job_retries)
+        return SqliteQueue(self.database, policy=policy, term=LEASE_SECONDS, owner=owner)
+
+
+def slots_of(config: Config) -> int:
+    """Jobs at a time on this machine: TASKS_PER_MACHINE x DOCKER_CORES, or one a processor."""
+    if config.docker_cores is None:
+        return os.cpu_count() or 1
+    return config.tasks_per_machine * config.docker_cores
