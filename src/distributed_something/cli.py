@@ -39,8 +39,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(prog: str, words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line. Only the commands among its `words` get their options: all would cost more
-    time than most commands take.
+    """The parser of a command line. Raises UsageError when it parses something wrong.
+
+    It knows the commands among `words` only, or else all: building all takes longer than most commands.
     """
     parser = _Parser(
         prog=prog,
@@ -52,16 +53,20 @@ def build_parser(prog: str, words: Sequence[str]) -> argparse.ArgumentParser:
     found = parser.add_subparsers(
         metavar="COMMAND", required=True, dest="command", prog=prog, parser_class=_Parser
     )
-    for name, (run, text, fill) in COMMANDS.items():
-        aliases = [old for old, new in REFERENCE_NAMES.items() if new == name]
-        about = text[0].upper() + text[1:] + "."
-        sub = found.add_parser(name, help=text, description=about, aliases=aliases)
-        if not {name, *aliases}.isdisjoint(words):
-            sub.set_defaults(run=run)
-            _add_common(sub, default=False)
-            if fill is not None:
-                fill(sub)
+    called = {REFERENCE_NAMES.get(word, word) for word in words} & COMMANDS.keys()
+    for name in COMMANDS if not called or words[0] in ("-h", "--help") else called:
+        _add_command(found, name)
     return parser
+
+
+def _add_command(found: argparse._SubParsersAction[_Parser], name: str) -> None:
+    run, text, fill = COMMANDS[name]
+    aliases = [old for old, new in REFERENCE_NAMES.items() if new == name]
+    sub = found.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", aliases=aliases)
+    sub.set_defaults(run=run)
+    _add_common(sub, default=False)
+    if fill is not None:
+        fill(sub)
 
 
 def _add_common(parser: argparse.ArgumentParser, *, default: bool) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import UsageError
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
@@ -35,8 +34,7 @@ class Kind(StrEnum):
     TABLE = "a dictionary of names and texts"
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """One key of the config.
 
     `default` is what counts where the key is missing or None; a default of None leaves the choice to the
@@ -141,8 +139,7 @@ KEYS: tuple[Key, ...] = (
 _BY_NAME = {key.name: key for key in KEYS}
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """A valid config: a field for each of `KEYS`, which say what it means and its unit.
 
     `extra` holds every other UPPERCASE key as text for the environment; `given` names the keys of `KEYS`

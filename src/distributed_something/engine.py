@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .job import Cause, DeadJob, Job, Lease
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Jobs in a queue: `waiting` can be leased now, `leased` are claimed, `delayed` wait out a back-off."""
 
     waiting: int = 0
@@ -26,13 +24,12 @@ class Counts:
         return self.waiting + self.leased + self.delayed
 
 
-@dataclass(frozen=True)
-class PutReport:
+class PutReport(NamedTuple):
     """What became of a submission: `sent` are new, `known` were in the run before; `failed` are the rest."""
 
     sent: int = 0
     known: int = 0
-    failed: tuple[tuple[str, str], ...] = field(default=())
+    failed: tuple[tuple[str, str], ...] = ()
     """(job id, reason) of each job that the queue refused even after retries."""
 
 
@@ -84,8 +81,7 @@ class Queue(Protocol):
         """Forget every job, the dead and the finished ones included."""
 
 
-@dataclass(frozen=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file in a store: its `key` ("a/b.txt", never absolute, no "..") and `size` in bytes."""
 
     key: str
@@ -137,8 +133,7 @@ class Store(Protocol):
         """The address a person can open: a path, or s3://bucket/key."""
 
 
-@dataclass(frozen=True)
-class Machines:
+class Machines(NamedTuple):
     """What an engine knows of its machines.
 
     `ended` says why the machines ended on purpose ("stopped", "drained", "out of time"); None while they

@@ -1,10 +1,9 @@
-"""Many failures read as few problems: grouped by cause and by what the jobs said last. Pure but for the log reads."""
+"""Many failures read as few problems: grouped by cause and by what the jobs said last."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from .engine import Store
 from .errors import DsError
@@ -20,14 +19,14 @@ _FOLDS = (
 )
 
 
-@dataclass
 class FailureGroup:
     """Jobs that failed alike: their cause, a line that one of them said last, and their ids."""
 
-    cause: str
-    example: str
-    ids: list[str] = field(default_factory=list)
-    dead: int = 0
+    def __init__(self, cause: str, example: str) -> None:
+        self.cause = cause
+        self.example = example
+        self.ids: list[str] = []
+        self.dead = 0
 
 
 def read_log(store: Store, paths: RunPaths, place: str | None, limit: int | None = None) -> bytes:

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_DELIVERIES = 20
 """A job handed out this often without any outcome kills its workers: it is dead (`worker-lost`)."""
@@ -59,33 +57,42 @@ class State(StrEnum):
 FINAL = frozenset({State.SUCCEEDED, State.SKIPPED, State.DEAD})
 
 
-@dataclass(frozen=True)
 class Job:
-    """One unit of work: the shared keys and one group of a job file.
+    """One unit of work: the shared keys and one group of a job file. A value: nothing changes it.
 
     `id` is 16 hex digits of the SHA-256 of `body`; `body` is the canonical JSON
     `{shared..., "group": {...}}`; `index` is its place in the order of submission, from 0.
     """
 
-    id: str
-    index: int
-    body: bytes
+    __slots__ = ("body", "id", "index")
 
-    @cached_property
-    def document(self) -> dict[str, Any]:
-        """The body as a dictionary."""
-        document: dict[str, Any] = json.loads(self.body)
-        return document
+    def __init__(self, id: str, index: int, body: bytes) -> None:  # noqa: A002
+        self.id = id
+        self.index = index
+        self.body = body
 
-    @cached_property
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (self.id, self.index, self.body) == (
+            other.id,
+            other.index,
+            other.body,
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r}, {self.index}, {self.body!r})"
+
+    @property
     def keys(self) -> Mapping[str, Any]:
         """Shared and group keys side by side, a group's key before a shared one of that name."""
-        group = self.document.get("group")
-        return {**self.document, **group} if isinstance(group, dict) else self.document
+        document: dict[str, Any] = json.loads(self.body)
+        group = document.get("group")
+        return {**document, **group} if isinstance(group, dict) else document
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A worker's time-limited claim on a job.
 
     `token` proves the claim; `deadline` (Unix seconds) is when it ends unless renewed;
@@ -99,8 +106,7 @@ class Lease:
     deliveries: int = 1
 
 
-@dataclass(frozen=True)
-class DeadJob:
+class DeadJob(NamedTuple):
     """A job out of attempts, parked with its reason. `attempt` is the last one made."""
 
     job: Job
@@ -109,16 +115,14 @@ class DeadJob:
     detail: str
 
 
-@dataclass(frozen=True)
-class Retry:
+class Retry(NamedTuple):
     """What becomes of a job after a failed attempt: `dead`, or waiting again in `delay` seconds."""
 
     dead: bool
     delay: float = 0.0
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """How many attempts a job has, and how long it waits between two of them.
 
     The wait doubles from `backoff` seconds with each failed attempt, up to `limit` seconds.
@@ -135,8 +139,7 @@ class RetryPolicy:
         return Retry(dead=False, delay=min(self.backoff * 2 ** min(attempt - 1, 32), self.limit))
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one attempt ended. `cause` is None where `state` is succeeded or skipped.
 
     A `state` of WAITING with a cause in UNCOUNTED means: back in the queue, attempt not counted;
@@ -156,4 +159,4 @@ class Outcome:
     files_out: int = 0
     output: str | None = None
     log: str | None = None
-    phases: Mapping[str, float] = field(default_factory=dict)
+    phases: Mapping[str, float] = {}

@@ -13,8 +13,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .engine import Store
 from .errors import KeyMissing
@@ -23,8 +22,7 @@ from .job import UNCOUNTED, Job, Lease, Outcome, State
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-@dataclass(frozen=True)
-class RunPaths:
+class RunPaths(NamedTuple):
     """Where a run lies in the store."""
 
     app: str

@@ -12,8 +12,7 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from .errors import UsageError
 
@@ -66,8 +65,7 @@ _PERCENT_WIDTH = r"%[#0\- +]*(\*|(?!0)\d{3,}|\d*\.(\*|\d{3,}))"
 _FORMAT_WIDTH = r"(?!0)\d{3,}"
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(NamedTuple):
     """A name, the value given to it, and the line (from 1) where it was given."""
 
     name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,21 +15,21 @@ from .record import record_path
 from .snapshot import Snapshot, take
 
 
-@dataclass
 class Project:
     """What `-C DIR` and `--engine E` choose."""
 
-    folder: Path
-    config: Config
-    console: Console
-    clock: Clock
+    def __init__(self, folder: Path, config: Config, console: Console, clock: Clock) -> None:
+        self.folder = folder
+        self.config = config
+        self.console = console
+        self.clock = clock
 
     @classmethod
     def open(cls, folder: Path, console: Console, engine: str | None = None) -> Project:
         """Read the project's config. Raises UsageError where it is missing or wrong."""
         config = load_config(folder.absolute())
         return cls(
-            folder.absolute(), replace(config, engine=engine) if engine else config, console, SystemClock()
+            folder.absolute(), config._replace(engine=engine) if engine else config, console, SystemClock()
         )
 
     @cached_property

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .config import Config
 from .errors import UsageError
@@ -22,8 +21,7 @@ _KEYS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """What a run has made. `started` is Unix milliseconds, as in the reference; lists only grow."""
 
     app: str
@@ -55,11 +53,11 @@ class RunRecord:
 
     def with_fleet(self, fleet: str) -> RunRecord:
         """The record with one more fleet; a second start adds and never overwrites."""
-        return self if fleet in self.fleets else replace(self, fleets=(*self.fleets, fleet))
+        return self if fleet in self.fleets else self._replace(fleets=(*self.fleets, fleet))
 
     def with_resources(self, made: tuple[str, ...]) -> RunRecord:
         """The record with what was just made."""
-        return replace(self, resources=tuple(dict.fromkeys([*self.resources, *made])))
+        return self._replace(resources=tuple(dict.fromkeys([*self.resources, *made])))
 
     def to_json(self) -> str:
         """As stored: the reference's keys first."""

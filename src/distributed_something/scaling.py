@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 AGREEING_LOOKS = 3
 """The end of a run needs this many looks in a row that see nothing left: counts may lag."""
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """One look at a run: jobs not final, machines, and why the machines ended if they did on purpose."""
 
     open_jobs: int
@@ -19,18 +18,15 @@ class Look:
     ended: str | None = None
 
 
-@dataclass(frozen=True)
-class Finish:
+class Finish(NamedTuple):
     """Nothing is left to do: end the machines, write the report."""
 
 
-@dataclass(frozen=True)
-class Replace:
+class Replace(NamedTuple):
     """The machines are gone and should not be: start them again."""
 
 
-@dataclass(frozen=True)
-class GiveUp:
+class GiveUp(NamedTuple):
     """Jobs are left, and the machines have ended on purpose."""
 
     why: str

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from .engine import Counts, Machines
 from .job import State
@@ -14,8 +13,7 @@ from .ledger import Fold, JobRecord
 RATE_WINDOW_SECONDS = 60.0
 
 
-@dataclass(frozen=True)
-class JobCounts:
+class JobCounts(NamedTuple):
     """total = waiting + running + succeeded + dead + skipped; `failed` is a part of `waiting`."""
 
     total: int = 0
@@ -32,8 +30,7 @@ class JobCounts:
         return self.succeeded + self.dead + self.skipped
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """How a run is. Times in Unix seconds, `rate` in jobs a second, `eta` in seconds."""
 
     app: str

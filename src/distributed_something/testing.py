@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .clock import Clock
 from .engine import Counts, PutReport
@@ -90,7 +90,7 @@ class MemoryQueue:
                 if job.id in self._entries:
                     known += 1
                 else:
-                    self._entries[job.id] = _Entry(replace(job, index=len(self._entries)))
+                    self._entries[job.id] = _Entry(Job(job.id, len(self._entries), job.body))
                     sent += 1
         return PutReport(sent=sent, known=known)
 
@@ -112,7 +112,7 @@ class MemoryQueue:
             for lease in leases:
                 if entry := self._ours(lease):
                     entry.visible_at = self._clock.now() + self._term
-                    renewed.append(replace(lease, deadline=entry.visible_at))
+                    renewed.append(lease._replace(deadline=entry.visible_at))
                 else:
                     lost.append(lease)
         return renewed, lost

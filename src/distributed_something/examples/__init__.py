@@ -9,7 +9,7 @@ from ..errors import UsageError
 
 
 def copy_example(name: str, target: Path) -> Path:
-    """Copy an example into a new (or empty) folder; its README. Raises UsageError where something is there."""
+    """Copy an example into a new or empty folder; its README. Raises UsageError for any other folder."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: is there already and not an empty folder", "choose another folder")
     ignored = shutil.ignore_patterns("__pycache__")

@@ -18,7 +18,6 @@ from ..clock import Clock
 from ..config import Config
 from ..engine import Machines
 from ..errors import DsError
-from ..worker.process import LINUX, environment_of, kill_marked
 from .place import STATE_VARIABLE, Place, slots_of
 from .queue import SqliteQueue
 from .store import FolderStore
@@ -231,6 +230,8 @@ class LocalEngine:
 
     def _signal(self, number: signal.Signals) -> None:
         """Tell the machine process, waiting for one that is about to start; sweep where it was killed."""
+        from ..worker.process import LINUX, environment_of
+
         deadline = time.monotonic() + START_SECONDS
         while self._alive() and time.monotonic() < deadline:
             pid = (self._status() or {}).get("pid", 0)
@@ -246,6 +247,8 @@ class LocalEngine:
         facts = self._status()
         if facts is None or facts.get("ended"):
             return
+        from ..worker.process import kill_marked
+
         with self._free() as lock:
             if lock is not None:
                 kill_marked(self._place.mark)

@@ -33,7 +33,7 @@ from ..job import Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths, event
 from ..template import CommandTemplate, Template
 from ..worker.logs import SlotLog
-from ..worker.loop import Identity, Stop, Worker
+from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.slot import Slot, Task
 from ..worker.staging import DoneRule
@@ -119,7 +119,7 @@ class Machine:
                 self._give_back_owed()
                 self._check_time()
             except (DsError, OSError) as error:  # disk full, say: what is left to do is done at a later turn
-                print(f"{self._name}: {error}", file=sys.stderr, flush=True)
+                complain(f"{self._name}: {error}")
         return self._stop.why if self._stop else "drained"
 
     def _clear_remains(self) -> None:
@@ -149,8 +149,6 @@ class Machine:
 
     def _fork(self, number: int) -> None:
         name = f"worker-{number}-{os.urandom(3).hex()}"
-        sys.stdout.flush()
-        sys.stderr.flush()
         parent = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)  # until the child has its own handlers
         pid = os.fork()
@@ -164,7 +162,7 @@ class Machine:
         """Notice workers that ended; an end that nobody ordered is a loss, and the worker is replaced."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, _ = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -188,7 +186,7 @@ class Machine:
         try:
             self._give_back_owed()
         except (DsError, OSError) as error:
-            print(f"{self._name}: {error}", file=sys.stderr, flush=True)
+            complain(f"{self._name}: {error}")
         shutil.rmtree(self._place.work / worker.name, ignore_errors=True)
         if self._stop is not None:
             return
@@ -249,7 +247,7 @@ class Machine:
             temporary.write_text(json.dumps(facts))
             temporary.replace(self._place.status)
         except OSError as error:  # disk full: no reason to leave the workers alone
-            print(f"{self._name}: {error}", file=sys.stderr, flush=True)
+            complain(f"{self._name}: {error}")
 
     def tell_end(self, why: str) -> None:
         """Leave word why we ended."""
@@ -278,9 +276,8 @@ def _become_worker(
             worker.run()
         code = 0
     except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
-        traceback.print_exc()
+        complain(traceback.format_exc())
     finally:
-        sys.stderr.flush()
         os._exit(code)
 
 

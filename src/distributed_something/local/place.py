@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config import Config
 from ..job import RetryPolicy
@@ -17,8 +17,7 @@ STATE_VARIABLE = "DS_STATE"
 """Set in the environment of every process of an app, to the app's state folder: so they can be found."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The files of an app's local state."""
 
     folder: Path

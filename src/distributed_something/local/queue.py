@@ -19,7 +19,6 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -224,7 +223,7 @@ class SqliteQueue:
             now = self._clock.now()
             for lease in leases:
                 if db.execute(_RENEW, (now + self._term, *_ours(lease, now))).rowcount:
-                    renewed.append(replace(lease, deadline=now + self._term))
+                    renewed.append(lease._replace(deadline=now + self._term))
                 else:
                     lost.append(lease)
         return renewed, lost

@@ -12,10 +12,11 @@ its lease renewed, until it is settled.
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..clock import Clock
@@ -299,4 +300,10 @@ class Worker:
             self._queue.fail(lease, outcome.cause, outcome.detail)
 
     def _complain(self, error: Exception) -> None:
-        print(f"worker {self._who['worker']}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        complain(f"worker {self._who['worker']}: {type(error).__name__}: {error}")
+
+
+def complain(text: str) -> None:
+    """Write a line to stderr, which is a file: on a full disk that fails, and nothing may come of it."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode(errors="replace"))

@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 TERM_GRACE = 5.0
 """Seconds between the TERM and the KILL of a process group."""
@@ -48,16 +48,14 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What a child used: wait4's figures."""
 
     cpu_seconds: float
     max_rss_bytes: int
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """How a child ended: `exit_code`, or the number of the `signal` that killed it."""
 
     exit_code: int | None

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class Slot:
             outcome = Outcome(State.WAITING, cause, detail)
         self._clean(lease)
         seconds = time.monotonic() - started
-        return replace(outcome, seconds=seconds, log=self._log.end(), phases=phases, bytes_in=self._fetched)
+        return outcome._replace(seconds=seconds, log=self._log.end(), phases=phases, bytes_in=self._fetched)
 
     def close(self) -> None:
         """End the handler's process and close what is open."""
@@ -220,9 +220,9 @@ class Slot:
         if manifest is None:
             detail = "the command succeeded but wrote no file to {output_dir}"
             self._log.note(detail)
-            return replace(outcome, state=State.WAITING, cause=Cause.OUTPUT_MISSING, detail=detail)
+            return outcome._replace(state=State.WAITING, cause=Cause.OUTPUT_MISSING, detail=detail)
         size = sum(file.size for file in manifest.files)
-        return replace(outcome, output=prefix, bytes_out=size, files_out=len(manifest.files))
+        return outcome._replace(output=prefix, bytes_out=size, files_out=len(manifest.files))
 
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
@@ -240,7 +240,7 @@ class Slot:
             if not finished:
                 self._check_cancelled()
                 return self._timed_out(ended.usage)
-            return self._judge(ended if ended.exit_code != 0 else replace(ended, exit_code=1))
+            return self._judge(ended if ended.exit_code != 0 else ended._replace(exit_code=1))
         self._watch.drain()
         return self._judge_reply(reply)
 
