@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from .errors import KeyRefused
 from .job import Cause, DeadJob, Job, Lease
 
 
@@ -88,6 +89,16 @@ class StoredFile(NamedTuple):
     size: int
 
 
+def check_key(key: str) -> str:
+    """The key, where it can be one. Raises KeyRefused where it could lead out of a store."""
+    if "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
+        raise KeyRefused(
+            f"store key {key!r}: must be a relative path without '.', '..' and empty parts",
+            "use keys such as 'images/plate1.tif', relative to the store",
+        )
+    return key
+
+
 class Store(Protocol):
     """Where inputs, outputs, logs and ledger live: a folder, or a bucket.
 
@@ -128,6 +139,15 @@ class Store(Protocol):
 
         Others see all of it or nothing of it. `path` may be gone afterwards.
         """
+
+    def fetch_many(self, files: Iterable[tuple[str, Path]]) -> Sequence[int]:
+        """Fetch each (key, path), several at a time where that is faster; their sizes, in the given order.
+
+        The first failure is raised once nothing is under way any more; the others may have been fetched.
+        """
+
+    def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
+        """Publish each (path, key), as `fetch_many` fetches: each file is seen whole or not at all."""
 
     def locate(self, key: str) -> str:
         """The address a person can open: a path, or s3://bucket/key."""

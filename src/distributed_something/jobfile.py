@@ -28,18 +28,67 @@ _DEEP = "its lists and objects are nested too deeply"
 _OBJECT = 'a group is an object of names and values: {"Plate": "P1", "Well": "A1"}'
 
 
-def read_jobs(path: Path, shared: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Job]:
-    """The jobs of a file in its order, from index 0. `shared` goes over the file's own shared keys.
+class JobFile:
+    """A job file, read as a stream, as often as wanted. `shared` goes over the file's own shared keys.
 
     `.jsonl`, `.ndjson`: a line is a group; `.csv`: a row is one, its values are text; `.json`: the
     reference's format. Keys containing `_comment` are dropped. A job that is there twice comes twice.
-    Raises UsageError, before the first job or at the place where the file is wrong.
+    Every method raises UsageError: at once, or at the place where the file is wrong.
     """
-    readers = {".json": _json_jobs, ".jsonl": _line_jobs, ".ndjson": _line_jobs, ".csv": _csv_jobs}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UsageError(f"{path}: not a job file by its name", "name it .json, .jsonl, .ndjson or .csv")
-    return reader(path, dict(shared))
+
+    def __init__(self, path: Path, shared: Mapping[str, Any] = MappingProxyType({})) -> None:
+        readers = {".jsonl": _lines, ".ndjson": _lines, ".csv": _rows}
+        suffix = path.suffix.lower()
+        if suffix != ".json" and suffix not in readers:
+            raise UsageError(f"{path}: not a job file by its name", "name it .json, .jsonl, .ndjson or .csv")
+        self.path = path
+        self._outline = None
+        self._reader = readers.get(suffix, self._objects)
+        with _opened(path) as file:
+            self._outline = _Outline(path, file) if suffix == ".json" else None
+        own = self._outline.shared if self._outline else {}
+        self.shared = _without_comments({**own, **shared})
+
+    def groups(self) -> Iterator[Mapping[str, Any]]:
+        """The groups in the file's order."""
+        clean: KeysView[str] | None = None
+        with _opened(self.path) as file:
+            for group in self._reader(self.path, file):
+                if group.keys() != clean:  # mostly all groups have the same names
+                    group = _without_comments(group)
+                    clean = group.keys()
+                yield group
+        if clean is None:
+            raise UsageError(f"{self.path}: holds no jobs", "give it a line for each job")
+
+    def jobs(self) -> Iterator[Job]:
+        """The jobs: each group with the shared keys around it, as canonical JSON, with its hash for an id."""
+        import msgspec
+
+        encode = msgspec.json.Encoder(order="deterministic").encode
+        index = -1
+        try:
+            before, behind = _frame(self.shared)
+            for index, group in enumerate(self.groups()):
+                body = before + encode(group) + behind
+                yield Job(sha256(body).hexdigest()[:16], index, body)
+        except (RecursionError, ValueError, OverflowError) as error:
+            why = _DEEP if isinstance(error, RecursionError) else error
+            place = f"group {index + 1}" if index >= 0 else "the shared keys"
+            raise UsageError(f"{self.path}: {place}: {why}", "give it simpler values") from error
+
+    def _objects(self, path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
+        assert self._outline is not None
+        groups = chain.from_iterable(_decoded(path, file, self._outline.pieces))
+        for number, group in enumerate(groups, 1):
+            if type(group) is not dict:
+                raise UsageError(f"{path}: group {number} is {_kind(group)}, not an object", _OBJECT)
+            yield group
+
+
+def read_jobs(path: Path, shared: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Job]:
+    """The jobs of a file in its order, from index 0. Raises UsageError, as JobFile does."""
+    return JobFile(path, shared).jobs()
 
 
 def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
@@ -71,32 +120,11 @@ def _json_or_text(value: str) -> Any:
 # -- Groups to jobs -----------------------------------------------------------------------------------------
 
 
-def _jobs(path: Path, groups: Iterable[Mapping[str, Any]], shared: Mapping[str, Any]) -> Iterator[Job]:
-    """Each group with the shared keys around it, as canonical JSON, with its hash for an id."""
-    import msgspec
-
-    encode = msgspec.json.Encoder(order="deterministic").encode
-    index = -1
-    clean: KeysView[str] | None = None
-    try:
-        before, behind = _frame(shared)
-        for index, group in enumerate(groups):
-            if group.keys() != clean:  # mostly all groups have the same names
-                group = _without_comments(group)
-                clean = group.keys()
-            body = before + encode(group) + behind
-            yield Job(sha256(body).hexdigest()[:16], index, body)
-    except (RecursionError, ValueError, OverflowError) as error:
-        why = _DEEP if isinstance(error, RecursionError) else error
-        place = f"group {index + 1}" if index >= 0 else "the shared keys"
-        raise UsageError(f"{path}: {place}: {why}", "give it simpler values") from error
-
-
 def _frame(shared: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """What stands before and behind a group in the canonical body: the shared keys are the same for all."""
     import msgspec
 
-    body = {**_without_comments(shared), "group": msgspec.Raw(b"\0")}
+    body = {**shared, "group": msgspec.Raw(b"\0")}
     before, _, behind = msgspec.json.encode(body, order="deterministic").partition(b"\0")
     return before, behind
 
@@ -122,11 +150,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 # -- JSON lines and CSV -------------------------------------------------------------------------------------
 
 
-def _line_jobs(path: Path, shared: dict[str, Any]) -> Iterator[Job]:
-    with _opened(path) as file:
-        yield from _not_empty(path, _jobs(path, _lines(path, file), shared))
-
-
 def _lines(path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
     import msgspec
 
@@ -144,11 +167,6 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
         raise UsageError(
             f"{path}:{number}: {_why(error)}", "write one JSON object a line, in UTF-8"
         ) from error
-
-
-def _csv_jobs(path: Path, shared: dict[str, Any]) -> Iterator[Job]:
-    with _opened(path) as file:
-        yield from _not_empty(path, _jobs(path, _rows(path, file), shared))
 
 
 def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
@@ -187,13 +205,6 @@ def _header(path: Path, names: list[str]) -> list[str]:
     return names
 
 
-def _not_empty(path: Path, jobs: Iterator[Job]) -> Iterator[Job]:
-    first = next(jobs, None)
-    if first is None:
-        raise UsageError(f"{path}: holds no jobs", "give it a line for each job")
-    return chain([first], jobs)
-
-
 def _kind(value: object) -> str:
     kinds = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return kinds.get(type(value), "null")
@@ -209,13 +220,6 @@ def _why(error: Exception) -> str:
 
 
 # -- JSON ---------------------------------------------------------------------------------------------------
-
-
-def _json_jobs(path: Path, shared: dict[str, Any]) -> Iterator[Job]:
-    with _opened(path) as file:
-        outline = _Outline(path, file)
-        groups = chain.from_iterable(_decoded(path, file, outline.pieces))
-        yield from _jobs(path, _objects(path, groups), {**outline.shared, **shared})
 
 
 def _decoded(path: Path, file: BinaryIO, pieces: list[_Piece]) -> Iterator[list[Any]]:
@@ -237,13 +241,6 @@ def _one_by_one(window: _Window, piece: _Piece) -> Iterator[Any]:
         if number > piece.number:
             window.take(b",")
         yield window.value(Any, f"group {number}")
-
-
-def _objects(path: Path, groups: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    for number, group in enumerate(groups, 1):
-        if type(group) is not dict:
-            raise UsageError(f"{path}: group {number} is {_kind(group)}, not an object", _OBJECT)
-        yield group
 
 
 class _Piece(NamedTuple):

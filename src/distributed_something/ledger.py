@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .engine import Store
 from .errors import KeyMissing
@@ -129,6 +129,35 @@ def parse_job_line(line: bytes) -> tuple[str, bytes]:
     return _listed_id(line), line[31:-2]
 
 
+_NUMBERS = ("t", "attempt", "exit_code", "seconds", "cpu_seconds", "max_rss_bytes")
+_TEXTS = ("event", "id", "cause", "detail", "worker", "output", "log")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode  # NaN has no order
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None where it is none."""
+    try:
+        found = _decode(line.decode())
+        numbers = [found.get(name, 0) for name in _NUMBERS]
+        texts = [found.get(name, "") for name in _TEXTS]
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    known = "t" in found and "event" in found and "id" in found
+    good = all(type(n) in (int, float) for n in numbers) and all(type(text) is str for text in texts)
+    return found if known and good else None
+
+
+def _time(event: dict[str, Any]) -> float:
+    when: float = event["t"]
+    return when
+
+
 class SegmentReader:
     """Reads the segments under a prefix, again and again, each byte once."""
 
@@ -218,16 +247,12 @@ class Fold:
         """Read what is new in the store."""
         for line in self._jobs.new_lines():
             self._record(_listed_id(line))
-        events = []
-        for line in self._events.new_lines():
-            try:
-                found = json.loads(line)
-                events.append((found["t"], found["event"], found["id"], found))
-            except (ValueError, TypeError, KeyError):
-                self.broken += 1
-        events.sort(key=lambda e: e[0])
-        for when, name, job_id, found in events:
-            self._apply(when, name, self._record(job_id), found)
+        read = [_parse(line) for line in self._events.new_lines()]
+        events = [found for found in read if found is not None]
+        self.broken += len(read) - len(events)
+        events.sort(key=_time)
+        for found in events:
+            self._apply(found["t"], found["event"], self._record(found["id"]), found)
         return self
 
     def _record(self, job_id: str) -> JobRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,19 @@ def submit(project: Project, job_file: Path, shared: Mapping[str, Any]) -> PutRe
 
     After an interruption, submitting the file again adds what is missing and nothing twice.
     """
+    from .jobfile import JobFile
     from .submission import check_jobs
 
     queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
+    file = JobFile(job_file, shared)
     with project.console.progress(None, "jobs checked") as progress:
-        submission = check_jobs(project.config, job_file, shared, progress.update)
+        total = check_jobs(project.config, file, progress.update)
     segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
     listed: Collection[str] | None = None
     sent = known = 0
-    with submission, project.console.progress(submission.count, "jobs submitted") as progress:
-        for batch in submission.batches(SUBMIT_BATCH):
+    jobs = file.jobs()
+    with project.console.progress(total, "jobs submitted") as progress:
+        while batch := list(islice(jobs, SUBMIT_BATCH)):
             report = queue.put(batch)
             sent, known = sent + report.sent, known + report.known
             if report.known:  # listed already, unless that submission was cut short before it was

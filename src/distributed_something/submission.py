@@ -1,100 +1,76 @@
-"""From a job file to jobs that are known to be good: everything is checked before anything is queued."""
+"""Whether a job file fits the config: everything is checked before anything is queued."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from .config import Config
 from .errors import UsageError
-from .job import Job
-from .jobfile import read_jobs
-from .ledger import job_line, parse_job_line
+from .jobfile import JobFile
 from .template import TRUSTED, CommandTemplate, Template, check_names
 
-_LONG_BODY = 60_000
-"""Bytes of a body that could hold a value too long for a command line."""
+LONG_VALUE = 60_000
+"""Characters of a value that could be too long for a command line; short ones need no closer look."""
 
 _STAND_INS = dict.fromkeys(TRUSTED, "x")
 
 
-@dataclass
-class Submission:
-    """Checked jobs, waiting in a temporary file; closing it (or the context's end) removes it."""
+def check_jobs(config: Config, job_file: JobFile, seen: Callable[[int], None]) -> int:
+    """Read all groups and check that the config's placeholders can be filled with them; how many there are.
 
-    count: int
-    _spool: IO[bytes]
-
-    def __enter__(self) -> Submission:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._spool.close()
-
-    def batches(self, size: int) -> Iterator[list[Job]]:
-        """The jobs in their order, in lists of at most `size`."""
-        self._spool.seek(0)
-        index = 0
-        while lines := list(islice(self._spool, size)):
-            pairs = map(parse_job_line, lines)
-            yield [Job(job_id, number, body) for number, (job_id, body) in enumerate(pairs, index)]
-            index += len(lines)
-
-
-def check_jobs(
-    config: Config, job_file: Path, shared: Mapping[str, Any], seen: Callable[[int], None]
-) -> Submission:
-    """Read a job file through and check every job. Raises UsageError at the first one that is wrong.
-
-    `seen` is told how many jobs have been read so far, now and then.
+    Raises UsageError for the first job that is wrong. `seen` is told the number of jobs now and then.
     """
-    check = _checker(config)
-    spool = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115  the Submission closes it
-    count = 0
-    try:
-        for job in read_jobs(job_file, shared):
-            check(job)
-            spool.write(job_line(job))
-            count += 1
-            if not count % 10_000:
-                seen(count)
-    except BaseException:
-        spool.close()
-        raise
-    return Submission(count, spool)
+    check_all = _Checker(config, job_file.shared)
+    number = 0
+    for number, group in enumerate(job_file.groups(), 1):
+        check_all(number, group)
+        if not number % 10_000:
+            seen(number)
+    return number
 
 
-def _checker(config: Config) -> Callable[[Job], None]:
-    """A check of one job against the placeholders of the config. Raises UsageError if those are wrong."""
-    import msgspec
+class _Checker:
+    """Checks one group after another against the placeholders of a config."""
 
-    decode = msgspec.json.decode
-    command = CommandTemplate(config.command) if config.command else None
-    others = [("INPUTS", Template(text)) for text in config.inputs]
-    others += [("OUTPUT", Template(config.output))] if config.output else []
-    named: list[tuple[str, Template | CommandTemplate]] = [*others]
-    named += [("COMMAND", command)] if command else []
-    wanted = frozenset().union(*(template.names for _, template in named)) - TRUSTED
+    def __init__(self, config: Config, shared: Mapping[str, Any]) -> None:
+        self._shared = shared
+        self._command = CommandTemplate(config.command) if config.command else None
+        self._named: list[tuple[str, Template | CommandTemplate]] = [
+            *(("INPUTS", Template(text)) for text in config.inputs),
+            *([("OUTPUT", Template(config.output))] if config.output else []),
+            *([("COMMAND", self._command)] if self._command else []),
+        ]
+        used = self._command.names - TRUSTED if self._command else frozenset[str]()
+        self._used = list(used)
+        self._careful = bool(self._command and self._command.guarded)
+        self._names: object = None
 
-    def check(job: Job) -> None:
-        document = decode(job.body)
-        group = document["group"]
-        if not wanted <= document.keys() | group.keys():
-            for where, template in named:
-                _at(job, check_names, template, [*document, *group, *TRUSTED], where)
-        if command is not None and (command.guarded or len(job.body) > _LONG_BODY or b"\\u0000" in job.body):
-            _at(job, command.check, {**document, **group, **_STAND_INS})
+    def __call__(self, number: int, group: Mapping[str, Any]) -> None:
+        if group.keys() != self._names:  # mostly all groups have the same names
+            for where, template in self._named:
+                names = [*self._shared, *group, *TRUSTED]
+                _at(number, check_names, template, names, where)
+            self._names = group.keys()
+        if self._careful or self._risky(group):
+            assert self._command is not None
+            _at(number, self._command.check, {**self._shared, **group, **_STAND_INS})
 
-    return check
+    def _risky(self, group: Mapping[str, Any]) -> bool:
+        """Whether some value might not go onto a command line: numbers and short texts do."""
+        for name in self._used:
+            value = group[name] if name in group else self._shared[name]
+            if type(value) is str:
+                if len(value) > LONG_VALUE or "\0" in value:
+                    return True
+            elif type(value) is not int:
+                return True
+        return False
 
 
-def _at(job: Job, check: Callable[..., None], *values: Any) -> None:
+def _at(number: int, check: Callable[..., None], *values: Any) -> None:
     """Run a check, and name the job in what it finds."""
     try:
         check(*values)
     except UsageError as error:
-        raise UsageError(f"job {job.index + 1}: {error.what}", error.fix) from error
+        raise UsageError(f"job {number}: {error.what}", error.fix) from error

@@ -12,8 +12,10 @@ Compiled once, filled for each job. What follows is a promise:
 * Where a value becomes code of another language (`python -c`, an awk program) or a number for the shell
   (`$((…))`), only harmless characters are let through: `CommandTemplate.check` refuses the job otherwise.
 
-Not held: what the command itself does with a value later (`x={v}; eval "$x"`, `make OUT={v}`), and a value
-that begins with `-`, which a program may take for an option: write `--` or `./` before it.
+Not held: what the command itself does with a value later (`x={v}; eval "$x"`, `make OUT={v}`) or has an
+expansion do with it (`$PROGRAM {v}`); a value that is the program (`{v} …`) or the whole inner script
+(`sh -c {v}`: a program of that name is looked for); and a value that begins with `-`, which a program may
+take for an option: write `--` or `./` before it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,163 @@
+"""What is decided, without doing it: scaling, retries, snapshots, failure groups, the run record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_something.console import bytes_text, duration, rate_text
+from distributed_something.engine import Counts, Machines
+from distributed_something.errors import UsageError
+from distributed_something.failures import fold_line, last_line
+from distributed_something.job import Cause, Job, Lease, Outcome, Retry, RetryPolicy, State
+from distributed_something.ledger import Fold, LedgerWriter, RunPaths, event, write_jobs
+from distributed_something.local.store import FolderStore
+from distributed_something.record import RunRecord, new_run_id
+from distributed_something.scaling import Finish, GiveUp, Look, Replace, decide
+from distributed_something.snapshot import take
+
+BUSY = Look(open_jobs=5, machines_target=1, machines_running=1)
+EMPTY = Look(open_jobs=0, machines_target=1, machines_running=1)
+
+
+@pytest.mark.fault(7)
+def test_one_empty_look_does_not_end_a_run() -> None:
+    assert decide([BUSY, EMPTY]) is None
+    assert decide([EMPTY, EMPTY]) is None
+    assert decide([EMPTY, EMPTY, BUSY]) is None
+    assert decide([EMPTY, BUSY, EMPTY, EMPTY]) is None
+    assert decide([BUSY, EMPTY, EMPTY, EMPTY]) == Finish()
+
+
+def test_machines_that_died_are_replaced_and_machines_that_were_stopped_are_not() -> None:
+    assert decide([BUSY._replace(machines_running=0)]) == Replace()
+    assert decide([BUSY._replace(machines_running=0, machines_target=0, ended="drain")]) == GiveUp("drain")
+    assert decide([BUSY._replace(machines_running=0, machines_target=0)]) is None
+
+
+def test_a_retry_waits_longer_each_time_and_ends() -> None:
+    policy = RetryPolicy(attempts=12, backoff=1, limit=300)
+    assert [policy.after(n).delay for n in (1, 2, 3, 9, 10, 11)] == [1, 2, 4, 256, 300, 300]
+    assert policy.after(12) == Retry(dead=True)
+    assert policy.after(10**9).dead
+
+
+@pytest.fixture
+def fold(tmp_path: Path) -> Fold:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "run")
+    jobs = [Job(f"{n:016x}", n, b'{"group":{}}') for n in range(6)]
+    write_jobs(store, paths.jobs + "a", jobs)
+    ledger = LedgerWriter(store, paths.events + "w")
+    failed = Outcome(State.WAITING, Cause.EXIT)
+    ends = [("succeeded", Outcome(State.SUCCEEDED)), ("skipped", Outcome(State.SKIPPED)), ("dead", failed)]
+    for number, (name, outcome) in enumerate([*ends, ("failed", failed)]):
+        lease = Lease(jobs[number], "", 0)
+        ledger.ended(lease, event(name, 100 + number, lease, outcome))
+    ledger.started(Lease(jobs[4], "", 0), event("started", 104, Lease(jobs[4], "", 0), None))
+    ledger.flush()
+    return Fold(store, paths).update()
+
+
+def snapshot(
+    fold: Fold, machines: Machines, counts: Counts | None, why: str | None = None
+) -> dict[str, object]:
+    taken = take(
+        fold, app="App", engine="local", run="r", machines=machines, counts=counts, now=110, why_idle=why
+    )
+    return taken.to_json()
+
+
+def test_a_snapshot_adds_up(fold: Fold) -> None:
+    found = snapshot(fold, Machines(target=1, running=1), Counts(waiting=2, leased=1, dead=1))
+    assert found["jobs"] == {
+        "total": 6, "waiting": 2, "running": 1, "succeeded": 1, "failed": 1, "dead": 1, "skipped": 1,
+    }  # fmt: skip
+    assert (found["state"], found["attempts"], found["started"]) == ("running", 3, "1970-01-01T00:01:40Z")
+
+
+def test_without_workers_nothing_runs_and_the_reason_is_said(fold: Fold) -> None:
+    found = snapshot(fold, Machines(), Counts(waiting=3, dead=1), "no workers")
+    assert (found["state"], found["why_idle"]) == ("idle", "no workers")
+    assert isinstance(found["jobs"], dict)
+    assert (found["jobs"]["waiting"], found["jobs"]["running"]) == (3, 0)
+
+
+def test_a_draining_fleet_is_draining(fold: Fold) -> None:
+    assert snapshot(fold, Machines(running=1, draining=True), Counts(leased=1))["state"] == "draining"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("could not open /data/p1/a.tif", "could not open /data/p2/b.tif"),
+        ("exit code 3 after 12.5 s", "exit code 4 after 1.25 s"),
+        ("object 0x7f3a9c001230 is gone", "object 0x7f3a9c00ffff is gone"),
+    ],
+)
+def test_failures_that_differ_in_numbers_and_paths_are_alike(one: str, other: str) -> None:
+    assert fold_line(one) == fold_line(other)
+
+
+def test_the_last_line_is_the_jobs_own_where_it_said_something() -> None:
+    assert last_line("a\nb\n\n[ds] note\n") == "b"
+    assert last_line("[ds] note\n") == "[ds] note"
+    assert last_line("") == ""
+
+
+RECORD = RunRecord("App", "run1", "local", "default", "AppQueue", "data", "App", 1700000000000)
+
+
+@pytest.mark.fault(3, 11)
+def test_a_record_reads_back_and_a_second_fleet_is_added() -> None:
+    record = RECORD.with_fleet("one").with_fleet("two").with_fleet("one").with_resources(("queue",))
+    assert RunRecord.from_json(record.to_json(), "x") == record
+    assert record.fleets == ("one", "two")
+
+
+def test_a_record_of_the_reference_is_read() -> None:
+    text = (
+        '{"MONITOR_FLEET_ID": "sfr-1", "MONITOR_APP_NAME": "My_AppQueue", "MONITOR_ECS_CLUSTER": "default",'
+        ' "MONITOR_QUEUE_NAME": "My_AppQQueue", "MONITOR_BUCKET_NAME": "b", "MONITOR_LOG_GROUP_NAME": "",'
+        ' "MONITOR_START_TIME": "1700000000000", "CLEAN_DASHBOARD": "False"}'
+    )
+    record = RunRecord.from_json(text, "x")
+    assert (record.app, record.fleets, record.clean_dashboard) == ("My_AppQueue", ("sfr-1",), False)
+
+
+@given(st.text() | st.from_regex(r'\{"MONITOR_APP_NAME": .*\}', fullmatch=True))
+def test_a_broken_record_is_one_clear_error(text: str) -> None:
+    with pytest.raises(UsageError, match="x:"):
+        RunRecord.from_json(text, "x")
+
+
+def test_run_ids_sort_by_time_and_differ() -> None:
+    assert new_run_id(0) < new_run_id(10**9) < new_run_id(2 * 10**9)
+    assert len({new_run_id(0) for _ in range(20)}) > 15
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (45, "45 s"),
+        (59.7, "1 min"),
+        (750, "12 min 30 s"),
+        (12000, "3 h 20 min"),
+        (187200, "2 d 4 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_rates_and_sizes() -> None:
+    assert [rate_text(rate) for rate in (1234.5, 1.25, 0.5, 0.001)] == [
+        "1,234/s",
+        "1.2/s",
+        "30.0/min",
+        "3.6/h",
+    ]
+    assert [bytes_text(size) for size in (None, 999, 1500, 2.5e9)] == ["", "999 B", "1.5 kB", "2.5 GB"]

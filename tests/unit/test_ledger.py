@@ -1,0 +1,185 @@
+"""The ledger's events and their fold, on a store in memory-sized folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distributed_something.job import Cause, Job, Lease, Outcome, State
+from distributed_something.ledger import Fold, LedgerWriter, RunPaths, event, job_bodies, job_ids, write_jobs
+from distributed_something.local.store import FolderStore
+
+PATHS = RunPaths("App", "run1")
+JOBS = [Job(f"{number:016x}", number, b'{"group":{"n":%d}}' % number) for number in range(3)]
+DONE = Outcome(State.SUCCEEDED, exit_code=0, seconds=2.0, log="w.log@0+5")
+FAILED = Outcome(State.WAITING, Cause.EXIT, "exit code 4", 4, seconds=1.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    found = FolderStore(tmp_path)
+    write_jobs(found, PATHS.jobs + "a.jsonl", JOBS)
+    return found
+
+
+def lease(number: int, attempt: int = 1) -> Lease:
+    return Lease(JOBS[number], "token", 0.0, attempt)
+
+
+def test_jobs_without_events_wait_in_the_order_of_submission(store: FolderStore) -> None:
+    fold = Fold(store, PATHS).update()
+    assert [(job.index, job.state) for job in fold.jobs.values()] == [(n, State.WAITING) for n in range(3)]
+    assert list(job_bodies(store, PATHS))[1] == (JOBS[1].id, {"group": {"n": 1}})
+
+
+def test_a_job_listed_twice_is_one_job(store: FolderStore) -> None:
+    write_jobs(store, PATHS.jobs + "b.jsonl", JOBS)
+    assert len(Fold(store, PATHS).update().jobs) == 3
+    assert job_ids(store, PATHS) == {job.id for job in JOBS}
+
+
+def test_the_life_of_a_job(store: FolderStore) -> None:
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    fold = Fold(store, PATHS)
+    record = fold.update().jobs[JOBS[0].id]
+    ledger.started(lease(0), event("started", 10, lease(0), None, worker="w", log="w.log@0"))
+    ledger.flush()
+    assert fold.update().jobs[JOBS[0].id].state is State.RUNNING
+    ledger.ended(lease(0), event("failed", 11, lease(0), FAILED, worker="w"))
+    ledger.flush()
+    fold.update()
+    assert (record.state, record.failed, record.attempts, record.cause) == (State.WAITING, True, 1, "exit")
+    ledger.ended(lease(0), event("dead", 20, lease(0, 2), FAILED, worker="w"))
+    ledger.flush()
+    fold.update()
+    assert (record.state, record.failed, record.attempts) == (State.DEAD, False, 2)
+    ledger.ended(lease(0), event("retried", 30, lease(0), None))
+    ledger.ended(lease(0), event("succeeded", 40, lease(0), DONE, worker="w"))
+    ledger.flush()
+    fold.update()
+    assert (record.state, record.attempts, record.cause, record.log) == (
+        State.SUCCEEDED,
+        1,
+        None,
+        "w.log@0+5",
+    )
+    assert (fold.first, fold.last_end, fold.attempts) == (10, 40, 3)
+
+
+def test_a_short_job_is_one_line(store: FolderStore) -> None:
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    ledger.started(lease(0), event("started", 10, lease(0), None))
+    ledger.ended(lease(0), event("succeeded", 12, lease(0), DONE))
+    ledger.flush()
+    lines = store.read(PATHS.events + "w.jsonl").splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["succeeded"]
+    assert Fold(store, PATHS).update().first == 10  # it began when it ended less what it took
+
+
+def test_what_could_not_be_written_is_written_later(tmp_path: Path) -> None:
+    class FullStore(FolderStore):
+        full = True
+
+        def append(self, key: str, data: bytes) -> None:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            super().append(key, data)
+
+    store = FullStore(tmp_path)
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    ledger.ended(lease(0), event("succeeded", 12, lease(0), DONE))
+    with pytest.raises(OSError, match="No space"):
+        ledger.flush()
+    store.full = False
+    ledger.flush()
+    assert Fold(store, PATHS).update().jobs[JOBS[0].id].state is State.SUCCEEDED
+
+
+@pytest.mark.fault(15)
+def test_success_stays_whatever_a_second_delivery_says(store: FolderStore) -> None:
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    ledger.ended(lease(0), event("succeeded", 10, lease(0), DONE, worker="a"))
+    ledger.ended(lease(0), event("dead", 11, lease(0), FAILED, worker="b"))
+    ledger.flush()
+    assert Fold(store, PATHS).update().jobs[JOBS[0].id].state is State.SUCCEEDED
+
+
+@pytest.mark.fault(17)
+def test_an_interruption_charges_no_attempt(store: FolderStore) -> None:
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    ledger.ended(lease(0), event("interrupted", 10, lease(0), Outcome(State.WAITING, Cause.WORKER_LOST)))
+    ledger.flush()
+    record = Fold(store, PATHS).update().jobs[JOBS[0].id]
+    assert (record.state, record.failed, record.attempts, record.interruptions) == (
+        State.WAITING,
+        False,
+        0,
+        1,
+    )
+
+
+def test_a_lost_workers_end_does_not_stop_the_clock_of_the_next_one(store: FolderStore) -> None:
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    ledger.started(lease(0), event("started", 10, lease(0), None, worker="new"))
+    ledger.flush()
+    lost = Outcome(State.WAITING, Cause.LEASE_LOST)
+    ledger.ended(lease(0), event("interrupted", 11, lease(0), lost, worker="old"))
+    ledger.flush()
+    assert Fold(store, PATHS).update().jobs[JOBS[0].id].state is State.RUNNING
+
+
+def test_events_of_several_segments_count_by_their_time(store: FolderStore) -> None:
+    for name, when, outcome in (("b", 10, FAILED), ("a", 20, DONE)):
+        ledger = LedgerWriter(store, f"{PATHS.events}{name}.jsonl")
+        ledger.ended(lease(0), event("failed" if outcome is FAILED else "succeeded", when, lease(0), outcome))
+        ledger.flush()
+    assert Fold(store, PATHS).update().jobs[JOBS[0].id].state is State.SUCCEEDED
+
+
+def test_a_line_cut_short_is_left_for_the_next_look(store: FolderStore) -> None:
+    line = b'{"t":1,"event":"succeeded","id":"0000000000000000","attempt":1}\n'
+    store.append(PATHS.events + "w.jsonl", line[:20])
+    fold = Fold(store, PATHS)
+    assert fold.update().jobs[JOBS[0].id].state is State.WAITING
+    store.append(PATHS.events + "w.jsonl", line[20:])
+    assert fold.update().jobs[JOBS[0].id].state is State.SUCCEEDED
+    assert fold.broken == 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = st.sampled_from(["started", "succeeded", "failed", "interrupted", "skipped", "dead", "retried", "x"])
+EVENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "t": JSON | st.floats(0, 1e10),
+        "event": NAMES | JSON,
+        "id": st.sampled_from([job.id for job in JOBS]) | JSON,
+        "attempt": JSON,
+        "seconds": JSON,
+        "cause": JSON,
+        "worker": JSON,
+        "log": JSON,
+        "max_rss_bytes": JSON,
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(EVENTS.map(json.dumps).map(str.encode) | st.binary(max_size=40), max_size=8))
+def test_broken_lines_are_counted_and_never_stop_the_fold(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
+    store = FolderStore(tmp_path_factory.mktemp("store"))
+    write_jobs(store, PATHS.jobs + "a.jsonl", JOBS)
+    good = b'{"t":1e11,"event":"succeeded","id":"0000000000000002","attempt":1}'
+    store.append(PATHS.events + "w.jsonl", b"\n".join([*lines, good, b""]))
+    fold = Fold(store, PATHS).update()
+    assert fold.jobs[JOBS[2].id].state in (State.SUCCEEDED, State.SKIPPED)

@@ -1,0 +1,374 @@
+"""The worker's loop, with a queue in memory and slots that run nothing: what it settles and survives."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from distributed_something.clock import Clock, SystemClock
+from distributed_something.engine import Counts
+from distributed_something.job import MAX_DELIVERIES, Cause, DeadJob, Job, Lease, Outcome, RetryPolicy, State
+from distributed_something.ledger import LedgerWriter
+from distributed_something.local.store import FolderStore
+from distributed_something.testing import FakeClock, MemoryQueue
+from distributed_something.worker import loop
+from distributed_something.worker.loop import Identity, Stop, Worker
+from distributed_something.worker.slot import Slot
+
+SUCCESS = Outcome(State.SUCCEEDED, seconds=0.001)
+
+
+def jobs(count: int) -> list[Job]:
+    return [Job(f"{n:016x}", n, b'{"group":{"n":%d}}' % n) for n in range(count)]
+
+
+class FakeSlot:
+    """Stands for a Slot: an attempt is what `attempt` makes of it; `cancel` ends one that waits."""
+
+    def __init__(self, attempt: Callable[[Lease], Outcome] | None = None, seconds: float = 0.0) -> None:
+        self._attempt = attempt or (lambda _lease: SUCCESS)
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self._cause: Cause | None = None
+        self.ran: list[Lease] = []
+        self.running = threading.Event()
+        self.closed = False
+
+    def begin(self) -> str:
+        self._cause = None
+        self._ended.clear()
+        return "log@0"
+
+    def run(self, lease: Lease) -> Outcome:
+        self.ran.append(lease)
+        self.running.set()
+        if self._seconds and self._ended.wait(self._seconds):
+            return Outcome(State.WAITING, self._cause, seconds=0.001)
+        return self._attempt(lease)
+
+    def cancel(self, cause: Cause) -> None:
+        self._cause = cause
+        self._ended.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class WatchedQueue(MemoryQueue):
+    """Notes the order of what it is told, and raises as often as it is told to."""
+
+    def __init__(self, notes: list[str], policy: RetryPolicy, clock: Clock) -> None:
+        super().__init__(policy=policy, clock=clock)
+        self.notes = notes
+        self.batches: list[int] = []
+        self.raising: dict[str, int] = {}
+
+    def _note(self, verb: str) -> None:
+        if self.raising.get(verb, 0):
+            self.raising[verb] -= 1
+            raise OSError(f"{verb}: the disk is full")
+        self.notes.append(verb)
+
+    def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
+        self._note("lease")
+        leases = super().lease(limit, min(wait, 0.01))
+        if leases:
+            self.batches.append(len(leases))
+        return leases
+
+    def done(self, leases: Sequence[Lease]) -> None:
+        self._note("done")
+        super().done(leases)
+
+    def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
+        self._note("fail")
+        return super().fail(lease, cause, detail, final=final)
+
+    def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        self._note("release")
+        super().release(leases, delay)
+
+    def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
+        self._note("renew")
+        return super().renew(leases)
+
+    def counts(self) -> Counts:
+        self._note("counts")
+        return super().counts()
+
+
+class WatchedStore(FolderStore):
+    """A folder whose appends can fail, and are noted."""
+
+    def __init__(self, root: Path, notes: list[str]) -> None:
+        super().__init__(root)
+        self._notes = notes
+        self.raising = 0
+
+    def append(self, key: str, data: bytes) -> None:
+        if self.raising:
+            self.raising -= 1
+            raise OSError("append: the disk is full")
+        super().append(key, data)
+        self._notes.append("ledger")
+
+
+class QuickClock(SystemClock):
+    """Real time, but for the worker's waits after an error: those take a thousandth."""
+
+    def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
+        return super().wait(min(seconds, 0.01 if seconds < loop.RETRY_SECONDS else 0.001), until)
+
+
+class Bench:
+    """A worker with everything around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.notes: list[str] = []
+        self.policy = RetryPolicy(attempts=2, backoff=0.001)
+        self.queue = WatchedQueue(self.notes, self.policy, SystemClock())
+        self.store = WatchedStore(folder, self.notes)
+
+    def worker(self, *slots: FakeSlot, term: float = 120.0, clock: Clock | None = None) -> Worker:
+        return Worker(
+            self.queue,
+            cast("list[Slot]", list(slots)),
+            LedgerWriter(self.store, "events/w.jsonl"),
+            Identity("w", "here"),
+            self.policy,
+            clock or QuickClock(),
+            term=term,
+            poll=0.01,
+        )
+
+    def events(self, job: Job | None = None) -> list[tuple[str, str | None]]:
+        """(event, cause) of each end of an attempt in the ledger, of one job or of all."""
+        path = self.store.root / "events/w.jsonl"
+        lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+        ends = [line for line in lines if line["event"] != "started"]
+        return [(end["event"], end.get("cause")) for end in ends if job is None or end["id"] == job.id]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+class Running:
+    """A worker at work in a thread."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._thread = threading.Thread(target=worker.run)
+        self._thread.start()
+
+    def stop(self, grace: float | None) -> float:
+        """Stop it; the seconds that this took."""
+        began = time.monotonic()
+        self._worker.stop(Stop(grace, "test"))
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the worker did not stop"
+        return time.monotonic() - began
+
+
+def wait_for(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_until_empty_does_every_job_and_closes_the_slots(bench: Bench) -> None:
+    bench.queue.put(jobs(500))
+    slots = [FakeSlot(), FakeSlot()]
+    bench.worker(*slots).run(until_empty=True)
+    assert bench.queue.finished() == 500
+    assert sorted(lease.job.index for slot in slots for lease in slot.ran) == list(range(500))
+    assert [slot.closed for slot in slots] == [True, True]
+    assert bench.events() == [("succeeded", None)] * 500
+
+
+def test_until_empty_waits_for_jobs_that_are_to_be_tried_again(bench: Bench) -> None:
+    bench.queue.put(jobs(3))
+    slot = FakeSlot(lambda lease: SUCCESS if lease.attempt == 2 else Outcome(State.WAITING, Cause.EXIT))
+    bench.worker(slot).run(until_empty=True)
+    assert [lease.attempt for lease in slot.ran].count(2) == 3
+    assert bench.queue.finished() == 3
+
+
+def test_short_jobs_are_leased_and_settled_in_batches_and_long_ones_singly(bench: Bench) -> None:
+    bench.queue.put(jobs(1000))
+    bench.worker(FakeSlot()).run(until_empty=True)
+    assert len(bench.queue.batches) < 1000 / 10
+    assert max(bench.queue.batches) <= loop.BATCH + 1
+
+    bench.queue.batches.clear()
+    bench.queue.put(Job(f"{n:016x}", n, b"{}") for n in range(2000, 2010))
+    bench.worker(FakeSlot(lambda _: Outcome(State.SUCCEEDED, seconds=60.0))).run(until_empty=True)
+    assert bench.queue.batches == [1] * 10
+
+
+def test_the_ledger_has_it_before_the_queue_is_told(bench: Bench) -> None:
+    bench.queue.put(jobs(300))
+    bench.worker(FakeSlot()).run(until_empty=True)
+    settled = [note for note in bench.notes if note in ("ledger", "done")]
+    assert settled[0] == "ledger"
+    for before, after in pairwise(settled):
+        assert not (before == after == "done"), "the queue was told of jobs that the ledger did not have"
+
+
+@pytest.mark.fault(19)
+@pytest.mark.parametrize("verb", ["lease", "done", "fail", "release", "renew", "counts", "ledger"])
+def test_an_error_of_queue_or_ledger_loses_no_job_and_does_not_end_the_loop(bench: Bench, verb: str) -> None:
+    first_fails = jobs(1)[0].id
+
+    def attempt(lease: Lease) -> Outcome:
+        failing = lease.job.id == first_fails and lease.attempt == 1
+        return Outcome(State.WAITING, Cause.EXIT) if failing else SUCCESS
+
+    bench.queue.put(jobs(100))
+    if verb == "ledger":
+        bench.store.raising = 5
+    else:
+        bench.queue.raising[verb] = 5
+    bench.worker(FakeSlot(attempt), FakeSlot(attempt), term=0.03 if verb == "renew" else 120).run(
+        until_empty=True
+    )
+    assert bench.queue.finished() == 100
+    assert [name for name, _ in bench.events()].count("succeeded") == 100
+    assert bench.events(jobs(1)[0]) == [("failed", "exit"), ("succeeded", None)]
+
+
+@pytest.mark.fault(19)
+def test_an_error_of_our_own_in_a_slot_gives_the_job_back(bench: Bench) -> None:
+    seen: list[str] = []
+
+    def attempt(lease: Lease) -> Outcome:
+        seen.append(lease.job.id)
+        if seen.count(lease.job.id) == 1:
+            raise RuntimeError("a bug of ours")
+        return SUCCESS
+
+    bench.queue.put(jobs(5))
+    bench.worker(FakeSlot(attempt)).run(until_empty=True)
+    assert bench.queue.finished() == 5
+    assert [seen.count(job.id) for job in jobs(5)] == [2] * 5
+
+
+def test_a_failed_attempt_is_tried_again_until_the_job_is_dead_with_its_cause(bench: Bench) -> None:
+    (job,) = jobs(1)
+    bench.queue.put([job])
+    bench.worker(FakeSlot(lambda _: Outcome(State.WAITING, Cause.TIMEOUT, "too long"))).run(until_empty=True)
+    assert bench.events(job) == [("failed", "timeout"), ("dead", "timeout")]
+    (dead,) = bench.queue.dead()
+    assert (dead.attempt, dead.cause, dead.detail) == (2, Cause.TIMEOUT, "too long")
+
+
+@pytest.mark.fault(16, 17)
+def test_a_job_handed_out_too_often_is_dead_and_not_run_again(bench: Bench) -> None:
+    (job,) = jobs(1)
+    bench.queue.put([job])
+    for _ in range(MAX_DELIVERIES):
+        bench.queue.release(bench.queue.lease(1))
+    slot = FakeSlot()
+    bench.worker(slot).run(until_empty=True)
+    assert slot.ran == []
+    assert bench.events(job) == [("dead", "worker-lost")]
+    (dead,) = bench.queue.dead()
+    assert dead.cause is Cause.WORKER_LOST
+
+
+@pytest.mark.fault(25)
+def test_an_empty_queue_is_waited_for(bench: Bench) -> None:
+    slot = FakeSlot()
+    running = Running(bench.worker(slot))
+    wait_for(lambda: bench.notes.count("lease") > 3)
+    bench.queue.put(jobs(1))
+    wait_for(lambda: bench.queue.finished() == 1)
+    assert running.stop(None) < 2
+
+
+@pytest.mark.fault(26)
+def test_a_drain_lets_the_running_job_finish_and_gives_back_the_others(bench: Bench) -> None:
+    bench.queue.put(jobs(50))
+    slot = FakeSlot(seconds=0.2)
+    running = Running(bench.worker(slot))
+    wait_for(slot.running.is_set)
+    running.stop(None)
+    assert bench.queue.finished() == 1
+    assert bench.queue.counts() == Counts(waiting=49)
+
+
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("grace", [0.0, 0.15])
+def test_a_job_that_does_not_end_within_the_grace_goes_back_uncharged(bench: Bench, grace: float) -> None:
+    (job,) = jobs(1)
+    bench.queue.put([job])
+    slot = FakeSlot(seconds=60)
+    running = Running(bench.worker(slot))
+    wait_for(slot.running.is_set)
+    assert grace <= running.stop(grace) < grace + 3
+    assert bench.queue.counts() == Counts(waiting=1)
+    assert bench.events(job)[-1] == ("interrupted", "interrupted")
+    assert bench.queue.lease(1)[0].attempt == 1
+
+
+def test_jobs_held_ahead_go_back_when_the_worker_stops(bench: Bench) -> None:
+    bench.queue.put(jobs(1000))
+    fast = iter(range(20))
+    gate = threading.Event()
+
+    def attempt(_: Lease) -> Outcome:
+        if next(fast, None) is None:
+            gate.wait(10)
+        return SUCCESS
+
+    running = Running(bench.worker(slot := FakeSlot(attempt)))
+    wait_for(lambda: len(slot.ran) > 20 and bench.queue.counts().leased > 10)
+    threading.Timer(0.05, gate.set).start()
+    running.stop(None)
+    counts = bench.queue.counts()
+    assert (counts.leased, counts.waiting + bench.queue.finished()) == (0, 1000)
+
+
+@pytest.mark.fault(15)
+def test_a_lost_lease_cancels_the_job_and_leaves_it_to_its_new_owner(bench: Bench) -> None:
+    (job,) = jobs(1)
+    bench.queue.put([job])
+    slot = FakeSlot(seconds=60)
+    running = Running(bench.worker(slot, term=0.3))
+    wait_for(slot.running.is_set)
+    bench.queue.release_owner("")  # as when this worker stood still beyond its lease
+    other = MemoryQueue.lease(bench.queue, 1)
+    wait_for(lambda: ("interrupted", "lease-lost") in bench.events(job))
+    running.stop(0.0)
+    assert bench.queue.counts() == Counts(leased=1)
+    _, lost = MemoryQueue.renew(bench.queue, other)
+    assert not lost
+    assert "fail" not in bench.notes
+
+
+@pytest.mark.fault(15)
+def test_a_job_longer_than_its_lease_keeps_it(bench: Bench) -> None:
+    clock = FakeClock()
+    bench.queue = WatchedQueue(bench.notes, bench.policy, clock)
+    bench.queue.put(jobs(1))
+
+    def attempt(_: Lease) -> Outcome:
+        for count in range(1, 5):  # 160 s, with a term of 120
+            clock.advance(40.0)
+            wait_for(lambda count=count: bench.notes.count("renew") >= count)  # type: ignore[misc]
+            assert bench.queue.counts() == Counts(leased=1)
+        return SUCCESS
+
+    slot = FakeSlot(attempt)
+    bench.worker(slot, clock=clock).run(until_empty=True)
+    assert bench.queue.finished() == 1
+    assert len(slot.ran) == 1
