@@ -19,6 +19,9 @@ from .engine import Store
 from .errors import KeyMissing
 from .job import UNCOUNTED, Job, Lease, Outcome, State
 
+CHUNK_BYTES = 16 << 20
+"""Read at a time; longer than any line (a job's body fits into a message of 1 MiB)."""
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -170,15 +173,16 @@ class SegmentReader:
         """The complete lines that came since the last call."""
         for file in self._store.list(self._prefix):
             start = self._read.get(file.key, 0)
-            if file.size <= start:
-                continue
-            try:
-                data = self._store.read(file.key, start)
-            except KeyMissing:
-                continue
-            end = data.rfind(b"\n") + 1
-            self._read[file.key] = start + end
-            yield from data[:end].splitlines()
+            while start < file.size:
+                try:
+                    data = self._store.read(file.key, start, CHUNK_BYTES)
+                except KeyMissing:
+                    break
+                end = data.rfind(b"\n") + 1
+                yield from data[:end].splitlines()
+                start = self._read[file.key] = start + end
+                if not end:
+                    break  # a line that is being written, or one longer than a message can be
 
 
 class JobRecord:
@@ -240,6 +244,7 @@ class Fold:
         self.first: float | None = None
         self.last_end: float | None = None
         self.ends: list[float] = []
+        self._texts: dict[str, str] = {}
         self._jobs = SegmentReader(store, paths.jobs)
         self._events = SegmentReader(store, paths.events)
 
@@ -261,6 +266,10 @@ class Fold:
             record = self.jobs[job_id] = JobRecord(job_id, len(self.jobs))
         return record
 
+    def _same(self, text: str | None) -> str | None:
+        """The one copy of a text that many events bring."""
+        return text if text is None else self._texts.setdefault(text, text)
+
     def _apply(self, when: float, name: str, record: JobRecord, event: Mapping[str, Any]) -> None:
         if record.state in (State.SUCCEEDED, State.SKIPPED):
             return
@@ -269,7 +278,7 @@ class Fold:
                 record.state = State.RUNNING
                 record.started = when
                 self.first = when if self.first is None else min(self.first, when)
-                record.worker = event.get("worker")
+                record.worker = self._same(event.get("worker"))
                 record.log = event.get("log")
                 record.attempt = event.get("attempt", 1)
             return
@@ -299,13 +308,13 @@ class Fold:
             self.ends.append(when)
         get = event.get
         record.attempt = get("attempt", record.attempt)
-        record.cause = get("cause")
+        record.cause = self._same(get("cause"))
         record.detail = get("detail")
         record.exit_code = get("exit_code")
         record.seconds = get("seconds")
         record.cpu_seconds = get("cpu_seconds")
         record.max_rss_bytes = get("max_rss_bytes")
-        record.worker = get("worker", record.worker)
+        record.worker = self._same(get("worker", record.worker))
         record.output = get("output")
         record.log = get("log", record.log)
         if record.seconds is not None:
