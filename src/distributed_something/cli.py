@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from .console import Console
+    from .engine import PutReport
     from .project import Project
 
     Command = Callable[[Project, argparse.Namespace], int]
@@ -238,21 +239,27 @@ def _setup(project: Project, _options: argparse.Namespace) -> int:
 
 
 def _submit(project: Project, options: argparse.Namespace) -> int:
-    _do_submit(project, options)
+    report = _do_submit(project, options)
+    if project.console.json:
+        facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
+        project.console.data(facts)
     project.console.hint("ds start")
     return OK
 
 
-def _do_submit(project: Project, options: argparse.Namespace) -> None:
+def _do_submit(project: Project, options: argparse.Namespace) -> PutReport:
+    """Submit and say what came of it. Raises DsError where the queue refused jobs."""
     from . import steps
     from .jobfile import parse_set
 
     report = steps.submit(project, options.job_file, parse_set(options.set))
-    if project.console.json:
-        project.console.data({"sent": report.sent, "known": report.known})
-        return
     known = f"; {report.known:,} were in the run already" if report.known else ""
     project.console.say(f"{report.sent:,} jobs submitted{known}")
+    if report.failed:
+        job, why = report.failed[0]
+        what = f"{len(report.failed):,} jobs were refused by the queue, such as {job}: {why}"
+        raise DsError(what, "submit the file again: it adds what is missing, and nothing twice")
+    return report
 
 
 def _start(project: Project, options: argparse.Namespace) -> int:
@@ -282,14 +289,8 @@ def _run(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     with project.engine.exclusive():
-        quiet = project.console.json
         steps.setup(project)
-        from .jobfile import parse_set
-
-        report = steps.submit(project, options.job_file, parse_set(options.set))
-        if not quiet:
-            known = f"; {report.known:,} were in the run already" if report.known else ""
-            project.console.say(f"{report.sent:,} jobs submitted{known}")
+        _do_submit(project, options)
         steps.start(project, options.fleet_file)
         options.record = None
         return _monitor(project, options)

@@ -141,7 +141,9 @@ class Progress:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
             text = TextColumn("{task.completed:,.0f} {task.fields[unit]}  {task.fields[rate]}/s")
-            self._bar = Progress(BarColumn(), text, TimeElapsedColumn(), console=Rich(file=self._console.err))
+            self._bar = Progress(
+                BarColumn(), text, TimeElapsedColumn(), console=Rich(file=self._console.err), transient=True
+            )
             self._bar.add_task("", total=self._total, unit=self._unit, rate="")
             self._bar.start()
         rate = done / max(time.monotonic() - self._began, 1e-3)
@@ -234,7 +236,9 @@ def rate_text(rate: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min 30 s, 3 h 20 min, 2 d 4 h."""
+    """Seconds as people say them: 40 ms, 4.5 s, 45 s, 12 min 30 s, 3 h 20 min, 2 d 4 h."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

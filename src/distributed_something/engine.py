@@ -175,6 +175,8 @@ class Engine(Protocol):
     name: str
     look_seconds: float
     """Between two looks of the monitor, unless the user says otherwise."""
+    last_looks_seconds: float
+    """Between the looks that have to agree at the end: longer than the queue's counts may lag."""
 
     @property
     def store(self) -> Store:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .engine import PutReport
+from .engine import Engine, PutReport
 from .errors import FAILED, OK, SOME_DEAD, DsError, UsageError
 from .failures import group_failures
 from .job import Job, Lease, State
@@ -22,8 +22,6 @@ from .scaling import AGREEING_LOOKS, Finish, GiveUp, Look, Replace, decide
 from .snapshot import Snapshot
 
 SUBMIT_BATCH = 10_000
-LAST_LOOKS_SECONDS = 0.02
-"""Between the looks that have to agree at the end, where the engine's counts are exact."""
 
 
 def setup(project: Project) -> str:
@@ -57,20 +55,21 @@ def submit(project: Project, job_file: Path, shared: Mapping[str, Any]) -> PutRe
     with project.console.progress(None, "jobs checked") as progress:
         total = check_jobs(project.config, file, progress.update)
     segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
-    listed: Collection[str] | None = None
-    sent = known = 0
+    listed: set[str] | None = None
+    sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
     jobs = file.jobs()
     with project.console.progress(total, "jobs submitted") as progress:
         while batch := list(islice(jobs, SUBMIT_BATCH)):
             report = queue.put(batch)
-            sent, known = sent + report.sent, known + report.known
+            sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
+            unlisted = {job_id for job_id, _ in report.failed}
             if report.known:  # listed already, unless that submission was cut short before it was
                 listed = job_ids(store, paths) if listed is None else listed
-                batch = [job for job in batch if job.id not in listed]
-            if batch:
+                unlisted |= listed
+            if batch := [job for job in batch if job.id not in unlisted]:
                 write_jobs(store, segment, batch)
             progress.update(sent + known)
-    return PutReport(sent, known)
+    return PutReport(sent, known, failed)
 
 
 def start(project: Project, fleet_file: Path | None) -> None:
@@ -100,9 +99,7 @@ def monitor(project: Project, record: Path | None, every: float | None) -> int:
     """
     if record is not None:
         _check_record(project, record)
-    engine, clock = project.engine, project.clock
     fold, looks = project.fold(), list[Look]()
-    pause = engine.look_seconds if every is None else every
     with project.console.watch() as watcher:
         while True:
             snapshot = project.snapshot(fold)
@@ -118,14 +115,24 @@ def monitor(project: Project, record: Path | None, every: float | None) -> int:
             if isinstance(action, Replace):
                 watcher.note("the workers were killed: starting them again")
                 start(project, None)
-            clock.wait(pause if looks[-1].open_jobs or every is not None else min(pause, LAST_LOOKS_SECONDS))
+            project.clock.wait(_pause(project.engine, snapshot, looks[-1]) if every is None else every)
     if isinstance(action, GiveUp):
         left = looks[-1].open_jobs
         raise DsError(
             f"{left:,} jobs are left, and the workers have ended: {action.why}", "ds start, then ds monitor"
         )
-    engine.end()
-    return finish(project)
+    project.engine.stop()  # the workers end while the report is written
+    code = finish(project)
+    project.engine.end()
+    return code
+
+
+def _pause(engine: Engine, snapshot: Snapshot, look: Look) -> float:
+    """Seconds until the next look: fewer towards the end, where the engine's counts are exact."""
+    if not look.open_jobs:
+        return engine.last_looks_seconds
+    left = engine.look_seconds if snapshot.eta is None else snapshot.eta / 4
+    return min(engine.look_seconds, max(left, engine.last_looks_seconds))
 
 
 def _check_record(project: Project, path: Path) -> None:

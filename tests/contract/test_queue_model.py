@@ -134,7 +134,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestQueueModel = QueueMachine.TestCase
 TestQueueModel.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

@@ -141,7 +141,8 @@ def test_run_ids_sort_by_time_and_differ() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.04, "0.0 s"),
+        (0.04, "40 ms"),
+        (4.51, "4.5 s"),
         (45, "45 s"),
         (59.7, "1 min"),
         (750, "12 min 30 s"),

@@ -1,0 +1,30 @@
+"""Runs the benchmarks that are named, or all: python -m bench [NAME ...] [--jobs N]"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from . import commands, durable_queue, handlers, startup, submit
+
+BENCHMARKS: dict[str, Callable[[int], None]] = {
+    "commands": commands.main,
+    "handlers": handlers.main,
+    "submit": submit.main,
+    "queue": durable_queue.main,
+    "startup": startup.main,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--jobs", type=int, default=5000)
+    options = parser.parse_args()
+    for name in options.names or BENCHMARKS:
+        print(f"\n== {name}", flush=True)
+        BENCHMARKS[name](options.jobs)
+
+
+if __name__ == "__main__":
+    main()

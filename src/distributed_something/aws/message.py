@@ -1,0 +1,173 @@
+"""A job as an SQS message, and back. Pure.
+
+The body is the job's body, which is the reference's: workers built for the reference can read it. What the
+project adds travels as message attributes. A message without them (the reference's own submit) is a job too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from ..job import Cause, DeadJob, Job
+
+MAX_BYTES = 1 << 20
+"""Of a message, and of all messages of one call together: body and attributes."""
+
+MAX_DETAIL = 2_000
+"""Characters of a cause's detail that travel with a dead job; its log has the rest."""
+
+JOB, INDEX, RUN, ATTEMPT = "DsJob", "DsIndex", "DsRun", "DsAttempt"
+CAUSE, DETAIL = "DsCause", "DsDetail"
+CARRIED = "DsCarried"
+"""Marks the copy of a job that outlives SQS's twelve hours: a random text, by which its owner knows it."""
+
+_NUMBERS = frozenset({INDEX, ATTEMPT})
+_REPLACED_FIRST, _REPLACED_LAST = "\ufffe".encode(), "\uffff".encode()
+
+Attributes = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Message:
+    """A job with the facts that travel beside it: the `attempt` it is waiting for, or (dead) its last one."""
+
+    job: Job
+    attempt: int = 1
+    run: str = ""
+    cause: Cause | None = None
+    detail: str = ""
+    carried: str = ""
+
+    def attributes(self) -> dict[str, str]:
+        """The message attributes by name."""
+        facts = {
+            JOB: self.job.id,
+            INDEX: str(self.job.index),
+            RUN: self.run,
+            ATTEMPT: str(self.attempt),
+            CAUSE: self.cause or "",
+            DETAIL: json.dumps(self.detail[:MAX_DETAIL]) if self.cause else "",  # control characters, escaped
+            CARRIED: self.carried,
+        }
+        return {name: value for name, value in facts.items() if value}
+
+    def entry(self, number: int, delay: float = 0.0) -> dict[str, Any]:
+        """An entry of SendMessageBatch. Where there is no room for the detail, it stays behind."""
+        facts = self.attributes()
+        if size(self.job.body, facts) > MAX_BYTES:
+            facts.pop(DETAIL, None)
+        return {
+            "Id": str(number),
+            "MessageBody": self.job.body.decode(),
+            "DelaySeconds": whole_seconds(delay),
+            "MessageAttributes": {
+                name: {"DataType": data_type(name), "StringValue": value} for name, value in facts.items()
+            },
+        }
+
+    def dead_job(self, receipts: int) -> DeadJob:
+        """As a dead job. One without a cause was moved by SQS itself, after so many receipts."""
+        if self.cause is not None:
+            return DeadJob(self.job, self.attempt, self.cause, self.detail)
+        detail = f"handed out {receipts} times, and no outcome ever came back"
+        return DeadJob(self.job, self.attempt, Cause.WORKER_LOST, detail)
+
+
+class NotAJob(ValueError):
+    """A message whose body is no job. Says why."""
+
+
+def parse(received: Mapping[str, Any], *, dead: bool = False) -> Message:
+    """The job in a received message. Raises NotAJob where the body is not a JSON object.
+
+    A message from the `dead` queue is read whatever its body is: that may be why it is there.
+    """
+    facts = {name: str(value.get("StringValue", "")) for name, value in _attributes(received).items()}
+    body: bytes = received["Body"].encode()
+    if not dead or JOB not in facts:
+        try:
+            canonical = _canonical(body)
+        except NotAJob:
+            if not dead:
+                raise
+            canonical = body
+        body = body if JOB in facts else canonical
+    return Message(
+        Job(facts.get(JOB) or sha256(body).hexdigest()[:16], _number(facts.get(INDEX), 0), body),
+        _number(facts.get(ATTEMPT), 1),
+        facts.get(RUN, ""),
+        _cause(facts.get(CAUSE)),
+        _detail(facts.get(DETAIL)),
+        facts.get(CARRIED, ""),
+    )
+
+
+def poison(received: Mapping[str, Any], why: NotAJob) -> Message:
+    """A message that is no job, as a dead one: its text is kept as it came."""
+    body = str(received["Body"]).encode()
+    job = Job(sha256(body).hexdigest()[:16], 0, body)
+    return Message(job, cause=Cause.INPUT_MISSING, detail=f"the message is no job: {why}")
+
+
+def unsendable(body: bytes, overhead: int) -> str | None:
+    """Why SQS would refuse or change a body with `overhead` bytes of attributes; None if all is well."""
+    size_now = len(body) + overhead
+    if size_now > MAX_BYTES:
+        return f"it has {size_now:,} bytes, and SQS takes no more than {MAX_BYTES:,}"
+    if _REPLACED_FIRST in body or _REPLACED_LAST in body:
+        return "it holds U+FFFE or U+FFFF, which SQS replaces"
+    return None
+
+
+def size(body: bytes, attributes: Attributes) -> int:
+    """Bytes that SQS counts for a message."""
+    return len(body) + sum(
+        len(name) + len(data_type(name)) + len(value.encode()) for name, value in attributes.items()
+    )
+
+
+def data_type(name: str) -> str:
+    """The type of one of our attributes."""
+    return "Number" if name in _NUMBERS else "String"
+
+
+def whole_seconds(seconds: float) -> int:
+    """SQS counts in whole seconds: never less than was asked for."""
+    return -int(-seconds // 1)
+
+
+def _attributes(received: Mapping[str, Any]) -> Mapping[str, Any]:
+    attributes: Mapping[str, Any] = received.get("MessageAttributes") or {}
+    return attributes
+
+
+def _canonical(body: bytes) -> bytes:
+    """The body as submitting the same job here would write it, so that its id is the same."""
+    import msgspec
+
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise NotAJob(f"not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise NotAJob("not a JSON object")
+    return msgspec.json.encode(document, order="deterministic")
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text and text.isdecimal() else default
+
+
+def _cause(text: str | None) -> Cause | None:
+    return Cause(text) if text in set(Cause) else None
+
+
+def _detail(text: str | None) -> str:
+    try:
+        return str(json.loads(text)) if text else ""
+    except ValueError:
+        return str(text)

@@ -1,0 +1,193 @@
+"""The SQS queues of an app: made, brought in line with the config, found, removed. Names match exactly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..clock import Clock, SystemClock
+from ..errors import DsError
+from ..job import MAX_DELIVERIES
+from .message import MAX_BYTES
+from .session import AwsSession, aws_errors, error_code
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+RETENTION_SECONDS = 14 * 24 * 3600
+"""SQS's longest, for every queue: a dead job must not vanish before someone has looked."""
+
+MAX_RECEIPTS = 5 * MAX_DELIVERIES
+"""When SQS itself gives a job up. Workers do so after MAX_DELIVERIES, with a cause; this is the backstop."""
+
+RECREATE_SECONDS = 60.0
+"""How long SQS refuses a name after its queue was deleted."""
+
+CARRIED_SUFFIX = "-carried"
+_NAME_LIMIT = 80
+_ABSENT = frozenset({"QueueDoesNotExist", "NonExistentQueue"})
+
+
+@dataclass(frozen=True)
+class QueueNames:
+    """`jobs` is SQS_QUEUE_NAME, `dead` is SQS_DEAD_LETTER_QUEUE (a name, or in old configs an ARN)."""
+
+    jobs: str
+    dead: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dead", self.dead.rsplit(":", 1)[-1])
+        if len(self.carried) > _NAME_LIMIT:
+            raise DsError(
+                f"SQS_QUEUE_NAME {self.jobs!r} is too long",
+                f"give it a name of at most {_NAME_LIMIT - len(CARRIED_SUFFIX)} characters",
+            )
+
+    @property
+    def carried(self) -> str:
+        """The queue of jobs that outlive SQS's twelve hours."""
+        return self.jobs + CARRIED_SUFFIX
+
+
+@dataclass(frozen=True)
+class QueueUrls:
+    """Addresses of an app's queues. Without `carried`, a lease ends after twelve hours, renewed or not."""
+
+    jobs: str
+    dead: str
+    carried: str | None = None
+
+
+def find_queues(session: AwsSession, names: QueueNames) -> QueueUrls | None:
+    """The addresses of an app's queues; None where jobs or dead is missing."""
+    client = session.client("sqs")
+    jobs, dead, carried = (_url(client, name) for name in (names.jobs, names.dead, names.carried))
+    return QueueUrls(jobs, dead, carried) if jobs and dead else None
+
+
+def ensure_queues(
+    session: AwsSession,
+    names: QueueNames,
+    *,
+    visibility: float = 120.0,
+    tags: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+) -> tuple[QueueUrls, list[str]]:
+    """Make the queues that are missing and bring the others in line: (addresses, what was made or changed).
+
+    `visibility` (seconds) is for workers that do not name their own, as the reference's. Messages stay as
+    they are. After a failure part-way, calling again goes on where it stopped.
+    """
+    maker = _Maker(session.client("sqs"), clock or SystemClock(), dict(tags or {}))
+    dead = maker.ensure(names.dead, _settings(30))
+    redrive = {"deadLetterTargetArn": maker.arn(dead), "maxReceiveCount": str(MAX_RECEIPTS)}
+    jobs = maker.ensure(names.jobs, _settings(visibility) | {"RedrivePolicy": json.dumps(redrive)})
+    carried = maker.ensure(names.carried, _settings(visibility))
+    return QueueUrls(jobs, dead, carried), maker.changes
+
+
+def delete_queues(session: AwsSession, names: QueueNames) -> list[str]:
+    """Delete the queues with all that is in them; the names of those that could be found again afterwards.
+
+    SQS may take a minute to forget a name.
+    """
+    client = session.client("sqs")
+    for name in (names.jobs, names.carried, names.dead):
+        if url := _url(client, name):
+            with aws_errors(f"deleting the queue {name}"):
+                client.delete_queue(QueueUrl=url)
+    return [name for name in (names.jobs, names.carried, names.dead) if _url(client, name)]
+
+
+def _settings(visibility: float) -> dict[str, str]:
+    return {
+        "DelaySeconds": "0",
+        "MaximumMessageSize": str(MAX_BYTES),
+        "MessageRetentionPeriod": str(RETENTION_SECONDS),
+        "ReceiveMessageWaitTimeSeconds": "20",
+        "VisibilityTimeout": str(min(round(visibility), 43_200)),
+    }
+
+
+class _Maker:
+    """Makes and corrects queues, and notes what it did."""
+
+    def __init__(self, client: SQSClient, clock: Clock, tags: dict[str, str]) -> None:
+        self.changes: list[str] = []
+        self._client = client
+        self._clock = clock
+        self._tags = tags
+
+    def ensure(self, name: str, wanted: dict[str, str]) -> str:
+        """The address of a queue with these settings."""
+        url = _url(self._client, name)
+        if url is None:
+            url = self._create(name, wanted)
+            self.changes.append(f"queue {name}")
+            return url
+        found = self._attributes(url)
+        wrong = {key: value for key, value in wanted.items() if not _same(found.get(key), value)}
+        if wrong:
+            with aws_errors(f"correcting the settings of {name}"):
+                self._client.set_queue_attributes(QueueUrl=url, Attributes=_any(wrong))
+            self.changes.append(f"settings of queue {name}: {', '.join(sorted(wrong))}")
+        if self._tags:
+            with aws_errors(f"tagging {name}"):
+                self._client.tag_queue(QueueUrl=url, Tags=self._tags)
+        return url
+
+    def arn(self, url: str) -> str:
+        """The queue's ARN."""
+        return self._attributes(url)["QueueArn"]
+
+    def _attributes(self, url: str) -> dict[str, str]:
+        with aws_errors(f"reading the settings of {url.rsplit('/', 1)[-1]}"):
+            answer = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        return {str(key): value for key, value in answer["Attributes"].items()}
+
+    def _create(self, name: str, wanted: dict[str, str]) -> str:
+        """Make a queue; where one of that name was deleted just now, when SQS allows it again."""
+        import botocore.exceptions
+
+        for last in (False, True):
+            with aws_errors(f"making the queue {name}"):
+                try:
+                    answer = self._client.create_queue(
+                        QueueName=name, Attributes=_any(wanted), tags=self._tags
+                    )
+                    return answer["QueueUrl"]
+                except botocore.exceptions.ClientError as error:
+                    if last or error_code(error) != "QueueDeletedRecently":
+                        raise
+            self._clock.wait(RECREATE_SECONDS)
+        raise AssertionError("not reached")
+
+
+def _url(client: SQSClient, name: str) -> str | None:
+    import botocore.exceptions
+
+    with aws_errors(f"looking for the queue {name}"):
+        try:
+            return client.get_queue_url(QueueName=name)["QueueUrl"]
+        except botocore.exceptions.ClientError as error:
+            if error_code(error) in _ABSENT:
+                return None
+            raise
+
+
+def _same(found: str | None, wanted: str) -> bool:
+    """Whether a setting is as wanted; a redrive policy in whatever order and form its JSON is."""
+    if found is None or not wanted.startswith("{"):
+        return found == wanted
+    return _policy(found) == _policy(wanted)
+
+
+def _policy(text: str) -> dict[str, str]:
+    return {key: str(value) for key, value in json.loads(text).items()}
+
+
+def _any(settings: dict[str, str]) -> Any:
+    """The stubs want each name of a setting as a literal."""
+    return settings

@@ -1,0 +1,180 @@
+"""Where clients of AWS come from, and what its errors mean to a person.
+
+Region, profile and endpoint are what the project's config says: boto3's default session, which takes them
+from wherever it finds some, is never used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import DsError
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+"""Longer than the longest answer that is waited for: a long poll of SQS takes 20 s."""
+
+_SIGN_IN = (
+    "aws configure, or aws sso login, for the profile that AWS_PROFILE in the config names; then try again"
+)
+_REACH = "check the network, a proxy (HTTPS_PROXY) and AWS_REGION in the config; then try again"
+_WRONG_KEYS = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthFailure"})
+SLOW_DOWN = frozenset(
+    {"RequestThrottled", "Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown"}
+)
+
+
+class AwsSession:
+    """Clients of one account and region. Threads may share it, and the clients.
+
+    `region`, `profile` and `endpoint` (an URL, for an emulator) are as the config gives them; None leaves the
+    choice to the user's AWS files and environment. Nothing is imported or read before the first client.
+    """
+
+    def __init__(
+        self, region: str | None = None, profile: str | None = None, endpoint: str | None = None
+    ) -> None:
+        self.profile = profile
+        self.endpoint = endpoint
+        self._region = region
+        self._session: Any = None
+        self._clients: dict[tuple[str, int], Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def region(self) -> str:
+        """The region that calls go to. Raises DsError where none is given anywhere."""
+        region: str | None = self._boto3().region_name
+        if region is None:
+            raise DsError("no AWS region is given", "set AWS_REGION in the config")
+        return region
+
+    def client(self, service: str, connections: int = 10) -> Any:
+        """A client of a service, made once; as many as `connections` threads can use it at a time.
+
+        Calls that are throttled or fail on AWS's side are repeated by botocore, 8 times at most.
+        """
+        key = (service, connections)
+        session, region = self._boto3(), self.region
+        with self._lock, aws_errors(f"making a client for {service}"):
+            if key not in self._clients:
+                self._clients[key] = session.client(
+                    service, region_name=region, endpoint_url=self.endpoint, config=_config(connections)
+                )
+            return self._clients[key]
+
+    def credentials(self) -> Any:
+        """botocore's credentials, which renew themselves. Raises DsError where there are none."""
+        with aws_errors("looking for AWS credentials"):
+            found = self._boto3().get_credentials()
+        if found is None:
+            raise DsError("no AWS credentials were found", _SIGN_IN)
+        return found
+
+    def setting(self, name: str) -> Any:
+        """A value of botocore's configuration, such as "ca_bundle"; None where it is not set."""
+        return self._boto3()._session.get_config_variable(name)
+
+    def _boto3(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                self._session = _new_session(self._region, self.profile)
+            return self._session
+
+
+def _new_session(region: str | None, profile: str | None) -> Any:
+    try:
+        from boto3.session import Session
+    except ImportError as error:
+        raise DsError(
+            f"the engine 'aws' needs a library that is not installed: {error}",
+            "pip install 'distributed-something[aws]'",
+        ) from error
+    with aws_errors("starting an AWS session"):
+        return Session(region_name=region, profile_name=profile)
+
+
+def _config(connections: int) -> Any:
+    from botocore.config import Config
+
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": 8},
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        max_pool_connections=connections,
+        tcp_keepalive=True,
+        user_agent_extra="distributed-something",
+    )
+
+
+@contextmanager
+def aws_errors(doing: str) -> Iterator[None]:
+    """Within: errors of botocore become DsErrors that say what was being done, why it failed, and the fix."""
+    import botocore.exceptions
+
+    try:
+        yield
+    except botocore.exceptions.ClientError as error:
+        raise _refused(
+            doing, error_code(error), str(error.response["Error"].get("Message", error))
+        ) from error
+    except botocore.exceptions.BotoCoreError as error:
+        raise _failed(doing, error) from error
+
+
+def error_code(error: Any) -> str:
+    """The code of a ClientError, without the prefix of SQS's older protocol (AWS.SimpleQueueService.…)."""
+    return str(error.response["Error"].get("Code", "")).rsplit(".", 1)[-1]
+
+
+def _refused(doing: str, code: str, message: str) -> DsError:
+    said = f"{doing}: {message.strip().splitlines()[0] if message.strip() else code} ({code})"
+    if code in _WRONG_KEYS:
+        return DsError(said, _SIGN_IN + "; if that does not help, check this machine's clock")
+    if code in _FORBIDDEN or code.startswith("AccessDenied"):
+        return DsError(said, "ask the account's administrator for the right that the message names")
+    if code in SLOW_DOWN:
+        return DsError(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
+    if code in ("QueueDoesNotExist", "NonExistentQueue"):
+        return DsError(said, "ds setup")
+    return DsError(said)
+
+
+def _failed(doing: str, error: Exception) -> DsError:
+    from botocore import exceptions
+
+    credentials = (
+        exceptions.NoCredentialsError,
+        exceptions.PartialCredentialsError,
+        exceptions.CredentialRetrievalError,
+        exceptions.TokenRetrievalError,
+        exceptions.SSOError,
+        exceptions.ProfileNotFound,
+    )
+    network = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.EndpointConnectionError)
+    said = f"{doing}: {str(error).splitlines()[0]}"
+    if isinstance(error, credentials):
+        return DsError(said, _SIGN_IN)
+    if isinstance(error, network):
+        return DsError(said, _REACH)
+    if isinstance(error, exceptions.NoRegionError):
+        return DsError(said, "set AWS_REGION in the config")
+    return DsError(said)

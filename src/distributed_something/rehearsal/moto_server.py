@@ -1,0 +1,37 @@
+"""moto's HTTP server, faster: connections stay open, and a host's service is looked up once."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug import serving
+
+
+class Handler(MotoRequestHandler):
+    """Keeps connections open, as AWS does, and sends an answer in one piece."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def log_request(self, *_: object) -> None:
+        """Say nothing: requests come by the thousand."""
+
+
+class Dispatcher(DomainDispatcherApplication):
+    """Remembers which service a host belongs to: moto looks through its folders on each request."""
+
+    def __init__(self) -> None:
+        super().__init__(create_backend_app)
+        vars(self).update(get_backend_for_host=cache(super().get_backend_for_host))
+
+
+def make(host: str, port: int, application: Any) -> Any:
+    """A server with a thread for each connection. Raises OSError or SystemExit where it cannot listen."""
+    return serving.make_server(host, port, application, threaded=True, request_handler=Handler)

@@ -1,0 +1,50 @@
+"""The emulator that tests of the aws engine talk to: one a test process, started when a test asks for it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import uuid
+from contextlib import ExitStack
+from functools import cache
+
+import pytest
+
+from distributed_something.aws.queues import QueueNames, QueueUrls, ensure_queues
+from distributed_something.aws.session import AwsSession
+from distributed_something.rehearsal.emulator import CREDENTIALS, emulator
+
+REGION = "us-east-1"
+
+
+@cache
+def endpoint() -> str:
+    """Its address. Where what it needs is not installed, the test is skipped; on a build server it fails."""
+    try:
+        import boto3  # noqa: F401
+        import moto.server  # noqa: F401
+    except ImportError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"{error}: pip install -e '.[aws,rehearsal]'")
+    running = ExitStack()
+    atexit.register(running.close)
+    return running.enter_context(emulator())
+
+
+@cache
+def session() -> AwsSession:
+    """A session whose calls go to the emulator, whatever the developer's own AWS settings are."""
+    address = endpoint()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ |= CREDENTIALS | {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
+    os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    return AwsSession(REGION, endpoint=address)
+
+
+def new_queues(visibility: float = 120.0) -> QueueUrls:
+    """Queues that no other test knows."""
+    name = f"q-{uuid.uuid4().hex[:12]}"
+    urls, _ = ensure_queues(session(), QueueNames(name, f"{name}-dead"), visibility=visibility)
+    return urls
