@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .console import Console
     from .engine import PutReport
     from .project import Project
+    from .steps import CheckedJobs
 
     Command = Callable[[Project, argparse.Namespace], int]
     Options = Callable[[argparse.ArgumentParser], None]
@@ -239,7 +240,7 @@ def _setup(project: Project, _options: argparse.Namespace) -> int:
 
 
 def _submit(project: Project, options: argparse.Namespace) -> int:
-    report = _do_submit(project, options)
+    report = _do_submit(project, _check(project, options))
     if project.console.json:
         facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
         project.console.data(facts)
@@ -247,12 +248,18 @@ def _submit(project: Project, options: argparse.Namespace) -> int:
     return OK
 
 
-def _do_submit(project: Project, options: argparse.Namespace) -> PutReport:
-    """Submit and say what came of it. Raises DsError where the queue refused jobs."""
+def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
     from . import steps
     from .jobfile import parse_set
 
-    report = steps.submit(project, options.job_file, parse_set(options.set))
+    return steps.check(project, options.job_file, parse_set(options.set))
+
+
+def _do_submit(project: Project, checked: CheckedJobs) -> PutReport:
+    """Submit and say what came of it. Raises DsError where the queue refused jobs."""
+    from . import steps
+
+    report = steps.submit(project, checked)
     known = f"; {report.known:,} were in the run already" if report.known else ""
     project.console.say(f"{report.sent:,} jobs submitted{known}")
     if report.failed:
@@ -289,8 +296,9 @@ def _run(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     with project.engine.exclusive():
+        checked = _check(project, options)  # a bad file must not cost the last run's queue
         steps.setup(project)
-        _do_submit(project, options)
+        _do_submit(project, checked)
         steps.start(project, options.fleet_file)
         options.record = None
         return _monitor(project, options)

@@ -133,7 +133,7 @@ def take(
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
-        why_idle=None if over or jobs.running else why_idle,
+        why_idle=None if over or (jobs.running and not machines.trouble) else why_idle,
         queued=counts.open if counts else None,
     )
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__
 from .engine import Engine, PutReport
@@ -20,6 +20,9 @@ from .record import RunRecord, new_run_id, read_record, write_record
 from .report import build_report, summary_lines, write_report
 from .scaling import AGREEING_LOOKS, Finish, GiveUp, Look, Replace, decide
 from .snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from .jobfile import JobFile
 
 SUBMIT_BATCH = 10_000
 
@@ -42,23 +45,34 @@ def setup(project: Project) -> str:
     return run
 
 
-def submit(project: Project, job_file: Path, shared: Mapping[str, Any]) -> PutReport:
-    """Queue the jobs of a file. Everything is checked before the first one is queued.
+class CheckedJobs(NamedTuple):
+    """A job file that fits the config, and how many groups it has."""
 
-    After an interruption, submitting the file again adds what is missing and nothing twice.
-    """
+    file: JobFile
+    total: int
+
+
+def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
+    """Read a job file through, and check each of its jobs against the config, before anything is changed."""
     from .jobfile import JobFile
     from .submission import check_jobs
 
-    queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
     file = JobFile(job_file, shared)
     with project.console.progress(None, "jobs checked") as progress:
-        total = check_jobs(project.config, file, progress.update)
+        return CheckedJobs(file, check_jobs(project.config, file, progress.update))
+
+
+def submit(project: Project, checked: CheckedJobs) -> PutReport:
+    """Queue the jobs of a file.
+
+    After an interruption, submitting the file again adds what is missing and nothing twice.
+    """
+    queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
     segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
     listed: set[str] | None = None
     sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
-    jobs = file.jobs()
-    with project.console.progress(total, "jobs submitted") as progress:
+    jobs = checked.file.jobs()
+    with project.console.progress(checked.total, "jobs submitted") as progress:
         while batch := list(islice(jobs, SUBMIT_BATCH)):
             report = queue.put(batch)
             sent, known, failed = sent + report.sent, known + report.known, failed + report.failed

@@ -126,7 +126,7 @@ def _readable(record: JobRecord, *, alive: bool) -> Sequence[object]:
 def find(fold: Fold, wanted: str) -> JobRecord:
     """The job with this id, start of an id, or index. Raises UsageError where there is none, or several."""
     found = [fold.jobs[wanted]] if wanted in fold.jobs else []
-    if not found and wanted.isdecimal() and int(wanted) < len(fold.jobs):
+    if not found and wanted.isdecimal() and len(wanted) < 19 and int(wanted) < len(fold.jobs):
         found = [record for record in fold.jobs.values() if record.index == int(wanted)]
     if not found:
         found = [record for job_id, record in fold.jobs.items() if job_id.startswith(wanted.lower())]

@@ -420,3 +420,11 @@ def test_a_damaged_queue(project: DsProject) -> None:
     assert "is damaged" in project.ds("status", code=1).stderr
     project.ds("--yes", "cleanup")
     project.ds("run", project.jobs([{"n": 1}]))
+
+
+def test_a_bad_job_file_costs_nothing_of_the_last_run(project: DsProject) -> None:
+    project.config(COMMAND="exit {n}", JOB_RETRIES=1)
+    project.ds("run", project.jobs([{"n": 1}]), code=3)
+    project.ds("run", project.jobs([{"m": 1}]), code=2)
+    assert project.status()["jobs"]["dead"] == 1
+    assert "1 jobs put back" in project.ds("retry").stderr

@@ -24,6 +24,8 @@ from .store import FolderStore
 
 START_SECONDS = 20.0
 END_SECONDS = 60.0
+FULL_BELOW = 1 << 16
+"""Free bytes under which a disk is called full."""
 _RUN = "run"
 
 
@@ -43,6 +45,7 @@ class LocalEngine:
 
     name = "local"
     look_seconds = 0.25
+    last_looks_seconds = 0.02
 
     def __init__(self, project: Path, config: Config, clock: Clock) -> None:
         self._project = project
@@ -136,7 +139,11 @@ class LocalEngine:
             with suppress(OSError):
                 lines = self._place.log.read_text(errors="replace").split("\n")
                 last = next((line for line in reversed(lines) if line.strip()), "")
-                return f"the workers keep dying: {last.strip()} (see {self._place.log})"
+                why = last.strip() or "something kills them, a job perhaps"
+                return f"the workers keep dying: {why} (see {self._place.log})"
+        for folder in (self._place.folder, self.store.root):
+            if alive and folder.exists() and _free_bytes(folder) < FULL_BELOW:
+                return f"the disk of {folder} is full: make room, and the work goes on"
         if not alive and not facts.get("ended"):
             return "the workers were killed; `ds monitor` or `ds start` starts them again"
         return None
@@ -191,7 +198,7 @@ class LocalEngine:
             if time.monotonic() > deadline:
                 raise DsError(f"the workers did not end within {END_SECONDS:.0f} s", "ds stop --now")
             time.sleep(pause)
-            pause = min(pause * 1.5, 0.1)
+            pause = min(pause * 1.5, 0.02)
 
     def remove(self) -> Sequence[str]:
         """Remove the state folder; outputs, logs and ledger stay in the store."""
@@ -261,6 +268,11 @@ class LocalEngine:
             yield lock if _take(lock) else None
         finally:
             os.close(lock)
+
+
+def _free_bytes(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _take(lock: int) -> bool:

@@ -28,7 +28,7 @@ from types import FrameType
 from ..clock import SystemClock
 from ..config import Config, load_config
 from ..engine import Store
-from ..errors import DsError
+from ..errors import FAILED, DsError
 from ..job import Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths, event
 from ..template import CommandTemplate, Template
@@ -103,7 +103,7 @@ class Machine:
 
     def start(self) -> None:
         """Take away what an earlier machine process left, and start the workers."""
-        self._tell()  # from now on orders reach us
+        self._write_status(None)  # from now on orders reach us
         self._clear_remains()
         for number in range(slots_of(self._config)):
             self._fork(number)
@@ -194,7 +194,7 @@ class Machine:
         quick = time.time() - worker.started < 2.0
         self._quick_deaths = self._quick_deaths + 1 if quick else 0
         if self._quick_deaths > slots_of(self._config):
-            time.sleep(min(0.1 * 2 ** min(self._quick_deaths, 6), 5.0))
+            time.sleep(min(0.05 * 2 ** min(self._quick_deaths, 4), 0.5))
         self._fork(worker.number)
         self._tell()
 
@@ -230,7 +230,13 @@ class Machine:
             os.kill(pid, order)
 
     def _tell(self, ended: str | None = None) -> None:
-        """Write down how we are."""
+        """Write down how we are, if we can: a full disk is no reason to leave the workers alone."""
+        try:
+            self._write_status(ended)
+        except OSError as error:
+            complain(f"{self._name}: {error}")
+
+    def _write_status(self, ended: str | None) -> None:
         facts = {
             "pid": os.getpid(),
             "run": self._paths.run,
@@ -243,11 +249,8 @@ class Machine:
             "ended": ended,
         }
         temporary = self._place.status.with_suffix(".tmp")
-        try:
-            temporary.write_text(json.dumps(facts))
-            temporary.replace(self._place.status)
-        except OSError as error:  # disk full: no reason to leave the workers alone
-            complain(f"{self._name}: {error}")
+        temporary.write_text(json.dumps(facts))
+        temporary.replace(self._place.status)
 
     def tell_end(self, why: str) -> None:
         """Leave word why we ended."""
@@ -300,7 +303,7 @@ def _make_worker(
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
-        poll=0.25,
+        poll=0.1,
     )
 
 
@@ -340,9 +343,10 @@ def main(project: str, folder: str, run: str, held: str) -> int:
         config = load_config(Path(project))
         machine = Machine(place, config, FolderStore(Path(project) / config.store), run, lock)
         machine.start()
-    except DsError as error:
-        os.write(caller, f"{error.what}\n{error.fix}\n".encode())
-        return error.exit_code
+    except (DsError, OSError) as error:
+        what, fix = (error.what, error.fix) if isinstance(error, DsError) else (str(error), "")
+        os.write(caller, f"{what}\n{fix}\n".encode(errors="replace"))
+        return FAILED
     os.write(caller, b"ready\n")
     os.close(caller)
     machine.tell_end(machine.run())

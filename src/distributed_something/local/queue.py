@@ -33,12 +33,15 @@ VERSION = 1
 """Of the file's format; kept in its header (PRAGMA user_version)."""
 
 BATCH = 10_000
-"""Jobs a transaction of `put`: few enough that waiting workers get their turn within 0.1 s."""
+"""Jobs a transaction of `put`: few enough that workers get their turn in between."""
 
 BATCH_BYTES = 16 << 20
 
 CACHE_KIB = 2000
 PUT_CACHE_KIB = 32_768
+
+CHECKPOINT_PAGES = 4000
+"""Length of the write-ahead log (16 MB) at which it is folded into the file, by whoever writes then."""
 
 _INT64 = struct.Struct(">q")
 
@@ -443,7 +446,7 @@ def _connect(path: Path, lock_file: int) -> sqlite3.Connection:
                 # Not yet in WAL mode, so that the header has the version from the first moment on.
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA wal_autocheckpoint = 4000")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     except BaseException:
         db.close()
         raise

@@ -10,12 +10,13 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from ..engine import StoredFile
-from ..errors import KeyMissing, KeyRefused
+from ..engine import StoredFile, check_key
+from ..errors import KeyMissing
 
 _FICLONE = 0x40049409
 """ioctl that makes a copy share its blocks with the original (linux/fs.h); btrfs and xfs know it."""
@@ -45,12 +46,9 @@ class FolderStore:
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or a part of it. Raises KeyMissing."""
-        try:
-            with self._path(key).open("rb") as file:
-                file.seek(start)
-                return file.read() if length is None else file.read(length)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise KeyMissing(f"{key}: not in the store {self.root}") from error
+        with self._opened(key) as file:
+            file.seek(start)
+            return file.read() if length is None else file.read(length)
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
@@ -85,6 +83,9 @@ class FolderStore:
         """Remove files, and the folders that this leaves empty."""
         for key in keys:
             path = self._path(key)
+            with self._lock:
+                if (segment := self._segments.pop(key, None)) is not None:
+                    os.close(segment)
             path.unlink(missing_ok=True)
             with suppress(OSError):
                 for folder in path.relative_to(self.root).parents[:-1]:
@@ -92,18 +93,22 @@ class FolderStore:
 
     def fetch(self, key: str, path: Path) -> int:
         """Copy a stored file to `path`, sharing its blocks where the file system can."""
-        try:
-            with self._path(key).open("rb") as source, path.open("xb") as target:
-                try:
-                    fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
-                except OSError:
-                    import shutil
+        with self._opened(key) as source, path.open("xb") as target:
+            try:
+                fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+            except OSError:
+                import shutil
 
-                    shutil.copyfileobj(source, target, 1 << 20)
-                return os.fstat(target.fileno()).st_size
-        except (IsADirectoryError, NotADirectoryError) as error:
+                shutil.copyfileobj(source, target, 1 << 20)
+                target.flush()
+            return os.fstat(target.fileno()).st_size
+
+    def _opened(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except IsADirectoryError as error:
             raise KeyMissing(f"{key}: a folder in the store {self.root}, not a file") from error
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise KeyMissing(f"{key}: not in the store {self.root}") from error
 
     def publish(self, path: Path, key: str) -> int:
@@ -126,13 +131,16 @@ class FolderStore:
                 temporary.unlink(missing_ok=True)
         return size
 
+    def fetch_many(self, files: Iterable[tuple[str, Path]]) -> Sequence[int]:
+        """Fetch each (key, path), one after another: a folder is no faster with several at a time."""
+        return [self.fetch(key, path) for key, path in files]
+
+    def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
+        """Publish each (path, key), one after another."""
+        return [self.publish(path, key) for path, key in files]
+
     def _path(self, key: str) -> Path:
-        if "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
-            raise KeyRefused(
-                f"store key {key!r}: must be a relative path without '.', '..' and empty parts",
-                "use keys such as 'images/plate1.tif', relative to the store",
-            )
-        return self.root / key
+        return self.root / check_key(key)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
@@ -140,17 +148,31 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
     try:
         with os.scandir(folder) as entries:
             # a folder sorts as its files' keys do: "a/" after "a.txt"
-            found = sorted(entries, key=lambda e: e.name + "/" if e.is_dir() else e.name)
+            found = sorted((_sorting_name(entry), entry.name, entry) for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in found:
-        key = f"{prefix}/{entry.name}" if prefix else entry.name
-        if entry.is_dir():
-            if not (entry.is_symlink() and folder.resolve().is_relative_to(Path(entry).resolve())):
-                yield from _walk(folder / entry.name, key)
-        elif not entry.name.startswith(_TEMPORARY):
-            with suppress(FileNotFoundError):
+    for sorting, name, entry in found:
+        key = f"{prefix}/{name}" if prefix else name
+        if sorting.endswith("/"):
+            if not (entry.is_symlink() and _leads_back(entry, folder)):
+                yield from _walk(folder / name, key)
+        elif not name.startswith(_TEMPORARY):
+            with suppress(OSError):  # gone by now, or a link that leads nowhere
                 yield key, entry.stat().st_size
+
+
+def _sorting_name(entry: os.DirEntry[str]) -> str:
+    try:
+        return entry.name + "/" if entry.is_dir() else entry.name
+    except OSError:  # a link to itself
+        return entry.name
+
+
+def _leads_back(link: os.DirEntry[str], folder: Path) -> bool:
+    """Whether a link leads to a folder in which, or on the way to which, it was found."""
+    target = Path(link).resolve()
+    way = {above.resolve() for above in (folder, *folder.parents)}
+    return target in way or folder.resolve().is_relative_to(target)
 
 
 def _write_beside(path: Path, data: bytes) -> Path:

@@ -250,12 +250,16 @@ def marked_processes(mark: bytes) -> list[int]:
 
 
 def kill_marked(mark: bytes) -> None:
-    """Kill every process that holds the mark, until none is left."""
+    """Kill every process that holds the mark, until none is left.
+
+    All are stopped before the first is killed: a worker that saw its job killed would call that a failure.
+    """
     for _ in range(100):
         pids = marked_processes(mark)
         if not pids:
             return
-        for pid in pids:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
         time.sleep(0.01)

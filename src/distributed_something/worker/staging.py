@@ -80,16 +80,24 @@ def fetch_inputs(store: Store, keys: Sequence[str], folder: Path) -> int:
     A key that ends in "/" fetches everything below it, names kept relative to it. Raises KeyMissing
     (also where two inputs would have one name) and KeyRefused.
     """
-    fetched = 0
-    for key in keys:
-        for source, name in _expand(store, key):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                fetched += store.fetch(source, target)
-            except FileExistsError as error:
-                raise KeyMissing(f"{source}: another input has the name {name!r}") from error
-    return fetched
+    found = [pair for key in keys for pair in _expand(store, key)]
+    _check_names(found)
+    for target in {(folder / name).parent for _, name in found}:
+        target.mkdir(parents=True, exist_ok=True)
+    return sum(store.fetch_many((source, folder / name) for source, name in found))
+
+
+def _check_names(found: Sequence[tuple[str, str]]) -> None:
+    """Raise KeyMissing where two inputs would lie at one place, or one where another needs a folder."""
+    taken: set[str] = set()
+    for source, name in found:
+        if name in taken:
+            raise KeyMissing(f"{source}: another input has the name {name!r}")
+        taken.add(name)
+    for source, name in found:
+        parts = name.split("/")
+        if above := taken.intersection("/".join(parts[:end]) for end in range(1, len(parts))):
+            raise KeyMissing(f"{source}: another input has the name {min(above)!r}")
 
 
 def _expand(store: Store, key: str) -> Iterator[tuple[str, str]]:
@@ -166,7 +174,7 @@ def publish_outputs(
     if standing is not None and standing.run == claim.run and standing.attempt >= claim.attempt:
         return standing
     store.delete([key])
-    published = tuple(_publish(store, prefix, folder, name) for name in files)
+    published = _publish(store, prefix, folder, files)
     finished = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     manifest = Manifest(claim.job, claim.run, claim.attempt, claim.worker, finished, published)
     if not store.write_if_absent(key, manifest.to_json()):
@@ -174,11 +182,15 @@ def publish_outputs(
     return manifest
 
 
-def _publish(store: Store, prefix: str, folder: Path, name: str) -> OutputFile:
-    path = folder / name
+def _publish(store: Store, prefix: str, folder: Path, names: Sequence[str]) -> tuple[OutputFile, ...]:
+    digests = [_sha256(folder / name) for name in names]  # before: publishing may move the files away
+    sizes = store.publish_many((folder / name, f"{prefix}/{name}") for name in names)
+    return tuple(map(OutputFile, names, sizes, digests))
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return OutputFile(name, store.publish(path, f"{prefix}/{name}"), digest)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain_files(folder: Path, note: Callable[[str], None]) -> Iterator[str]:
@@ -201,7 +213,7 @@ def _plain_files(folder: Path, note: Callable[[str], None]) -> Iterator[str]:
 
 def _resolve_link(path: Path, own: Path) -> bool:
     """Replace a link to one of the job's own files by a copy of the file; whether that was possible."""
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # Path.resolve raises for a link to itself
     if not (target.is_file() and target.is_relative_to(own)):
         return False
     path.unlink()
