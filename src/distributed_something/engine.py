@@ -55,7 +55,10 @@ class Queue(Protocol):
         """
 
     def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
-        """Move deadlines to a full term from now: (renewed, with their new deadlines; no longer ours)."""
+        """Move deadlines to a full term from now: (renewed, with their new deadlines; no longer ours).
+
+        A queue that can tell renews a lease that has run out as long as nobody has taken the job since.
+        """
 
     def done(self, leases: Sequence[Lease]) -> None:
         """Take finished jobs out. After a crash before it returns a job may come back, and run again."""

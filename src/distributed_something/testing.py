@@ -110,7 +110,7 @@ class MemoryQueue:
         lost: list[Lease] = []
         with self._lock:
             for lease in leases:
-                if entry := self._ours(lease):
+                if entry := self._held(lease):
                     entry.visible_at = self._clock.now() + self._term
                     renewed.append(lease._replace(deadline=entry.visible_at))
                 else:
@@ -127,6 +127,7 @@ class MemoryQueue:
         """Give jobs back after `delay` seconds; no attempt is counted."""
         with self._lock:
             for entry in filter(None, map(self._ours, leases)):
+                entry.deliveries = 0
                 entry.back(self._clock.now() + delay if delay > 0 else 0.0)
 
     def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
@@ -211,10 +212,13 @@ class MemoryQueue:
 
     def _ours(self, lease: Lease) -> _Entry | None:
         """The leased job, unless the lease is stale."""
+        entry = self._held(lease)
+        return entry if entry and entry.visible_at > self._clock.now() else None
+
+    def _held(self, lease: Lease) -> _Entry | None:
+        """The leased job, even if the lease has run out, while nobody else has taken it."""
         entry = self._entries.get(lease.job.id)
-        if entry is None or entry.state != "open" or entry.token != lease.token:
-            return None
-        return entry if entry.visible_at > self._clock.now() else None
+        return entry if entry and entry.state == "open" and entry.token == lease.token else None
 
     def _in(self, state: str) -> list[_Entry]:
         return [entry for entry in self._entries.values() if entry.state == state]

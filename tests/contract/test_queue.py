@@ -321,7 +321,7 @@ def test_a_released_job_is_there_at_once_and_no_attempt_counts(queue: Any) -> No
     queue.release(queue.lease(1))
     (lease, _) = queue.lease(2)
     assert lease.job.id == job(0).id
-    assert (lease.attempt, lease.deliveries) == (1, 2)
+    assert lease.attempt == 1
 
 
 def test_a_released_job_waits_out_its_delay(queue: Any, clock: FakeClock) -> None:
@@ -457,13 +457,40 @@ VERBS: dict[str, Callable[[Any, Any], object]] = {
 @pytest.mark.fault(15)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("stale", [expired, taken_over, released, finished, failed, dead, purged])
-def test_a_stale_lease_changes_nothing(queue: Any, clock: FakeClock, stale: Any, verb: str) -> None:
+def test_a_stale_lease_changes_nothing(
+    queue: Any, clock: FakeClock, stale: Any, verb: str, engine: str
+) -> None:
+    if (stale, verb) == (expired, "renew") and engine != "sqs":
+        pytest.skip("a lease that nobody has taken over can still be renewed: see below")
     queue.put([job(1)])
     lease = stale(queue, clock)
     before = queue.counts(), queue.finished(), queue.next_visible(), list(queue.dead())
     answer = VERBS[verb](queue, lease)
     assert (queue.counts(), queue.finished(), queue.next_visible(), list(queue.dead())) == before
     assert answer == (([], [lease]) if verb == "renew" else None)
+
+
+@pytest.mark.usefixtures("owners")
+def test_a_lease_that_ran_out_can_be_renewed_while_nobody_has_taken_the_job(
+    queue: Any, clock: FakeClock
+) -> None:
+    """A laptop that was closed for an hour goes on with the jobs it had."""
+    queue.put([job(1)])
+    lease = expired(queue, clock)
+    renewed, lost = queue.renew([lease])
+    assert (len(renewed), lost) == (1, [])
+    assert queue.lease(1) == []
+    queue.done(renewed)
+    assert queue.finished() == 1
+
+
+@pytest.mark.usefixtures("owners")
+def test_a_job_given_back_did_not_take_its_worker_down(queue: Any) -> None:
+    queue.put([job(1)])
+    for _ in range(3):
+        (lease,) = queue.lease(1)
+        assert lease.deliveries == 1
+        queue.release([lease])
 
 
 def test_the_live_leases_of_a_batch_count_though_others_are_stale(queue: Any, clock: FakeClock) -> None:

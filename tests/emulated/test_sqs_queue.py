@@ -557,6 +557,7 @@ def test_clients_use_the_region_and_profile_they_were_given(
 ) -> None:
     import boto3
 
+    before = boto3.DEFAULT_SESSION
     config = tmp_path / "config"
     config.write_text(
         "[profile lab]\naws_access_key_id = AKLAB\naws_secret_access_key = s\nregion = eu-west-1\n"
@@ -567,7 +568,7 @@ def test_clients_use_the_region_and_profile_they_were_given(
     lab = AwsSession("eu-north-1", "lab")
     assert lab.client("sqs").meta.region_name == "eu-north-1"
     assert lab.credentials().get_frozen_credentials().access_key == "AKLAB"
-    assert boto3.DEFAULT_SESSION is None
+    assert boto3.DEFAULT_SESSION is before
 
 
 @pytest.mark.fault(29)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -513,16 +512,15 @@ def test_every_key_is_described_and_its_default_is_valid(key):
 
 
 def test_the_table_and_the_config_have_the_same_fields():
-    fields = [field.name for field in dataclasses.fields(Config)]
-    assert fields == [*(key.field for key in KEYS), "extra", "given"]
+    assert list(Config._fields) == [*(key.field for key in KEYS), "extra", "given"]
 
 
 def test_the_config_is_frozen_and_a_copy_can_differ():
     config = parse("ENVIRONMENT = {'A': 'b'}")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         config.engine = "local"  # type: ignore[misc]
-    assert dataclasses.replace(config, engine="local").engine == "local"
-    assert json.dumps(dataclasses.asdict(config), default=list)
+    assert config._replace(engine="local").engine == "local"
+    assert json.dumps(config._asdict(), default=list)
 
 
 PIECES = "AZaz_019'\"\\#=+-*/%.,:;()[]{} \n\r\t\0\x0c\ud800\u2028\u00e9"

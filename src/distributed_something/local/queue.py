@@ -93,10 +93,10 @@ _FRESH = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_o
 _CLAIM = "UPDATE jobs SET visible_at = ?, token = ?, owner = ?, deliveries = deliveries + 1 WHERE seq = ?"
 
 # Each of these changes nothing where the lease is stale.
-_RENEW = "UPDATE jobs SET visible_at = ? WHERE seq = ? AND token = ? AND state = 0 AND visible_at > ?"
+_RENEW = "UPDATE jobs SET visible_at = ? WHERE seq = ? AND token = ? AND state = 0"
 _DONE = """UPDATE jobs SET state = 1, token = NULL, owner = NULL
     WHERE seq = ? AND token = ? AND state = 0 AND visible_at > ?"""
-_RELEASE = """UPDATE jobs SET visible_at = ?, token = NULL, owner = NULL
+_RELEASE = """UPDATE jobs SET visible_at = ?, deliveries = 0, token = NULL, owner = NULL
     WHERE seq = ? AND token = ? AND state = 0 AND visible_at > ?"""
 _FAIL = """UPDATE jobs SET failed = ?, state = ?, visible_at = ?, cause = ?, detail = ?,
     deliveries = 0, token = NULL, owner = NULL
@@ -217,7 +217,10 @@ class SqliteQueue:
         return leases
 
     def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
-        """Move deadlines to a full term from now: (renewed, no longer ours)."""
+        """Move deadlines to a full term from now: (renewed, no longer ours).
+
+        A lease that has run out is still ours while nobody has taken the job: the machine was suspended.
+        """
         if not leases:
             return [], []
         renewed: list[Lease] = []
@@ -225,7 +228,7 @@ class SqliteQueue:
         with self._writing() as db:
             now = self._clock.now()
             for lease in leases:
-                if db.execute(_RENEW, (now + self._term, *_ours(lease, now))).rowcount:
+                if db.execute(_RENEW, (now + self._term, *_ours(lease, now)[:2])).rowcount:
                     renewed.append(lease._replace(deadline=now + self._term))
                 else:
                     lost.append(lease)
@@ -239,7 +242,10 @@ class SqliteQueue:
                 db.executemany(_DONE, [_ours(lease, now) for lease in leases])
 
     def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Give jobs back after `delay` seconds, or at once to the place they had; no attempt is counted."""
+        """Give jobs back after `delay` seconds, or at once to the place they had; no attempt is counted.
+
+        Their deliveries count from 0 again: they did not take their worker down.
+        """
         if leases:
             with self._writing() as db:
                 now = self._clock.now()
