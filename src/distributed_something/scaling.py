@@ -46,3 +46,47 @@ def decide(looks: Sequence[Look]) -> Action | None:
     if last.ended is not None:
         return GiveUp(last.ended)
     return Replace() if last.machines_target else None
+
+
+CHEAPEST_SECONDS = 900.0
+"""With `cheapest`, the fleet has this long to get its machines; then those that go are not replaced."""
+
+
+class Load(NamedTuple):
+    """One look at a fleet at work: jobs not final, machines asked for, there, and with a job under way."""
+
+    open_jobs: int
+    target: int
+    running: int
+    busy: int
+
+
+class Shrink(NamedTuple):
+    """Ask for `target` machines from now on, ending none by that; `spare` idle ones may be ended at once."""
+
+    target: int
+    spare: int
+
+
+def machines_for(jobs: int, *, slots: int, tasks: int) -> int:
+    """How many machines can have all of these jobs under way: `slots` a task, `tasks` a machine."""
+    return -(-jobs // max(slots * tasks, 1))
+
+
+def shrink(
+    looks: Sequence[Load], *, slots: int, tasks: int, cheapest: bool = False, age: float = 0.0
+) -> Shrink | None:
+    """Whether the fleet is larger than what is left to do after these looks (the newest last).
+
+    Several looks must agree, as counts may lag: what the largest of them needs is kept, and every machine
+    with a job, and one machine while the run goes on, as its end is for `decide`. The target only sinks.
+    `age` is how long the machines have been asked for, in seconds.
+    """
+    recent, last = looks[-AGREEING_LOOKS:], looks[-1]
+    if len(recent) < AGREEING_LOOKS:
+        return None
+    needed = machines_for(max(look.open_jobs for look in recent), slots=slots, tasks=tasks)
+    keep = max(needed, *(look.busy for look in recent), 1)
+    target = min(1 if cheapest and age >= CHEAPEST_SECONDS else keep, last.target)
+    spare = max(last.running - keep, 0)
+    return Shrink(target, spare) if target < last.target or spare else None

@@ -25,10 +25,11 @@ from .session import AwsSession, aws_errors, error_code
 PART_BYTES = 8 << 20
 """A file up to this size goes in one request, a larger one in parts of it (larger parts above 74 GB)."""
 
-PARTS_AT_ONCE = 8
+PARTS_AT_ONCE = 6
 FILES_AT_ONCE = 32
-MEMORY_BYTES = 128 << 20
-"""What all transfers of the process together may hold. A file above 1.2 TB needs more: one part of it."""
+MEMORY_BYTES = 80 << 20
+"""What all transfers of the process together may hold, as far as we know: the libraries hold as much again.
+A file above 400 GB needs more: two parts of it."""
 
 SEGMENT_PART_BYTES = 512 << 10
 """A part of an appended file grows to this size, by being written anew; then the next one begins."""

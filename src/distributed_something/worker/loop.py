@@ -119,7 +119,7 @@ class Worker:
 
     def _tend(self) -> None:
         now = self._clock.now()
-        if now - self._flushed >= FLUSH_SECONDS or self._ended:
+        if now - self._flushed >= FLUSH_SECONDS:
             self._attempt(self._settle)
             self._attempt(self._ledger.flush)
             self._flushed = now

@@ -223,11 +223,10 @@ def _resolve_link(path: Path, own: Path) -> bool:
 
 def empty_folder(folder: Path) -> None:
     """Make the folder exist and be empty, whatever a job has put in its place."""
+    if _is_empty(folder):
+        return
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        if next(entries, None) is None:
-            return
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():  # something in it could not be removed with its own permissions
         for where, _, _ in os.walk(folder):
@@ -235,3 +234,15 @@ def empty_folder(folder: Path) -> None:
                 Path(where).chmod(0o700)
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether it is a folder, and no link to one, with nothing in it; asked after every job, so quick."""
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not os.listdir(opened)
+    finally:
+        os.close(opened)
