@@ -56,28 +56,28 @@ Event = dict[str, object]
 
 
 def event(name: str, now: float, lease: Lease, outcome: Outcome | None, **facts: object) -> Event:
-    """One event: what happened when to which job, and what came of it."""
+    """One event: what happened when to which job, and what came of it. What is not known is left out."""
     found: Event = {"t": round(now, 3), "event": name, "id": lease.job.id, "attempt": lease.attempt, **facts}
-    if outcome is not None:
-        found |= {
-            "cause": outcome.cause,
-            "detail": outcome.detail or None,
-            "exit_code": outcome.exit_code,
-            "seconds": round(outcome.seconds, 6),
-            "max_rss_bytes": outcome.max_rss_bytes,
-            "cpu_seconds": outcome.cpu_seconds,
-            "bytes_in": outcome.bytes_in or None,
-            "bytes_out": outcome.bytes_out or None,
-            "output": outcome.output,
-            "log": outcome.log,
-            "phases": {k: round(v, 6) for k, v in outcome.phases.items()} or None,
-        }
+    if outcome is None:
+        return found
+    found["seconds"] = round(outcome.seconds, 6)
+    for fact in _FACTS:
+        value = getattr(outcome, fact)
+        if value is not None and value != "":
+            found[fact] = value
+    if outcome.phases:
+        found["phases"] = {name: round(seconds, 6) for name, seconds in outcome.phases.items()}
     return found
 
 
+_FACTS = (
+    "cause", "detail", "exit_code", "max_rss_bytes", "cpu_seconds", "bytes_in", "bytes_out", "output", "log",
+)  # fmt: skip
+
+
 def _line(event: Event) -> bytes:
-    """An event as stored: facts that are None are left out."""
-    return _encode({k: v for k, v in event.items() if v is not None}).encode("utf-8", "replace") + b"\n"
+    """An event as stored."""
+    return _encode(event).encode("utf-8", "replace") + b"\n"
 
 
 class LedgerWriter:
@@ -91,14 +91,14 @@ class LedgerWriter:
     def __init__(self, store: Store, key: str) -> None:
         self._store = store
         self._key = key
-        self._started: dict[str, Event] = {}
+        self._started: dict[str, tuple[Lease, float, Event]] = {}
         self._ended: list[bytes] = []
         self._lock = threading.Lock()
 
-    def started(self, lease: Lease, event: Event) -> None:
+    def started(self, lease: Lease, now: float, facts: Event) -> None:
         """Note that an attempt began."""
         with self._lock:
-            self._started[lease.job.id] = event
+            self._started[lease.job.id] = (lease, now, facts)
 
     def ended(self, lease: Lease, event: Event) -> None:
         """Note how an attempt ended."""
@@ -110,7 +110,10 @@ class LedgerWriter:
     def flush(self) -> None:
         """Write what waits. Raises what the store raises; the events stay."""
         with self._lock:
-            lines = [*map(_line, self._started.values()), *self._ended]
+            begun = [
+                event("started", now, lease, None, **facts) for lease, now, facts in self._started.values()
+            ]
+            lines = [*map(_line, begun), *self._ended]
             if lines:
                 self._store.append(self._key, b"".join(lines))
                 self._started.clear()

@@ -56,7 +56,7 @@ def fold(tmp_path: Path) -> Fold:
     for number, (name, outcome) in enumerate([*ends, ("failed", failed)]):
         lease = Lease(jobs[number], "", 0)
         ledger.ended(lease, event(name, 100 + number, lease, outcome))
-    ledger.started(Lease(jobs[4], "", 0), event("started", 104, Lease(jobs[4], "", 0), None))
+    ledger.started(Lease(jobs[4], "", 0), 104, {})
     ledger.flush()
     return Fold(store, paths).update()
 

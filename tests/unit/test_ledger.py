@@ -46,7 +46,7 @@ def test_the_life_of_a_job(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
     fold = Fold(store, PATHS)
     record = fold.update().jobs[JOBS[0].id]
-    ledger.started(lease(0), event("started", 10, lease(0), None, worker="w", log="w.log@0"))
+    ledger.started(lease(0), 10, {"worker": "w", "log": "w.log@0"})
     ledger.flush()
     assert fold.update().jobs[JOBS[0].id].state is State.RUNNING
     ledger.ended(lease(0), event("failed", 11, lease(0), FAILED, worker="w"))
@@ -72,7 +72,7 @@ def test_the_life_of_a_job(store: FolderStore) -> None:
 
 def test_a_short_job_is_one_line(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
-    ledger.started(lease(0), event("started", 10, lease(0), None))
+    ledger.started(lease(0), 10, {})
     ledger.ended(lease(0), event("succeeded", 12, lease(0), DONE))
     ledger.flush()
     lines = store.read(PATHS.events + "w.jsonl").splitlines()
@@ -124,7 +124,7 @@ def test_an_interruption_charges_no_attempt(store: FolderStore) -> None:
 
 def test_a_lost_workers_end_does_not_stop_the_clock_of_the_next_one(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
-    ledger.started(lease(0), event("started", 10, lease(0), None, worker="new"))
+    ledger.started(lease(0), 10, {"worker": "new"})
     ledger.flush()
     lost = Outcome(State.WAITING, Cause.LEASE_LOST)
     ledger.ended(lease(0), event("interrupted", 11, lease(0), lost, worker="old"))

@@ -303,7 +303,7 @@ def _make_worker(
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
-        poll=0.1,
+        poll=0.05,
     )
 
 

@@ -32,7 +32,10 @@ AHEAD_SECONDS = 0.25
 """Jobs are leased ahead for about this long: long jobs not at all, so that other workers get them."""
 
 RETRY_SECONDS = 1.0
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.05
+IDLE_SECONDS = 1.0
+"""The waits of an idle worker for a job grow to this, or to its `poll` if that is longer."""
+
 FLUSH_SECONDS = 1.0
 GIVE_UP_SECONDS = 30.0
 
@@ -90,6 +93,7 @@ class Worker:
         self._mean_seconds: float | None = None
         self._stop: Stop | None = None
         self._drained = False
+        self._idle_rounds = 0
         self._renewed = self._flushed = clock.now()
 
     def stop(self, stop: Stop) -> None:
@@ -198,9 +202,14 @@ class Worker:
             self._note_end(lease, outcome)
             self._hand_back(slot, lease, outcome)
         if self._low():
-            found = self._replenish(0 if lease is not None else self._poll)
+            found = self._replenish(0 if lease is not None else self._patience())
+            self._idle_rounds = 0 if found else self._idle_rounds + 1
             if until_empty and not found and not self._busy():
                 self._drained = self._queue.counts().open == 0
+
+    def _patience(self) -> float:
+        """Seconds to wait for a job: longer the longer there has been none."""
+        return min(self._poll * (1 << min(self._idle_rounds, 10)), max(self._poll, IDLE_SECONDS))
 
     def _take(self, slot: Slot) -> Lease | None:
         with self._changed:
@@ -217,7 +226,7 @@ class Worker:
             self._mean_seconds = outcome.seconds if mean is None else 0.8 * mean + 0.2 * outcome.seconds
 
     def _note_start(self, lease: Lease, log: str) -> None:
-        self._ledger.started(lease, event("started", self._clock.now(), lease, None, **self._who, log=log))
+        self._ledger.started(lease, self._clock.now(), {**self._who, "log": log})
 
     def _note_end(self, lease: Lease, outcome: Outcome) -> None:
         name = name_of(outcome, dead=self._policy.after(lease.attempt).dead)

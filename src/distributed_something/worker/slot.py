@@ -111,7 +111,7 @@ class Slot:
         except Cancelled as end:
             outcome = Outcome(State.WAITING, end.args[0])
         except Exception as error:  # noqa: BLE001  an error of ours must not lose the job or end the loop
-            cause, detail = error.args if isinstance(error, Failed) else (Cause.EXIT, _describe(error))
+            cause, detail = error.args if isinstance(error, Failed) else (_cause_of(error), _describe(error))
             self._log.note(f"{cause}: {detail}")
             outcome = Outcome(State.WAITING, cause, detail)
         self._clean(lease)
@@ -137,8 +137,7 @@ class Slot:
                 keys = [template.fill(values) for template in task.inputs]
                 self._fetched = fetch_inputs(self._store, keys, self._folders["input_dir"])
         self._check_cancelled()
-        with _Phase(phases, "run", Cause.EXIT):
-            outcome = self._execute(lease, values)
+        outcome = self._execute(lease, values)
         if outcome.state is State.SUCCEEDED and prefix:
             with _Phase(phases, "out", Cause.UPLOAD):
                 outcome = self._publish(lease, prefix, outcome)
@@ -316,10 +315,8 @@ class _Phase:
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         self._phases[self._name] = time.monotonic() - self._start
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Failed(Cause.DISK_FULL, _describe(error)) from error
         if isinstance(error, OSError | DsError | ValueError):
-            raise Failed(self._cause, _describe(error)) from error
+            raise Failed(_cause_of(error, self._cause), _describe(error)) from error
 
 
 class _OomKills:
@@ -350,6 +347,11 @@ _OOM_KILLS = _OomKills()
 def _outcome(state: State, cause: Cause | None, detail: str, code: int | None, usage: Usage) -> Outcome:
     cpu, memory = round(usage.cpu_seconds, 6), usage.max_rss_bytes
     return Outcome(state, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
+
+
+def _cause_of(error: Exception, otherwise: Cause = Cause.EXIT) -> Cause:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return Cause.DISK_FULL if full else otherwise
 
 
 def _describe(error: Exception) -> str:
