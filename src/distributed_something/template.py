@@ -213,6 +213,8 @@ def _text(value: Any) -> str:
     """A value as text: strings as they are, None as nothing, everything else as JSON."""
     if isinstance(value, str):
         return value
+    if type(value) is int:  # as JSON has it, and quicker: numbers are the most common keys
+        return str(value)
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 

@@ -11,6 +11,7 @@ away by the next machine process.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -159,14 +160,16 @@ class Machine:
         self._workers[pid] = _Running(name, number, time.time())
 
     def _reap(self) -> None:
-        """Notice workers that ended; an end that nobody ordered is a loss, and the worker is replaced."""
-        while True:
-            try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        """Notice workers that ended; an end that nobody ordered is a loss, and the worker is replaced.
+
+        First all that have ended, then what to do about them: workers that die at once must not keep us
+        from hearing orders.
+        """
+        ended = []
+        with suppress(ChildProcessError):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                ended.append(pid)
+        for pid in ended:
             worker = self._workers.pop(pid, None)
             if worker is not None:
                 self._after(worker)
@@ -270,6 +273,7 @@ def _become_worker(
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         adopt_orphans()
+        gc.freeze()  # what the machine process had loaded never becomes garbage
         worker = _make_worker(place, config, store, paths, name, number)
         for order, stop in ORDERS.items():
             signal.signal(order, lambda _number, _frame, stop=stop: worker.stop(stop))  # type: ignore[misc]

@@ -109,17 +109,22 @@ class Worker:
         for thread in threads:
             thread.start()
         stopped = None
-        while alive := [thread for thread in threads if thread.is_alive()]:
+        while self._serving(threads):
             self._tend()
             if self._stop is not None:
                 stopped = self._clock.now() if stopped is None else stopped
                 self._wind_down(self._stop, self._clock.now() - stopped)
-            alive[0].join(TICK_SECONDS)
+            threads[0].join(TICK_SECONDS)
         self._settle_rest()
         for slot in self._slots:
             slot.close()
 
     # the main thread
+
+    def _serving(self, threads: Sequence[threading.Thread]) -> bool:
+        """Whether to go on. After the order to stop, slots that wait for a job are not waited for."""
+        alive = any(thread.is_alive() for thread in threads)
+        return alive and (self._stop is None or self._busy())
 
     def _tend(self) -> None:
         now = self._clock.now()
@@ -229,7 +234,8 @@ class Worker:
         self._ledger.started(lease, self._clock.now(), {**self._who, "log": log})
 
     def _note_end(self, lease: Lease, outcome: Outcome) -> None:
-        name = name_of(outcome, dead=self._policy.after(lease.attempt).dead)
+        dead = outcome.cause is not None and self._policy.after(lease.attempt).dead
+        name = name_of(outcome, dead=dead)
         self._ledger.ended(lease, event(name, self._clock.now(), lease, outcome, **self._who))
 
     # leasing and settling, by whichever slot's turn it is
@@ -247,6 +253,9 @@ class Worker:
         try:
             self._settle()
             leases = self._queue.lease(self._wanted(), wait) if self._stop is None else []
+            if self._stop is not None:
+                self._queue.release(leases)
+                return False
             self._offer(leases)
             return bool(leases)
         finally:

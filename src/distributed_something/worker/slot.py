@@ -23,7 +23,7 @@ from ..job import Cause, Lease, Outcome, State
 from ..template import CommandTemplate, Template
 from .logs import SlotLog
 from .process import Child, Ended, Strays, Usage, Watch
-from .staging import Claim, DoneRule, clean_prefix, empty_folder, fetch_inputs, is_done, publish_outputs
+from .staging import Claim, DoneRule, Scratch, clean_prefix, fetch_inputs, is_done, publish_outputs
 
 DISK_FULL_BELOW = 1 << 20
 """Free bytes under which a failed attempt's cause is a full disk."""
@@ -74,8 +74,8 @@ class Slot:
         self._cancelled: Cause | None = None
         self._host: _Host | None = None
         self._project = Path.cwd()
-        for place in self._folders.values():
-            place.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._scratch = [Scratch(place) for place in self._folders.values()]
         job_path = folder / "job.json"
         self._job_file = os.open(job_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -260,9 +260,9 @@ class Slot:
             killed += now
         if killed:
             self._log.note(f"ended {killed} process(es) that the job had left running")
-        for place in self._folders.values():
+        for scratch in self._scratch:
             with suppress(OSError):
-                empty_folder(place)
+                scratch.clear()
 
 
 class _Host:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -221,6 +222,40 @@ def _resolve_link(path: Path, own: Path) -> bool:
     return True
 
 
+class Scratch:
+    """A folder that every job finds empty.
+
+    Asking whether a job has left something is done after every job, so it has to be quick: a folder whose
+    time of change stands still has not been touched. That holds once the time lies further back than the
+    clock that stamps it may lag.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._untouched: tuple[int, int] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Make the folder exist and be empty. Raises OSError where that is not possible."""
+        if self._untouched is not None and self._stamp() == self._untouched:
+            return
+        empty_folder(Path(self._folder))
+        stamp = self._stamp()
+        settled = stamp is not None and stamp[1] < time.time_ns() - _STAMP_LAG_NS
+        self._untouched = stamp if settled else None
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """Which folder it is and when it was changed; None where it is gone."""
+        try:
+            found = os.lstat(self._folder)
+        except OSError:
+            return None
+        return found.st_ino, found.st_ctime_ns
+
+
+_STAMP_LAG_NS = 50_000_000
+
+
 def empty_folder(folder: Path) -> None:
     """Make the folder exist and be empty, whatever a job has put in its place."""
     if _is_empty(folder):
@@ -237,7 +272,7 @@ def empty_folder(folder: Path) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether it is a folder, and no link to one, with nothing in it; asked after every job, so quick."""
+    """Whether it is a folder, and no link to one, with nothing in it."""
     try:
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
