@@ -1,4 +1,4 @@
-"""HyperQueue (PyPI): a server and a worker of two cores on this machine; a task is /bin/true with an argument.
+"""HyperQueue (PyPI): a server and a worker of two cores here; a task is /bin/true with an argument.
 
 Prints the seconds from the submission to the last task's end.
 """
