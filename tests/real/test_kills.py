@@ -325,3 +325,15 @@ def test_ctrl_c_ends_the_watching_and_not_the_work(project: DsProject) -> None:
     assert "ds monitor to watch again" in interrupted(project.start("monitor"))
     project.ds("monitor")
     assert project.status()["jobs"]["succeeded"] == 16
+
+
+def test_workers_that_die_at_once_are_told_of_and_can_be_stopped(project: DsProject) -> None:
+    project.config(COMMAND="true {n}")
+    project.ds("setup")
+    project.ds("submit", project.jobs([{"n": 1}]))
+    (project.folder / ".ds/App/work").write_text("where the workers want a folder")
+    project.ds("start")
+    until(lambda: "keep dying" in (project.status()["why_idle"] or ""), "the trouble to be told")
+    project.ds("stop", "--now", timeout=20)
+    assert not project.processes()
+    assert project.status()["jobs"]["waiting"] == 1
