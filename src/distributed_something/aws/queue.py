@@ -304,7 +304,7 @@ class SqsQueue:
                 del self._held[token]
         try:
             yield ours
-        except BaseException:
+        except BaseException:  # held again, and the error raised
             with self._lock:
                 self._held |= ours
             raise

@@ -166,7 +166,7 @@ class SqliteQueue:
             self._lock_file = _open_lock(self.path)
             try:
                 self._db = _connect(self.path, self._lock_file)
-            except BaseException:
+            except BaseException:  # the lock is let go, and the error raised again
                 os.close(self._lock_file)
                 raise
 
@@ -374,7 +374,7 @@ class SqliteQueue:
             try:
                 yield self._db
                 self._db.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # rolled back, and raised again
                 with suppress(sqlite3.Error):  # the first error says more, and SQLite may have rolled back
                     self._db.execute("ROLLBACK")
                 raise
@@ -453,7 +453,7 @@ def _connect(path: Path, lock_file: int) -> sqlite3.Connection:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    except BaseException:
+    except BaseException:  # closed, and raised again
         db.close()
         raise
     return db

@@ -302,7 +302,7 @@ class Worker:
             self._queue.done([lease for lease, outcome in ended if outcome.cause is None])
             for lease, outcome in ended:
                 self._settle_failure(lease, outcome)
-        except Exception:
+        except Exception:  # kept to be settled again, and raised
             with self._changed:
                 self._ended = ended + self._ended
             raise
