@@ -120,8 +120,8 @@ def _watch_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _worker_options(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "The process inside a task of the fleet: it leases jobs from the queue and runs them until it is"
+    parser.epilog = (
+        "It leases jobs from the queue and runs them until it is"
         " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
         " task an environment with APP_NAME, DS_RUN, SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES"
         " (jobs at a time) and SECONDS_TO_START; `ds setup` leaves the rest in the bucket. DS_SCRATCH is the"
