@@ -66,6 +66,23 @@ class Run:
         }
         return {**plain, **CREDENTIALS, **task, **more}
 
+    def lines(self, stream: str, group: str = "") -> list[str]:
+        """The lines of a log stream; none where there is no such stream."""
+        logs = session().client("logs")
+        found: list[str] = []
+        more: dict[str, Any] = {}
+        while True:
+            try:
+                page = logs.get_log_events(
+                    logGroupName=group or self.app, logStreamName=stream, startFromHead=True, **more
+                )
+            except logs.exceptions.ResourceNotFoundException:
+                return []
+            if not page["events"]:
+                return found
+            found += [event["message"] for event in page["events"]]
+            more = {"nextToken": page["nextForwardToken"]}
+
     def delete_queues(self) -> None:
         delete_queues(session(), self.names)
 
@@ -76,6 +93,8 @@ def new_run(groups: Iterable[Mapping[str, Any]], **config: object) -> Run:
     names = QueueNames(f"{app}Queue", f"{app}DeadMessages")
     urls, _ = ensure_queues(session(), names)
     session().client("s3").create_bucket(Bucket=app)
+    for group in (app, f"{app}_perInstance"):
+        session().client("logs").create_log_group(logGroupName=group)
     store = S3Store(app, session=session())
     given = {"APP_NAME": app, "ENGINE": "aws", "AWS_BUCKET": app, **config}
     write_run_file(store, parse_config("".join(f"{k} = {v!r}\n" for k, v in given.items())), "aws", "run1")

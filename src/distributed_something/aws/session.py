@@ -60,7 +60,7 @@ class AwsSession:
         self.endpoint = endpoint
         self._region = region
         self._session: Any = None
-        self._clients: dict[tuple[str, int], Any] = {}
+        self._clients: dict[tuple[str, int, float, int], Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -71,17 +71,20 @@ class AwsSession:
             raise DsError("no AWS region is given", "set AWS_REGION in the config")
         return region
 
-    def client(self, service: str, connections: int = 10) -> Any:
+    def client(
+        self, service: str, connections: int = 10, *, read_seconds: float = READ_SECONDS, attempts: int = 8
+    ) -> Any:
         """A client of a service, made once; as many as `connections` threads can use it at a time.
 
-        Calls that are throttled or fail on AWS's side are repeated by botocore, 8 times at most.
+        A call is given up after `read_seconds` of silence. Calls that are throttled or fail on AWS's side
+        are repeated by botocore, up to so many `attempts`.
         """
-        key = (service, connections)
+        key = (service, connections, read_seconds, attempts)
         session, region = self._boto3(), self.region
         with self._lock, aws_errors(f"making a client for {service}"):
             if key not in self._clients:
                 self._clients[key] = session.client(
-                    service, region_name=region, endpoint_url=self.endpoint, config=_config(connections)
+                    service, region_name=region, endpoint_url=self.endpoint, config=_config(*key[1:])
                 )
             return self._clients[key]
 
@@ -116,13 +119,13 @@ def _new_session(region: str | None, profile: str | None) -> Any:
         return Session(region_name=region, profile_name=profile)
 
 
-def _config(connections: int) -> Any:
+def _config(connections: int, read_seconds: float, attempts: int) -> Any:
     from botocore.config import Config
 
     return Config(
-        retries={"mode": "standard", "total_max_attempts": 8},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        read_timeout=read_seconds,
         max_pool_connections=connections,
         tcp_keepalive=True,
         user_agent_extra="distributed-something",

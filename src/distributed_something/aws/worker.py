@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,16 +21,17 @@ from ..config import Config
 from ..engine import Store
 from ..errors import OK, UsageError
 from ..job import RetryPolicy
-from ..ledger import LedgerWriter, RunPaths
+from ..ledger import RunPaths
 from ..runfile import read_run_file
+from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.interruption import InterruptionWatch, Metadata, Silent
-from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.orders import Orders
 from ..worker.process import adopt_orphans
-from ..worker.slot import Slot
+from ..worker.slot import Slot, Task
 from ..worker.task import compile_task
 from .queues import QueueNames, QueueUrls
+from .reporting import JobLines, Reporting
 from .session import AwsSession, QueueGone
 from .store import S3Store, Stores
 from .userdata import STOP_SECONDS
@@ -56,7 +57,10 @@ ORDERS = {
 
 
 class Settings(NamedTuple):
-    """What the task's environment says. `stagger` is the wait between the starts of two slots, in seconds."""
+    """What the task's environment says. `stagger` is the wait between the starts of two slots, in seconds.
+
+    Without a `log_group` nothing is sent to CloudWatch.
+    """
 
     app: str
     run: str
@@ -66,6 +70,7 @@ class Settings(NamedTuple):
     slots: int
     stagger: float
     scratch: Path
+    log_group: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -79,7 +84,8 @@ class Settings(NamedTuple):
             raise UsageError(f"DOCKER_CORES: {slots:g} is not between 1 and {MOST_SLOTS}", _FIX)
         stagger = max(_number(environment, "SECONDS_TO_START", "0"), 0.0)
         scratch = Path(environment.get("DS_SCRATCH") or tempfile.gettempdir())
-        return cls(app, run, queue_url, bucket, region, int(slots), stagger, scratch)
+        log_group = environment.get("LOG_GROUP_NAME", "")
+        return cls(app, run, queue_url, bucket, region, int(slots), stagger, scratch, log_group)
 
 
 _FIX = "`ds worker` runs in a task that `ds start` has made: the task's environment tells it what to do"
@@ -138,6 +144,7 @@ class _Task:
         self._metadata = metadata
         self._clock = clock
         self._name = f"{os.uname().nodename}-{os.urandom(3).hex()}"
+        self._machine = machine_name(metadata)
         self._paths = RunPaths(settings.app, settings.run)
         self._session = AwsSession(settings.region)
         self._store: Store = Stores(S3Store(settings.bucket, session=self._session))
@@ -152,24 +159,34 @@ class _Task:
                 "the config has neither COMMAND nor HANDLER: there is nothing to run for a job",
                 "give one of them, or use an image with a worker of its own",
             )
+        group = self._settings.log_group
+        reporting = Reporting(self._session, self._clock, group, self._name, self._machine)
+        logs = [self._log(number, reporting.lines()) for number in range(self._settings.slots)]
         with self._queue(config) as queue:
             queue.counts()  # are they there, and may we?
-            worker = self._worker(config, queue)
-            orders = Orders(lambda stop: self._stop(queue, worker, stop), self._clock)
-            queue.on_gone = lambda gone: self._end(gone, orders)
-            orders.on_signals(ORDERS)
-            self._watch_for_interruptions(orders, queue)
-            complain(f"{self._name}: {self._settings.slots} slots for run {self._settings.run}")
-            worker.run()
-            queue.wait_for_receivers(LAST_SECONDS)
+            with reporting.of(self.folder), LogKeeper(logs) as keeper:
+                self._run(self._worker(config, queue, logs, keeper), queue)
         if self._gone is not None:
             raise self._gone
         return OK
+
+    def _run(self, worker: Worker, queue: WorkersQueue) -> None:
+        orders = Orders(lambda stop: self._stop(queue, worker, stop), self._clock)
+        queue.on_gone = lambda gone: self._end(gone, orders)
+        orders.on_signals(ORDERS)
+        self._watch_for_interruptions(orders, queue)
+        complain(f"{self._name}: {self._settings.slots} slots for run {self._settings.run}")
+        worker.run()
+        queue.wait_for_receivers(LAST_SECONDS)
 
     def _stop(self, queue: WorkersQueue, worker: Worker, stop: Stop) -> None:
         complain(f"{self._name}: stopping: {stop.why}")
         queue.leave()
         worker.stop(stop)
+
+    def _end(self, gone: QueueGone, orders: Orders) -> None:
+        self._gone = gone
+        orders.give(Stop(0.0, "the queue has gone"))
 
     def _watch_for_interruptions(self, orders: Orders, queue: WorkersQueue) -> None:
         if self._metadata is None:
@@ -182,10 +199,6 @@ class _Task:
 
         InterruptionWatch(self._metadata, self._clock, orders.give, be_wary, reserve=LAST_SECONDS).start()
 
-    def _end(self, gone: QueueGone, orders: Orders) -> None:
-        self._gone = gone
-        orders.give(Stop(0.0, "the queue has gone"))
-
     def _queue(self, config: Config) -> WorkersQueue:
         return WorkersQueue(
             self._session,
@@ -197,27 +210,25 @@ class _Task:
             connections=8,
         )
 
-    def _worker(self, config: Config, queue: WorkersQueue) -> Worker:
+    def _log(self, number: int, lines: JobLines | None) -> GatheredLog:
+        return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", lines)
+
+    def _worker(
+        self, config: Config, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
+    ) -> Worker:
         task = compile_task(config, {})  # what the config gives to commands is in our environment already
-        slots = [
-            Slot(
-                task,
-                self._store,
-                self.folder / str(number),
-                SlotLog(self._store, self._paths.logs, f"{self._name}-{number}.log"),
-                self._settings.run,
-                self._name,
-            )
-            for number in range(self._settings.slots)
-        ]
         return Worker(
             queue,
-            slots,
-            LedgerWriter(self._store, f"{self._paths.events}{self._name}.jsonl"),
-            Identity(self._name, machine_name(self._metadata)),
+            [self._slot(task, number, log) for number, log in enumerate(logs)],
+            KeptLedger(self._store, f"{self._paths.events}{self._name}.jsonl", keeper),
+            Identity(self._name, self._machine),
             RetryPolicy(config.job_retries),
             self._clock,
             term=min(config.sqs_message_visibility, LEASE_SECONDS),
-            delays=[number * self._settings.stagger for number in range(len(slots))],
+            delays=[number * self._settings.stagger for number in range(len(logs))],
             poll=POLL_SECONDS,
         )
+
+    def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:
+        folder = self.folder / str(number)
+        return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name)
