@@ -307,7 +307,6 @@ def _make_worker(
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
-        poll=0.05,
     )
 
 
