@@ -20,11 +20,12 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
+
+import msgspec.json  # noqa: F401  the workers need it: loaded once, before they are forked
 
 from ..clock import SystemClock
 from ..config import Config, load_config
@@ -68,8 +69,7 @@ def compile_task(config: Config, environment: dict[str, str]) -> Task:
     )
 
 
-@dataclass
-class _Running:
+class _Running(NamedTuple):
     """A worker process."""
 
     name: str
@@ -283,6 +283,8 @@ def _become_worker(
             worker.run()
         code = 0
     except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
+        import traceback
+
         complain(traceback.format_exc())
     finally:
         os._exit(code)

@@ -20,7 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..clock import Clock
 from ..engine import Queue
@@ -47,16 +47,14 @@ FLUSH_SECONDS = 1.0
 GIVE_UP_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """The order to stop: running jobs have `grace_seconds` (None: as long as they need) to finish."""
 
     grace_seconds: float | None
     why: str
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """Who writes in the ledger: the worker's name, and the machine's."""
 
     worker: str

@@ -13,9 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine import Store
 from ..errors import DsError
@@ -34,8 +33,7 @@ MOMENT_SECONDS = 0.05
 _TAIL_LOOKED_AT = 4096
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """What a worker does with every job: the config, compiled once.
 
     Exactly one of `command` and `handler` is given. `timeout` in seconds, 0 for none. `done_check`
@@ -49,7 +47,7 @@ class Task:
     timeout: float = 0.0
     done_check: bool = False
     done_rule: DoneRule | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
 
 
 class Cancelled(Exception):
