@@ -12,7 +12,6 @@ The life of a job (each edge is a ledger event):
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -87,7 +86,9 @@ class Job:
     @property
     def keys(self) -> Mapping[str, Any]:
         """Shared and group keys side by side, a group's key before a shared one of that name."""
-        document: dict[str, Any] = json.loads(self.body)
+        from msgspec.json import decode
+
+        document: dict[str, Any] = decode(self.body)
         group = document.get("group")
         return {**document, **group} if isinstance(group, dict) else document
 

@@ -21,8 +21,6 @@ from .job import UNCOUNTED, Job, Lease, Outcome, State
 CHUNK_BYTES = 16 << 20
 """Read at a time; longer than any line (a job's body fits into a message of 1 MiB)."""
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
 
 class RunPaths(NamedTuple):
     """Where a run lies in the store."""
@@ -74,9 +72,19 @@ _FACTS = (
 )  # fmt: skip
 
 
-def _line(event: Event) -> bytes:
-    """An event as stored."""
-    return _encode(event).encode("utf-8", "replace") + b"\n"
+def _lines(events: list[Event]) -> bytes:
+    """Events as stored."""
+    from msgspec.json import Encoder
+
+    encode = Encoder().encode_lines
+    try:
+        return encode(events)
+    except UnicodeEncodeError:  # a name that is not UTF-8, as Python has it
+        return encode([{key: _shown(value) for key, value in each.items()} for each in events])
+
+
+def _shown(value: object) -> object:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 class LedgerWriter:
@@ -91,7 +99,7 @@ class LedgerWriter:
         self._store = store
         self._key = key
         self._started: dict[str, tuple[Lease, float, Event]] = {}
-        self._ended: list[bytes] = []
+        self._ended: list[Event] = []
         self._lock = threading.Lock()
 
     def started(self, lease: Lease, now: float, facts: Event) -> None:
@@ -101,10 +109,9 @@ class LedgerWriter:
 
     def ended(self, lease: Lease, event: Event) -> None:
         """Note how an attempt ended."""
-        line = _line(event)
         with self._lock:
             self._started.pop(lease.job.id, None)
-            self._ended.append(line)
+            self._ended.append(event)
 
     def flush(self) -> None:
         """Write what waits. Raises what the store raises; the events stay."""
@@ -112,9 +119,8 @@ class LedgerWriter:
             begun = [
                 event("started", now, lease, None, **facts) for lease, now, facts in self._started.values()
             ]
-            lines = [*map(_line, begun), *self._ended]
-            if lines:
-                self._store.append(self._key, b"".join(lines))
+            if begun or self._ended:
+                self._store.append(self._key, _lines(begun + self._ended))
                 self._started.clear()
                 self._ended.clear()
 
@@ -233,12 +239,14 @@ class Fold:
     """The state of every job, folded from the ledger. Feed it again to bring it up to date.
 
     Events may come in any order between segments; for each job they are taken by their time. A job
-    that has succeeded stays so, whatever a second delivery of it says. `broken` counts lines that
-    are no events.
+    that has succeeded stays so, whatever a second delivery of it says. `by_state` counts the jobs,
+    `failed` those that wait again after a failure, `broken` the lines that are no events.
     """
 
     def __init__(self, store: Store, paths: RunPaths) -> None:
         self.jobs: dict[str, JobRecord] = {}
+        self.by_state = dict.fromkeys(State, 0)
+        self.failed = 0
         self.attempts = 0
         self.interruptions = 0
         self.broken = 0
@@ -258,13 +266,19 @@ class Fold:
         self.broken += len(read) - len(events)
         events.sort(key=_time)
         for found in events:
-            self._apply(found["t"], found["event"], self._record(found["id"]), found)
+            record = self._record(found["id"])
+            state, failed = record.state, record.failed
+            self._apply(found["t"], found["event"], record, found)
+            self.by_state[state] -= 1
+            self.by_state[record.state] += 1
+            self.failed += record.failed - failed
         return self
 
     def _record(self, job_id: str) -> JobRecord:
         record = self.jobs.get(job_id)
         if record is None:
             record = self.jobs[job_id] = JobRecord(job_id, len(self.jobs))
+            self.by_state[record.state] += 1
         return record
 
     def _same(self, text: str | None) -> str | None:

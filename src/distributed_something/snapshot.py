@@ -87,18 +87,14 @@ def _iso(when: float | None) -> str | None:
 
 def count_jobs(fold: Fold, *, workers_alive: bool) -> JobCounts:
     """The jobs by state. A job whose worker is gone is not running, whatever the ledger last said."""
-    by_state = dict.fromkeys(State, 0)
-    failed = 0
-    for record in fold.jobs.values():
-        by_state[record.state] += 1
-        failed += record.failed
+    by_state = fold.by_state
     running = by_state[State.RUNNING] if workers_alive else 0
     return JobCounts(
         total=len(fold.jobs),
         waiting=by_state[State.WAITING] + by_state[State.RUNNING] - running,
         running=running,
         succeeded=by_state[State.SUCCEEDED],
-        failed=failed,
+        failed=fold.failed,
         dead=by_state[State.DEAD],
         skipped=by_state[State.SKIPPED],
     )

@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .engine import Engine, PutReport
+from .engine import PutReport
 from .errors import FAILED, OK, SOME_DEAD, DsError, UsageError
 from .failures import group_failures
 from .job import Job, Lease, State
-from .ledger import LedgerWriter, event, job_ids, write_jobs
+from .ledger import Fold, LedgerWriter, event, job_ids, write_jobs
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, write_record
 from .report import build_report, summary_lines, write_report
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from .jobfile import JobFile
 
 SUBMIT_BATCH = 10_000
+LOOKING_SHARE = 0.05
+"""How much of its time the monitor spends on looking, at most."""
+
+LOOK_SECONDS_MOST = 2.0
+"""Longer than this nobody waits for the next look because of what the last one cost."""
 
 
 def setup(project: Project) -> str:
@@ -114,6 +119,7 @@ def monitor(project: Project, record: Path | None, every: float | None) -> int:
     fold, looks = project.fold(), list[Look]()
     with project.console.watch() as watcher:
         while True:
+            began = project.clock.now()
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
             if snapshot.why_idle and snapshot.jobs.waiting:
@@ -127,24 +133,36 @@ def monitor(project: Project, record: Path | None, every: float | None) -> int:
             if isinstance(action, Replace):
                 watcher.note("the workers were killed: starting them again")
                 start(project, None)
-            project.clock.wait(_pause(project.engine, snapshot, looks[-1]) if every is None else every)
+            if every is None:
+                _rest(project, snapshot, project.clock.now() - began)
+            else:
+                project.clock.wait(every)
     if isinstance(action, GiveUp):
         left = looks[-1].open_jobs
         raise DsError(
             f"{left:,} jobs are left, and the workers have ended: {action.why}", "ds start, then ds monitor"
         )
     project.engine.stop()  # the workers end while the report is written
-    code = finish(project)
+    code = finish(project, fold)
     project.engine.end()
     return code
 
 
-def _pause(engine: Engine, snapshot: Snapshot, look: Look) -> float:
-    """Seconds until the next look: fewer towards the end, where the engine's counts are exact."""
-    if not look.open_jobs:
-        return engine.last_looks_seconds
-    left = engine.look_seconds if snapshot.eta is None else snapshot.eta / 4
-    return min(engine.look_seconds, max(left, engine.last_looks_seconds))
+def _rest(project: Project, snapshot: Snapshot, cost: float) -> None:
+    """Wait for the next look, or for the end where the queue can tell of it sooner.
+
+    A look that took `cost` seconds took them from the jobs: looking has its share of the time and no more.
+    """
+    engine, clock, jobs = project.engine, project.clock, snapshot.queued
+    seconds = max(engine.look_seconds, min(cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
+    until = clock.now() + (seconds if jobs else engine.last_looks_seconds)
+    while (left := until - clock.now()) > 0:
+        soon = jobs / snapshot.rate / 4 if jobs and snapshot.rate else left
+        clock.wait(min(left, max(soon, engine.last_looks_seconds)))
+        if soon < left:
+            jobs = engine.queue().counts().open
+            if not jobs:
+                return
 
 
 def _check_record(project: Project, path: Path) -> None:
@@ -163,9 +181,9 @@ def _look(snapshot: Snapshot) -> Look:
     return Look(open_jobs, machines.target, machines.running, machines.ended)
 
 
-def finish(project: Project) -> int:
+def finish(project: Project, fold: Fold) -> int:
     """Write the run's report and print its summary; 0, or 3 where jobs are dead."""
-    console, fold, paths = project.console, project.fold(), project.paths()
+    console, paths = project.console, project.paths()
     snapshot = project.snapshot(fold)
     groups = group_failures(project.engine.store, paths, fold.jobs.values())
     report = build_report(snapshot, fold, groups)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -174,12 +174,21 @@ def test_of_several_orders_the_earliest_end_counts() -> None:
     assert [stop.why for stop in given] == ["a", "c", "f"]
 
 
-def test_signals_give_orders() -> None:
-    given = list[Stop]()
-    before = signal.getsignal(signal.SIGUSR2)
-    try:
-        Orders(given.append, FakeClock()).on_signals({signal.SIGUSR2: Stop(5, "told")})
-        os.kill(os.getpid(), signal.SIGUSR2)
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert given == [Stop(5, "told")]
+def test_signals_give_orders_whatever_the_main_thread_waits_for() -> None:
+    code = """
+import os, signal, threading, time
+from distributed_something.clock import SystemClock
+from distributed_something.worker.loop import Stop
+from distributed_something.worker.orders import Orders
+
+def end(stop):
+    print(stop.why, flush=True)
+    os._exit(0)
+
+Orders(end, SystemClock()).on_signals({signal.SIGUSR2: Stop(5, "told")})
+threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)).start()
+import select
+select.poll().poll(20_000)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (found.stdout, found.stderr) == ("told\n", "")

@@ -32,7 +32,14 @@ def jobs(count: int) -> list[Job]:
 class FakeSlot:
     """Stands for a Slot: an attempt is what `attempt` makes of it; `cancel` ends one that waits."""
 
-    def __init__(self, attempt: Callable[[Lease], Outcome] | None = None, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        attempt: Callable[[Lease], Outcome] | None = None,
+        seconds: float = 0.0,
+        *,
+        quick: bool = False,
+    ) -> None:
+        self._quick = quick
         self._attempt = attempt or (lambda _lease: SUCCESS)
         self._seconds = seconds
         self._ended = threading.Event()
@@ -46,7 +53,9 @@ class FakeSlot:
         self._ended.clear()
         return "log@0"
 
-    def run(self, lease: Lease) -> Outcome:
+    def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
+        if not self._quick:
+            takes_long(cast("Slot", self))
         self.ran.append(lease)
         self.running.set()
         if self._seconds and self._ended.wait(self._seconds):
@@ -193,6 +202,29 @@ def test_until_empty_does_every_job_and_closes_the_slots(bench: Bench) -> None:
     assert sorted(lease.job.index for slot in slots for lease in slot.ran) == list(range(500))
     assert [slot.closed for slot in slots] == [True, True]
     assert bench.events() == [("succeeded", None)] * 500
+
+
+def test_a_worker_of_one_slot_and_short_jobs_has_one_thread(bench: Bench) -> None:
+    bench.queue.put(jobs(50))
+    before, seen = threading.active_count(), set[tuple[int, int]]()
+
+    def attempt(_: Lease) -> Outcome:
+        seen.add((threading.get_ident(), threading.active_count()))
+        return SUCCESS
+
+    bench.worker(FakeSlot(attempt, quick=True)).run(until_empty=True)
+    assert seen == {(threading.get_ident(), before)}
+
+
+@pytest.mark.fault(15)
+def test_a_long_job_among_short_ones_is_tended_and_the_keeper_ends_with_the_need(bench: Bench) -> None:
+    bench.queue.put(jobs(3))
+    slot = FakeSlot(seconds=0.3)
+    running = Running(bench.worker(slot, term=0.15))
+    wait_for(lambda: bench.queue.finished() == 3)
+    running.stop(0.0)
+    assert bench.notes.count("renew") >= 3
+    assert [lease.attempt for lease in slot.ran] == [1, 1, 1]
 
 
 def test_until_empty_waits_for_jobs_that_are_to_be_tried_again(bench: Bench) -> None:

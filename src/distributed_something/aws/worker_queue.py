@@ -34,7 +34,7 @@ class WorkersQueue(SqsQueue):
         self._changed = threading.Condition()
 
     def leave(self) -> None:
-        """Lease nothing more. Takes no lock: signal handlers may call it."""
+        """Lease nothing more."""
         self._leaving = True
 
     def pause(self, until: float) -> None:

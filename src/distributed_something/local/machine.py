@@ -20,11 +20,12 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
+
+import msgspec.json  # noqa: F401  the workers need it: loaded once, before they are forked
 
 from ..clock import SystemClock
 from ..config import Config, load_config
@@ -50,8 +51,7 @@ ORDERS = {
 }
 
 
-@dataclass
-class _Running:
+class _Running(NamedTuple):
     """A worker process."""
 
     name: str
@@ -265,6 +265,8 @@ def _become_worker(
             worker.run()
         code = 0
     except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
+        import traceback
+
         complain(traceback.format_exc())
     finally:
         os._exit(code)
@@ -289,7 +291,6 @@ def _make_worker(
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
-        poll=0.05,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, Self
@@ -127,13 +127,13 @@ class GatheringSlot(Slot):
         super().__init__(task, store, folder, log, run, worker)
         self._listener = log.listener
 
-    def run(self, lease: Lease) -> Outcome:
+    def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
         """One attempt."""
         if self._listener is None:
-            return super().run(lease)
+            return super().run(lease, takes_long)
         self._listener.begin(lease.job.id, lease.attempt)
         try:
-            return super().run(lease)
+            return super().run(lease, takes_long)
         finally:
             self._listener.end()
 

@@ -1,9 +1,12 @@
 """The worker: one process with slots. It leases in batches, runs each job in a slot, settles in batches.
 
-    slot threads    run one attempt after another; the one that finds few jobs left leases for all,
-                    and settles what has ended on the way
-    main thread     renews the leases at a third of their term, flushes the ledger, settles what
-                    lingers, and carries out the order to stop
+    slots       run one attempt after another, the first in the main thread, each other one in its own;
+                the one that finds few jobs left leases for all, and settles what has ended on the way
+    keeper      a thread that is there while an attempt takes long: it renews the leases at a third of
+                their term, flushes the ledger, settles what lingers, and carries out the order to stop
+
+Without a keeper the main thread does its work between two attempts: a worker of one slot and of short jobs
+has a single thread, in which starting a process costs a tenth less.
 
 The ledger is flushed before the queue is told: a job that the queue holds for finished has its event.
 An error of the queue or the store delays the worker and loses nothing: what has ended stays in memory,
@@ -17,7 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..clock import Clock
 from ..engine import Queue
@@ -33,23 +36,25 @@ AHEAD_SECONDS = 0.25
 
 RETRY_SECONDS = 1.0
 TICK_SECONDS = 0.05
-IDLE_SECONDS = 1.0
-"""The waits of an idle worker for a job grow to this, or to its `poll` if that is longer."""
+IDLE_FIRST_SECONDS = 0.01
+IDLE_SECONDS = 0.25
+"""The waits of an idle worker for a job grow from the first to this."""
+
+KEEPER_SECONDS = 1.0
+"""The keeper ends when no attempt has been long for this long."""
 
 FLUSH_SECONDS = 1.0
 GIVE_UP_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """The order to stop: running jobs have `grace_seconds` (None: as long as they need) to finish."""
 
     grace_seconds: float | None
     why: str
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """Who writes in the ledger: the worker's name, and the machine's."""
 
     worker: str
@@ -59,8 +64,8 @@ class Identity:
 class Worker:
     """Runs jobs from a queue until it is told to stop, or, with `until_empty`, until the queue is drained.
 
-    `term` is the leases' term, `poll` the longest wait for a job in an empty queue, and `delays` (one a
-    slot) how long each slot waits before its first job, all in seconds.
+    `term` is the leases' term, `poll` how long the queue itself may wait for a job, in which a stop is not
+    heard, and `delays` (one a slot) how long each slot waits before its first job, all in seconds.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class Worker:
         *,
         term: float,
         delays: Sequence[float] = (),
-        poll: float = 1.0,
+        poll: float = 0.0,
     ) -> None:
         self._queue = queue
         self._slots = slots
@@ -92,9 +97,14 @@ class Worker:
         self._ended: list[tuple[Lease, Outcome]] = []
         self._mean_seconds: float | None = None
         self._stop: Stop | None = None
+        self._order: Stop | None = None
+        self._ordered = 0.0
         self._drained = False
         self._idle_rounds = 0
-        self._renewed = self._flushed = clock.now()
+        self._renewed = self._flushed = self._needed = clock.now()
+        self._keeper: threading.Thread | None = None
+        self._long: set[Slot] = set()
+        self._over = threading.Event()
 
     def stop(self, stop: Stop) -> None:
         """Ask the worker to stop: lock-free, for signal handlers. A later order replaces an earlier one."""
@@ -102,30 +112,47 @@ class Worker:
 
     def run(self, *, until_empty: bool = False) -> None:
         """Work. On return every job taken is settled or given back, and no process of a job is left."""
+        (first, delay), *others = zip(self._slots, self._delays, strict=True)
         threads = [
-            threading.Thread(target=self._guarded, args=(slot, delay, until_empty), daemon=True)
-            for slot, delay in zip(self._slots, self._delays, strict=True)
+            threading.Thread(target=self._guarded, args=(*other, until_empty), daemon=True)
+            for other in others
         ]
         for thread in threads:
             thread.start()
-        order, given = None, 0.0
+        self._guarded(first, delay, until_empty)
         while self._serving(threads):
             self._tend()
-            if self._stop is not order:  # a drain may be followed, hours later, by an order that is urgent
-                order, given = self._stop, self._clock.now()
-            if order is not None:
-                self._wind_down(order, self._clock.now() - given)
             threads[0].join(TICK_SECONDS)
+        self._over.set()
+        if self._keeper is not None:
+            self._keeper.join()
         self._settle_rest()
         for slot in self._slots:
             slot.close()
 
-    # the main thread
-
     def _serving(self, threads: Sequence[threading.Thread]) -> bool:
-        """Whether to go on. After the order to stop, slots that wait for a job are not waited for."""
+        """Whether to wait for other slots: after the order to stop, only for those that have a job."""
         alive = any(thread.is_alive() for thread in threads)
         return alive and (self._stop is None or self._busy())
+
+    # the keeper, or the main thread between two attempts
+
+    def _takes_long(self, slot: Slot) -> None:
+        """From now on, until this slot's attempt ends and a while longer, there is a keeper."""
+        with self._changed:
+            self._long.add(slot)
+            self._needed = self._clock.now()
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, daemon=True)
+                self._keeper.start()
+
+    def _keep(self) -> None:
+        while not self._over.wait(TICK_SECONDS):
+            self._tend()
+            with self._changed:
+                if not self._long and self._clock.now() - self._needed > KEEPER_SECONDS:
+                    self._keeper = None
+                    return
 
     def _tend(self) -> None:
         now = self._clock.now()
@@ -135,6 +162,10 @@ class Worker:
             self._flushed = now
         if now - self._renewed >= self._term / 3 and self._attempt(self._renew):
             self._renewed = now
+        if self._stop is not None:
+            if self._stop is not self._order:  # a drain may be followed, hours later, by one that is urgent
+                self._order, self._ordered = self._stop, now
+            self._wind_down(self._order, now - self._ordered)
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         """Do it; an error is told and met again at the next tick."""
@@ -181,19 +212,20 @@ class Worker:
                 if (lease.job.id, lease.token) in tokens:
                     slot.cancel(Cause.LEASE_LOST)
 
-    # the slots' threads
+    # the slots
 
     def _guarded(self, slot: Slot, delay: float, until_empty: bool) -> None:
-        """A slot's thread goes on whatever happens in it."""
-        began = self._clock.now()
-        while self._stop is None and self._clock.now() - began < delay:
-            self._clock.wait(min(delay, TICK_SECONDS))
+        """A slot goes on whatever happens in it."""
+        self._doze(delay)
         while self._stop is None and not self._drained:
+            if slot is self._slots[0] and self._keeper is None:
+                self._tend()
             try:
                 self._serve(slot, until_empty)
             except Exception as error:  # noqa: BLE001  the job goes back to the queue
                 self._complain(error)
                 with self._changed:
+                    self._long.discard(slot)
                     lease = self._running.pop(slot, None)
                     if lease is not None:
                         self._ended.append((lease, Outcome(State.WAITING, Cause.INTERRUPTED)))
@@ -204,18 +236,22 @@ class Worker:
         lease = self._take(slot)
         if lease is not None:
             self._note_start(lease, slot.begin())
-            outcome = slot.run(lease)
+            outcome = slot.run(lease, self._takes_long)
             self._note_end(lease, outcome)
             self._hand_back(slot, lease, outcome)
         if self._low():
-            found = self._replenish(0 if lease is not None else self._patience())
-            self._idle_rounds = 0 if found else self._idle_rounds + 1
+            found = self._replenish()
             if until_empty and not found and not self._busy():
                 self._drained = self._queue.counts().open == 0
+            self._idle_rounds = 0 if found or lease else self._idle_rounds + 1
+            if self._idle_rounds and not self._drained:
+                self._doze(min(IDLE_FIRST_SECONDS * (1 << min(self._idle_rounds, 10)), IDLE_SECONDS))
 
-    def _patience(self) -> float:
-        """Seconds to wait for a job: longer the longer there has been none."""
-        return min(self._poll * (1 << min(self._idle_rounds, 10)), max(self._poll, IDLE_SECONDS))
+    def _doze(self, seconds: float) -> None:
+        """Let time pass; an order to stop ends it soon, also one that a signal brings to this thread."""
+        until = self._clock.now() + seconds
+        while self._stop is None and (left := until - self._clock.now()) > 0:
+            self._clock.wait(min(left, TICK_SECONDS))
 
     def _take(self, slot: Slot) -> Lease | None:
         with self._changed:
@@ -227,6 +263,7 @@ class Worker:
     def _hand_back(self, slot: Slot, lease: Lease, outcome: Outcome) -> None:
         with self._changed:
             del self._running[slot]
+            self._long.discard(slot)
             self._ended.append((lease, outcome))
             mean = self._mean_seconds
             self._mean_seconds = outcome.seconds if mean is None else 0.8 * mean + 0.2 * outcome.seconds
@@ -241,7 +278,7 @@ class Worker:
 
     # leasing and settling, by whichever slot's turn it is
 
-    def _replenish(self, wait: float) -> bool:
+    def _replenish(self) -> bool:
         """Settle what has ended and lease anew; one slot at a time, the others wait for what it finds.
 
         Whether there are jobs at hand now.
@@ -249,11 +286,11 @@ class Worker:
         if not self._turn.acquire(blocking=False):
             with self._changed:
                 if not self._ready:
-                    self._changed.wait(max(wait, TICK_SECONDS))
+                    self._changed.wait(TICK_SECONDS)
                 return bool(self._ready)
         try:
             self._settle()
-            leases = self._queue.lease(self._wanted(), wait) if self._stop is None else []
+            leases = self._queue.lease(self._wanted(), self._wait()) if self._stop is None else []
             if self._stop is not None:
                 self._queue.release(leases)
                 return False
@@ -263,6 +300,10 @@ class Worker:
             self._turn.release()
             with self._changed:
                 self._changed.notify_all()
+
+    def _wait(self) -> float:
+        """How long the queue may wait for a job: a slot that has just ended one does not wait here."""
+        return self._poll if self._idle_rounds else 0.0
 
     def _busy(self) -> bool:
         with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -12,15 +13,12 @@ from .loop import Stop
 
 
 class Orders:
-    """Passes orders to stop on to a worker, with what is left of the time that all of them leave.
-
-    Signal handlers and threads may give orders: the lock can be taken again by the thread that has it.
-    """
+    """Passes orders to stop on to a worker. Any thread may give them."""
 
     def __init__(self, stop: Callable[[Stop], None], clock: Clock) -> None:
         self._stop = stop
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._given = False
         self._deadline: float | None = None
 
@@ -37,10 +35,24 @@ class Orders:
             self._stop(stop)
 
     def on_signals(self, orders: Mapping[signal.Signals, Stop]) -> None:
-        """Have these signals give these orders. Called in the main thread."""
+        """Have these signals give these orders. Called in the main thread, once a process.
 
-        def give(number: int, _frame: FrameType | None) -> None:
-            self.give(orders[signal.Signals(number)])
-
+        A thread hears them: the kernel may hand a signal to any thread of ours, and then the main thread,
+        where Python runs handlers, goes on waiting for whatever it waits for.
+        """
+        pipe, waker = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         for number in orders:
-            signal.signal(number, give)
+            signal.signal(number, _ignore)
+        threading.Thread(target=self._hear, args=(pipe, orders), name="orders", daemon=True).start()
+
+    def _hear(self, pipe: int, orders: Mapping[signal.Signals, Stop]) -> None:
+        while numbers := os.read(pipe, 64):
+            for number in numbers:
+                if stop := next((stop for known, stop in orders.items() if known == number), None):
+                    self.give(stop)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    pass

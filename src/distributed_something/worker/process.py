@@ -8,6 +8,7 @@ with the job that started them.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import select
 import signal
@@ -31,6 +32,9 @@ _DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
 
 _spawning = threading.Lock()
 """posix_spawn starts the child in our own working folder, of which the process has one."""
+
+_own: set[int] = set()
+"""The children that slots have started and not reaped: no strays. Who looks for strays holds `_spawning`."""
 
 
 def adopt_orphans() -> None:
@@ -85,11 +89,11 @@ class Child:
         actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files.items()]
         with _spawning:
             os.chdir(cwd)
-            return cls(
-                os.posix_spawnp(
-                    argv[0], argv, env, file_actions=actions, setpgroup=0, setsigdef=_DEFAULT_SIGNALS
-                )
+            pid = os.posix_spawnp(
+                argv[0], argv, env, file_actions=actions, setpgroup=0, setsigdef=_DEFAULT_SIGNALS
             )
+            _own.add(pid)
+        return cls(pid)
 
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal to the child's whole process group."""
@@ -104,6 +108,7 @@ class Child:
         """Take away what is left of the child's group, then the child; waits for its end."""
         self.signal_group(signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
+        _own.discard(self.pid)
         if self.pidfd >= 0:
             os.close(self.pidfd)
         code = os.waitstatus_to_exitcode(status)
@@ -123,6 +128,7 @@ class Watch:
         self._woken, self._waker = os.pipe2(os.O_CLOEXEC) if LINUX else os.pipe()
         for fd in (self._out, self._woken, self._waker):
             os.set_blocking(fd, False)
+        self._reader = io.FileIO(self._out, closefd=False)
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
@@ -137,7 +143,7 @@ class Watch:
 
         `until` is a time.monotonic() value, None is for ever.
         """
-        awaited = [fd for fd in (child.pidfd, reply) if fd >= 0]
+        awaited = {fd for fd in (child.pidfd, reply) if fd >= 0}
         for fd in awaited:
             self._poll.register(fd, select.POLLIN)
         try:
@@ -146,7 +152,7 @@ class Watch:
             for fd in awaited:
                 self._poll.unregister(fd)
 
-    def _wait(self, child: Child, until: float | None, awaited: list[int]) -> bool:
+    def _wait(self, child: Child, until: float | None, awaited: set[int]) -> bool:
         pause = 0.001
         while True:
             left = None if until is None else until - time.monotonic()
@@ -155,10 +161,10 @@ class Watch:
             if child.pidfd < 0:  # no pidfd on this system: look, less and less often
                 pause = min(pause * 1.5, 0.05)
                 left = pause if left is None else min(left, pause)
-            ready = [fd for fd, _ in self._poll.poll(None if left is None else left * 1000)]
+            ready = {fd for fd, _ in self._poll.poll(None if left is None else left * 1000)}
             if self._out in ready:
                 self._move()
-            if any(fd in ready for fd in awaited) or (child.pidfd < 0 and child.has_ended()):
+            if not awaited.isdisjoint(ready) or (child.pidfd < 0 and child.has_ended()):
                 return True
             if self._woken in ready:
                 os.read(self._woken, 4096)
@@ -179,9 +185,8 @@ class Watch:
                 return
 
     def _move(self) -> bool:
-        try:
-            data = os.read(self._out, 1 << 16)
-        except BlockingIOError:
+        data = self._reader.read(1 << 16)
+        if data is None:  # nothing there
             return False
         self._sink(data)
         return True
@@ -195,8 +200,8 @@ class Watch:
 class Strays:
     """Finds and kills the processes that left a job's process group.
 
-    The kernel lists the children that a subreaper's main thread adopted; the children that slots
-    started themselves belong to the slots' own threads. Elsewhere than on Linux nothing is found.
+    The kernel lists the children of a subreaper's main thread: those that it adopted, and those that slots
+    started there. Elsewhere than on Linux nothing is found.
     """
 
     def __init__(self) -> None:
@@ -210,7 +215,8 @@ class Strays:
         """Kill adopted processes whose environment holds `mark`, reap the dead ones; how many were killed."""
         if self._children < 0 or not (listed := os.pread(self._children, 1 << 16, 0)):
             return 0
-        return sum(_kill_marked(int(pid), mark) for pid in listed.split())
+        with _spawning:
+            return sum(_kill_marked(pid, mark) for pid in set(map(int, listed.split())) - _own)
 
 
 def _kill_marked(pid: int, mark: bytes) -> bool:

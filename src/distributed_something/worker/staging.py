@@ -9,9 +9,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import __version__
 from ..engine import Store
@@ -21,8 +21,7 @@ MANIFESTS = ".ds"
 """The folder of manifests under an output's prefix."""
 
 
-@dataclass(frozen=True)
-class OutputFile:
+class OutputFile(NamedTuple):
     """A published file: `name` relative to the output's prefix, `size` in bytes."""
 
     name: str
@@ -30,8 +29,7 @@ class OutputFile:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """The proof that an attempt's outputs are complete. It is written after them, and only if absent."""
 
     job: str
@@ -44,7 +42,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """As stored."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1).encode() + b"\n"
+        document = {**self._asdict(), "files": [file._asdict() for file in self.files]}
+        return json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest | None:
@@ -61,8 +60,7 @@ class Manifest:
         return cls(job, run, attempt, worker, finished, files, version)
 
 
-@dataclass(frozen=True)
-class DoneRule:
+class DoneRule(NamedTuple):
     """The reference's rule for "done already": enough files, large enough, with a string in their key."""
 
     files: int
@@ -147,8 +145,7 @@ def _manifest_key(prefix: str, job_id: str) -> str:
     return f"{prefix}/{MANIFESTS}/{job_id}.json"
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Who publishes: this attempt of this job of this run."""
 
     job: str
