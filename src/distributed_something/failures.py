@@ -29,18 +29,17 @@ class FailureGroup:
         self.dead = 0
 
 
-def read_log(store: Store, paths: RunPaths, place: str | None, limit: int | None = None) -> bytes:
-    """The text at a place in a log segment (`file@offset+length`), or its last `limit` bytes.
+def read_log(store: Store, paths: RunPaths, place: str | None, *, skip: int = 0) -> bytes:
+    """The text at a place in a log segment (`file@offset+length`), without its first `skip` bytes.
 
     Without a length it is an attempt that still runs: everything from the offset on.
     """
-    if not place:
-        return b""
-    found = _piece(paths, place, limit)
+    found = _piece(paths, place or "", None)
     if found is None:
         return b""
+    key, start, size = found
     try:
-        return store.read(*found)
+        return store.read(key, start + skip, None if size is None else max(size - skip, 0))
     except DsError:
         return b""
 

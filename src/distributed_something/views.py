@@ -14,6 +14,9 @@ from .ledger import Fold, JobRecord, job_bodies
 from .project import Project
 from .snapshot import Snapshot, job_line
 
+FOLLOW_SECONDS = 2.0
+"""Between two looks at a log that is followed, at most."""
+
 JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 
 
@@ -153,12 +156,12 @@ def logs(project: Project, wanted: str, *, follow: bool) -> int:
     shown = 0
     while True:
         record = find(fold, wanted)
-        text = read_log(project.engine.store, project.paths(), record.log)
-        _write(project, text[shown:])
-        shown = max(shown, len(text))
+        text = read_log(project.engine.store, project.paths(), record.log, skip=shown)
+        _write(project, text)
+        shown += len(text)
         if not follow or record.state is not State.RUNNING or not project.engine.machines().running:
             break
-        project.clock.wait(0.2)
+        project.clock.wait(min(project.engine.look_seconds, FOLLOW_SECONDS))
         fold.update()
     if not shown:
         reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")

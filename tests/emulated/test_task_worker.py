@@ -12,6 +12,7 @@ from conftest import until
 from distributed_something.aws.queue import SqsQueue
 from distributed_something.aws.worker import Settings
 from distributed_something.errors import UsageError
+from distributed_something.failures import read_log
 from emulating import session
 from tasks import ends, new_run, until_done, worker
 
@@ -66,6 +67,23 @@ def test_a_terminated_task_gives_its_job_back_uncounted(tmp_path: Path) -> None:
     assert lease.attempt == 1
     (event,) = run.events("interrupted")
     assert event["cause"] == "interrupted"
+
+
+@pytest.mark.fault(24)
+def test_a_job_has_a_time_limit_and_its_log_can_be_followed(tmp_path: Path) -> None:
+    run = new_run(groups(1), COMMAND="echo one; sleep 4; echo two; sleep 600", JOB_TIMEOUT=5, JOB_RETRIES=1)
+    with worker(run, tmp_path):
+        until(lambda: run.events("started"), "the job to start")
+        place = str(run.events("started")[0]["log"])
+        shown = b""
+        until(lambda: read_log(run.store, run.paths, place), "the first line", 5)
+        shown += read_log(run.store, run.paths, place)
+        assert shown == b"one\n"
+        until(lambda: run.events("dead"), "the job's end", 15)
+    (event,) = run.events("dead")
+    assert event["cause"] == "timeout"
+    rest = read_log(run.store, run.paths, event["log"], skip=len(shown))
+    assert rest.startswith(b"two\n[ds] ran longer than JOB_TIMEOUT = 5 s\n")
 
 
 @pytest.mark.fault(15)
