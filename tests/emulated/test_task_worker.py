@@ -69,6 +69,17 @@ def test_a_terminated_task_gives_its_job_back_uncounted(tmp_path: Path) -> None:
     assert event["cause"] == "interrupted"
 
 
+@pytest.mark.fault(20, 21)
+def test_done_jobs_are_skipped_by_the_reference_s_rule_and_partial_ones_are_not(tmp_path: Path) -> None:
+    rule = {"CHECK_IF_DONE_BOOL": "True", "EXPECTED_NUMBER_FILES": 2, "NECESSARY_STRING": 7}
+    run = new_run(groups(2), COMMAND="echo x > {output_dir}/b7", OUTPUT="out/{n}", **rule)
+    for key in ("out/0/a7", "out/1/a7", "out/1/b7"):
+        run.store.write(key, b"x")
+    with worker(run, tmp_path):
+        until(lambda: len(run.events("succeeded") + run.events("skipped")) == 2, "both jobs to end")
+    assert [record.state.value for record in run.fold().jobs.values()] == ["succeeded", "skipped"]
+
+
 @pytest.mark.fault(24)
 def test_a_job_has_a_time_limit_and_its_log_can_be_followed(tmp_path: Path) -> None:
     run = new_run(groups(1), COMMAND="echo one; sleep 4; echo two; sleep 600", JOB_TIMEOUT=5, JOB_RETRIES=1)
