@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ..clock import Clock
 from ..job import Cause, DeadJob, Lease
@@ -14,6 +14,12 @@ from .session import AwsSession, QueueGone
 
 GONE_SECONDS = 3.0
 """A queue that SQS does not know for this long has gone; a single answer may be wrong."""
+
+GONE_LAPSE = 30.0
+"""What SQS said longer ago than this does not count."""
+
+
+_T = TypeVar("_T")
 
 
 class WorkersQueue(SqsQueue):
@@ -26,7 +32,7 @@ class WorkersQueue(SqsQueue):
     def __init__(self, session: AwsSession, urls: QueueUrls, *, clock: Clock, **more: Any) -> None:
         super().__init__(session, urls, clock=clock, **more)
         self.on_gone: Callable[[QueueGone], None] = lambda _gone: None
-        self._missing_since: float | None = None
+        self._missing_since = self._missing_last = 0.0
         self._gone = False
         self._leaving = False
         self._paused_until = 0.0
@@ -47,7 +53,7 @@ class WorkersQueue(SqsQueue):
             self._changed.wait_for(lambda: not self._receiving, seconds)
 
     def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
-        """Claim jobs. Raises QueueGone while that may be a mistake of SQS."""
+        """Claim jobs."""
         with self._changed:
             if self._leaving or self._gone:
                 return []
@@ -56,7 +62,7 @@ class WorkersQueue(SqsQueue):
                 return []
             self._receiving += 1
         try:
-            leases = self._lease_unless_gone(limit, wait)
+            leases = self._asked(lambda: super(WorkersQueue, self).lease(limit, wait), list[Lease]())
             if leases and (self._leaving or self._clock.now() < self._paused_until):
                 super().release(leases)
                 leases = []
@@ -66,35 +72,40 @@ class WorkersQueue(SqsQueue):
                 self._receiving -= 1
                 self._changed.notify_all()
 
-    def _lease_unless_gone(self, limit: int, wait: float) -> list[Lease]:
-        try:
-            leases = super().lease(limit, wait)
-        except QueueGone as gone:
-            now = self._clock.now()
-            if self._missing_since is None:
-                self._missing_since = now
-            if now - self._missing_since < GONE_SECONDS:
-                raise
-            self._gone = True
-            self.on_gone(gone)
-            return []
-        self._missing_since = None
-        return leases
-
     def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
         """Move deadlines."""
-        return (list(leases), []) if self._gone else super().renew(leases)
+        return self._asked(lambda: super(WorkersQueue, self).renew(leases), (list(leases), list[Lease]()))
 
     def done(self, leases: Sequence[Lease]) -> None:
         """Take finished jobs out."""
-        if not self._gone:
-            super().done(leases)
+        self._asked(lambda: super(WorkersQueue, self).done(leases), None)
 
     def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """Give jobs back."""
-        if not self._gone:
-            super().release(leases, delay)
+        self._asked(lambda: super(WorkersQueue, self).release(leases, delay), None)
 
     def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
         """Count a failed attempt."""
-        return None if self._gone else super().fail(lease, cause, detail, final=final)
+        return self._asked(lambda: super(WorkersQueue, self).fail(lease, cause, detail, final=final), None)
+
+    def _asked(self, verb: Callable[[], _T], otherwise: _T) -> _T:
+        """What the verb returns; `otherwise` once the queue has gone. Raises QueueGone until that is sure."""
+        if self._gone:
+            return otherwise
+        try:
+            return verb()
+        except QueueGone as gone:
+            if not self._is_sure():
+                raise
+            if not self._gone:
+                self._gone = True
+                self.on_gone(gone)
+            return otherwise
+
+    def _is_sure(self) -> bool:
+        """Whether SQS has said often enough, and lately, that it does not know the queue."""
+        now = self._clock.now()
+        if now - self._missing_last > GONE_LAPSE:
+            self._missing_since = now
+        self._missing_last = now
+        return now - self._missing_since >= GONE_SECONDS
