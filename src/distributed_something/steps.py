@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .engine import PutReport
 from .errors import FAILED, OK, SOME_DEAD, DsError, UsageError
 from .failures import group_failures
-from .job import Job, Lease, State
+from .job import Job, Lease, State, in_batches
 from .ledger import Fold, LedgerWriter, event, job_ids, write_jobs
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, write_record
@@ -23,7 +22,8 @@ from .snapshot import Snapshot
 if TYPE_CHECKING:
     from .jobfile import JobFile
 
-SUBMIT_BATCH = 10_000
+SUBMIT_BATCH = 50_000
+SUBMIT_BYTES = 32 << 20
 LOOKING_SHARE = 0.05
 """How much of its time the monitor spends on looking, at most."""
 
@@ -74,17 +74,16 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
     listed: set[str] | None = None
     sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
-    jobs = checked.file.jobs()
     with project.console.progress(checked.total, "jobs submitted") as progress:
-        while batch := list(islice(jobs, SUBMIT_BATCH)):
+        for batch in in_batches(checked.file.jobs(), SUBMIT_BATCH, SUBMIT_BYTES):
             report = queue.put(batch)
             sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
             unlisted = {job_id for job_id, _ in report.failed}
             if report.known:  # listed already, unless that submission was cut short before it was
                 listed = job_ids(store, paths) if listed is None else listed
                 unlisted |= listed
-            if batch := [job for job in batch if job.id not in unlisted]:
-                write_jobs(store, segment, batch)
+            if new := [job for job in batch if job.id not in unlisted]:
+                write_jobs(store, segment, new)
             progress.update(sent + known)
     return PutReport(sent, known, failed)
 
