@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 from ..errors import DsError
@@ -116,7 +117,20 @@ def _new_session(region: str | None, profile: str | None) -> Any:
             "pip install 'distributed-something[aws]'",
         ) from error
     with aws_errors("starting an AWS session"):
-        return Session(region_name=region, profile_name=profile)
+        session = Session(region_name=region, profile_name=profile)
+    parsers = session._session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_timestamp)
+    return session
+
+
+def _timestamp(value: Any) -> Any:
+    """As botocore's, which takes most of the time of a list of files: each of them has a time in it."""
+    from botocore.utils import parse_timestamp
+
+    if isinstance(value, str) and value[10:11] == "T" and value.endswith("Z"):
+        with suppress(ValueError):
+            return datetime.fromisoformat(value)
+    return parse_timestamp(value)
 
 
 def _config(connections: int, read_seconds: float, attempts: int) -> Any:
