@@ -287,3 +287,123 @@ def test_a_job_too_large_for_a_message_is_found_before_anything_is_sent(cloud: C
     with pytest.raises(UsageError, match="job 2: is larger than the queue takes"):
         cloud.submit(path)
     assert cloud.engine.queue().counts().open == 0
+
+
+# -- start --------------------------------------------------------------------------------------------------
+
+
+def fleet_file(cloud: Cloud, **keys: object) -> Path:
+    """A fleet file as one would fill it in for this account."""
+    image = session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
+    specification = {
+        "ImageId": image,
+        "IamInstanceProfile": {"Arn": "arn:aws:iam::123456789012:instance-profile/ds-machine"},
+        "InstanceType": "m5.xlarge",
+    }
+    role = "arn:aws:iam::123456789012:role/aws-ec2-spot-fleet-tagging-role"
+    path = cloud.folder / "fleet.json"
+    path.write_text(json.dumps({"IamFleetRole": role, "LaunchSpecifications": [specification | keys]}))
+    return path
+
+
+def instances(cloud: Cloud) -> list[str]:
+    found = cloud.engine._looker.fleets.machines(cloud.app)
+    return [machine.id for machine in found if machine.running]
+
+
+IMAGE = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
+
+
+@pytest.mark.fault(12, 43, 45)
+def test_start_asks_for_the_fleet_of_the_file(cloud: Cloud) -> None:
+    run = steps.setup(cloud.project)
+    calls = Calls(cloud.engine)
+    steps.start(cloud.project, fleet_file(cloud))
+    [sent] = calls.of("RequestSpotFleet")
+    request = sent["SpotFleetRequestConfig"]
+    assert (request["TargetCapacity"], request["ClientToken"]) == (3, f"{run}-0")
+    assert request["ValidUntil"] == "2026-09-22T14:13:20Z"  # a day after the start
+    [record] = [cloud.record()]
+    assert record.fleets[0].startswith("sfr-")
+    assert len(instances(cloud)) == 3
+    tags = {each["ResourceType"] for each in request["TagSpecifications"]}
+    assert tags == {"spot-fleet-request"}
+    order = [n for n in calls.names() if n in ("UpdateService", "RequestSpotFleet")]
+    assert order[-2:] == ["UpdateService", "RequestSpotFleet"]
+    assert calls.of("UpdateService")[-1]["desiredCount"] == 3
+    machines = cloud.engine.machines()
+    assert (machines.target, machines.running, machines.slots) == (3, 3, 12)
+
+
+@pytest.mark.fault(11)
+def test_a_second_start_adds_a_fleet(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    cloud.open()
+    calls = Calls(cloud.engine)
+    steps.start(cloud.project, None)
+    assert [each[:4] for each in cloud.record().fleets] == ["sfr-", "flee"]
+    assert calls.of("UpdateService")[-1]["desiredCount"] == 6
+    assert calls.of("CreateFleet")[0]["ClientToken"].endswith("-1")
+    assert len(instances(cloud)) == 6
+
+
+def test_a_fleet_that_a_killed_start_could_not_write_down_is_taken_over(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    before = cloud.project.record_path.read_text()
+    steps.start(cloud.project, fleet_file(cloud))
+    fleets = cloud.record().fleets
+    cloud.project.record_path.write_text(before)
+    cloud.open()
+    steps.start(cloud.project, fleet_file(cloud))
+    assert cloud.record().fleets == fleets
+    assert len(instances(cloud)) == 3
+
+
+def test_placeholders_are_found_before_anything_is_asked(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    calls = Calls(cloud.engine)
+    with pytest.raises(UsageError, match="placeholder"):
+        steps.start(cloud.project, fleet_file(cloud, ImageId="ami-xxxxxxxx"))
+    assert not [name for name in calls.names() if not name.startswith(("Get", "List"))]
+
+
+@pytest.mark.fault(32, 45, 46)
+def test_start_without_a_file_makes_a_fleet_from_the_config(cloud: Cloud) -> None:
+    cloud.config(MACHINE_TYPE=["m5.xlarge", "c5.2xlarge"], MACHINE_PRICE=0.123)
+    steps.setup(cloud.project)
+    calls = Calls(cloud.engine)
+    steps.start(cloud.project, None)
+    [template] = calls.of("CreateLaunchTemplate")
+    data = template["LaunchTemplateData"]
+    assert data["ImageId"] == session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
+    assert data["MetadataOptions"]["HttpTokens"] == "required"
+    assert data["SecurityGroupIds"] and data["IamInstanceProfile"]["Arn"].endswith("/ds-machine")
+    [fleet] = calls.of("CreateFleet")
+    [config] = fleet["LaunchTemplateConfigs"]
+    overrides = config["Overrides"]
+    assert {each["InstanceType"] for each in overrides} == {"m5.xlarge", "c5.2xlarge"}
+    assert len({each["SubnetId"] for each in overrides}) == 6
+    assert {each["MaxPrice"] for each in overrides} == {"0.123"}
+    assert fleet["SpotOptions"]["AllocationStrategy"] == "price-capacity-optimized"
+    assert f"launch template {template['LaunchTemplateName']}" in cloud.record().resources
+    names = calls.names()
+    assert names.index("CreateLaunchTemplate") < names.index("CreateFleet")
+
+
+@pytest.mark.parametrize(
+    ("types", "parameter"), [(["m6g.large"], "arm64/recommended"), (["g4dn.xlarge"], "gpu/recommended")]
+)
+def test_the_image_fits_the_machines(cloud: Cloud, types: list[str], parameter: str) -> None:
+    cloud.config(MACHINE_TYPE=types)
+    calls = Calls(cloud.engine)
+    cloud.engine.region.image_id()
+    assert parameter in calls.of("GetParameter")[0]["Name"]
+
+
+def test_machines_that_came_are_shown(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    steps.start(cloud.project, None)
+    machines = steps.await_machines(cloud.project, 600)
+    assert machines.running == 3
+    assert "3 of 3 machines" in cloud.err.getvalue()
