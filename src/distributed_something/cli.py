@@ -152,6 +152,11 @@ def _retry_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
 
 
+def _fleet_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file")
+    parser.add_argument("--region", metavar="R", help="for this region (the config's)")
+
+
 def _stop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
 
@@ -357,6 +362,18 @@ def _retry(project: Project, options: argparse.Namespace) -> int:
     return OK
 
 
+def _fleet(project: Project, options: argparse.Namespace) -> int:
+    from .aws.newfleet import write_fleet_file
+
+    path = project.folder / "files" / f"{project.config.app_name}Fleet.json"
+    if path.exists():
+        project.console.confirm(f"{path} is there; replace it")
+    write_fleet_file(project.config, options.region, path)
+    project.console.say(f"wrote {path}")
+    project.console.hint(f"ds start files/{path.name}")
+    return OK
+
+
 def _stop(project: Project, options: argparse.Namespace) -> int:
     from . import steps
     from .console import progress_line
@@ -394,6 +411,7 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "failures": (_failures, "failed and dead jobs, grouped by cause and last line", None),
     "retry": (_retry, "put dead jobs back into the queue", _retry_options),
     "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
+    "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
 }
 """Every command: the function that runs it, what it does, and the function that adds its options."""

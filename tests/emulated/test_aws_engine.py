@@ -14,8 +14,9 @@ import pytest
 from aws_project import IMAGE, Calls, Cloud, fleet_file, instances
 from distributed_something import steps
 from distributed_something.aws.desired import Kind
+from distributed_something.aws.newfleet import write_fleet_file
 from distributed_something.errors import DsError, UsageError
-from emulating import session
+from emulating import endpoint, session
 
 
 @pytest.fixture
@@ -302,3 +303,33 @@ def test_machines_that_came_are_shown(cloud: Cloud) -> None:
     machines = steps.await_machines(cloud.project, 600)
     assert machines.running == 3
     assert "3 of 3 machines" in cloud.err.getvalue()
+
+
+@pytest.mark.fault(44, 46)
+def test_a_new_fleet_file_is_resolved_and_can_be_started(cloud: Cloud) -> None:
+    iam, ec2 = session().client("iam"), session().client("ec2")
+    ec2.create_key_pair(KeyName=f"key-{cloud.app}")
+    path = cloud.folder / "files" / "fleet.json"
+    config = cloud.config(SSH_KEY_NAME="no-such-key.pem").config
+    with pytest.raises(UsageError, match="has no key pair no-such-key"):
+        write_fleet_file(config, None, path, endpoint())
+    config = cloud.config(SSH_KEY_NAME=f"key-{cloud.app}.pem").config
+    with pytest.raises(DsError, match="no role ds-fleet"):
+        write_fleet_file(config, None, path, endpoint())
+    assert not path.exists()
+    iam.create_role(RoleName="ds-fleet", AssumeRolePolicyDocument="{}")
+    try:
+        write_fleet_file(config, None, path, endpoint())
+    finally:
+        iam.delete_role(RoleName="ds-fleet")
+    content = json.loads(path.read_text())
+    image = session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
+    for each in content["LaunchSpecifications"]:
+        [disk] = each["BlockDeviceMappings"]
+        assert each["ImageId"] == image and each["KeyName"] == f"key-{cloud.app}"
+        assert disk["Ebs"]["SnapshotId"].startswith("snap-")
+    subnets = {each["NetworkInterfaces"][0]["SubnetId"] for each in content["LaunchSpecifications"]}
+    assert len(subnets) == 6
+    steps.setup(cloud.project)
+    steps.start(cloud.project, path)
+    assert len(instances(cloud)) == 3

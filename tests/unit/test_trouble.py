@@ -28,11 +28,12 @@ NO_ROOM = error(
         ("You have requested more vCPU capacity than your current vCPU limit (VcpuLimitExceeded)",
          "limit of spot processors", "L-34B43A08", False),
         ("MaxSpotInstanceCountExceeded: Max spot instance count exceeded", "limit of spot", "Quotas", False),
-        ("InvalidAMIID.NotFound: The image id '[ami-1]' does not exist", "not in this region", "fleet new", True),
+        ("InvalidAMIID.NotFound: The image id '[ami-1]' does not exist", "not in this region", "ds fleet",
+         True),
         ("m5.xlarge in us-east-1d: capacity-not-available. There is no Spot capacity available",
          "no spare capacity for m5.xlarge in us-east-1d", "MACHINE_TYPE", False),
-        ("SpotMaxPriceTooLow: Your Spot request price of 0.01 is lower than the minimum required Spot request "
-         "fulfillment price of 0.07 for c5.2xlarge in eu-west-1a",
+        ("SpotMaxPriceTooLow: Your Spot request price of 0.01 is lower than the minimum required Spot "
+         "request fulfillment price of 0.07 for c5.2xlarge in eu-west-1a",
          "below the price of c5.2xlarge in eu-west-1a", "MACHINE_PRICE", False),
         ("InvalidKeyPair.NotFound: The key pair 'k' does not exist", "key pair", "SSH_KEY_NAME", True),
         ("Value (x) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",
@@ -48,11 +49,13 @@ NO_ROOM = error(
          "administrator", True),
         ("iamFleetRoleInvalid: The IAM fleet role does not have the required permissions", "IamFleetRole",
          "ds account setup", True),
-        ("InvalidSubnetID.NotFound: The subnet ID 'subnet-1' does not exist", "subnet", "ds fleet new", True),
-        ("InvalidGroup.NotFound: The security group 'sg-1' does not exist", "security group", "fleet new", True),
-        ("InsufficientFreeAddressesInSubnet: not enough free addresses", "no free addresses", "subnets", False),
-        ("The architecture 'x86_64' of the specified instance type does not match the architecture 'arm64' of "
-         "the specified AMI", "does not fit the image", "MACHINE_TYPE", True),
+        ("InvalidSubnetID.NotFound: The subnet ID 'subnet-1' does not exist", "subnet", "ds fleet", True),
+        ("InvalidGroup.NotFound: The security group 'sg-1' does not exist", "security group", "ds fleet",
+         True),
+        ("InsufficientFreeAddresses: not enough free addresses", "no free addresses", "subnets",
+         False),
+        ("The architecture 'x86_64' of the specified instance type does not match the architecture 'arm64' "
+         "of the specified AMI", "does not fit the image", "MACHINE_TYPE", True),
         ("InvalidBlockDeviceMapping: Volume of size 22GB is smaller than snapshot 'snap-1', expect size>= 30GB",
          "disks", "EBS_VOL_SIZE", True),
         ("p3.2xlarge is not supported in your requested Availability Zone (us-east-1e)",
@@ -95,10 +98,11 @@ def test_the_newest_trouble_counts_and_none_before_a_machine_came() -> None:
     ("said", "what"),
     [
         ("(service S) was unable to place a task because no container instance met all of its requirements. "
-         "The closest matching container-instance abc has insufficient memory available.", "too little memory"),
+         "The closest matching container-instance abc has insufficient memory available.",
+         "too little memory"),
         ("(service S) was unable to place a task because no container instances were found in your cluster.",
          "none has joined the cluster"),
-        ("closest matching container-instance encountered error 'insufficient CPU'", "too few processors"),
+        ("closest container-instance encountered error 'insufficient CPU'", "too few processors"),
         ("CannotPullContainerError: pull access denied for lab/image, repository does not exist",
          "cannot be pulled"),
         ("closest matching container-instance a doesn't satisfy: MemberOf placement constraint unsatisfied.",

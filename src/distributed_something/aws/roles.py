@@ -9,6 +9,8 @@ TASK_ROLE = "ds-task"
 EXECUTION_ROLE = "ds-execution"
 MACHINE_PROFILE = "ds-machine"
 FLEET_ROLE = "ds-fleet"
+TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
+"""What EC2's console calls the role that it makes for spot fleet requests."""
 
 
 def account_of(config: Config, number: str) -> Account:
@@ -19,11 +21,6 @@ def account_of(config: Config, number: str) -> Account:
         _arn(config, number, f"role/{EXECUTION_ROLE}"),
         _arn(config, number, f"instance-profile/{MACHINE_PROFILE}"),
     )
-
-
-def fleet_role(config: Config, number: str) -> str:
-    """The role with which EC2 starts and tags the machines of a spot fleet request."""
-    return _arn(config, number, f"role/{FLEET_ROLE}")
 
 
 def _arn(config: Config, number: str, what: str) -> str:
