@@ -11,6 +11,7 @@ from aws_project import Calls, Cloud, fleet_file, instances
 from distributed_something import steps
 from distributed_something.aws.desired import Kind
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
+from distributed_something.failures import read_log
 from distributed_something.job import Cause, Outcome, State
 from distributed_something.ledger import LedgerWriter, event
 from emulating import session
@@ -98,6 +99,20 @@ def test_with_dead_jobs_the_queues_stay_and_retry_works(cloud: Cloud) -> None:
     work(cloud, 2, worker="worker-2")
     assert steps.monitor(cloud.project, None, None) == OK
     assert left(cloud) == []
+
+
+@pytest.mark.fault(6, 38, 39)
+def test_what_a_job_printed_can_be_read_when_everything_has_gone(cloud: Cloud) -> None:
+    """Logs are in the bucket from the start: nothing is exported at the end, and nothing is hours late."""
+    begin(cloud, jobs=1)
+    paths = cloud.project.paths()
+    cloud.engine.store.append(f"{paths.logs}worker-1.log", b"it is done\n")
+    work(cloud, 1)
+    calls = Calls(cloud.engine)
+    steps.monitor(cloud.project, None, None)
+    assert "CreateExportTask" not in calls.names()
+    cloud.open()
+    assert read_log(cloud.engine.store, cloud.project.paths(), "worker-1.log@0+11") == b"it is done\n"
 
 
 STEPS = (

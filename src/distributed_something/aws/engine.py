@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -293,7 +293,7 @@ class AwsEngine:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the app for one `ds run` at a time on this computer, and none while a fleet is at work."""
-        path = record_path(self._project, self._config.app_name).with_suffix(".lock")
+        path = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
             try:
@@ -307,11 +307,7 @@ class AwsEngine:
                     f"a run of {self._config.app_name} is under way: {self._run or 'it begins just now'}",
                     "ds monitor follows it, ds submit adds jobs to it, ds stop ends it",
                 )
-            try:
-                yield
-            finally:
-                with suppress(OSError):
-                    path.unlink()
+            yield
 
     # -- Ending
 

@@ -145,10 +145,15 @@ class Teardown:
         """Only one that we made, that nobody uses, and that is not everybody's `default`."""
         if self._cluster == "default" or not self._is_ours(Kind.CLUSTER, self._cluster):
             return
-        if self._cluster_in_use():
-            return
-        with aws_errors(f"deleting the cluster {self._cluster}"):
-            self._ecs.delete_cluster(cluster=self._cluster)
+        waited = 0.0
+        while self._used("registeredContainerInstancesCount", "runningTasksCount", "pendingTasksCount"):
+            if waited >= LEAVE_SECONDS or self._used("activeServicesCount"):
+                return  # not by us, as far as we can see
+            self._clock.wait(_LOOK_SECONDS)  # machines that have ended leave the cluster a while later
+            waited += _LOOK_SECONDS
+        if not self._used("activeServicesCount"):
+            with aws_errors(f"deleting the cluster {self._cluster}"):
+                self._ecs.delete_cluster(cluster=self._cluster)
 
     # -- What is there
 
@@ -169,10 +174,10 @@ class Teardown:
             found = find_one(self._session, kind, name, self._cluster)
         return found is not None and found.tags.get("ds:app") == self._config.app_name
 
-    def _cluster_in_use(self) -> bool:
+    def _used(self, *counts: str) -> bool:
+        """Whether one of these counts of the cluster is above zero."""
         with aws_errors(f"looking at the cluster {self._cluster}"):
             found = find_one(self._session, Kind.CLUSTER, self._cluster, self._cluster)
-        counts = ("activeServicesCount", "runningTasksCount", "pendingTasksCount")
         return found is not None and any(found.settings.get(name) for name in counts)
 
     def _recorded(self, kind: str) -> list[str]:
