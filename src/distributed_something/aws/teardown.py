@@ -15,7 +15,7 @@ from ..config import Config
 from ..errors import DsError
 from ..record import RunRecord
 from .desired import Kind
-from .fleets import Fleets
+from .fleets import Fleet, Fleets
 from .found import describe_service, find_one
 from .queues import QueueNames, queue_url
 from .session import AwsSession, aws_errors, error_code
@@ -73,10 +73,7 @@ class Teardown:
 
     def _end_fleets(self) -> None:
         """End all fleets of the app that may start machines, then every machine that bears its tag."""
-        recorded = self._record.fleets if self._record is not None else ()
-        fleets = {fleet.id: fleet for fleet in self._fleets.look(recorded)} if recorded else {}
-        fleets |= {fleet.id: fleet for fleet in self._fleets.of_app(self._config.app_name)}
-        self._fleets.cancel([fleet for fleet in fleets.values() if fleet.alive])
+        self._fleets.cancel(self._app_fleets())
         machines = self._fleets.machines(self._config.app_name)
         self._fleets.terminate(machine.id for machine in machines if machine.running)
 
@@ -169,6 +166,14 @@ class Teardown:
         with aws_errors(f"looking for the service {self._service}"):
             return describe_service(self._session, self._service, self._cluster)
 
+    def _app_fleets(self) -> list[Fleet]:
+        """The fleets in the record and those with the app's tag that may start machines."""
+        recorded = self._record.fleets if self._record is not None else ()
+        found = {fleet.id: fleet for fleet in self._fleets.of_app(self._config.app_name)}
+        if others := [each for each in recorded if each not in found]:
+            found |= {fleet.id: fleet for fleet in self._fleets.look(others)}
+        return [fleet for fleet in found.values() if fleet.alive]
+
     def _is_ours(self, kind: Kind, name: str) -> bool:
         with aws_errors(f"looking for the {kind} {name}"):
             found = find_one(self._session, kind, name, self._cluster)
@@ -186,12 +191,12 @@ class Teardown:
 
     def _leftovers(self, keep_queues: bool) -> list[str]:
         """What is still there, after as many looks as it takes AWS to forget what was removed."""
-        waited = 0.0
+        waited, pause = 0.0, _LOOK_SECONDS
         while left := [line for look in self._looks(keep_queues) for line in _tried(look)]:
             if waited >= LEAVE_SECONDS:
                 break
-            self._clock.wait(_LOOK_SECONDS)
-            waited += _LOOK_SECONDS
+            self._clock.wait(pause)
+            waited, pause = waited + pause, pause * 2
         return left
 
     def _looks(self, keep_queues: bool) -> Sequence[Callable[[], object]]:
@@ -199,10 +204,7 @@ class Teardown:
         return looks if keep_queues else [*looks, self._left_queues]
 
     def _left_fleets(self) -> list[str]:
-        recorded = self._record.fleets if self._record is not None else ()
-        fleets = [*self._fleets.look(recorded)] if recorded else []
-        fleets += self._fleets.of_app(self._config.app_name)
-        return [f"fleet {fleet.id}" for fleet in fleets if fleet.alive]
+        return [f"fleet {fleet.id}" for fleet in self._app_fleets()]
 
     def _left_machines(self) -> list[str]:
         machines = self._fleets.machines(self._config.app_name)
