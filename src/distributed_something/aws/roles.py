@@ -2,7 +2,7 @@
 
 Every name begins with `distributed-something-` and every path is `/distributed-something/`: nothing is shared
 with other tools, and what belongs here can be listed, and removed, without guessing. IAM's names are the
-account's, whatever the region; the function is there once a region.
+account's, whatever the region.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from ..config import Config
 from .desired import Account, partition
 
 PREFIX = "distributed-something-"
@@ -21,12 +22,6 @@ TAGS = {"ds:account": "distributed-something"}
 PROFILE = PREFIX + "machine"
 """The instance profile; it holds the role of the same name."""
 
-FUNCTION = PREFIX + "monitor"
-"""The Lambda function of AUTO_MONITOR."""
-
-RULE_PREFIX = PREFIX + "run-"
-"""What the names of the schedules begin with that call the function: a run has its own."""
-
 
 class Role(StrEnum):
     """A role; the value is its name."""
@@ -34,7 +29,6 @@ class Role(StrEnum):
     TASK = PREFIX + "task"
     EXECUTION = PREFIX + "execution"
     MACHINE = PREFIX + "machine"
-    MONITOR = PREFIX + "monitor"
     FLEET = PREFIX + "fleet"
 
 
@@ -62,13 +56,25 @@ class Where(NamedTuple):
         """The ARN of the instance profile."""
         return self.arn("iam", f"instance-profile{PATH}{PROFILE}", region="")
 
-    @property
-    def function(self) -> str:
-        """The ARN of the function."""
-        return self.arn("lambda", f"function:{FUNCTION}")
 
-
-def account(number: str, region: str) -> Account:
-    """What a run uses of an account that is set up."""
-    where = Where(number, region)
+def account_of(config: Config, number: str) -> Account:
+    """What a run uses of the account with that number, where it is set up."""
+    where = Where(number, config.aws_region)
     return Account(number, where.role(Role.TASK), where.role(Role.EXECUTION), where.profile)
+
+
+def fleet_role(config: Config, number: str) -> str:
+    """The role with which EC2 starts and tags the machines of a spot fleet request."""
+    return Where(number, config.aws_region).role(Role.FLEET)
+
+
+LINKED = {
+    "AWSServiceRoleForEC2Fleet": "ec2fleet.amazonaws.com",
+    "AWSServiceRoleForEC2Spot": "spot.amazonaws.com",
+    "AWSServiceRoleForEC2SpotFleet": "spotfleet.amazonaws.com",
+    "AWSServiceRoleForECS": "ecs.amazonaws.com",
+}
+"""Roles that AWS itself has in an account that uses fleets and clusters, and the services they are linked to.
+
+They belong to AWS and serve everyone: made where they are missing, never removed.
+"""

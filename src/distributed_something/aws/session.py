@@ -67,6 +67,10 @@ class AwsSession:
             raise DsError("no AWS region is given", "set AWS_REGION in the config")
         return region
 
+    def elsewhere(self, region: str) -> AwsSession:
+        """A session of the same profile in another region."""
+        return AwsSession(region, self.profile, self.endpoint)
+
     def client(self, service: str, connections: int = 10) -> Any:
         """A client of a service, made once; as many as `connections` threads can use it at a time.
 
