@@ -365,6 +365,22 @@ def _cleanup(project: Project, _options: argparse.Namespace) -> int:
     return OK
 
 
+def _look(project: Project, options: argparse.Namespace) -> int:
+    from . import check
+
+    findings = check.make_all(project.checks(options.job_file, options.fleet_file))
+    check.show(project.console, findings)
+    return check.exit_code(findings)
+
+
+def _look_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
+    )
+    fleet = "a fleet file (aws)"
+    parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
+
+
 def _account(project: Project, options: argparse.Namespace) -> int:
     from .aws import account_command
 
@@ -385,6 +401,7 @@ def _account_options(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "init": (None, "make a project that runs as it stands", _init_options),
+    "check": (_look, "tell what can be known to be wrong before a run", _look_options),
     "setup": (_setup, "make the queue and whatever else a run needs", None),
     "submit": (_submit, "queue the jobs of a job file", _submit_options),
     "start": (_start, "start the machines", _start_options),
