@@ -89,12 +89,12 @@ def _account_checks(config: Config, fleet: Fleet | None, session: AwsSession) ->
     except DsError as nobody:
         said = error(nobody.what, nobody.fix)
         return [Check("who you are", lambda: [said])]
-    asker = _Asker(session, config, Where(number, config.aws_region), fleet)
+    asker = Asker(session, config, Where(number, config.aws_region), fleet)
     who = ok(f"you are {arn}, in {config.aws_region}")
     return [Check("who you are", lambda: [who]), *(Check(about, make) for about, make in asker.all())]
 
 
-class _Asker:
+class Asker:
     """Asks AWS. Errors are DsErrors, which become findings of their own. Threads may share it."""
 
     def __init__(self, session: AwsSession, config: Config, where: Where, fleet: Fleet | None) -> None:
