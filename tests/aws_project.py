@@ -102,7 +102,9 @@ def fleet_file(cloud: Cloud, **keys: object) -> Path:
     image = session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
     specification = {
         "ImageId": image,
-        "IamInstanceProfile": {"Arn": "arn:aws:iam::123456789012:instance-profile/ds-machine"},
+        "IamInstanceProfile": {
+            "Arn": "arn:aws:iam::123456789012:instance-profile/distributed-something-machine"
+        },
         "InstanceType": "m5.xlarge",
     }
     role = "arn:aws:iam::123456789012:role/aws-ec2-spot-fleet-tagging-role"

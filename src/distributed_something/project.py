@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .clock import Clock, SystemClock
 from .config import Config, load_config
@@ -13,6 +15,9 @@ from .errors import DsError, UsageError
 from .ledger import Fold, RunPaths
 from .record import record_path
 from .snapshot import Snapshot, take
+
+if TYPE_CHECKING:
+    from .check import Check
 
 
 class Project:
@@ -47,6 +52,16 @@ class Project:
             f"ENGINE = {self.config.engine!r}: this version runs the engines 'local' and 'aws' only",
             "set ENGINE = 'local' in the config, or add --engine local",
         )
+
+    def checks(self, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
+        """What `ds check` looks at, for the engine that the config names. Raises UsageError."""
+        if self.config.engine == "local":
+            from .local import check as local_check
+
+            return local_check.checks(self, job_file, fleet_file)
+        from .aws import check as aws_check
+
+        return aws_check.checks(self, job_file, fleet_file)
 
     @property
     def record_path(self) -> Path:

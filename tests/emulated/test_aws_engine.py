@@ -123,12 +123,12 @@ def test_names_are_compared_exactly_over_all_pages(cloud: Cloud) -> None:
 
 def test_a_missing_role_is_one_clear_line(cloud: Cloud) -> None:
     iam = session().client("iam")
-    iam.delete_role(RoleName="ds-task")
+    iam.delete_role(RoleName="distributed-something-task")
     try:
-        with pytest.raises(DsError, match="no role ds-task") as error:
+        with pytest.raises(DsError, match="no role distributed-something-task") as error:
             steps.setup(cloud.project)
     finally:
-        iam.create_role(RoleName="ds-task", AssumeRolePolicyDocument="{}")
+        iam.create_role(RoleName="distributed-something-task", AssumeRolePolicyDocument="{}")
     assert error.value.fix.startswith("ds account setup")
     assert cloud.engine.current_run() is None
 
@@ -283,7 +283,9 @@ def test_start_without_a_file_makes_a_fleet_from_the_config(cloud: Cloud) -> Non
     data = template["LaunchTemplateData"]
     assert data["ImageId"] == session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
     assert data["MetadataOptions"]["HttpTokens"] == "required"
-    assert data["SecurityGroupIds"] and data["IamInstanceProfile"]["Arn"].endswith("/ds-machine")
+    assert data["SecurityGroupIds"] and data["IamInstanceProfile"]["Arn"].endswith(
+        "/distributed-something-machine"
+    )
     [fleet] = calls.of("CreateFleet")
     [config] = fleet["LaunchTemplateConfigs"]
     overrides = config["Overrides"]
@@ -323,14 +325,14 @@ def test_a_new_fleet_file_is_resolved_and_can_be_started(cloud: Cloud) -> None:
     with pytest.raises(UsageError, match="has no key pair no-such-key"):
         write_fleet_file(config, None, path, endpoint())
     config = cloud.config(SSH_KEY_NAME=f"key-{cloud.app}.pem").config
-    with pytest.raises(DsError, match="no role ds-fleet"):
+    with pytest.raises(DsError, match="no role distributed-something-fleet"):
         write_fleet_file(config, None, path, endpoint())
     assert not path.exists()
-    iam.create_role(RoleName="ds-fleet", AssumeRolePolicyDocument="{}")
+    iam.create_role(RoleName="distributed-something-fleet", AssumeRolePolicyDocument="{}")
     try:
         write_fleet_file(config, None, path, endpoint())
     finally:
-        iam.delete_role(RoleName="ds-fleet")
+        iam.delete_role(RoleName="distributed-something-fleet")
     content = json.loads(path.read_text())
     image = session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
     for each in content["LaunchSpecifications"]:

@@ -337,15 +337,15 @@ class AwsEngine:
         """Remove what the run made; where jobs are dead, not the queues: `ds retry` needs them."""
         run = self.current_run()
         keep = run is not None and self.queue().counts().dead > 0
-        return self._teardown(run).remove(keep_queues=keep)
+        return self._teardown().remove(keep_queues=keep)
 
     def remove(self) -> Sequence[str]:
         """Remove what every run of the app made."""
-        left = self._teardown(self.current_run()).remove()
+        left = self._teardown().remove()
         self._forget()
         return left
 
-    def _teardown(self, run: str | None) -> Teardown:
+    def _teardown(self) -> Teardown:
         path = record_path(self._project, self._config.app_name)
         record = read_record(path) if path.exists() else None
         return Teardown(self._config, self.session, self._looker.fleets, self._clock, record)

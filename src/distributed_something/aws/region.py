@@ -10,11 +10,14 @@ from ..config import Config
 from ..errors import DsError, UsageError
 from ..fleetfile import Image, image_of
 from .desired import Account, MachineShape, Subnet, smallest
-from .roles import FLEET_ROLE, TAGGING_ROLE, account_of
+from .roles import Role, account_of
 from .session import AwsSession, aws_errors, error_code
 
 IMAGE_PARAMETERS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/"
 """Below it are the newest ECS-optimised images of Amazon Linux 2023."""
+
+TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
+"""What EC2's console calls the role that it makes for spot fleet requests."""
 
 _NO_ROLES = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 
@@ -87,10 +90,10 @@ class Region:
 
     def fleet_role(self) -> str:
         """The role for spot fleet requests: the one that EC2's console makes, or ours. Raises DsError."""
-        for name in (TAGGING_ROLE, FLEET_ROLE):
+        for name in (TAGGING_ROLE, Role.FLEET):
             if arn := self._role(name):
                 return arn
-        raise DsError(f"the account has no role {FLEET_ROLE} for fleets", "ds account setup, once an account")
+        raise DsError(f"the account has no role {Role.FLEET} for fleets", "ds account setup, once an account")
 
     def _role(self, name: str) -> str | None:
         import botocore.exceptions
