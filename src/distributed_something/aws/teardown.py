@@ -7,18 +7,20 @@ could not write down is found all the same. Log groups stay, for as long as thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..clock import Clock
 from ..config import Config
 from ..errors import DsError
 from ..record import RunRecord
+from .alarms import delete_alarms, find_alarms
+from .dashboard import delete_dashboard
 from .desired import Kind
 from .fleets import Fleet, Fleets
 from .found import describe_service, find_one
 from .queues import QueueNames, queue_url
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors
 
 DRAIN_SECONDS = 180.0
 """How long tasks may take to end: the two minutes that they have, and some."""
@@ -27,7 +29,6 @@ LEAVE_SECONDS = 120.0
 """How long things that were removed may still be seen."""
 
 _LOOK_SECONDS = 5.0
-_ALARMS_A_CALL = 100
 
 
 class Teardown:
@@ -56,7 +57,7 @@ class Teardown:
             *([] if keep_queues else [self._delete_queues]),
             self._delete_templates,
             self._delete_alarms,
-            self._delete_dashboards,
+            self._delete_dashboard,
             self._delete_cluster,
         ]
         failed = [line for step in steps for line in _tried(step)]
@@ -118,25 +119,11 @@ class Teardown:
             self._fleets.delete_template(name)
 
     def _delete_alarms(self) -> None:
-        """Those in the record: alarms are never guessed by their names."""
-        names = self._recorded("alarm")
-        for start in range(0, len(names), _ALARMS_A_CALL):
-            with aws_errors("deleting alarms"):
-                self._cloudwatch.delete_alarms(AlarmNames=names[start : start + _ALARMS_A_CALL])
+        delete_alarms(self._session, find_alarms(self._session, self._config.app_name), self._clock)
 
-    def _delete_dashboards(self) -> None:
-        import botocore.exceptions
-
-        names = self._recorded("dashboard")
-        if self._record is None or not self._record.clean_dashboard:
-            return
-        for name in names:
-            with aws_errors(f"deleting the dashboard {name}"):
-                try:
-                    self._cloudwatch.delete_dashboards(DashboardNames=[name])
-                except botocore.exceptions.ClientError as error:
-                    if error_code(error) not in ("ResourceNotFound", "DashboardNotFoundError"):
-                        raise
+    def _delete_dashboard(self) -> None:
+        if self._config.clean_dashboard:
+            delete_dashboard(self._session, self._config)
 
     def _delete_cluster(self) -> None:
         """Only one that we made, that nobody uses, and that is not everybody's `default`."""
@@ -157,10 +144,6 @@ class Teardown:
     @property
     def _ecs(self) -> Any:
         return self._session.client("ecs")
-
-    @property
-    def _cloudwatch(self) -> Any:
-        return self._session.client("cloudwatch")
 
     def _found_service(self) -> dict[str, Any] | None:
         with aws_errors(f"looking for the service {self._service}"):
@@ -184,10 +167,6 @@ class Teardown:
         with aws_errors(f"looking at the cluster {self._cluster}"):
             found = find_one(self._session, Kind.CLUSTER, self._cluster, self._cluster)
         return found is not None and any(found.settings.get(name) for name in counts)
-
-    def _recorded(self, kind: str) -> list[str]:
-        resources: Collection[str] = self._record.resources if self._record is not None else ()
-        return [each[len(kind) + 1 :] for each in resources if each.startswith(kind + " ")]
 
     def _leftovers(self, keep_queues: bool) -> list[str]:
         """What is still there, after as many looks as it takes AWS to forget what was removed."""
