@@ -91,6 +91,10 @@ def _init_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
 
 
+def _setup_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+
+
 def _submit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl or .csv")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
@@ -146,6 +150,11 @@ def _retry_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
     parser.add_argument("--cause", metavar="C", action="append", default=[], help="only jobs with this cause")
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
+
+
+def _fleet_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file")
+    parser.add_argument("--region", metavar="R", help="for this region (the config's)")
 
 
 def _stop_options(parser: argparse.ArgumentParser) -> None:
@@ -228,9 +237,13 @@ def _init(console: Console, target: Path, example: str) -> int:
     return OK
 
 
-def _setup(project: Project, _options: argparse.Namespace) -> int:
+def _setup(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
+    if options.dry_run:
+        for line in project.engine.plan(steps.next_run(project)):
+            project.console.line(line)
+        return OK
     run = steps.setup(project)
     if project.console.json:
         project.console.data({"app": project.config.app_name, "run": run})
@@ -273,7 +286,15 @@ def _start(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     steps.start(project, options.fleet_file)
-    machines = project.engine.machines()
+    try:
+        machines = steps.await_machines(project, options.wait * 60)
+    except KeyboardInterrupt:
+        project.console.say("\nno longer watching; the machines that were asked for still come")
+        project.console.hint("ds status, or ds monitor")
+        return INTERRUPTED
+    if machines.running < machines.target:
+        wanted = f"{machines.running:,} of {machines.target:,} machines have come; the request stands"
+        project.console.say(f"{wanted}: {machines.trouble}" if machines.trouble else wanted)
     project.console.say(
         f"started: {machines.slots} jobs at a time; the work goes on when this terminal closes"
     )
@@ -285,7 +306,7 @@ def _monitor(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     try:
-        return steps.monitor(project, options.record, options.every)
+        return steps.monitor(project, options.record, options.every, cheapest=options.cheapest)
     except KeyboardInterrupt:
         project.console.say("\nno longer watching; the work goes on")
         project.console.hint("ds monitor to watch again, ds stop to stop")
@@ -338,6 +359,18 @@ def _retry(project: Project, options: argparse.Namespace) -> int:
     project.console.say(f"{len(back):,} jobs put back")
     if back:
         project.console.hint("ds start, then ds monitor")
+    return OK
+
+
+def _fleet(project: Project, options: argparse.Namespace) -> int:
+    from .aws.newfleet import write_fleet_file
+
+    path = project.folder / "files" / f"{project.config.app_name}Fleet.json"
+    if path.exists():
+        project.console.confirm(f"{path} is there; replace it")
+    write_fleet_file(project.config, options.region, path)
+    project.console.say(f"wrote {path}")
+    project.console.hint(f"ds start files/{path.name}")
     return OK
 
 
@@ -402,7 +435,7 @@ def _account_options(parser: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "init": (None, "make a project that runs as it stands", _init_options),
     "check": (_look, "tell what can be known to be wrong before a run", _look_options),
-    "setup": (_setup, "make the queue and whatever else a run needs", None),
+    "setup": (_setup, "make the queue and whatever else a run needs", _setup_options),
     "submit": (_submit, "queue the jobs of a job file", _submit_options),
     "start": (_start, "start the machines", _start_options),
     "monitor": (_monitor, "watch until all is done, then end the machines", _monitor_options),
@@ -413,6 +446,7 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "failures": (_failures, "failed and dead jobs, grouped by cause and last line", None),
     "retry": (_retry, "put dead jobs back into the queue", _retry_options),
     "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
+    "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
     "account": (_account, "once per AWS account: the roles of tasks and machines", _account_options),
 }
