@@ -55,9 +55,9 @@ def account_roles() -> None:
     """The roles that `ds account setup` makes."""
     import json
 
-    from distributed_something.aws.roles import PROFILE, Role
+    from distributed_something.aws.roles import PATH, PROFILE, Role
 
     iam = session().client("iam")
     for name in (Role.TASK, Role.EXECUTION):
-        iam.create_role(RoleName=str(name), AssumeRolePolicyDocument=json.dumps({"Statement": []}))
-    iam.create_instance_profile(InstanceProfileName=PROFILE)
+        iam.create_role(RoleName=name, Path=PATH, AssumeRolePolicyDocument=json.dumps({"Statement": []}))
+    iam.create_instance_profile(InstanceProfileName=PROFILE, Path=PATH)

@@ -57,10 +57,10 @@ def test_a_project_for_aws_is_checked_against_the_account(ds: DsProject) -> None
         "INPUTS: 1 of the 2 inputs",
         "no task would be placed on m5.xlarge",
         "belongs to the app Another",
-        "is not set up",
     ):
         assert any(says in what for what in errors), (says, found)
-    assert len(errors) == 4
+    about_roles = [what for what in errors if "role" in what]  # other tests make and remove them
+    assert len(errors) - len(about_roles) == 3
     assert any("keeps its lines for ever" in what for what in found)
     assert f"AWS_BUCKET: {name} is there, in {REGION}" in found
     assert any(what.startswith("could not check the quotas") for what in found)  # the emulator has none

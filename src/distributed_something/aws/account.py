@@ -18,6 +18,9 @@ from .session import AwsSession, aws_errors, error_code
 PROPAGATION_SECONDS = 120.0
 """How long IAM may take to tell EC2 of a new profile, before we give up."""
 
+LINK = "create_service_linked_role"
+"""The call that makes a role of AWS's own: without it, AWS makes the role when it is first needed."""
+
 _TRY_SECONDS = 3.0
 _IMAGE_PARAMETER = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
 
@@ -73,7 +76,7 @@ def plan_setup(where: Where, buckets: Buckets, found: Found) -> list[Step]:
     for name, service in LINKED.items():
         if service not in found.linked:
             request = {"AWSServiceName": service}
-            steps.append(Step(f"create AWS's own role {name}", "create_service_linked_role", request))
+            steps.append(Step(f"create AWS's own role {name}", LINK, request))
     return steps
 
 

@@ -25,6 +25,7 @@ from ..fleetfile import Fleet, key_pair, parse_fleet
 from . import account, findings
 from .desired import instance_log_group
 from .policies import buckets_of
+from .region import Region
 from .roles import Where
 from .session import AwsSession, aws_errors, error_code
 
@@ -159,14 +160,12 @@ class Asker:
 
     def images(self) -> Iterator[Finding]:
         """The images of the fleet file, or else the newest for these machines."""
-        for name in findings.images_of(self._fleet) if self._fleet else [self._newest()]:
+        for name in (
+            findings.images_of(self._fleet)
+            if self._fleet
+            else [Region(self._session, self._config).image_id()]
+        ):
             yield from findings.image_findings(name, self._image(name), self.described())
-
-    def _newest(self) -> str:
-        kinds = {kind for each in self.described() for kind in findings.architectures(each)[:1]}
-        path = "arm64/" if kinds == {"arm64"} else ""
-        name = f"/aws/service/ecs/optimized-ami/amazon-linux-2023/{path}recommended/image_id"
-        return str(self._ask("ssm", "get_parameter", Name=name)["Parameter"]["Value"])
 
     def _image(self, name: str) -> dict[str, Any] | None:
         absent = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable")

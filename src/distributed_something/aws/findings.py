@@ -13,7 +13,7 @@ from ..check import Finding, error, ok, refused, warning
 from ..config import Config
 from ..errors import DsError
 from ..fleetfile import Fleet, advice, fleet_problems, parse_fleet
-from .account import Found, plan_setup
+from .account import LINK, Found, plan_setup
 from .desired import MachineShape, has_own_worker, misfit
 from .policies import Buckets
 from .queues import QueueNames
@@ -84,8 +84,8 @@ def role_findings(where: Where, buckets: Buckets, found: Found) -> Iterator[Find
     except DsError as strange:
         yield refused(strange)
         return
-    linked = [step.text for step in steps if step.call == "create_service_linked_role"]
-    own = [step.text for step in steps if step.call != "create_service_linked_role"]
+    linked = [step.text for step in steps if step.call == LINK]
+    own = [step.text for step in steps if step.call != LINK]
     if own:
         more = f" and {len(own) - 1} more" if len(own) > 1 else ""
         yield error(f"the account {where.number} is not set up: to do: {own[0]}{more}", "ds account setup")

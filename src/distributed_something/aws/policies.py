@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config
 from .queues import QueueNames
-from .roles import LINKED, PATH, PROFILE, Role, Where
+from .roles import LINKED, PATH, PROFILE, TAGGING_ROLE, Role, Where
 
 Document = dict[str, Any]
 
@@ -136,7 +136,6 @@ _TASK_QUEUE = (
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
     "sqs:GetQueueAttributes",
-    "sqs:GetQueueUrl",
     "sqs:ReceiveMessage",
     "sqs:SendMessage",
 )
@@ -258,6 +257,7 @@ def _user_queues(config: Config, where: Where) -> tuple[Grant, ...]:
     actions = (
         "sqs:CreateQueue",
         "sqs:DeleteQueue",
+        "sqs:GetQueueUrl",
         "sqs:ListQueueTags",
         "sqs:PurgeQueue",
         "sqs:SetQueueAttributes",
@@ -287,7 +287,7 @@ def _user_cluster(config: Config, where: Where) -> tuple[Grant, ...]:
     return (
         Grant(
             "Cluster",
-            ("ecs:CreateCluster", "ecs:DeleteCluster", "ecs:DescribeClusters", "ecs:ListContainerInstances"),
+            ("ecs:CreateCluster", "ecs:DeleteCluster", "ecs:DescribeClusters"),
             (cluster,),
         ),
         Grant(
@@ -319,6 +319,7 @@ def _user_machines(config: Config, where: Where) -> tuple[Grant, ...]:
     make = ("ec2:CreateFleet", "ec2:CreateLaunchTemplate", "ec2:RequestSpotFleet", "ec2:RunInstances")
     change = (
         "ec2:CancelSpotFleetRequests",
+        "ec2:CreateLaunchTemplateVersion",
         "ec2:DeleteFleets",
         "ec2:DeleteLaunchTemplate",
         "ec2:ModifyFleet",
@@ -327,6 +328,8 @@ def _user_machines(config: Config, where: Where) -> tuple[Grant, ...]:
     )
     by = ["CreateFleet", "CreateLaunchTemplate", "RequestSpotFleet", "RunInstances"]
     ours = where.arn("ec2", "*/*")
+    fleets = (where.role(Role.FLEET), where.arn("iam", f"role/{TAGGING_ROLE}", region=""))
+    to_fleets = {"StringEquals": {"iam:PassedToService": "spotfleet.amazonaws.com"}}
     return (
         Grant(
             "Machines",
@@ -337,7 +340,7 @@ def _user_machines(config: Config, where: Where) -> tuple[Grant, ...]:
         Grant("OwnMachines", change, (ours,), _of_app(config)),
         Grant("TagMachines", ("ec2:CreateTags",), (ours,), {"StringEquals": {"ec2:CreateAction": by}}),
         _pass(where, "PassToMachines", Role.MACHINE, "ec2"),
-        _pass(where, "PassToFleets", Role.FLEET, "spotfleet"),
+        Grant("PassToFleets", ("iam:PassRole",), fleets, to_fleets),
     )
 
 
@@ -349,8 +352,8 @@ def _user_watch(config: Config, where: Where) -> tuple[Grant, ...]:
     dashboard = where.arn("cloudwatch", f"dashboard/{config.app_name}", region="")
     alarms = where.arn("cloudwatch", f"alarm:{config.app_name}.*")
     change = ("cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm")
-    show = ("cloudwatch:DeleteDashboards", "cloudwatch:PutDashboard")
-    look = ("cloudwatch:DescribeAlarms", "cloudwatch:ListDashboards", "logs:DescribeLogGroups")
+    show = ("cloudwatch:DeleteDashboards", "cloudwatch:GetDashboard", "cloudwatch:PutDashboard")
+    look = ("cloudwatch:DescribeAlarms", "logs:DescribeLogGroups")
     return (
         Grant("Logs", make, groups),
         Grant("Alarms", change, (alarms,)),
@@ -363,6 +366,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
     """What `ds check` and the monitor look at, and nobody can change by looking."""
     describe = (
         "ec2:DescribeFleetHistory",
+        "ec2:DescribeFleetInstances",
         "ec2:DescribeFleets",
         "ec2:DescribeImages",
         "ec2:DescribeInstanceTypeOfferings",
@@ -371,23 +375,28 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
         "ec2:DescribeKeyPairs",
         "ec2:DescribeLaunchTemplates",
         "ec2:DescribeRegions",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSpotFleetInstances",
         "ec2:DescribeSpotFleetRequestHistory",
         "ec2:DescribeSpotFleetRequests",
         "ec2:DescribeSpotPriceHistory",
         "ec2:DescribeSubnets",
+        "ec2:DescribeVpcs",
+        "iam:ListRoles",
         "servicequotas:GetServiceQuota",
         "sts:GetCallerIdentity",
     )
     roles = (
         where.arn("iam", f"role{PATH}*", region=""),
         where.arn("iam", f"instance-profile{PATH}{PROFILE}", region=""),
-        where.arn("iam", "role/aws-service-role/*", region=""),
+        where.arn("iam", f"role/{TAGGING_ROLE}", region=""),
     )
+    look = ("iam:GetInstanceProfile", "iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies")
     images = f"arn:{where.part}:ssm:{where.region}::parameter/aws/service/ecs/optimized-ami/*"
     services = where.arn("ecs", f"cluster/{config.ecs_cluster}")
     return (
         Grant("Look", describe, ("*",), why_all=_NO_NARROWER),
-        Grant("Roles", ("iam:GetInstanceProfile", "iam:GetRole"), roles),
+        Grant("Roles", look, roles),
         Grant("NewestImage", ("ssm:GetParameter",), (images,)),
         Grant(
             "OtherServices",

@@ -10,14 +10,11 @@ from ..config import Config
 from ..errors import DsError, UsageError
 from ..fleetfile import Image, image_of
 from .desired import Account, MachineShape, Subnet, smallest
-from .roles import Role, account_of
+from .roles import TAGGING_ROLE, Role, account_of
 from .session import AwsSession, aws_errors, error_code
 
 IMAGE_PARAMETERS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/"
 """Below it are the newest ECS-optimised images of Amazon Linux 2023."""
-
-TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
-"""What EC2's console calls the role that it makes for spot fleet requests."""
 
 _NO_ROLES = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 

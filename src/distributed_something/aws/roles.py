@@ -32,6 +32,10 @@ class Role(StrEnum):
     FLEET = PREFIX + "fleet"
 
 
+TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
+"""What EC2's console calls the role that it makes for spot fleet requests."""
+
+
 class Where(NamedTuple):
     """An account, by its number, and a region of it."""
 
@@ -61,11 +65,6 @@ def account_of(config: Config, number: str) -> Account:
     """What a run uses of the account with that number, where it is set up."""
     where = Where(number, config.aws_region)
     return Account(number, where.role(Role.TASK), where.role(Role.EXECUTION), where.profile)
-
-
-def fleet_role(config: Config, number: str) -> str:
-    """The role with which EC2 starts and tags the machines of a spot fleet request."""
-    return Where(number, config.aws_region).role(Role.FLEET)
 
 
 LINKED = {
