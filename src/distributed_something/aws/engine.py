@@ -16,6 +16,7 @@ from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
 from .apply import Applier
+from .dashboard import put_dashboard
 from .desired import (
     Action,
     Carried,
@@ -220,9 +221,24 @@ class AwsEngine:
         machines = sum(fleet.target for fleet in mine)
         if forgotten:
             self._want_tasks(machines * self.tasks_per_machine)
-            return forgotten[-1].id
-        self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
-        return launch.ask(asked, run, len(known), made)
+            fleet = forgotten[-1].id
+        else:
+            self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
+            fleet = launch.ask(asked, run, len(known), made)
+        self._show(run, [*known, fleet])
+        return fleet
+
+    def _show(self, run: str, fleets: Sequence[str]) -> None:
+        """Make the dashboard, where the config wants one. The fleet stands whether that succeeds or not."""
+        if not self._config.create_dashboard:
+            return
+        try:
+            put_dashboard(self.session, self._config, fleets, run)
+        except DsError as error:
+            raise DsError(
+                f"machines were asked for ({fleets[-1]}), but {error.what}",
+                "ds start again goes on with that fleet; or CREATE_DASHBOARD = False",
+            ) from error
 
     def _want_tasks(self, count: int) -> None:
         name = self._config.app_name + "Service"
