@@ -119,6 +119,16 @@ def _watch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cheapest", action="store_true", help=cheapest)
 
 
+def _worker_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "It leases jobs from the queue and runs them until it is"
+        " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
+        " task an environment with APP_NAME, DS_RUN, SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES"
+        " (jobs at a time) and SECONDS_TO_START; `ds setup` leaves the rest in the bucket. DS_SCRATCH is the"
+        " folder for the files of jobs (else TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
+    )
+
+
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
@@ -209,6 +219,8 @@ def _execute(options: argparse.Namespace) -> int:
             setattr(options, name, _find_file(Path(given), options.folder))
     if options.command == "init":
         return _init(console, Path(options.target), options.example)
+    if options.command == "worker":
+        return _worker()
     from .project import Project
 
     return int(options.run(Project.open(options.folder, console, options.engine), options))
@@ -226,6 +238,14 @@ def _init(console: Console, target: Path, example: str) -> int:
     console.say(f"made {target}: see {readme}")
     console.hint(f"cd {target} && ds run files/exampleJob.json")
     return OK
+
+
+def _worker() -> int:
+    import os
+
+    from .aws import worker
+
+    return worker.run(os.environ)
 
 
 def _setup(project: Project, _options: argparse.Namespace) -> int:
@@ -378,6 +398,11 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "failures": (_failures, "failed and dead jobs, grouped by cause and last line", None),
     "retry": (_retry, "put dead jobs back into the queue", _retry_options),
     "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
+    "worker": (
+        None,
+        "the process inside a task of the fleet: runs jobs until it is told to stop",
+        _worker_options,
+    ),
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
 }
 """Every command: the function that runs it, what it does, and the function that adds its options."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import __version__
 from .engine import Engine, PutReport
 from .errors import FAILED, OK, SOME_DEAD, DsError, UsageError
 from .failures import group_failures
 from .job import Job, Lease, State
-from .ledger import LedgerWriter, RunPaths, event, job_ids, write_jobs
+from .ledger import LedgerWriter, event, job_ids, write_jobs
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, write_record
 from .report import build_report, summary_lines, write_report
+from .runfile import write_run_file
 from .scaling import AGREEING_LOOKS, Finish, GiveUp, Look, Replace, decide
 from .snapshot import Snapshot
 
@@ -40,8 +39,7 @@ def setup(project: Project) -> str:
         standing = read_record(project.record_path)
         record = standing if standing.run == run else record
     write_record(project.record_path, record.with_resources(tuple(made)))
-    facts = {"app": config.app_name, "run": run, "engine": engine.name, "version": __version__}
-    store.write_if_absent(RunPaths(config.app_name, run).root + "run.json", json.dumps(facts).encode())
+    write_run_file(store, config, engine.name, run)
     return run
 
 
