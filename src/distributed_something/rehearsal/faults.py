@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UsageError
 
@@ -56,15 +56,15 @@ class Faults(NamedTuple):
 
 def parse_faults(text: str) -> Faults:
     """The faults that a text asks for; "" asks for none. Raises UsageError for the first thing wrong."""
-    found = Faults()
+    found: dict[str, Any] = {}
     for item in (ROUGH_DAY if text.strip() == "rough-day" else text).split(","):
         if item := item.strip():
             name, _, value = (part.strip() for part in item.partition("="))
             if name not in _READERS:
                 names = ", ".join(_READERS)
                 raise UsageError(f"--faults: {item!r}: no such fault (there are {names})", _FIX)
-            found = found._replace(**{name: _read(name, value)})
-    return found
+            found[name] = _read(name, value)
+    return Faults(**found)
 
 
 class Fate(NamedTuple):
@@ -101,7 +101,7 @@ class Misfortune:
         return "error" if drawn < self._faults.throttle + self._faults.error else None
 
 
-def _read(name: str, value: str) -> object:
+def _read(name: str, value: str) -> Any:
     shape, what, make = _READERS[name]
     match = re.fullmatch(shape, value, re.ASCII)
     made = make(match) if match else None
