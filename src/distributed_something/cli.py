@@ -91,6 +91,10 @@ def _init_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
 
 
+def _setup_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+
+
 def _submit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl or .csv")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
@@ -240,6 +244,7 @@ def _init(console: Console, target: Path, example: str) -> int:
     return OK
 
 
+<<<<<<< HEAD
 def _worker() -> int:
     import os
 
@@ -249,8 +254,15 @@ def _worker() -> int:
 
 
 def _setup(project: Project, _options: argparse.Namespace) -> int:
+=======
+def _setup(project: Project, options: argparse.Namespace) -> int:
+>>>>>>> helper-a
     from . import steps
 
+    if options.dry_run:
+        for line in project.engine.plan(steps.next_run(project)):
+            project.console.line(line)
+        return OK
     run = steps.setup(project)
     if project.console.json:
         project.console.data({"app": project.config.app_name, "run": run})
@@ -293,7 +305,15 @@ def _start(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     steps.start(project, options.fleet_file)
-    machines = project.engine.machines()
+    try:
+        machines = steps.await_machines(project, options.wait * 60)
+    except KeyboardInterrupt:
+        project.console.say("\nno longer watching; the machines that were asked for still come")
+        project.console.hint("ds status, or ds monitor")
+        return INTERRUPTED
+    if machines.running < machines.target:
+        wanted = f"{machines.running:,} of {machines.target:,} machines have come; the request stands"
+        project.console.say(f"{wanted}: {machines.trouble}" if machines.trouble else wanted)
     project.console.say(
         f"started: {machines.slots} jobs at a time; the work goes on when this terminal closes"
     )
@@ -305,7 +325,7 @@ def _monitor(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     try:
-        return steps.monitor(project, options.record, options.every)
+        return steps.monitor(project, options.record, options.every, cheapest=options.cheapest)
     except KeyboardInterrupt:
         project.console.say("\nno longer watching; the work goes on")
         project.console.hint("ds monitor to watch again, ds stop to stop")
@@ -387,7 +407,7 @@ def _cleanup(project: Project, _options: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "init": (None, "make a project that runs as it stands", _init_options),
-    "setup": (_setup, "make the queue and whatever else a run needs", None),
+    "setup": (_setup, "make the queue and whatever else a run needs", _setup_options),
     "submit": (_submit, "queue the jobs of a job file", _submit_options),
     "start": (_start, "start the machines", _start_options),
     "monitor": (_monitor, "watch until all is done, then end the machines", _monitor_options),

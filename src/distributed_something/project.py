@@ -39,8 +39,12 @@ class Project:
             from .local.engine import LocalEngine
 
             return LocalEngine(self.folder, self.config, self.clock)
+        if self.config.engine == "aws":
+            from .aws.engine import AwsEngine
+
+            return AwsEngine(self.folder, self.config, self.clock)
         raise UsageError(
-            f"ENGINE = {self.config.engine!r}: this version runs the engine 'local' only",
+            f"ENGINE = {self.config.engine!r}: this version runs the engines 'local' and 'aws' only",
             "set ENGINE = 'local' in the config, or add --engine local",
         )
 

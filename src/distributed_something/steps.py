@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from itertools import islice
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from .engine import Engine, PutReport
-from .errors import FAILED, OK, SOME_DEAD, DsError, UsageError
+from .engine import Engine, Machines, PutReport
+from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from .failures import group_failures
 from .job import Job, Lease, State
-from .ledger import LedgerWriter, event, job_ids, write_jobs
+from .ledger import Fold, LedgerWriter, RunPaths, event, job_ids, write_jobs
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, write_record
 from .report import build_report, summary_lines, write_report
 from .runfile import write_run_file
-from .scaling import AGREEING_LOOKS, Finish, GiveUp, Look, Replace, decide
+from .scaling import AGREEING_LOOKS, Finish, GiveUp, Load, Look, Replace, decide, shrink
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -25,22 +27,35 @@ if TYPE_CHECKING:
 
 SUBMIT_BATCH = 10_000
 
+START_LOOK_SECONDS = 15.0
+"""Between two looks at machines that are to come."""
+
 
 def setup(project: Project) -> str:
     """Make what a run needs; its id. A run that is not finished goes on; nothing is made twice."""
-    engine, config = project.engine, project.config
-    run = engine.current_run()
-    if run is None or project.snapshot().state == "finished":
-        run = new_run_id(project.clock.now())
-    made = engine.setup(run)
+    engine, config, run = project.engine, project.config, next_run(project)
     store = engine.store
     record = RunRecord.new(config, engine.name, run, store.locate("runs"), project.clock.now())
     if project.record_path.exists():
         standing = read_record(project.record_path)
         record = standing if standing.run == run else record
-    write_record(project.record_path, record.with_resources(tuple(made)))
+    write_record(project.record_path, record)
+    engine.setup(run, lambda resource: _note_made(project, resource))
     write_run_file(store, config, engine.name, run)
     return run
+
+
+def next_run(project: Project) -> str:
+    """The run that `setup` is for: the one under way, or a new one."""
+    run = project.engine.current_run()
+    if run is None or project.snapshot().state == "finished":
+        return new_run_id(project.clock.now())
+    return run
+
+
+def _note_made(project: Project, resource: str) -> None:
+    """Write down what was made, before the next thing is made."""
+    write_record(project.record_path, read_record(project.record_path).with_resources((resource,)))
 
 
 class CheckedJobs(NamedTuple):
@@ -57,19 +72,50 @@ def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> Checke
 
     file = JobFile(job_file, shared)
     with project.console.progress(None, "jobs checked") as progress:
-        return CheckedJobs(file, check_jobs(project.config, file, progress.update))
+        return CheckedJobs(file, check_jobs(project.config, file, progress.update, project.engine.job_bytes))
 
 
 def submit(project: Project, checked: CheckedJobs) -> PutReport:
     """Queue the jobs of a file.
 
-    After an interruption, submitting the file again adds what is missing and nothing twice.
+    After an interruption, submitting the file again adds what is missing and nothing twice: Ctrl-C waits
+    for what is on its way, and is raised when that is listed.
     """
+    with _held_interrupt() as interrupted:
+        report = _submit(project, checked, interrupted)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    return report
+
+
+@contextmanager
+def _held_interrupt() -> Iterator[threading.Event]:
+    """Within: the first Ctrl-C sets the event that is yielded, and the second ends everything as usual."""
+    import signal
+
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(_number: int, _frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _submit(project: Project, checked: CheckedJobs, interrupted: threading.Event) -> PutReport:
     queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
     segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
     listed: set[str] | None = None
     sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
-    jobs = checked.file.jobs()
+    jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
     with project.console.progress(checked.total, "jobs submitted") as progress:
         while batch := list(islice(jobs, SUBMIT_BATCH)):
             report = queue.put(batch)
@@ -90,9 +136,30 @@ def start(project: Project, fleet_file: Path | None) -> None:
     if fleet_file is not None and engine.name == "local":
         project.console.say(f"note: {fleet_file} is not used: the engine 'local' has this machine only")
     engine.queue()
-    record = _record(project)
-    fleet = engine.start(record.run)
-    write_record(project.record_path, record.with_fleet(fleet))
+    run = _record(project).run
+    fleet = engine.start(run, fleet_file, lambda resource: _note_made(project, resource))
+    write_record(project.record_path, _record(project).with_fleet(fleet))
+
+
+def await_machines(project: Project, seconds: float) -> Machines:
+    """Watch the machines come, for so long at most; how they are then. The fleet stands afterwards.
+
+    Raises DsError, once the fleet has been taken back, where none can come.
+    """
+    engine, until = project.engine, project.clock.now() + seconds
+    shown: tuple[object, ...] = ()
+    while True:
+        machines = engine.machines()
+        if machines.hopeless:
+            _take_back(project, machines)
+        if machines.target and shown != machines[:2]:
+            shown = machines[:2]
+            project.console.say(f"{machines.running:,} of {machines.target:,} machines")
+        if machines.running >= machines.target or project.clock.now() >= until:
+            return machines
+        if machines.trouble:
+            project.console.say(f"note: {machines.trouble}" + (f"; {machines.fix}" if machines.fix else ""))
+        project.clock.wait(min(START_LOOK_SECONDS, max(until - project.clock.now(), 0.0)))
 
 
 def _record(project: Project) -> RunRecord:
@@ -103,19 +170,30 @@ def _record(project: Project) -> RunRecord:
     return read_record(project.record_path)
 
 
-def monitor(project: Project, record: Path | None, every: float | None) -> int:
+def _take_back(project: Project, machines: Machines) -> NoReturn:
+    """Cancel the newest fleet, as it cannot get a machine, and say why."""
+    for fleet in _record(project).fleets[-1:]:
+        project.engine.cancel(fleet)
+    raise DsError(f"no machine can come: {machines.trouble}; the fleet was taken back", machines.fix)
+
+
+def monitor(project: Project, record: Path | None, every: float | None, *, cheapest: bool = False) -> int:
     """Watch until nothing is left, end the machines, write the report; the exit code.
+
+    Machines that are not needed for what is left are ended on the way, where they are rented.
 
     Killed at any point and started again it ends in the same place: it keeps nothing in memory that
     it could not read again.
     """
     if record is not None:
         _check_record(project, record)
-    fold, looks = project.fold(), list[Look]()
+    fold, looks, loads = project.fold(), list[Look](), list[Load]()
     with project.console.watch() as watcher:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
+            if snapshot.machines.hopeless:
+                _take_back(project, snapshot.machines)
             if snapshot.why_idle and snapshot.jobs.waiting:
                 watcher.note(snapshot.why_idle)
             if snapshot.queued is None and snapshot.jobs.final < snapshot.jobs.total:
@@ -124,6 +202,9 @@ def monitor(project: Project, record: Path | None, every: float | None) -> int:
             action = decide(looks)
             if isinstance(action, Finish | GiveUp):
                 break
+            loads = [*loads, _load(snapshot, fold)][-AGREEING_LOOKS:]
+            if note := _shrink(project, loads, snapshot, fold, cheapest=cheapest):
+                watcher.note(note)
             if isinstance(action, Replace):
                 watcher.note("the workers were killed: starting them again")
                 start(project, None)
@@ -135,8 +216,54 @@ def monitor(project: Project, record: Path | None, every: float | None) -> int:
         )
     project.engine.stop()  # the workers end while the report is written
     code = finish(project)
-    project.engine.end()
-    return code
+    leftovers = project.engine.end()
+    for leftover in leftovers:
+        project.console.say(f"still there: {leftover}")
+    if leftovers:
+        project.console.hint("ds cleanup")
+    return LEFTOVERS if leftovers else code
+
+
+def _load(snapshot: Snapshot, fold: Fold) -> Load:
+    """How much of the fleet is at work. Where more is leased than the ledger knows of, all of it may be."""
+    machines, running = snapshot.machines, snapshot.jobs.running
+    known = running > 0 or not snapshot.leased
+    busy = min(len(_busy(fold)), machines.running) if known else machines.running
+    left = snapshot.jobs.total - snapshot.jobs.final
+    open_jobs = left if snapshot.queued is None else snapshot.queued
+    return Load(open_jobs, machines.target, machines.running, busy)
+
+
+def _busy(fold: Fold) -> set[str]:
+    """The machines and workers that have a job under way."""
+    running = (record for record in fold.jobs.values() if record.state is State.RUNNING)
+    return {f"{record.machine or ''} {record.worker or ''}" for record in running}
+
+
+def _shrink(
+    project: Project, loads: list[Load], snapshot: Snapshot, fold: Fold, *, cheapest: bool
+) -> str | None:
+    """Let go of machines that what is left does not need; what was done, in words."""
+    engine, machines = project.engine, snapshot.machines
+    if not machines.kept or not machines.running:
+        return None
+    slots = machines.slots // (machines.running * engine.tasks_per_machine)
+    started = _record(project).started / 1000 if project.record_path.exists() else project.clock.now()
+    less = shrink(
+        loads,
+        slots=slots,
+        tasks=engine.tasks_per_machine,
+        cheapest=cheapest,
+        age=project.clock.now() - started,
+    )
+    if less is None:
+        return None
+    spare = less.spare if loads[-1].busy < machines.running else 0
+    ended = engine.shrink(less.target, spare, _busy(fold))
+    loads.clear()  # what was seen before says nothing about the smaller fleet
+    return f"{less.target:,} machines are enough for what is left" + (
+        f": {len(ended):,} idle ones were ended" if ended else ""
+    )
 
 
 def _pause(engine: Engine, snapshot: Snapshot, look: Look) -> float:
@@ -160,7 +287,8 @@ def _look(snapshot: Snapshot) -> Look:
     """What counts for the end is the queue; where it is gone, the ledger."""
     machines, jobs = snapshot.machines, snapshot.jobs
     open_jobs = jobs.total - jobs.final if snapshot.queued is None else snapshot.queued
-    return Look(open_jobs, machines.target, machines.running, machines.ended)
+    target = 0 if machines.kept else machines.target  # replaced by the engine itself: nothing for us to do
+    return Look(open_jobs, target, machines.running, machines.ended)
 
 
 def finish(project: Project) -> int:
@@ -208,8 +336,10 @@ def stop(project: Project, *, now: bool) -> Snapshot:
     engine, fold = project.engine, project.fold()
     engine.stop(now=now)
     with project.console.watch() as watcher:
-        while engine.machines().running:
+        while (machines := engine.machines()).running:
             watcher.show(project.snapshot(fold))
+            if machines.tasks == 0 and not now:
+                engine.stop(now=True)  # nothing runs on them any more
             project.clock.wait(min(engine.look_seconds, 1.0))
     return project.snapshot(fold)
 

@@ -36,7 +36,8 @@ def _watch(project: Project) -> Snapshot:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
-            if snapshot.state in ("finished", "idle"):
+            waits = snapshot.machines.kept and snapshot.machines.target  # its machines are still to come
+            if snapshot.state == "finished" or (snapshot.state == "idle" and not waits):
                 return snapshot
             project.clock.wait(max(project.engine.look_seconds, 0.5))
 
