@@ -244,7 +244,6 @@ def _init(console: Console, target: Path, example: str) -> int:
     return OK
 
 
-<<<<<<< HEAD
 def _worker() -> int:
     import os
 
@@ -253,10 +252,7 @@ def _worker() -> int:
     return worker.run(os.environ)
 
 
-def _setup(project: Project, _options: argparse.Namespace) -> int:
-=======
 def _setup(project: Project, options: argparse.Namespace) -> int:
->>>>>>> helper-a
     from . import steps
 
     if options.dry_run:
