@@ -6,6 +6,7 @@ S3 is `objects`, the rest is moto; beside them there are addresses of our own, b
     /ds/account                    GET: calls, machines, leftovers
     /ds/machines/ID/latest/…       a machine's metadata (IMDSv2: with a token)
     /ds/tasks/ID[/task]            a task's metadata
+    /ds/faults                     POST: what goes wrong from here on
     /ds/end                        POST: end the emulator
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,8 +23,9 @@ from io import BytesIO
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
+from . import moto_sqs
 from .cloud import Cloud, metadata
-from .faults import Misfortune
+from .faults import Faults, Misfortune, parse_faults
 from .objects import Answer, Buckets
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -52,6 +55,8 @@ class Calls:
         self._buckets = buckets
         self._moto = moto
         self._end = end
+        self.latest = time.monotonic()
+        """When the latest call came."""
         self._misfortune = Misfortune(cloud.faults)
         self._lock = threading.Lock()
         self._tokens: set[str] = set()
@@ -78,12 +83,26 @@ class Calls:
 
     def _befalls(self, called: Called) -> str | None:
         with self._lock:
+            self.latest = time.monotonic()
             name = f"{called.service}.{called.action}"
             self.counts[name] += 1
             fault = self._misfortune.next()
             if fault is not None:
                 self.refused[f"{name} ({fault})"] += 1
             return fault
+
+    def forget(self) -> None:
+        """Count from here on."""
+        with self._lock:
+            self.counts.clear()
+            self.refused.clear()
+
+    def set_faults(self, faults: Faults) -> None:
+        """What goes wrong from here on; machines that are there already keep their fate."""
+        with self._cloud.lock, self._lock:
+            self._cloud.faults = faults
+            self._misfortune = Misfortune(faults)
+            moto_sqs.set_lag(faults.seconds(faults.lag))
 
     def facts(self) -> dict[str, Any]:
         """What there is and what was asked, as JSON has it."""
@@ -98,6 +117,9 @@ class Calls:
         what, _, rest = path.partition("/")
         if path == "account":
             return _json(self.facts())
+        if path == "faults" and method == "POST":
+            self.set_faults(parse_faults(_drain(environ).decode()))
+            return _json({})
         if path == "end" and method == "POST":
             self._end()
             return _json({})
@@ -188,7 +210,7 @@ def _s3_action(environ: dict[str, Any]) -> str:
         return "DeleteObjects"
     kind = "Part" if "uploadId=" in query or "uploads" in query else "Object"
     kind = kind if environ["PATH_INFO"].strip("/").count("/") else "Bucket"
-    return environ["REQUEST_METHOD"].capitalize() + kind
+    return str(environ["REQUEST_METHOD"]).capitalize() + kind
 
 
 def _drain(environ: dict[str, Any]) -> bytes:

@@ -8,21 +8,27 @@ import json
 import math
 import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.exceptions import ServiceException
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.instances import StateReason
 from moto.ec2.utils import convert_tag_spec
 from moto.ecs.models import ecs_backends
+from moto.logs.models import logs_backends
 
 from .faults import NOTICE_SECONDS, Faults, fate
 from .fleets import Held, State, Way, plan
 from .machines import Machine, read_user_data
+from .moto_ecs import Ecs
 from .moto_fleets import Fleet, Registry
 from .services import Services, Start
+
+if TYPE_CHECKING:
+    from .daemon import Line
 
 SHUTDOWN_SECONDS = 10.0
 """Between telling the tasks of a machine that shuts down and killing them: what Docker gives them."""
@@ -41,7 +47,8 @@ class Cloud:
         self.registry = Registry(time.time)
         self.machines: list[Machine] = []
         self.ec2: Any = ec2_backends[DEFAULT_ACCOUNT_ID][region]
-        self.ecs: Any = ecs_backends[DEFAULT_ACCOUNT_ID][region]
+        ecs: Any = ecs_backends[DEFAULT_ACCOUNT_ID][region]
+        self.ecs: Ecs = ecs
         self.services = Services(self.ecs, start)
         self._try_again: dict[str, float] = {}
         self._number = 0
@@ -77,6 +84,22 @@ class Cloud:
                 for running in machine.tasks.values():
                     running.process.wait(5.0)
 
+    def busy(self) -> bool:
+        """Whether a machine is there."""
+        return any(each.alive for each in self.machines)
+
+    def log(self, lines: Iterable[Line]) -> None:
+        """Put lines of tasks into their log groups; what has no group is not kept."""
+        logs: Any = logs_backends[DEFAULT_ACCOUNT_ID][self.region]
+        with self.lock:
+            for line in lines:
+                group = logs.groups.get(line.group)
+                if group is not None:
+                    if line.stream not in group.streams:
+                        group.create_log_stream(line.stream)
+                    entry = {"timestamp": int(line.when * 1000), "message": line.text or " "}
+                    group.put_log_events(line.stream, [entry])
+
     # Fleets
 
     def _look_after(self, fleet: Fleet) -> None:
@@ -89,7 +112,7 @@ class Cloud:
         step = plan(fleet.state, fleet.terms, held, now=now, started=fleet.started, weight=weight)
         if step.state is not fleet.state:
             fleet.state = step.state
-            fleet.tell(_kind(fleet), fleet.word)
+            fleet.tell(_kind(fleet, "fleetRequestChange"), fleet.word)
         for machine in mine:
             if machine.id in step.end:
                 self.end(machine, "the fleet has ended it", "Client.UserInitiatedShutdown")
@@ -107,9 +130,9 @@ class Cloud:
         if fleet.short:
             way = fleet.ways[0].launch
             said = f"{way.get('InstanceType')}, {way.get('ImageId')}, Linux/UNIX: insufficient capacity"
-            fleet.tell("information", "launchSpecTemporarilyBlacklisted", said)
+            fleet.tell(_kind(fleet, "information"), "launchSpecTemporarilyBlacklisted", said)
             said = "Several attempts to launch instances have failed: there is no capacity. Trying again."
-            fleet.tell("error", "allLaunchSpecsTemporarilyBlacklisted", said)
+            fleet.tell(_kind(fleet, "error"), "allLaunchSpecsTemporarilyBlacklisted", said)
             self._try_again[fleet.id] = time.time() + self.faults.seconds(REFUSED_SECONDS)
 
     def _start_one(self, fleet: Fleet, way: Way) -> bool:
@@ -117,7 +140,11 @@ class Cloud:
             instance = self._run_instance(fleet, way)
         except ServiceException as error:
             fleet.short = True
-            fleet.tell("error", "spotFleetRequestConfigurationInvalid", f"{error.code}: {error.message}")
+            fleet.tell(
+                _kind(fleet, "error"),
+                "spotFleetRequestConfigurationInvalid",
+                f"{error.code}: {error.message}",
+            )
             self._try_again[fleet.id] = time.time() + self.faults.seconds(REFUSED_SECONDS)
             return False
         now = time.time()
@@ -135,12 +162,12 @@ class Cloud:
         )
         self.machines.append(machine)
         facts = {"instanceType": instance.instance_type, "availabilityZone": instance.availability_zone}
-        fleet.tell("instanceChange", "launched", json.dumps(facts), machine.id)
+        fleet.tell(_kind(fleet, "instanceChange"), "launched", json.dumps(facts), machine.id)
         return True
 
     def _run_instance(self, fleet: Fleet, way: Way) -> Any:
         launch = way.launch
-        face = next(iter(launch.get("NetworkInterfaces") or ()), {})
+        face: dict[str, Any] = next(iter(launch.get("NetworkInterfaces") or ()), {})
         groups = [each["GroupId"] for each in launch.get("SecurityGroups") or () if "GroupId" in each]
         groups = groups or list(launch.get("SecurityGroupIds") or face.get("Groups") or ())
         subnet = str(launch.get("SubnetId") or face.get("SubnetId") or "").split(",")[0].strip()
@@ -191,7 +218,9 @@ class Cloud:
         """Tell a machine that EC2 takes it back, as its metadata show; its agent drains it, if told to."""
         machine.noticed = time.time()
         machine.ends = machine.noticed + self.faults.seconds(NOTICE_SECONDS)
-        machine.fleet.tell("instanceChange", "termination_notified", "spot interruption", machine.id)
+        machine.fleet.tell(
+            _kind(fleet, "instanceChange"), "termination_notified", "spot interruption", machine.id
+        )
         if machine.container is not None and machine.agent.drains:
             machine.container.status = "DRAINING"
 
@@ -203,7 +232,7 @@ class Cloud:
 
     def _ended(self, machine: Machine, why: str, grace: float) -> None:
         machine.ended, machine.why = time.time(), why
-        machine.fleet.tell("instanceChange", "terminated", why, machine.id)
+        machine.fleet.tell(_kind(machine.fleet, "instanceChange"), "terminated", why, machine.id)
         for running in machine.tasks.values():
             running.record.desired_status = "STOPPED"
             running.record.stopped_reason = f"Host EC2 (instance {machine.id}) terminated."
@@ -257,8 +286,17 @@ def _told(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _kind(fleet: Fleet) -> str:
-    return "fleetRequestChange" if fleet.spot else "fleet-change"
+_KINDS = {
+    "fleetRequestChange": "fleet-change",
+    "instanceChange": "instance-change",
+    "error": "service-error",
+    "information": "service-error",
+}
+
+
+def _kind(fleet: Fleet, kind: str) -> str:
+    """An event's type: EC2's two kinds of fleets have their own words."""
+    return kind if fleet.spot else _KINDS[kind]
 
 
 def metadata(machine: Machine, region: str) -> dict[str, str]:
