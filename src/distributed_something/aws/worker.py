@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from ..errors import OK, UsageError
 from ..job import RetryPolicy
 from ..ledger import LedgerWriter, RunPaths
 from ..runfile import read_run_file
+from ..worker.interruption import InterruptionWatch, Metadata, Silent
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.orders import Orders
@@ -105,13 +107,21 @@ def queue_urls(settings: Settings, config: Config) -> QueueUrls:
     return QueueUrls(settings.queue_url, f"{home}/{names.dead}", f"{home}/{names.carried}")
 
 
+def machine_name(metadata: Metadata | None) -> str:
+    """The machine's instance id; off EC2 its host's name."""
+    with suppress(Silent):
+        if metadata is not None and (name := metadata.get("instance-id")):
+            return name
+    return os.uname().nodename
+
+
 def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
     """The worker's whole life; 0 when it was told to end.
 
     Raises UsageError where environment or config are wrong, QueueGone where the queue is not (any more).
     On return every job taken is settled or given back, and nothing of them is left on the machine.
     """
-    task = _Task(Settings.read(environment), clock or SystemClock())
+    task = _Task(Settings.read(environment), Metadata.of(environment), clock or SystemClock())
     adopt_orphans()
     task.folder.mkdir(parents=True)
     try:
@@ -123,8 +133,9 @@ def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
 class _Task:
     """One worker with what it is made of."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, metadata: Metadata | None, clock: Clock) -> None:
         self._settings = settings
+        self._metadata = metadata
         self._clock = clock
         self._name = f"{os.uname().nodename}-{os.urandom(3).hex()}"
         self._paths = RunPaths(settings.app, settings.run)
@@ -147,6 +158,7 @@ class _Task:
             orders = Orders(lambda stop: self._stop(queue, worker, stop), self._clock)
             queue.on_gone = lambda gone: self._end(gone, orders)
             orders.on_signals(ORDERS)
+            self._watch_for_interruptions(orders, queue)
             complain(f"{self._name}: {self._settings.slots} slots for run {self._settings.run}")
             worker.run()
             queue.wait_for_receivers(LAST_SECONDS)
@@ -158,6 +170,17 @@ class _Task:
         complain(f"{self._name}: stopping: {stop.why}")
         queue.leave()
         worker.stop(stop)
+
+    def _watch_for_interruptions(self, orders: Orders, queue: WorkersQueue) -> None:
+        if self._metadata is None:
+            return
+
+        def be_wary(until: float) -> None:
+            if until > self._clock.now():
+                complain(f"{self._name}: this machine may be interrupted soon: taking no new jobs for now")
+                queue.pause(until)
+
+        InterruptionWatch(self._metadata, self._clock, orders.give, be_wary, reserve=LAST_SECONDS).start()
 
     def _end(self, gone: QueueGone, orders: Orders) -> None:
         self._gone = gone
@@ -191,7 +214,7 @@ class _Task:
             queue,
             slots,
             LedgerWriter(self._store, f"{self._paths.events}{self._name}.jsonl"),
-            Identity(self._name, os.environ.get("DS_MACHINE") or os.uname().nodename),
+            Identity(self._name, machine_name(self._metadata)),
             RetryPolicy(config.job_retries),
             self._clock,
             term=min(config.sqs_message_visibility, LEASE_SECONDS),

@@ -19,8 +19,8 @@ GONE_SECONDS = 3.0
 class WorkersQueue(SqsQueue):
     """An SqsQueue whose worker may leave.
 
-    What is received after `leave` (in a wait that had begun before) goes back at once. When the queue has
-    gone, `on_gone` is called once; then there is nobody to tell, and every verb does nothing.
+    What is received after `leave` or `pause` (in a wait that had begun before) goes back at once. When the
+    queue has gone, `on_gone` is called once; then there is nobody to tell, and every verb does nothing.
     """
 
     def __init__(self, session: AwsSession, urls: QueueUrls, *, clock: Clock, **more: Any) -> None:
@@ -29,12 +29,17 @@ class WorkersQueue(SqsQueue):
         self._missing_since: float | None = None
         self._gone = False
         self._leaving = False
+        self._paused_until = 0.0
         self._receiving = 0
         self._changed = threading.Condition()
 
     def leave(self) -> None:
         """Lease nothing more. Takes no lock: signal handlers may call it."""
         self._leaving = True
+
+    def pause(self, until: float) -> None:
+        """Lease nothing before this time (Unix seconds). Leases held already are kept, and renewed."""
+        self._paused_until = until
 
     def wait_for_receivers(self, seconds: float) -> None:
         """After `leave`: wait, for so long at most, until what is being received is given back."""
@@ -46,10 +51,13 @@ class WorkersQueue(SqsQueue):
         with self._changed:
             if self._leaving or self._gone:
                 return []
+            if self._clock.now() < self._paused_until:
+                self._changed.wait(wait)
+                return []
             self._receiving += 1
         try:
             leases = self._lease_unless_gone(limit, wait)
-            if self._leaving:
+            if leases and (self._leaving or self._clock.now() < self._paused_until):
                 super().release(leases)
                 leases = []
             return leases
