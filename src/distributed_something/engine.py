@@ -240,8 +240,8 @@ class Engine(Protocol):
     def machines(self) -> Machines:
         """How the machines are."""
 
-    def explain(self) -> str | None:
-        """Why no job runs although some wait, as far as the engine can tell."""
+    def explain(self, counts: Counts) -> str | None:
+        """Why no job runs although some wait, as far as the engine can tell from its latest look."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the app for one `ds run` at a time; entering raises DsError where another one is under way."""

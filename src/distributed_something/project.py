@@ -89,5 +89,5 @@ class Project:
             machines=engine.machines(),
             counts=counts,
             now=self.clock.now(),
-            why_idle=engine.explain() if counts and counts.open else None,
+            why_idle=engine.explain(counts) if counts and counts.open else None,
         )

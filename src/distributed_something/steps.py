@@ -214,13 +214,24 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
         raise DsError(
             f"{left:,} jobs are left, and the workers have ended: {action.why}", "ds start, then ds monitor"
         )
-    project.engine.stop()  # the workers end while the report is written
-    code = finish(project)
-    leftovers = project.engine.end()
-    for leftover in leftovers:
-        project.console.say(f"still there: {leftover}")
+    return _end(project)
+
+
+def _end(project: Project) -> int:
+    """Write the report and end the machines, whatever becomes of the report: they cost money."""
+    engine, console = project.engine, project.console
+    try:
+        engine.stop()  # the workers end while the report is written
+    except DsError as error:
+        console.say(f"note: {error.what}")  # the end does it again
+    try:
+        code = finish(project)
+    finally:
+        leftovers = engine.end()
+        for leftover in leftovers:
+            console.say(f"still there: {leftover}")
     if leftovers:
-        project.console.hint("ds cleanup")
+        console.hint("ds cleanup")
     return LEFTOVERS if leftovers else code
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..clock import Clock
 from ..config import Config
-from ..engine import Machines
+from ..engine import Counts, Machines
 from ..errors import DsError, UsageError
 from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
@@ -37,7 +37,7 @@ from .queue import SqsQueue
 from .queues import QueueNames, find_queues
 from .region import Region
 from .session import AwsSession, aws_errors
-from .shrinking import idle, spread
+from .shrinking import idle, instances, located, spread
 from .store import S3Store
 from .teardown import Teardown
 from .worker_image import carried_worker
@@ -258,7 +258,8 @@ class AwsEngine:
             self._facts = Facts()
             return Machines(kept=True)
         facts = self._look(run)
-        return machines_of(facts, slots=self._slots() * self.tasks_per_machine, now=self._clock.now())
+        tasks = self.tasks_per_machine
+        return machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=self._clock.now())
 
     def _look(self, run: str) -> Facts:
         self._facts = self._looker.look(run, self._fleet_ids(run), self._clock.now())
@@ -269,12 +270,12 @@ class AwsEngine:
             return self._config.docker_cores
         return task_size(self._config, self.region.shape(self._config.machine_type)).slots
 
-    def explain(self) -> str | None:
+    def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait, from the latest look."""
         if self._facts is None:
             self.machines()
         facts = self._facts or Facts()
-        return why_idle(facts, self.queue().counts(), visibility=LEASE_SECONDS, now=self._clock.now())
+        return why_idle(facts, counts, visibility=LEASE_SECONDS, now=self._clock.now())
 
     def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
         """Lower the fleets' targets first, so that what is then ended is not replaced."""
@@ -283,6 +284,8 @@ class AwsEngine:
         fleets = [fleet for fleet in facts.fleets if fleet.alive]
         for fleet, wanted in spread(fleets, target):
             self._looker.fleets.set_target(fleet, wanted)
+        if spare and any(not instances([name]) for name in busy):
+            busy = located(busy, self._looker.hosts())
         ended = idle(facts.machines, busy)[:spare]
         self._looker.fleets.terminate(ended)
         return ended
@@ -327,7 +330,8 @@ class AwsEngine:
         alive = [fleet for fleet in facts.fleets if fleet.alive]
         if now:
             self._looker.fleets.cancel(alive)
-            self._looker.fleets.terminate(machine.id for machine in facts.machines if machine.running)
+            machines = self._looker.fleets.machines(self._config.app_name, run)
+            self._looker.fleets.terminate(machine.id for machine in machines if machine.running)
             return
         for fleet in alive:
             if fleet.target:

@@ -54,11 +54,12 @@ class Fleet(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """An EC2 instance of a run."""
+    """An EC2 instance of a run; `since` is when it was started, in Unix seconds."""
 
     id: str
     state: str
     reason: str = ""
+    since: float | None = None
 
     @property
     def running(self) -> bool:
@@ -163,7 +164,10 @@ class Fleets:
             )
             return [
                 Machine(
-                    each["InstanceId"], each["State"]["Name"], each.get("StateReason", {}).get("Code", "")
+                    each["InstanceId"],
+                    each["State"]["Name"],
+                    each.get("StateReason", {}).get("Code", ""),
+                    _seconds(each.get("LaunchTime")),
                 )
                 for page in pages
                 for reservation in page["Reservations"]

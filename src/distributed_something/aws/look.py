@@ -15,8 +15,12 @@ from .trouble import Trouble, of_history, of_tasks
 HISTORY_SECONDS = 1800
 """A fleet's errors that are older than this say nothing about now."""
 
+SILENT_SECONDS = 600.0
+"""A machine that has run for so long should have a task: it takes about 3 minutes to join the cluster."""
+
 _EVENTS = 10
 _STOPPED = 10
+_A_CALL = 100
 
 
 class Facts(NamedTuple):
@@ -73,6 +77,34 @@ class Looker:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - HISTORY_SECONDS))
         return of_history(self.fleets.history(alive[-1], since))
 
+    def hosts(self) -> dict[str, str]:
+        """The machine of each running task: by the task's id, and by its containers' names as hosts."""
+        ecs, found = self._session.client("ecs"), dict[str, str]()
+        with aws_errors("looking at the tasks"):
+            pages = ecs.get_paginator("list_tasks").paginate(
+                cluster=self._cluster, family=f"{self._app}Task", desiredStatus="RUNNING"
+            )
+            arns = [arn for page in pages for arn in page["taskArns"]]
+            for start in range(0, len(arns), _A_CALL):
+                tasks = ecs.describe_tasks(cluster=self._cluster, tasks=arns[start : start + _A_CALL])[
+                    "tasks"
+                ]
+                places = {each["containerInstanceArn"] for each in tasks if "containerInstanceArn" in each}
+                machines = self._machines_at(sorted(places))
+                for task in tasks:
+                    for name in _names(task):
+                        found[name] = machines.get(task.get("containerInstanceArn", ""), "")
+        return {name: machine for name, machine in found.items() if machine}
+
+    def _machines_at(self, places: Sequence[str]) -> dict[str, str]:
+        """The EC2 instances behind container instances, at most 100 of them."""
+        if not places:
+            return {}
+        answer = self._session.client("ecs").describe_container_instances(
+            cluster=self._cluster, containerInstances=list(places)
+        )
+        return {each["containerInstanceArn"]: each["ec2InstanceId"] for each in answer["containerInstances"]}
+
     def _stopped(self) -> list[str]:
         """Why the latest tasks ended, in ECS's words."""
         ecs = self._session.client("ecs")
@@ -89,12 +121,18 @@ class Looker:
         ]
 
 
+def _names(task: Mapping[str, Any]) -> list[str]:
+    """By what a worker's name may tell its task: Docker gives a container the start of its id as its host."""
+    runtimes = (str(each.get("runtimeId", ""))[:12] for each in task.get("containers", ()))
+    return [str(task["taskArn"]).rpartition("/")[2], *filter(None, runtimes)]
+
+
 # -- What it means ------------------------------------------------------------------------------------------
 
 
-def machines_of(facts: Facts, *, slots: int, now: float) -> Machines:
-    """The machines, as the core knows them; `slots` is of one machine."""
-    trouble = facts.trouble
+def machines_of(facts: Facts, *, slots: int, now: float, tasks: int = 1) -> Machines:
+    """The machines, as the core knows them; `slots` and `tasks` are of one machine."""
+    trouble = facts.trouble or _silent(facts, tasks, now)
     wants = facts.tasks("desiredCount")
     return Machines(
         target=facts.target,
@@ -109,6 +147,22 @@ def machines_of(facts: Facts, *, slots: int, now: float) -> Machines:
         kept=True,
         tasks=facts.tasks(),
     )
+
+
+def _silent(facts: Facts, tasks: int, now: float) -> Trouble | None:
+    """Machines that should have joined the cluster long ago, and run nothing."""
+    old = [each for each in facts.machines if each.running and (each.since or now) < now - SILENT_SECONDS]
+    wanted = min(len(old) * tasks, facts.tasks("desiredCount"))
+    missing = -(-(wanted - facts.tasks() - facts.tasks("pendingCount")) // tasks)
+    if missing <= 0:
+        return None
+    events = [each.get("message", "") for each in (facts.service or {}).get("events", ())[:_EVENTS]]
+    what = f"{missing:,} of {facts.running:,} machines have run for 10 minutes, and have no task"
+    known = of_tasks(events)
+    return Trouble(f"{what}: {known.what}", known.fix) if known else Trouble(what, _DEAD)
+
+
+_DEAD = "see them in the EC2 console (status checks, system log); ending one lets the fleet replace it"
 
 
 def _ended(facts: Facts, now: float) -> str | None:

@@ -133,6 +133,7 @@ def _config(connections: int) -> Any:
 def aws_errors(doing: str) -> Iterator[None]:
     """Within: errors of botocore become DsErrors that say what was being done, why it failed, and the fix."""
     import botocore.exceptions
+    import botocore.parsers
 
     try:
         yield
@@ -142,6 +143,8 @@ def aws_errors(doing: str) -> Iterator[None]:
         ) from error
     except botocore.exceptions.BotoCoreError as error:
         raise _failed(doing, error) from error
+    except botocore.parsers.ResponseParserError as error:  # not one of botocore's own kind of errors
+        raise DsError(f"{doing}: what answered is not AWS: {str(error).splitlines()[0]}", _REACH) from error
 
 
 def error_code(error: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from .fleets import Fleet, Machine
 
@@ -23,6 +23,15 @@ def spread(fleets: Sequence[Fleet], target: int) -> Iterator[tuple[Fleet, int]]:
 def instances(names: Collection[str]) -> set[str]:
     """The ids of instances in the names of machines and workers."""
     return {each for name in names for each in _INSTANCE.findall(name)}
+
+
+def located(names: Collection[str], hosts: Mapping[str, str]) -> set[str]:
+    """The names with the machine in each, as far as one knows it or `hosts` (name to instance) tells it."""
+    return {name if instances([name]) else f"{name} {_host(name, hosts)}" for name in names}
+
+
+def _host(name: str, hosts: Mapping[str, str]) -> str:
+    return next((machine for host, machine in hosts.items() if host in name), "")
 
 
 def idle(machines: Sequence[Machine], busy: Collection[str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..clock import Clock
 from ..config import Config
-from ..engine import Machines
+from ..engine import Counts, Machines
 from ..errors import DsError
 from .place import STATE_VARIABLE, Place, slots_of
 from .queue import SqliteQueue
@@ -158,14 +158,13 @@ class LocalEngine:
             return "the workers were killed; `ds monitor` or `ds start` starts them again"
         return None
 
-    def explain(self) -> str | None:
+    def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait."""
         machines = self.machines()
         if machines.trouble:
             return machines.trouble
         if not machines.running:
             return f"no workers are running ({machines.ended or 'not started'}): ds start"
-        counts = self._open().counts()
         when = (
             self._open().next_visible() if counts.delayed and not (counts.waiting or counts.leased) else None
         )
