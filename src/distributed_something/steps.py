@@ -14,7 +14,7 @@ from .engine import Engine, Machines, PutReport
 from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from .failures import group_failures
 from .job import Job, Lease, State
-from .ledger import Fold, LedgerWriter, RunPaths, event, job_ids, write_jobs
+from .ledger import Fold, LedgerWriter, event, job_ids, write_jobs
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, write_record
 from .report import build_report, summary_lines, write_report

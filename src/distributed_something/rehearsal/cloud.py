@@ -219,7 +219,7 @@ class Cloud:
         machine.noticed = time.time()
         machine.ends = machine.noticed + self.faults.seconds(NOTICE_SECONDS)
         machine.fleet.tell(
-            _kind(fleet, "instanceChange"), "termination_notified", "spot interruption", machine.id
+            _kind(machine.fleet, "instanceChange"), "termination_notified", "spot interruption", machine.id
         )
         if machine.container is not None and machine.agent.drains:
             machine.container.status = "DRAINING"

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -97,13 +98,20 @@ class Daemon:
             while not self._ended.is_set():
                 self.calls.changed.wait(TURN_SECONDS)
                 self.calls.changed.clear()
-                self.cloud.turn()
-                self._write_lines()
+                self._turn()
                 if time.monotonic() - self.calls.latest > IDLE_SECONDS and not self.cloud.busy():
                     return
         finally:
             self.cloud.kill_all()
             shutil.rmtree(self._place.work, ignore_errors=True)
+
+    def _turn(self) -> None:
+        try:
+            self.cloud.turn()
+            self._write_lines()
+        except Exception:  # noqa: BLE001  the account must go on, whatever one fleet or service brings
+            traceback.print_exc()
+            time.sleep(1.0)
 
     def end(self) -> None:
         """Have `run` return soon."""

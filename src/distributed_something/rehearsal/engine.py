@@ -23,7 +23,7 @@ from ..aws.session import AwsSession
 from ..aws.store import S3Store
 from ..clock import Clock
 from ..config import Config
-from ..engine import Machines
+from ..engine import Counts, Machines
 from ..errors import DsError
 from ..ledger import RunPaths
 from ..local.engine import state_folder
@@ -52,8 +52,6 @@ class RehearsalEngine:
     def __init__(
         self, project: Path, config: Config, clock: Clock, say: Callable[[str], None], faults: str = ""
     ) -> None:
-        self.faults = parse_faults(faults)
-        self._faults_text = faults
         self._project = project
         self._given = config
         self._config = _pretended(config)
@@ -61,14 +59,12 @@ class RehearsalEngine:
         self._say = say
         self._place = Place(state_folder(project, config.app_name))
         self._found: AwsEngine | None = None
+        self._faults = faults
+        slow = parse_faults(faults or self._place.faults())
+        self.last_looks_seconds = 0.1 + slow.seconds(slow.lag)
         self.tasks_per_machine = config.tasks_per_machine
         self.job_bytes = AwsEngine.job_bytes
         isolate()
-
-    @property
-    def last_looks_seconds(self) -> float:
-        """Longer than the counts lag."""
-        return 0.1 + self.faults.seconds(self.faults.lag)
 
     # -- The emulator
 
@@ -122,8 +118,9 @@ class RehearsalEngine:
             raise DsError(f"the emulator did not start: {said or f'see {self._place.log}'}", rest)
 
     def _tell_faults(self, endpoint: str) -> None:
-        if self._faults_text:
-            ask(endpoint, "faults", self._faults_text.encode())
+        if self._faults:
+            ask(endpoint, "faults", self._faults.encode())
+            self._place.tell({**self._place.told(), "faults": self._faults})
 
     def _end_emulator(self) -> None:
         endpoint = self._place.endpoint()
@@ -205,14 +202,14 @@ class RehearsalEngine:
         found = self._aws()
         return Machines(kept=True) if found is None else found.machines()
 
-    def explain(self) -> str | None:
+    def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait."""
         found = self._aws()
-        return "the emulator has ended: ds setup" if found is None else found.explain()
+        return "the emulator has ended: ds setup" if found is None else found.explain(counts)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the app for one `ds run` at a time. The emulator runs within, and ends where nothing is set up."""
+        """Hold the app for one `ds run` at a time. The emulator ends where nothing is set up."""
         aws = self._started()
         try:
             with aws.exclusive():
@@ -232,13 +229,14 @@ class RehearsalEngine:
         """End the machines, tell the story, and end the emulator, unless dead jobs are kept in its queue."""
         aws = self._needed()
         run = aws.current_run()
+        dead = aws.queue().counts().dead if run is not None else 0
         left = [*aws.end()]
         if run is not None:
             left += [each for each in self._keep_facts(aws, run)["leftovers"] if each not in left]
-        if aws.current_run() is None or not aws.queue().counts().dead:
-            self._end_emulator()
-        else:
+        if dead:
             self._say("the emulator stays, for `ds retry`: ds cleanup ends it")
+        else:
+            self._end_emulator()
         return left
 
     def _keep_facts(self, aws: AwsEngine, run: str) -> dict[str, Any]:

@@ -31,10 +31,10 @@ class Agent(NamedTuple):
     stop_seconds: float = 30.0
 
 
-def read_user_data(encoded: str | bytes | None) -> Agent:
-    """The agent's settings: those of its file that the start script writes."""
+def read_user_data(encoded: object) -> Agent:
+    """The agent's settings: those of its file that the start script writes. `encoded` is what EC2 has."""
     try:
-        text = b64decode(encoded or b"").decode(errors="replace")
+        text = b64decode(str(encoded or "")).decode(errors="replace")
     except ValueError:
         return Agent()
     found = {name: value.strip().strip("'\"") for name, value in _SETTING.findall(text)}

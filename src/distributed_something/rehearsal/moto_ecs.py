@@ -148,6 +148,9 @@ class Ecs(EC2ContainerServiceBackend):
         raise InvalidParameterException("The referenced task was not found.")
 
 
+Ecs.__module__ = EC2ContainerServiceBackend.__module__
+
+
 def to_stop(task: Task, code: str, reason: str) -> None:
     """Have a task end; the first reason stays."""
     if task.desired_status != "STOPPED":

@@ -69,11 +69,18 @@ class Place(NamedTuple):
 
     def endpoint(self) -> str | None:
         """The address of the emulator that lives; None where there is none."""
-        if not self.alive():
-            return None
-        with suppress(OSError, ValueError, KeyError):
-            return str(json.loads(self.facts.read_text())["endpoint"])
-        return None
+        return self.told().get("endpoint") if self.alive() else None
+
+    def faults(self) -> str:
+        """What goes wrong in the emulator that lives, as text."""
+        return str(self.told().get("faults", "")) if self.alive() else ""
+
+    def told(self) -> dict[str, Any]:
+        """What was written down of the emulator."""
+        with suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads(self.facts.read_text())
+            return found
+        return {}
 
     def alive(self) -> bool:
         """Whether an emulator's process holds the lock."""
