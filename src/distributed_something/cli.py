@@ -100,7 +100,13 @@ def _submit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
 
 
+def _fault_options(parser: argparse.ArgumentParser) -> None:
+    faults = "what goes wrong, with the engine rehearsal: notice=0.2/min,kill=0.1/min,…, or rough-day"
+    parser.add_argument("--faults", metavar="FAULTS", default="", help=faults.replace("%", "%%"))
+
+
 def _start_options(parser: argparse.ArgumentParser) -> None:
+    _fault_options(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
     minutes = "how long to watch the machines come (10)"
     parser.add_argument("--wait", metavar="MINUTES", type=_seconds, default=10, help=minutes)
@@ -112,6 +118,7 @@ def _monitor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
+    _fault_options(parser)
     _submit_options(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
     _watch_options(parser)
@@ -227,7 +234,11 @@ def _execute(options: argparse.Namespace) -> int:
         return _worker()
     from .project import Project
 
-    return int(options.run(Project.open(options.folder, console, options.engine), options))
+    project = Project.open(options.folder, console, options.engine)
+    project.faults = getattr(options, "faults", "")
+    if project.faults and project.config.engine != "rehearsal":
+        raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
+    return int(options.run(project, options))
 
 
 def _find_file(path: Path, folder: Path) -> Path:
@@ -321,11 +332,26 @@ def _monitor(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     try:
-        return steps.monitor(project, options.record, options.every, cheapest=options.cheapest)
+        code = steps.monitor(project, options.record, options.every, cheapest=options.cheapest)
     except KeyboardInterrupt:
         project.console.say("\nno longer watching; the work goes on")
         project.console.hint("ds monitor to watch again, ds stop to stop")
         return INTERRUPTED
+    if project.config.engine == "rehearsal":
+        _tell_story(project)
+    return code
+
+
+def _tell_story(project: Project) -> None:
+    from .rehearsal import story
+
+    found = story.read(project.engine.store, project.paths())
+    if found is None:
+        return
+    if project.console.json:
+        project.console.data({"rehearsal": found})
+    for line in () if project.console.json else story.lines(found):
+        project.console.line(line)
 
 
 def _run(project: Project, options: argparse.Namespace) -> int:

@@ -159,7 +159,8 @@ def await_machines(project: Project, seconds: float) -> Machines:
             return machines
         if machines.trouble:
             project.console.say(f"note: {machines.trouble}" + (f"; {machines.fix}" if machines.fix else ""))
-        project.clock.wait(min(START_LOOK_SECONDS, max(until - project.clock.now(), 0.0)))
+        pause = min(START_LOOK_SECONDS, engine.look_seconds)
+        project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
 
 
 def _record(project: Project) -> RunRecord:

@@ -23,12 +23,12 @@ from ..aws.session import AwsSession
 from ..aws.store import S3Store
 from ..clock import Clock
 from ..config import Config
-from ..engine import Counts, Machines
+from ..engine import Counts, Machines, check_key
 from ..errors import DsError
 from ..ledger import RunPaths
 from ..local.engine import state_folder
 from ..worker.process import kill_marked
-from . import serving
+from . import serving, story
 from .account import Own, adapted
 from .emulator import CREDENTIALS
 from .faults import parse_faults
@@ -59,6 +59,7 @@ class RehearsalEngine:
         self._say = say
         self._place = Place(state_folder(project, config.app_name))
         self._found: AwsEngine | None = None
+        self._store: FolderBucket | None = None
         self._faults = faults
         slow = parse_faults(faults or self._place.faults())
         self.last_looks_seconds = 0.1 + slow.seconds(slow.lag)
@@ -141,15 +142,16 @@ class RehearsalEngine:
     @property
     def store(self) -> S3Store:
         """The bucket: the emulator's, or, where that has gone, its folder."""
-        found = self._aws()
-        return self._left if found is None else found.store
+        endpoint = self._place.endpoint() or self._served
+        if self._store is None or self._store.endpoint != endpoint:
+            session = AwsSession(self._config.aws_region, None, endpoint)
+            self._store = FolderBucket(self._config.aws_bucket, session, self._project / self._given.store)
+        return self._store
 
     @cached_property
-    def _left(self) -> S3Store:
+    def _served(self) -> str:
         folders = {bucket_of(self._given): self._project / self._given.store}
-        endpoint = serving.serve(self._place.buckets, folders)
-        session = AwsSession(self._config.aws_region, None, endpoint)
-        return S3Store(self._config.aws_bucket, session=session)
+        return serving.serve(self._place.buckets, folders)
 
     def current_run(self) -> str | None:
         """The run that the queue belongs to."""
@@ -232,20 +234,18 @@ class RehearsalEngine:
         dead = aws.queue().counts().dead if run is not None else 0
         left = [*aws.end()]
         if run is not None:
-            left += [each for each in self._keep_facts(aws, run)["leftovers"] if each not in left]
+            left += [each for each in self._keep_story(aws, run)["leftovers"] if each not in left]
         if dead:
             self._say("the emulator stays, for `ds retry`: ds cleanup ends it")
         else:
             self._end_emulator()
         return left
 
-    def _keep_facts(self, aws: AwsEngine, run: str) -> dict[str, Any]:
-        """Write what the account has seen into the run's own folder of the store."""
+    def _keep_story(self, aws: AwsEngine, run: str) -> dict[str, Any]:
         assert aws.session.endpoint is not None
-        facts: dict[str, Any] = json.loads(ask(aws.session.endpoint, "account"))
-        key = f"{RunPaths(self._config.app_name, run).root}rehearsal.json"
-        aws.store.write(key, json.dumps(facts, indent=1).encode())
-        return facts
+        account = json.loads(ask(aws.session.endpoint, "account"))
+        paths = RunPaths(self._config.app_name, run)
+        return story.keep(aws.store, paths, account, price=self._given.machine_price)
 
     def remove(self) -> Sequence[str]:
         """Remove everything that runs of the app made, the emulator last."""
@@ -256,6 +256,19 @@ class RehearsalEngine:
         self._end_emulator()
         shutil.rmtree(self._place.folder, ignore_errors=True)
         return left
+
+
+class FolderBucket(S3Store):
+    """A bucket of the emulator: a person finds its objects in a folder."""
+
+    def __init__(self, bucket: str, session: AwsSession, folder: Path) -> None:
+        super().__init__(bucket, session=session)
+        self.endpoint = session.endpoint
+        self._folder = folder
+
+    def locate(self, key: str) -> str:
+        """The file's path."""
+        return str(self._folder / check_key(key))
 
 
 def _pretended(config: Config) -> Config:
