@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from .engine import Engine, Machines, PutReport
-from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
+from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, Unreachable, UsageError
 from .failures import group_failures
 from .job import Job, Lease, State
 from .ledger import Fold, LedgerWriter, event, job_ids, write_jobs
@@ -23,9 +23,13 @@ from .scaling import AGREEING_LOOKS, Finish, GiveUp, Load, Look, Replace, decide
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from .console import Watcher
     from .jobfile import JobFile
 
 SUBMIT_BATCH = 10_000
+
+LOOKS_THAT_FAIL = 60
+"""So many looks in a row may fail before the monitor gives up: an hour, at one a minute."""
 
 START_LOOK_SECONDS = 15.0
 """Between two looks at machines that are to come."""
@@ -197,7 +201,7 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
     fold, looks, loads = project.fold(), list[Look](), list[Load]()
     with project.console.watch() as watcher:
         while True:
-            snapshot = project.snapshot(fold)
+            snapshot = _patient_look(project, fold, watcher)
             watcher.show(snapshot)
             if snapshot.machines.hopeless:
                 _take_back(project, snapshot.machines)
@@ -222,6 +226,19 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
             f"{left:,} jobs are left, and the workers have ended: {action.why}", "ds start, then ds monitor"
         )
     return _end(project)
+
+
+def _patient_look(project: Project, fold: Fold, watcher: Watcher) -> Snapshot:
+    """How the run is: an hour without a network, or a bad hour of AWS, does not end the watching."""
+    for left in range(LOOKS_THAT_FAIL, 0, -1):
+        try:
+            return project.snapshot(fold)
+        except Unreachable as error:
+            if left == 1:
+                raise
+            watcher.note(f"{error.what}; looking again")
+        project.clock.wait(project.engine.look_seconds)
+    raise AssertionError("not reached")
 
 
 def _end(project: Project) -> int:
@@ -277,7 +294,10 @@ def _shrink(
     if less is None:
         return None
     spare = less.spare if loads[-1].busy < machines.running else 0
-    ended = engine.shrink(less.target, spare, _busy(fold))
+    try:
+        ended = engine.shrink(less.target, spare, _busy(fold))
+    except DsError as error:
+        return f"{error.what}; the machines stay for now"
     loads.clear()  # what was seen before says nothing about the smaller fleet
     return f"{less.target:,} machines are enough for what is left" + (
         f": {len(ended):,} idle ones were ended" if ended else ""

@@ -12,7 +12,7 @@ from distributed_something import steps
 from distributed_something.aws.alarms import idle_alarm
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
-from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
+from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, Unreachable
 from distributed_something.failures import read_log
 from distributed_something.job import Cause, Outcome, State
 from distributed_something.ledger import LedgerWriter, event
@@ -309,6 +309,35 @@ def test_a_look_at_a_fleet_in_trouble_takes_nine_calls_at_most(cloud: Cloud) -> 
     names = [name for name in calls.names() if not name.endswith(("ObjectsV2", "Object"))]
     assert len(names) <= 9, names
     assert snapshot.machines.trouble and "no spare capacity" in snapshot.machines.trouble
+
+
+@pytest.mark.fault(8)
+def test_looks_that_fail_do_not_end_the_watching(cloud: Cloud) -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    begin(cloud)
+    work(cloud, 5)
+    failures = 0
+
+    def fail(**_: object) -> None:
+        nonlocal failures
+        failures += 1
+        if failures in (2, 3, 5):
+            raise EndpointConnectionError(endpoint_url="https://aws")
+
+    cloud.engine.session.client("ec2").meta.events.register("before-call.ec2.DescribeInstances", fail)
+    assert steps.monitor(cloud.project, None, None) == OK
+    assert cloud.err.getvalue().count("looking again") >= 1
+    assert left(cloud) == []
+
+
+def test_an_outage_that_does_not_end_is_told(cloud: Cloud) -> None:
+    begin(cloud)
+    failing = Stop(cloud, "GetQueueAttributes", Unreachable)  # the first call of a look
+    with pytest.raises(Unreachable):
+        steps.monitor(cloud.project, None, None)
+    failing.undo()
+    assert len(instances(cloud)) == 3
 
 
 class Enough(Exception):

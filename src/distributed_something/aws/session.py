@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import DsError
+from ..errors import DsError, Unreachable
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -44,6 +44,12 @@ SLOW_DOWN = frozenset(
 
 class QueueGone(DsError):
     """A queue that was there is not there any more: the run was cleaned up, or never set up."""
+
+
+_FAILED = frozenset(
+    {"InternalError", "InternalFailure", "InternalServerError", "ServerException", "ServiceUnavailable"}
+    | {"ServiceUnavailableException", "Unavailable", "RequestTimeout", "500", "502", "503", "504"}
+)
 
 
 class AwsSession:
@@ -150,7 +156,8 @@ def aws_errors(doing: str) -> Iterator[None]:
     except botocore.exceptions.BotoCoreError as error:
         raise _failed(doing, error) from error
     except botocore.parsers.ResponseParserError as error:  # not one of botocore's own kind of errors
-        raise DsError(f"{doing}: what answered is not AWS: {str(error).splitlines()[0]}", _REACH) from error
+        said = f"{doing}: what answered is not AWS: {str(error).splitlines()[0]}"
+        raise Unreachable(said, _REACH) from error
 
 
 def error_code(error: Any) -> str:
@@ -164,8 +171,10 @@ def _refused(doing: str, code: str, message: str) -> DsError:
         return DsError(said, _SIGN_IN + "; if that does not help, check this machine's clock")
     if code in _FORBIDDEN or code.startswith("AccessDenied"):
         return DsError(said, "ask the account's administrator for the right that the message names")
+    if code in _FAILED:
+        return Unreachable(said, "something failed on AWS's side: try again in a minute; nothing is lost")
     if code in SLOW_DOWN:
-        return DsError(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
+        return Unreachable(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
     if code in ("QueueDoesNotExist", "NonExistentQueue"):
         return QueueGone(said, "ds setup")
     return DsError(said)
@@ -187,7 +196,7 @@ def _failed(doing: str, error: Exception) -> DsError:
     if isinstance(error, credentials):
         return DsError(said, _SIGN_IN)
     if isinstance(error, network):
-        return DsError(said, _REACH)
+        return Unreachable(said, _REACH)
     if isinstance(error, exceptions.NoRegionError):
         return DsError(said, "set AWS_REGION in the config")
     return DsError(said)
