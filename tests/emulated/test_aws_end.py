@@ -12,7 +12,7 @@ from distributed_something import steps
 from distributed_something.aws.alarms import idle_alarm
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
-from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, Unreachable
+from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
 from distributed_something.failures import read_log
 from distributed_something.job import Cause, Outcome, State
 from distributed_something.ledger import LedgerWriter, event
@@ -329,15 +329,6 @@ def test_looks_that_fail_do_not_end_the_watching(cloud: Cloud) -> None:
     assert steps.monitor(cloud.project, None, None) == OK
     assert cloud.err.getvalue().count("looking again") >= 1
     assert left(cloud) == []
-
-
-def test_an_outage_that_does_not_end_is_told(cloud: Cloud) -> None:
-    begin(cloud)
-    failing = Stop(cloud, "GetQueueAttributes", Unreachable)  # the first call of a look
-    with pytest.raises(Unreachable):
-        steps.monitor(cloud.project, None, None)
-    failing.undo()
-    assert len(instances(cloud)) == 3
 
 
 class Enough(Exception):
