@@ -197,7 +197,7 @@ class JobRecord:
 
     __slots__ = (
         "attempt", "attempts", "cause", "cpu_seconds", "detail", "ended", "exit_code", "id", "index",
-        "interruptions", "log", "max_rss_bytes", "output", "seconds", "started", "state", "worker",
+        "interruptions", "log", "machine", "max_rss_bytes", "output", "seconds", "started", "state", "worker",
     )  # fmt: skip
 
     def __init__(self, job_id: str, index: int) -> None:
@@ -216,6 +216,7 @@ class JobRecord:
         self.cpu_seconds: float | None = None
         self.max_rss_bytes: int | None = None
         self.worker: str | None = None
+        self.machine: str | None = None
         self.output: str | None = None
         self.log: str | None = None
 
@@ -294,6 +295,7 @@ class Fold:
                 record.started = when
                 self.first = when if self.first is None else min(self.first, when)
                 record.worker = self._same(event.get("worker"))
+                record.machine = self._same(event.get("machine"))
                 record.log = event.get("log")
                 record.attempt = event.get("attempt", 1)
             return

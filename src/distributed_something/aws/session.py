@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from ..errors import DsError
+from ..errors import DsError, Unreachable
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -47,6 +47,12 @@ class QueueGone(DsError):
     """A queue that was there is not there any more: the run was cleaned up, or never set up."""
 
 
+_FAILED = frozenset(
+    {"InternalError", "InternalFailure", "InternalServerError", "ServerException", "ServiceUnavailable"}
+    | {"ServiceUnavailableException", "Unavailable", "RequestTimeout", "500", "502", "503", "504"}
+)
+
+
 class AwsSession:
     """Clients of one account and region. Threads may share it, and the clients.
 
@@ -67,10 +73,16 @@ class AwsSession:
     @property
     def region(self) -> str:
         """The region that calls go to. Raises DsError where none is given anywhere."""
-        region: str | None = self._boto3().region_name
+        region: str | None = self._region or self._boto3().region_name
         if region is None:
             raise DsError("no AWS region is given", "set AWS_REGION in the config")
         return region
+
+    def elsewhere(self, region: str) -> AwsSession:
+        """A session of the same profile in another region; what has been read for this one is not again."""
+        other = AwsSession(region, self.profile, self.endpoint)
+        other._session, other._lock = self._boto3(), self._lock
+        return other
 
     def client(
         self, service: str, connections: int = 10, *, read_seconds: float = READ_SECONDS, attempts: int = 8
@@ -150,6 +162,7 @@ def _config(connections: int, read_seconds: float, attempts: int) -> Any:
 def aws_errors(doing: str) -> Iterator[None]:
     """Within: errors of botocore become DsErrors that say what was being done, why it failed, and the fix."""
     import botocore.exceptions
+    import botocore.parsers
 
     try:
         yield
@@ -159,6 +172,9 @@ def aws_errors(doing: str) -> Iterator[None]:
         ) from error
     except botocore.exceptions.BotoCoreError as error:
         raise _failed(doing, error) from error
+    except botocore.parsers.ResponseParserError as error:  # not one of botocore's own kind of errors
+        said = f"{doing}: what answered is not AWS: {str(error).splitlines()[0]}"
+        raise Unreachable(said, _REACH) from error
 
 
 def error_code(error: Any) -> str:
@@ -172,8 +188,10 @@ def _refused(doing: str, code: str, message: str) -> DsError:
         return DsError(said, _SIGN_IN + "; if that does not help, check this machine's clock")
     if code in _FORBIDDEN or code.startswith("AccessDenied"):
         return DsError(said, "ask the account's administrator for the right that the message names")
+    if code in _FAILED:
+        return Unreachable(said, "something failed on AWS's side: try again in a minute; nothing is lost")
     if code in SLOW_DOWN:
-        return DsError(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
+        return Unreachable(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
     if code in ("QueueDoesNotExist", "NonExistentQueue"):
         return QueueGone(said, "ds setup")
     return DsError(said)
@@ -195,7 +213,7 @@ def _failed(doing: str, error: Exception) -> DsError:
     if isinstance(error, credentials):
         return DsError(said, _SIGN_IN)
     if isinstance(error, network):
-        return DsError(said, _REACH)
+        return Unreachable(said, _REACH)
     if isinstance(error, exceptions.NoRegionError):
         return DsError(said, "set AWS_REGION in the config")
     return DsError(said)
