@@ -55,9 +55,9 @@ def account_roles() -> None:
     """The roles that `ds account setup` makes."""
     import json
 
-    from distributed_something.aws.roles import EXECUTION_ROLE, MACHINE_PROFILE, TASK_ROLE
+    from distributed_something.aws.roles import PATH, PROFILE, Role
 
     iam = session().client("iam")
-    for name in (TASK_ROLE, EXECUTION_ROLE):
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": []}))
-    iam.create_instance_profile(InstanceProfileName=MACHINE_PROFILE)
+    for name in (Role.TASK, Role.EXECUTION):
+        iam.create_role(RoleName=name, Path=PATH, AssumeRolePolicyDocument=json.dumps({"Statement": []}))
+    iam.create_instance_profile(InstanceProfileName=PROFILE, Path=PATH)

@@ -169,6 +169,11 @@ def _retry_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
 
 
+def _fleet_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file")
+    parser.add_argument("--region", metavar="R", help="for this region (the config's)")
+
+
 def _stop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
 
@@ -403,6 +408,18 @@ def _retry(project: Project, options: argparse.Namespace) -> int:
     return OK
 
 
+def _fleet(project: Project, options: argparse.Namespace) -> int:
+    from .aws.newfleet import write_fleet_file
+
+    path = project.folder / "files" / f"{project.config.app_name}Fleet.json"
+    if path.exists():
+        project.console.confirm(f"{path} is there; replace it")
+    write_fleet_file(project.config, options.region, path)
+    project.console.say(f"wrote {path}")
+    project.console.hint(f"ds start files/{path.name}")
+    return OK
+
+
 def _stop(project: Project, options: argparse.Namespace) -> int:
     from . import steps
     from .console import progress_line
@@ -427,8 +444,43 @@ def _cleanup(project: Project, _options: argparse.Namespace) -> int:
     return OK
 
 
+def _look(project: Project, options: argparse.Namespace) -> int:
+    from . import check
+
+    findings = check.make_all(project.checks(options.job_file, options.fleet_file))
+    check.show(project.console, findings)
+    return check.exit_code(findings)
+
+
+def _look_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
+    )
+    fleet = "a fleet file (aws)"
+    parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
+
+
+def _account(project: Project, options: argparse.Namespace) -> int:
+    from .aws import account_command
+
+    if options.action == "policy":
+        return account_command.policy(project, administrator=options.administrator)
+    if options.action == "destroy":
+        return account_command.destroy(project, dry_run=options.dry_run)
+    return account_command.setup(project, dry_run=options.dry_run)
+
+
+def _account_options(parser: argparse.ArgumentParser) -> None:
+    what = "setup and destroy: roles and instance profile; policy: print what you yourself need"
+    parser.add_argument("action", choices=["setup", "destroy", "policy"], help=what)
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
+    who = "policy: of whoever types `ds account`, not of whoever runs the app"
+    parser.add_argument("--administrator", action="store_true", help=who)
+
+
 COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "init": (None, "make a project that runs as it stands", _init_options),
+    "check": (_look, "tell what can be known to be wrong before a run", _look_options),
     "setup": (_setup, "make the queue and whatever else a run needs", _setup_options),
     "submit": (_submit, "queue the jobs of a job file", _submit_options),
     "start": (_start, "start the machines", _start_options),
@@ -445,7 +497,9 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
         "the process inside a task of the fleet: runs jobs until it is told to stop",
         _worker_options,
     ),
+    "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
+    "account": (_account, "once per AWS account: the roles of tasks and machines", _account_options),
 }
 """Every command: the function that runs it, what it does, and the function that adds its options."""
 

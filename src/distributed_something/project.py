@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .clock import Clock, SystemClock
 from .config import Config, load_config
@@ -13,6 +15,9 @@ from .errors import DsError
 from .ledger import Fold, RunPaths
 from .record import record_path
 from .snapshot import Snapshot, take
+
+if TYPE_CHECKING:
+    from .check import Check
 
 
 class Project:
@@ -48,6 +53,16 @@ class Project:
         from .rehearsal.engine import RehearsalEngine
 
         return RehearsalEngine(self.folder, self.config, self.clock, self.console.say, self.faults)
+
+    def checks(self, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
+        """What `ds check` looks at, for the engine that the config names. Raises UsageError."""
+        if self.config.engine == "local":
+            from .local import check as local_check
+
+            return local_check.checks(self, job_file, fleet_file)
+        from .aws import check as aws_check
+
+        return aws_check.checks(self, job_file, fleet_file)
 
     @property
     def record_path(self) -> Path:

@@ -39,8 +39,14 @@ def setup(project: Project) -> str:
     if project.record_path.exists():
         standing = read_record(project.record_path)
         record = standing if standing.run == run else record
+
+    def note(resource: str) -> None:
+        nonlocal record
+        record = record.with_resources((resource,))
+        write_record(project.record_path, record)
+
+    engine.setup(run, note)
     write_record(project.record_path, record)
-    engine.setup(run, lambda resource: _note_made(project, resource))
     write_run_file(store, config, engine.name, run)
     return run
 
@@ -152,7 +158,7 @@ def await_machines(project: Project, seconds: float) -> Machines:
         machines = engine.machines()
         if machines.hopeless:
             _take_back(project, machines)
-        if machines.target and shown != machines[:2]:
+        if machines.kept and shown != machines[:2]:
             shown = machines[:2]
             project.console.say(f"{machines.running:,} of {machines.target:,} machines")
         if machines.running >= machines.target or project.clock.now() >= until:

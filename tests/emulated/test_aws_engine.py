@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from aws_project import IMAGE, Calls, Cloud, fleet_file, instances
+from aws_project import IMAGE, Calls, Cloud, answer, fleet_file, instances
 from distributed_something import steps
 from distributed_something.aws.desired import Kind
+from distributed_something.aws.newfleet import write_fleet_file
 from distributed_something.errors import DsError, UsageError
-from emulating import session
+from emulating import endpoint, session
 
 
 @pytest.fixture
@@ -75,6 +76,15 @@ def test_tasks_are_told_the_queues_own_address(cloud: Cloud) -> None:
     assert told["DS_RUN"] == cloud.engine.current_run()
 
 
+@pytest.mark.fault(47)
+def test_tasks_are_placed_on_the_apps_own_machines(cloud: Cloud) -> None:
+    calls = Calls(cloud.engine)
+    steps.setup(cloud.project)
+    [sent] = calls.of("CreateService")
+    rule = {"type": "memberOf", "expression": f"attribute:ds.app == {cloud.app}"}
+    assert sent["placementConstraints"] == [rule]
+
+
 def test_each_resource_is_recorded_before_the_next_is_made(cloud: Cloud) -> None:
     """Setup fails at each of its steps in turn: what was made by then is in the record, and setup goes on."""
     for step in ("CreateCluster", "RegisterTaskDefinition", "CreateService"):
@@ -113,12 +123,12 @@ def test_names_are_compared_exactly_over_all_pages(cloud: Cloud) -> None:
 
 def test_a_missing_role_is_one_clear_line(cloud: Cloud) -> None:
     iam = session().client("iam")
-    iam.delete_role(RoleName="ds-task")
+    iam.delete_role(RoleName="distributed-something-task")
     try:
-        with pytest.raises(DsError, match="no role ds-task") as error:
+        with pytest.raises(DsError, match="no role distributed-something-task") as error:
             steps.setup(cloud.project)
     finally:
-        iam.create_role(RoleName="ds-task", AssumeRolePolicyDocument="{}")
+        iam.create_role(RoleName="distributed-something-task", AssumeRolePolicyDocument="{}")
     assert error.value.fix.startswith("ds account setup")
     assert cloud.engine.current_run() is None
 
@@ -273,7 +283,9 @@ def test_start_without_a_file_makes_a_fleet_from_the_config(cloud: Cloud) -> Non
     data = template["LaunchTemplateData"]
     assert data["ImageId"] == session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
     assert data["MetadataOptions"]["HttpTokens"] == "required"
-    assert data["SecurityGroupIds"] and data["IamInstanceProfile"]["Arn"].endswith("/ds-machine")
+    assert data["SecurityGroupIds"] and data["IamInstanceProfile"]["Arn"].endswith(
+        "/distributed-something-machine"
+    )
     [fleet] = calls.of("CreateFleet")
     [config] = fleet["LaunchTemplateConfigs"]
     overrides = config["Overrides"]
@@ -296,9 +308,100 @@ def test_the_image_fits_the_machines(cloud: Cloud, types: list[str], parameter: 
     assert parameter in calls.of("GetParameter")[0]["Name"]
 
 
+def test_a_dashboard_is_made_and_where_it_cannot_be_the_fleet_stands(cloud: Cloud) -> None:
+    cloud.config(CREATE_DASHBOARD=True)
+    watch = session().client("cloudwatch")
+    watch.put_dashboard(DashboardName=cloud.app, DashboardBody='{"widgets": []}')
+    steps.setup(cloud.project)
+    with pytest.raises(DsError, match="machines were asked for .*, but the dashboard") as error:
+        steps.start(cloud.project, fleet_file(cloud))
+    assert "CREATE_DASHBOARD" in error.value.fix
+    watch.delete_dashboards(DashboardNames=[cloud.app])
+    cloud.open()
+    steps.start(cloud.project, fleet_file(cloud))
+    assert len(instances(cloud)) == 3
+    body = watch.get_dashboard(DashboardName=cloud.app)["DashboardBody"]
+    assert cloud.record().fleets[0] in body
+
+
+def test_a_setup_that_cannot_begin_leaves_the_record_of_the_last_run(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    before = cloud.project.record_path.read_text()
+    cloud.config(MEMORY=1_000_000)
+    with pytest.raises(UsageError, match="no task fits"):
+        steps.setup(cloud.project)
+    assert cloud.project.record_path.read_text() == before
+
+
 def test_machines_that_came_are_shown(cloud: Cloud) -> None:
     steps.setup(cloud.project)
     steps.start(cloud.project, None)
     machines = steps.await_machines(cloud.project, 600)
     assert machines.running == 3
     assert "3 of 3 machines" in cloud.err.getvalue()
+
+
+@pytest.mark.fault(44, 46)
+def test_a_new_fleet_file_is_resolved_and_can_be_started(cloud: Cloud) -> None:
+    iam, ec2 = session().client("iam"), session().client("ec2")
+    ec2.create_key_pair(KeyName=f"key-{cloud.app}")
+    path = cloud.folder / "files" / "fleet.json"
+    config = cloud.config(SSH_KEY_NAME="no-such-key.pem").config
+    with pytest.raises(UsageError, match="has no key pair no-such-key"):
+        write_fleet_file(config, None, path, endpoint())
+    config = cloud.config(SSH_KEY_NAME=f"key-{cloud.app}.pem").config
+    with pytest.raises(DsError, match="no role distributed-something-fleet"):
+        write_fleet_file(config, None, path, endpoint())
+    assert not path.exists()
+    iam.create_role(RoleName="distributed-something-fleet", AssumeRolePolicyDocument="{}")
+    try:
+        write_fleet_file(config, None, path, endpoint())
+    finally:
+        iam.delete_role(RoleName="distributed-something-fleet")
+    content = json.loads(path.read_text())
+    image = session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
+    for each in content["LaunchSpecifications"]:
+        [disk] = each["BlockDeviceMappings"]
+        assert each["ImageId"] == image and each["KeyName"] == f"key-{cloud.app}"
+        assert disk["Ebs"]["SnapshotId"].startswith("snap-")
+    subnets = {each["NetworkInterfaces"][0]["SubnetId"] for each in content["LaunchSpecifications"]}
+    assert len(subnets) == 6
+    steps.setup(cloud.project)
+    steps.start(cloud.project, path)
+    assert len(instances(cloud)) == 3
+
+
+def refused(cloud: Cloud, said: str, machines: int = 0) -> None:
+    """From now on the fleet has so many machines, and its history says why not more."""
+    here = [{"InstanceId": f"i-0000000{n}", "State": {"Name": "running"}} for n in range(machines)]
+    answer(cloud, "DescribeInstances", {"Reservations": [{"Instances": here}]})
+    told = {"EventType": "error", "EventInformation": {"EventDescription": said}}
+    answer(cloud, "DescribeSpotFleetRequestHistory", {"HistoryRecords": [told]})
+
+
+@pytest.mark.fault(46)
+def test_a_fleet_that_can_never_get_a_machine_is_taken_back_with_its_reason(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    calls = Calls(cloud.engine)
+    refused(cloud, "The key pair 'lost' does not exist (InvalidKeyPair.NotFound)")
+    with pytest.raises(DsError, match="no machine can come: the key pair") as error:
+        steps.await_machines(cloud.project, 600)
+    assert "SSH_KEY_NAME" in error.value.fix
+    assert len(calls.of("CancelSpotFleetRequests")) == 1
+    assert calls.of("UpdateService")[-1]["desiredCount"] == 0
+
+
+@pytest.mark.fault(46)
+@pytest.mark.parametrize("machines", [0, 1])
+def test_where_capacity_is_short_the_request_stands_and_the_wait_ends(cloud: Cloud, machines: int) -> None:
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    calls = Calls(cloud.engine)
+    refused(cloud, "There is no Spot capacity available for m5.xlarge in us-east-1d", machines)
+    before = cloud.clock.now()
+    found = steps.await_machines(cloud.project, 600)
+    assert cloud.clock.now() - before == 600
+    assert (found.running, found.target) == (machines, 3)
+    assert "no spare capacity for m5.xlarge in us-east-1d" in cloud.err.getvalue()
+    assert "Cancel" not in " ".join(calls.names())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
 from .apply import Applier
+from .dashboard import put_dashboard
 from .desired import (
     Action,
     Carried,
@@ -220,9 +221,24 @@ class AwsEngine:
         machines = sum(fleet.target for fleet in mine)
         if forgotten:
             self._want_tasks(machines * self.tasks_per_machine)
-            return forgotten[-1].id
-        self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
-        return launch.ask(asked, run, len(known), made)
+            fleet = forgotten[-1].id
+        else:
+            self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
+            fleet = launch.ask(asked, run, len(known), made)
+        self._show(run, [*known, fleet])
+        return fleet
+
+    def _show(self, run: str, fleets: Sequence[str]) -> None:
+        """Make the dashboard, where the config wants one. The fleet stands whether that succeeds or not."""
+        if not self._config.create_dashboard:
+            return
+        try:
+            put_dashboard(self.session, self._config, fleets, run)
+        except DsError as error:
+            raise DsError(
+                f"machines were asked for ({fleets[-1]}), but {error.what}",
+                "ds start again goes on with that fleet; or CREATE_DASHBOARD = False",
+            ) from error
 
     def _want_tasks(self, count: int) -> None:
         name = self._config.app_name + "Service"
@@ -293,7 +309,7 @@ class AwsEngine:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the app for one `ds run` at a time on this computer, and none while a fleet is at work."""
-        path = record_path(self._project, self._config.app_name).with_suffix(".lock")
+        path = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
             try:
@@ -307,11 +323,7 @@ class AwsEngine:
                     f"a run of {self._config.app_name} is under way: {self._run or 'it begins just now'}",
                     "ds monitor follows it, ds submit adds jobs to it, ds stop ends it",
                 )
-            try:
-                yield
-            finally:
-                with suppress(OSError):
-                    path.unlink()
+            yield
 
     # -- Ending
 
@@ -341,15 +353,15 @@ class AwsEngine:
         """Remove what the run made; where jobs are dead, not the queues: `ds retry` needs them."""
         run = self.current_run()
         keep = run is not None and self.queue().counts().dead > 0
-        return self._teardown(run).remove(keep_queues=keep)
+        return self._teardown().remove(keep_queues=keep)
 
     def remove(self) -> Sequence[str]:
         """Remove what every run of the app made."""
-        left = self._teardown(self.current_run()).remove()
+        left = self._teardown().remove()
         self._forget()
         return left
 
-    def _teardown(self, run: str | None) -> Teardown:
+    def _teardown(self) -> Teardown:
         path = record_path(self._project, self._config.app_name)
         record = read_record(path) if path.exists() else None
         return Teardown(self._config, self.session, self._looker.fleets, self._clock, record)

@@ -10,7 +10,7 @@ from ..config import Config
 from ..errors import DsError, UsageError
 from ..fleetfile import Image, image_of
 from .desired import Account, MachineShape, Subnet, smallest
-from .roles import account_of
+from .roles import TAGGING_ROLE, Role, account_of
 from .session import AwsSession, aws_errors, error_code
 
 IMAGE_PARAMETERS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/"
@@ -69,18 +69,39 @@ class Region:
             return str(self._session.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"])
 
     def images(self, ids: Iterable[str]) -> dict[str, Image]:
-        """The disks of images. One that is not there is left out: the fleet says so when it is asked for."""
+        """The disks of images. Where one is not there, none: the fleet says so when it is asked for."""
+        return {each["ImageId"]: image_of(each) for each in self.describe_images(ids)}
+
+    def describe_images(self, ids: Iterable[str]) -> list[Mapping[str, Any]]:
+        """Images as EC2 describes them; none where one of them is not there."""
         import botocore.exceptions
 
-        wanted = sorted(set(ids))
         with aws_errors("looking at the machines' image"):
             try:
-                answer = self._session.client("ec2").describe_images(ImageIds=wanted)
+                answer = self._session.client("ec2").describe_images(ImageIds=sorted(set(ids)))
             except botocore.exceptions.ClientError as error:
-                if error_code(error).startswith("InvalidAMI") or "InvalidAMI" in str(error):
-                    return {}
+                if str(error.response["Error"].get("Code")).startswith("InvalidAMI"):
+                    return []
                 raise
-        return {each["ImageId"]: image_of(each) for each in answer["Images"]}
+        return list(answer["Images"])
+
+    def fleet_role(self) -> str:
+        """The role for spot fleet requests: the one that EC2's console makes, or ours. Raises DsError."""
+        for name in (TAGGING_ROLE, Role.FLEET):
+            if arn := self._role(name):
+                return arn
+        raise DsError(f"the account has no role {Role.FLEET} for fleets", "ds account setup, once an account")
+
+    def _role(self, name: str) -> str | None:
+        import botocore.exceptions
+
+        with aws_errors(f"looking for the role {name}"):
+            try:
+                return str(self._session.client("iam").get_role(RoleName=name)["Role"]["Arn"])
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) == "NoSuchEntity":
+                    return None
+                raise
 
     def subnets(self) -> list[Subnet]:
         """The subnets of the default VPC, one a zone."""

@@ -66,10 +66,16 @@ class AwsSession:
     @property
     def region(self) -> str:
         """The region that calls go to. Raises DsError where none is given anywhere."""
-        region: str | None = self._boto3().region_name
+        region: str | None = self._region or self._boto3().region_name
         if region is None:
             raise DsError("no AWS region is given", "set AWS_REGION in the config")
         return region
+
+    def elsewhere(self, region: str) -> AwsSession:
+        """A session of the same profile in another region; what has been read for this one is not again."""
+        other = AwsSession(region, self.profile, self.endpoint)
+        other._session, other._lock = self._boto3(), self._lock
+        return other
 
     def client(self, service: str, connections: int = 10) -> Any:
         """A client of a service, made once; as many as `connections` threads can use it at a time.
