@@ -180,7 +180,7 @@ class RehearsalEngine:
 
     def _adapted(self, fleet_file: Path, aws: AwsEngine) -> Path:
         try:
-            text, replaced = adapted(fleet_file.read_text(), Own.of(aws.region, self._config))
+            text, replaced = adapted(fleet_file.read_text(), Own.of(aws.region))
         except (OSError, UnicodeDecodeError):
             return fleet_file  # who reads it says what is wrong
         if not replaced:
