@@ -492,12 +492,12 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "failures": (_failures, "failed and dead jobs, grouped by cause and last line", None),
     "retry": (_retry, "put dead jobs back into the queue", _retry_options),
     "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
+    "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
     "worker": (
         None,
         "the process inside a task of the fleet: runs jobs until it is told to stop",
         _worker_options,
     ),
-    "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
     "account": (_account, "once per AWS account: the roles of tasks and machines", _account_options),
 }
