@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from distributed_something.aws.roles import Role, Where
 from distributed_something.aws.userdata import placement, user_data
 from distributed_something.rehearsal.emulator import CREDENTIALS
 from distributed_something.rehearsal.place import Place
@@ -91,7 +92,7 @@ class Account:
 
     def spot_fleet(self, machines: int, cluster: str = "default", **more: Any) -> str:
         """Ask for a spot fleet; its id."""
-        profile = "arn:aws:iam::123456789012:instance-profile/ds-machine"
+        profile = Where("123456789012", "us-east-1").profile
         launch = {
             "ImageId": self.image(),
             "InstanceType": "m5.large",
@@ -99,7 +100,7 @@ class Account:
             "UserData": base64.b64encode(user_data(APP, cluster).encode()).decode(),
         }
         request = {
-            "IamFleetRole": "arn:aws:iam::123456789012:role/ds-fleet",
+            "IamFleetRole": Where("123456789012", "us-east-1").role(Role.FLEET),
             "AllocationStrategy": "priceCapacityOptimized",
             "TargetCapacity": machines,
             "Type": "maintain",

@@ -281,6 +281,7 @@ def test_calls_are_counted_and_refused_as_aws_does(account: Account) -> None:
         "sqs": lambda: account.client("sqs").list_queues(),
         "s3": lambda: account.client("s3").list_buckets(),
         "iam": lambda: account.client("iam").list_roles(),
+        "cloudwatch": lambda: account.client("cloudwatch").describe_alarms(),
     }
     for service, call in calls.items():
         for _ in range(20):
@@ -294,9 +295,11 @@ def test_calls_are_counted_and_refused_as_aws_does(account: Account) -> None:
     assert codes["s3"] == {"SlowDown", "InternalError"}
     assert codes["sqs"] == {"RequestThrottled", "InternalFailure"}
     assert codes["iam"] == {"ThrottlingException", "InternalFailure"}
+    assert codes["cloudwatch"] == {"ThrottlingException", "InternalFailure"}
     facts = account.facts()
     assert facts["calls"]["ec2.DescribeFleets"] == 20
-    assert sum(facts["refused"].values()) >= 95
+    assert facts["calls"]["monitoring.DescribeAlarms"] == 20
+    assert sum(facts["refused"].values()) >= 110
 
 
 def test_counts_lag_on_request(account: Account) -> None:

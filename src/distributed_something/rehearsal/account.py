@@ -10,30 +10,21 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..aws import account
+from ..aws.policies import buckets_of
 from ..aws.region import Region
-from ..aws.roles import PATH, PROFILE, Role, Where
+from ..aws.roles import Where
 from ..aws.session import AwsSession, aws_errors
 from ..config import Config
 
-_TRUSTED = {
-    Role.TASK: "ecs-tasks.amazonaws.com",
-    Role.EXECUTION: "ecs-tasks.amazonaws.com",
-    Role.MACHINE: "ec2.amazonaws.com",
-    Role.FLEET: "spotfleet.amazonaws.com",
-}
-
 
 def furnish(session: AwsSession, config: Config) -> None:
-    """Make roles, instance profile and key pair. Raises DsError."""
-    iam = session.client("iam")
-    with aws_errors("furnishing the pretend account"):
-        for role, service in _TRUSTED.items():
-            allow = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-            document = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
-            iam.create_role(RoleName=role, Path=PATH, AssumeRolePolicyDocument=document)
-        iam.create_instance_profile(InstanceProfileName=PROFILE, Path=PATH)
-        iam.add_role_to_instance_profile(InstanceProfileName=PROFILE, RoleName=Role.MACHINE)
-        if name := config.ssh_key_name.removesuffix(".pem"):
+    """Set the account up as `ds account setup` does, and make the config's key pair. Raises DsError."""
+    number, _ = account.who(session)
+    steps = account.plan_setup(Where(number, config.aws_region), buckets_of(config), account.find(session))
+    account.apply(session, steps)
+    if name := config.ssh_key_name.removesuffix(".pem"):
+        with aws_errors("furnishing the pretend account"):
             session.client("ec2").create_key_pair(KeyName=name)
 
 
@@ -47,12 +38,11 @@ class Own(NamedTuple):
     groups: tuple[str, ...]
 
     @classmethod
-    def of(cls, region: Region, config: Config) -> Own:
+    def of(cls, region: Region) -> Own:
         """Read from the pretend account. Raises DsError."""
-        account = region.account
         return cls(
-            Where(account.number, config.aws_region).role(Role.FLEET),
-            account.instance_profile,
+            region.fleet_role(),
+            region.account.instance_profile,
             region.image_id(),
             region.subnets()[0].id,
             tuple(region.security_groups()),

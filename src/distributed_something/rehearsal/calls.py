@@ -37,10 +37,11 @@ _ACTION = re.compile(rb"(?:^|&)Action=([A-Za-z0-9]+)")
 
 
 class Called(NamedTuple):
-    """A call: which service's, and which action of it."""
+    """A call: which service's, which action of it, and the protocol in which it is answered."""
 
     service: str
     action: str
+    protocol: str = "xml"
 
 
 class Calls:
@@ -70,7 +71,7 @@ class Calls:
             return self._moto(environ, start_response)
         if (fault := self._befalls(called)) is not None:
             _drain(environ)
-            return _send(refusal(called.service, fault), environ, start_response)
+            return _send(refusal(called, fault), environ, start_response)
         if called.service == "s3":
             return _send(self._buckets.answer(environ), environ, start_response)
         if called.service not in _LOCKED:
@@ -193,7 +194,9 @@ def _called(environ: dict[str, Any]) -> Called | None:
         return None
     service, target = scope[1], environ.get("HTTP_X_AMZ_TARGET", "")
     if target:
-        return Called(service, target.rpartition(".")[2])
+        return Called(service, target.rpartition(".")[2], "json")
+    if environ.get("HTTP_SMITHY_PROTOCOL") == _CBOR:
+        return Called(service, environ["PATH_INFO"].rpartition("/")[2], "cbor")
     if service == "s3":
         return Called(service, _s3_action(environ))
     body = _drain(environ)
@@ -231,24 +234,33 @@ _FAILED = {
     "ecs": ("500 Internal Server Error", "ServerException", "Service Unavailable. Please try again later."),
 }
 _ANY_FAILED = ("500 Internal Server Error", "InternalFailure", "The request processing has failed.")
-_QUERY = frozenset({"iam", "sns", "sts", "cloudformation", "autoscaling", "monitoring"})
+_CBOR = "rpc-v2-cbor"
 
 
-def refusal(service: str, fault: str) -> Answer:
+def refusal(called: Called, fault: str) -> Answer:
     """The answer to a call that is throttled, or fails on AWS's side, as this service words it."""
     table, other = (_THROTTLED, _ANY_THROTTLED) if fault == "throttle" else (_FAILED, _ANY_FAILED)
-    status, code, message = table.get(service, other)
+    status, code, message = table.get(called.service, other)
+    if called.protocol == "json":
+        facts = json.dumps({"__type": code, "message": message})
+        return Answer(status, (("Content-Type", "application/x-amz-json-1.1"),), facts.encode())
+    if called.protocol == "cbor":
+        headers = (("Content-Type", "application/cbor"), ("smithy-protocol", _CBOR))
+        return Answer(status, headers, _cbor({"__type": code, "message": message}))
     error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
-    if service == "s3":
+    if called.service == "s3":
         return Answer(status, _XML, error.encode())
-    if service == "ec2":
+    if called.service == "ec2":
         body = f"<Response><Errors>{error}</Errors><RequestID>0</RequestID></Response>"
         return Answer(status, _XML, body.encode())
-    if service in _QUERY:
-        body = f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>"
-        return Answer(status, _XML, body.encode())
-    facts = json.dumps({"__type": code, "message": message})
-    return Answer(status, (("Content-Type", "application/x-amz-json-1.1"),), facts.encode())
+    body = f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>"
+    return Answer(status, _XML, body.encode())
+
+
+def _cbor(texts: dict[str, str]) -> bytes:
+    """A map of a few short texts (RFC 8949)."""
+    each = (part.encode() for item in texts.items() for part in item)
+    return bytes([0xA0 | len(texts)]) + b"".join(bytes([0x78, len(part)]) + part for part in each)
 
 
 _XML = (("Content-Type", "text/xml"),)

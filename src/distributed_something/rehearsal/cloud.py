@@ -19,6 +19,7 @@ from moto.ec2.models.instances import StateReason
 from moto.ec2.utils import convert_tag_spec
 from moto.ecs.models import ecs_backends
 from moto.logs.models import logs_backends
+from moto.sqs.models import sqs_backends
 
 from .faults import NOTICE_SECONDS, Faults, fate
 from .fleets import Held, State, Way, plan
@@ -262,6 +263,8 @@ class Cloud:
             for each in self.registry.fleets.values()
             if each.state in (State.ACTIVE, State.LEFT)
         ]
+        queues: Any = sqs_backends[DEFAULT_ACCOUNT_ID][self.region]
+        found += [f"queue {name}" for name in queues.queues]
         found += [f"launch template {each}" for each in self.ec2.launch_templates]
         found += [f"service {each.name}" for each in self.ecs.services.values() if each.status == "ACTIVE"]
         found += [

@@ -180,7 +180,7 @@ class RehearsalEngine:
 
     def _adapted(self, fleet_file: Path, aws: AwsEngine) -> Path:
         try:
-            text, replaced = adapted(fleet_file.read_text(), Own.of(aws.region, self._config))
+            text, replaced = adapted(fleet_file.read_text(), Own.of(aws.region))
         except (OSError, UnicodeDecodeError):
             return fleet_file  # who reads it says what is wrong
         if not replaced:
@@ -234,16 +234,21 @@ class RehearsalEngine:
         dead = aws.queue().counts().dead if run is not None else 0
         left = [*aws.end()]
         if run is not None:
-            left += [each for each in self._keep_story(aws, run)["leftovers"] if each not in left]
+            told = self._keep_story(aws, run, kept="queue " if dead else "")
+            left += [each for each in told["leftovers"] if each not in left]
         if dead:
             self._say("the emulator stays, for `ds retry`: ds cleanup ends it")
         else:
             self._end_emulator()
         return left
 
-    def _keep_story(self, aws: AwsEngine, run: str) -> dict[str, Any]:
+    def _keep_story(self, aws: AwsEngine, run: str, *, kept: str) -> dict[str, Any]:
+        """The story of the run, written. What begins with `kept` stays on purpose, and is no leftover."""
         assert aws.session.endpoint is not None
         account = json.loads(ask(aws.session.endpoint, "account"))
+        if kept:
+            left = account["leftovers"]
+            account["leftovers"] = [each for each in left if not each.startswith(kept)]
         paths = RunPaths(self._config.app_name, run)
         return story.keep(aws.store, paths, account, price=self._given.machine_price)
 
