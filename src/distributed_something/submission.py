@@ -84,9 +84,9 @@ class _Checker:
 def _is_long(shared: Mapping[str, Any], group: Mapping[str, Any], most: int) -> bool:
     """Whether a job's body has too many bytes; only texts, lists and objects can make it so."""
     values = [*shared.values(), *group.values()]
-    if sum(len(each) if type(each) is str else 1000 for each in values) * 6 < most - 10_000:
-        if all(type(each) in (str, int, float, bool, type(None)) for each in values):
-            return False
+    plain = all(type(each) in (str, int, float, bool, type(None)) for each in values)
+    if plain and sum(len(each) if type(each) is str else 1000 for each in values) * 6 < most - 10_000:
+        return False
     import msgspec
 
     return len(msgspec.json.encode({**shared, "group": dict(group)})) > most

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .console import bytes_text, describe, duration, progress_line, rate_text
+from .engine import Machines
 from .errors import OK, UsageError
 from .failures import group_failures, read_log
 from .job import State
@@ -59,10 +60,16 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "interruptions": snapshot.interruptions or None,
         "rate": rate_text(snapshot.rate) if snapshot.rate else None,
         "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
-        "machines": f"{machines.running} running, {machines.slots} slots",
+        "machines": _machines(machines),
         "cost": snapshot.cost_usd,
         "why idle": snapshot.why_idle,
     }
+
+
+def _machines(machines: Machines) -> str:
+    target = f" of {machines.target:,}" if machines.kept else ""
+    lost = f", {machines.lost:,} lost" if machines.lost else ""
+    return f"{machines.running:,}{target} running, {machines.slots:,} slots{lost}"
 
 
 def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -> int:

@@ -9,8 +9,11 @@ import pytest
 
 from aws_project import Calls, Cloud, fleet_file, instances
 from distributed_something import steps
+from distributed_something.aws.alarms import idle_alarm
+from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
+from distributed_something.failures import read_log
 from distributed_something.job import Cause, Outcome, State
 from distributed_something.ledger import LedgerWriter, event
 from emulating import session
@@ -98,6 +101,20 @@ def test_with_dead_jobs_the_queues_stay_and_retry_works(cloud: Cloud) -> None:
     work(cloud, 2, worker="worker-2")
     assert steps.monitor(cloud.project, None, None) == OK
     assert left(cloud) == []
+
+
+@pytest.mark.fault(6, 38, 39)
+def test_what_a_job_printed_can_be_read_when_everything_has_gone(cloud: Cloud) -> None:
+    """Logs are in the bucket from the start: nothing is exported at the end, and nothing is hours late."""
+    begin(cloud, jobs=1)
+    paths = cloud.project.paths()
+    cloud.engine.store.append(f"{paths.logs}worker-1.log", b"it is done\n")
+    work(cloud, 1)
+    calls = Calls(cloud.engine)
+    steps.monitor(cloud.project, None, None)
+    assert "CreateExportTask" not in calls.names()
+    cloud.open()
+    assert read_log(cloud.engine.store, cloud.project.paths(), "worker-1.log@0+11") == b"it is done\n"
 
 
 STEPS = (
@@ -207,22 +224,22 @@ def test_others_with_names_like_ours_are_left_alone(cloud: Cloud, name: str) -> 
 
 
 @pytest.mark.fault(5, 37)
-def test_dashboards_and_alarms_go_by_their_recorded_names(cloud: Cloud) -> None:
+def test_dashboards_and_alarms_go_by_their_exact_names(cloud: Cloud) -> None:
     begin(cloud)
     watch = session().client("cloudwatch")
-    for name in (cloud.app, f"{cloud.app}2"):
-        watch.put_dashboard(DashboardName=name, DashboardBody="{}")
-        watch.put_metric_alarm(
-            AlarmName=name, ComparisonOperator="LessThanThreshold", EvaluationPeriods=1, MetricName="m",
-            Namespace="n", Period=60, Statistic="Sum", Threshold=1,
-        )  # fmt: skip
-    steps._note_made(cloud.project, f"dashboard {cloud.app}")
-    steps._note_made(cloud.project, f"alarm {cloud.app}")
+    put_dashboard(cloud.session, cloud.project.config, cloud.record().fleets, cloud.record().run)
+    watch.put_dashboard(DashboardName=f"{cloud.app}2", DashboardBody="{}")
+    request = idle_alarm(cloud.project.config, "i-0123456789abcdef0")
+    for name in (request["AlarmName"], f"{cloud.app}2.i-0123456789abcdef0", f"{cloud.app}.other"):
+        watch.put_metric_alarm(**{**request, "AlarmName": name})
     assert cloud.engine.remove() == []
     boards = [each["DashboardName"] for each in watch.list_dashboards()["DashboardEntries"]]
     alarms = [each["AlarmName"] for each in watch.describe_alarms()["MetricAlarms"]]
     assert f"{cloud.app}2" in boards and cloud.app not in boards
-    assert f"{cloud.app}2" in alarms and cloud.app not in alarms
+    assert {name for name in alarms if name.startswith(cloud.app)} == {
+        f"{cloud.app}2.i-0123456789abcdef0",
+        f"{cloud.app}.other",
+    }
 
 
 # -- On the way ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aws_project import IMAGE, Calls, Cloud, fleet_file, instances
+from aws_project import IMAGE, Calls, Cloud, answer, fleet_file, instances
 from distributed_something import steps
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.newfleet import write_fleet_file
@@ -74,6 +74,15 @@ def test_tasks_are_told_the_queues_own_address(cloud: Cloud) -> None:
     told = {each["name"]: each["value"] for each in main["environment"]}
     assert told["SQS_QUEUE_URL"] == cloud.engine.queue().urls.jobs
     assert told["DS_RUN"] == cloud.engine.current_run()
+
+
+@pytest.mark.fault(47)
+def test_tasks_are_placed_on_the_apps_own_machines(cloud: Cloud) -> None:
+    calls = Calls(cloud.engine)
+    steps.setup(cloud.project)
+    [sent] = calls.of("CreateService")
+    rule = {"type": "memberOf", "expression": f"attribute:ds.app == {cloud.app}"}
+    assert sent["placementConstraints"] == [rule]
 
 
 def test_each_resource_is_recorded_before_the_next_is_made(cloud: Cloud) -> None:
@@ -335,3 +344,39 @@ def test_a_new_fleet_file_is_resolved_and_can_be_started(cloud: Cloud) -> None:
     steps.setup(cloud.project)
     steps.start(cloud.project, path)
     assert len(instances(cloud)) == 3
+
+
+def refused(cloud: Cloud, said: str, machines: int = 0) -> None:
+    """From now on the fleet has so many machines, and its history says why not more."""
+    here = [{"InstanceId": f"i-0000000{n}", "State": {"Name": "running"}} for n in range(machines)]
+    answer(cloud, "DescribeInstances", {"Reservations": [{"Instances": here}]})
+    told = {"EventType": "error", "EventInformation": {"EventDescription": said}}
+    answer(cloud, "DescribeSpotFleetRequestHistory", {"HistoryRecords": [told]})
+
+
+@pytest.mark.fault(46)
+def test_a_fleet_that_can_never_get_a_machine_is_taken_back_with_its_reason(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    calls = Calls(cloud.engine)
+    refused(cloud, "The key pair 'lost' does not exist (InvalidKeyPair.NotFound)")
+    with pytest.raises(DsError, match="no machine can come: the key pair") as error:
+        steps.await_machines(cloud.project, 600)
+    assert "SSH_KEY_NAME" in error.value.fix
+    assert len(calls.of("CancelSpotFleetRequests")) == 1
+    assert calls.of("UpdateService")[-1]["desiredCount"] == 0
+
+
+@pytest.mark.fault(46)
+@pytest.mark.parametrize("machines", [0, 1])
+def test_where_capacity_is_short_the_request_stands_and_the_wait_ends(cloud: Cloud, machines: int) -> None:
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    calls = Calls(cloud.engine)
+    refused(cloud, "There is no Spot capacity available for m5.xlarge in us-east-1d", machines)
+    before = cloud.clock.now()
+    found = steps.await_machines(cloud.project, 600)
+    assert cloud.clock.now() - before == 600
+    assert (found.running, found.target) == (machines, 3)
+    assert "no spare capacity for m5.xlarge in us-east-1d" in cloud.err.getvalue()
+    assert "Cancel" not in " ".join(calls.names())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -293,7 +293,7 @@ class AwsEngine:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the app for one `ds run` at a time on this computer, and none while a fleet is at work."""
-        path = record_path(self._project, self._config.app_name).with_suffix(".lock")
+        path = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as lock:
             try:
@@ -307,11 +307,7 @@ class AwsEngine:
                     f"a run of {self._config.app_name} is under way: {self._run or 'it begins just now'}",
                     "ds monitor follows it, ds submit adds jobs to it, ds stop ends it",
                 )
-            try:
-                yield
-            finally:
-                with suppress(OSError):
-                    path.unlink()
+            yield
 
     # -- Ending
 
@@ -341,15 +337,15 @@ class AwsEngine:
         """Remove what the run made; where jobs are dead, not the queues: `ds retry` needs them."""
         run = self.current_run()
         keep = run is not None and self.queue().counts().dead > 0
-        return self._teardown(run).remove(keep_queues=keep)
+        return self._teardown().remove(keep_queues=keep)
 
     def remove(self) -> Sequence[str]:
         """Remove what every run of the app made."""
-        left = self._teardown(self.current_run()).remove()
+        left = self._teardown().remove()
         self._forget()
         return left
 
-    def _teardown(self, run: str | None) -> Teardown:
+    def _teardown(self) -> Teardown:
         path = record_path(self._project, self._config.app_name)
         record = read_record(path) if path.exists() else None
         return Teardown(self._config, self.session, self._looker.fleets, self._clock, record)

@@ -86,7 +86,7 @@ class Region:
         return list(answer["Images"])
 
     def fleet_role(self) -> str:
-        """The role for spot fleet requests: the one that EC2's console makes, or else ours. Raises DsError."""
+        """The role for spot fleet requests: the one that EC2's console makes, or ours. Raises DsError."""
         for name in (TAGGING_ROLE, Role.FLEET):
             if arn := self._role(name):
                 return arn

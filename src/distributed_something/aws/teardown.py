@@ -7,18 +7,20 @@ could not write down is found all the same. Log groups stay, for as long as thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..clock import Clock
 from ..config import Config
 from ..errors import DsError
 from ..record import RunRecord
+from .alarms import delete_alarms, find_alarms
+from .dashboard import delete_dashboard
 from .desired import Kind
-from .fleets import Fleets
+from .fleets import Fleet, Fleets
 from .found import describe_service, find_one
 from .queues import QueueNames, queue_url
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors
 
 DRAIN_SECONDS = 180.0
 """How long tasks may take to end: the two minutes that they have, and some."""
@@ -27,7 +29,6 @@ LEAVE_SECONDS = 120.0
 """How long things that were removed may still be seen."""
 
 _LOOK_SECONDS = 5.0
-_ALARMS_A_CALL = 100
 
 
 class Teardown:
@@ -56,7 +57,7 @@ class Teardown:
             *([] if keep_queues else [self._delete_queues]),
             self._delete_templates,
             self._delete_alarms,
-            self._delete_dashboards,
+            self._delete_dashboard,
             self._delete_cluster,
         ]
         failed = [line for step in steps for line in _tried(step)]
@@ -73,10 +74,7 @@ class Teardown:
 
     def _end_fleets(self) -> None:
         """End all fleets of the app that may start machines, then every machine that bears its tag."""
-        recorded = self._record.fleets if self._record is not None else ()
-        fleets = {fleet.id: fleet for fleet in self._fleets.look(recorded)} if recorded else {}
-        fleets |= {fleet.id: fleet for fleet in self._fleets.of_app(self._config.app_name)}
-        self._fleets.cancel([fleet for fleet in fleets.values() if fleet.alive])
+        self._fleets.cancel(self._app_fleets())
         machines = self._fleets.machines(self._config.app_name)
         self._fleets.terminate(machine.id for machine in machines if machine.running)
 
@@ -121,34 +119,25 @@ class Teardown:
             self._fleets.delete_template(name)
 
     def _delete_alarms(self) -> None:
-        """Those in the record: alarms are never guessed by their names."""
-        names = self._recorded("alarm")
-        for start in range(0, len(names), _ALARMS_A_CALL):
-            with aws_errors("deleting alarms"):
-                self._cloudwatch.delete_alarms(AlarmNames=names[start : start + _ALARMS_A_CALL])
+        delete_alarms(self._session, find_alarms(self._session, self._config.app_name), self._clock)
 
-    def _delete_dashboards(self) -> None:
-        import botocore.exceptions
-
-        names = self._recorded("dashboard")
-        if self._record is None or not self._record.clean_dashboard:
-            return
-        for name in names:
-            with aws_errors(f"deleting the dashboard {name}"):
-                try:
-                    self._cloudwatch.delete_dashboards(DashboardNames=[name])
-                except botocore.exceptions.ClientError as error:
-                    if error_code(error) not in ("ResourceNotFound", "DashboardNotFoundError"):
-                        raise
+    def _delete_dashboard(self) -> None:
+        if self._config.clean_dashboard:
+            delete_dashboard(self._session, self._config)
 
     def _delete_cluster(self) -> None:
         """Only one that we made, that nobody uses, and that is not everybody's `default`."""
         if self._cluster == "default" or not self._is_ours(Kind.CLUSTER, self._cluster):
             return
-        if self._cluster_in_use():
-            return
-        with aws_errors(f"deleting the cluster {self._cluster}"):
-            self._ecs.delete_cluster(cluster=self._cluster)
+        waited = 0.0
+        while self._used("registeredContainerInstancesCount", "runningTasksCount", "pendingTasksCount"):
+            if waited >= LEAVE_SECONDS or self._used("activeServicesCount"):
+                return  # not by us, as far as we can see
+            self._clock.wait(_LOOK_SECONDS)  # machines that have ended leave the cluster a while later
+            waited += _LOOK_SECONDS
+        if not self._used("activeServicesCount"):
+            with aws_errors(f"deleting the cluster {self._cluster}"):
+                self._ecs.delete_cluster(cluster=self._cluster)
 
     # -- What is there
 
@@ -156,37 +145,37 @@ class Teardown:
     def _ecs(self) -> Any:
         return self._session.client("ecs")
 
-    @property
-    def _cloudwatch(self) -> Any:
-        return self._session.client("cloudwatch")
-
     def _found_service(self) -> dict[str, Any] | None:
         with aws_errors(f"looking for the service {self._service}"):
             return describe_service(self._session, self._service, self._cluster)
+
+    def _app_fleets(self) -> list[Fleet]:
+        """The fleets in the record and those with the app's tag that may start machines."""
+        recorded = self._record.fleets if self._record is not None else ()
+        found = {fleet.id: fleet for fleet in self._fleets.of_app(self._config.app_name)}
+        if others := [each for each in recorded if each not in found]:
+            found |= {fleet.id: fleet for fleet in self._fleets.look(others)}
+        return [fleet for fleet in found.values() if fleet.alive]
 
     def _is_ours(self, kind: Kind, name: str) -> bool:
         with aws_errors(f"looking for the {kind} {name}"):
             found = find_one(self._session, kind, name, self._cluster)
         return found is not None and found.tags.get("ds:app") == self._config.app_name
 
-    def _cluster_in_use(self) -> bool:
+    def _used(self, *counts: str) -> bool:
+        """Whether one of these counts of the cluster is above zero."""
         with aws_errors(f"looking at the cluster {self._cluster}"):
             found = find_one(self._session, Kind.CLUSTER, self._cluster, self._cluster)
-        counts = ("activeServicesCount", "runningTasksCount", "pendingTasksCount")
         return found is not None and any(found.settings.get(name) for name in counts)
-
-    def _recorded(self, kind: str) -> list[str]:
-        resources: Collection[str] = self._record.resources if self._record is not None else ()
-        return [each[len(kind) + 1 :] for each in resources if each.startswith(kind + " ")]
 
     def _leftovers(self, keep_queues: bool) -> list[str]:
         """What is still there, after as many looks as it takes AWS to forget what was removed."""
-        waited = 0.0
+        waited, pause = 0.0, _LOOK_SECONDS
         while left := [line for look in self._looks(keep_queues) for line in _tried(look)]:
             if waited >= LEAVE_SECONDS:
                 break
-            self._clock.wait(_LOOK_SECONDS)
-            waited += _LOOK_SECONDS
+            self._clock.wait(pause)
+            waited, pause = waited + pause, pause * 2
         return left
 
     def _looks(self, keep_queues: bool) -> Sequence[Callable[[], object]]:
@@ -194,10 +183,7 @@ class Teardown:
         return looks if keep_queues else [*looks, self._left_queues]
 
     def _left_fleets(self) -> list[str]:
-        recorded = self._record.fleets if self._record is not None else ()
-        fleets = [*self._fleets.look(recorded)] if recorded else []
-        fleets += self._fleets.of_app(self._config.app_name)
-        return [f"fleet {fleet.id}" for fleet in fleets if fleet.alive]
+        return [f"fleet {fleet.id}" for fleet in self._app_fleets()]
 
     def _left_machines(self) -> list[str]:
         machines = self._fleets.machines(self._config.app_name)
