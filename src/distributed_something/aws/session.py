@@ -110,12 +110,14 @@ def _new_session(region: str | None, profile: str | None) -> Any:
     try:
         from boto3.session import Session
     except ImportError as error:
-        raise DsError(
-            f"the engine 'aws' needs a library that is not installed: {error}",
-            "pip install 'distributed-something[aws]'",
-        ) from error
+        raise _not_installed(error) from error
     with aws_errors("starting an AWS session"):
         return Session(region_name=region, profile_name=profile)
+
+
+def _not_installed(error: ImportError) -> DsError:
+    what = f"the engine 'aws' needs a library that is not installed: {error}"
+    return DsError(what, "pip install 'distributed-something[aws]'")
 
 
 def _config(connections: int) -> Any:
@@ -134,7 +136,10 @@ def _config(connections: int) -> Any:
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
     """Within: errors of botocore become DsErrors that say what was being done, why it failed, and the fix."""
-    import botocore.exceptions
+    try:
+        import botocore.exceptions
+    except ImportError as error:
+        raise _not_installed(error) from error
     import botocore.parsers
 
     try:
