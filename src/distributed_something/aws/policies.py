@@ -175,12 +175,12 @@ def _bucket_arns(where: Where, names: Sequence[str], inside: str = "") -> tuple[
 
 def _execution(where: Where) -> dict[str, tuple[Grant, ...]]:
     """For the ECS agent: the log streams of containers, and images from the account's own registry."""
-    streams = where.arn("logs", "log-group:*_perInstance:log-stream:*", region="*")
+    groups = [where.arn("logs", f"log-group:*_perInstance{end}", region="*") for end in ("", ":*")]
     repositories = where.arn("ecr", "repository/*", region="*")
     pull = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
     sign_in = Grant("SignIn", ("ecr:GetAuthorizationToken",), ("*",), why_all=_NO_NARROWER)
     return {
-        "logs": (Grant("Streams", ("logs:CreateLogStream", "logs:PutLogEvents"), (streams,)),),
+        "logs": (Grant("Streams", ("logs:CreateLogStream", "logs:PutLogEvents"), tuple(groups)),),
         "images": (sign_in, Grant("Pull", pull, (repositories,))),
     }
 
@@ -205,19 +205,19 @@ def _machine(where: Where) -> dict[str, tuple[Grant, ...]]:
 
 
 def _fleet(where: Where) -> dict[str, tuple[Grant, ...]]:
-    """For spot fleets: to start machines, which get our instance profile only, and to end them."""
+    """For spot fleets: to start machines, which get our instance profile only, and to end them.
+
+    To tag and to end machines has no condition: a fleet that could not do so would be paid for.
+    """
     describe = ("ec2:DescribeImages", "ec2:DescribeInstanceStatus", "ec2:DescribeSubnets")
     start = ("ec2:RequestSpotInstances", "ec2:RunInstances")
-    tagged = {"StringLike": {_APP_TAG: "*"}}
-    created = {"StringEquals": {"ec2:CreateAction": ["RequestSpotInstances", "RunInstances"]}}
     why = "machines are started from images, subnets and groups that belong to others too"
-    instances = where.arn("ec2", "*/*", region="*")
+    own = where.arn("ec2", "*/*", region="*")
     return {
         "machines": (
             Grant("Look", describe, ("*",), why_all=_NO_NARROWER),
             Grant("Start", start, ("*",), why_all=why),
-            Grant("End", ("ec2:TerminateInstances",), (instances,), tagged),
-            Grant("Tag", ("ec2:CreateTags",), (instances,), created),
+            Grant("TagAndEnd", ("ec2:CreateTags", "ec2:TerminateInstances"), (own,)),
             _pass(where, "Pass", Role.MACHINE, "ec2"),
         )
     }
@@ -279,6 +279,7 @@ def _user_cluster(config: Config, where: Where) -> tuple[Grant, ...]:
     service = where.arn("ecs", f"service/{config.ecs_cluster}/{config.app_name}Service")
     family = where.arn("ecs", f"task-definition/{config.app_name}Task:*")
     inside = {"ArnEquals": {"ecs:cluster": cluster}}
+    register = ("ecs:CreateCluster", "ecs:RegisterTaskDefinition")
     every = (
         "ecs:DeregisterTaskDefinition",
         "ecs:DescribeTaskDefinition",
@@ -287,7 +288,7 @@ def _user_cluster(config: Config, where: Where) -> tuple[Grant, ...]:
     return (
         Grant(
             "Cluster",
-            ("ecs:CreateCluster", "ecs:DeleteCluster", "ecs:DescribeClusters"),
+            ("ecs:DeleteCluster", "ecs:DescribeClusters"),
             (cluster,),
         ),
         Grant(
@@ -296,7 +297,7 @@ def _user_cluster(config: Config, where: Where) -> tuple[Grant, ...]:
             (service,),
         ),
         Grant("Tag", ("ecs:TagResource",), (cluster, service, family)),
-        Grant("Register", ("ecs:RegisterTaskDefinition",), ("*",), _for_app(config), _NO_NARROWER),
+        Grant("Register", register, ("*",), _for_app(config), _NO_NARROWER),
         Grant("Definitions", every, ("*",), why_all=_NO_NARROWER),
         Grant(
             "Tasks",
@@ -449,7 +450,7 @@ def administrator_grants(where: Where) -> tuple[Grant, ...]:
             ),
             (profile,),
         ),
-        _pass(where, "Pass", Role.MACHINE, "ec2"),
+        Grant("PutIntoProfile", ("iam:PassRole",), (where.role(Role.MACHINE),)),
         Grant(
             "Linked",
             ("iam:CreateServiceLinkedRole",),
