@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
 from .apply import Applier
+from .dashboard import put_dashboard
 from .desired import (
     Action,
     Carried,
@@ -110,7 +111,8 @@ class AwsEngine:
 
     def plan(self, run: str) -> Sequence[str]:
         """The steps of `setup`."""
-        return [*self._purge_plan(run), *(step.text for step in self._plan(run))]
+        shown = [f"show dashboard {self._config.app_name}"] if self._config.create_dashboard else []
+        return [*self._purge_plan(run), *(step.text for step in self._plan(run)), *shown]
 
     def _purge_plan(self, run: str) -> Sequence[str]:
         old = self.current_run()
@@ -127,6 +129,12 @@ class AwsEngine:
         self._ensure(run, made)
         self._forget()
         self._run = run
+        self._show(run, self._fleet_ids(run))
+
+    def _show(self, run: str, fleets: Sequence[str]) -> None:
+        """Make the dashboard, or bring it up to date, where the config wants one."""
+        if self._config.create_dashboard:
+            put_dashboard(self.session, self._config, fleets, run)
 
     def _ensure(self, run: str, made: Callable[[str], None], shape: MachineShape | None = None) -> None:
         """Apply the plan. The queue comes first: its address, which tasks are told, is known then."""
@@ -222,7 +230,10 @@ class AwsEngine:
             self._want_tasks(machines * self.tasks_per_machine)
             return forgotten[-1].id
         self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
-        return launch.ask(asked, run, len(known), made)
+        fleet = launch.ask(asked, run, len(known), made)
+        with suppress(DsError):  # the fleet is there, and must be recorded, whatever becomes of a picture
+            self._show(run, [*known, fleet])
+        return fleet
 
     def _want_tasks(self, count: int) -> None:
         name = self._config.app_name + "Service"
