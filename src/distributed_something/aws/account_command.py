@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import LEFTOVERS, OK, DsError
 from . import account
-from .policies import MANAGED_LIMIT, administrator_policy, buckets_of, compact, user_policy
+from .people import administrator_policy, user_policy
+from .policies import MANAGED_LIMIT, buckets_of, compact
 from .roles import PATH, Where
 from .session import AwsSession
 
