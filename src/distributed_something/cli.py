@@ -100,7 +100,13 @@ def _submit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
 
 
+def _fault_options(parser: argparse.ArgumentParser) -> None:
+    faults = "what goes wrong, with the engine rehearsal: notice=0.2/min,kill=0.1/min,…, or rough-day"
+    parser.add_argument("--faults", metavar="FAULTS", default="", help=faults.replace("%", "%%"))
+
+
 def _start_options(parser: argparse.ArgumentParser) -> None:
+    _fault_options(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
     minutes = "how long to watch the machines come (10)"
     parser.add_argument("--wait", metavar="MINUTES", type=_seconds, default=10, help=minutes)
@@ -112,6 +118,7 @@ def _monitor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
+    _fault_options(parser)
     _submit_options(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
     _watch_options(parser)
@@ -121,6 +128,16 @@ def _watch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", metavar="SECONDS", type=_seconds, help="time between two looks")
     cheapest = "keep one machine once the queue runs low (aws)"
     parser.add_argument("--cheapest", action="store_true", help=cheapest)
+
+
+def _worker_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "It leases jobs from the queue and runs them until it is"
+        " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
+        " task an environment with APP_NAME, DS_RUN, SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES"
+        " (jobs at a time) and SECONDS_TO_START; `ds setup` leaves the rest in the bucket. DS_SCRATCH is the"
+        " folder for the files of jobs (else TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
+    )
 
 
 def _seconds(text: str) -> float:
@@ -218,9 +235,15 @@ def _execute(options: argparse.Namespace) -> int:
             setattr(options, name, _find_file(Path(given), options.folder))
     if options.command == "init":
         return _init(console, Path(options.target), options.example)
+    if options.command == "worker":
+        return _worker()
     from .project import Project
 
-    return int(options.run(Project.open(options.folder, console, options.engine), options))
+    project = Project.open(options.folder, console, options.engine)
+    project.faults = getattr(options, "faults", "")
+    if project.faults and project.config.engine != "rehearsal":
+        raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
+    return int(options.run(project, options))
 
 
 def _find_file(path: Path, folder: Path) -> Path:
@@ -235,6 +258,14 @@ def _init(console: Console, target: Path, example: str) -> int:
     console.say(f"made {target}: see {readme}")
     console.hint(f"cd {target} && ds run files/exampleJob.json")
     return OK
+
+
+def _worker() -> int:
+    import os
+
+    from .aws import worker
+
+    return worker.run(os.environ)
 
 
 def _setup(project: Project, options: argparse.Namespace) -> int:
@@ -306,11 +337,26 @@ def _monitor(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     try:
-        return steps.monitor(project, options.record, options.every, cheapest=options.cheapest)
+        code = steps.monitor(project, options.record, options.every, cheapest=options.cheapest)
     except KeyboardInterrupt:
         project.console.say("\nno longer watching; the work goes on")
         project.console.hint("ds monitor to watch again, ds stop to stop")
         return INTERRUPTED
+    if project.config.engine == "rehearsal":
+        _tell_story(project)
+    return code
+
+
+def _tell_story(project: Project) -> None:
+    from .rehearsal import story
+
+    found = story.read(project.engine.store, project.paths())
+    if found is None:
+        return
+    if project.console.json:
+        project.console.data({"rehearsal": found})
+    for line in () if project.console.json else story.lines(found):
+        project.console.line(line)
 
 
 def _run(project: Project, options: argparse.Namespace) -> int:
@@ -447,6 +493,11 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "retry": (_retry, "put dead jobs back into the queue", _retry_options),
     "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
     "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
+    "worker": (
+        None,
+        "the process inside a task of the fleet: runs jobs until it is told to stop",
+        _worker_options,
+    ),
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
     "account": (_account, "once per AWS account: the roles of tasks and machines", _account_options),
 }

@@ -115,6 +115,12 @@ class Store(Protocol):
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
 
+    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+        """The bytes of each (key, start, length), in the given order; None where there is no such file.
+
+        Several are read at a time where that is faster. The first failure is raised in its place.
+        """
+
     def write(self, key: str, data: bytes) -> None:
         """Replace the file: others see the old or the new content, never a part."""
 

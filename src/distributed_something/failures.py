@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
-from .engine import Store
-from .errors import DsError
+from .engine import Store, check_key
+from .errors import DsError, KeyRefused
 from .job import State
 from .ledger import JobRecord, RunPaths
 
@@ -36,18 +36,27 @@ def read_log(store: Store, paths: RunPaths, place: str | None, limit: int | None
     """
     if not place:
         return b""
+    found = _piece(paths, place, limit)
+    if found is None:
+        return b""
+    try:
+        return store.read(*found)
+    except DsError:
+        return b""
+
+
+def _piece(paths: RunPaths, place: str, limit: int | None) -> tuple[str, int, int | None] | None:
+    """The (key, start, length) of a place; None where it is none."""
     name, _, span = place.rpartition("@")
     offset, _, length = span.partition("+")
     try:
         start, size = int(offset), int(length) if length else None
-    except ValueError:
-        return b""
+        key = check_key(paths.logs + name)
+    except (ValueError, KeyRefused):
+        return None
     if limit is not None and size is not None and size > limit:
         start, size = start + size - limit, limit
-    try:
-        return store.read(paths.logs + name, start, size)
-    except DsError:
-        return b""
+    return key, start, size
 
 
 def last_line(text: str) -> str:
@@ -64,13 +73,22 @@ def fold_line(line: str) -> str:
     return line
 
 
+def _tails(store: Store, paths: RunPaths, records: Sequence[JobRecord]) -> Iterator[str]:
+    """What each job said last; nothing where its log cannot be read."""
+    found = [_piece(paths, record.log or "", TAIL_BYTES) for record in records]
+    texts = store.read_many(
+        (key, start, TAIL_BYTES if size is None else size) for key, start, size in filter(None, found)
+    )
+    for piece in found:
+        text = next(texts, None) if piece else None
+        yield (text or b"").decode(errors="replace")
+
+
 def group_failures(store: Store, paths: RunPaths, records: Iterable[JobRecord]) -> list[FailureGroup]:
     """The failed and dead jobs in groups, the largest first."""
     groups: dict[tuple[str, str], FailureGroup] = {}
-    for record in records:
-        if not (record.state is State.DEAD or record.failed):
-            continue
-        text = read_log(store, paths, record.log, TAIL_BYTES).decode(errors="replace")
+    failed = [record for record in records if record.state is State.DEAD or record.failed]
+    for record, text in zip(failed, _tails(store, paths, failed), strict=True):
         line = last_line(text)
         if not line or line.startswith(_OURS):
             line = record.detail or line

@@ -11,7 +11,7 @@ from .clock import Clock, SystemClock
 from .config import Config, load_config
 from .console import Console
 from .engine import Engine
-from .errors import DsError, UsageError
+from .errors import DsError
 from .ledger import Fold, RunPaths
 from .record import record_path
 from .snapshot import Snapshot, take
@@ -28,6 +28,8 @@ class Project:
         self.config = config
         self.console = console
         self.clock = clock
+        self.faults = ""
+        """What is to go wrong, for the engine 'rehearsal'."""
 
     @classmethod
     def open(cls, folder: Path, console: Console, engine: str | None = None) -> Project:
@@ -48,10 +50,9 @@ class Project:
             from .aws.engine import AwsEngine
 
             return AwsEngine(self.folder, self.config, self.clock)
-        raise UsageError(
-            f"ENGINE = {self.config.engine!r}: this version runs the engines 'local' and 'aws' only",
-            "set ENGINE = 'local' in the config, or add --engine local",
-        )
+        from .rehearsal.engine import RehearsalEngine
+
+        return RehearsalEngine(self.folder, self.config, self.clock, self.console.say, self.faults)
 
     def checks(self, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
         """What `ds check` looks at, for the engine that the config names. Raises UsageError."""

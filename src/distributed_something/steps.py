@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
@@ -11,15 +10,15 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from . import __version__
 from .engine import Engine, Machines, PutReport
 from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from .failures import group_failures
 from .job import Job, Lease, State
-from .ledger import Fold, LedgerWriter, RunPaths, event, job_ids, write_jobs
+from .ledger import Fold, LedgerWriter, event, job_ids, write_jobs
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, write_record
 from .report import build_report, summary_lines, write_report
+from .runfile import write_run_file
 from .scaling import AGREEING_LOOKS, Finish, GiveUp, Load, Look, Replace, decide, shrink
 from .snapshot import Snapshot
 
@@ -40,10 +39,15 @@ def setup(project: Project) -> str:
     if project.record_path.exists():
         standing = read_record(project.record_path)
         record = standing if standing.run == run else record
+
+    def note(resource: str) -> None:
+        nonlocal record
+        record = record.with_resources((resource,))
+        write_record(project.record_path, record)
+
+    engine.setup(run, note)
     write_record(project.record_path, record)
-    engine.setup(run, lambda resource: _note_made(project, resource))
-    facts = {"app": config.app_name, "run": run, "engine": engine.name, "version": __version__}
-    store.write_if_absent(RunPaths(config.app_name, run).root + "run.json", json.dumps(facts).encode())
+    write_run_file(store, config, engine.name, run)
     return run
 
 
@@ -154,14 +158,15 @@ def await_machines(project: Project, seconds: float) -> Machines:
         machines = engine.machines()
         if machines.hopeless:
             _take_back(project, machines)
-        if machines.target and shown != machines[:2]:
+        if machines.kept and shown != machines[:2]:
             shown = machines[:2]
             project.console.say(f"{machines.running:,} of {machines.target:,} machines")
         if machines.running >= machines.target or project.clock.now() >= until:
             return machines
         if machines.trouble:
             project.console.say(f"note: {machines.trouble}" + (f"; {machines.fix}" if machines.fix else ""))
-        project.clock.wait(min(START_LOOK_SECONDS, max(until - project.clock.now(), 0.0)))
+        pause = min(START_LOOK_SECONDS, engine.look_seconds)
+        project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
 
 
 def _record(project: Project) -> RunRecord:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aws_project import Calls, Cloud, fleet_file, instances
+from aws_project import Calls, Cloud, answer, fleet_file, instances
 from distributed_something import steps
 from distributed_something.aws.alarms import idle_alarm
 from distributed_something.aws.dashboard import put_dashboard
@@ -293,6 +293,22 @@ def test_a_look_takes_few_calls(cloud: Cloud) -> None:
     cloud.project.snapshot(fold)
     names = [name for name in calls.names() if not name.endswith(("ObjectsV2", "Object"))]
     assert len(names) <= 6, names
+
+
+def test_a_look_at_a_fleet_in_trouble_takes_nine_calls_at_most(cloud: Cloud) -> None:
+    begin(cloud, jobs=4)
+    history = {"EventType": "error", "EventInformation": {"EventDescription": "no Spot capacity"}}
+    answer(cloud, "DescribeSpotFleetRequestHistory", {"HistoryRecords": [history]})
+    cloud.engine._looker.fleets.terminate(instances(cloud)[:1])
+    service = {"serviceName": f"{cloud.app}Service", "status": "ACTIVE", "runningCount": 0, "desiredCount": 3}
+    answer(cloud, "DescribeServices", {"services": [service]}, "ecs")
+    fold = cloud.project.fold()
+    cloud.project.snapshot(fold)
+    calls = Calls(cloud.engine)
+    snapshot = cloud.project.snapshot(fold)
+    names = [name for name in calls.names() if not name.endswith(("ObjectsV2", "Object"))]
+    assert len(names) <= 9, names
+    assert snapshot.machines.trouble and "no spare capacity" in snapshot.machines.trouble
 
 
 class Enough(Exception):

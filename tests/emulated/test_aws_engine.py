@@ -308,6 +308,31 @@ def test_the_image_fits_the_machines(cloud: Cloud, types: list[str], parameter: 
     assert parameter in calls.of("GetParameter")[0]["Name"]
 
 
+def test_a_dashboard_is_made_and_where_it_cannot_be_the_fleet_stands(cloud: Cloud) -> None:
+    cloud.config(CREATE_DASHBOARD=True)
+    watch = session().client("cloudwatch")
+    watch.put_dashboard(DashboardName=cloud.app, DashboardBody='{"widgets": []}')
+    steps.setup(cloud.project)
+    with pytest.raises(DsError, match=r"machines were asked for .*, but the dashboard") as error:
+        steps.start(cloud.project, fleet_file(cloud))
+    assert "CREATE_DASHBOARD" in error.value.fix
+    watch.delete_dashboards(DashboardNames=[cloud.app])
+    cloud.open()
+    steps.start(cloud.project, fleet_file(cloud))
+    assert len(instances(cloud)) == 3
+    body = watch.get_dashboard(DashboardName=cloud.app)["DashboardBody"]
+    assert cloud.record().fleets[0] in body
+
+
+def test_a_setup_that_cannot_begin_leaves_the_record_of_the_last_run(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    before = cloud.project.record_path.read_text()
+    cloud.config(MEMORY=1_000_000)
+    with pytest.raises(UsageError, match="no task fits"):
+        steps.setup(cloud.project)
+    assert cloud.project.record_path.read_text() == before
+
+
 def test_machines_that_came_are_shown(cloud: Cloud) -> None:
     steps.setup(cloud.project)
     steps.start(cloud.project, None)

@@ -24,7 +24,7 @@ Widget = dict[str, Any]
 
 
 def body(config: Config, fleets: Sequence[str], run: str) -> str:
-    """The dashboard of a run on these fleets (none yet: without its machines), as PutDashboard takes it."""
+    """The dashboard of a run on these fleets, as PutDashboard takes it."""
     names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
     service = ("ClusterName", config.ecs_cluster, "ServiceName", config.app_name + "Service")
     fleet_metrics = [
@@ -39,7 +39,7 @@ def body(config: Config, fleets: Sequence[str], run: str) -> str:
     started = "filter @message like 'start run'"
     groups = (config.log_group_name, instance_log_group(config))
     charts = [
-        *([_metrics(config, "Machines", fleet_metrics)] if fleets else []),
+        _metrics(config, "Machines", fleet_metrics),
         _metrics(config, "Use of processors and memory by the tasks", use),
         _metrics(config, "Jobs", [*jobs, *dead], stacked=True),
     ]

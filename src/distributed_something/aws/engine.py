@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -111,8 +111,7 @@ class AwsEngine:
 
     def plan(self, run: str) -> Sequence[str]:
         """The steps of `setup`."""
-        shown = [f"show dashboard {self._config.app_name}"] if self._config.create_dashboard else []
-        return [*self._purge_plan(run), *(step.text for step in self._plan(run)), *shown]
+        return [*self._purge_plan(run), *(step.text for step in self._plan(run))]
 
     def _purge_plan(self, run: str) -> Sequence[str]:
         old = self.current_run()
@@ -129,12 +128,6 @@ class AwsEngine:
         self._ensure(run, made)
         self._forget()
         self._run = run
-        self._show(run, self._fleet_ids(run))
-
-    def _show(self, run: str, fleets: Sequence[str]) -> None:
-        """Make the dashboard, or bring it up to date, where the config wants one."""
-        if self._config.create_dashboard:
-            put_dashboard(self.session, self._config, fleets, run)
 
     def _ensure(self, run: str, made: Callable[[str], None], shape: MachineShape | None = None) -> None:
         """Apply the plan. The queue comes first: its address, which tasks are told, is known then."""
@@ -228,12 +221,24 @@ class AwsEngine:
         machines = sum(fleet.target for fleet in mine)
         if forgotten:
             self._want_tasks(machines * self.tasks_per_machine)
-            return forgotten[-1].id
-        self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
-        fleet = launch.ask(asked, run, len(known), made)
-        with suppress(DsError):  # the fleet is there, and must be recorded, whatever becomes of a picture
-            self._show(run, [*known, fleet])
+            fleet = forgotten[-1].id
+        else:
+            self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
+            fleet = launch.ask(asked, run, len(known), made)
+        self._show(run, [*known, fleet])
         return fleet
+
+    def _show(self, run: str, fleets: Sequence[str]) -> None:
+        """Make the dashboard, where the config wants one. The fleet stands whether that succeeds or not."""
+        if not self._config.create_dashboard:
+            return
+        try:
+            put_dashboard(self.session, self._config, fleets, run)
+        except DsError as error:
+            raise DsError(
+                f"machines were asked for ({fleets[-1]}), but {error.what}",
+                "ds start again goes on with that fleet; or CREATE_DASHBOARD = False",
+            ) from error
 
     def _want_tasks(self, count: int) -> None:
         name = self._config.app_name + "Service"

@@ -42,6 +42,10 @@ SLOW_DOWN = frozenset(
 )
 
 
+class QueueGone(DsError):
+    """A queue that was there is not there any more: the run was cleaned up, or never set up."""
+
+
 class AwsSession:
     """Clients of one account and region. Threads may share it, and the clients.
 
@@ -168,7 +172,7 @@ def _refused(doing: str, code: str, message: str) -> DsError:
     if code in SLOW_DOWN:
         return DsError(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
     if code in ("QueueDoesNotExist", "NonExistentQueue"):
-        return DsError(said, "ds setup")
+        return QueueGone(said, "ds setup")
     return DsError(said)
 
 

@@ -108,12 +108,13 @@ class Worker:
         ]
         for thread in threads:
             thread.start()
-        stopped = None
+        order, given = None, 0.0
         while self._serving(threads):
             self._tend()
-            if self._stop is not None:
-                stopped = self._clock.now() if stopped is None else stopped
-                self._wind_down(self._stop, self._clock.now() - stopped)
+            if self._stop is not order:  # a drain may be followed, hours later, by an order that is urgent
+                order, given = self._stop, self._clock.now()
+            if order is not None:
+                self._wind_down(order, self._clock.now() - given)
             threads[0].join(TICK_SECONDS)
         self._settle_rest()
         for slot in self._slots:

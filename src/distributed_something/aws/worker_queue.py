@@ -1,0 +1,100 @@
+"""The SQS queue as a worker on a machine needs it: it ends with the queue, and leaves no job behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..clock import Clock
+from ..job import Cause, DeadJob, Lease
+from .queue import SqsQueue
+from .queues import QueueUrls
+from .session import AwsSession, QueueGone
+
+GONE_SECONDS = 3.0
+"""A queue that SQS does not know for this long has gone; a single answer may be wrong."""
+
+
+class WorkersQueue(SqsQueue):
+    """An SqsQueue whose worker may leave.
+
+    What is received after `leave` or `pause` (in a wait that had begun before) goes back at once. When the
+    queue has gone, `on_gone` is called once; then there is nobody to tell, and every verb does nothing.
+    """
+
+    def __init__(self, session: AwsSession, urls: QueueUrls, *, clock: Clock, **more: Any) -> None:
+        super().__init__(session, urls, clock=clock, **more)
+        self.on_gone: Callable[[QueueGone], None] = lambda _gone: None
+        self._missing_since: float | None = None
+        self._gone = False
+        self._leaving = False
+        self._paused_until = 0.0
+        self._receiving = 0
+        self._changed = threading.Condition()
+
+    def leave(self) -> None:
+        """Lease nothing more. Takes no lock: signal handlers may call it."""
+        self._leaving = True
+
+    def pause(self, until: float) -> None:
+        """Lease nothing before this time (Unix seconds). Leases held already are kept, and renewed."""
+        self._paused_until = until
+
+    def wait_for_receivers(self, seconds: float) -> None:
+        """After `leave`: wait, for so long at most, until what is being received is given back."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._receiving, seconds)
+
+    def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
+        """Claim jobs. Raises QueueGone while that may be a mistake of SQS."""
+        with self._changed:
+            if self._leaving or self._gone:
+                return []
+            if self._clock.now() < self._paused_until:
+                self._changed.wait(wait)
+                return []
+            self._receiving += 1
+        try:
+            leases = self._lease_unless_gone(limit, wait)
+            if leases and (self._leaving or self._clock.now() < self._paused_until):
+                super().release(leases)
+                leases = []
+            return leases
+        finally:
+            with self._changed:
+                self._receiving -= 1
+                self._changed.notify_all()
+
+    def _lease_unless_gone(self, limit: int, wait: float) -> list[Lease]:
+        try:
+            leases = super().lease(limit, wait)
+        except QueueGone as gone:
+            now = self._clock.now()
+            if self._missing_since is None:
+                self._missing_since = now
+            if now - self._missing_since < GONE_SECONDS:
+                raise
+            self._gone = True
+            self.on_gone(gone)
+            return []
+        self._missing_since = None
+        return leases
+
+    def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
+        """Move deadlines."""
+        return (list(leases), []) if self._gone else super().renew(leases)
+
+    def done(self, leases: Sequence[Lease]) -> None:
+        """Take finished jobs out."""
+        if not self._gone:
+            super().done(leases)
+
+    def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """Give jobs back."""
+        if not self._gone:
+            super().release(leases, delay)
+
+    def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
+        """Count a failed attempt."""
+        return None if self._gone else super().fail(lease, cause, detail, final=final)
