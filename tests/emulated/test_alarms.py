@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.stub import Stubber
 
+from aws_project import Cloud
+from distributed_something import steps
 from distributed_something.aws.alarms import BATCH, alarm_name, delete_alarms, find_alarms, put_alarms
 from distributed_something.aws.dashboard import delete_dashboard, put_dashboard
 from distributed_something.aws.session import AwsSession
@@ -107,3 +110,15 @@ def test_alarms_that_are_gone_do_not_keep_the_others(stubbed: tuple[AwsSession, 
     stub.add_response("describe_alarms", {"MetricAlarms": [{"AlarmName": "App.i-1"}]})
     stub.add_response("delete_alarms", {}, {"AlarmNames": ["App.i-1"]})
     delete_alarms(aws, ["App.i-0", "App.i-1"], FakeClock())
+
+
+@pytest.mark.fault(37, 42)
+def test_a_run_has_a_dashboard_where_the_config_wants_one_and_clean_up_removes_it(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, CREATE_DASHBOARD=True)
+    steps.setup(cloud.project)
+    cloud.submit()
+    steps.start(cloud.project, None)
+    shown = cloud.session.client("cloudwatch").get_dashboard(DashboardName=cloud.app)["DashboardBody"]
+    assert cloud.record().fleets[0] in shown
+    assert steps.cleanup(cloud.project) == []
+    assert dashboards(cloud.app) == []

@@ -345,3 +345,19 @@ def test_an_account_that_is_not_set_up_is_one_error() -> None:
     found = list(findings.role_findings(Where("123456789012", "eu-west-1"), Buckets(), Found()))
     assert [each.severity for each in found] == [Severity.ERROR, Severity.WARNING]
     assert found[0].fix == "ds account setup"
+
+
+def test_without_the_library_of_aws_its_checks_are_findings_too(project: DsProject) -> None:
+    project.config(ENGINE="aws", AWS_BUCKET="results", DOCKERHUB_TAG="lab/image:1", INPUTS=["{Plate}"])
+    for name in ("boto3", "botocore", "obstore"):
+        (project.folder / f"{name}.py").write_text(f"raise ImportError('there is no {name} here')\n")
+    project.environment["PYTHONPATH"] = str(project.folder)
+    found = project.ds("check", project.jobs([{"Plate": "P1"}]), code=1)
+    assert "pip install 'distributed-something[aws]'" in found.stdout
+    assert "1 jobs, and each fits" in found.stdout
+
+
+def test_a_rehearsal_asks_nobody(project: DsProject) -> None:
+    project.config(ENGINE="rehearsal", DOCKERHUB_TAG="lab/image:1", JOB_TIMEOUT=9, AWS_BUCKET="results")
+    found = project.ds("check", project.jobs([{"Plate": "P1"}]))
+    assert "you are" not in found.stdout and "1 jobs, and each fits" in found.stdout

@@ -7,19 +7,21 @@ from typing import Any
 import pytest
 
 from distributed_something.aws.account import Found, FoundProfile, FoundRole, plan_removal, plan_setup
+from distributed_something.aws.people import (
+    administrator_grants,
+    administrator_policy,
+    user_grants,
+    user_policy,
+)
 from distributed_something.aws.policies import (
     MANAGED_LIMIT,
     Buckets,
     Grant,
-    administrator_grants,
-    administrator_policy,
     buckets_in,
     buckets_of,
     compact,
     trust,
     trusted,
-    user_grants,
-    user_policy,
 )
 from distributed_something.aws.roles import LINKED, PATH, PREFIX, PROFILE, TAGS, Role, Where, account_of
 from distributed_something.config import Config, parse_config

@@ -18,7 +18,8 @@ from botocore import xform_name
 from botocore.session import Session
 
 import distributed_something.aws
-from distributed_something.aws.policies import Buckets, Grant, administrator_grants, trusted, user_grants
+from distributed_something.aws.people import administrator_grants, user_grants
+from distributed_something.aws.policies import Buckets, Grant, trusted
 from distributed_something.aws.roles import Role, Where
 from distributed_something.config import parse_config
 

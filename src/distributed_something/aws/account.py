@@ -181,8 +181,9 @@ def _plain(value: Any) -> Any:
 
 def who(session: AwsSession) -> tuple[str, str]:
     """The account's number, and the ARN of whoever asks. Raises DsError."""
+    client = session.client("sts")
     with aws_errors("asking AWS who you are"):
-        answer = session.client("sts").get_caller_identity()
+        answer = client.get_caller_identity()
     return str(answer["Account"]), str(answer["Arn"])
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import LEFTOVERS, OK, DsError
 from . import account
-from .policies import administrator_policy, buckets_of, user_policy
+from .people import administrator_policy, user_policy
+from .policies import MANAGED_LIMIT, buckets_of, compact
 from .roles import PATH, Where
 from .session import AwsSession
 
@@ -62,6 +63,9 @@ def policy(project: Project, *, administrator: bool) -> int:
     where = _where(project, _session(project))
     found = administrator_policy(where) if administrator else user_policy(project.config, where)
     project.console.line(json.dumps(found, indent=None if project.console.json else 2))
+    if (size := len(compact(found))) > MANAGED_LIMIT:
+        what = f"{size:,} characters, and a managed policy may have {MANAGED_LIMIT:,}"
+        project.console.say(f"note: {what}: make two policies of it, with some of the statements in each")
     return OK
 
 

@@ -36,7 +36,7 @@ _PRICED = "Linux/UNIX"
 
 
 def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
-    """The checks of a project that runs on AWS, or rehearses to. Those of the files ask nobody."""
+    """The checks of a project that runs on AWS, or rehearses to: then those that ask nobody."""
     config = project.config
     text = None if fleet_file is None else _read(fleet_file)
     found = [
@@ -50,10 +50,19 @@ def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> 
         name = fleet_file.name if fleet_file else ""
         found.append(Check("the fleet file", lambda: findings.fleet_findings(text, name, config)))
         fleet = _without_mistakes(text, name, config)
+    found += _job_file_checks(config, job_file)
+    if config.engine == "rehearsal":
+        return found
     session = AwsSession(config.aws_region, config.aws_profile or None)
-    if job_file is not None:
-        found += _job_checks(config, job_file, session)
-    return [*found, *_account_checks(config, fleet, session)]
+    try:
+        number, arn = account.who(session)
+    except DsError as nobody:  # this one finding says all that could be asked
+        said = error(nobody.what, nobody.fix)
+        return [*found, Check("who you are", lambda: [said])]
+    who = ok(f"you are {arn}, in {config.aws_region}")
+    asker = Asker(session, config, Where(number, config.aws_region), fleet)
+    asked = [Check(about, make) for about, make in asker.all()]
+    return [*found, Check("who you are", lambda: [who]), *asked, *_input_checks(config, job_file, session)]
 
 
 def _read(path: Path) -> str:
@@ -71,28 +80,23 @@ def _without_mistakes(text: str, name: str, config: Config) -> Fleet | None:
         return None
 
 
-def _job_checks(config: Config, job_file: Path, session: AwsSession) -> list[Check]:
+def _job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
+    if job_file is None:
+        return []
+    from ..jobfile import JobFile
+
+    file = JobFile(job_file)
+    return [Check("the job file", lambda: job_file_findings(config, file))]
+
+
+def _input_checks(config: Config, job_file: Path | None, session: AwsSession) -> list[Check]:
+    if job_file is None or not config.aws_bucket:
+        return []
     from ..jobfile import JobFile
     from .store import S3Store
 
-    file = JobFile(job_file)
-    made = [Check("the job file", lambda: job_file_findings(config, file))]
-    if config.aws_bucket:
-        store, where = S3Store(config.aws_bucket, session=session), f"s3://{config.aws_bucket}"
-        made.append(Check("the inputs", lambda: input_findings(config, file, store, where)))
-    return made
-
-
-def _account_checks(config: Config, fleet: Fleet | None, session: AwsSession) -> list[Check]:
-    """What only AWS knows. Where it does not know who asks, that one finding says all."""
-    try:
-        number, arn = account.who(session)
-    except DsError as nobody:
-        said = error(nobody.what, nobody.fix)
-        return [Check("who you are", lambda: [said])]
-    asker = Asker(session, config, Where(number, config.aws_region), fleet)
-    who = ok(f"you are {arn}, in {config.aws_region}")
-    return [Check("who you are", lambda: [who]), *(Check(about, make) for about, make in asker.all())]
+    file, store = JobFile(job_file), S3Store(config.aws_bucket, session=session)
+    return [Check("the inputs", lambda: input_findings(config, file, store, f"s3://{config.aws_bucket}"))]
 
 
 class Asker:

@@ -68,12 +68,14 @@ def account_of(config: Config, number: str) -> Account:
 
 
 LINKED = {
+    "AWSServiceRoleForCloudWatchEvents": "events.amazonaws.com",
     "AWSServiceRoleForEC2Fleet": "ec2fleet.amazonaws.com",
     "AWSServiceRoleForEC2Spot": "spot.amazonaws.com",
     "AWSServiceRoleForEC2SpotFleet": "spotfleet.amazonaws.com",
     "AWSServiceRoleForECS": "ecs.amazonaws.com",
 }
-"""Roles that AWS itself has in an account that uses fleets and clusters, and the services they are linked to.
+"""Roles that AWS itself has in an account that uses fleets, clusters, and alarms that end a machine, and the
+services they are linked to.
 
 They belong to AWS and serve everyone: made where they are missing, never removed.
 """

@@ -124,10 +124,7 @@ def _new_session(region: str | None, profile: str | None) -> Any:
     try:
         from boto3.session import Session
     except ImportError as error:
-        raise DsError(
-            f"the engine 'aws' needs a library that is not installed: {error}",
-            "pip install 'distributed-something[aws]'",
-        ) from error
+        raise _not_installed(error) from error
     with aws_errors("starting an AWS session"):
         session = Session(region_name=region, profile_name=profile)
     parsers = session._session.get_component("response_parser_factory")
@@ -143,6 +140,11 @@ def _timestamp(value: Any) -> Any:
         with suppress(ValueError):
             return datetime.fromisoformat(value)
     return parse_timestamp(value)
+
+
+def _not_installed(error: ImportError) -> DsError:
+    what = f"the engine 'aws' needs a library that is not installed: {error}"
+    return DsError(what, "pip install 'distributed-something[aws]'")
 
 
 def _config(connections: int, read_seconds: float, attempts: int) -> Any:
@@ -161,7 +163,10 @@ def _config(connections: int, read_seconds: float, attempts: int) -> Any:
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
     """Within: errors of botocore become DsErrors that say what was being done, why it failed, and the fix."""
-    import botocore.exceptions
+    try:
+        import botocore.exceptions
+    except ImportError as error:
+        raise _not_installed(error) from error
     import botocore.parsers
 
     try:
