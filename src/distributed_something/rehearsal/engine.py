@@ -57,7 +57,7 @@ class RehearsalEngine:
         self._config = _pretended(config)
         self._clock = clock
         self._say = say
-        self._place = Place(state_folder(project, config.app_name))
+        self._place = Place(state_folder(project, f"{config.app_name}.rehearsal"))
         self._found: AwsEngine | None = None
         self._store: FolderBucket | None = None
         self._faults = faults
