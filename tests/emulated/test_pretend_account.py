@@ -264,8 +264,12 @@ def test_a_notice_is_in_the_metadata_and_drains_the_machine(account: Account) ->
     assert (
         json.loads(account.get(f"{where}/meta-data/spot/instance-action", **headers))["action"] == "terminate"
     )
-    assert any(each["status"] == "DRAINING" for each in hosts(account)) or first not in account.machines(
-        fleet
+    until(
+        lambda: (
+            any(each["status"] == "DRAINING" for each in hosts(account))
+            or first not in account.machines(fleet)
+        ),
+        "the machine to drain",
     )
     until(lambda: account.history(fleet).count("terminated") >= 1, "its end")
 

@@ -35,8 +35,8 @@ def test_after_a_notice_the_job_is_back_within_seconds_uncounted_with_its_log(tm
             server.values["spot/instance-action"] = json.dumps(
                 {"action": "terminate", "time": in_seconds(20)}
             )
-            (lease,) = run.queue.lease(1, 10)
-            assert time.monotonic() - noticed < 5
+            (lease,) = run.queue.lease(1, 20)
+            assert time.monotonic() - noticed < 10  # 3 to 4 where the machine has nothing else to do
             code, said = ends(process)
     assert code == 0, said
     assert lease.attempt == 1
