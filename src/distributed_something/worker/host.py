@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
 import resource
 import sys
@@ -18,6 +17,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from msgspec.json import decode, encode
 
 REQUESTS = 3
 REPLIES = 4
@@ -93,7 +94,8 @@ def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
         exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:  # noqa: BLE001  whatever the function raises is the job's failure
         traceback.print_exc()
-        exit_code, detail = 1, f"{type(error).__name__}: {error}"[:500]
+        exit_code = 1
+        detail = f"{type(error).__name__}: {error}"[:500].encode("utf-8", "replace").decode()
     sys.stdout.flush()
     sys.stderr.flush()
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -118,8 +120,7 @@ def main(name: str) -> int:
         return 1
     with os.fdopen(REQUESTS, "rb") as requests:
         for line in requests:
-            reply = json.dumps(attempt(handler, json.loads(line))).encode() + b"\n"
-            os.write(REPLIES, reply)
+            os.write(REPLIES, encode(attempt(handler, decode(line))) + b"\n")
     return 0
 
 

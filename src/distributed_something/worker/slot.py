@@ -6,7 +6,6 @@ What can go wrong in an attempt becomes an Outcome with its cause; nothing is ra
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import sys
@@ -133,7 +132,9 @@ class Slot:
 
     def _attempt(self, lease: Lease, phases: dict[str, float]) -> Outcome:
         task, job = self._task, lease.job
-        values = {**job.keys, **self._fixed, "job_id": job.id, "attempt": lease.attempt}
+        values: dict[str, Any] = {}
+        if task.command or task.inputs or task.output:
+            values = {**job.keys, **self._fixed, "job_id": job.id, "attempt": lease.attempt}
         prefix = clean_prefix(task.output.fill(values)) if task.output else None
         if task.done_check and prefix:
             self._takes_long(self)
@@ -155,8 +156,7 @@ class Slot:
     def _execute(self, lease: Lease, values: Mapping[str, Any]) -> Outcome:
         body = lease.job.body
         os.pwrite(self._job_file, body, 0)
-        # a file whose times somebody asked for costs 20 us more to write: seek for the size, and cut seldom
-        if os.lseek(self._job_file, 0, os.SEEK_END) != len(body):
+        if os.lseek(self._job_file, 0, os.SEEK_END) != len(body):  # cutting costs more than looking
             os.ftruncate(self._job_file, len(body))
         if self._task.command is not None:
             own = {"DS_JOB_ID": lease.job.id, "DS_ATTEMPT": str(lease.attempt)}
@@ -308,7 +308,9 @@ class _Host:
             if not (data := os.read(self.replies, 1 << 16)):
                 return None
             line += data
-        reply: dict[str, Any] = json.loads(line)
+        from msgspec.json import decode
+
+        reply: dict[str, Any] = decode(line)
         return reply
 
     def stop(self, watch: Watch, *, now: bool = False) -> Ended:
