@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 
+from .alike import fold_line, is_ours, merge_varied, telling_line
 from .engine import Store
 from .errors import DsError
 from .job import State
 from .ledger import JobRecord, RunPaths
 
-TAIL_BYTES = 2048
-_OURS = "[ds] "
-_FOLDS = (
-    (re.compile(r"(?:[\w.~-]*/)+[\w.~%+-]*"), "<path>"),
-    (re.compile(r"\b(?:0x)?[0-9a-f]{8,}\b", re.IGNORECASE), "<hex>"),
-    (re.compile(r"\d+(?:[.,:]\d+)*"), "<n>"),
-)
+TAIL_BYTES = 4096
+
+Said = MutableMapping[tuple[str, str | None], str]
+"""The telling line of each (job, place of its log): what was read once need not be read again."""
 
 
 class FailureGroup:
@@ -50,32 +47,27 @@ def read_log(store: Store, paths: RunPaths, place: str | None, limit: int | None
         return b""
 
 
-def last_line(text: str) -> str:
-    """The last line with something on it, the project's own notes only where there is nothing else."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(_OURS)]
-    return (said or lines or [""])[-1]
-
-
-def fold_line(line: str) -> str:
-    """The line with paths, long hexadecimal and numbers taken out, so that alike failures are alike."""
-    for pattern, word in _FOLDS:
-        line = pattern.sub(word, line)
-    return line
-
-
-def group_failures(store: Store, paths: RunPaths, records: Iterable[JobRecord]) -> list[FailureGroup]:
-    """The failed and dead jobs in groups, the largest first."""
-    groups: dict[tuple[str, str], FailureGroup] = {}
-    for record in records:
-        if not (record.state is State.DEAD or record.failed):
-            continue
-        text = read_log(store, paths, record.log, TAIL_BYTES).decode(errors="replace")
-        line = last_line(text)
-        if not line or line.startswith(_OURS):
-            line = record.detail or line
-        key = (record.cause or "", fold_line(line))
-        group = groups.setdefault(key, FailureGroup(record.cause or "", line))
+def group_failures(
+    store: Store, paths: RunPaths, records: Iterable[JobRecord], said: Said | None = None
+) -> list[FailureGroup]:
+    """The failed and dead jobs in groups, the largest first. What is in `said` is not read again."""
+    failed = [record for record in records if record.state is State.DEAD or record.failed]
+    said = {} if said is None else said
+    for record in failed:
+        if (record.id, record.log) not in said:
+            text = read_log(store, paths, record.log, TAIL_BYTES).decode(errors="replace")
+            said[record.id, record.log] = telling_line(text)
+    lines = [_reason(record, said[record.id, record.log]) for record in failed]
+    keys = [(record.cause or "", fold_line(line)) for record, line in zip(failed, lines, strict=True)]
+    merged = merge_varied(keys)
+    groups: dict[object, FailureGroup] = {}
+    for record, line, key in zip(failed, lines, keys, strict=True):
+        group = groups.setdefault(merged[key], FailureGroup(record.cause or "", line))
         group.ids.append(record.id)
         group.dead += record.state is State.DEAD
     return sorted(groups.values(), key=lambda group: -len(group.ids))
+
+
+def _reason(record: JobRecord, line: str) -> str:
+    """What the job said, or else what is known of its end."""
+    return record.detail or line if not line or is_ours(line) else line
