@@ -8,7 +8,6 @@ from typing import Any
 
 from .console import bytes_text, describe, duration, progress_line, rate_text
 from .errors import OK, UsageError
-from .failures import group_failures, read_log
 from .job import State
 from .ledger import Fold, JobRecord, job_bodies
 from .project import Project
@@ -149,6 +148,8 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
 
 def logs(project: Project, wanted: str, *, follow: bool) -> int:
     """Print what a job printed in its latest attempt; with `follow`, until the attempt has ended."""
+    from .failures import read_log
+
     fold = project.fold().update()
     shown = 0
     while True:
@@ -182,6 +183,8 @@ def _visible(text: str) -> Iterator[str]:
 
 def failures(project: Project) -> int:
     """Print the groups of failures."""
+    from .failures import group_failures
+
     console = project.console
     fold = project.fold().update()
     groups = group_failures(project.engine.store, project.paths(), fold.jobs.values())
