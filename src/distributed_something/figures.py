@@ -47,11 +47,13 @@ def quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def throughput(ends: Sequence[float], start: float, until: float) -> Throughput:
-    """The ends (in ascending order) between two times, in at most about BUCKETS buckets of a round length."""
+    """The ends (in ascending order) between two times, in at most about BUCKETS buckets of a round length.
+
+    Few ends have wider ones: a bucket of one job shows when it ended, and no rate.
+    """
     span = max(until - start, 1e-3)
-    bucket = next(
-        (step for step in _STEPS if span / step <= BUCKETS), math.ceil(span / BUCKETS / 86400) * 86400
-    )
+    most = min(max(len(ends) // 3, 10), BUCKETS)
+    bucket = next((step for step in _STEPS if span / step <= most), math.ceil(span / most / 86400) * 86400)
     edges = [start + bucket * at for at in range(int(span / bucket) + 2)]
     places = [bisect_left(ends, edge) for edge in edges]
     places[0] = 0  # a clock of another machine may be a little behind

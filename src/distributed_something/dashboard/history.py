@@ -14,7 +14,7 @@ _KEPT = frozenset({"failed", "dead", "interrupted", "retried"})
 class History(Fold):
     """A Fold that also remembers attempts that brought no result, the figures of those that did, and bodies.
 
-    `version` grows with every event and every job.
+    `version` grows with every event and every job; `texts` are the bodies to search in, in lower case.
     """
 
     def __init__(self, store: Store, paths: RunPaths) -> None:
@@ -24,6 +24,7 @@ class History(Fold):
         self.results: dict[str, Mapping[str, Any]] = {}
         self.done_by: dict[str, int] = {}
         self.bodies: dict[str, bytes] = {}
+        self.texts: dict[str, bytes] = {}
         self.version = 0
         self._lists = SegmentReader(store, paths.jobs)
 
@@ -32,6 +33,7 @@ class History(Fold):
         for line in self._lists.new_lines():
             job_id, body = parse_job_line(line + b"\n")
             self.bodies[job_id] = body
+            self.texts[job_id] = body.lower()
             self.version += 1
         super().update()
         return self

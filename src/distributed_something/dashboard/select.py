@@ -57,18 +57,22 @@ def _containing(history: History, records: list[JobRecord], word: str) -> list[J
     word = word.lower()
     needle = json.dumps(word, ensure_ascii=False)[1:-1].encode("utf-8", "replace").lower()
     number = int(word) if word.isascii() and word.isdecimal() and len(word) < 19 else None
-    bodies = history.bodies
+    texts = history.texts
+    known: dict[str | None, bool] = {None: False}
 
-    def matches(record: JobRecord) -> bool:
-        return (
-            needle in bodies.get(record.id, b"").lower()
-            or record.id.startswith(word)
-            or record.index == number
-            or any(text is not None and word in text.lower() for text in _texts(record))
-        )
+    def named(text: str | None) -> bool:
+        """Whether a name that many jobs share has the word."""
+        if text not in known:
+            known[text] = text is not None and word in text.lower()
+        return known[text]
 
-    return [record for record in records if matches(record)]
-
-
-def _texts(record: JobRecord) -> tuple[str | None, ...]:
-    return record.cause, record.worker, record.machine, record.detail, record.output
+    return [
+        record
+        for record in records
+        if needle in texts.get(record.id, b"")
+        or record.id.startswith(word)
+        or record.index == number
+        or named(record.cause)
+        or named(record.machine)
+        or named(record.worker)
+    ]

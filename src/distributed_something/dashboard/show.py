@@ -184,8 +184,8 @@ def _attempt(name: str, facts: Any) -> dict[str, Any]:
                 ("publishing outputs", _phase(phases, "out")),
                 ("processor time", None if running else _seconds(facts.get("cpu_seconds"))),
                 ("memory", "" if running else bytes_text(facts.get("max_rss_bytes"))),
-                ("read", bytes_text(facts.get("bytes_in"))),
-                ("written", bytes_text(facts.get("bytes_out"))),
+                ("read", bytes_text(facts.get("bytes_in") or None)),
+                ("written", bytes_text(facts.get("bytes_out") or None)),
                 ("worker", facts.get("worker")),
                 ("machine", facts.get("machine")),
             )

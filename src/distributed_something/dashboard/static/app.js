@@ -167,9 +167,9 @@ function groups(found) {
       { name: "jobs", kind: "number", cell: (group) => h("a", { href: go("jobs", { cause: group.cause, said: group.example }), "data-key": "g" + group.cause + group.example }, group.jobs) },
       { name: "dead", kind: "number", cell: (group) => group.dead.toLocaleString("en") },
       { name: "cause", cell: (group) => group.cause },
+      { name: "", cell: again },
       { name: "what they said", kind: "said", cell: (group) => h("code", {}, group.example) },
       { name: "for example", cell: (group) => h("a", { class: "id", href: go("job", { id: group.ids[0] }) }, group.ids[0].slice(0, 8)) },
-      { name: "", cell: again },
     ], found.groups),
     found.more ? h("p", { class: "quiet" }, `and ${found.more} more kinds: ds failures`) : null,
   ];
@@ -274,7 +274,7 @@ function jobHead(found) {
       { name: "", kind: "number", cell: (each) => each.attempt ?? "" },
       { name: "ended", cell: (each) => h("span", { class: "mark " + each.name }, each.name) },
       { name: "cause", cell: (each) => [each.cause ?? "", each.detail ? h("div", { class: "quiet" }, each.detail) : null] },
-      { name: "figures", cell: (each) => each.figures.map(([name, value]) => `${name} ${value}`).join(" · ") },
+      { name: "figures", kind: "said", cell: (each) => each.figures.map(([name, value]) => `${name} ${value}`).join(" · ") },
       { name: "log", cell: (each) => (each.log ? h("a", { href: go("job", { id: line.id, log: each.log }), "aria-label": `log of attempt ${each.attempt}` }, "log") : "") },
     ], found.attempts) : h("p", { class: "quiet" }, "It waits for its first attempt.")),
   ];
