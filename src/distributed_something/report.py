@@ -41,6 +41,7 @@ def build_report(
         "histograms": {"seconds": histogram(seconds), "max_rss_bytes": histogram(memory)},
         "throughput": _throughput(snapshot, fold),
         "time": _time(fold, records),
+        "memory_asked_bytes": _memory_asked(config, snapshot),
         "cost_per_job_usd": _cost_per_job(snapshot),
         "slowest": _slowest(records),
         "failures": [
@@ -92,6 +93,16 @@ def _rounded(facts: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in facts.items()}
 
 
+def _slots(config: Config, snapshot: Snapshot) -> int:
+    """Jobs at a time in a container."""
+    return config.docker_cores or snapshot.machines.slots or 1
+
+
+def _memory_asked(config: Config, snapshot: Snapshot) -> float | None:
+    """The share of a container's MEMORY that each of its jobs has."""
+    return config.memory * 2**20 / _slots(config, snapshot) if config.memory else None
+
+
 def _cost_per_job(snapshot: Snapshot) -> float | None:
     if snapshot.cost_usd is None or not snapshot.jobs.succeeded:
         return None
@@ -132,8 +143,8 @@ def _advice(
     causes: dict[str, int] = {}
     for group in groups:
         causes[group.cause] = causes.get(group.cause, 0) + len(group.ids)
-    slots = config.docker_cores or snapshot.machines.slots or 1
-    return [advice._asdict() for advice in advise(config, slots, figures, causes)]
+    found = advise(config, _slots(config, snapshot), figures, causes)
+    return [advice._asdict() for advice in found]
 
 
 def write_report(store: Store, paths: RunPaths, report: dict[str, Any]) -> str:

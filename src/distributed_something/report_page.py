@@ -167,9 +167,10 @@ def _histograms(report: Mapping[str, Any]) -> str:
         shown.append(_section("Time of a job", plot + _spread(report["seconds"], duration)))
     if found["max_rss_bytes"]:
         plot = histogram_plot(found["max_rss_bytes"], "Memory", bytes_text)
-        shown.append(
-            _section("Memory of a job, at most", plot + _spread(report["max_rss_bytes"], bytes_text))
-        )
+        spread = _spread(report["max_rss_bytes"], bytes_text)
+        if report["memory_asked_bytes"]:
+            spread += _facts([("asked for a job", bytes_text(report["memory_asked_bytes"]))])
+        shown.append(_section("Memory of a job, at most", plot + spread))
     return "".join(shown)
 
 

@@ -259,6 +259,16 @@ def test_every_text_stands_out_and_every_control_has_a_name(
             assert page.evaluate(NAMELESS) == 0
 
 
+def test_the_report_of_a_run_opens_from_its_file(project: DsProject, opened: Callable[..., Any]) -> None:
+    done = project.ds("run", names(project, "bad1", "good"), code=3)
+    place = re.search(r"report: (.*report\.html)", done.stderr)
+    assert place
+    page = opened(f"file://{place[1]}")
+    assert page.get_by_role("row", name=re.compile("no such plate: 'bad1'")).count() == 1
+    assert page.get_by_role("img", name=re.compile("Jobs: succeeded 1, dead 1")).count() == 1
+    assert page.evaluate(CONTRAST) == []
+
+
 def test_the_address_is_data_for_programs(project: DsProject) -> None:
     project.config()
     with dashboard(project, "--json") as (line, process):

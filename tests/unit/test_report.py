@@ -89,6 +89,8 @@ def test_a_report_tells_where_the_time_went(tmp_path: Path) -> None:
     assert time["failed"] > 0
     assert sum(report["throughput"]["jobs"]) == sum(report["histograms"]["seconds"]["counts"]) == 1000
     assert "Where the time went" in page
+    assert report["memory_asked_bytes"] == 4000 * 2**20
+    assert "asked for a job" in page
 
 
 def test_a_report_names_the_cost_of_a_job_where_it_is_known(tmp_path: Path) -> None:

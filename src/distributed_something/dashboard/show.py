@@ -45,7 +45,7 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
     return [
         ("done", f"{jobs.final:,} of {jobs.total:,}"),
         ("running", f"{jobs.running:,}"),
-        ("failed, to retry", f"{jobs.failed:,}"),
+        ("to retry", f"{jobs.failed:,}"),
         ("dead", f"{jobs.dead:,}"),
         ("rate", rate_text(snapshot.rate) if snapshot.rate else "\N{EN DASH}"),
         ("took", duration(took)) if ended else ("time left", _left(snapshot)),

@@ -170,7 +170,7 @@ function groups(found) {
       { name: "", cell: again },
       { name: "what they said", kind: "said", cell: (group) => h("code", {}, group.example) },
       { name: "for example", cell: (group) => h("a", { class: "id", href: go("job", { id: group.ids[0] }) }, group.ids[0].slice(0, 8)) },
-    ], found.groups),
+    ], found.groups, { cards: true }),
     found.more ? h("p", { class: "quiet" }, `and ${found.more} more kinds: ds failures`) : null,
   ];
 }
@@ -271,12 +271,12 @@ function jobHead(found) {
       ...values,
     ])),
     section("Attempts", found.attempts.length ? table("Attempts", [
-      { name: "", kind: "number", cell: (each) => each.attempt ?? "" },
+      { name: "attempt", kind: "number", cell: (each) => each.attempt ?? "" },
       { name: "ended", cell: (each) => h("span", { class: "mark " + each.name }, each.name) },
       { name: "cause", cell: (each) => [each.cause ?? "", each.detail ? h("div", { class: "quiet" }, each.detail) : null] },
       { name: "figures", kind: "said", cell: (each) => each.figures.map(([name, value]) => `${name} ${value}`).join(" · ") },
       { name: "log", cell: (each) => (each.log ? h("a", { href: go("job", { id: line.id, log: each.log }), "aria-label": `log of attempt ${each.attempt}` }, "log") : "") },
-    ], found.attempts) : h("p", { class: "quiet" }, "It waits for its first attempt.")),
+    ], found.attempts, { cards: true }) : h("p", { class: "quiet" }, "It waits for its first attempt.")),
   ];
 }
 

@@ -24,13 +24,15 @@ export function fill(place, ...nodes) {
   if (key !== undefined) place.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
 }
 
-export function table(caption, columns, rows) {
+// A table; with `cards`, each row is a card where the page is narrow. The roles say that it stays a table then.
+export function table(caption, columns, rows, { cards = false } = {}) {
   const kind = (column) => (column.kind ? { class: column.kind } : {});
+  const cell = (column, row) => h("td", { role: "cell", "data-name": column.name, ...kind(column) }, column.cell(row));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {},
+    h("table", { role: "table", class: cards ? "cards" : null },
       h("caption", { class: "unseen" }, caption),
-      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", ...kind(column) }, column.name)))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, columns.map((column) => h("td", kind(column), column.cell(row))))))));
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => h("th", { scope: "col", role: "columnheader", ...kind(column) }, column.name)))),
+      h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, columns.map((column) => cell(column, row)))))));
 }
 
 export function section(title, ...inside) {
