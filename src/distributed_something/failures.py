@@ -12,8 +12,8 @@ from .ledger import JobRecord, RunPaths
 
 TAIL_BYTES = 4096
 
-Said = MutableMapping[tuple[str, str | None], str]
-"""The telling line of each (job, place of its log): what was read once need not be read again."""
+Said = MutableMapping[tuple[str, float | None], tuple[str, str]]
+"""The telling line of each (job, end of its attempt), and that line folded."""
 
 
 class FailureGroup:
@@ -48,24 +48,35 @@ def read_log(store: Store, paths: RunPaths, place: str | None, limit: int | None
 
 
 def group_failures(
-    store: Store, paths: RunPaths, records: Iterable[JobRecord], said: Said | None = None
+    store: Store,
+    paths: RunPaths,
+    records: Iterable[JobRecord],
+    said: Said | None = None,
+    most: int | None = None,
 ) -> list[FailureGroup]:
-    """The failed and dead jobs in groups, the largest first. What is in `said` is not read again."""
+    """The failed and dead jobs in groups, the largest first.
+
+    What is in `said` is not read again, and no more than `most` logs are read: the next call reads on.
+    """
     failed = [record for record in records if record.state is State.DEAD or record.failed]
     said = {} if said is None else said
-    for record in failed:
-        if (record.id, record.log) not in said:
-            text = read_log(store, paths, record.log, TAIL_BYTES).decode(errors="replace")
-            said[record.id, record.log] = telling_line(text)
-    lines = [_reason(record, said[record.id, record.log]) for record in failed]
-    keys = [(record.cause or "", fold_line(line)) for record, line in zip(failed, lines, strict=True)]
+    unread = [record for record in failed if (record.id, record.ended) not in said]
+    for record in unread[:most]:
+        text = read_log(store, paths, record.log, TAIL_BYTES).decode(errors="replace")
+        line = _reason(record, telling_line(text))
+        said[record.id, record.ended] = (line, fold_line(line))
+    found = [said.get((record.id, record.ended), _UNREAD) for record in failed]
+    keys = [(record.cause or "", folded) for record, (_, folded) in zip(failed, found, strict=True)]
     merged = merge_varied(keys)
     groups: dict[object, FailureGroup] = {}
-    for record, line, key in zip(failed, lines, keys, strict=True):
+    for record, (line, _), key in zip(failed, found, keys, strict=True):
         group = groups.setdefault(merged[key], FailureGroup(record.cause or "", line))
         group.ids.append(record.id)
         group.dead += record.state is State.DEAD
     return sorted(groups.values(), key=lambda group: -len(group.ids))
+
+
+_UNREAD = ("(not read yet)", "")
 
 
 def _reason(record: JobRecord, line: str) -> str:

@@ -63,20 +63,21 @@ def _facts(facts: Iterable[tuple[str, object]]) -> str:
     return f"<dl>{''.join(shown)}</dl>"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Cell]], numbers: frozenset[int]) -> str:
-    def kind(column: int) -> str:
-        return (
-            ' class="number"' if column in numbers else ' class="said"' if column == len(header) - 1 else ""
-        )
-
-    head = "".join(f'<th scope="col"{kind(at)}>{escape(name)}</th>' for at, name in enumerate(header))
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{kind(at)}>{_text('' if v is None else v)}</td>" for at, v in enumerate(row))
-        + "</tr>"
-        for row in rows
+def _table(columns: Mapping[str, str], rows: Iterable[Sequence[Cell]]) -> str:
+    """A table; `columns` are names with their classes in the style sheet: number, said, or none."""
+    kinds = [f' class="{kind}"' if kind else "" for kind in columns.values()]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True)
     )
+    body = "".join(f"<tr>{_cells(kinds, row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cells(kinds: Sequence[str], row: Sequence[Cell]) -> str:
+    return "".join(
+        f"<td{kind}>{_text('' if value is None else value)}</td>"
+        for kind, value in zip(kinds, row, strict=True)
+    )
 
 
 def _headline(report: Mapping[str, Any], title: str) -> str:
@@ -151,13 +152,13 @@ def _failures(groups: Sequence[Mapping[str, Any]]) -> str:
     if not groups:
         return ""
     rows = [
-        (f"{g['jobs']:,}", f"{g['dead']:,}", g["cause"], " ".join(g["ids"][:3]), g["example"])
+        (f"{g['jobs']:,}", f"{g['dead']:,}", g["cause"], g["example"], " ".join(g["ids"][:3]))
         for g in groups[:GROUPS]
     ]
-    header = ("jobs", "dead", "cause", "for example", "what they said")
+    columns = {"jobs": "number", "dead": "number", "cause": "", "what they said": "said", "for example": "id"}
     left = len(groups) - len(rows)
     more = f'<p class="quiet">and {left:,} more kinds: see report.json</p>' if left else ""
-    return _section("Failures", _table(header, rows, frozenset({0, 1})) + more)
+    return _section("Failures", _table(columns, rows) + more)
 
 
 def _histograms(report: Mapping[str, Any]) -> str:
@@ -186,13 +187,14 @@ def _advice(advice: Sequence[Mapping[str, Any]]) -> str:
         (
             a["key"],
             "not set" if a["asked"] is None else f"{a['asked']:,}",
-            a["seen"],
             f"{a['suggested']:,}",
+            a["seen"],
             a["why"],
         )
         for a in advice
     ]
-    return _section("Next time", _table(("key", "now", "seen", "better", "why"), rows, frozenset({1, 3})))
+    columns = {"key": "", "now": "number", "better": "number", "seen": "", "why": "said"}
+    return _section("Next time", _table(columns, rows))
 
 
 def _what(report: Mapping[str, Any]) -> str:
@@ -212,9 +214,8 @@ def _config_text(value: object) -> str:
 
 
 def _slowest(jobs: Sequence[Mapping[str, Any]]) -> str:
+    if not jobs:
+        return ""
     rows = [(f"{job['index']:,}", duration(job["seconds"]), job["state"], job["id"]) for job in jobs]
-    return (
-        _section("Longest jobs", _table(("index", "time", "state", "id"), rows, frozenset({0, 1})))
-        if rows
-        else ""
-    )
+    columns = {"index": "number", "time": "number", "state": "", "id": "id"}
+    return _section("Longest jobs", _table(columns, rows))

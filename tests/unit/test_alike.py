@@ -130,7 +130,28 @@ def test_what_was_read_once_is_not_read_again(tmp_path: Path) -> None:
     first = group_failures(store, paths, records, said)
     store.delete([paths.logs + "w"])
     again = group_failures(store, paths, records, said)
+    assert [group.example for group in group_failures(store, paths, records)] != ["no paper"]
     assert [group.example for group in (*first, *again)] == ["no paper", "no paper"]
+
+
+def test_no_more_logs_are_read_at_a_time_than_wanted(tmp_path: Path) -> None:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "run")
+    ledger = LedgerWriter(store, paths.events + "w")
+    store.append(paths.logs + "w", b"no paper\n")
+    for number in range(5):
+        lease = Lease(Job(f"{number:016x}", number, b"{}"), "", 0)
+        ledger.ended(lease, event("dead", 1, lease, Outcome(State.WAITING, Cause.EXIT, log="w@0+9")))
+    ledger.flush()
+    records, said = Fold(store, paths).update().jobs.values(), {}
+    sizes = [
+        {group.example: len(group.ids) for group in group_failures(store, paths, records, said, 2)}
+        for _ in range(3)
+    ]
+    assert sizes == [
+        {"no paper": 2, "(not read yet)": 3},
+        {"no paper": 4, "(not read yet)": 1},
+        {"no paper": 5},
+    ]
 
 
 def test_many_words_at_one_place_are_values_and_few_are_different_problems() -> None:

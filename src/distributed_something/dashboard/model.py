@@ -27,6 +27,8 @@ LOOK_SECONDS = (1.0, 15.0)
 LOOKING_SHARE = 0.1
 LOG_BYTES = 256 << 10
 GROUPS = 100
+READ_MOST = 2000
+"""Logs of failed jobs read at a time: the rest is read when the page asks again."""
 
 
 class NotFound(Exception):
@@ -48,7 +50,7 @@ class Model:
         self._snapshot: Snapshot | None = None
         self._trouble: DsError | None = None
         self._next_look = 0.0
-        self._said: dict[tuple[str, str | None], str] = {}
+        self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
         self._groups: tuple[int, list[FailureGroup]] | None = None
         self._selected: tuple[tuple[int, Wanted], list[JobRecord]] | None = None
 
@@ -190,9 +192,10 @@ class Model:
 
     def _grouped(self, history: History) -> list[FailureGroup]:
         if self._groups is None or self._groups[0] != history.version:
-            store = self._project.engine.store
-            groups = group_failures(store, history.paths, history.jobs.values(), self._said)
-            self._groups = (history.version, groups)
+            store, known = self._project.engine.store, len(self._said)
+            groups = group_failures(store, history.paths, history.jobs.values(), self._said, READ_MOST)
+            more = len(self._said) - known == READ_MOST
+            self._groups = (-1 if more else history.version, groups)
         return self._groups[1]
 
     def _looked(self) -> History:
