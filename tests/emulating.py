@@ -48,3 +48,16 @@ def new_queues(visibility: float = 120.0) -> QueueUrls:
     name = f"q-{uuid.uuid4().hex[:12]}"
     urls, _ = ensure_queues(session(), QueueNames(name, f"{name}-dead"), visibility=visibility)
     return urls
+
+
+@cache
+def account_roles() -> None:
+    """The roles that `ds account setup` makes."""
+    import json
+
+    from distributed_something.aws.roles import PATH, PROFILE, Role
+
+    iam = session().client("iam")
+    for name in (Role.TASK, Role.EXECUTION):
+        iam.create_role(RoleName=name, Path=PATH, AssumeRolePolicyDocument=json.dumps({"Statement": []}))
+    iam.create_instance_profile(InstanceProfileName=PROFILE, Path=PATH)

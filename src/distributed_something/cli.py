@@ -91,12 +91,22 @@ def _init_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
 
 
+def _setup_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+
+
 def _submit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl or .csv")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
 
 
+def _fault_options(parser: argparse.ArgumentParser) -> None:
+    faults = "what goes wrong, with the engine rehearsal: notice=0.2/min,kill=0.1/min,…, or rough-day"
+    parser.add_argument("--faults", metavar="FAULTS", default="", help=faults.replace("%", "%%"))
+
+
 def _start_options(parser: argparse.ArgumentParser) -> None:
+    _fault_options(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
     minutes = "how long to watch the machines come (10)"
     parser.add_argument("--wait", metavar="MINUTES", type=_seconds, default=10, help=minutes)
@@ -108,6 +118,7 @@ def _monitor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
+    _fault_options(parser)
     _submit_options(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
     _watch_options(parser)
@@ -117,6 +128,16 @@ def _watch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", metavar="SECONDS", type=_seconds, help="time between two looks")
     cheapest = "keep one machine once the queue runs low (aws)"
     parser.add_argument("--cheapest", action="store_true", help=cheapest)
+
+
+def _worker_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "It leases jobs from the queue and runs them until it is"
+        " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
+        " task an environment with APP_NAME, DS_RUN, SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES"
+        " (jobs at a time) and SECONDS_TO_START; `ds setup` leaves the rest in the bucket. DS_SCRATCH is the"
+        " folder for the files of jobs (else TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
+    )
 
 
 def _seconds(text: str) -> float:
@@ -146,6 +167,11 @@ def _retry_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
     parser.add_argument("--cause", metavar="C", action="append", default=[], help="only jobs with this cause")
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
+
+
+def _fleet_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file")
+    parser.add_argument("--region", metavar="R", help="for this region (the config's)")
 
 
 def _stop_options(parser: argparse.ArgumentParser) -> None:
@@ -214,9 +240,15 @@ def _execute(options: argparse.Namespace) -> int:
             setattr(options, name, _find_file(Path(given), options.folder))
     if options.command == "init":
         return _init(console, Path(options.target), options.example)
+    if options.command == "worker":
+        return _worker()
     from .project import Project
 
-    return int(options.run(Project.open(options.folder, console, options.engine), options))
+    project = Project.open(options.folder, console, options.engine)
+    project.faults = getattr(options, "faults", "")
+    if project.faults and project.config.engine != "rehearsal":
+        raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
+    return int(options.run(project, options))
 
 
 def _find_file(path: Path, folder: Path) -> Path:
@@ -233,9 +265,21 @@ def _init(console: Console, target: Path, example: str) -> int:
     return OK
 
 
-def _setup(project: Project, _options: argparse.Namespace) -> int:
+def _worker() -> int:
+    import os
+
+    from .aws import worker
+
+    return worker.run(os.environ)
+
+
+def _setup(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
+    if options.dry_run:
+        for line in project.engine.plan(steps.next_run(project)):
+            project.console.line(line)
+        return OK
     run = steps.setup(project)
     if project.console.json:
         project.console.data({"app": project.config.app_name, "run": run})
@@ -278,7 +322,15 @@ def _start(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     steps.start(project, options.fleet_file)
-    machines = project.engine.machines()
+    try:
+        machines = steps.await_machines(project, options.wait * 60)
+    except KeyboardInterrupt:
+        project.console.say("\nno longer watching; the machines that were asked for still come")
+        project.console.hint("ds status, or ds monitor")
+        return INTERRUPTED
+    if machines.running < machines.target:
+        wanted = f"{machines.running:,} of {machines.target:,} machines have come; the request stands"
+        project.console.say(f"{wanted}: {machines.trouble}" if machines.trouble else wanted)
     project.console.say(
         f"started: {machines.slots} jobs at a time; the work goes on when this terminal closes"
     )
@@ -290,11 +342,26 @@ def _monitor(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     try:
-        return steps.monitor(project, options.record, options.every)
+        code = steps.monitor(project, options.record, options.every, cheapest=options.cheapest)
     except KeyboardInterrupt:
         project.console.say("\nno longer watching; the work goes on")
         project.console.hint("ds monitor to watch again, ds stop to stop")
         return INTERRUPTED
+    if project.config.engine == "rehearsal":
+        _tell_story(project)
+    return code
+
+
+def _tell_story(project: Project) -> None:
+    from .rehearsal import story
+
+    found = story.read(project.engine.store, project.paths())
+    if found is None:
+        return
+    if project.console.json:
+        project.console.data({"rehearsal": found})
+    for line in () if project.console.json else story.lines(found):
+        project.console.line(line)
 
 
 def _run(project: Project, options: argparse.Namespace) -> int:
@@ -346,6 +413,18 @@ def _retry(project: Project, options: argparse.Namespace) -> int:
     return OK
 
 
+def _fleet(project: Project, options: argparse.Namespace) -> int:
+    from .aws.newfleet import write_fleet_file
+
+    path = project.folder / "files" / f"{project.config.app_name}Fleet.json"
+    if path.exists():
+        project.console.confirm(f"{path} is there; replace it")
+    write_fleet_file(project.config, options.region, path)
+    project.console.say(f"wrote {path}")
+    project.console.hint(f"ds start files/{path.name}")
+    return OK
+
+
 def _stop(project: Project, options: argparse.Namespace) -> int:
     from . import steps
     from .console import progress_line
@@ -376,9 +455,44 @@ def _dashboard(project: Project, options: argparse.Namespace) -> int:
     return dashboard(project, options.port)
 
 
+def _look(project: Project, options: argparse.Namespace) -> int:
+    from . import check
+
+    findings = check.make_all(project.checks(options.job_file, options.fleet_file))
+    check.show(project.console, findings)
+    return check.exit_code(findings)
+
+
+def _look_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
+    )
+    fleet = "a fleet file (aws)"
+    parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
+
+
+def _account(project: Project, options: argparse.Namespace) -> int:
+    from .aws import account_command
+
+    if options.action == "policy":
+        return account_command.policy(project, administrator=options.administrator)
+    if options.action == "destroy":
+        return account_command.destroy(project, dry_run=options.dry_run)
+    return account_command.setup(project, dry_run=options.dry_run)
+
+
+def _account_options(parser: argparse.ArgumentParser) -> None:
+    what = "setup and destroy: roles and instance profile; policy: print what you yourself need"
+    parser.add_argument("action", choices=["setup", "destroy", "policy"], help=what)
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
+    who = "policy: of whoever types `ds account`, not of whoever runs the app"
+    parser.add_argument("--administrator", action="store_true", help=who)
+
+
 COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "init": (None, "make a project that runs as it stands", _init_options),
-    "setup": (_setup, "make the queue and whatever else a run needs", None),
+    "check": (_look, "tell what can be known to be wrong before a run", _look_options),
+    "setup": (_setup, "make the queue and whatever else a run needs", _setup_options),
     "submit": (_submit, "queue the jobs of a job file", _submit_options),
     "start": (_start, "start the machines", _start_options),
     "monitor": (_monitor, "watch until all is done, then end the machines", _monitor_options),
@@ -390,7 +504,14 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "retry": (_retry, "put dead jobs back into the queue", _retry_options),
     "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
     "dashboard": (_dashboard, "the run as a web page, for this machine only", _dashboard_options),
+    "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
+    "worker": (
+        None,
+        "the process inside a task of the fleet: runs jobs until it is told to stop",
+        _worker_options,
+    ),
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
+    "account": (_account, "once per AWS account: the roles of tasks and machines", _account_options),
 }
 """Every command: the function that runs it, what it does, and the function that adds its options."""
 

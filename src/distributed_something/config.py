@@ -128,7 +128,7 @@ KEYS: tuple[Key, ...] = (
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
-    Key("STORE", Kind.TEXT, "data", "local engine: folder that stands for the bucket"),
+    Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
     Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
@@ -137,6 +137,7 @@ KEYS: tuple[Key, ...] = (
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
+_NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
 
 
 class Config(NamedTuple):
@@ -229,6 +230,29 @@ def parse_config(text: str, name: str = "config.py") -> Config:
         what = f"{name}:{line}: both COMMAND and HANDLER are given: a job runs one of them"
         raise UsageError(what, "remove one of the two")
     return _build(known, extra, name)
+
+
+def values_given(config: Config) -> dict[str, Any]:
+    """What a worker elsewhere needs of the config, for JSON: the keys that the user gave, with their values.
+
+    Left out is what may be secret and reaches workers by their environment, and what is the user's own.
+    """
+    shared = (key for key in KEYS if key.name in config.given and key.name not in _NOT_SHARED)
+    return {key.name: getattr(config, key.field) for key in shared}
+
+
+def config_of(values: Mapping[str, Any], name: str) -> Config:
+    """The config that `values_given` wrote down; `name` is in messages. Raises UsageError."""
+    fix = "use a worker of the version that set the run up"
+    if unknown := sorted(values.keys() - _BY_NAME.keys()):
+        raise UsageError(f"{name}: unknown key {short(unknown[0])}", fix)
+    known: dict[str, Any] = {}
+    for key, value in values.items():
+        try:
+            known[key] = check_value(_BY_NAME[key], value)
+        except ValueError as error:
+            raise UsageError(f"{name}: {key}: {error}", fix) from error
+    return _build(known, {}, name)
 
 
 def _read(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -115,6 +115,12 @@ class Store(Protocol):
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
 
+    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+        """The bytes of each (key, start, length), in the given order; None where there is no such file.
+
+        Several are read at a time where that is faster. The first failure is raised in its place.
+        """
+
     def write(self, key: str, data: bytes) -> None:
         """Replace the file: others see the old or the new content, never a part."""
 
@@ -161,6 +167,7 @@ class Machines(NamedTuple):
 
     `ended` says why the machines ended on purpose ("stopped", "drained", "out of time"); None while they
     should be there. `trouble` is the fleet's own reason why it has fewer than its target, where it has one.
+    `slots` are those of the machines that run.
     """
 
     target: int = 0
@@ -170,6 +177,14 @@ class Machines(NamedTuple):
     draining: bool = False
     ended: str | None = None
     trouble: str | None = None
+    fix: str = ""
+    """What to do about the trouble."""
+    hopeless: bool = False
+    """No machine will come, however long one waits."""
+    kept: bool = False
+    """The engine itself replaces machines that are lost."""
+    tasks: int | None = None
+    """How many workers' containers run; None where that is not known."""
 
 
 class Engine(Protocol):
@@ -180,6 +195,12 @@ class Engine(Protocol):
     """Between two looks of the monitor, unless the user says otherwise."""
     last_looks_seconds: float
     """Between the looks that have to agree at the end: longer than the queue's counts may lag."""
+    tasks_per_machine: int
+    """Workers' containers on a machine."""
+
+    @property
+    def job_bytes(self) -> int | None:
+        """How large a job's body may be; None: as large as one likes."""
 
     @property
     def store(self) -> Store:
@@ -188,20 +209,39 @@ class Engine(Protocol):
     def current_run(self) -> str | None:
         """The run that the queue belongs to; None where nothing is set up."""
 
-    def setup(self, run: str) -> Sequence[str]:
-        """Make what a run needs and is not there yet; what was made. An earlier run's queue is emptied."""
+    def plan(self, run: str) -> Sequence[str]:
+        """What `setup` would do, a line each. Nothing is made."""
+
+    def setup(self, run: str, made: Callable[[str], None]) -> None:
+        """Make what a run needs and is not there yet. An earlier run's queue is emptied.
+
+        `made` is told each resource ("queue NAME") before the next one is made: so after a failure it is
+        known what there is, and calling again makes the rest.
+        """
 
     def queue(self) -> Queue:
         """The queue of the current run. Raises DsError where nothing is set up."""
 
-    def start(self, run: str) -> str:
-        """Ask for machines; the fleet's id. Where they run already nothing changes."""
+    def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
+        """Ask for machines; the fleet's id. `made` as in `setup`.
+
+        On one machine nothing changes where its workers run already; elsewhere a second start adds a fleet.
+        """
+
+    def cancel(self, fleet: str) -> None:
+        """Take back a fleet that cannot get a machine, and what was made for it."""
+
+    def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
+        """Ask for `target` machines from now on, and end as many as `spare` of those that have no job.
+
+        `busy` names the machines and workers that have one. The machines that were ended.
+        """
 
     def machines(self) -> Machines:
         """How the machines are."""
 
-    def explain(self) -> str | None:
-        """Why no job runs although some wait, as far as the engine can tell."""
+    def explain(self, counts: Counts) -> str | None:
+        """Why no job runs although some wait, as far as the engine can tell from its latest look."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the app for one `ds run` at a time; entering raises DsError where another one is under way."""
@@ -209,8 +249,11 @@ class Engine(Protocol):
     def stop(self, *, now: bool = False) -> None:
         """No new leases; running jobs finish, or (`now`) go back to the queue. Returns at once."""
 
-    def end(self) -> None:
-        """End the machines, after the queue has drained, and wait for it."""
+    def end(self) -> Sequence[str]:
+        """End the machines, after the queue has drained, and what a run costs; what is still there then.
+
+        Dead jobs stay, so that they can be put back.
+        """
 
     def remove(self) -> Sequence[str]:
         """Remove everything that `setup` and `start` made; what is still there after a last look."""

@@ -31,6 +31,10 @@ class UsageError(DsError):
     exit_code = USAGE
 
 
+class Unreachable(DsError):
+    """A service did not answer, or asks for patience: it may pass by itself, and nothing was lost."""
+
+
 class KeyRefused(DsError):
     """A store key that could lead out of the store: nothing was touched."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
 from .alike import fold_line, is_ours, merge_varied, telling_line
-from .engine import Store
-from .errors import DsError
+from .engine import Store, check_key
+from .errors import DsError, KeyRefused
 from .job import State
 from .ledger import JobRecord, RunPaths
 
@@ -26,25 +26,44 @@ class FailureGroup:
         self.dead = 0
 
 
-def read_log(store: Store, paths: RunPaths, place: str | None, limit: int | None = None) -> bytes:
-    """The text at a place in a log segment (`file@offset+length`), or its last `limit` bytes.
+def read_log(store: Store, paths: RunPaths, place: str | None, *, skip: int = 0) -> bytes:
+    """The text at a place in a log segment (`file@offset+length`), without its first `skip` bytes.
 
     Without a length it is an attempt that still runs: everything from the offset on.
     """
-    if not place:
+    found = _piece(paths, place or "", None)
+    if found is None:
         return b""
+    key, start, size = found
+    try:
+        return store.read(key, start + skip, None if size is None else max(size - skip, 0))
+    except DsError:
+        return b""
+
+
+def _piece(paths: RunPaths, place: str, limit: int | None) -> tuple[str, int, int | None] | None:
+    """The (key, start, length) of a place; None where it is none."""
     name, _, span = place.rpartition("@")
     offset, _, length = span.partition("+")
     try:
         start, size = int(offset), int(length) if length else None
-    except ValueError:
-        return b""
+        key = check_key(paths.logs + name)
+    except (ValueError, KeyRefused):
+        return None
     if limit is not None and size is not None and size > limit:
         start, size = start + size - limit, limit
-    try:
-        return store.read(paths.logs + name, start, size)
-    except DsError:
-        return b""
+    return key, start, size
+
+
+def _tails(store: Store, paths: RunPaths, records: Sequence[JobRecord]) -> Iterator[str]:
+    """What each job said last; nothing where its log cannot be read."""
+    found = [_piece(paths, record.log or "", TAIL_BYTES) for record in records]
+    texts = store.read_many(
+        (key, start, TAIL_BYTES if size is None else size) for key, start, size in filter(None, found)
+    )
+    for piece in found:
+        text = next(texts, None) if piece else None
+        yield (text or b"").decode(errors="replace")
 
 
 def group_failures(
@@ -60,9 +79,8 @@ def group_failures(
     """
     failed = [record for record in records if record.state is State.DEAD or record.failed]
     said = {} if said is None else said
-    unread = [record for record in failed if (record.id, record.ended) not in said]
-    for record in unread[:most]:
-        text = read_log(store, paths, record.log, TAIL_BYTES).decode(errors="replace")
+    unread = [record for record in failed if (record.id, record.ended) not in said][:most]
+    for record, text in zip(unread, _tails(store, paths, unread), strict=True):
         line = _reason(record, telling_line(text))
         said[record.id, record.ended] = (line, fold_line(line))
     found = [said.get((record.id, record.ended), _UNREAD) for record in failed]

@@ -33,6 +33,7 @@ USER_DATA_LIMIT = 16_384
 DEFAULT_STRATEGY = "priceCapacityOptimized"
 
 _TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
+_OWN_ROLE = "/distributed-something-fleet"
 _IMAGE_PARAMETER = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
 _DEAD_IMAGES = frozenset({"ami-03562b14", "ami-c9c87cb1", "ami-fad25980"})
 """The images in the reference's example files: of the first Amazon Linux."""
@@ -320,7 +321,7 @@ def advice(fleet: Fleet) -> tuple[str, ...]:
     found = []
     if request.get("AllocationStrategy") == "lowestPrice":
         found.append(f"AllocationStrategy: lowestPrice is interrupted most; {DEFAULT_STRATEGY} is better")
-    if not request["IamFleetRole"].endswith(_TAGGING_ROLE):
+    if not request["IamFleetRole"].endswith((_TAGGING_ROLE, _OWN_ROLE)):
         found.append(f"IamFleetRole: it must be allowed to tag machines, as {_TAGGING_ROLE} is")
     for number, each in enumerate(request["LaunchSpecifications"]):
         found += [f"LaunchSpecifications[{number}].{line}" for line in _advice_on(each)]

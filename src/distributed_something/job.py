@@ -12,7 +12,7 @@ The life of a job (each edge is a ledger event):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -91,6 +91,20 @@ class Job:
         document: dict[str, Any] = decode(self.body)
         group = document.get("group")
         return {**document, **group} if isinstance(group, dict) else document
+
+
+def in_batches(jobs: Iterable[Job], count: int, size: int) -> Iterator[list[Job]]:
+    """Lists of at most `count` jobs; one is full, too, when its bodies have `size` bytes or more."""
+    batch: list[Job] = []
+    held = 0
+    for job in jobs:
+        batch.append(job)
+        held += len(job.body)
+        if len(batch) >= count or held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 class Lease(NamedTuple):

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from .engine import Store
-from .errors import KeyMissing
 from .job import UNCOUNTED, Job, Lease, Outcome, State
 
 CHUNK_BYTES = 16 << 20
@@ -179,19 +178,18 @@ class SegmentReader:
         self._read: dict[str, int] = {}
 
     def new_lines(self) -> Iterator[bytes]:
-        """The complete lines that came since the last call."""
-        for file in self._store.list(self._prefix):
+        """The complete lines that came since the last call: one list, and reads of what has grown."""
+        grown = [file for file in self._store.list(self._prefix) if file.size > self._read.get(file.key, 0)]
+        pieces = ((key, self._read.get(key, 0), min(size, CHUNK_BYTES)) for key, size in grown)
+        for file, data in zip(grown, self._store.read_many(pieces), strict=True):
             start = self._read.get(file.key, 0)
-            while start < file.size:
-                try:
-                    data = self._store.read(file.key, start, CHUNK_BYTES)
-                except KeyMissing:
-                    break
+            while data:
                 end = data.rfind(b"\n") + 1
                 yield from data[:end].splitlines()
                 start = self._read[file.key] = start + end
-                if not end:
-                    break  # a line that is being written, or one longer than a message can be
+                if not end or start >= file.size:
+                    break  # all, or up to a line that is being written (none is longer than a message can be)
+                data = next(self._store.read_many([(file.key, start, CHUNK_BYTES)]))
 
 
 class JobRecord:

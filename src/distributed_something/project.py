@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .clock import Clock, SystemClock
 from .config import Config, load_config
 from .console import Console
 from .engine import Engine
-from .errors import DsError, UsageError
+from .errors import DsError
 from .ledger import Fold, RunPaths
-from .record import record_path
+from .record import RunRecord, read_record, record_path
 from .snapshot import Snapshot, take
+
+if TYPE_CHECKING:
+    from .check import Check
 
 
 class Project:
@@ -23,6 +28,8 @@ class Project:
         self.config = config
         self.console = console
         self.clock = clock
+        self.faults = ""
+        """What is to go wrong, for the engine 'rehearsal'."""
 
     @classmethod
     def open(cls, folder: Path, console: Console, engine: str | None = None) -> Project:
@@ -39,15 +46,35 @@ class Project:
             from .local.engine import LocalEngine
 
             return LocalEngine(self.folder, self.config, self.clock)
-        raise UsageError(
-            f"ENGINE = {self.config.engine!r}: this version runs the engine 'local' only",
-            "set ENGINE = 'local' in the config, or add --engine local",
-        )
+        if self.config.engine == "aws":
+            from .aws.engine import AwsEngine
+
+            return AwsEngine(self.folder, self.config, self.clock)
+        from .rehearsal.engine import RehearsalEngine
+
+        return RehearsalEngine(self.folder, self.config, self.clock, self.console.say, self.faults)
+
+    def checks(self, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
+        """What `ds check` looks at, for the engine that the config names. Raises UsageError."""
+        if self.config.engine == "local":
+            from .local import check as local_check
+
+            return local_check.checks(self, job_file, fleet_file)
+        from .aws import check as aws_check
+
+        return aws_check.checks(self, job_file, fleet_file)
 
     @property
     def record_path(self) -> Path:
         """Where the run record lies."""
         return record_path(self.folder, self.config.app_name)
+
+    def record(self) -> RunRecord:
+        """The run record. Raises DsError where there is none."""
+        if not self.record_path.exists():
+            what = f"{self.config.app_name} is not set up: {self.record_path} is missing"
+            raise DsError(what, "ds setup")
+        return read_record(self.record_path)
 
     def current_run(self) -> str | None:
         """The run that is set up, or else the latest that the store remembers."""
@@ -85,5 +112,5 @@ class Project:
             machines=engine.machines(),
             counts=counts,
             now=self.clock.now(),
-            why_idle=engine.explain() if counts and counts.open else None,
+            why_idle=engine.explain(counts) if counts and counts.open else None,
         )

@@ -49,6 +49,8 @@ class Snapshot(NamedTuple):
     why_idle: str | None = None
     queued: int | None = None
     """Jobs in the queue that are not finished and not dead; None where the queue is gone."""
+    leased: int = 0
+    """Jobs in the queue that some worker holds."""
 
     def to_json(self) -> dict[str, Any]:
         """The object that `ds status --json` prints."""
@@ -131,6 +133,7 @@ def take(
         machines=machines,
         why_idle=None if over or (jobs.running and not machines.trouble) else why_idle,
         queued=counts.open if counts else None,
+        leased=counts.leased if counts else 0,
     )
 
 

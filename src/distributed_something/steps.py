@@ -2,50 +2,66 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Mapping
-from itertools import islice
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import __version__
-from .engine import PutReport
-from .errors import FAILED, OK, SOME_DEAD, DsError, UsageError
-from .job import Job, Lease, State
-from .ledger import Fold, LedgerWriter, RunPaths, event, job_ids, write_jobs
+from .engine import Machines, PutReport
+from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
+from .job import Job, Lease, State, in_batches
+from .ledger import Fold, LedgerWriter, event, job_ids, write_jobs
+from .monitoring import Watch, take_back
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, write_record
-from .scaling import AGREEING_LOOKS, Finish, GiveUp, Look, Replace, decide
+from .runfile import write_run_file
+from .scaling import Finish, GiveUp, Replace
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from .jobfile import JobFile
 
-SUBMIT_BATCH = 10_000
-LOOKING_SHARE = 0.05
-"""How much of its time the monitor spends on looking, at most."""
+SUBMIT_BATCH = 50_000
+SUBMIT_BYTES = 32 << 20
 
-LOOK_SECONDS_MOST = 2.0
-"""Longer than this nobody waits for the next look because of what the last one cost."""
+START_LOOK_SECONDS = 15.0
+"""Between two looks at machines that are to come."""
 
 
 def setup(project: Project) -> str:
     """Make what a run needs; its id. A run that is not finished goes on; nothing is made twice."""
-    engine, config = project.engine, project.config
-    run = engine.current_run()
-    if run is None or project.snapshot().state == "finished":
-        run = new_run_id(project.clock.now())
-    made = engine.setup(run)
+    engine, config, run = project.engine, project.config, next_run(project)
     store = engine.store
     record = RunRecord.new(config, engine.name, run, store.locate("runs"), project.clock.now())
     if project.record_path.exists():
         standing = read_record(project.record_path)
         record = standing if standing.run == run else record
-    write_record(project.record_path, record.with_resources(tuple(made)))
-    facts = {"app": config.app_name, "run": run, "engine": engine.name, "version": __version__}
-    store.write_if_absent(RunPaths(config.app_name, run).root + "run.json", json.dumps(facts).encode())
+
+    def note(resource: str) -> None:
+        nonlocal record
+        record = record.with_resources((resource,))
+        write_record(project.record_path, record)
+
+    engine.setup(run, note)
+    write_record(project.record_path, record)
+    write_run_file(store, config, engine.name, run)
     return run
+
+
+def next_run(project: Project) -> str:
+    """The run that `setup` is for: the one under way, or a new one."""
+    run = project.engine.current_run()
+    if run is None or project.snapshot().state == "finished":
+        return new_run_id(project.clock.now())
+    return run
+
+
+def _note_made(project: Project, resource: str) -> None:
+    """Write down what was made, before the next thing is made."""
+    write_record(project.record_path, read_record(project.record_path).with_resources((resource,)))
 
 
 class CheckedJobs(NamedTuple):
@@ -62,29 +78,60 @@ def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> Checke
 
     file = JobFile(job_file, shared)
     with project.console.progress(None, "jobs checked") as progress:
-        return CheckedJobs(file, check_jobs(project.config, file, progress.update))
+        return CheckedJobs(file, check_jobs(project.config, file, progress.update, project.engine.job_bytes))
 
 
 def submit(project: Project, checked: CheckedJobs) -> PutReport:
     """Queue the jobs of a file.
 
-    After an interruption, submitting the file again adds what is missing and nothing twice.
+    After an interruption, submitting the file again adds what is missing and nothing twice: Ctrl-C waits
+    for what is on its way, and is raised when that is listed.
     """
+    with _held_interrupt() as interrupted:
+        report = _submit(project, checked, interrupted)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    return report
+
+
+@contextmanager
+def _held_interrupt() -> Iterator[threading.Event]:
+    """Within: the first Ctrl-C sets the event that is yielded, and the second ends everything as usual."""
+    import signal
+
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(_number: int, _frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _submit(project: Project, checked: CheckedJobs, interrupted: threading.Event) -> PutReport:
     queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
     segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
     listed: set[str] | None = None
     sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
-    jobs = checked.file.jobs()
+    jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
     with project.console.progress(checked.total, "jobs submitted") as progress:
-        while batch := list(islice(jobs, SUBMIT_BATCH)):
+        for batch in in_batches(jobs, SUBMIT_BATCH, SUBMIT_BYTES):
             report = queue.put(batch)
             sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
             unlisted = {job_id for job_id, _ in report.failed}
             if report.known:  # listed already, unless that submission was cut short before it was
                 listed = job_ids(store, paths) if listed is None else listed
                 unlisted |= listed
-            if batch := [job for job in batch if job.id not in unlisted]:
-                write_jobs(store, segment, batch)
+            if new := [job for job in batch if job.id not in unlisted]:
+                write_jobs(store, segment, new)
             progress.update(sent + known)
     return PutReport(sent, known, failed)
 
@@ -95,20 +142,34 @@ def start(project: Project, fleet_file: Path | None) -> None:
     if fleet_file is not None and engine.name == "local":
         project.console.say(f"note: {fleet_file} is not used: the engine 'local' has this machine only")
     engine.queue()
-    record = _record(project)
-    fleet = engine.start(record.run)
-    write_record(project.record_path, record.with_fleet(fleet))
+    run = project.record().run
+    fleet = engine.start(run, fleet_file, lambda resource: _note_made(project, resource))
+    write_record(project.record_path, project.record().with_fleet(fleet))
 
 
-def _record(project: Project) -> RunRecord:
-    if not project.record_path.exists():
-        raise DsError(
-            f"{project.config.app_name} is not set up: {project.record_path} is missing", "ds setup"
-        )
-    return read_record(project.record_path)
+def await_machines(project: Project, seconds: float) -> Machines:
+    """Watch the machines come, for so long at most; how they are then. The fleet stands afterwards.
+
+    Raises DsError, once the fleet has been taken back, where none can come.
+    """
+    engine, until = project.engine, project.clock.now() + seconds
+    shown: tuple[object, ...] = ()
+    while True:
+        machines = engine.machines()
+        if machines.hopeless:
+            take_back(project, machines)
+        if machines.kept and shown != machines[:2]:
+            shown = machines[:2]
+            project.console.say(f"{machines.running:,} of {machines.target:,} machines")
+        if machines.running >= machines.target or project.clock.now() >= until:
+            return machines
+        if machines.trouble:
+            project.console.say(f"note: {machines.trouble}" + (f"; {machines.fix}" if machines.fix else ""))
+        pause = min(START_LOOK_SECONDS, engine.look_seconds)
+        project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
 
 
-def monitor(project: Project, record: Path | None, every: float | None) -> int:
+def monitor(project: Project, record: Path | None, every: float | None, *, cheapest: bool = False) -> int:
     """Watch until nothing is left, end the machines, write the report; the exit code.
 
     Killed at any point and started again it ends in the same place: it keeps nothing in memory that
@@ -116,53 +177,35 @@ def monitor(project: Project, record: Path | None, every: float | None) -> int:
     """
     if record is not None:
         _check_record(project, record)
-    fold, looks = project.fold(), list[Look]()
+    watch = Watch(project, cheapest=cheapest)
     with project.console.watch() as watcher:
-        while True:
-            began = project.clock.now()
-            snapshot = project.snapshot(fold)
-            watcher.show(snapshot)
-            if snapshot.why_idle and snapshot.jobs.waiting:
-                watcher.note(snapshot.why_idle)
-            if snapshot.queued is None and snapshot.jobs.final < snapshot.jobs.total:
-                raise DsError("the queue is gone, and jobs are left: somebody cleaned up", "ds run JOBFILE")
-            looks = [*looks, _look(snapshot)][-AGREEING_LOOKS:]
-            action = decide(looks)
-            if isinstance(action, Finish | GiveUp):
-                break
+        while not isinstance(action := watch.look(watcher), Finish | GiveUp):
             if isinstance(action, Replace):
                 watcher.note("the workers were killed: starting them again")
                 start(project, None)
-            if every is None:
-                _rest(project, snapshot, project.clock.now() - began)
-            else:
-                project.clock.wait(every)
+            watch.rest() if every is None else project.clock.wait(every)
     if isinstance(action, GiveUp):
-        left = looks[-1].open_jobs
-        raise DsError(
-            f"{left:,} jobs are left, and the workers have ended: {action.why}", "ds start, then ds monitor"
-        )
-    project.engine.stop()  # the workers end while the report is written
-    code = finish(project, fold)
-    project.engine.end()
-    return code
+        what = f"{watch.open_jobs:,} jobs are left, and the workers have ended: {action.why}"
+        raise DsError(what, "ds start, then ds monitor")
+    return _end(project, watch.fold)
 
 
-def _rest(project: Project, snapshot: Snapshot, cost: float) -> None:
-    """Wait for the next look, or for the end where the queue can tell of it sooner.
-
-    A look that took `cost` seconds took them from the jobs: looking has its share of the time and no more.
-    """
-    engine, clock, jobs = project.engine, project.clock, snapshot.queued
-    seconds = max(engine.look_seconds, min(cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
-    until = clock.now() + (seconds if jobs else engine.last_looks_seconds)
-    while (left := until - clock.now()) > 0:
-        soon = jobs / snapshot.rate / 4 if jobs and snapshot.rate else left
-        clock.wait(min(left, max(soon, engine.last_looks_seconds)))
-        if soon < left:
-            jobs = engine.queue().counts().open
-            if not jobs:
-                return
+def _end(project: Project, fold: Fold) -> int:
+    """Write the report and end the machines, whatever becomes of the report: they cost money."""
+    engine, console = project.engine, project.console
+    try:
+        engine.stop()  # the workers end while the report is written
+    except DsError as error:
+        console.say(f"note: {error.what}")  # the end does it again
+    try:
+        code = finish(project, fold)
+    finally:
+        leftovers = engine.end()
+        for leftover in leftovers:
+            console.say(f"still there: {leftover}")
+    if leftovers:
+        console.hint("ds cleanup")
+    return LEFTOVERS if leftovers else code
 
 
 def _check_record(project: Project, path: Path) -> None:
@@ -172,13 +215,6 @@ def _check_record(project: Project, path: Path) -> None:
             f"{path}: belongs to the app {record.app!r}, and this project's is {project.config.app_name!r}",
             "name this project's record, or choose the project with -C",
         )
-
-
-def _look(snapshot: Snapshot) -> Look:
-    """What counts for the end is the queue; where it is gone, the ledger."""
-    machines, jobs = snapshot.machines, snapshot.jobs
-    open_jobs = jobs.total - jobs.final if snapshot.queued is None else snapshot.queued
-    return Look(open_jobs, machines.target, machines.running, machines.ended)
 
 
 def finish(project: Project, fold: Fold) -> int:
@@ -229,8 +265,10 @@ def stop(project: Project, *, now: bool) -> Snapshot:
     engine, fold = project.engine, project.fold()
     engine.stop(now=now)
     with project.console.watch() as watcher:
-        while engine.machines().running:
+        while (machines := engine.machines()).running:
             watcher.show(project.snapshot(fold))
+            if machines.tasks == 0 and not now:
+                engine.stop(now=True)  # nothing runs on them any more
             project.clock.wait(min(engine.look_seconds, 1.0))
     return project.snapshot(fold)
 

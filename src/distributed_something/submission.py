@@ -16,15 +16,23 @@ LONG_VALUE = 60_000
 _STAND_INS = dict.fromkeys(TRUSTED, "x")
 
 
-def check_jobs(config: Config, job_file: JobFile, seen: Callable[[int], None]) -> int:
+def check_jobs(
+    config: Config, job_file: JobFile, seen: Callable[[int], None], most: int | None = None
+) -> int:
     """Read all groups and check that the config's placeholders can be filled with them; how many there are.
 
     Raises UsageError for the first job that is wrong. `seen` is told the number of jobs now and then.
+    `most` is how many bytes a job's body may have.
     """
     check_all = _Checker(config, job_file.shared)
     number = 0
     for number, group in enumerate(job_file.groups(), 1):
         check_all(number, group)
+        if most is not None and _is_long(job_file.shared, group, most):
+            raise UsageError(
+                f"job {number}: is larger than the queue takes ({most:,} bytes)",
+                "put what is long into a file of the store, and name that file in the job",
+            )
         if not number % 10_000:
             seen(number)
     return number
@@ -71,6 +79,17 @@ class _Checker:
             elif type(value) is not int:
                 return True
         return False
+
+
+def _is_long(shared: Mapping[str, Any], group: Mapping[str, Any], most: int) -> bool:
+    """Whether a job's body has too many bytes; only texts, lists and objects can make it so."""
+    values = [*shared.values(), *group.values()]
+    plain = all(type(each) in (str, int, float, bool, type(None)) for each in values)
+    if plain and sum(len(each) if type(each) is str else 1000 for each in values) * 6 < most - 10_000:
+        return False
+    import msgspec
+
+    return len(msgspec.json.encode({**shared, "group": dict(group)})) > most
 
 
 def _at(number: int, check: Callable[..., None], *values: Any) -> None:

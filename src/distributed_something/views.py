@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .console import bytes_text, describe, duration, progress_line, rate_text
+from .engine import Machines
 from .errors import OK, UsageError
 from .job import State
 from .ledger import Fold, JobRecord, job_bodies
 from .project import Project
 from .snapshot import Snapshot, job_line
+
+FOLLOW_SECONDS = 2.0
+"""Between two looks at a log that is followed, at most."""
 
 JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 
@@ -35,7 +39,8 @@ def _watch(project: Project) -> Snapshot:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
-            if snapshot.state in ("finished", "idle"):
+            waits = snapshot.machines.kept and snapshot.machines.target  # its machines are still to come
+            if snapshot.state == "finished" or (snapshot.state == "idle" and not waits):
                 return snapshot
             project.clock.wait(max(project.engine.look_seconds, 0.5))
 
@@ -57,10 +62,16 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "interruptions": snapshot.interruptions or None,
         "rate": rate_text(snapshot.rate) if snapshot.rate else None,
         "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
-        "machines": f"{machines.running} running, {machines.slots} slots",
+        "machines": _machines(machines),
         "cost": snapshot.cost_usd,
         "why idle": snapshot.why_idle,
     }
+
+
+def _machines(machines: Machines) -> str:
+    target = f" of {machines.target:,}" if machines.kept else ""
+    lost = f", {machines.lost:,} lost" if machines.lost else ""
+    return f"{machines.running:,}{target} running, {machines.slots:,} slots{lost}"
 
 
 def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -> int:
@@ -155,12 +166,12 @@ def logs(project: Project, wanted: str, *, follow: bool) -> int:
     shown = 0
     while True:
         record = find(fold, wanted)
-        text = read_log(project.engine.store, project.paths(), record.log)
-        _write(project, text[shown:])
-        shown = max(shown, len(text))
+        text = read_log(project.engine.store, project.paths(), record.log, skip=shown)
+        _write(project, text)
+        shown += len(text)
         if not follow or record.state is not State.RUNNING or not project.engine.machines().running:
             break
-        project.clock.wait(0.2)
+        project.clock.wait(min(project.engine.look_seconds, FOLLOW_SECONDS))
         fold.update()
     if not shown:
         reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")

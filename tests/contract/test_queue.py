@@ -98,7 +98,7 @@ def queue(engine: str, tmp_path: Path, clock: Any) -> Iterator[Any]:
 @pytest.fixture
 def many(engine: str) -> int:
     """As many jobs as show what a batch does; the emulator is slow."""
-    return 250 if engine == "sqs" else 25_000
+    return 250 if engine == "sqs" else 60_000
 
 
 def job(number: int) -> Job:

@@ -313,6 +313,28 @@ def test_exactly_one_of_many_processes_creates(place: Place) -> None:
 # Appended files
 
 
+def test_many_pieces_are_read_in_the_given_order(place: Place) -> None:
+    for number in range(70):
+        place.store.write(f"many/{number}", b"%03d" % number)
+    place.store.append("log", b"first ")
+    place.store.append("log", b"second")
+    pieces = [(f"many/{number}", 1, 2) for number in reversed(range(75))]
+    found = [*place.store.read_many([*pieces, ("log", 3, 6), ("many/1", 5, 2)])]
+    assert found[:5] == [None] * 5
+    assert found[5:75] == [b"%02d" % number for number in reversed(range(70))]
+    assert found[75:] == [b"st sec", b""]
+    assert [*place.store.read_many([])] == []
+    (few,) = place.store.read_many([("many/1", 0, 3)])
+    assert few == b"001"
+
+
+def test_who_stops_reading_many_is_not_kept(place: Place) -> None:
+    place.store.write("a", b"x" * 1000)
+    reading = place.store.read_many(("a", 0, 1000) for _ in range(100))
+    assert next(reading) == b"x" * 1000
+    reading.close()
+
+
 def test_what_is_appended_is_there_in_order(place: Place) -> None:
     lines = [b'{"n":%d}\n' % number for number in range(60)]
     for line in lines[:40]:

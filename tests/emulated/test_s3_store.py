@@ -156,8 +156,8 @@ def test_an_upload_that_fails_is_given_up(
     fake.answer = multipart(fails)
     with pytest.raises(DsError, match="access denied"):
         fake.store().publish(tmp_path / "file", "file")
-    method, path, _, _ = fake.asked[-1]
-    assert (method, path.partition("?")[2]) == ("DELETE", "uploadId=U")
+    asked = [(method, path.partition("?")[2]) for method, path, _, _ in fake.asked]
+    assert ("DELETE", "uploadId=U") in asked[-6:]  # parts that were on their way may arrive after it
 
 
 def test_an_upload_leaves_none_behind(store: Any, client: Any, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Any]]:
     yield open_page
     for context in contexts:
         context.close()
-    expected = ("ERR_CONNECTION_REFUSED", "Blocked script execution", "script-src")
+    expected = ("ERR_CONNECTION_REFUSED", "Blocked script execution", "script-src", "404")
     assert [text for text in wrong if not any(word in text for word in expected)] == []
 
 
@@ -197,6 +197,10 @@ def test_a_hundred_thousand_jobs_are_searched_without_lag(
         page.goto(url + "#failures")
         page.get_by_role("link", name="667").first.click()
         page.get_by_text("667 jobs that said").wait_for()
+        page.goto(url + "#job?id=none")
+        page.get_by_text("This run has no such jobs").wait_for()
+        page.get_by_role("link", name="All jobs").click()
+        page.get_by_text("100,000 jobs").wait_for()
 
 
 def test_the_page_is_used_by_keyboard_and_fits_a_phone(

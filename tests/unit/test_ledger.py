@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distributed_something.engine import StoredFile
 from distributed_something.job import Cause, Job, Lease, Outcome, State
-from distributed_something.ledger import Fold, LedgerWriter, RunPaths, event, job_bodies, job_ids, write_jobs
+from distributed_something.ledger import (
+    Fold,
+    LedgerWriter,
+    RunPaths,
+    SegmentReader,
+    event,
+    job_bodies,
+    job_ids,
+    write_jobs,
+)
 from distributed_something.local.store import FolderStore
 
 PATHS = RunPaths("App", "run1")
@@ -183,3 +194,45 @@ def test_broken_lines_are_counted_and_never_stop_the_fold(
     store.append(PATHS.events + "w.jsonl", b"\n".join([*lines, good, b""]))
     fold = Fold(store, PATHS).update()
     assert fold.jobs[JOBS[2].id].state in (State.SUCCEEDED, State.SKIPPED)
+
+
+class CountingStore(FolderStore):
+    """Notes what is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.lists = 0
+        self.reads: list[str] = []
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        self.lists += 1
+        return super().list(prefix)
+
+    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+        wanted = list(pieces)
+        self.reads += [key for key, _, _ in wanted]
+        return super().read_many(wanted)
+
+
+def test_a_look_lists_once_and_reads_only_what_has_grown(tmp_path: Path) -> None:
+    store = CountingStore(tmp_path)
+    for number in range(50):
+        store.append(f"events/w{number:02d}.jsonl", b"%d\n" % number)
+    reader = SegmentReader(store, "events/")
+    assert sorted(map(int, reader.new_lines())) == list(range(50))
+    store.reads.clear()
+    store.append("events/w07.jsonl", b"more\n")
+    store.append("events/w99.jsonl", b"new\n")
+    assert [*reader.new_lines()] == [b"more", b"new"]
+    assert store.reads == ["events/w07.jsonl", "events/w99.jsonl"]
+    assert [*reader.new_lines()] == []
+    assert store.lists == 3 and len(store.reads) == 2
+
+
+def test_a_file_larger_than_a_chunk_is_read_whole_and_in_order(tmp_path: Path) -> None:
+    store, line = FolderStore(tmp_path), b"x" * (1 << 20) + b"%03d\n"
+    for number in range(40):
+        store.append("events/a.jsonl", line % number)
+    store.append("events/b.jsonl", b"last\n")
+    lines = [line[-3:] for line in SegmentReader(store, "events/").new_lines()]
+    assert lines == [b"%03d" % number for number in range(40)] + [b"ast"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from distributed_something.errors import UsageError
 from distributed_something.template import MAX_ARGUMENT, CommandTemplate, Template, check_names
 
-FOUND = ["/bin/sh", *filter(None, map(shutil.which, ["dash", "bash", "busybox"]))]
+FOUND = ["/bin/sh", *filter(None, map(shutil.which, ["dash", "bash"]))]
 SHELLS = list({Path(path).resolve(): path for path in FOUND}.values())
 
 CONTEXTS = [

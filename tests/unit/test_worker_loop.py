@@ -353,6 +353,19 @@ def test_a_job_that_does_not_end_within_the_grace_goes_back_uncharged(bench: Ben
     assert bench.queue.lease(1)[0].attempt == 1
 
 
+@pytest.mark.fault(26)
+def test_an_order_to_stop_leaves_its_grace_however_long_ago_a_drain_began(bench: Bench) -> None:
+    bench.queue.put(jobs(1))
+    slot = FakeSlot(seconds=60)
+    worker = bench.worker(slot)
+    running = Running(worker)
+    wait_for(slot.running.is_set)
+    worker.stop(Stop(None, "drain"))
+    time.sleep(0.4)
+    assert running.stop(0.3) >= 0.3
+    assert bench.queue.counts() == Counts(waiting=1)
+
+
 def test_jobs_held_ahead_go_back_when_the_worker_stops(bench: Bench) -> None:
     bench.queue.put(jobs(1000))
     fast = iter(range(20))

@@ -130,6 +130,12 @@ def size(body: bytes, attributes: Attributes) -> int:
     )
 
 
+def job_room() -> int:
+    """Bytes that a job's body may have, whatever is said of it when it fails and is sent anew."""
+    job = Job("0" * 16, 10**18, b"")
+    return MAX_BYTES - size(b"", Message(job, attempt=10**6, run="r" * 64, carried="c" * 16).attributes())
+
+
 def data_type(name: str) -> str:
     """The type of one of our attributes."""
     return "Number" if name in _NUMBERS else "String"

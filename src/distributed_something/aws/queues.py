@@ -63,7 +63,7 @@ class QueueUrls:
 def find_queues(session: AwsSession, names: QueueNames) -> QueueUrls | None:
     """The addresses of an app's queues; None where jobs or dead is missing."""
     client = session.client("sqs")
-    jobs, dead, carried = (_url(client, name) for name in (names.jobs, names.dead, names.carried))
+    jobs, dead, carried = (queue_url(client, name) for name in (names.jobs, names.dead, names.carried))
     return QueueUrls(jobs, dead, carried) if jobs and dead else None
 
 
@@ -80,7 +80,7 @@ def ensure_queues(
     `visibility` (seconds) is for workers that do not name their own, as the reference's. Messages stay as
     they are. After a failure part-way, calling again goes on where it stopped.
     """
-    maker = _Maker(session.client("sqs"), clock or SystemClock(), dict(tags or {}))
+    maker = QueueMaker(session.client("sqs"), clock or SystemClock(), dict(tags or {}))
     dead = maker.ensure(names.dead, _settings(30))
     redrive = {"deadLetterTargetArn": maker.arn(dead), "maxReceiveCount": str(MAX_RECEIPTS)}
     jobs = maker.ensure(names.jobs, _settings(visibility) | {"RedrivePolicy": json.dumps(redrive)})
@@ -95,10 +95,10 @@ def delete_queues(session: AwsSession, names: QueueNames) -> list[str]:
     """
     client = session.client("sqs")
     for name in (names.jobs, names.carried, names.dead):
-        if url := _url(client, name):
+        if url := queue_url(client, name):
             with aws_errors(f"deleting the queue {name}"):
                 client.delete_queue(QueueUrl=url)
-    return [name for name in (names.jobs, names.carried, names.dead) if _url(client, name)]
+    return [name for name in (names.jobs, names.carried, names.dead) if queue_url(client, name)]
 
 
 def _settings(visibility: float) -> dict[str, str]:
@@ -111,7 +111,7 @@ def _settings(visibility: float) -> dict[str, str]:
     }
 
 
-class _Maker:
+class QueueMaker:
     """Makes and corrects queues, and notes what it did."""
 
     def __init__(self, client: SQSClient, clock: Clock, tags: dict[str, str]) -> None:
@@ -122,7 +122,7 @@ class _Maker:
 
     def ensure(self, name: str, wanted: dict[str, str]) -> str:
         """The address of a queue with these settings."""
-        url = _url(self._client, name)
+        url = queue_url(self._client, name)
         if url is None:
             url = self._create(name, wanted)
             self.changes.append(f"queue {name}")
@@ -165,7 +165,8 @@ class _Maker:
         raise AssertionError("not reached")
 
 
-def _url(client: SQSClient, name: str) -> str | None:
+def queue_url(client: SQSClient, name: str) -> str | None:
+    """The address of a queue; None where there is none of that name."""
     import botocore.exceptions
 
     with aws_errors(f"looking for the queue {name}"):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
-from ..errors import DsError
+from ..errors import DsError, Unreachable
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -42,6 +43,16 @@ SLOW_DOWN = frozenset(
 )
 
 
+class QueueGone(DsError):
+    """A queue that was there is not there any more: the run was cleaned up, or never set up."""
+
+
+_FAILED = frozenset(
+    {"InternalError", "InternalFailure", "InternalServerError", "ServerException", "ServiceUnavailable"}
+    | {"ServiceUnavailableException", "Unavailable", "RequestTimeout", "500", "502", "503", "504"}
+)
+
+
 class AwsSession:
     """Clients of one account and region. Threads may share it, and the clients.
 
@@ -56,28 +67,37 @@ class AwsSession:
         self.endpoint = endpoint
         self._region = region
         self._session: Any = None
-        self._clients: dict[tuple[str, int], Any] = {}
+        self._clients: dict[tuple[str, int, float, int], Any] = {}
         self._lock = threading.Lock()
 
     @property
     def region(self) -> str:
         """The region that calls go to. Raises DsError where none is given anywhere."""
-        region: str | None = self._boto3().region_name
+        region: str | None = self._region or self._boto3().region_name
         if region is None:
             raise DsError("no AWS region is given", "set AWS_REGION in the config")
         return region
 
-    def client(self, service: str, connections: int = 10) -> Any:
+    def elsewhere(self, region: str) -> AwsSession:
+        """A session of the same profile in another region; what has been read for this one is not again."""
+        other = AwsSession(region, self.profile, self.endpoint)
+        other._session, other._lock = self._boto3(), self._lock
+        return other
+
+    def client(
+        self, service: str, connections: int = 10, *, read_seconds: float = READ_SECONDS, attempts: int = 8
+    ) -> Any:
         """A client of a service, made once; as many as `connections` threads can use it at a time.
 
-        Calls that are throttled or fail on AWS's side are repeated by botocore, 8 times at most.
+        A call is given up after `read_seconds` of silence. Calls that are throttled or fail on AWS's side
+        are repeated by botocore, up to so many `attempts`.
         """
-        key = (service, connections)
+        key = (service, connections, read_seconds, attempts)
         session, region = self._boto3(), self.region
         with self._lock, aws_errors(f"making a client for {service}"):
             if key not in self._clients:
                 self._clients[key] = session.client(
-                    service, region_name=region, endpoint_url=self.endpoint, config=_config(connections)
+                    service, region_name=region, endpoint_url=self.endpoint, config=_config(*key[1:])
                 )
             return self._clients[key]
 
@@ -104,21 +124,36 @@ def _new_session(region: str | None, profile: str | None) -> Any:
     try:
         from boto3.session import Session
     except ImportError as error:
-        raise DsError(
-            f"the engine 'aws' needs a library that is not installed: {error}",
-            "pip install 'distributed-something[aws]'",
-        ) from error
+        raise _not_installed(error) from error
     with aws_errors("starting an AWS session"):
-        return Session(region_name=region, profile_name=profile)
+        session = Session(region_name=region, profile_name=profile)
+    parsers = session._session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_timestamp)
+    return session
 
 
-def _config(connections: int) -> Any:
+def _timestamp(value: Any) -> Any:
+    """As botocore's, which takes most of the time of a list of files: each of them has a time in it."""
+    from botocore.utils import parse_timestamp
+
+    if isinstance(value, str) and value[10:11] == "T" and value.endswith("Z"):
+        with suppress(ValueError):
+            return datetime.fromisoformat(value)
+    return parse_timestamp(value)
+
+
+def _not_installed(error: ImportError) -> DsError:
+    what = f"the engine 'aws' needs a library that is not installed: {error}"
+    return DsError(what, "pip install 'distributed-something[aws]'")
+
+
+def _config(connections: int, read_seconds: float, attempts: int) -> Any:
     from botocore.config import Config
 
     return Config(
-        retries={"mode": "standard", "total_max_attempts": 8},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        read_timeout=read_seconds,
         max_pool_connections=connections,
         tcp_keepalive=True,
         user_agent_extra="distributed-something",
@@ -128,7 +163,11 @@ def _config(connections: int) -> Any:
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
     """Within: errors of botocore become DsErrors that say what was being done, why it failed, and the fix."""
-    import botocore.exceptions
+    try:
+        import botocore.exceptions
+    except ImportError as error:
+        raise _not_installed(error) from error
+    import botocore.parsers
 
     try:
         yield
@@ -138,6 +177,9 @@ def aws_errors(doing: str) -> Iterator[None]:
         ) from error
     except botocore.exceptions.BotoCoreError as error:
         raise _failed(doing, error) from error
+    except botocore.parsers.ResponseParserError as error:  # not one of botocore's own kind of errors
+        said = f"{doing}: what answered is not AWS: {str(error).splitlines()[0]}"
+        raise Unreachable(said, _REACH) from error
 
 
 def error_code(error: Any) -> str:
@@ -151,10 +193,12 @@ def _refused(doing: str, code: str, message: str) -> DsError:
         return DsError(said, _SIGN_IN + "; if that does not help, check this machine's clock")
     if code in _FORBIDDEN or code.startswith("AccessDenied"):
         return DsError(said, "ask the account's administrator for the right that the message names")
+    if code in _FAILED:
+        return Unreachable(said, "something failed on AWS's side: try again in a minute; nothing is lost")
     if code in SLOW_DOWN:
-        return DsError(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
+        return Unreachable(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
     if code in ("QueueDoesNotExist", "NonExistentQueue"):
-        return DsError(said, "ds setup")
+        return QueueGone(said, "ds setup")
     return DsError(said)
 
 
@@ -174,7 +218,7 @@ def _failed(doing: str, error: Exception) -> DsError:
     if isinstance(error, credentials):
         return DsError(said, _SIGN_IN)
     if isinstance(error, network):
-        return DsError(said, _REACH)
+        return Unreachable(said, _REACH)
     if isinstance(error, exceptions.NoRegionError):
         return DsError(said, "set AWS_REGION in the config")
     return DsError(said)

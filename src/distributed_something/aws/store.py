@@ -11,8 +11,9 @@ import os
 import re
 import threading
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,9 @@ FILES_AT_ONCE = 32
 MEMORY_BYTES = 80 << 20
 """What all transfers of the process together may hold, as far as we know: the libraries hold as much again.
 A file above 400 GB needs more: two parts of it."""
+
+AHEAD_BYTES = 32 << 20
+"""What reads of many files hold beyond the one that is being looked at."""
 
 SEGMENT_PART_BYTES = 512 << 10
 """A part of an appended file grows to this size, by being written anew; then the next one begins."""
@@ -111,6 +115,10 @@ class S3Store:
         if end is None or end > segment.size:
             self._look(segment)
         return b"".join(self._read(*piece) for piece in segment.pieces(start, end))
+
+    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+        """The bytes of each (key, start, length), in order, many at a time; None where there is no file."""
+        return _read_ahead(self.read, pieces)
 
     def _read(self, key: str, start: int, length: int | None) -> bytes:
         name = self._name(key)
@@ -381,6 +389,10 @@ class Stores:
         """The file's content, or a part of it. Raises KeyMissing."""
         _, store, rest = self._at(key)
         return store.read(rest, start, length)
+
+    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+        """The bytes of each (key, start, length), in order, many at a time; None where there is no file."""
+        return _read_ahead(self.read, pieces)
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
@@ -677,6 +689,37 @@ def _at_once(verb: Callable[..., _T], calls: Iterable[tuple[Any, ...]], limit: i
         finally:
             pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures if not future.cancelled()]
+
+
+def _read_ahead(
+    read: Callable[[str, int, int], bytes], pieces: Iterable[tuple[str, int, int]]
+) -> Iterator[bytes | None]:
+    """What `read` gives for each piece, in order; as many are read ahead as fit AHEAD_BYTES."""
+
+    def get(key: str, start: int, length: int) -> bytes | None:
+        try:
+            return read(key, start, length)
+        except KeyMissing:
+            return None
+
+    rest = deque(pieces)
+    if len(rest) == 1:
+        yield get(*rest.pop())
+        return
+    ahead: deque[tuple[int, Future[bytes | None]]] = deque()
+    held = 0
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        try:
+            while rest or ahead:
+                while rest and len(ahead) < FILES_AT_ONCE and (not ahead or held + rest[0][2] <= AHEAD_BYTES):
+                    piece = rest.popleft()
+                    held += piece[2]
+                    ahead.append((piece[2], pool.submit(get, *piece)))
+                size, future = ahead.popleft()
+                yield future.result()
+                held -= size
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _is_utf8(name: str) -> bool:

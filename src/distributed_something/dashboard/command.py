@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from ..console import Console
 from ..errors import OK, DsError
 from ..project import Project
 from .model import Model
@@ -30,16 +31,23 @@ def dashboard(project: Project, port: int | None) -> int:
     model = Model(lambda: Project.open(project.folder, console, project.config.engine))
     with _bound(model, token, port, known.port if known else 0) as server:
         _write(place, Address(token, server.server_address[1]))
-        console.data({"url": server.url}) if console.json else console.line(server.url)
-        console.out.flush()
-        console.say("the page is for this machine and whoever has its address; Ctrl-C ends it, not the run")
-        if not console.json and console.err.isatty():
-            _open(server.url)
         try:
+            _tell(console, server.url)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             console.say("")
     return OK
+
+
+def _tell(console: Console, url: str) -> None:
+    if console.json:
+        console.data({"url": url})
+    else:
+        console.line(url)
+    console.out.flush()
+    console.say("the page is for this machine and whoever has its address; Ctrl-C ends it, not the run")
+    if not console.json and console.err.isatty():
+        _open(url)
 
 
 def _bound(model: Model, token: str, port: int | None, known: int) -> PageServer:

@@ -118,13 +118,12 @@ class Model:
             if full is None:
                 raise NotFound
             store, ended = self._project.engine.store, "+" in full.rpartition("@")[2]
-        text = read_log(store, history.paths, full)
-        skipped = max(len(text) - LOG_BYTES, 0) if not start else 0
-        begin = min(max(start, skipped), len(text))
+        text = read_log(store, history.paths, full, skip=start)
+        skipped = 0 if start else max(len(text) - LOG_BYTES, 0)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        shown = decoder.decode(text[begin:], final=ended)
+        shown = decoder.decode(text[skipped:], final=ended)
         left = 0 if ended else len(decoder.getstate()[0])
-        return {"text": shown, "next": len(text) - left, "skipped": skipped, "ended": ended}
+        return {"text": shown, "next": start + len(text) - left, "skipped": skipped, "ended": ended}
 
     def file(self, job_id: str, key: str) -> tuple[StoredFile, Callable[[int, int], bytes]]:
         """A file of a job, and the function that reads a piece of it. Raises NotFound for any other file."""

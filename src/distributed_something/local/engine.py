@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from ..clock import Clock
 from ..config import Config
-from ..engine import Machines
+from ..engine import Counts, Machines
 from ..errors import DsError
 from .place import STATE_VARIABLE, Place, slots_of
 from .queue import SqliteQueue
@@ -46,6 +46,8 @@ class LocalEngine:
     name = "local"
     look_seconds = 0.25
     last_looks_seconds = 0.02
+    job_bytes = None
+    tasks_per_machine = 1
 
     def __init__(self, project: Path, config: Config, clock: Clock) -> None:
         self._project = project
@@ -61,15 +63,23 @@ class LocalEngine:
             return None
         return self._open().get_meta(_RUN)
 
-    def setup(self, run: str) -> Sequence[str]:
+    def plan(self, run: str) -> Sequence[str]:
+        """The one step."""
+        queue = f"queue {self._place.database}"
+        if not self._place.database.exists():
+            return [f"create {queue}"]
+        return [f"keep {queue}" if self.current_run() == run else f"empty {queue}"]
+
+    def setup(self, run: str, made: Callable[[str], None]) -> None:
         """Make the queue; one of an earlier run is emptied."""
-        made = [] if self._place.database.exists() else [f"queue {self._place.database}"]
+        new = not self._place.database.exists()
         queue = self._open()
+        if new:
+            made(f"queue {self._place.database}")
         if queue.get_meta(_RUN) != run:
             self.end()  # workers of the earlier run that found nothing more to do
             queue.purge()
             queue.set_meta(_RUN, run)
-        return made
 
     def queue(self) -> SqliteQueue:
         """The queue of the current run."""
@@ -82,7 +92,7 @@ class LocalEngine:
             self._queue = self._place.open_queue(self._config)
         return self._queue
 
-    def start(self, run: str) -> str:
+    def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
         """Leave the machine process in the background; it is ready when this returns."""
         with self._free() as lock:
             if lock is not None:
@@ -148,14 +158,13 @@ class LocalEngine:
             return "the workers were killed; `ds monitor` or `ds start` starts them again"
         return None
 
-    def explain(self) -> str | None:
+    def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait."""
         machines = self.machines()
         if machines.trouble:
             return machines.trouble
         if not machines.running:
             return f"no workers are running ({machines.ended or 'not started'}): ds start"
-        counts = self._open().counts()
         when = (
             self._open().next_visible() if counts.delayed and not (counts.waiting or counts.leased) else None
         )
@@ -187,9 +196,18 @@ class LocalEngine:
         """Tell the machine process."""
         self._signal(signal.SIGINT if now else signal.SIGUSR1)
 
-    def end(self) -> None:
+    def cancel(self, _fleet: str) -> None:
+        """End the machine process."""
+        self._end(signal.SIGINT)
+
+    def shrink(self, _target: int, _spare: int, _busy: Collection[str]) -> Sequence[str]:
+        """Nothing: there is one machine, and it is not rented."""
+        return ()
+
+    def end(self) -> Sequence[str]:
         """End the machine process and wait for it."""
         self._end(signal.SIGTERM)
+        return ()
 
     def _end(self, order: signal.Signals) -> None:
         self._signal(order)

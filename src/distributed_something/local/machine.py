@@ -33,12 +33,11 @@ from ..engine import Store
 from ..errors import FAILED, DsError
 from ..job import Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths, event
-from ..template import CommandTemplate, Template
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
-from ..worker.slot import Slot, Task
-from ..worker.staging import DoneRule
+from ..worker.slot import Slot
+from ..worker.task import compile_task
 from .place import LEASE_SECONDS, STATE_VARIABLE, Place, slots_of
 from .store import FolderStore
 
@@ -50,23 +49,6 @@ ORDERS = {
     signal.SIGTERM: Stop(25.0, "terminated"),
     signal.SIGINT: Stop(0.0, "stopped now"),
 }
-
-
-def compile_task(config: Config, environment: dict[str, str]) -> Task:
-    """The config as the workers need it. Raises UsageError."""
-    rule = None
-    if "EXPECTED_NUMBER_FILES" in config.given:
-        rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
-    return Task(
-        command=CommandTemplate(config.command) if config.command else None,
-        handler=config.handler or None,
-        inputs=tuple(Template(text) for text in config.inputs),
-        output=Template(config.output) if config.output else None,
-        timeout=config.job_timeout,
-        done_check=config.check_if_done_bool,
-        done_rule=rule,
-        environment=environment,
-    )
 
 
 class _Running(NamedTuple):

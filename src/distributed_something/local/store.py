@@ -50,6 +50,14 @@ class FolderStore:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
+    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+        """The bytes of each (key, start, length), one after another; None where there is no such file."""
+        for key, start, length in pieces:
+            try:
+                yield self.read(key, start, length)
+            except KeyMissing:
+                yield None
+
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
         path = self._path(key)

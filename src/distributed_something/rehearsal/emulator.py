@@ -27,7 +27,7 @@ END_SECONDS = 10.0
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 """What the emulator takes for credentials (it takes any). Real ones should never reach it."""
 
-_SETTINGS = {
+SETTINGS = {
     "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
     "MOTO_ENABLE_AMI_VALIDATION": "true",
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
@@ -82,9 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def make_server(port: int) -> Any:
-    """A werkzeug server of every service, corrected; `serve_forever` runs it. Once a process."""
-    os.environ.update(_SETTINGS | os.environ)
+def make_server(port: int, wrap: Callable[[Wsgi], Wsgi] = lambda moto: moto) -> Any:
+    """A werkzeug server of every service, corrected; `serve_forever` runs it. Once a process.
+
+    `wrap` may put something before moto.
+    """
+    os.environ.update(SETTINGS | os.environ)
     try:
         from . import moto_server, moto_sqs
     except ImportError as error:
@@ -95,7 +98,7 @@ def make_server(port: int) -> Any:
     time = ServiceTime()
     moto_sqs.install(time)
     try:
-        return moto_server.make(HOST, port, _with_clock(moto_server.Dispatcher(), time))
+        return moto_server.make(HOST, port, _with_clock(wrap(moto_server.Dispatcher()), time))
     except (OSError, SystemExit) as error:
         raise DsError(
             f"the emulator cannot listen on port {port}: {error}", "choose another --port"

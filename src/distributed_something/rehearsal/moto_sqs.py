@@ -44,6 +44,13 @@ HIDDEN_LIMIT = 43_200
 _NOT_AVAILABLE = "Reason: Message does not exist or is not available for visibility timeout change."
 
 _TIME = ServiceTime()
+_LAG = 0.0
+
+
+def set_lag(seconds: float) -> None:
+    """Have counts be up to so old, as SQS says that its own may be."""
+    global _LAG
+    _LAG = seconds
 
 
 def install(time: ServiceTime) -> None:
@@ -114,6 +121,7 @@ class StandardQueue(Queue):
             self._ready: list[tuple[tuple[float, int], _Place]] = []
             self._hidden: list[tuple[float, int, _Place]] = []
             self._states: Counter[str] = Counter()
+            self._counted: tuple[float, Counter[str]] = (0.0, Counter())
 
     # What moto's own code asks for
 
@@ -205,7 +213,9 @@ class StandardQueue(Queue):
     def _count(self, state: str) -> int:
         with self._messages_lock:
             self._let_time_pass()
-            return self._states[state]
+            if _TIME.now() - self._counted[0] >= _LAG:
+                self._counted = (_TIME.now(), Counter(self._states))
+            return self._counted[1][state]
 
     def _put(self, message: Message, state: str, until: float, before: _Place | None = None) -> None:
         number = next(self._numbers) if before is None else before.number

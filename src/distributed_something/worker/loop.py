@@ -97,7 +97,8 @@ class Worker:
         self._ended: list[tuple[Lease, Outcome]] = []
         self._mean_seconds: float | None = None
         self._stop: Stop | None = None
-        self._stopped: float | None = None
+        self._order: Stop | None = None
+        self._ordered = 0.0
         self._drained = False
         self._idle_rounds = 0
         self._renewed = self._flushed = self._needed = clock.now()
@@ -162,8 +163,9 @@ class Worker:
         if now - self._renewed >= self._term / 3 and self._attempt(self._renew):
             self._renewed = now
         if self._stop is not None:
-            self._stopped = now if self._stopped is None else self._stopped
-            self._wind_down(self._stop, now - self._stopped)
+            if self._stop is not self._order:  # a drain may be followed, hours later, by one that is urgent
+                self._order, self._ordered = self._stop, now
+            self._wind_down(self._order, now - self._ordered)
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         """Do it; an error is told and met again at the next tick."""

@@ -62,11 +62,17 @@ async function look() {
     if (mine !== round) return;
     if (!error.answered) connection("No answer from the page's server: trying again. Is ds dashboard still running?");
     else if (error.answered === 403) connection("This address is no longer valid: " + error.message + ".");
-    else if (error.answered === 404 && shown) fill(view, section("Not found", h("p", {}, "This run has no such job. ", h("a", { href: "#jobs" }, "All jobs"))));
+    else if (error.answered === 404) missing();
     else connection(error.message + (error.fix ? ". To do: " + error.fix : ""));
     wait = Math.min(wait * 1.5, SLOWEST);
   }
   if (mine === round && !document.hidden) { clearTimeout(timer); timer = setTimeout(look, wait); }
+}
+
+function missing() {
+  shown = null;
+  connection("");
+  fill(view, section("Not found", h("p", {}, "This run has no such jobs, or no longer. ", h("a", { href: "#jobs", "data-key": "all" }, "All jobs"))));
 }
 
 function connection(text) {

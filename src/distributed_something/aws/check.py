@@ -1,0 +1,289 @@
+"""`ds check` for AWS, asked: read-only calls, several at a time, each answer decided in findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from ..check import (
+    Check,
+    Finding,
+    error,
+    input_findings,
+    job_file_findings,
+    ok,
+    work_findings,
+)
+from ..check import (
+    image_findings as container_findings,
+)
+from ..config import Config
+from ..errors import DsError, UsageError
+from ..fleetfile import Fleet, key_pair, parse_fleet
+from . import account, findings
+from .desired import instance_log_group
+from .policies import buckets_of
+from .region import Region
+from .roles import Where
+from .session import AwsSession, aws_errors, error_code
+
+if TYPE_CHECKING:
+    from ..project import Project
+
+_PRICED = "Linux/UNIX"
+
+
+def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+    """The checks of a project that runs on AWS, or rehearses to: then those that ask nobody."""
+    config = project.config
+    text = None if fleet_file is None else _read(fleet_file)
+    found = [
+        Check("the work", lambda: work_findings(config)),
+        Check("the image's name", lambda: container_findings(config)),
+        Check("the queues' names", lambda: findings.name_findings(config)),
+        Check("the leases", lambda: findings.lease_findings(config)),
+    ]
+    fleet = None
+    if text is not None:
+        name = fleet_file.name if fleet_file else ""
+        found.append(Check("the fleet file", lambda: findings.fleet_findings(text, name, config)))
+        fleet = _without_mistakes(text, name, config)
+    found += _job_file_checks(config, job_file)
+    if config.engine == "rehearsal":
+        return found
+    session = AwsSession(config.aws_region, config.aws_profile or None)
+    try:
+        number, arn = account.who(session)
+    except DsError as nobody:  # this one finding says all that could be asked
+        said = error(nobody.what, nobody.fix)
+        return [*found, Check("who you are", lambda: [said])]
+    who = ok(f"you are {arn}, in {config.aws_region}")
+    asker = Asker(session, config, Where(number, config.aws_region), fleet)
+    asked = [Check(about, make) for about, make in asker.all()]
+    return [*found, Check("who you are", lambda: [who]), *asked, *_input_checks(config, job_file, session)]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as wrong:
+        reason = wrong.strerror if isinstance(wrong, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from wrong
+
+
+def _without_mistakes(text: str, name: str, config: Config) -> Fleet | None:
+    try:
+        return parse_fleet(text, name, key_name=config.ssh_key_name)
+    except UsageError:
+        return None
+
+
+def _job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
+    if job_file is None:
+        return []
+    from ..jobfile import JobFile
+
+    file = JobFile(job_file)
+    return [Check("the job file", lambda: job_file_findings(config, file))]
+
+
+def _input_checks(config: Config, job_file: Path | None, session: AwsSession) -> list[Check]:
+    if job_file is None or not config.aws_bucket:
+        return []
+    from ..jobfile import JobFile
+    from .store import S3Store
+
+    file, store = JobFile(job_file), S3Store(config.aws_bucket, session=session)
+    return [Check("the inputs", lambda: input_findings(config, file, store, f"s3://{config.aws_bucket}"))]
+
+
+class Asker:
+    """Asks AWS. Errors are DsErrors, which become findings of their own. Threads may share it."""
+
+    def __init__(self, session: AwsSession, config: Config, where: Where, fleet: Fleet | None) -> None:
+        self._session, self._config, self._where, self._fleet = session, config, where, fleet
+        self._types: list[dict[str, Any]] | None = None
+        self._lock = Lock()
+
+    def all(self) -> list[tuple[str, Any]]:
+        """What each check is about, and the function that makes it. The slowest come first."""
+        config, made = self._config, [
+            ("the account's roles", self.roles),
+            ("the machine types", self.machines),
+            ("the machine image", self.images),
+            ("the quotas", self.quotas),
+            ("spot prices", self.prices),
+            ("the subnets", self.subnets),
+            ("the region", self.region),
+            ("the bucket", self.bucket),
+            ("the queue", self.queue),
+            ("the cluster", self.cluster),
+            ("the log groups", self.logs),
+        ]  # fmt: skip
+        return [*made, *([("the key pair", self.key)] if config.ssh_key_name else [])]
+
+    def region(self) -> Iterator[Finding]:
+        """Whether the region may be used: AWS refuses calls to one that is not enabled."""
+        name = self._config.aws_region
+        found = {
+            each["RegionName"]: each.get("OptInStatus")
+            for each in self._ask("ec2", "describe_regions", AllRegions=True)["Regions"]
+        }
+        if found.get(name) in (None, "not-opted-in"):
+            yield error(
+                f"AWS_REGION: {name} is not enabled in this account",
+                "enable it (Account, AWS Regions), or take another",
+            )
+
+    def roles(self) -> Iterator[Finding]:
+        """The account's set-up."""
+        return findings.role_findings(self._where, buckets_of(self._config), account.find(self._session))
+
+    def machines(self) -> Iterator[Finding]:
+        """The machine types, and whether a zone offers them."""
+        offered = self._pages(
+            "ec2",
+            "describe_instance_type_offerings",
+            "InstanceTypeOfferings",
+            LocationType="region",
+            Filters=[{"Name": "instance-type", "Values": list(self._config.machine_type)}],
+        )
+        return findings.machine_findings(
+            self._config, self.described(), [each["InstanceType"] for each in offered]
+        )
+
+    def described(self) -> list[dict[str, Any]]:
+        """The machine types as EC2 describes them, asked for once; a name it does not know is left out."""
+        with self._lock:
+            if self._types is None:
+                wanted = [{"Name": "instance-type", "Values": list(self._config.machine_type)}]
+                self._types = self._pages("ec2", "describe_instance_types", "InstanceTypes", Filters=wanted)
+            return self._types
+
+    def images(self) -> Iterator[Finding]:
+        """The images of the fleet file, or else the newest for these machines."""
+        for name in (
+            findings.images_of(self._fleet)
+            if self._fleet
+            else [Region(self._session, self._config).image_id()]
+        ):
+            yield from findings.image_findings(name, self._image(name), self.described())
+
+    def _image(self, name: str) -> dict[str, Any] | None:
+        absent = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable")
+        found = self._ask_or("ec2", "describe_images", absent, ImageIds=[name])
+        images: list[dict[str, Any]] = found["Images"] if found else []
+        return images[0] if images else None
+
+    def quotas(self) -> Iterator[Finding]:
+        """The quotas that these machine types count for."""
+        kinds = {findings.family(each["InstanceType"]) for each in self.described()} - {None}
+        known = {
+            kind: self._ask(
+                "service-quotas", "get_service_quota", ServiceCode="ec2", QuotaCode=findings.QUOTAS[kind][0]
+            )
+            for kind in sorted(filter(None, kinds))
+        }
+        values = {kind: answer["Quota"]["Value"] for kind, answer in known.items()}
+        return findings.quota_findings(self._config, self.described(), values)
+
+    def prices(self) -> Iterator[Finding]:
+        """What machines cost now."""
+        import time
+
+        prices = self._pages(
+            "ec2",
+            "describe_spot_price_history",
+            "SpotPriceHistory",
+            InstanceTypes=list(self._config.machine_type),
+            ProductDescriptions=[_PRICED],
+            StartTime=time.time(),
+        )
+        return findings.price_findings(self._config, prices)
+
+    def subnets(self) -> Iterator[Finding]:
+        """The subnets of the fleet file, or else those of the default VPC."""
+        named = findings.subnets_of(self._fleet) if self._fleet else []
+        wanted = (
+            {"Name": "subnet-id", "Values": named}
+            if named
+            else {"Name": "default-for-az", "Values": ["true"]}
+        )
+        found = self._pages("ec2", "describe_subnets", "Subnets", Filters=[wanted])
+        return findings.subnet_findings(self._config, found, named)
+
+    def key(self) -> Iterator[Finding]:
+        """The key pair."""
+        name = key_pair(self._config)
+        found = self._ask_or("ec2", "describe_key_pairs", ("InvalidKeyPair.NotFound",), KeyNames=[name])
+        return findings.key_findings(name, found is not None)
+
+    def bucket(self) -> Iterator[Finding]:
+        """The bucket: S3 says where it lies even to those whom it refuses."""
+        import botocore.exceptions
+
+        if not self._config.aws_bucket:
+            yield error(
+                "AWS_BUCKET: missing: nowhere for inputs, outputs and logs", "AWS_BUCKET = 'my-bucket'"
+            )._replace(in_file=True)
+            return
+        with aws_errors(f"looking for the bucket {self._config.aws_bucket}"):
+            try:
+                answer = self._session.client("s3").head_bucket(Bucket=self._config.aws_bucket)
+            except botocore.exceptions.ClientError as refused:
+                answer = refused.response
+        meta = answer["ResponseMetadata"]
+        region = meta["HTTPHeaders"].get("x-amz-bucket-region")
+        yield from findings.bucket_findings(self._config, meta["HTTPStatusCode"], region)
+
+    def queue(self) -> Iterator[Finding]:
+        """Whose the queue is, where there is one."""
+        absent = ("QueueDoesNotExist", "NonExistentQueue")
+        found = self._ask_or("sqs", "get_queue_url", absent, QueueName=self._config.sqs_queue_name)
+        tags = (
+            self._ask("sqs", "list_queue_tags", QueueUrl=found["QueueUrl"]).get("Tags", {}) if found else None
+        )
+        return findings.queue_findings(self._config, tags)
+
+    def cluster(self) -> Iterator[Finding]:
+        """Who else is in the cluster."""
+        try:
+            services = self._pages("ecs", "list_services", "serviceArns", cluster=self._config.ecs_cluster)
+        except DsError as failed:
+            if "ClusterNotFoundException" not in failed.what:
+                raise
+            services = []  # it is made by `ds setup`
+        return findings.cluster_findings(self._config, services)
+
+    def logs(self) -> Iterator[Finding]:
+        """How long the app's log groups keep their lines."""
+        names = {self._config.log_group_name, instance_log_group(self._config)}
+        found = self._pages(
+            "logs", "describe_log_groups", "logGroups", logGroupNamePrefix=self._config.log_group_name
+        )
+        days = {each["logGroupName"]: each.get("retentionInDays") for each in found}
+        return findings.log_findings({name: days[name] for name in sorted(names & days.keys())})
+
+    def _ask(self, service: str, call: str, **request: Any) -> Any:
+        with aws_errors(f"{service} {call}"):
+            return getattr(self._session.client(service), call)(**request)
+
+    def _ask_or(self, service: str, call: str, absent: tuple[str, ...], **request: Any) -> Any:
+        """The answer; None where the error says that there is no such thing."""
+        import botocore.exceptions
+
+        with aws_errors(f"{service} {call}"):
+            try:
+                return getattr(self._session.client(service), call)(**request)
+            except botocore.exceptions.ClientError as refused:
+                code = refused.response["Error"].get("Code", "")
+                if code in absent or error_code(refused) in absent:
+                    return None
+                raise
+
+    def _pages(self, service: str, call: str, field: str, **request: Any) -> list[Any]:
+        with aws_errors(f"{service} {call}"):
+            pages = self._session.client(service).get_paginator(call).paginate(**request)
+            return [item for page in pages for item in page[field]]

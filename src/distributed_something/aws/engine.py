@@ -1,0 +1,373 @@
+"""The engine `aws`: SQS, S3, ECS and EC2. What to do is decided elsewhere; here it is done, in order."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from ..clock import Clock
+from ..config import Config
+from ..engine import Counts, Machines
+from ..errors import DsError, UsageError
+from ..job import RetryPolicy
+from ..ledger import RunPaths, job_ids
+from ..record import RunRecord, read_record, record_path
+from .apply import Applier
+from .dashboard import put_dashboard
+from .desired import (
+    Action,
+    Carried,
+    Kind,
+    MachineShape,
+    Resource,
+    Step,
+    compare,
+    desired,
+    misfit,
+    queues,
+    task_size,
+)
+from .found import find, find_one
+from .launch import Launch
+from .look import Facts, Looker, machines_of, why_idle
+from .message import job_room
+from .queue import SqsQueue
+from .queues import QueueNames, find_queues
+from .region import Region
+from .session import AwsSession, aws_errors
+from .shrinking import idle, instances, located, spread
+from .store import S3Store
+from .teardown import Teardown
+from .worker_image import carried_worker
+
+LEASE_SECONDS = 120.0
+"""A lease's term: workers renew at a third of it."""
+
+
+class AwsEngine:
+    """Implements engine.Engine. Nothing is asked of AWS before the first verb; every verb raises DsError."""
+
+    name = "aws"
+    look_seconds = 60.0
+    last_looks_seconds = 60.0  # SQS's counts may be a minute behind
+    job_bytes: int | None = job_room()
+
+    def __init__(self, project: Path, config: Config, clock: Clock, endpoint: str | None = None) -> None:
+        self._project = project
+        self._config = config
+        self._clock = clock
+        self.tasks_per_machine = config.tasks_per_machine
+        self.session = AwsSession(config.aws_region, config.aws_profile or None, endpoint)
+        self.region = Region(self.session, config)
+        self.names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+        self._looker = Looker(self.session, config.app_name, config.ecs_cluster)
+        self._run: str | None = None
+        self._queue: SqsQueue | None = None
+        self._facts: Facts | None = None
+
+    @cached_property
+    def store(self) -> S3Store:
+        """The bucket. Raises UsageError where the config names none."""
+        if not self._config.aws_bucket:
+            what = "AWS_BUCKET: missing: nowhere to keep inputs, outputs, logs and ledger"
+            raise UsageError(what, "AWS_BUCKET = 'your-bucket' in the config")
+        return S3Store(self._config.aws_bucket, session=self.session)
+
+    # -- Queue and run
+
+    def current_run(self) -> str | None:
+        """The run in the tags of the app's queue; asked until there is one."""
+        if self._run is None:
+            with aws_errors(f"looking for the queue {self.names.jobs}"):
+                found = find_one(self.session, Kind.QUEUE, self.names.jobs, self._config.ecs_cluster)
+            ours = found is not None and found.tags.get("ds:app") == self._config.app_name
+            self._run = found.tags.get("ds:run") if found is not None and ours else None
+        return self._run
+
+    def queue(self) -> SqsQueue:
+        """The queue of the current run."""
+        run = self.current_run()
+        if run is None:
+            raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
+        if self._queue is None:
+            urls = find_queues(self.session, self.names)
+            if urls is None:
+                raise DsError(f"the queues of {self._config.app_name} are not all there", "ds setup")
+            self._queue = SqsQueue(
+                self.session,
+                urls,
+                run=run,
+                policy=RetryPolicy(self._config.job_retries),
+                term=LEASE_SECONDS,
+                clock=self._clock,
+                known=lambda: job_ids(self.store, RunPaths(self._config.app_name, run)),
+            )
+        return self._queue
+
+    # -- Setting up
+
+    def plan(self, run: str) -> Sequence[str]:
+        """The steps of `setup`."""
+        return [*self._purge_plan(run), *(step.text for step in self._plan(run))]
+
+    def _purge_plan(self, run: str) -> Sequence[str]:
+        old = self.current_run()
+        return [f"empty queue {self.names.jobs}: of run {old}"] if old not in (None, run) else []
+
+    def setup(self, run: str, made: Callable[[str], None]) -> None:
+        """Make what is missing, bring the rest in line. Machines and jobs of an earlier run are ended."""
+        self._plan(run)  # what is wrong is said before anything is changed
+        if self._purge_plan(run):
+            fleets = self._looker.fleets
+            fleets.cancel([each for each in fleets.of_app(self._config.app_name) if each.alive])
+            fleets.terminate(each.id for each in fleets.machines(self._config.app_name) if each.running)
+            self.queue().purge()  # while it still has the old run's tag: after a failure it is purged again
+        self._ensure(run, made)
+        self._forget()
+        self._run = run
+
+    def _ensure(self, run: str, made: Callable[[str], None], shape: MachineShape | None = None) -> None:
+        """Apply the plan. The queue comes first: its address, which tasks are told, is known then."""
+        steps = self._plan(run, shape)
+        new = [step for step in steps if step.action is Action.CREATE and step.resource.kind is Kind.QUEUE]
+        if new:
+            self._apply(new, made)
+            steps = self._plan(run, shape)
+        self._apply(steps, made)
+
+    def _apply(self, steps: Sequence[Step], made: Callable[[str], None]) -> None:
+        applier = Applier(self.session, self._config.ecs_cluster, self._clock)
+        for step in steps:
+            applier.apply(step)
+            if step.action is Action.CREATE:
+                made(f"{step.resource.kind} {step.resource.name}")
+
+    def _plan(self, run: str, shape: MachineShape | None = None) -> list[Step]:
+        """The steps to what there should be. Raises DsError where config or account cannot have it."""
+        self._check_bucket()
+        config, account = self._config, self.region.account
+        shape = shape or self.region.shape(config.machine_type)
+        if why := misfit(config, shape):
+            raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
+        self.region.check_roles()
+        names = [each.name for each in queues(config, account, run)]
+        found = list(find(self.session, (Resource(Kind.QUEUE, name) for name in names), config.ecs_cluster))
+        self._check_queues(found)
+        wanted = desired(
+            config, account, shape, run=run, queue_url=self._queue_url(found), carried=self._carried()
+        )
+        others = (each for each in wanted if each.kind is not Kind.QUEUE)
+        return compare(wanted, [*found, *find(self.session, others, config.ecs_cluster)])
+
+    def _carried(self) -> Carried | None:
+        return carried_worker(self._config)
+
+    def _queue_url(self, found: Sequence[Resource]) -> str | None:
+        """The queue's address as AWS has it, where it is there."""
+        jobs = next((each for each in found if each.name == self.names.jobs), None)
+        urls = find_queues(self.session, self.names) if jobs else None
+        return urls.jobs if urls else None
+
+    def _check_bucket(self) -> None:
+        import botocore.exceptions
+
+        bucket = self.store.bucket
+        with aws_errors(f"looking for the bucket {bucket}"):
+            try:
+                self.session.client("s3").head_bucket(Bucket=bucket)
+            except botocore.exceptions.ClientError as error:
+                if str(error.response["Error"].get("Code")) not in ("404", "NoSuchBucket"):
+                    raise
+                raise UsageError(
+                    f"AWS_BUCKET: there is no bucket {bucket}", f"aws s3 mb s3://{bucket}, or name another"
+                ) from error
+
+    def _check_queues(self, found: Sequence[Resource]) -> None:
+        """Raise where a queue is somebody else's: jobs of two apps in one would be lost to both."""
+        for queue in found:
+            owner = queue.tags.get("ds:app")
+            messages = int(queue.settings.get("ApproximateNumberOfMessages", 0))
+            if owner == self._config.app_name or (owner is None and not messages):
+                continue
+            whose = (
+                f"belongs to the app {owner}"
+                if owner
+                else f"was not made by us, and holds {messages} messages"
+            )
+            key = "SQS_DEAD_LETTER_QUEUE" if queue.name == self.names.dead else "SQS_QUEUE_NAME"
+            raise UsageError(
+                f"{key}: the queue {queue.name} {whose}",
+                f"give the app a queue of its own, such as {key} = '{self._config.app_name}"
+                f"{'DeadMessages' if queue.name == self.names.dead else 'Queue'}'",
+            )
+
+    # -- Machines
+
+    def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
+        """Ask for machines, after everything that they need has been made; a second start adds a fleet.
+
+        A fleet that an interrupted start asked for, and could not write down, is taken for this one.
+        """
+        launch = Launch(self._config, self.region, self._looker.fleets, self._clock)
+        asked = launch.read(fleet_file)  # a bad file is found before anything is changed
+        known = self._fleet_ids(run)
+        alive = [fleet for fleet in self._looker.fleets.of_app(self._config.app_name) if fleet.alive]
+        forgotten = [fleet for fleet in alive if fleet.run == run and fleet.id not in known]
+        self._ensure(run, made, asked.shape)
+        mine = [fleet for fleet in alive if fleet.run == run]
+        machines = sum(fleet.target for fleet in mine)
+        if forgotten:
+            self._want_tasks(machines * self.tasks_per_machine)
+            fleet = forgotten[-1].id
+        else:
+            self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
+            fleet = launch.ask(asked, run, len(known), made)
+        self._show(run, [*known, fleet])
+        return fleet
+
+    def _show(self, run: str, fleets: Sequence[str]) -> None:
+        """Make the dashboard, where the config wants one. The fleet stands whether that succeeds or not."""
+        if not self._config.create_dashboard:
+            return
+        try:
+            put_dashboard(self.session, self._config, fleets, run)
+        except DsError as error:
+            raise DsError(
+                f"machines were asked for ({fleets[-1]}), but {error.what}",
+                "ds start again goes on with that fleet; or CREATE_DASHBOARD = False",
+            ) from error
+
+    def _want_tasks(self, count: int) -> None:
+        name = self._config.app_name + "Service"
+        with aws_errors(f"telling {name} how many tasks to run"):
+            self.session.client("ecs").update_service(
+                cluster=self._config.ecs_cluster, service=name, desiredCount=count
+            )
+
+    def cancel(self, fleet: str) -> None:
+        """End a fleet, and let the service want what the others can run."""
+        run = self.current_run() or ""
+        self._looker.fleets.cancel(self._looker.fleets.look([fleet]))
+        facts = self._look(run)
+        self._want_tasks(facts.target * self.tasks_per_machine)
+
+    def _record(self, run: str) -> RunRecord | None:
+        path = record_path(self._project, self._config.app_name)
+        record = read_record(path) if path.exists() else None
+        return record if record is not None and record.run == run else None
+
+    def _fleet_ids(self, run: str) -> tuple[str, ...]:
+        """The run's fleets, as the record has them; without a record, those with the run's tag."""
+        record = self._record(run)
+        if record is not None:
+            return record.fleets
+        fleets = self._looker.fleets.of_app(self._config.app_name)
+        return tuple(fleet.id for fleet in fleets if fleet.run == run)
+
+    def machines(self) -> Machines:
+        """How machines and tasks are: one look, with a few calls."""
+        run = self.current_run()
+        if run is None:
+            self._facts = Facts()
+            return Machines(kept=True)
+        facts = self._look(run)
+        tasks = self.tasks_per_machine
+        return machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=self._clock.now())
+
+    def _look(self, run: str) -> Facts:
+        self._facts = self._looker.look(run, self._fleet_ids(run), self._clock.now())
+        return self._facts
+
+    def _slots(self) -> int:
+        if self._config.docker_cores:
+            return self._config.docker_cores
+        return task_size(self._config, self.region.shape(self._config.machine_type)).slots
+
+    def explain(self, counts: Counts) -> str | None:
+        """Why no job runs although some wait, from the latest look."""
+        if self._facts is None:
+            self.machines()
+        facts = self._facts or Facts()
+        return why_idle(facts, counts, visibility=LEASE_SECONDS, now=self._clock.now())
+
+    def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
+        """Lower the fleets' targets first, so that what is then ended is not replaced."""
+        run = self.current_run() or ""
+        facts = self._facts or self._look(run)
+        fleets = [fleet for fleet in facts.fleets if fleet.alive]
+        for fleet, wanted in spread(fleets, target):
+            self._looker.fleets.set_target(fleet, wanted)
+        if spare and any(not instances([name]) for name in busy):
+            busy = located(busy, self._looker.hosts())
+        ended = idle(facts.machines, busy)[:spare]
+        self._looker.fleets.terminate(ended)
+        return ended
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the app for one `ds run` at a time on this computer, and none while a fleet is at work."""
+        path = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                run = self.current_run()
+                busy = run is not None and self._look(run).target > 0
+            except BlockingIOError:
+                busy = True
+            if busy:
+                raise DsError(
+                    f"a run of {self._config.app_name} is under way: {self._run or 'it begins just now'}",
+                    "ds monitor follows it, ds submit adds jobs to it, ds stop ends it",
+                )
+            yield
+
+    # -- Ending
+
+    def stop(self, *, now: bool = False) -> None:
+        """No task and no new machine is wanted any more.
+
+        ECS tells the tasks to end: what a worker finishes within two minutes is done, the rest goes back.
+        `now` ends the machines too, at once; without it whoever stops ends them when no task is left.
+        """
+        run = self.current_run()
+        if run is None:
+            return
+        facts = self._look(run)
+        if facts.service is not None and facts.tasks("desiredCount"):
+            self._want_tasks(0)
+        alive = [fleet for fleet in facts.fleets if fleet.alive]
+        if now:
+            self._looker.fleets.cancel(alive)
+            machines = self._looker.fleets.machines(self._config.app_name, run)
+            self._looker.fleets.terminate(machine.id for machine in machines if machine.running)
+            return
+        for fleet in alive:
+            if fleet.target:
+                self._looker.fleets.set_target(fleet, 0)
+
+    def end(self) -> Sequence[str]:
+        """Remove what the run made; where jobs are dead, not the queues: `ds retry` needs them."""
+        run = self.current_run()
+        keep = run is not None and self.queue().counts().dead > 0
+        return self._teardown().remove(keep_queues=keep)
+
+    def remove(self) -> Sequence[str]:
+        """Remove what every run of the app made."""
+        left = self._teardown().remove()
+        self._forget()
+        return left
+
+    def _teardown(self) -> Teardown:
+        path = record_path(self._project, self._config.app_name)
+        record = read_record(path) if path.exists() else None
+        return Teardown(self._config, self.session, self._looker.fleets, self._clock, record)
+
+    def _forget(self) -> None:
+        self._run, self._facts = None, None
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None

@@ -1,0 +1,312 @@
+"""`ds check` for AWS, decided: from the config and AWS's answers to findings. Pure.
+
+Whoever calls these has asked; nothing here does. Answers are as boto3 gives them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..check import Finding, error, ok, refused, warning
+from ..config import Config
+from ..errors import DsError
+from ..fleetfile import Fleet, advice, fleet_problems, parse_fleet
+from .account import LINK, Found, plan_setup
+from .desired import MachineShape, has_own_worker, misfit
+from .policies import Buckets
+from .queues import QueueNames
+from .roles import Where
+
+Answer = Mapping[str, Any]
+
+QUOTAS = {
+    "standard": ("L-34B43A08", frozenset({"a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"})),
+    "G and VT": ("L-3819A6DF", frozenset({"g", "gr", "vt"})),
+    "P": ("L-7212CCBC", frozenset({"p"})),
+}
+"""Quotas of spot processors: what AWS calls the kind of machine, its code, what its types begin with."""
+
+_SHORT_VISIBILITY = 30
+_GIB = 1024
+
+
+def family(machine_type: str) -> str | None:
+    """The quota that machines of a type count for; None where it is one that is not looked at."""
+    start = re.match("[a-z]*", machine_type)
+    assert start is not None
+    return next((name for name, (_, starts) in QUOTAS.items() if start[0] in starts), None)
+
+
+def name_findings(config: Config) -> Iterator[Finding]:
+    """Whether the queues can have their names."""
+    try:
+        names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+    except DsError as wrong:
+        yield refused(wrong)._replace(in_file=True)
+        return
+    if names.dead in (names.jobs, names.carried):
+        what = f"SQS_DEAD_LETTER_QUEUE: {names.dead} is a queue of the jobs themselves"
+        yield error(what, f"SQS_DEAD_LETTER_QUEUE = '{config.app_name}DeadMessages'")._replace(in_file=True)
+
+
+def lease_findings(config: Config) -> Iterator[Finding]:
+    """Whether a lease lasts as long as it must. Our workers renew theirs; those of other images do not."""
+    visibility = config.sqs_message_visibility
+    if not has_own_worker(config):
+        if visibility < _SHORT_VISIBILITY:
+            what = f"SQS_MESSAGE_VISIBILITY = {visibility} s: a short trouble of the network doubles jobs"
+            yield warning(what, "SQS_MESSAGE_VISIBILITY = 120")
+        return
+    if config.job_timeout and config.job_timeout > visibility:
+        what = f"SQS_MESSAGE_VISIBILITY = {visibility} s is shorter than JOB_TIMEOUT: such jobs run twice"
+        yield warning(what, f"SQS_MESSAGE_VISIBILITY = {min(int(config.job_timeout * 1.2), 43_200)}")
+    elif not config.job_timeout:
+        what = f"SQS_MESSAGE_VISIBILITY = {visibility} s: jobs that take longer run twice"
+        yield warning(what, "set it above the longest job: the worker in the image does not renew leases")
+
+
+def fleet_findings(text: str, name: str, config: Config) -> Iterator[Finding]:
+    """What is wrong in a fleet file, placeholders included, and what will be regretted."""
+    problems = list(fleet_problems(text, name, key_name=config.ssh_key_name))
+    yield from map(refused, problems)
+    if not problems:
+        for line in advice(parse_fleet(text, name, key_name=config.ssh_key_name)):
+            yield warning(f"{name}: {line}", "see there")
+        yield ok(f"{name}: every field is filled in")
+
+
+def role_findings(where: Where, buckets: Buckets, found: Found) -> Iterator[Finding]:
+    """Whether the account has the roles and the profile, with today's policies and this project's buckets."""
+    try:
+        steps = plan_setup(where, buckets, found)
+    except DsError as strange:
+        yield refused(strange)
+        return
+    linked = [step.text for step in steps if step.call == LINK]
+    own = [step.text for step in steps if step.call != LINK]
+    if own:
+        more = f" and {len(own) - 1} more" if len(own) > 1 else ""
+        yield error(f"the account {where.number} is not set up: to do: {own[0]}{more}", "ds account setup")
+    if linked:
+        what = f"AWS makes what is missing when you may do so: {', '.join(linked)}"
+        yield warning(what, "ds account setup")
+    if not steps:
+        yield ok(f"the account {where.number} is set up")
+
+
+def machine_findings(
+    config: Config, described: Sequence[Answer], offered: Iterable[str]
+) -> Iterator[Finding]:
+    """Whether the machine types exist here, are of one kind, and hold the tasks."""
+    types = {each["InstanceType"]: each for each in described}
+    offered = set(offered)
+    for name in config.machine_type:
+        if name not in types:
+            yield error(
+                f"MACHINE_TYPE: there is no {name} in {config.aws_region}",
+                "`aws ec2 describe-instance-types` lists what there is",
+            )._replace(in_file=True)
+        elif name not in offered:
+            yield warning(
+                f"MACHINE_TYPE: {name} is offered in no zone that has a subnet", "name other types too"
+            )
+        elif "spot" not in types[name].get("SupportedUsageClasses", ["spot"]):
+            yield error(f"MACHINE_TYPE: {name} is never offered as spot", "name another type")._replace(
+                in_file=True
+            )
+        elif why := misfit(config, shape(types[name])):
+            yield error(
+                f"no task would be placed on {name}: {why}",
+                "lower TASKS_PER_MACHINE, CPU_SHARES or MEMORY, or take larger machines",
+            )
+        else:
+            facts = shape(types[name])
+            yield ok(f"{name}: {facts.vcpus} vCPUs, {facts.memory_mib // _GIB} GB; the tasks fit")
+    if len(kinds := {kind for each in described for kind in architectures(each)[:1]}) > 1:
+        yield error(
+            f"MACHINE_TYPE: machines of different kinds: {', '.join(sorted(kinds))}: one image fits one",
+            "name types of one kind",
+        )._replace(in_file=True)
+
+
+def shape(described: Answer) -> MachineShape:
+    """A type's processors and memory."""
+    return MachineShape(described["VCpuInfo"]["DefaultVCpus"], described["MemoryInfo"]["SizeInMiB"])
+
+
+def architectures(described: Answer) -> list[str]:
+    """What a type's processors run, the one in use first."""
+    known = ("arm64", "x86_64")
+    found = described.get("ProcessorInfo", {}).get("SupportedArchitectures", ())
+    return [each for each in known if each in found]
+
+
+def image_findings(name: str, image: Answer | None, described: Sequence[Answer]) -> Iterator[Finding]:
+    """Whether a machine image is there, fits the machines, and is not of a system that has ended."""
+    if image is None:
+        yield error(
+            f"the image {name} is not there, or not for this account",
+            "take the newest: start without a fleet file, or `ds fleet new`",
+        )
+        return
+    label, kind = str(image.get("Name", "")), image.get("Architecture")
+    for each in described:
+        if kind not in architectures(each):
+            what = f"the image {name} is for {kind}, and {each['InstanceType']} is not"
+            yield error(what, f"name machines for {kind} in MACHINE_TYPE, or another image")
+    if label.startswith(("amzn2-", "amzn-ami")):
+        yield warning(
+            f"the image {name} is an Amazon Linux that has ended ({label})",
+            "take one of Amazon Linux 2023, or start without a fleet file",
+        )
+    elif image.get("State", "available") != "available":
+        yield error(f"the image {name} is {image['State']}", "take another")
+    else:
+        yield ok(f"the image {name} is there: {label or kind}")
+
+
+def quota_findings(
+    config: Config, described: Sequence[Answer], quotas: Mapping[str, float]
+) -> Iterator[Finding]:
+    """Whether the account may have that many processors; `quotas` by the names of QUOTAS.
+
+    What other machines of the account use already is not subtracted.
+    """
+    asked: dict[str, int] = {}
+    for each in described:
+        if kind := family(each["InstanceType"]):
+            asked[kind] = max(asked.get(kind, 0), shape(each).vcpus)
+    for kind, vcpus in asked.items():
+        if kind not in quotas:
+            continue
+        wanted, most = config.cluster_machines * vcpus, int(quotas[kind])
+        fix = f"ask for more: Service Quotas, EC2, {QUOTAS[kind][0]} (All {kind} Spot Instance Requests)"
+        if most < vcpus:
+            yield error(
+                f"the account may have {most} vCPUs of {kind} spot machines: not one machine fits", fix
+            )
+        elif most < wanted:
+            what = f"CLUSTER_MACHINES: {config.cluster_machines} machines are up to {wanted} vCPUs, and the "
+            yield warning(f"{what}account may have {most}: {most // vcpus} machines", fix)
+        else:
+            yield ok(f"quota: {wanted} of {most} vCPUs of {kind} spot machines are asked for")
+
+
+def price_findings(config: Config, prices: Sequence[Answer]) -> Iterator[Finding]:
+    """Whether the bid reaches what machines cost now: the newest price of each type in each zone."""
+    newest: dict[tuple[str, str], float] = {}
+    for each in sorted(prices, key=lambda price: str(price["Timestamp"])):
+        newest[each["InstanceType"], each["AvailabilityZone"]] = float(each["SpotPrice"])
+    if not newest:
+        yield warning("no spot price is known for these machine types", "name other types, or another region")
+        return
+    low, high, bid = min(newest.values()), max(newest.values()), config.machine_price
+    span = f"${low:g}" if low == high else f"${low:g} to ${high:g}"
+    if bid is None:
+        yield ok(f"machines cost {span} an hour now, and at most their on-demand price")
+    elif bid < low:
+        what = f"MACHINE_PRICE = {bid:g}: machines cost {span} an hour now: none will come"
+        yield error(what, "raise it, or remove it: then the on-demand price is the limit")
+    elif bid < high:
+        there = sum(price <= bid for price in newest.values())
+        what = f"MACHINE_PRICE = {bid:g} reaches {there} of {len(newest)} pools; they cost {span} an hour now"
+        yield warning(what, "raise or remove it: few pools mean more interruptions")
+    else:
+        yield ok(f"machines cost {span} an hour now, below MACHINE_PRICE")
+
+
+def subnet_findings(
+    config: Config, subnets: Sequence[Answer], named: Iterable[str] = ()
+) -> Iterator[Finding]:
+    """Whether the subnets are there, with an address for every machine."""
+    there = {each["SubnetId"]: each for each in subnets}
+    for name in named:
+        if name not in there:
+            yield error(f"the subnet {name} is not there", "correct SubnetId in the fleet file")
+    if not there:
+        yield error(
+            f"no subnet for the machines: {config.aws_region} has no default VPC",
+            "`aws ec2 create-default-vpc`, or start with a fleet file",
+        )
+        return
+    free = sum(int(each["AvailableIpAddressCount"]) for each in there.values())
+    if free < config.cluster_machines:
+        yield error(
+            f"{config.cluster_machines} machines need an address each, and {free} are free",
+            "add subnets, or lower CLUSTER_MACHINES",
+        )
+    else:
+        yield ok(f"{len(there)} subnets with {free:,} free addresses")
+
+
+def bucket_findings(config: Config, status: int, region: str | None) -> Iterator[Finding]:
+    """Whether the bucket is there and may be used, by the status of HeadBucket, and where it lies."""
+    name = config.aws_bucket
+    if status == 404:
+        yield error(f"AWS_BUCKET: there is no bucket {name}", f"`aws s3 mb s3://{name}`")
+    elif status == 403:
+        yield error(
+            f"AWS_BUCKET: you may not use {name}", "ds account policy prints the rights that you need"
+        )
+    elif region and region != config.aws_region:
+        yield warning(
+            f"AWS_BUCKET: {name} is in {region}, the machines in {config.aws_region}: traffic is paid for",
+            f"AWS_REGION = '{region}'",
+        )
+    else:
+        yield ok(f"AWS_BUCKET: {name} is there, in {region or config.aws_region}")
+
+
+def queue_findings(config: Config, tags: Mapping[str, str] | None) -> Iterator[Finding]:
+    """Whether another app has the queue; None: it is not there yet."""
+    owner = (tags or {}).get("ds:app")
+    if owner not in (None, config.app_name):
+        yield error(
+            f"SQS_QUEUE_NAME: {config.sqs_queue_name} belongs to the app {owner}",
+            f"SQS_QUEUE_NAME = '{config.app_name}Queue'",
+        )._replace(in_file=True)
+
+
+def cluster_findings(config: Config, services: Iterable[str]) -> Iterator[Finding]:
+    """Who else is in the cluster. Tasks stay on their own app's machines, so that is allowed."""
+    others = sorted({arn.rpartition("/")[2] for arn in services} - {f"{config.app_name}Service"})
+    if others:
+        yield ok(f"ECS_CLUSTER: {config.ecs_cluster} also has {', '.join(others[:5])}; tasks keep apart")
+
+
+def log_findings(groups: Mapping[str, int | None]) -> Iterator[Finding]:
+    """Whether logs end some day: the groups that are there, and the days that each keeps its lines."""
+    for name, days in groups.items():
+        if days is None:
+            yield warning(
+                f"the log group {name} keeps its lines for ever, and they are paid for",
+                f"`aws logs put-retention-policy --log-group-name {name} --retention-in-days 60`",
+            )
+
+
+def key_findings(name: str, found: bool) -> Iterator[Finding]:
+    """Whether the key pair is there."""
+    if not found:
+        yield error(
+            f"SSH_KEY_NAME: there is no key pair {name} in this region",
+            "remove it (machines need no key), or see `aws ec2 describe-key-pairs`",
+        )._replace(in_file=True)
+    else:
+        yield ok(f"SSH_KEY_NAME: {name} is there")
+
+
+def images_of(fleet: Fleet) -> list[str]:
+    """The images that a fleet file names, each once."""
+    named = [each["ImageId"] for each in fleet.request()["LaunchSpecifications"]]
+    return list(dict.fromkeys(named))
+
+
+def subnets_of(fleet: Fleet) -> list[str]:
+    """The subnets that a fleet file names, each once."""
+    found: list[str] = []
+    for each in fleet.request()["LaunchSpecifications"]:
+        places = [each, *each.get("NetworkInterfaces", ())]
+        found += [name.strip() for place in places for name in place.get("SubnetId", "").split(",")]
+    return list(dict.fromkeys(filter(None, found)))

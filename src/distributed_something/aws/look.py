@@ -1,0 +1,217 @@
+"""One look at fleet and tasks, and what it means. Reading is in `Looker`; what follows from it is pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..engine import Counts, Machines
+from .fleets import Fleet, Fleets, Machine
+from .found import describe_service
+from .session import AwsSession, aws_errors
+from .trouble import Trouble, of_history, of_tasks
+
+HISTORY_SECONDS = 1800
+"""A fleet's errors that are older than this say nothing about now."""
+
+SILENT_SECONDS = 600.0
+"""A machine that has run for so long should have a task: it takes about 3 minutes to join the cluster."""
+
+_EVENTS = 10
+_STOPPED = 10
+_A_CALL = 100
+
+
+class Facts(NamedTuple):
+    """What was seen. `service` is as ECS has it; `trouble` is the fleet's, `stopped` why tasks ended."""
+
+    fleets: Sequence[Fleet] = ()
+    machines: Sequence[Machine] = ()
+    service: Mapping[str, Any] | None = None
+    trouble: Trouble | None = None
+    stopped: Sequence[str] = ()
+
+    @property
+    def target(self) -> int:
+        """Machines that are asked for."""
+        return sum(fleet.target for fleet in self.fleets if fleet.alive)
+
+    @property
+    def running(self) -> int:
+        """Machines that are there, or about to be."""
+        return sum(machine.running for machine in self.machines)
+
+    def tasks(self, what: str = "runningCount") -> int:
+        """Tasks of the service that run, or by the name of another of its counts."""
+        return int((self.service or {}).get(what, 0))
+
+
+class Looker:
+    """Looks at a run's fleet and tasks, with three calls while all is well and three more at most."""
+
+    def __init__(self, session: AwsSession, app: str, cluster: str) -> None:
+        self._session = session
+        self._app = app
+        self._cluster = cluster
+        self.fleets = Fleets(session)
+
+    def look(self, run: str, fleets: Collection[str], now: float) -> Facts:
+        """What there is now."""
+        facts = Facts(self.fleets.look(fleets) if fleets else (), self.fleets.machines(self._app, run))
+        with aws_errors(f"looking at the service {self._app}Service"):
+            service = describe_service(self._session, f"{self._app}Service", self._cluster)
+        if service is not None and service["status"] == "ACTIVE":
+            facts = facts._replace(service=service)
+        if facts.running < facts.target:
+            facts = facts._replace(trouble=self._trouble(facts.fleets, now))
+        if facts.running and facts.tasks("desiredCount") and not facts.tasks():
+            facts = facts._replace(stopped=self._stopped())
+        return facts
+
+    def _trouble(self, fleets: Sequence[Fleet], now: float) -> Trouble | None:
+        """Of the newest fleet: what holds it up."""
+        alive = [fleet for fleet in fleets if fleet.alive and fleet.target]
+        if not alive:
+            return None
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - HISTORY_SECONDS))
+        return of_history(self.fleets.history(alive[-1], since))
+
+    def hosts(self) -> dict[str, str]:
+        """The machine of each running task: by the task's id, and by its containers' names as hosts."""
+        ecs, found = self._session.client("ecs"), dict[str, str]()
+        with aws_errors("looking at the tasks"):
+            pages = ecs.get_paginator("list_tasks").paginate(
+                cluster=self._cluster, family=f"{self._app}Task", desiredStatus="RUNNING"
+            )
+            arns = [arn for page in pages for arn in page["taskArns"]]
+            for start in range(0, len(arns), _A_CALL):
+                tasks = ecs.describe_tasks(cluster=self._cluster, tasks=arns[start : start + _A_CALL])[
+                    "tasks"
+                ]
+                places = {each["containerInstanceArn"] for each in tasks if "containerInstanceArn" in each}
+                machines = self._machines_at(sorted(places))
+                for task in tasks:
+                    for name in _names(task):
+                        found[name] = machines.get(task.get("containerInstanceArn", ""), "")
+        return {name: machine for name, machine in found.items() if machine}
+
+    def _machines_at(self, places: Sequence[str]) -> dict[str, str]:
+        """The EC2 instances behind container instances, at most 100 of them."""
+        if not places:
+            return {}
+        answer = self._session.client("ecs").describe_container_instances(
+            cluster=self._cluster, containerInstances=list(places)
+        )
+        return {each["containerInstanceArn"]: each["ec2InstanceId"] for each in answer["containerInstances"]}
+
+    def _stopped(self) -> list[str]:
+        """Why the latest tasks ended, in ECS's words."""
+        ecs = self._session.client("ecs")
+        with aws_errors("looking at the tasks"):
+            arns = ecs.list_tasks(
+                cluster=self._cluster, family=f"{self._app}Task", desiredStatus="STOPPED", maxResults=_STOPPED
+            )["taskArns"]
+            if not arns:
+                return []
+            tasks = ecs.describe_tasks(cluster=self._cluster, tasks=arns)["tasks"]
+        return [
+            " ".join([task.get("stoppedReason", ""), *(c.get("reason", "") for c in task["containers"])])
+            for task in tasks
+        ]
+
+
+def _names(task: Mapping[str, Any]) -> list[str]:
+    """By what a worker's name may tell its task: Docker gives a container the start of its id as its host."""
+    runtimes = (str(each.get("runtimeId", ""))[:12] for each in task.get("containers", ()))
+    return [str(task["taskArn"]).rpartition("/")[2], *filter(None, runtimes)]
+
+
+# -- What it means ------------------------------------------------------------------------------------------
+
+
+def machines_of(facts: Facts, *, slots: int, now: float, tasks: int = 1) -> Machines:
+    """The machines, as the core knows them; `slots` and `tasks` are of one machine."""
+    trouble = facts.trouble or _silent(facts, tasks, now)
+    wants = facts.tasks("desiredCount")
+    return Machines(
+        target=facts.target,
+        running=facts.running,
+        lost=sum(machine.interrupted for machine in facts.machines),
+        slots=facts.running * slots,
+        draining=bool(facts.fleets) and facts.running > 0 and not wants,
+        ended=None if facts.running else _ended(facts, now),
+        trouble=trouble.what if trouble else None,
+        fix=trouble.fix if trouble else "",
+        hopeless=bool(trouble and trouble.final) and not facts.running,
+        kept=True,
+        tasks=facts.tasks(),
+    )
+
+
+def _silent(facts: Facts, tasks: int, now: float) -> Trouble | None:
+    """Machines that should have joined the cluster long ago, and run nothing."""
+    old = [each for each in facts.machines if each.running and (each.since or now) < now - SILENT_SECONDS]
+    wanted = min(len(old) * tasks, facts.tasks("desiredCount"))
+    missing = -(-(wanted - facts.tasks() - facts.tasks("pendingCount")) // tasks)
+    if missing <= 0:
+        return None
+    events = [each.get("message", "") for each in (facts.service or {}).get("events", ())[:_EVENTS]]
+    what = f"{missing:,} of {facts.running:,} machines have run for 10 minutes, and have no task"
+    known = of_tasks(events)
+    return Trouble(f"{what}: {known.what}", known.fix) if known else Trouble(what, _DEAD)
+
+
+_DEAD = "see them in the EC2 console (status checks, system log); ending one lets the fleet replace it"
+
+
+def _ended(facts: Facts, now: float) -> str | None:
+    """Why no machine comes any more; None where some may."""
+    if not facts.fleets or any(fleet.alive and fleet.target for fleet in facts.fleets):
+        return None
+    over = [fleet for fleet in facts.fleets if fleet.valid_until is not None and fleet.valid_until <= now]
+    return "out of time (MAX_RUN_HOURS)" if over else "stopped"
+
+
+def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float) -> str | None:
+    """Why no job runs although some wait; None where nothing is known to be wrong."""
+    if not facts.running:
+        return _no_machines(facts, now)
+    if not facts.tasks():
+        return _no_tasks(facts)
+    if facts.trouble:
+        return _line(facts.trouble)
+    if counts.waiting:
+        return "tasks have started, and no job is under way yet" if not counts.leased else None
+    hidden = counts.leased + counts.delayed
+    until = time.strftime("%H:%M", time.localtime(now + visibility))
+    return f"{hidden:,} jobs are leased or wait for another attempt, hidden until {until} at the latest"
+
+
+def _no_machines(facts: Facts, now: float) -> str:
+    if facts.trouble:
+        return _line(facts.trouble)
+    if ended := _ended(facts, now):
+        return f"no machines: {ended}; ds start"
+    if not facts.fleets:
+        return "no machines were asked for: ds start"
+    asked = min((fleet.made for fleet in facts.fleets if fleet.made), default=now)
+    return f"no machine has come yet of the {facts.target:,} asked for {max(now - asked, 0) / 60:.0f} min ago"
+
+
+def _no_tasks(facts: Facts) -> str:
+    machines = f"{facts.running:,} machines run, and no task: "
+    if facts.service is None:
+        return machines + "its service is gone; ds start makes it"
+    if not facts.tasks("desiredCount"):
+        return machines + "stopped; ds start"
+    events = [each.get("message", "") for each in facts.service.get("events", ())[:_EVENTS]]
+    if found := of_tasks([*facts.stopped, *events]):
+        return machines + _line(found)
+    if facts.tasks("pendingCount"):
+        return machines + f"{facts.tasks('pendingCount'):,} are starting"
+    return machines + (f"ECS says: {events[0]}" if events else "machines need about 3 minutes to join")
+
+
+def _line(trouble: Trouble) -> str:
+    return f"{trouble.what}; {trouble.fix}" if trouble.fix else trouble.what

@@ -1,0 +1,215 @@
+"""Removing what runs made: independent steps, and then a look at what is still there.
+
+A step that fails does not stop those after it, and what it could not remove is among the leftovers. What is
+absent is fine. Things are found by name, by the run record, and by their tags: a step that a killed process
+could not write down is found all the same. Log groups stay, for as long as their retention says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ..clock import Clock
+from ..config import Config
+from ..errors import DsError
+from ..record import RunRecord
+from .alarms import delete_alarms, find_alarms
+from .dashboard import delete_dashboard
+from .desired import Kind
+from .fleets import Fleet, Fleets
+from .found import describe_service, find_one
+from .queues import QueueNames, queue_url
+from .session import AwsSession, aws_errors
+
+DRAIN_SECONDS = 180.0
+"""How long tasks may take to end: the two minutes that they have, and some."""
+
+LEAVE_SECONDS = 120.0
+"""How long things that were removed may still be seen."""
+
+_LOOK_SECONDS = 5.0
+
+
+class Teardown:
+    """Removes what the app's runs made. `remove` may be repeated; it ends by looking again."""
+
+    def __init__(
+        self, config: Config, session: AwsSession, fleets: Fleets, clock: Clock, record: RunRecord | None
+    ) -> None:
+        self._config = config
+        self._session = session
+        self._fleets = fleets
+        self._clock = clock
+        self._record = record
+        self._service = config.app_name + "Service"
+        self._family = config.app_name + "Task"
+        self._cluster = config.ecs_cluster
+        self._names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+
+    def remove(self, *, keep_queues: bool = False) -> list[str]:
+        """Remove everything, with the queues or without; what is left, a line each, with why where known."""
+        steps: list[Callable[[], object]] = [
+            self._stop_service,
+            self._end_fleets,
+            self._delete_service,
+            self._deregister_tasks,
+            *([] if keep_queues else [self._delete_queues]),
+            self._delete_templates,
+            self._delete_alarms,
+            self._delete_dashboard,
+            self._delete_cluster,
+        ]
+        failed = [line for step in steps for line in _tried(step)]
+        return list(dict.fromkeys([*failed, *self._leftovers(keep_queues)]))
+
+    # -- Steps
+
+    def _stop_service(self) -> None:
+        """Want no task any more, so that nothing is started on machines that end."""
+        service = self._found_service()
+        if service is not None and service["status"] == "ACTIVE" and service["desiredCount"]:
+            with aws_errors(f"stopping the service {self._service}"):
+                self._ecs.update_service(cluster=self._cluster, service=self._service, desiredCount=0)
+
+    def _end_fleets(self) -> None:
+        """End all fleets of the app that may start machines, then every machine that bears its tag."""
+        self._fleets.cancel(self._app_fleets())
+        machines = self._fleets.machines(self._config.app_name)
+        self._fleets.terminate(machine.id for machine in machines if machine.running)
+
+    def _delete_service(self) -> None:
+        """Delete the service once its tasks have ended; if they do not end in time, all the same."""
+        waited = 0.0
+        while (service := self._found_service()) is not None and service["status"] == "ACTIVE":
+            if waited >= DRAIN_SECONDS or not (service["runningCount"] or service["pendingCount"]):
+                with aws_errors(f"deleting the service {self._service}"):
+                    self._ecs.delete_service(cluster=self._cluster, service=self._service, force=True)
+                return
+            self._clock.wait(_LOOK_SECONDS)
+            waited += _LOOK_SECONDS
+
+    def _deregister_tasks(self) -> None:
+        """Every active revision of the app's own task definition."""
+        with aws_errors(f"removing the task definition {self._family}"):
+            pages = self._ecs.get_paginator("list_task_definitions").paginate(
+                familyPrefix=self._family, status="ACTIVE"
+            )
+            arns = [arn for page in pages for arn in page["taskDefinitionArns"]]
+            for arn in arns:
+                if arn.rpartition("/")[2].rpartition(":")[0] == self._family:
+                    self._ecs.deregister_task_definition(taskDefinition=arn)
+
+    def _delete_queues(self) -> None:
+        """Those that bear the app's tag, each whatever becomes of the others."""
+        client = self._session.client("sqs")
+        failed: list[DsError] = []
+        for name in (self._names.jobs, self._names.carried, self._names.dead):
+            try:
+                if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
+                    with aws_errors(f"deleting the queue {name}"):
+                        client.delete_queue(QueueUrl=url)
+            except DsError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    def _delete_templates(self) -> None:
+        for name in self._fleets.templates(self._config.app_name):
+            self._fleets.delete_template(name)
+
+    def _delete_alarms(self) -> None:
+        delete_alarms(self._session, find_alarms(self._session, self._config.app_name), self._clock)
+
+    def _delete_dashboard(self) -> None:
+        if self._config.clean_dashboard:
+            delete_dashboard(self._session, self._config)
+
+    def _delete_cluster(self) -> None:
+        """Only one that we made, that nobody uses, and that is not everybody's `default`."""
+        if self._cluster == "default" or not self._is_ours(Kind.CLUSTER, self._cluster):
+            return
+        waited = 0.0
+        while self._used("registeredContainerInstancesCount", "runningTasksCount", "pendingTasksCount"):
+            if waited >= LEAVE_SECONDS or self._used("activeServicesCount"):
+                return  # not by us, as far as we can see
+            self._clock.wait(_LOOK_SECONDS)  # machines that have ended leave the cluster a while later
+            waited += _LOOK_SECONDS
+        if not self._used("activeServicesCount"):
+            with aws_errors(f"deleting the cluster {self._cluster}"):
+                self._ecs.delete_cluster(cluster=self._cluster)
+
+    # -- What is there
+
+    @property
+    def _ecs(self) -> Any:
+        return self._session.client("ecs")
+
+    def _found_service(self) -> dict[str, Any] | None:
+        with aws_errors(f"looking for the service {self._service}"):
+            return describe_service(self._session, self._service, self._cluster)
+
+    def _app_fleets(self) -> list[Fleet]:
+        """The fleets in the record and those with the app's tag that may start machines."""
+        recorded = self._record.fleets if self._record is not None else ()
+        found = {fleet.id: fleet for fleet in self._fleets.of_app(self._config.app_name)}
+        if others := [each for each in recorded if each not in found]:
+            found |= {fleet.id: fleet for fleet in self._fleets.look(others)}
+        return [fleet for fleet in found.values() if fleet.alive]
+
+    def _is_ours(self, kind: Kind, name: str) -> bool:
+        with aws_errors(f"looking for the {kind} {name}"):
+            found = find_one(self._session, kind, name, self._cluster)
+        return found is not None and found.tags.get("ds:app") == self._config.app_name
+
+    def _used(self, *counts: str) -> bool:
+        """Whether one of these counts of the cluster is above zero."""
+        with aws_errors(f"looking at the cluster {self._cluster}"):
+            found = find_one(self._session, Kind.CLUSTER, self._cluster, self._cluster)
+        return found is not None and any(found.settings.get(name) for name in counts)
+
+    def _leftovers(self, keep_queues: bool) -> list[str]:
+        """What is still there, after as many looks as it takes AWS to forget what was removed."""
+        waited, pause = 0.0, _LOOK_SECONDS
+        while left := [line for look in self._looks(keep_queues) for line in _tried(look)]:
+            if waited >= LEAVE_SECONDS:
+                break
+            self._clock.wait(pause)
+            waited, pause = waited + pause, pause * 2
+        return left
+
+    def _looks(self, keep_queues: bool) -> Sequence[Callable[[], object]]:
+        looks = [self._left_fleets, self._left_machines, self._left_in_ecs, self._left_templates]
+        return looks if keep_queues else [*looks, self._left_queues]
+
+    def _left_fleets(self) -> list[str]:
+        return [f"fleet {fleet.id}" for fleet in self._app_fleets()]
+
+    def _left_machines(self) -> list[str]:
+        machines = self._fleets.machines(self._config.app_name)
+        return [f"machine {machine.id}" for machine in machines if machine.running]
+
+    def _left_in_ecs(self) -> list[str]:
+        service = self._found_service()
+        left = [f"service {self._service}"] if service and service["status"] == "ACTIVE" else []
+        with aws_errors(f"looking for the task definition {self._family}"):
+            found = find_one(self._session, Kind.TASK_DEFINITION, self._family, self._cluster)
+        return left + ([f"task definition {self._family}"] if found else [])
+
+    def _left_templates(self) -> list[str]:
+        return [f"launch template {name}" for name in self._fleets.templates(self._config.app_name)]
+
+    def _left_queues(self) -> list[str]:
+        names = (self._names.jobs, self._names.carried, self._names.dead)
+        return [f"queue {name}" for name in names if self._is_ours(Kind.QUEUE, name)]
+
+
+def _tried(step: Callable[[], object]) -> Iterator[str]:
+    """What a step or look has to tell; its error, where it failed, as a line like the others."""
+    try:
+        found = step()
+    except DsError as error:
+        yield error.what
+    else:
+        if isinstance(found, list):
+            yield from found

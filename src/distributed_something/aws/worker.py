@@ -1,0 +1,234 @@
+"""The worker of a task on a machine of the fleet: `ds worker`.
+
+What it needs to know comes from the task's environment (`task_environment`) and from the run's `run.json` in
+the bucket. It works until it is told to stop, waits while the queue is empty, and ends where the queue has
+gone. Credentials are those of the task's role.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ..clock import Clock, SystemClock
+from ..config import Config
+from ..engine import Store
+from ..errors import OK, UsageError
+from ..job import RetryPolicy
+from ..ledger import RunPaths
+from ..runfile import read_run_file
+from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.interruption import InterruptionWatch, Metadata, Silent
+from ..worker.loop import Identity, Stop, Worker, complain
+from ..worker.orders import Orders
+from ..worker.process import adopt_orphans
+from ..worker.slot import Slot, Task
+from ..worker.task import compile_task
+from .queues import QueueNames, QueueUrls
+from .reporting import JobLines, Reporting
+from .session import AwsSession, QueueGone
+from .store import S3Store, Stores
+from .userdata import STOP_SECONDS
+from .worker_queue import WorkersQueue
+
+LEASE_SECONDS = 120.0
+"""A lease's term at most, renewed at a third of it: a lost machine's jobs are back in two minutes, whatever
+SQS_MESSAGE_VISIBILITY the config has for workers that do not renew."""
+
+POLL_SECONDS = 5.0
+"""How long a worker waits for a job in one call; SQS allows 20, but an idle worker is to end sooner."""
+
+LAST_SECONDS = 30.0
+"""Kept back of the time between being asked to stop and being killed: to end jobs, save logs, give back."""
+
+MOST_SLOTS = 1024
+
+ORDERS = {
+    signal.SIGTERM: Stop(STOP_SECONDS - LAST_SECONDS, "terminated"),
+    signal.SIGINT: Stop(0.0, "stopped now"),
+    signal.SIGUSR1: Stop(None, "drain"),
+}
+
+
+class Settings(NamedTuple):
+    """What the task's environment says. `stagger` is the wait between the starts of two slots, in seconds.
+
+    Without a `log_group` nothing is sent to CloudWatch.
+    """
+
+    app: str
+    run: str
+    queue_url: str
+    bucket: str
+    region: str
+    slots: int
+    stagger: float
+    scratch: Path
+    log_group: str = ""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Settings:
+        """Raises UsageError, naming the variable, where one is missing or makes no sense."""
+        app, run, queue_url, bucket = (
+            _needed(environment, name) for name in ("APP_NAME", "DS_RUN", "SQS_QUEUE_URL", "AWS_BUCKET")
+        )
+        region = environment.get("AWS_REGION") or _needed(environment, "AWS_DEFAULT_REGION")
+        slots = _number(environment, "DOCKER_CORES", "1")
+        if not 1 <= slots <= MOST_SLOTS:
+            raise UsageError(f"DOCKER_CORES: {slots:g} is not between 1 and {MOST_SLOTS}", _FIX)
+        stagger = max(_number(environment, "SECONDS_TO_START", "0"), 0.0)
+        scratch = Path(environment.get("DS_SCRATCH") or tempfile.gettempdir())
+        log_group = environment.get("LOG_GROUP_NAME", "")
+        return cls(app, run, queue_url, bucket, region, int(slots), stagger, scratch, log_group)
+
+
+_FIX = "`ds worker` runs in a task that `ds start` has made: the task's environment tells it what to do"
+
+
+def _needed(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name)
+    if not value:
+        raise UsageError(f"{name}: not in the environment", _FIX)
+    return value
+
+
+def _number(environment: Mapping[str, str], name: str, default: str) -> float:
+    text = environment.get(name) or default
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {text!r} in the environment is not a number", _FIX) from error
+
+
+def queue_urls(settings: Settings, config: Config) -> QueueUrls:
+    """The app's queues: they lie beside the one whose address the task was given."""
+    home, _, jobs = settings.queue_url.rpartition("/")
+    names = QueueNames(jobs, config.sqs_dead_letter_queue)
+    return QueueUrls(settings.queue_url, f"{home}/{names.dead}", f"{home}/{names.carried}")
+
+
+def machine_name(metadata: Metadata | None) -> str:
+    """The machine's instance id; off EC2 its host's name."""
+    with suppress(Silent):
+        if metadata is not None and (name := metadata.get("instance-id")):
+            return name
+    return os.uname().nodename
+
+
+def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
+    """The worker's whole life; 0 when it was told to end.
+
+    Raises UsageError where environment or config are wrong, QueueGone where the queue is not (any more).
+    On return every job taken is settled or given back, and nothing of them is left on the machine.
+    """
+    task = _Task(Settings.read(environment), Metadata.of(environment), clock or SystemClock())
+    adopt_orphans()
+    task.folder.mkdir(parents=True)
+    try:
+        return task.work()
+    finally:
+        shutil.rmtree(task.folder, ignore_errors=True)
+
+
+class _Task:
+    """One worker with what it is made of."""
+
+    def __init__(self, settings: Settings, metadata: Metadata | None, clock: Clock) -> None:
+        self._settings = settings
+        self._metadata = metadata
+        self._clock = clock
+        self._name = f"{os.uname().nodename}-{os.urandom(3).hex()}"
+        self._machine = machine_name(metadata)
+        self._paths = RunPaths(settings.app, settings.run)
+        self._session = AwsSession(settings.region)
+        self._store: Store = Stores(S3Store(settings.bucket, session=self._session))
+        self._gone: QueueGone | None = None
+        self.folder = settings.scratch / f"ds-{self._name}"
+
+    def work(self) -> int:
+        """Run until told to stop."""
+        config = read_run_file(self._store, self._settings.app, self._settings.run).config
+        if not config.command and not config.handler:
+            raise UsageError(
+                "the config has neither COMMAND nor HANDLER: there is nothing to run for a job",
+                "give one of them, or use an image with a worker of its own",
+            )
+        group = self._settings.log_group
+        reporting = Reporting(self._session, self._clock, group, self._name, self._machine)
+        logs = [self._log(number, reporting.lines()) for number in range(self._settings.slots)]
+        with self._queue(config) as queue:
+            queue.counts()  # are they there, and may we?
+            with reporting.of(self.folder), LogKeeper(logs) as keeper:
+                self._run(self._worker(config, queue, logs, keeper), queue)
+        if self._gone is not None:
+            raise self._gone
+        return OK
+
+    def _run(self, worker: Worker, queue: WorkersQueue) -> None:
+        orders = Orders(lambda stop: self._stop(queue, worker, stop), self._clock)
+        queue.on_gone = lambda gone: self._end(gone, orders)
+        orders.on_signals(ORDERS)
+        self._watch_for_interruptions(orders, queue)
+        complain(f"{self._name}: {self._settings.slots} slots for run {self._settings.run}")
+        worker.run()
+        queue.wait_for_receivers(LAST_SECONDS)
+
+    def _stop(self, queue: WorkersQueue, worker: Worker, stop: Stop) -> None:
+        complain(f"{self._name}: stopping: {stop.why}")
+        queue.leave()
+        worker.stop(stop)
+
+    def _end(self, gone: QueueGone, orders: Orders) -> None:
+        self._gone = gone
+        orders.give(Stop(0.0, "the queue has gone"))
+
+    def _watch_for_interruptions(self, orders: Orders, queue: WorkersQueue) -> None:
+        if self._metadata is None:
+            return
+
+        def be_wary(until: float) -> None:
+            if until > self._clock.now():
+                complain(f"{self._name}: this machine may be interrupted soon: taking no new jobs for now")
+                queue.pause(until)
+
+        InterruptionWatch(self._metadata, self._clock, orders.give, be_wary, reserve=LAST_SECONDS).start()
+
+    def _queue(self, config: Config) -> WorkersQueue:
+        return WorkersQueue(
+            self._session,
+            queue_urls(self._settings, config),
+            run=self._settings.run,
+            policy=RetryPolicy(config.job_retries),
+            term=min(config.sqs_message_visibility, LEASE_SECONDS),
+            clock=self._clock,
+            connections=8,
+        )
+
+    def _log(self, number: int, lines: JobLines | None) -> GatheredLog:
+        return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", lines)
+
+    def _worker(
+        self, config: Config, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
+    ) -> Worker:
+        task = compile_task(config, {})  # what the config gives to commands is in our environment already
+        return Worker(
+            queue,
+            [self._slot(task, number, log) for number, log in enumerate(logs)],
+            KeptLedger(self._store, f"{self._paths.events}{self._name}.jsonl", keeper),
+            Identity(self._name, self._machine),
+            RetryPolicy(config.job_retries),
+            self._clock,
+            term=min(config.sqs_message_visibility, LEASE_SECONDS),
+            delays=[number * self._settings.stagger for number in range(len(logs))],
+            poll=POLL_SECONDS,
+        )
+
+    def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:
+        folder = self.folder / str(number)
+        return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name)

@@ -1,0 +1,157 @@
+"""`ds check` for this machine: the program or function that a job runs, disk, memory, slots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..check import (
+    Check,
+    Finding,
+    error,
+    input_findings,
+    job_file_findings,
+    ok,
+    program_of,
+    warning,
+    work_findings,
+)
+from ..config import Config
+from .engine import FULL_BELOW, state_folder
+from .place import slots_of
+from .store import FolderStore
+
+if TYPE_CHECKING:
+    from ..project import Project
+
+LOW_DISK = 1 << 30
+LOW_MEMORY = 256 << 20
+"""Bytes a slot under which a person should know of it."""
+
+IMPORT_SECONDS = 60.0
+_LOAD = "import sys; from distributed_something.worker.host import load; load(sys.argv[1])"
+
+
+def checks(project: Project, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
+    """The checks of a project that runs on this machine."""
+    config, folder = project.config, project.folder
+    store = folder / config.store
+    found = [
+        Check("the work", lambda: work_findings(config)),
+        Check("the program", lambda: program_findings(config, folder)),
+        Check("the disk", lambda: disk_findings({store, state_folder(folder, config.app_name)})),
+        Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
+    ]
+    if job_file is not None:
+        from ..jobfile import JobFile
+
+        file = JobFile(job_file)
+        found += [
+            Check("the job file", lambda: job_file_findings(config, file)),
+            Check("the inputs", lambda: input_findings(config, file, FolderStore(store), str(store))),
+        ]
+    return found
+
+
+def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
+    """Whether what a job runs is there. A HANDLER is imported, in a process of its own."""
+    if config.handler:
+        yield _handler(config, folder)
+    elif not config.command:
+        yield error(
+            "neither COMMAND nor HANDLER says what a job is", "write COMMAND = 'my-program {Plate}'"
+        )._replace(in_file=True)
+    elif (program := program_of(config.command)) is None:
+        yield ok("COMMAND: is for the shell; its programs are not looked for")
+    elif shutil.which(program, path=_path(config)) is None:
+        yield error(
+            f"COMMAND: no program {program} on this machine", f"install {program}, or name it by its path"
+        )
+    else:
+        yield ok(f"COMMAND: {program} is there")
+
+
+def _path(config: Config) -> str:
+    return config.worker_environment().get("PATH", os.environ.get("PATH", os.defpath))
+
+
+def _handler(config: Config, folder: Path) -> Finding:
+    """What comes of importing it as a worker does, in folders that are gone afterwards."""
+    name, command = config.handler, [sys.executable, "-c", _LOAD, config.handler]
+    with tempfile.TemporaryDirectory(prefix="ds-check-") as own:
+        environment = {**os.environ, **config.worker_environment(), **_as_in_a_slot(Path(own), folder)}
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=IMPORT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            what = f"HANDLER: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
+            return warning(what, "import less at its top: each slot waits for it")
+    if done.returncode == 0:
+        return ok(f"HANDLER: {name} can be imported")
+    said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+    fix = f"correct HANDLER, or install what it needs for {sys.executable}"
+    return error(f"HANDLER: {name} cannot be imported: {said[-1]}", fix)
+
+
+def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:
+    """The variables that a function may read while it is imported."""
+    folders = {f"DS_{name.upper()}_DIR": own / name for name in ("work", "input", "output")}
+    for each in folders.values():
+        each.mkdir()
+    names = {**folders, "DS_PROJECT_DIR": project, "DS_JOB": own / "job.json"}
+    return {name: str(path) for name, path in names.items()}
+
+
+def disk_findings(folders: set[Path]) -> Iterator[Finding]:
+    """Whether there is room for outputs and for the queue: one finding a disk."""
+    seen = set()
+    for folder in sorted(folders):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        device = there.stat().st_dev
+        if device in seen:
+            continue
+        seen.add(device)
+        free = shutil.disk_usage(there).free
+        if free < FULL_BELOW:
+            yield error(f"the disk of {folder} is full", "make room")
+        elif free < LOW_DISK:
+            yield warning(
+                f"the disk of {folder} has {free >> 20:,} MB left", "make room for outputs and logs"
+            )
+        else:
+            yield ok(f"the disk of {folder} has {free >> 30:,} GB left")
+
+
+def memory_findings(config: Config, memory: int, processors: int) -> Iterator[Finding]:
+    """Whether as many jobs at a time as the config wants fit into `memory` (bytes) and on the processors."""
+    slots = slots_of(config)
+    wanted = config.tasks_per_machine * (config.memory or 0) << 20
+    if wanted > memory:
+        what = f"TASKS_PER_MACHINE x MEMORY is {wanted >> 20:,} MB, and this machine has {memory >> 20:,}"
+        yield warning(what, "lower TASKS_PER_MACHINE or MEMORY")
+    elif memory < slots * LOW_MEMORY:
+        what = f"{slots} jobs at a time have {memory // slots >> 20:,} MB of memory each"
+        yield warning(what, "lower DOCKER_CORES")
+    else:
+        yield ok(f"{slots} jobs at a time have {memory // slots >> 20:,} MB of memory each")
+    if slots > 2 * processors:
+        what = f"TASKS_PER_MACHINE x DOCKER_CORES is {slots}, and this machine has {processors} processors"
+        yield warning(what, "lower DOCKER_CORES, unless jobs mostly wait")
+
+
+def _memory() -> int:
+    """This machine's memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

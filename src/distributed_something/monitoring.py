@@ -1,0 +1,155 @@
+"""Watching a run: one look after another, and what each of them leads to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from .engine import Machines
+from .errors import DsError, Unreachable
+from .job import State
+from .ledger import Fold
+from .project import Project
+from .scaling import AGREEING_LOOKS, Action, Load, Look, decide, shrink
+from .snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from .console import Watcher
+
+LOOKING_SHARE = 0.05
+"""How much of its time a watch spends on looking, at most."""
+
+LOOK_SECONDS_MOST = 2.0
+"""Longer than this nobody waits for the next look because of what the last one cost."""
+
+LOOKS_THAT_FAIL = 60
+"""So many looks in a row may fail before a watch gives up: an hour, at one a minute."""
+
+
+class Watch:
+    """Looks at a run and lets go of machines that what is left does not need, where they are rented.
+
+    All that it knows it has read: a new watch decides the same after a few looks.
+    """
+
+    def __init__(self, project: Project, *, cheapest: bool = False) -> None:
+        self.fold = project.fold()
+        self._project = project
+        self._cheapest = cheapest
+        self._looks: list[Look] = []
+        self._loads: list[Load] = []
+        self._cost = 0.0
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def open_jobs(self) -> int:
+        """Jobs that were left at the last look."""
+        return self._looks[-1].open_jobs if self._looks else 0
+
+    def look(self, watcher: Watcher) -> Action | None:
+        """Look once, show it, and shrink the fleet where it is too large; what else is to be done.
+
+        Raises DsError where the run cannot come to its end: its queue is gone, or no machine can come.
+        """
+        began = self._project.clock.now()
+        snapshot = self._snapshot = self._patient_look(watcher)
+        watcher.show(snapshot)
+        if snapshot.machines.hopeless:
+            take_back(self._project, snapshot.machines)
+        if snapshot.why_idle and snapshot.jobs.waiting:
+            watcher.note(snapshot.why_idle)
+        if snapshot.queued is None and snapshot.jobs.final < snapshot.jobs.total:
+            raise DsError("the queue is gone, and jobs are left: somebody cleaned up", "ds run JOBFILE")
+        self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
+        action = decide(self._looks)
+        if action is None and snapshot.machines.kept and (note := self._shrink(snapshot)):
+            watcher.note(note)
+        self._cost = self._project.clock.now() - began
+        return action
+
+    def _patient_look(self, watcher: Watcher) -> Snapshot:
+        """How the run is: an hour without a network, or a bad hour of AWS, does not end the watching."""
+        for left in range(LOOKS_THAT_FAIL, 0, -1):
+            try:
+                return self._project.snapshot(self.fold)
+            except Unreachable as error:
+                if left == 1:
+                    raise
+                watcher.note(f"{error.what}; looking again")
+            self._project.clock.wait(self._project.engine.look_seconds)
+        raise AssertionError("not reached")
+
+    def rest(self) -> None:
+        """Wait for the next look, or for the end where the queue can tell of it sooner.
+
+        What a look cost was taken from the jobs: looking has its share of the time and no more.
+        """
+        engine, clock, snapshot = self._project.engine, self._project.clock, self._snapshot
+        jobs, rate = (snapshot.queued, snapshot.rate) if snapshot else (None, 0.0)
+        seconds = max(engine.look_seconds, min(self._cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
+        until = clock.now() + (seconds if jobs else engine.last_looks_seconds)
+        while (left := until - clock.now()) > 0:
+            soon = max(jobs / rate / 4, engine.last_looks_seconds) if jobs and rate else left
+            clock.wait(min(left, soon))
+            if soon < left:
+                jobs = engine.queue().counts().open
+                if not jobs:
+                    return
+
+    def _shrink(self, snapshot: Snapshot) -> str | None:
+        """Let go of machines that what is left does not need; what was done, in words."""
+        project, engine, machines = self._project, self._project.engine, snapshot.machines
+        busy = _busy(self.fold)
+        self._loads = [*self._loads, _load(snapshot, len(busy))][-AGREEING_LOOKS:]
+        if not machines.running:
+            return None
+        now = project.clock.now()
+        less = shrink(
+            self._loads,
+            slots=machines.slots // (machines.running * engine.tasks_per_machine),
+            tasks=engine.tasks_per_machine,
+            cheapest=self._cheapest,
+            age=now - project.record().started / 1000 if project.record_path.exists() else 0.0,
+        )
+        if less is None:
+            return None
+        spare = less.spare if self._loads[-1].busy < machines.running else 0
+        try:
+            ended = engine.shrink(less.target, spare, busy)
+        except DsError as error:
+            return f"{error.what}; the machines stay for now"
+        self._loads.clear()  # what was seen before says nothing about the smaller fleet
+        return f"{less.target:,} machines are enough for what is left" + (
+            f": {len(ended):,} idle ones were ended" if ended else ""
+        )
+
+
+def _seen(snapshot: Snapshot) -> Look:
+    """What counts for the end is the queue; where it is gone, the ledger."""
+    machines = snapshot.machines
+    target = 0 if machines.kept else machines.target  # replaced by the engine itself: nothing for us to do
+    return Look(_open_jobs(snapshot), target, machines.running, machines.ended)
+
+
+def _open_jobs(snapshot: Snapshot) -> int:
+    return snapshot.jobs.total - snapshot.jobs.final if snapshot.queued is None else snapshot.queued
+
+
+def _load(snapshot: Snapshot, busy: int) -> Load:
+    """How much of the fleet is at work. Where more is leased than the ledger knows of, all of it may be."""
+    machines = snapshot.machines
+    known = snapshot.jobs.running > 0 or not snapshot.leased
+    busy = min(busy, machines.running) if known else machines.running
+    return Load(_open_jobs(snapshot), machines.target, machines.running, busy)
+
+
+def _busy(fold: Fold) -> set[str]:
+    """The machines and workers that have a job under way."""
+    running = (record for record in fold.jobs.values() if record.state is State.RUNNING)
+    return {f"{record.machine or ''} {record.worker or ''}" for record in running}
+
+
+def take_back(project: Project, machines: Machines) -> NoReturn:
+    """Cancel the newest fleet, as it cannot get a machine, and say why."""
+    for fleet in project.record().fleets[-1:]:
+        project.engine.cancel(fleet)
+    raise DsError(f"no machine can come: {machines.trouble}; the fleet was taken back", machines.fix)

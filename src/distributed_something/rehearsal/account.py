@@ -1,0 +1,93 @@
+"""What an account has before the first run: roles, instance profile, key pair. The pretend one has it.
+
+A fleet file is written for a real account. `adapted` puts the pretend one's own roles, image, subnet and
+groups into it, so that the rest of it can be rehearsed as it stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..aws import account
+from ..aws.policies import buckets_of
+from ..aws.region import Region
+from ..aws.roles import Where
+from ..aws.session import AwsSession, aws_errors
+from ..config import Config
+
+
+def furnish(session: AwsSession, config: Config) -> None:
+    """Set the account up as `ds account setup` does, and make the config's key pair. Raises DsError."""
+    number, _ = account.who(session)
+    steps = account.plan_setup(Where(number, config.aws_region), buckets_of(config), account.find(session))
+    account.apply(session, steps)
+    if name := config.ssh_key_name.removesuffix(".pem"):
+        with aws_errors("furnishing the pretend account"):
+            session.client("ec2").create_key_pair(KeyName=name)
+
+
+class Own(NamedTuple):
+    """What of the pretend account stands in for a fleet file's own."""
+
+    fleet_role: str
+    profile: str
+    image: str
+    subnet: str
+    groups: tuple[str, ...]
+
+    @classmethod
+    def of(cls, region: Region) -> Own:
+        """Read from the pretend account. Raises DsError."""
+        return cls(
+            region.fleet_role(),
+            region.account.instance_profile,
+            region.image_id(),
+            region.subnets()[0].id,
+            tuple(region.security_groups()),
+        )
+
+
+def adapted(text: str, own: Own) -> tuple[str, tuple[str, ...]]:
+    """A fleet file's text for the pretend account, and the fields that were replaced. Pure.
+
+    What is no fleet file is left as it is: who reads it says what is wrong.
+    """
+    try:
+        request = json.loads(text)
+        specifications = request["LaunchSpecifications"]
+        replaced = dict.fromkeys(_replace(request, {"IamFleetRole": own.fleet_role}))
+        for each in specifications:
+            replaced |= dict.fromkeys(_adapt(each, own))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return text, ()
+    return json.dumps(request, indent=2), tuple(replaced)
+
+
+def _adapt(specification: dict[str, Any], own: Own) -> list[str]:
+    groups = [{"GroupId": each} for each in own.groups]
+    done = _replace(
+        specification,
+        {
+            "IamInstanceProfile": {"Arn": own.profile},
+            "ImageId": own.image,
+            "SubnetId": own.subnet,
+            "SecurityGroups": groups,
+        },
+    )
+    for face in specification.get("NetworkInterfaces", ()):
+        done += _replace(face, {"SubnetId": own.subnet, "Groups": list(own.groups)})
+    for disk in specification.get("BlockDeviceMappings", ()):
+        if disk.get("Ebs", {}).pop("SnapshotId", None) is not None:
+            done.append("SnapshotId")
+    if specification.pop("KeyName", None) is not None:
+        done.append("KeyName")
+    return done
+
+
+def _replace(holder: dict[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """Put these values where the holder has others; the names of what was replaced."""
+    names = [name for name, value in values.items() if name in holder and holder[name] != value]
+    holder.update({name: values[name] for name in names})
+    return names

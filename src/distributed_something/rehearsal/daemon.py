@@ -1,0 +1,204 @@
+"""The process behind a rehearsal: the emulator, and the pretend account at work, until it is told to end.
+
+It holds a lock as long as it lives, and writes down where it can be reached. All that it starts ends with
+it, however it ends; what it made lies in memory, but for S3, which is folders.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..config import load_config
+from ..errors import FAILED, DsError
+from ..local.place import STATE_VARIABLE
+from ..worker.process import adopt_orphans
+from .emulator import CREDENTIALS, HOST, SETTINGS, make_server
+from .place import Place, bucket_of
+
+if TYPE_CHECKING:
+    from .calls import Calls
+    from .cloud import Cloud
+    from .machines import Machine
+    from .task import Task
+
+TURN_SECONDS = 0.1
+IDLE_SECONDS = 1800.0
+"""With no call and no task for this long, nobody is coming back."""
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
+WORKER = (sys.executable, "-m", "distributed_something", "worker")
+
+
+class Line(NamedTuple):
+    """A line that a task printed, and where it goes."""
+
+    group: str
+    stream: str
+    when: float
+    text: str
+
+
+class Daemon:
+    """The emulator with all that belongs to it."""
+
+    def __init__(self, project: Path, place: Place, command: tuple[str, ...] = WORKER) -> None:
+        from . import moto_ecs
+
+        moto_ecs.install()
+        self._project = project
+        self._place = place
+        self._command = command
+        self._config = load_config(project)
+        self._lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self.endpoint = ""
+        self.cloud, self.calls = self._account()
+
+    def _account(self) -> tuple[Cloud, Calls]:
+        from . import moto_fleets
+        from .calls import Calls
+        from .cloud import Cloud
+        from .faults import Faults
+        from .objects import Buckets
+
+        config = self._config
+        cloud = Cloud(config.aws_region, Faults(), self._start)
+        moto_fleets.install(cloud.registry, cloud.active)
+        buckets = Buckets(self._place.buckets, {bucket_of(config): self._project / config.store})
+        server = make_server(0, lambda moto: self._wrap(Calls(cloud, buckets, moto, self.end)))
+        self.endpoint = f"http://{HOST}:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return cloud, self._calls
+
+    def _wrap(self, calls: Calls) -> Calls:
+        self._calls = calls
+        return calls
+
+    def furnish(self) -> None:
+        """Give the account what every account has. Raises DsError."""
+        from ..aws.session import AwsSession
+        from .account import furnish
+
+        furnish(AwsSession(self._config.aws_region, None, self.endpoint), self._config)
+        self.calls.forget()
+
+    def run(self) -> None:
+        """Turn until told to end; then end every task."""
+        try:
+            while not self._ended.is_set():
+                self.calls.changed.wait(TURN_SECONDS)
+                self.calls.changed.clear()
+                self._turn()
+                if time.monotonic() - self.calls.latest > IDLE_SECONDS and not self.cloud.busy():
+                    return
+        finally:
+            self.cloud.kill_all()
+            shutil.rmtree(self._place.work, ignore_errors=True)
+
+    def _turn(self) -> None:
+        try:
+            self.cloud.turn()
+            self._write_lines()
+        except Exception:  # noqa: BLE001  the account must go on, whatever one fleet or service brings
+            traceback.print_exc()
+            time.sleep(1.0)
+
+    def end(self) -> None:
+        """Have `run` return soon."""
+        self._ended.set()
+        self.calls.changed.set()
+
+    def _start(self, machine: Machine, record: Any, container: dict[str, Any]) -> Task:
+        from .task import Task
+
+        options = container.get("logConfiguration", {}).get("options", {})
+        group, prefix = options.get("awslogs-group", ""), options.get("awslogs-stream-prefix", "task")
+        stream = f"{prefix}/{container['name']}/{record.id}"
+        folder = self._place.work / str(record.id)
+        folder.mkdir(parents=True)
+        return Task(
+            self._command,
+            self._environment(machine, record, container, folder),
+            self._project,
+            lambda text: self._lines.put(Line(group, stream, time.time(), text)),
+        )
+
+    def _environment(
+        self, machine: Machine, record: Any, container: dict[str, Any], folder: Path
+    ) -> dict[str, str]:
+        """A container's: what programs are found by, what the task says, and where the account is."""
+        own = {each["name"]: each["value"] for each in container.get("environment", ())}
+        return {
+            **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+            **own,
+            **CREDENTIALS,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self.endpoint}/ds/machines/{machine.id}",
+            "ECS_CONTAINER_METADATA_URI_V4": f"{self.endpoint}/ds/tasks/{record.id}",
+            "DS_MACHINE": machine.id,
+            "DS_SCRATCH": str(folder),
+            STATE_VARIABLE: str(self._place.folder),
+        }
+
+    def _write_lines(self) -> None:
+        """Put what tasks printed where CloudWatch's readers look, and into a file that stays."""
+        lines: list[Line] = []
+        with suppress(queue.Empty):
+            while len(lines) < 10_000:
+                lines.append(self._lines.get_nowait())
+        if not lines:
+            return
+        with self._place.tasks_log.open("a") as file:
+            file.writelines(f"{each.stream.rpartition('/')[2][:8]} {each.text}\n" for each in lines)
+        self.cloud.log(lines)
+
+
+def main(project: str, folder: str, held: str, *command: str) -> int:
+    """The process that a rehearsal's first command leaves behind. Says "ready" or what is wrong, once.
+
+    `held` is the descriptor of the lock, which that command took; `command` is what tasks run instead of the
+    worker.
+    """
+    place = Place(Path(folder))
+    os.set_inheritable(int(held), False)
+    os.environ.update(SETTINGS | CREDENTIALS)
+    adopt_orphans()
+    caller = _log_to(place.log)
+    try:
+        daemon = Daemon(Path(project), place, command or WORKER)
+        daemon.furnish()
+    except (DsError, OSError) as error:
+        what, fix = (error.what, error.fix) if isinstance(error, DsError) else (str(error), "")
+        os.write(caller, f"{what}\n{fix}\n".encode(errors="replace"))
+        return FAILED
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: daemon.end())
+    place.tell({"pid": os.getpid(), "endpoint": daemon.endpoint, "started": time.time()})
+    os.write(caller, b"ready\n")
+    os.close(caller)
+    daemon.run()
+    return 0
+
+
+def _log_to(path: Path) -> int:
+    """Point stdout and stderr to the log; the stdout that was."""
+    caller = os.dup(1)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return caller
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,298 @@
+"""The engine `rehearsal`: the aws engine itself, talking to an emulator that it starts.
+
+The emulator's process is started by the first command that needs one, found again by later ones, and ended
+with the run. Its S3 is the project's STORE: what a run has left there is read the same way when it is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..aws.engine import AwsEngine
+from ..aws.session import AwsSession
+from ..aws.store import S3Store
+from ..clock import Clock
+from ..config import Config
+from ..engine import Counts, Machines, check_key
+from ..errors import DsError
+from ..ledger import RunPaths
+from ..local.engine import state_folder
+from ..worker.process import kill_marked
+from . import serving, story
+from .account import Own, adapted
+from .emulator import CREDENTIALS
+from .faults import parse_faults
+from .place import Place, bucket_of
+
+END_SECONDS = 30.0
+
+_IMAGE = "rehearsal/not-pulled"
+_ISOLATED = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+
+
+class RehearsalEngine:
+    """Implements engine.Engine. `faults` is a text that `faults.parse_faults` reads; `say` tells a person.
+
+    Real credentials are put out of reach of this process as soon as there is such an engine in it.
+    """
+
+    name = "rehearsal"
+    look_seconds = 0.5
+
+    def __init__(
+        self, project: Path, config: Config, clock: Clock, say: Callable[[str], None], faults: str = ""
+    ) -> None:
+        self._project = project
+        self._given = config
+        self._config = _pretended(config)
+        self._clock = clock
+        self._say = say
+        self._place = Place(state_folder(project, f"{config.app_name}.rehearsal"))
+        self._found: AwsEngine | None = None
+        self._store: FolderBucket | None = None
+        self._faults = faults
+        slow = parse_faults(faults or self._place.faults())
+        self.last_looks_seconds = 0.1 + slow.seconds(slow.lag)
+        self.tasks_per_machine = config.tasks_per_machine
+        self.job_bytes = AwsEngine.job_bytes
+        isolate()
+
+    # -- The emulator
+
+    def _aws(self) -> AwsEngine | None:
+        """The aws engine, where an emulator runs."""
+        endpoint = self._place.endpoint()
+        if endpoint is None:
+            self._found = None
+        elif self._found is None or self._found.session.endpoint != endpoint:
+            self._found = AwsEngine(self._project, self._config, self._clock, endpoint)
+            self._tell_faults(endpoint)
+        return self._found
+
+    def _started(self) -> AwsEngine:
+        """The aws engine; an emulator is started where there is none."""
+        found = self._aws()
+        if found is not None:
+            return found
+        with self._place.free() as lock:
+            if lock is not None:
+                kill_marked(self._place.mark)
+                self._spawn(lock)
+        found = self._aws()
+        if found is None:
+            raise DsError("the rehearsal's emulator is starting or ending just now", "try again")
+        return found
+
+    def _needed(self) -> AwsEngine:
+        found = self._aws()
+        if found is None:
+            raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
+        return found
+
+    def _spawn(self, lock: int) -> None:
+        import subprocess
+
+        command = [sys.executable, "-m", f"{__package__}.daemon", str(self._project), str(self._place.folder)]
+        process = subprocess.Popen(
+            [*command, str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=[lock],
+            cwd="/",
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            said, _, rest = process.stdout.read().decode(errors="replace").strip().partition("\n")
+        process.returncode = 0  # it goes on without us: nothing to wait for
+        if said != "ready":
+            raise DsError(f"the emulator did not start: {said or f'see {self._place.log}'}", rest)
+
+    def _tell_faults(self, endpoint: str) -> None:
+        if self._faults:
+            ask(endpoint, "faults", self._faults.encode())
+            self._place.tell({**self._place.told(), "faults": self._faults})
+
+    def _end_emulator(self) -> None:
+        endpoint = self._place.endpoint()
+        if endpoint is not None:
+            with suppress(OSError):
+                ask(endpoint, "end", b"")
+        deadline = time.monotonic() + END_SECONDS
+        while self._place.alive():
+            if time.monotonic() > deadline:
+                raise DsError(f"the emulator did not end within {END_SECONDS:.0f} s", "ds cleanup")
+            time.sleep(0.02)
+        kill_marked(self._place.mark)
+        self._place.facts.unlink(missing_ok=True)
+        self._found = None
+
+    # -- engine.Engine
+
+    @property
+    def store(self) -> S3Store:
+        """The bucket: the emulator's, or, where that has gone, its folder."""
+        endpoint = self._place.endpoint() or self._served
+        if self._store is None or self._store.endpoint != endpoint:
+            session = AwsSession(self._config.aws_region, None, endpoint)
+            self._store = FolderBucket(self._config.aws_bucket, session, self._project / self._given.store)
+        return self._store
+
+    @cached_property
+    def _served(self) -> str:
+        folders = {bucket_of(self._given): self._project / self._given.store}
+        return serving.serve(self._place.buckets, folders)
+
+    def current_run(self) -> str | None:
+        """The run that the queue belongs to."""
+        found = self._aws()
+        return None if found is None else found.current_run()
+
+    def plan(self, run: str) -> Sequence[str]:
+        """The steps of `setup`."""
+        return self._started().plan(run)
+
+    def setup(self, run: str, made: Callable[[str], None]) -> None:
+        """As on AWS, in an account that has what accounts have."""
+        for name in ("dockerhub_tag", "aws_bucket"):
+            if not getattr(self._given, name):
+                self._say(f"note: {name.upper()} is missing: the rehearsal does without, AWS does not")
+        self._started().setup(run, made)
+
+    def queue(self) -> Any:
+        """The queue of the current run."""
+        return self._needed().queue()
+
+    def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
+        """As on AWS; what a fleet file has of a real account is replaced, and named."""
+        aws = self._needed()
+        return aws.start(run, fleet_file and self._adapted(fleet_file, aws), made)
+
+    def _adapted(self, fleet_file: Path, aws: AwsEngine) -> Path:
+        try:
+            text, replaced = adapted(fleet_file.read_text(), Own.of(aws.region))
+        except (OSError, UnicodeDecodeError):
+            return fleet_file  # who reads it says what is wrong
+        if not replaced:
+            return fleet_file
+        self._say(f"note: {fleet_file.name}: the pretend account's own: {', '.join(replaced)}")
+        copy = self._place.folder / "fleet" / fleet_file.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(text)
+        return copy
+
+    def cancel(self, fleet: str) -> None:
+        """Take back a fleet."""
+        self._needed().cancel(fleet)
+
+    def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
+        """Ask for fewer machines."""
+        return self._needed().shrink(target, spare, busy)
+
+    def machines(self) -> Machines:
+        """How the machines are."""
+        found = self._aws()
+        return Machines(kept=True) if found is None else found.machines()
+
+    def explain(self, counts: Counts) -> str | None:
+        """Why no job runs although some wait."""
+        found = self._aws()
+        return "the emulator has ended: ds setup" if found is None else found.explain(counts)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the app for one `ds run` at a time. The emulator ends where nothing is set up."""
+        aws = self._started()
+        try:
+            with aws.exclusive():
+                yield
+        finally:
+            found = self._aws()
+            if found is not None and found.current_run() is None:
+                self._end_emulator()
+
+    def stop(self, *, now: bool = False) -> None:
+        """No new jobs; those that run finish, or go back."""
+        found = self._aws()
+        if found is not None:
+            found.stop(now=now)
+
+    def end(self) -> Sequence[str]:
+        """End the machines, tell the story, and end the emulator, unless dead jobs are kept in its queue."""
+        aws = self._needed()
+        run = aws.current_run()
+        dead = aws.queue().counts().dead if run is not None else 0
+        left = [*aws.end()]
+        if run is not None:
+            told = self._keep_story(aws, run, kept="queue " if dead else "")
+            left += [each for each in told["leftovers"] if each not in left]
+        if dead:
+            self._say("the emulator stays, for `ds retry`: ds cleanup ends it")
+        else:
+            self._end_emulator()
+        return left
+
+    def _keep_story(self, aws: AwsEngine, run: str, *, kept: str) -> dict[str, Any]:
+        """The story of the run, written. What begins with `kept` stays on purpose, and is no leftover."""
+        assert aws.session.endpoint is not None
+        account = json.loads(ask(aws.session.endpoint, "account"))
+        if kept:
+            left = account["leftovers"]
+            account["leftovers"] = [each for each in left if not each.startswith(kept)]
+        paths = RunPaths(self._config.app_name, run)
+        return story.keep(aws.store, paths, account, price=self._given.machine_price)
+
+    def remove(self) -> Sequence[str]:
+        """Remove everything that runs of the app made, the emulator last."""
+        import shutil
+
+        found = self._aws()
+        left = [*found.remove()] if found is not None else []
+        self._end_emulator()
+        shutil.rmtree(self._place.folder, ignore_errors=True)
+        return left
+
+
+class FolderBucket(S3Store):
+    """A bucket of the emulator: a person finds its objects in a folder."""
+
+    def __init__(self, bucket: str, session: AwsSession, folder: Path) -> None:
+        super().__init__(bucket, session=session)
+        self.endpoint = session.endpoint
+        self._folder = folder
+
+    def locate(self, key: str) -> str:
+        """The file's path."""
+        return str(self._folder / check_key(key))
+
+
+def _pretended(config: Config) -> Config:
+    """The config in the pretend account: no profile, and a bucket and an image where none is named."""
+    return config._replace(
+        aws_profile="",
+        aws_bucket=bucket_of(config),
+        dockerhub_tag=config.dockerhub_tag or _IMAGE,
+    )
+
+
+def isolate() -> None:
+    """Put real credentials and settings of AWS out of this process's reach."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(CREDENTIALS | _ISOLATED | {"AWS_EC2_METADATA_DISABLED": "true"})
+
+
+def ask(endpoint: str, what: str, body: bytes | None = None) -> bytes:
+    """Ask one of the emulator's own addresses. Raises OSError."""
+    with urllib.request.urlopen(f"{endpoint}/ds/{what}", body, timeout=30) as answer:  # noqa: S310  ours
+        return bytes(answer.read())

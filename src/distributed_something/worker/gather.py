@@ -1,0 +1,184 @@
+"""Logs that are gathered before they are stored: for a store where each append is a request.
+
+What a job prints waits in memory until there is enough of it, or for two seconds, and always until before
+the ledger tells of the attempt's end. The thread that runs the job never waits for the store.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, Self
+
+from ..engine import Store
+from ..job import Lease, Outcome
+from ..ledger import LedgerWriter
+from .logs import SlotLog
+from .loop import complain
+from .slot import Slot, Task
+
+GATHER_BYTES = 64 << 10
+GATHER_SECONDS = 2.0
+"""What is printed is stored when it is this much, or this old."""
+
+LOOK_SECONDS = 0.25
+KEPT_BYTES = 8 << 10
+LOGS_AT_ONCE = 8
+
+
+class Listener(Protocol):
+    """Is told what the attempts of a slot print."""
+
+    def begin(self, job_id: str, attempt: int) -> None:
+        """What is printed from now on belongs to this attempt."""
+
+    def __call__(self, data: bytes) -> None:
+        """This was printed. Must not wait, and must not raise."""
+
+    def end(self) -> None:
+        """The attempt has ended."""
+
+
+class GatheredLog(SlotLog):
+    """The log segment of one slot, whose text waits to be stored. `listener` gets all that is printed."""
+
+    def __init__(self, store: Store, root: str, name: str, listener: Listener | None = None) -> None:
+        self._pending = bytearray()
+        self._since = 0.0
+        self._not_before = 0.0
+        self._recent = bytearray()
+        self._ended = False
+        self.listener = listener
+        self._pending_lock = threading.Lock()
+        self._storing = threading.Lock()
+        super().__init__(store, root, name)
+
+    def begin(self) -> str:
+        """Start the text of a new attempt; its place, the length still unknown."""
+        self._recent.clear()
+        return super().begin()
+
+    def write(self, data: bytes) -> None:
+        """Add to the attempt's text."""
+        if self.listener is not None:
+            self.listener(data)
+        super().write(data)
+
+    def end(self) -> str | None:
+        """Finish the attempt's text: its place; it is stored before the ledger tells of the attempt."""
+        place = super().end()
+        self._ended = True
+        return place
+
+    def tail(self, limit: int) -> bytes:
+        """The last bytes of the attempt's text, KEPT_BYTES at most, from memory."""
+        return bytes((self._recent + self._tail)[-limit:])
+
+    def due(self, now: float) -> bool:
+        """Whether what waits has waited long enough (`now` is a time.monotonic() value)."""
+        size = len(self._pending)
+        if now < self._not_before:
+            return False
+        return size >= GATHER_BYTES or (size > 0 and now - self._since >= GATHER_SECONDS)
+
+    @property
+    def ended(self) -> bool:
+        """Whether an attempt has ended whose text may not be stored yet."""
+        return self._ended
+
+    def store(self) -> bool:
+        """Store what waits; False where that failed, and it waits on."""
+        with self._storing:
+            with self._pending_lock:
+                data, ended = bytes(self._pending), self._ended
+            if data:
+                try:
+                    self._store.append(self._key, data)
+                except Exception as error:  # noqa: BLE001  whatever the store raises, it is tried again
+                    complain(f"{self._name}: {error}")
+                    self._not_before = time.monotonic() + GATHER_SECONDS
+                    return False
+            with self._pending_lock:
+                del self._pending[: len(data)]
+                self._since = time.monotonic()
+                if ended and not self._pending:
+                    self._ended = False
+        return True
+
+    def _append(self, data: bytes) -> None:
+        with self._pending_lock:
+            if not self._pending:
+                self._since = time.monotonic()
+            self._pending += data
+        self._size += len(data)
+        self._recent += data
+        del self._recent[:-KEPT_BYTES]
+
+
+class GatheringSlot(Slot):
+    """A slot with a GatheredLog, whose listener it tells which attempt begins and ends."""
+
+    def __init__(
+        self, task: Task, store: Store, folder: Path, log: GatheredLog, run: str, worker: str
+    ) -> None:
+        super().__init__(task, store, folder, log, run, worker)
+        self._listener = log.listener
+
+    def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
+        """One attempt."""
+        if self._listener is None:
+            return super().run(lease, takes_long)
+        self._listener.begin(lease.job.id, lease.attempt)
+        try:
+            return super().run(lease, takes_long)
+        finally:
+            self._listener.end()
+
+
+class LogKeeper:
+    """While entered: stores the logs of a worker's slots in time, several at once, in threads of its own."""
+
+    def __init__(self, logs: Iterable[GatheredLog]) -> None:
+        self._logs = tuple(logs)
+        self._closed = threading.Event()
+        self._pool = ThreadPoolExecutor(LOGS_AT_ONCE, "log")
+        self._thread = threading.Thread(target=self._keep, name="log-keeper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Store all that waits, once more, and end."""
+        self._closed.set()
+        self._thread.join()
+        self._store(self._logs)
+        self._pool.shutdown()
+
+    def store_ended(self) -> None:
+        """Store what attempts that have ended printed. What cannot be stored now is tried again later."""
+        self._store([log for log in self._logs if log.ended])
+
+    def _keep(self) -> None:
+        while not self._closed.wait(LOOK_SECONDS):
+            now = time.monotonic()
+            self._store([log for log in self._logs if log.due(now)])
+
+    def _store(self, logs: Iterable[GatheredLog]) -> None:
+        list(self._pool.map(GatheredLog.store, logs))
+
+
+class KeptLedger(LedgerWriter):
+    """A ledger that tells of an attempt's end when its log can be read."""
+
+    def __init__(self, store: Store, key: str, keeper: LogKeeper) -> None:
+        super().__init__(store, key)
+        self._keeper = keeper
+
+    def flush(self) -> None:
+        """Store the logs of what has ended, then write what waits."""
+        self._keeper.store_ended()
+        super().flush()

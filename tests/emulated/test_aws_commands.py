@@ -1,0 +1,50 @@
+"""`ds` with ENGINE = 'aws', as a user types it: every command in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aws_project import Cloud, fleet_file
+from conftest import DsProject
+from emulating import endpoint
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    found = Cloud(tmp_path / "project")
+    yield found
+    found.engine.remove()
+
+
+def test_the_steps_one_after_another(cloud: Cloud) -> None:
+    project = DsProject(cloud.folder)
+    project.environment["AWS_ENDPOINT_URL"] = endpoint()
+    plan = project.ds("setup", "--dry-run").stdout
+    assert f"create queue {cloud.app}Queue\n" in plan
+    assert "is set up: run " in project.ds("setup").stderr
+    assert "5 jobs submitted" in project.ds("submit", cloud.jobs()).stderr
+    waiting = project.status()
+    assert waiting["jobs"]["waiting"] == 5 and waiting["why_idle"] == "no machines were asked for: ds start"
+    assert "3 of 3 machines" in project.ds("start", fleet_file(cloud), "--wait", "1").stderr
+    status = json.loads(project.ds("status", "--json").stdout)
+    assert status["machines"] == {"target": 3, "running": 3, "lost": 0}
+    assert (status["engine"], status["state"]) == ("aws", "running")
+    assert len(project.job_lines("--state", "waiting")) == 5
+    again = project.ds("run", cloud.jobs(), code=1)
+    assert "is under way" in again.stderr
+    assert "nobody is here to confirm" in project.ds("cleanup", code=2).stderr
+    assert "clean: nothing is left" in project.ds("cleanup", "--yes").stderr
+    assert "is not set up" in project.ds("start", code=1).stderr
+
+
+def test_without_credentials_there_is_one_clear_line(cloud: Cloud) -> None:
+    project = DsProject(cloud.folder)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        project.environment.pop(name, None)
+    project.environment["AWS_ENDPOINT_URL"] = endpoint()
+    said = project.ds("setup", code=1).stderr
+    assert said.startswith("error: ") and "redentials" in said and "aws configure" in said

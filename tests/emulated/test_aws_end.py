@@ -1,0 +1,381 @@
+"""The end of a run on AWS: machines let go on the way, and what is there when it is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aws_project import Calls, Cloud, answer, fleet_file, instances
+from distributed_something import steps
+from distributed_something.aws.alarms import idle_alarm
+from distributed_something.aws.dashboard import put_dashboard
+from distributed_something.aws.desired import Kind
+from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
+from distributed_something.failures import read_log
+from distributed_something.job import Cause, Outcome, State
+from distributed_something.ledger import LedgerWriter, event
+from emulating import session
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    return Cloud(tmp_path / "project")
+
+
+def begin(cloud: Cloud, jobs: int = 5) -> str:
+    run = steps.setup(cloud.project)
+    cloud.submit(cloud.jobs(jobs))
+    steps.start(cloud.project, fleet_file(cloud))
+    return run
+
+
+def work(cloud: Cloud, count: int, *, dead: int = 0, worker: str = "worker-1", hold: bool = False) -> None:
+    """What a worker does: lease, run, write down, settle; with `hold` it is still at it."""
+    queue = cloud.engine.queue()
+    ledger = LedgerWriter(cloud.engine.store, f"{cloud.project.paths().events}{worker}.jsonl")
+    leases = []
+    while len(leases) < count:
+        leases += queue.lease(count - len(leases), 1)
+    for number, lease in enumerate(leases):
+        facts = {"worker": worker, "machine": worker}
+        if hold:
+            ledger.started(lease, cloud.clock.now(), facts)
+            continue
+        lost = number < dead
+        outcome = Outcome(State.WAITING, Cause.EXIT) if lost else Outcome(State.SUCCEEDED)
+        ledger.ended(
+            lease, event("dead" if lost else "succeeded", cloud.clock.now(), lease, outcome, **facts)
+        )
+        if lost:
+            queue.fail(lease, Cause.EXIT, final=True)
+    ledger.flush()
+    if not hold:
+        queue.done(leases[dead:])
+
+
+def left(cloud: Cloud) -> list[str]:
+    """What there still is of the app that could cost money or stand in the way."""
+    names = [
+        (Kind.QUEUE, "Queue"), (Kind.QUEUE, "DeadMessages"), (Kind.QUEUE, "Queue-carried"),
+        (Kind.TASK_DEFINITION, "Task"), (Kind.SERVICE, "Service"),
+    ]  # fmt: skip
+    found = [f"{kind} {name}" for kind, name in names if cloud.found(kind, cloud.app + name)]
+    fleets = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
+    return found + fleets + instances(cloud) + cloud.engine._looker.fleets.templates(cloud.app)
+
+
+@pytest.mark.fault(1, 40)
+def test_the_monitor_ends_a_run_that_is_done_and_nothing_is_left(cloud: Cloud) -> None:
+    begin(cloud)
+    work(cloud, 5)
+    calls = Calls(cloud.engine)
+    assert steps.monitor(cloud.project, None, None) == OK
+    assert left(cloud) == []
+    assert cloud.found(Kind.LOG_GROUP, cloud.app) is not None
+    assert cloud.found(Kind.CLUSTER, str(cloud.given["ECS_CLUSTER"])) is None
+    names = calls.names()
+    assert names.index("UpdateService") < names.index("DeleteService"), "to 0, then deleted"
+    assert names.index("CancelSpotFleetRequests") < names.index("DeleteService")
+    assert all(each["TerminateInstances"] for each in calls.of("CancelSpotFleetRequests"))
+
+
+@pytest.mark.fault(7)
+def test_the_end_needs_looks_that_agree_a_minute_apart(cloud: Cloud) -> None:
+    begin(cloud)
+    work(cloud, 5)
+    before = cloud.clock.now()
+    steps.monitor(cloud.project, None, None)
+    assert cloud.clock.now() - before >= 2 * 60
+
+
+def test_with_dead_jobs_the_queues_stay_and_retry_works(cloud: Cloud) -> None:
+    begin(cloud)
+    work(cloud, 5, dead=2)
+    assert steps.monitor(cloud.project, None, None) == SOME_DEAD
+    assert left(cloud) == ["queue Queue", "queue DeadMessages", "queue Queue-carried"]
+    cloud.open()
+    assert len(steps.retry(cloud.project, (), ())) == 2
+    steps.start(cloud.project, None)
+    work(cloud, 2, worker="worker-2")
+    assert steps.monitor(cloud.project, None, None) == OK
+    assert left(cloud) == []
+
+
+@pytest.mark.fault(6, 38, 39)
+def test_what_a_job_printed_can_be_read_when_everything_has_gone(cloud: Cloud) -> None:
+    """Logs are in the bucket from the start: nothing is exported at the end, and nothing is hours late."""
+    begin(cloud, jobs=1)
+    paths = cloud.project.paths()
+    cloud.engine.store.append(f"{paths.logs}worker-1.log", b"it is done\n")
+    work(cloud, 1)
+    calls = Calls(cloud.engine)
+    steps.monitor(cloud.project, None, None)
+    assert "CreateExportTask" not in calls.names()
+    cloud.open()
+    assert read_log(cloud.engine.store, cloud.project.paths(), "worker-1.log@0+11") == b"it is done\n"
+
+
+STEPS = (
+    "CancelSpotFleetRequests", "DeleteService", "DeregisterTaskDefinition", "DeleteQueue",
+    "DeleteLaunchTemplate", "DeleteCluster",
+)  # fmt: skip
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_and_started_again_it_ends_in_the_same_place(cloud: Cloud, step: str) -> None:
+    begin(cloud)
+    steps.start(cloud.project, None)  # a second fleet, with a launch template
+    work(cloud, 5)
+    killed = Stop(cloud, step, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cloud.engine.end()
+    killed.undo()
+    cloud.open()
+    assert steps.monitor(cloud.project, None, None) == OK
+    assert left(cloud) == []
+
+
+class Stop:
+    """Whatever makes this call to AWS fails."""
+
+    def __init__(self, cloud: Cloud, step: str, error: type[BaseException]) -> None:
+        self._error = error
+        self._events = [
+            (cloud.engine.session.client(service).meta.events, f"provide-client-params.{service}.{step}")
+            for service in ("ec2", "ecs", "sqs")
+        ]
+        for events, name in self._events:
+            events.register(name, self._fail)
+
+    def _fail(self, **_: object) -> None:
+        raise self._error("the network went away")
+
+    def undo(self) -> None:
+        for events, name in self._events:
+            events.unregister(name, self._fail)
+
+
+@pytest.mark.fault(9, 10)
+@pytest.mark.parametrize("step", STEPS[:4])
+def test_one_step_that_fails_stops_no_other_and_is_told(cloud: Cloud, step: str) -> None:
+    begin(cloud)
+    work(cloud, 5)
+    failing = Stop(cloud, step, DsError)
+    assert steps.monitor(cloud.project, None, None) == LEFTOVERS
+    assert "the network went away" in cloud.err.getvalue()
+    remaining = left(cloud)
+    assert remaining and len(remaining) <= 4
+    failing.undo()
+    assert steps.cleanup(cloud.project) == []
+    assert left(cloud) == []
+
+
+@pytest.mark.fault(10)
+def test_what_is_absent_is_fine(cloud: Cloud) -> None:
+    begin(cloud)
+    sqs = session().client("sqs")
+    for url in sqs.list_queues(QueueNamePrefix=cloud.app)["QueueUrls"]:
+        sqs.delete_queue(QueueUrl=url)
+    cloud.open()
+    assert cloud.engine.remove() == []
+    assert cloud.engine.remove() == []
+
+
+@pytest.mark.fault(4)
+def test_the_cluster_default_stays_and_everything_else_goes(cloud: Cloud) -> None:
+    cloud.config(ECS_CLUSTER="default")
+    begin(cloud)
+    assert cloud.engine.remove() == []
+    assert left(cloud) == []
+    assert cloud.found(Kind.CLUSTER, "default") is not None
+
+
+def test_a_cluster_that_others_use_stays(cloud: Cloud) -> None:
+    begin(cloud)
+    cluster = str(cloud.given["ECS_CLUSTER"])
+    ecs = session().client("ecs")
+    ecs.register_task_definition(
+        family="other", containerDefinitions=[{"name": "c", "image": "i", "memory": 9}]
+    )
+    ecs.create_service(cluster=cluster, serviceName="other", taskDefinition="other", desiredCount=1)
+    assert cloud.engine.remove() == []
+    assert cloud.found(Kind.CLUSTER, cluster) is not None
+    assert cloud.found(Kind.SERVICE, "other") is not None
+
+
+@pytest.mark.fault(5, 35, 42)
+@pytest.mark.parametrize("name", ["My_AppQueue", "QueueOfQueues", "x"])
+def test_others_with_names_like_ours_are_left_alone(cloud: Cloud, name: str) -> None:
+    name = f"{name}-{cloud.app}"
+    cloud.config(SQS_QUEUE_NAME=name)
+    sqs, ecs = session().client("sqs"), session().client("ecs")
+    others = [sqs.create_queue(QueueName=each)["QueueUrl"] for each in (f"{name}2", f"lab-{name}")]
+    ecs.register_task_definition(
+        family=f"{cloud.app}Task2", containerDefinitions=[{"name": "c", "image": "i", "memory": 9}]
+    )
+    begin(cloud)
+    assert cloud.engine.remove() == []
+    assert left(cloud) == []
+    assert {*others} <= {*sqs.list_queues()["QueueUrls"]}
+    assert cloud.found(Kind.TASK_DEFINITION, f"{cloud.app}Task2") is not None
+
+
+@pytest.mark.fault(5, 37)
+def test_dashboards_and_alarms_go_by_their_exact_names(cloud: Cloud) -> None:
+    begin(cloud)
+    watch = session().client("cloudwatch")
+    put_dashboard(cloud.session, cloud.project.config, cloud.record().fleets, cloud.record().run)
+    watch.put_dashboard(DashboardName=f"{cloud.app}2", DashboardBody="{}")
+    request = idle_alarm(cloud.project.config, "i-0123456789abcdef0")
+    for name in (request["AlarmName"], f"{cloud.app}2.i-0123456789abcdef0", f"{cloud.app}.other"):
+        watch.put_metric_alarm(**{**request, "AlarmName": name})
+    assert cloud.engine.remove() == []
+    boards = [each["DashboardName"] for each in watch.list_dashboards()["DashboardEntries"]]
+    alarms = [each["AlarmName"] for each in watch.describe_alarms()["MetricAlarms"]]
+    assert f"{cloud.app}2" in boards and cloud.app not in boards
+    assert {name for name in alarms if name.startswith(cloud.app)} == {
+        f"{cloud.app}2.i-0123456789abcdef0",
+        f"{cloud.app}.other",
+    }
+
+
+# -- On the way ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault(2, 13)
+def test_idle_machines_are_let_go_and_the_one_with_a_job_is_not(cloud: Cloud) -> None:
+    begin(cloud, jobs=9)
+    busy = instances(cloud)[1]
+    work(cloud, 8)
+    work(cloud, 1, worker=busy, hold=True)
+    calls = Calls(cloud.engine)
+    with pytest.raises(Enough):
+        cloud.clock = ClockUntil(cloud, looks=4)
+        steps.monitor(cloud.project, None, 60)
+    assert instances(cloud) == [busy]
+    [change] = calls.of("ModifySpotFleetRequest")
+    assert (change["TargetCapacity"], change["ExcessCapacityTerminationPolicy"]) == (1, "noTermination")
+    names = calls.names()
+    assert names.index("ModifySpotFleetRequest") < names.index("TerminateInstances")
+
+
+def test_a_machine_with_a_job_of_which_nothing_is_known_is_not_ended(cloud: Cloud) -> None:
+    begin(cloud, jobs=1)
+    cloud.engine.queue().lease(1, 1)  # a worker of the reference: it writes no ledger
+    cloud.clock = ClockUntil(cloud, looks=5)
+    with pytest.raises(Enough):
+        steps.monitor(cloud.project, None, 60)
+    assert len(instances(cloud)) == 3
+
+
+@pytest.mark.fault(14)
+@pytest.mark.parametrize(("cheapest", "targets"), [(True, [1]), (False, [])])
+def test_cheapest_replaces_no_machine_after_a_while(cloud: Cloud, cheapest: bool, targets: list[int]) -> None:
+    begin(cloud, jobs=40)
+    calls = Calls(cloud.engine)
+    cloud.clock = ClockUntil(cloud, looks=20)
+    with pytest.raises(Enough):
+        steps.monitor(cloud.project, None, 60, cheapest=cheapest)
+    assert [each["TargetCapacity"] for each in calls.of("ModifySpotFleetRequest")] == targets
+    assert len(instances(cloud)) == 3
+
+
+def test_a_look_takes_few_calls(cloud: Cloud) -> None:
+    """Whatever the fleet's size: nine a minute, those to the bucket aside."""
+    begin(cloud, jobs=40)
+    work(cloud, 1, worker=instances(cloud)[0], hold=True)
+    fold = cloud.project.fold()
+    cloud.project.snapshot(fold)
+    calls = Calls(cloud.engine)
+    cloud.project.snapshot(fold)
+    names = [name for name in calls.names() if not name.endswith(("ObjectsV2", "Object"))]
+    assert len(names) <= 6, names
+
+
+def test_a_look_at_a_fleet_in_trouble_takes_nine_calls_at_most(cloud: Cloud) -> None:
+    begin(cloud, jobs=4)
+    history = {"EventType": "error", "EventInformation": {"EventDescription": "no Spot capacity"}}
+    answer(cloud, "DescribeSpotFleetRequestHistory", {"HistoryRecords": [history]})
+    cloud.engine._looker.fleets.terminate(instances(cloud)[:1])
+    service = {"serviceName": f"{cloud.app}Service", "status": "ACTIVE", "runningCount": 0, "desiredCount": 3}
+    answer(cloud, "DescribeServices", {"services": [service]}, "ecs")
+    fold = cloud.project.fold()
+    cloud.project.snapshot(fold)
+    calls = Calls(cloud.engine)
+    snapshot = cloud.project.snapshot(fold)
+    names = [name for name in calls.names() if not name.endswith(("ObjectsV2", "Object"))]
+    assert len(names) <= 9, names
+    assert snapshot.machines.trouble and "no spare capacity" in snapshot.machines.trouble
+
+
+@pytest.mark.fault(8)
+def test_looks_that_fail_do_not_end_the_watching(cloud: Cloud) -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    begin(cloud)
+    work(cloud, 5)
+    failures = 0
+
+    def fail(**_: object) -> None:
+        nonlocal failures
+        failures += 1
+        if failures in (2, 3, 5):
+            raise EndpointConnectionError(endpoint_url="https://aws")
+
+    cloud.engine.session.client("ec2").meta.events.register("before-call.ec2.DescribeInstances", fail)
+    assert steps.monitor(cloud.project, None, None) == OK
+    assert cloud.err.getvalue().count("looking again") >= 1
+    assert left(cloud) == []
+
+
+class Enough(Exception):
+    """The clock has been waited on often enough."""
+
+
+class ClockUntil:
+    """Moves on as the project waits, so many times."""
+
+    def __init__(self, cloud: Cloud, looks: int) -> None:
+        self._clock = cloud.clock
+        self._left = looks
+        cloud.project.clock = self  # type: ignore[assignment]
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def wait(self, seconds: float, until: Any = None) -> bool:
+        self._left -= 1
+        if not self._left:
+            raise Enough
+        return self._clock.wait(seconds, until)
+
+
+# -- stop ---------------------------------------------------------------------------------------------------
+
+
+def test_stop_drains_and_then_ends_the_machines(cloud: Cloud) -> None:
+    begin(cloud)
+    calls = Calls(cloud.engine)
+    cloud.engine.stop()
+    assert calls.of("UpdateService")[-1]["desiredCount"] == 0
+    assert calls.of("ModifySpotFleetRequest")[-1]["TargetCapacity"] == 0
+    assert len(instances(cloud)) == 3
+    steps.stop(cloud.project, now=False)
+    assert instances(cloud) == []
+    assert cloud.engine.machines().ended == "stopped" or not cloud.engine.machines().target
+    assert cloud.engine.queue().counts().waiting == 5
+
+
+def test_stop_now_ends_the_machines_at_once_and_start_goes_on(cloud: Cloud) -> None:
+    begin(cloud)
+    steps.stop(cloud.project, now=True)
+    assert instances(cloud) == []
+    cloud.open()
+    steps.start(cloud.project, fleet_file(cloud))
+    assert len(cloud.record().fleets) == 2
+    work(cloud, 5)
+    assert steps.monitor(cloud.project, None, None) == OK
+    assert left(cloud) == []

@@ -1,0 +1,127 @@
+"""`ds check` for AWS on the emulator: what is wrong is found, and what cannot be asked is said."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+from botocore.stub import Stubber
+
+from conftest import DsProject
+from distributed_something.aws import check
+from distributed_something.aws.roles import Where
+from distributed_something.aws.session import AwsSession
+from distributed_something.check import Check, Severity
+from distributed_something.config import parse_config
+from distributed_something.rehearsal.emulator import CREDENTIALS
+from emulating import REGION, endpoint, session
+
+
+@pytest.fixture
+def ds(project: DsProject) -> DsProject:
+    session()
+    project.environment |= CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint(), "AWS_EC2_METADATA_DISABLED": "true"}
+    return project
+
+
+def checked(ds: DsProject, *args: object, code: int) -> dict[str, str]:
+    """What was found, and how bad it is."""
+    lines = ds.ds("check", "--json", *args, code=code).stdout.splitlines()
+    return {each["what"]: each["severity"] for each in map(json.loads, lines)}
+
+
+def test_a_project_for_aws_is_checked_against_the_account(ds: DsProject) -> None:
+    name = f"c{uuid.uuid4().hex[:12]}"
+    session().client("s3").create_bucket(Bucket=name)
+    session().client("s3").put_object(Bucket=name, Key="in/P1.tif", Body=b"x")
+    session().client("logs").create_log_group(logGroupName=name)
+    session().client("sqs").create_queue(QueueName=f"{name}Queue", tags={"ds:app": "Another"})
+    ds.config(
+        APP_NAME=name,
+        ENGINE="aws",
+        AWS_REGION=REGION,
+        AWS_BUCKET=name,
+        DOCKERHUB_TAG="lab/image:1",
+        COMMAND="convert {Plate}",
+        INPUTS=["in/{Plate}.tif"],
+        OUTPUT="out/{Plate}",
+        JOB_TIMEOUT=60,
+        MACHINE_TYPE=["m5.xlarge"],
+        CPU_SHARES=8192,
+        DOCKER_CORES=None,
+    )
+    found = checked(ds, ds.jobs([{"Plate": "P1"}, {"Plate": "P2"}]), code=2)
+    errors = [what for what, severity in found.items() if severity == "error"]
+    for says in (
+        "INPUTS: 1 of the 2 inputs",
+        "no task would be placed on m5.xlarge",
+        "belongs to the app Another",
+    ):
+        assert any(says in what for what in errors), (says, found)
+    about_roles = [what for what in errors if "role" in what]  # other tests make and remove them
+    assert len(errors) - len(about_roles) == 3
+    assert any("keeps its lines for ever" in what for what in found)
+    assert f"AWS_BUCKET: {name} is there, in {REGION}" in found
+    assert any(what.startswith("could not check the quotas") for what in found)  # the emulator has none
+
+
+@pytest.mark.fault(29, 41)
+def test_without_credentials_or_with_an_absent_profile_the_rest_is_checked_all_the_same(
+    ds: DsProject,
+) -> None:
+    ds.config(
+        APP_NAME="App",
+        ENGINE="aws",
+        DOCKERHUB_TAG="lab/image:1",
+        AWS_PROFILE="no-such-profile",
+        JOB_TIMEOUT=9,
+    )
+    found = checked(ds, code=1)
+    assert found["DOCKERHUB_TAG: lab/image:1 looks like the name of an image"] == "ok"
+    assert any("no-such-profile" in what for what, severity in found.items() if severity == "error")
+
+
+def test_a_fleet_file_is_checked_and_its_placeholders_named(ds: DsProject) -> None:
+    ds.config(APP_NAME="App", ENGINE="aws", DOCKERHUB_TAG="lab/image:1", AWS_BUCKET="some-bucket")
+    fleet = ds.folder / "fleet.json"
+    fleet.write_text(
+        json.dumps({"IamFleetRole": "arn:aws:iam::XXXXXXXXXXXX:role/x", "LaunchSpecifications": []})
+    )
+    found = checked(ds, "--fleet", fleet, code=2)
+    assert any("IamFleetRole" in what and "placeholder" in what for what in found)
+
+
+def asker(aws: AwsSession, **keys: object) -> check.Asker:
+    given = {"APP_NAME": "App", "AWS_REGION": REGION, "CLUSTER_MACHINES": 10, **keys}
+    config = parse_config("".join(f"{name} = {value!r}\n" for name, value in given.items()))
+    return check.Asker(aws, config, Where("123456789012", REGION), None)
+
+
+def test_the_quota_is_asked_for_by_its_code() -> None:
+    aws = AwsSession(REGION, endpoint=endpoint())
+    with Stubber(aws.client("service-quotas")) as stub:
+        expected = {"ServiceCode": "ec2", "QuotaCode": "L-3819A6DF"}
+        stub.add_response("get_service_quota", {"Quota": {"Value": 16.0}}, expected)
+        (found,) = asker(aws, MACHINE_TYPE=["g4dn.xlarge"]).quotas()
+        stub.assert_no_pending_responses()
+    assert found.severity is Severity.WARNING and "the account may have 16: 4 machines" in found.what
+
+
+def test_a_denied_question_is_a_finding() -> None:
+    aws = AwsSession(REGION, endpoint=endpoint())
+    with Stubber(aws.client("service-quotas")) as stub:
+        stub.add_client_error(
+            "get_service_quota", "AccessDeniedException", "not authorized to perform: servicequotas:Get"
+        )
+        (found,) = Check("the quotas", asker(aws).quotas).findings()
+    assert found.severity is Severity.WARNING
+    assert found.what.startswith("could not check the quotas: ") and "servicequotas:Get" in found.what
+
+
+@pytest.mark.fault(41)
+def test_the_region_of_the_config_is_asked_for() -> None:
+    session().client("ec2")
+    (found,) = asker(session(), AWS_REGION="ap-east-1").region()
+    assert found.severity is Severity.ERROR and "ap-east-1 is not enabled" in found.what
+    assert not list(asker(session()).region())

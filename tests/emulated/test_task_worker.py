@@ -1,0 +1,159 @@
+"""`ds worker` as a task of a machine, on the emulator: real processes, SQS and S3."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from pathlib import Path
+
+import pytest
+
+from conftest import until
+from distributed_something.aws.queue import SqsQueue
+from distributed_something.aws.worker import Settings
+from distributed_something.errors import UsageError
+from distributed_something.failures import read_log
+from emulating import session
+from tasks import ends, new_run, until_done, worker
+
+TASK = {
+    "APP_NAME": "App",
+    "DS_RUN": "run1",
+    "SQS_QUEUE_URL": "https://sqs/1/q",
+    "AWS_BUCKET": "bucket",
+    "AWS_REGION": "eu-west-1",
+}
+
+
+def groups(count: int) -> list[dict[str, int]]:
+    return [{"n": n} for n in range(count)]
+
+
+@pytest.mark.fault(19, 22, 23, 25)
+def test_a_task_runs_jobs_waits_for_more_and_ends_when_told(tmp_path: Path) -> None:
+    run = new_run(
+        groups(5),
+        COMMAND="test {n} != 3 && printf 'job {n} \\377' > {output_dir}/'a b.txt'",
+        OUTPUT="out/{n}",
+        JOB_RETRIES=1,
+    )
+    with worker(run, tmp_path, DOCKER_CORES="2") as process:
+        until_done(run, 5)
+        run.queue.put([type(run.jobs[0])(uuid.uuid4().hex[:16], 9, b'{"group":{"n":9}}')])
+        until_done(run, 6)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        code, said = ends(process)
+    assert code == 0, said
+    assert "Traceback" not in said and "stopping: terminated" in said
+    states = sorted(record.state for record in run.fold().jobs.values())
+    assert states == ["dead"] + ["succeeded"] * 5
+    assert run.store.read("out/2/a b.txt") == b"job 2 \xff"
+    assert {file.key for file in run.store.list("out/9/")} > {"out/9/a b.txt"}
+    until(lambda: run.queue.counts().open == 0, "the queue to be empty")
+    assert run.queue.counts().dead == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fault(26)
+def test_a_terminated_task_gives_its_job_back_uncounted(tmp_path: Path) -> None:
+    run = new_run(groups(1), COMMAND="echo begun; sleep 600")
+    with worker(run, tmp_path) as process:
+        until(lambda: run.events("started"), "the job to start")
+        process.send_signal(signal.SIGINT)
+        code, said = ends(process)
+    assert code == 0, said
+    (lease,) = run.queue.lease(1, 5)
+    assert lease.attempt == 1
+    (event,) = run.events("interrupted")
+    assert event["cause"] == "interrupted"
+
+
+@pytest.mark.fault(20, 21)
+def test_done_jobs_are_skipped_by_the_reference_s_rule_and_partial_ones_are_not(tmp_path: Path) -> None:
+    rule = {"CHECK_IF_DONE_BOOL": "True", "EXPECTED_NUMBER_FILES": 2, "NECESSARY_STRING": 7}
+    run = new_run(groups(2), COMMAND="echo x > {output_dir}/b7", OUTPUT="out/{n}", **rule)
+    for key in ("out/0/a7", "out/1/a7", "out/1/b7"):
+        run.store.write(key, b"x")
+    with worker(run, tmp_path):
+        until(lambda: len(run.events("succeeded") + run.events("skipped")) == 2, "both jobs to end")
+    assert [record.state.value for record in run.fold().jobs.values()] == ["succeeded", "skipped"]
+
+
+@pytest.mark.fault(24)
+def test_a_job_has_a_time_limit_and_its_log_can_be_followed(tmp_path: Path) -> None:
+    run = new_run(groups(1), COMMAND="echo one; sleep 4; echo two; sleep 600", JOB_TIMEOUT=5, JOB_RETRIES=1)
+    with worker(run, tmp_path):
+        until(lambda: run.events("started"), "the job to start")
+        place = str(run.events("started")[0]["log"])
+        shown = b""
+        until(lambda: read_log(run.store, run.paths, place), "the first line", 5)
+        shown += read_log(run.store, run.paths, place)
+        assert shown == b"one\n"
+        until(lambda: run.events("dead"), "the job's end", 15)
+    (event,) = run.events("dead")
+    assert event["cause"] == "timeout"
+    rest = read_log(run.store, run.paths, event["log"], skip=len(shown))
+    assert rest.startswith(b"two\n[ds] ran longer than JOB_TIMEOUT = 5 s\n")
+
+
+@pytest.mark.fault(15)
+def test_a_job_longer_than_its_lease_is_not_handed_out_twice(tmp_path: Path) -> None:
+    run = new_run(groups(1), COMMAND="sleep 8", SQS_MESSAGE_VISIBILITY=5)
+    with worker(run, tmp_path):
+        until(lambda: run.events("started"), "the job to start")
+        assert SqsQueue(session(), run.urls, run="run1").lease(1, 6.5) == []
+        until_done(run, 1)
+    assert len(run.events("succeeded")) == 1
+
+
+@pytest.mark.parametrize("slots", ["1", "2"])
+def test_a_task_ends_with_a_clear_line_when_the_queue_has_gone(tmp_path: Path, slots: str) -> None:
+    run = new_run(groups(1), COMMAND="sleep 600", SQS_MESSAGE_VISIBILITY=9)
+    with worker(run, tmp_path, DOCKER_CORES=slots) as process:
+        until(lambda: run.events("started"), "the job to start")
+        run.delete_queues()
+        code, said = ends(process, 30)
+    assert code == 1
+    assert said.splitlines()[-2].startswith("error: ") and "does not exist" in said
+    assert said.count("does not exist") < 12, said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_whose_queue_was_never_made_says_so(tmp_path: Path) -> None:
+    run = new_run([], COMMAND="true")
+    run.delete_queues()
+    with worker(run, tmp_path) as process:
+        code, said = ends(process)
+    assert code == 1 and said.startswith("error: ") and "does not exist" in said and "fix: ds setup" in said
+
+
+def test_a_config_without_anything_to_run_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    run = new_run([])
+    with worker(run, tmp_path) as process:
+        code, said = ends(process)
+    assert code == 2
+    assert (
+        said.startswith("error: the config has neither COMMAND nor HANDLER") and len(said.splitlines()) == 2
+    )
+
+
+@pytest.mark.parametrize("missing", TASK)
+def test_a_missing_variable_is_named(missing: str) -> None:
+    with pytest.raises(UsageError, match="AWS_DEFAULT_REGION" if missing == "AWS_REGION" else missing):
+        Settings.read({name: value for name, value in TASK.items() if name != missing})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("DOCKER_CORES", "0"), ("DOCKER_CORES", "x"), ("SECONDS_TO_START", "-")]
+)
+def test_a_number_that_is_none_is_refused(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        Settings.read({**TASK, name: value})
+
+
+def test_settings_are_the_reference_s_names() -> None:
+    settings = Settings.read(
+        {**TASK, "DOCKER_CORES": "4", "SECONDS_TO_START": "2.5", "DS_SCRATCH": "/scratch"}
+    )
+    assert (settings.slots, settings.stagger, settings.scratch) == (4, 2.5, Path("/scratch"))

@@ -1,0 +1,249 @@
+"""Whole runs on the rehearsal: the aws engine's own code, an emulator, real worker processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import DsProject, until
+from distributed_something.rehearsal.faults import Faults, fate, parse_faults
+from pretending import require
+
+pytestmark = pytest.mark.real
+
+COMMAND = "sh -c 'echo job {n}; sleep {seconds}; exit {code}' && echo {n} > {output_dir}/{n}.txt"
+
+
+@pytest.fixture
+def rehearsal(project: DsProject) -> Iterator[DsProject]:
+    """A project whose runs are rehearsed; nothing of them runs afterwards."""
+    require()
+    project.config(
+        ENGINE="rehearsal",
+        COMMAND=COMMAND,
+        OUTPUT="out/{n}",
+        DOCKERHUB_TAG="user/image",
+        AWS_BUCKET="bucket-of-a-test",
+        CLUSTER_MACHINES=2,
+        TASKS_PER_MACHINE=1,
+        MACHINE_TYPE=["m5.large"],
+        MACHINE_PRICE=0.1,
+        SQS_MESSAGE_VISIBILITY=8,
+        JOB_RETRIES=2,
+        DOCKER_CORES=2,
+    )
+    yield project
+    project.ds("cleanup", "--yes", code=None, timeout=120)
+    until(lambda: not processes(project), "the rehearsal's processes to end")
+
+
+def processes(project: DsProject) -> list[int]:
+    """Those of tasks, and the emulator's own."""
+    found = project.processes()
+    mark = str(project.folder).encode()
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{entry}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"rehearsal.daemon" in command and mark in command:
+            found.append(int(entry))
+    return found
+
+
+def groups(count: int, seconds: float = 0.05, bad: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+    return [{"n": n, "seconds": seconds, "code": 1 if n in bad else 0} for n in range(count)]
+
+
+def check(project: DsProject, count: int, bad: tuple[int, ...] = ()) -> None:
+    """What must hold after any run, looked at from outside."""
+    jobs = project.job_lines()
+    assert len(jobs) == count
+    by_number = {each["job"]["group"]["n"]: each for each in jobs}
+    for number, job in by_number.items():
+        if number in bad:
+            assert (job["state"], job["cause"]) == ("dead", "exit"), job
+            assert job["attempts"] == 2, job
+        else:
+            assert job["state"] == "succeeded", job
+            assert job["attempts"] == 1, f"an interruption was charged: {job}"
+    data = project.folder / "data"
+    for number, job in by_number.items():
+        made = data / "out" / str(number)
+        if number in bad:
+            assert not made.exists()
+        else:
+            assert (made / f"{number}.txt").read_text() == f"{number}\n"
+            manifest = json.loads((made / ".ds" / f"{job['id']}.json").read_text())
+            assert [each["name"] for each in manifest["files"]] == [f"{number}.txt"]
+    status = project.status()["jobs"]
+    assert status["succeeded"] == count - len(bad)
+    assert status["dead"] == len(bad)
+
+
+def test_a_whole_run(rehearsal: DsProject) -> None:
+    given = rehearsal.folder / "data" / "in.txt"
+    given.parent.mkdir()
+    given.write_text("an input in the folder is an object of the bucket")
+    jobs = rehearsal.jobs(groups(20))
+    began = time.monotonic()
+    ended = rehearsal.ds("run", jobs, timeout=120)
+
+    assert "20 succeeded" in ended.stdout
+    assert "left behind: nothing" in ended.stdout
+    assert "0 of them lost" in ended.stdout
+    assert "at $0.1 a machine and hour" in ended.stdout
+    assert not processes(rehearsal)
+    check(rehearsal, 20)  # the emulator has gone: its store answers
+    assert "job 3" in rehearsal.ds("logs", "3").stdout
+    assert not list((rehearsal.folder / "data").glob("**/tasks"))
+    assert time.monotonic() - began < 110
+
+
+def test_the_story_as_data(rehearsal: DsProject) -> None:
+    ended = rehearsal.ds("--json", "run", rehearsal.jobs(groups(4)), timeout=120)
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+
+    (story,) = [each["rehearsal"] for each in lines if "rehearsal" in each]
+    assert story["jobs"] == story["attempts"] == 4
+    assert story["leftovers"] == [] and story["lost"] == []
+    assert story["calls"]["ec2.CreateFleet"] == 1
+    assert story["machine_hours"] > 0
+
+
+def test_dead_jobs_stay_with_the_emulator_until_clean_up(rehearsal: DsProject) -> None:
+    rehearsal.ds("run", rehearsal.jobs(groups(6, bad=(2,))), code=3, timeout=120)
+
+    check(rehearsal, 6, bad=(2,))
+    assert processes(rehearsal)
+    assert len(json.loads(rehearsal.ds("--json", "retry").stdout)["retried"]) == 1
+    rehearsal.ds("cleanup", "--yes", timeout=60)
+    assert not processes(rehearsal)
+
+
+def test_the_steps_one_by_one_with_a_fleet_file(rehearsal: DsProject) -> None:
+    fleet = rehearsal.folder / "files" / "fleet.json"
+    fleet.parent.mkdir(exist_ok=True)
+    launch = {
+        "ImageId": "ami-0123456789abcdef0",
+        "KeyName": "your-key",
+        "IamInstanceProfile": {"Arn": "arn:aws:iam::XXXXXXXXXXXX:instance-profile/ecsInstanceRole"},
+        "SubnetId": "subnet-XXXXXXXX",
+    }
+    role = "arn:aws:iam::XXXXXXXXXXXX:role/aws-ec2-spot-fleet-tagging-role"
+    fleet.write_text(json.dumps({"IamFleetRole": role, "LaunchSpecifications": [launch]}))
+    jobs = rehearsal.jobs(groups(8))
+    rehearsal.ds("setup", timeout=60)
+    rehearsal.ds("submit", jobs, timeout=60)
+    assert rehearsal.status()["jobs"]["waiting"] == 8
+    started = rehearsal.ds("start", fleet, timeout=60)
+    rehearsal.ds("monitor", timeout=120)
+
+    assert "pretend account's own: IamFleetRole" in started.stderr
+    record = json.loads((rehearsal.folder / "files" / "AppSpotFleetRequestId.json").read_text())
+    assert record["MONITOR_FLEET_ID"].startswith("sfr-")
+    check(rehearsal, 8)
+    assert not processes(rehearsal)
+
+
+def unlucky(faults: Faults) -> Faults:
+    """With a seed by which the first machine is killed at work, and the second gets its notice at work."""
+
+    def fits(seed: int) -> bool:
+        first, second = (fate(faults._replace(seed=seed), number) for number in (1, 2))
+        early, late = 6 * faults.speed, 9 * faults.speed
+        killed = early < first.kill < late < first.notice
+        noticed = early < second.notice < late and second.kill > 200
+        return killed and noticed
+
+    return faults._replace(seed=next(seed for seed in range(100_000) if fits(seed)))
+
+
+@pytest.mark.fault(17, 26)
+def test_a_rough_day(rehearsal: DsProject) -> None:
+    text = "kill=0.4/min,notice=0.4/min,throttle=4%,error=2%,lag=2s,speed=8x"
+    seed = unlucky(parse_faults(text)).seed
+    jobs = rehearsal.jobs(groups(60, seconds=1.0, bad=(7,)))
+    ended = rehearsal.ds("run", jobs, "--faults", f"{text},seed={seed}", code=3, timeout=300)
+
+    check(rehearsal, 60, bad=(7,))
+    assert "were refused on purpose" in ended.stdout
+    assert "killed without a notice after" in ended.stdout
+    assert "interrupted after its notice after" in ended.stdout
+    rehearsal.ds("cleanup", "--yes", timeout=120)
+    assert not processes(rehearsal)
+
+
+@pytest.mark.fault(8)
+def test_a_monitor_that_is_killed_and_started_again(rehearsal: DsProject) -> None:
+    draw = random.Random(11)
+    rehearsal.ds("setup", timeout=60)
+    rehearsal.ds("submit", rehearsal.jobs(groups(40, seconds=0.3)), timeout=60)
+    rehearsal.ds("start", timeout=60)
+    for _ in range(4):
+        monitor = rehearsal.start("monitor", start_new_session=True)
+        time.sleep(draw.uniform(0.3, 2.0))
+        os.killpg(monitor.pid, signal.SIGKILL)
+        monitor.communicate()
+    if processes(rehearsal):  # else one of them came to the end
+        rehearsal.ds("monitor", timeout=120)
+
+    check(rehearsal, 40)
+    assert not processes(rehearsal)
+
+
+def test_results_answer_when_the_emulator_was_killed(rehearsal: DsProject) -> None:
+    rehearsal.ds("setup", timeout=60)
+    rehearsal.ds("submit", rehearsal.jobs(groups(6)), timeout=60)
+    rehearsal.ds("start", timeout=60)
+    until(lambda: rehearsal.status()["jobs"]["succeeded"] == 6, "6 jobs", 60)
+    for pid in processes(rehearsal):
+        if b"rehearsal.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not processes(rehearsal), "the end of all tasks")
+
+    assert rehearsal.status()["jobs"]["succeeded"] == 6
+    assert len(rehearsal.job_lines("--state", "succeeded")) == 6
+    assert "job 1" in rehearsal.ds("logs", "1").stdout
+
+
+@pytest.mark.fault(29)
+def test_real_credentials_reach_neither_tasks_nor_files(rehearsal: DsProject) -> None:
+    secret = "a-real-secret-of-somebody"
+    rehearsal.environment |= {"AWS_ACCESS_KEY_ID": "AKIAREAL", "AWS_SECRET_ACCESS_KEY": secret}
+    rehearsal.environment |= {"AWS_PROFILE": "no-such-profile"}
+    rehearsal.config(
+        ENGINE="rehearsal",
+        COMMAND="env",
+        DOCKERHUB_TAG="a/b",
+        CLUSTER_MACHINES=1,
+    )
+    rehearsal.ds("run", rehearsal.jobs([{"n": 1}]), timeout=120)
+
+    printed = rehearsal.ds("logs", "0").stdout
+    assert "AWS_ACCESS_KEY_ID=testing" in printed
+    files = [each for each in rehearsal.folder.rglob("*") if each.is_file()]
+    assert not [each for each in files if secret.encode() in each.read_bytes()]
+    assert secret not in printed
+
+
+def test_a_bad_job_file_leaves_nothing_running(rehearsal: DsProject) -> None:
+    jobs = rehearsal.jobs([{"wrong": 1}])
+    rehearsal.ds("run", jobs, code=2, timeout=60)
+
+    assert not processes(rehearsal)
+
+
+def test_faults_are_for_rehearsals(project: DsProject) -> None:
+    project.config(COMMAND="true")
+    refused = project.ds("run", project.jobs([{"n": 1}]), "--faults", "rough-day", code=2)
+
+    assert "only a rehearsal goes wrong on request" in refused.stderr

@@ -1,0 +1,363 @@
+"""`ds check`, decided: each thing that can be wrong, as a finding, from the config and what AWS answers."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import DsProject
+from distributed_something import check
+from distributed_something.aws import findings
+from distributed_something.aws.account import Found
+from distributed_something.aws.policies import Buckets
+from distributed_something.aws.roles import Where
+from distributed_something.check import Check, Finding, Severity
+from distributed_something.config import Config, parse_config
+from distributed_something.console import Console
+from distributed_something.errors import DsError, UsageError
+from distributed_something.jobfile import JobFile
+from distributed_something.local.check import disk_findings, memory_findings, program_findings
+from distributed_something.local.store import FolderStore
+
+
+def config(**keys: object) -> Config:
+    given = {"APP_NAME": "App", "AWS_REGION": "eu-west-1", "COMMAND": "true", **keys}
+    return parse_config(
+        "".join(f"{name} = {value!r}\n" for name, value in given.items() if value is not None)
+    )
+
+
+def worst(found: Iterable[Finding]) -> tuple[Severity, str]:
+    """The worst finding, and what it says."""
+    every = sorted(found, key=lambda each: list(Severity).index(each.severity))
+    return every[0].severity, every[0].what
+
+
+def type_of(
+    name: str, vcpus: int = 4, mib: int = 16_384, kind: str = "x86_64", **more: Any
+) -> dict[str, Any]:
+    return {
+        "InstanceType": name,
+        "VCpuInfo": {"DefaultVCpus": vcpus},
+        "MemoryInfo": {"SizeInMiB": mib},
+        "ProcessorInfo": {"SupportedArchitectures": ["i386", kind]},
+        "SupportedUsageClasses": ["on-demand", "spot"],
+        **more,
+    }
+
+
+# -- Findings as such
+
+
+def test_the_exit_code_tells_a_bad_file_from_other_errors() -> None:
+    bad = check.refused(UsageError("a", "b"))
+    other = check.error("a", "b")
+    assert check.exit_code([check.ok("a"), check.warning("a", "b")]) == 0
+    assert check.exit_code([other]) == 1
+    assert check.exit_code([other, bad]) == 2
+
+
+def test_a_check_that_cannot_be_made_is_a_finding() -> None:
+    def denied() -> Iterable[Finding]:
+        yield check.ok("the first half")
+        raise DsError("listing: you may not (AccessDenied)", "ask for the right")
+
+    found = check.make_all([Check("the quotas", denied), Check("the rest", lambda: [check.ok("fine")])])
+    assert [each.what for each in found] == [
+        "the first half",
+        "could not check the quotas: listing: you may not (AccessDenied)",
+        "fine",
+    ]
+    assert check.exit_code(found) == 0
+
+
+def test_findings_are_lines_in_a_pipe_the_worst_first_and_objects_for_programs() -> None:
+    found = [check.ok("fine"), check.error("broken", "mend it")]
+    out = io.StringIO()
+    check.show(Console(out=out, err=io.StringIO()), found)
+    assert out.getvalue().splitlines()[1:] == ["error\tbroken\tmend it", "ok\tfine\t"]
+    out = io.StringIO()
+    check.show(Console(json=True, out=out, err=io.StringIO()), found)
+    assert json.loads(out.getvalue().splitlines()[1]) == {
+        "severity": "error",
+        "what": "broken",
+        "fix": "mend it",
+    }
+
+
+# -- This machine
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ("convert {Plate}.tif x.png", "convert"),
+        ("THREADS=2 ./run.sh {Plate}", "./run.sh"),
+        ("'my program' x", None),
+        ("{Program} x", None),
+        ("(cd x && make)", None),
+        ("unbalanced 'quote", None),
+    ],
+)
+def test_the_program_of_a_command_is_told_where_reading_tells_it(command: str, program: str | None) -> None:
+    assert check.program_of(command) == program
+
+
+def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    missing = program_findings(config(COMMAND="no-such-program {Plate}"), tmp_path)
+    assert worst(missing) == (Severity.ERROR, "COMMAND: no program no-such-program on this machine")
+    assert worst(program_findings(config(COMMAND="sh x"), tmp_path))[0] is Severity.OK
+
+
+def test_a_function_that_cannot_be_imported_is_an_error_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("import os\nos.environ['DS_WORK_DIR']\ndef run(job): ...\n")
+    (tmp_path / "bad.py").write_text("import no_such_module\n")
+    assert worst(program_findings(config(COMMAND=None, HANDLER="good:run"), tmp_path))[0] is Severity.OK
+    severity, what = worst(program_findings(config(COMMAND=None, HANDLER="bad:run"), tmp_path))
+    assert severity is Severity.ERROR and "No module named 'no_such_module'" in what
+
+
+def test_memory_and_processors_against_slots() -> None:
+    gib = 1 << 30
+    assert worst(memory_findings(config(DOCKER_CORES=2), 8 * gib, 2))[0] is Severity.OK
+    assert (
+        "TASKS_PER_MACHINE x MEMORY"
+        in worst(memory_findings(config(MEMORY=9_000, DOCKER_CORES=1), 8 * gib, 2))[1]
+    )
+    assert "MB of memory each" in worst(memory_findings(config(DOCKER_CORES=64), 8 * gib, 64))[1]
+    assert "2 processors" in worst(memory_findings(config(DOCKER_CORES=5), 8 * gib, 2))[1]
+
+
+def test_a_disk_is_looked_at_once_and_also_before_its_folder_is_there(tmp_path: Path) -> None:
+    assert len(list(disk_findings({tmp_path / "data", tmp_path / "a" / "b"}))) == 1
+
+
+def test_missing_inputs_are_counted_and_named(tmp_path: Path) -> None:
+    (tmp_path / "data" / "in").mkdir(parents=True)
+    (tmp_path / "data" / "in" / "P1.tif").write_text("x")
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text('{"Batch": "in", "groups": [{"Plate": "P1"}, {"Plate": "P2"}]}')
+    store = FolderStore(tmp_path / "data")
+    own = config(INPUTS=["{Batch}/{Plate}.tif"], COMMAND="true {Plate}")
+    severity, what = worst(check.input_findings(own, JobFile(jobs), store, "data"))
+    assert severity is Severity.ERROR and "1 of the 2 inputs" in what and "in/P2.tif" in what
+    (tmp_path / "data" / "in" / "P2.tif").write_text("x")
+    assert worst(check.input_findings(own, JobFile(jobs), store, "data"))[0] is Severity.OK
+
+
+def test_check_on_this_machine_needs_no_library_of_aws(project: DsProject) -> None:
+    project.config(COMMAND="sh -c true", JOB_TIMEOUT=10)
+    (project.folder / "boto3.py").write_text("raise ImportError('there is no boto3 here')\n")
+    (project.folder / "botocore.py").write_text("raise ImportError('there is no botocore here')\n")
+    project.environment["PYTHONPATH"] = str(project.folder)
+    jobs = project.jobs([{"Plate": "P1"}])
+    lines = [json.loads(line) for line in project.ds("check", jobs, "--json").stdout.splitlines()]
+    assert {each["severity"] for each in lines} == {"ok"}
+    assert any("1 jobs, and each fits" in each["what"] for each in lines)
+
+
+def test_a_job_file_that_does_not_fit_is_exit_code_2(project: DsProject) -> None:
+    project.config(COMMAND="echo {Plate}")
+    found = project.ds("check", project.jobs([{"Well": "A1"}]), code=2)
+    assert "error\t" in found.stdout and "Plate" in found.stdout
+
+
+# -- AWS: what the files say
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"),
+    [
+        ("lab/image:1.2", Severity.OK),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/lab/image:1", Severity.OK),
+        ("lab/image@sha256:" + "0" * 64, Severity.OK),
+        ("lab/image", Severity.WARNING),
+        ("lab/image:latest", Severity.WARNING),
+        ("Lab/Image:1", Severity.ERROR),
+        ("user/image:tag", Severity.ERROR),
+        ("", Severity.ERROR),
+    ],
+)
+def test_the_name_of_the_container_image(name: str, severity: Severity) -> None:
+    assert worst(check.image_findings(config(DOCKERHUB_TAG=name)))[0] is severity
+
+
+def test_names_of_queues_that_are_too_long_or_the_same() -> None:
+    assert "too long" in worst(findings.name_findings(config(SQS_QUEUE_NAME="q" * 80)))[1]
+    same = config(SQS_QUEUE_NAME="jobs", SQS_DEAD_LETTER_QUEUE="jobs")
+    assert worst(findings.name_findings(same))[0] is Severity.ERROR
+    assert not list(findings.name_findings(config()))
+
+
+def test_a_lease_must_last_as_long_as_a_job_where_nobody_renews_it() -> None:
+    old = {"COMMAND": None, "SQS_MESSAGE_VISIBILITY": 120}
+    assert "shorter than JOB_TIMEOUT" in worst(findings.lease_findings(config(**old, JOB_TIMEOUT=600)))[1]
+    assert "run twice" in worst(findings.lease_findings(config(**old)))[1]
+    assert not list(findings.lease_findings(config(SQS_MESSAGE_VISIBILITY=120, JOB_TIMEOUT=600)))
+    assert worst(findings.lease_findings(config(SQS_MESSAGE_VISIBILITY=5)))[0] is Severity.WARNING
+
+
+def test_a_fleet_file_with_placeholders_is_a_bad_file() -> None:
+    found = list(
+        findings.fleet_findings('{"IamFleetRole": "arn:aws:iam::XXXX:role/x"}', "fleet.json", config())
+    )
+    assert all(each.in_file and each.severity is Severity.ERROR for each in found)
+    assert "placeholder" in found[0].what
+
+
+# -- AWS: what it answers
+
+
+def test_tasks_that_fit_no_machine_are_an_error() -> None:
+    found = findings.machine_findings(
+        config(MACHINE_TYPE=["m5.xlarge"], MEMORY=16_384), [type_of("m5.xlarge")], ["m5.xlarge"]
+    )
+    severity, what = worst(found)
+    assert severity is Severity.ERROR and what.startswith("no task would be placed on m5.xlarge")
+
+
+@pytest.mark.parametrize(
+    ("described", "offered", "says"),
+    [
+        ([], [], "there is no m5.xlarge in eu-west-1"),
+        ([type_of("m5.xlarge")], [], "offered in no zone"),
+        ([type_of("m5.xlarge", SupportedUsageClasses=["on-demand"])], ["m5.xlarge"], "never offered as spot"),
+        (
+            [type_of("m5.xlarge"), type_of("m6g.large", kind="arm64")],
+            ["m5.xlarge"],
+            "different kinds: arm64, x86_64",
+        ),
+    ],
+)
+def test_machine_types_that_will_not_come(described: list[Any], offered: list[str], says: str) -> None:
+    found = findings.machine_findings(config(MACHINE_TYPE=["m5.xlarge"]), described, offered)
+    assert says in worst(found)[1]
+
+
+@pytest.mark.fault(44)
+@pytest.mark.parametrize(
+    ("image", "severity"),
+    [
+        (None, Severity.ERROR),
+        ({"Name": "al2023-ami-ecs-hvm-2023.0", "Architecture": "x86_64"}, Severity.OK),
+        ({"Name": "amzn2-ami-ecs-hvm-2.0", "Architecture": "x86_64"}, Severity.WARNING),
+        ({"Name": "amzn-ami-2018.03-amazon-ecs-optimized", "Architecture": "x86_64"}, Severity.WARNING),
+        ({"Name": "al2023-ami-ecs-hvm-2023.0", "Architecture": "arm64"}, Severity.ERROR),
+    ],
+)
+def test_the_machine_image_is_there_fits_and_lives(image: Any, severity: Severity) -> None:
+    assert worst(findings.image_findings("ami-0", image, [type_of("m5.xlarge")]))[0] is severity
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("m5.xlarge", "standard"),
+        ("im4gn.large", "standard"),
+        ("g4dn.xlarge", "G and VT"),
+        ("p4d.24xlarge", "P"),
+        ("inf2.xlarge", None),
+        ("trn1.2xlarge", None),
+        ("u-6tb1.metal", None),
+        ("hpc6a.48xlarge", None),
+        ("x2idn.16xlarge", None),
+    ],
+)
+def test_the_quota_that_a_type_counts_for(name: str, kind: str | None) -> None:
+    assert findings.family(name) == kind
+
+
+@pytest.mark.parametrize(
+    ("most", "severity"), [(3, Severity.ERROR), (10, Severity.WARNING), (40, Severity.OK)]
+)
+def test_quotas_against_the_machines_asked_for(most: float, severity: Severity) -> None:
+    own = config(CLUSTER_MACHINES=10, MACHINE_TYPE=["m5.xlarge"])
+    assert worst(findings.quota_findings(own, [type_of("m5.xlarge")], {"standard": most}))[0] is severity
+
+
+def price(zone: str, dollars: str, at: str) -> dict[str, str]:
+    return {"InstanceType": "m5.xlarge", "AvailabilityZone": zone, "SpotPrice": dollars, "Timestamp": at}
+
+
+@pytest.mark.parametrize(
+    ("bid", "severity"),
+    [(0.05, Severity.ERROR), (0.08, Severity.WARNING), (0.2, Severity.OK), (None, Severity.OK)],
+)
+def test_the_bid_against_the_newest_prices(bid: float | None, severity: Severity) -> None:
+    prices = [
+        price("a", "0.01", "2026-01-01"),
+        price("a", "0.07", "2026-01-02"),
+        price("b", "0.09", "2026-01-02"),
+    ]
+    assert worst(findings.price_findings(config(MACHINE_PRICE=bid), prices))[0] is severity
+
+
+def test_no_price_at_all_is_a_warning() -> None:
+    assert worst(findings.price_findings(config(), []))[0] is Severity.WARNING
+
+
+def test_subnets_with_an_address_for_every_machine() -> None:
+    own, two = config(CLUSTER_MACHINES=5), [{"SubnetId": "subnet-1", "AvailableIpAddressCount": 2}] * 1
+    assert "no default VPC" in worst(findings.subnet_findings(own, []))[1]
+    assert "5 machines need an address each, and 2 are free" in worst(findings.subnet_findings(own, two))[1]
+    assert "subnet-9 is not there" in worst(findings.subnet_findings(config(), two, ["subnet-9"]))[1]
+    assert worst(findings.subnet_findings(config(), two, ["subnet-1"]))[0] is Severity.OK
+
+
+@pytest.mark.parametrize(
+    ("status", "region", "severity"),
+    [
+        (404, None, Severity.ERROR),
+        (403, "eu-west-1", Severity.ERROR),
+        (200, "us-east-1", Severity.WARNING),
+        (301, "us-east-1", Severity.WARNING),
+        (200, "eu-west-1", Severity.OK),
+    ],
+)
+def test_the_bucket_is_there_and_near(status: int, region: str | None, severity: Severity) -> None:
+    assert worst(findings.bucket_findings(config(AWS_BUCKET="results"), status, region))[0] is severity
+
+
+def test_a_queue_of_another_app_is_an_error_and_a_shared_cluster_is_not() -> None:
+    assert "belongs to the app Other" in worst(findings.queue_findings(config(), {"ds:app": "Other"}))[1]
+    for ours in ({"ds:app": "App"}, {}, None):
+        assert not list(findings.queue_findings(config(), ours))
+    services = [
+        "arn:aws:ecs:eu-west-1:1:service/default/AppService",
+        "arn:aws:ecs:eu-west-1:1:service/default/Web",
+    ]
+    severity, what = worst(findings.cluster_findings(config(), services))
+    assert severity is Severity.OK and "also has Web;" in what
+
+
+def test_logs_that_are_kept_for_ever() -> None:
+    found = list(findings.log_findings({"App": None, "App_perInstance": 60}))
+    assert [each.severity for each in found] == [Severity.WARNING]
+
+
+@pytest.mark.fault(34, 30)
+def test_an_account_that_is_not_set_up_is_one_error() -> None:
+    found = list(findings.role_findings(Where("123456789012", "eu-west-1"), Buckets(), Found()))
+    assert [each.severity for each in found] == [Severity.ERROR, Severity.WARNING]
+    assert found[0].fix == "ds account setup"
+
+
+def test_without_the_library_of_aws_its_checks_are_findings_too(project: DsProject) -> None:
+    project.config(ENGINE="aws", AWS_BUCKET="results", DOCKERHUB_TAG="lab/image:1", INPUTS=["{Plate}"])
+    for name in ("boto3", "botocore", "obstore"):
+        (project.folder / f"{name}.py").write_text(f"raise ImportError('there is no {name} here')\n")
+    project.environment["PYTHONPATH"] = str(project.folder)
+    found = project.ds("check", project.jobs([{"Plate": "P1"}]), code=1)
+    assert "pip install 'distributed-something[aws]'" in found.stdout
+    assert "1 jobs, and each fits" in found.stdout
+
+
+def test_a_rehearsal_asks_nobody(project: DsProject) -> None:
+    project.config(ENGINE="rehearsal", DOCKERHUB_TAG="lab/image:1", JOB_TIMEOUT=9, AWS_BUCKET="results")
+    found = project.ds("check", project.jobs([{"Plate": "P1"}]))
+    assert "you are" not in found.stdout and "1 jobs, and each fits" in found.stdout

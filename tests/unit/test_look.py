@@ -1,0 +1,114 @@
+"""What one look at fleet and tasks means."""
+
+from __future__ import annotations
+
+import pytest
+
+from distributed_something.aws.fleets import Fleet, Machine
+from distributed_something.aws.look import Facts, machines_of, why_idle
+from distributed_something.aws.shrinking import idle, instances, located, spread
+from distributed_something.aws.trouble import Trouble
+from distributed_something.engine import Counts
+
+NOW = 1_790_000_000.0
+FLEET = Fleet("sfr-1", alive=True, target=3, made=NOW - 240)
+HERE = [Machine(f"i-0000000{n}", "running") for n in range(3)]
+SERVICE = {"desiredCount": 3, "runningCount": 3, "pendingCount": 0, "events": []}
+ALL = Facts([FLEET], HERE, SERVICE)
+WAITING = Counts(waiting=5)
+FULL = Trouble("the account's limit is reached", "ask for more")
+
+
+def why(facts: Facts, counts: Counts = WAITING) -> str:
+    return why_idle(facts, counts, visibility=120, now=NOW) or ""
+
+
+def test_machines_are_counted() -> None:
+    gone = Machine("i-00000009", "terminated", "Server.SpotInstanceTermination")
+    ended = Machine("i-00000008", "terminated", "Client.UserInitiatedShutdown")
+    found = machines_of(ALL._replace(machines=[*HERE, gone, ended]), slots=8, now=NOW)
+    assert (found.target, found.running, found.lost, found.slots, found.tasks) == (3, 3, 1, 24, 3)
+    assert found.kept and not found.draining and found.ended is None
+
+
+def test_a_fleet_that_was_ended_on_purpose() -> None:
+    dead = FLEET._replace(alive=False, state="cancelled")
+    nothing = Facts([dead], [], None)
+    assert machines_of(nothing, slots=1, now=NOW).ended == "stopped"
+    late = Facts([dead._replace(valid_until=NOW - 1)], [], None)
+    assert machines_of(late, slots=1, now=NOW).ended == "out of time (MAX_RUN_HOURS)"
+    assert machines_of(Facts([FLEET], [], None), slots=1, now=NOW).ended is None
+    assert machines_of(Facts(), slots=1, now=NOW).ended is None
+
+
+def test_partial_capacity_goes_on_and_a_final_error_without_a_machine_does_not() -> None:
+    final = FULL._replace(final=True)
+    assert machines_of(Facts([FLEET], [], SERVICE, final), slots=1, now=NOW).hopeless
+    assert not machines_of(Facts([FLEET], HERE[:1], SERVICE, final), slots=1, now=NOW).hopeless
+    assert not machines_of(Facts([FLEET], [], SERVICE, FULL), slots=1, now=NOW).hopeless
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (Facts(), "no machines were asked for: ds start"),
+        (Facts([FLEET], [], SERVICE), "no machine has come yet of the 3 asked for 4 min ago"),
+        (Facts([FLEET], [], SERVICE, FULL), "the account's limit is reached; ask for more"),
+        (Facts([FLEET._replace(alive=False)], [], SERVICE), "no machines: stopped; ds start"),
+        (ALL._replace(service=None), "its service is gone"),
+        (ALL._replace(service=SERVICE | {"runningCount": 0, "desiredCount": 0}), "stopped; ds start"),
+        (ALL._replace(service=SERVICE | {"runningCount": 0}), "about 3 minutes"),
+        (ALL._replace(service=SERVICE | {"runningCount": 0, "pendingCount": 2}), "2 are starting"),
+        (ALL._replace(service=SERVICE | {"runningCount": 0, "events": [{"message": "insufficient memory"}]}),
+         "too little memory; lower MEMORY"),
+        (ALL._replace(service=SERVICE | {"runningCount": 0}, stopped=["CannotPullContainerError: no"]),
+         "check DOCKERHUB_TAG"),
+        (ALL._replace(service=SERVICE | {"runningCount": 0, "events": [{"message": "odd"}]}),
+         "ECS says: odd"),
+        (ALL, "no job is under way yet"),
+    ],
+)  # fmt: skip
+def test_why_nothing_moves(facts: Facts, said: str) -> None:
+    assert said in why(facts)
+
+
+def test_jobs_hidden_by_leases_come_back_at_a_time() -> None:
+    assert "4 jobs are leased" in why(ALL, Counts(leased=3, delayed=1))
+    assert why(ALL, Counts(waiting=5, leased=3)) == ""
+
+
+def test_a_smaller_target_is_taken_from_the_newest_fleet_first() -> None:
+    old, new = FLEET, Fleet("fleet-2", alive=True, target=5)
+    assert list(spread([old, new], 8)) == []
+    assert list(spread([old, new], 4)) == [(new, 1)]
+    assert list(spread([old, new], 2)) == [(new, 0), (old, 2)]
+    assert list(spread([old, new], 0)) == [(new, 0), (old, 0)]
+
+
+def test_only_machines_that_are_known_to_be_idle_may_go() -> None:
+    machines = [*HERE, Machine("i-00000009", "terminated")]
+    assert idle(machines, set()) == ["i-00000000", "i-00000001", "i-00000002"]
+    assert idle(machines, {"i-00000001 worker-1"}) == ["i-00000000", "i-00000002"]
+    assert idle(machines, {"i-00000001 worker-1", "4f1b2c9a7d3e worker-2"}) == []
+    assert instances({"worker i-0123456789abcdef0-3", "x"}) == {"i-0123456789abcdef0"}
+
+
+def test_a_worker_that_is_named_after_its_container_is_found_by_its_task() -> None:
+    hosts = {"4f1b2c9a7d3e": "i-00000002", "0a1b": "i-00000001"}
+    names = {"4f1b2c9a7d3e worker-2", "i-00000000 worker", "gone worker"}
+    found = located(names, hosts)
+    assert "4f1b2c9a7d3e worker-2 i-00000002" in found and "i-00000000 worker" in found
+    assert idle(HERE, found) == [], "one is not found: it may be on any machine"
+    assert idle(HERE, located(names - {"gone worker"}, hosts)) == ["i-00000001"]
+
+
+@pytest.mark.fault(27)
+def test_machines_that_never_joined_are_noticed_and_young_or_working_ones_are_not() -> None:
+    """Not by how busy their processors are: a machine that fetches its inputs has a task."""
+    old = [machine._replace(since=NOW - 700) for machine in HERE]
+    assert machines_of(ALL._replace(machines=old), slots=1, now=NOW).trouble is None
+    two = SERVICE | {"runningCount": 2}
+    found = machines_of(ALL._replace(machines=old, service=two), slots=1, now=NOW)
+    assert found.trouble is not None and found.trouble.startswith("1 of 3 machines have run for 10 minutes")
+    young = [*old[:2], HERE[2]._replace(since=NOW - 60)]
+    assert machines_of(ALL._replace(machines=young, service=two), slots=1, now=NOW).trouble is None

@@ -1,0 +1,169 @@
+"""Policies as values: narrow, in AWS's limits, and the same plan twice is no plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distributed_something.aws.account import Found, FoundProfile, FoundRole, plan_removal, plan_setup
+from distributed_something.aws.people import (
+    administrator_grants,
+    administrator_policy,
+    user_grants,
+    user_policy,
+)
+from distributed_something.aws.policies import (
+    MANAGED_LIMIT,
+    Buckets,
+    Grant,
+    buckets_in,
+    buckets_of,
+    compact,
+    trust,
+    trusted,
+)
+from distributed_something.aws.roles import LINKED, PATH, PREFIX, PROFILE, TAGS, Role, Where, account_of
+from distributed_something.config import Config, parse_config
+from distributed_something.errors import DsError
+
+WHERE = Where("123456789012", "eu-west-1")
+BUCKETS = Buckets(("results",), ("images",))
+
+
+def config(**keys: object) -> Config:
+    given = {"APP_NAME": "App", "AWS_REGION": "eu-west-1", "AWS_BUCKET": "results", **keys}
+    return parse_config("".join(f"{name} = {value!r}\n" for name, value in given.items()))
+
+
+def every_grant() -> list[Grant]:
+    in_roles = [
+        each for role in trusted(WHERE, BUCKETS) for grants in role.groups.values() for each in grants
+    ]
+    return [*in_roles, *user_grants(config(), WHERE), *administrator_grants(WHERE)]
+
+
+def set_up() -> Found:
+    """An account as the plan leaves it."""
+    roles = {
+        str(each.role): FoundRole(PATH, TAGS, trust(WHERE, each.service), each.policies())
+        for each in trusted(WHERE, BUCKETS)
+    }
+    return Found(roles, FoundProfile(PATH, TAGS, (str(Role.MACHINE),)), frozenset(LINKED.values()))
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize("grant", every_grant(), ids=lambda each: each.sid)
+def test_a_grant_names_its_actions_and_says_why_where_it_names_no_resource(grant: Grant) -> None:
+    assert all("*" not in action for action in grant.actions)
+    assert ("*" in grant.resources) == bool(grant.why_all)
+    for resource in grant.resources:
+        own = WHERE.number in resource or resource.startswith(("arn:aws:s3:::", "arn:aws:ssm:eu-west-1::"))
+        assert resource == "*" or own
+
+
+@pytest.mark.fault(30)
+def test_names_begin_with_the_programs_own_and_stay_in_the_limit_of_iam() -> None:
+    names = [*map(str, Role), PROFILE]
+    assert all(name.startswith(PREFIX) and len(name) <= 64 for name in names)
+
+
+@pytest.mark.fault(33)
+def test_tasks_have_a_role_of_their_own_that_only_ecs_takes_on_for_this_account() -> None:
+    account = account_of(config(), WHERE.number)
+    assert account.task_role == f"arn:aws:iam::123456789012:role{PATH}distributed-something-task"
+    assert len({account.task_role, account.execution_role, account.instance_profile}) == 3
+    (statement,) = trust(WHERE, "ecs-tasks.amazonaws.com")["Statement"]
+    assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+def test_only_machines_are_trusted_without_the_account() -> None:
+    conditional = {
+        each.role: "Condition" in trust(WHERE, each.service)["Statement"][0]
+        for each in trusted(WHERE, BUCKETS)
+    }
+    assert conditional == {Role.TASK: True, Role.EXECUTION: True, Role.MACHINE: False, Role.FLEET: True}
+
+
+def test_policies_fit_into_what_iam_takes() -> None:
+    for each in trusted(WHERE, BUCKETS):
+        assert sum(len(compact(policy)) for policy in each.policies().values()) < 10_240
+    assert len(compact(user_policy(config(APP_NAME="MyFirstAnalysis"), WHERE))) <= MANAGED_LIMIT
+    assert len(compact(administrator_policy(WHERE))) <= MANAGED_LIMIT
+
+
+def test_statements_of_a_policy_have_names_of_their_own() -> None:
+    documents = [
+        *(policy for each in trusted(WHERE, BUCKETS) for policy in each.policies().values()),
+        user_policy(config(SOURCE_BUCKET="images"), WHERE),
+        administrator_policy(WHERE),
+    ]
+    for each in documents:
+        names = [statement["Sid"] for statement in each["Statement"]]
+        assert len(names) == len(set(names))
+        assert all(name.isalnum() for name in names)
+
+
+def test_the_buckets_of_a_project_are_those_its_config_names() -> None:
+    found = buckets_of(config(SOURCE_BUCKET="images", WORKSPACE_BUCKET="pipelines", DESTINATION_BUCKET=""))
+    assert found == Buckets(("pipelines", "results"), ("images",))
+
+
+def test_a_bucket_that_is_written_is_not_only_read() -> None:
+    assert buckets_of(config(SOURCE_BUCKET="results")) == Buckets(("results",), ())
+    assert BUCKETS.joined(Buckets(("images",), ("other",))) == Buckets(("images", "results"), ("other",))
+
+
+def test_buckets_are_read_back_from_the_policy_that_allows_them() -> None:
+    task = trusted(WHERE, BUCKETS)[0]
+    assert buckets_in(task.policies()["store"], "aws") == BUCKETS
+    assert buckets_in({}, "aws") == Buckets()
+
+
+def test_an_account_that_is_set_up_needs_nothing() -> None:
+    assert plan_setup(WHERE, BUCKETS, set_up()) == []
+
+
+def test_an_account_keeps_the_buckets_of_other_projects() -> None:
+    steps = plan_setup(WHERE, Buckets(("mine",)), set_up())
+    assert [step.text for step in steps] == ["correct policy store of distributed-something-task"]
+    assert all(name in steps[0].request["PolicyDocument"] for name in ("mine/*", "results/*", "images/*"))
+
+
+@pytest.mark.fault(34)
+def test_an_empty_account_gets_the_profile_after_its_role() -> None:
+    calls = [(step.call, step.request) for step in plan_setup(WHERE, BUCKETS, Found())]
+    names = [call for call, _ in calls]
+    assert names.count("create_role") == 4
+    made = next(
+        n
+        for n, (call, request) in enumerate(calls)
+        if call == "create_role" and request["RoleName"] == PROFILE
+    )
+    assert made < names.index("create_instance_profile") < names.index("add_role_to_instance_profile")
+
+
+def changed(role: Role, **fields: Any) -> Found:
+    found = set_up()
+    return found._replace(roles={**found.roles, str(role): found.roles[role]._replace(**fields)})
+
+
+def test_a_changed_policy_or_trust_is_brought_in_line_and_a_strange_one_goes() -> None:
+    policies = {**set_up().roles[Role.MACHINE].policies, "extra": {"Statement": []}}
+    steps = plan_setup(WHERE, BUCKETS, changed(Role.MACHINE, policies=policies, trust={"Statement": []}))
+    assert [step.call for step in steps] == ["update_assume_role_policy", "delete_role_policy"]
+
+
+def test_a_role_of_somebody_else_is_neither_changed_nor_removed() -> None:
+    for strange in (changed(Role.TASK, tags={}), changed(Role.TASK, path="/")):
+        with pytest.raises(DsError, match="was not made by this program"):
+            plan_setup(WHERE, BUCKETS, strange)
+        assert not [step for step in plan_removal(strange) if step.request.get("RoleName") == Role.TASK]
+
+
+def test_removal_empties_the_profile_first_and_leaves_awss_own_roles() -> None:
+    calls = [step.call for step in plan_removal(set_up())]
+    assert calls[:2] == ["remove_role_from_instance_profile", "delete_instance_profile"]
+    assert calls.count("delete_role") == 4
+    assert plan_removal(Found(linked=frozenset(LINKED.values()))) == []

@@ -1,0 +1,212 @@
+"""Each policy against the calls that the code makes: none is missing, and none is allowed that nobody makes.
+
+Calls are found by reading the code: every name or text in it that is an operation of a service of AWS.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("botocore")
+
+from botocore import xform_name
+from botocore.session import Session
+
+import distributed_something.aws
+from distributed_something.aws.people import administrator_grants, user_grants
+from distributed_something.aws.policies import Buckets, Grant, trusted
+from distributed_something.aws.roles import Role, Where
+from distributed_something.config import parse_config
+
+AWS = Path(distributed_something.aws.__file__).parent
+WHERE = Where("123456789012", "us-east-1")
+
+PREFIXES = {
+    "cloudwatch": "cloudwatch",
+    "ec2": "ec2",
+    "ecs": "ecs",
+    "iam": "iam",
+    "logs": "logs",
+    "resourcegroupstaggingapi": "tag",
+    "s3": "s3",
+    "service-quotas": "servicequotas",
+    "sqs": "sqs",
+    "ssm": "ssm",
+    "sts": "sts",
+}
+"""The services that the code uses, by boto3's name, and what their actions begin with."""
+
+OTHER_ACTIONS = {
+    "s3:HeadBucket": {"s3:ListBucket"},
+    "s3:ListObjectsV2": {"s3:ListBucket"},
+    "sqs:ChangeMessageVisibilityBatch": {"sqs:ChangeMessageVisibility"},
+    "sqs:DeleteMessageBatch": {"sqs:DeleteMessage"},
+    "sqs:SendMessageBatch": {"sqs:SendMessage"},
+    "obstore:delete": {"s3:DeleteObject"},
+    "obstore:get": {"s3:GetObject"},
+    "obstore:head": {"s3:GetObject"},
+    "obstore:put": {"s3:PutObject", "s3:AbortMultipartUpload"},
+}
+"""Calls whose action has another name."""
+
+ALSO = {
+    "ec2:CreateFleet": {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
+    "ec2:CreateLaunchTemplate": {"ec2:CreateTags"},
+    "ec2:RequestSpotFleet": {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
+    "ecs:CreateCluster": {"ecs:TagResource"},
+    "ecs:CreateService": {"ecs:TagResource"},
+    "ecs:RegisterTaskDefinition": {"ecs:TagResource", "iam:PassRole"},
+    "iam:AddRoleToInstanceProfile": {"iam:PassRole"},
+    "iam:CreateInstanceProfile": {"iam:TagInstanceProfile"},
+    "iam:CreateRole": {"iam:TagRole"},
+    "logs:CreateLogGroup": {"logs:TagResource"},
+    "sqs:CreateQueue": {"sqs:TagQueue"},
+}
+"""Actions that a call needs beside its own, as AWS says: for tags in it, and for roles that it hands on."""
+
+NOT_GRANTED = {"ec2:RunInstances", "ssm:GetParameter"}
+"""What the set-up of an account tries where it may, and leaves out where it may not."""
+
+OF_THE_REFERENCE = {"logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"}
+"""What the worker in an image that was made for the reference does, and none of our code."""
+
+BY_THE_AGENT = {
+    Role.EXECUTION: {
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    },
+    Role.MACHINE: {
+        "ecs:DeregisterContainerInstance",
+        "ecs:DiscoverPollEndpoint",
+        "ecs:Poll",
+        "ecs:RegisterContainerInstance",
+        "ecs:StartTelemetrySession",
+        "ecs:SubmitAttachmentStateChanges",
+        "ecs:SubmitContainerStateChange",
+        "ecs:SubmitTaskStateChange",
+        "ecs:UpdateContainerInstancesState",
+    },
+    Role.FLEET: {
+        "ec2:CreateTags",
+        "ec2:DescribeImages",
+        "ec2:DescribeInstanceStatus",
+        "ec2:DescribeSubnets",
+        "ec2:RequestSpotInstances",
+        "ec2:RunInstances",
+        "ec2:TerminateInstances",
+        "iam:PassRole",
+    },
+}
+"""What AWS's own programs do in these roles, as its guides say."""
+
+IN_TASKS = {"channel", "cloudwatch", "queue", "reporting", "store", "worker", "worker_queue"}
+ONLY_IN_TASKS = IN_TASKS - {"channel", "queue", "store"}
+NOT_OF_A_WORKER = {"purge", "delete_queues"}
+OF_THE_ACCOUNT = {"account", "account_command"}
+NOT_MEANT = {"servicequotas:ListServices"}
+"""Other services' operations that have the name of one that is called."""
+
+LOOKING_AT_THE_ACCOUNT = {"who", "find", "_find_role", "_find_profile"}
+
+
+def modules() -> set[str]:
+    return {path.stem for path in AWS.glob("*.py")}
+
+
+@cache
+def operations() -> dict[str, set[str]]:
+    """Names of methods, each with the actions (by service) that it may be."""
+    found: dict[str, set[str]] = {}
+    for service, prefix in PREFIXES.items():
+        for name in Session().get_service_model(service).operation_names:
+            found.setdefault(xform_name(name), set()).add(f"{prefix}:{name}")
+    return found
+
+
+def words(tree: ast.AST) -> Iterator[str]:
+    """Every attribute and text; `obstore.put` as `obstore:put`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            of_obstore = isinstance(node.value, ast.Name) and node.value.id == "obstore"
+            yield f"obstore:{node.attr}" if of_obstore else node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def calls(module: str, *, only: Collection[str] = (), without: Collection[str] = ()) -> set[str]:
+    """The calls in a module: in its functions `only`, or in all but those `without`."""
+    tree = ast.parse((AWS / f"{module}.py").read_text())
+    used = {PREFIXES[word] for word in words(tree) if word in PREFIXES}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    if only:
+        assert set(only) <= {each.name for each in functions}
+        tree = ast.Module([each for each in functions if each.name in only], [])
+    hidden = {word for each in functions if each.name in without for word in words(each)}
+    found: set[str] = set()
+    for word in set(words(tree)) - hidden:
+        possible = operations().get(word, set())
+        named = {each for each in possible if each.split(":")[0] in used}
+        found |= named or possible
+        found |= {word} & OTHER_ACTIONS.keys()
+    return found - NOT_MEANT
+
+
+def actions(of: Iterable[str]) -> set[str]:
+    """The rights that calls need."""
+    found: set[str] = set()
+    for call in of:
+        found |= OTHER_ACTIONS.get(call, {call}) | ALSO.get(call, set())
+    return found
+
+
+def granted(grants: Iterable[Grant]) -> set[str]:
+    return {action for each in grants for action in each.actions}
+
+
+def in_role(role: Role) -> set[str]:
+    (found,) = [each for each in trusted(WHERE, Buckets(("results",), ("images",))) if each.role is role]
+    return granted(grant for grants in found.groups.values() for grant in grants)
+
+
+def test_the_reader_of_the_code_finds_calls_pages_and_transfers() -> None:
+    assert {"sqs:ReceiveMessage", "sqs:DeleteMessageBatch"} <= calls("channel")
+    assert {"s3:ListObjectsV2", "obstore:put"} <= calls("store")
+    assert "sqs:PurgeQueue" in calls("channel") - calls("channel", without={"purge"})
+    assert "iam:ListRoles" in calls("account", only=LOOKING_AT_THE_ACCOUNT)
+    assert "iam:CreateRole" in calls("account") - calls("account", only=LOOKING_AT_THE_ACCOUNT)
+
+
+@pytest.mark.fault(30)
+def test_people_may_do_what_the_code_does_for_them_and_nothing_else() -> None:
+    of_people = modules() - OF_THE_ACCOUNT - ONLY_IN_TASKS
+    used = {call for module in of_people for call in calls(module)}
+    used |= calls("account", only=LOOKING_AT_THE_ACCOUNT)
+    config = parse_config("APP_NAME = 'App'\nAWS_BUCKET = 'results'\nSOURCE_BUCKET = 'images'\n")
+    assert granted(user_grants(config, WHERE)) == actions(used)
+
+
+@pytest.mark.fault(30)
+def test_whoever_sets_up_an_account_may_do_just_that() -> None:
+    used = actions(call for module in OF_THE_ACCOUNT for call in calls(module))
+    assert granted(administrator_grants(WHERE)) == used - NOT_GRANTED
+
+
+@pytest.mark.fault(30, 33)
+def test_tasks_may_do_what_workers_do_and_nothing_else() -> None:
+    used = actions(call for module in IN_TASKS & modules() for call in calls(module, without=NOT_OF_A_WORKER))
+    assert in_role(Role.TASK) == used | OF_THE_REFERENCE
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize("role", BY_THE_AGENT)
+def test_the_other_roles_may_do_what_awss_programs_do(role: Role) -> None:
+    assert in_role(role) == BY_THE_AGENT[role]
