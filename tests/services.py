@@ -74,9 +74,15 @@ def weed() -> str | None:
     return shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
+def chromium() -> str | None:
+    """A browser that is installed on this machine."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 _INSTALLED: dict[str, Callable[[], object]] = {
     "moto": lambda: find_spec("moto") and find_spec("flask") and find_spec("obstore"),
     "seaweedfs": lambda: weed() and find_spec("obstore"),
+    "chromium": lambda: chromium() and find_spec("playwright"),
 }
 
 

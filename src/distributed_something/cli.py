@@ -178,6 +178,11 @@ def _stop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
 
 
+def _dashboard_options(parser: argparse.ArgumentParser) -> None:
+    port = "its port on this machine (the one it had before, or any)"
+    parser.add_argument("--port", metavar="N", type=int, help=port)
+
+
 def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
     """Run a command; its exit code. `reference` reads the arguments as the reference's run.py does."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -444,6 +449,12 @@ def _cleanup(project: Project, _options: argparse.Namespace) -> int:
     return OK
 
 
+def _dashboard(project: Project, options: argparse.Namespace) -> int:
+    from .dashboard.command import dashboard
+
+    return dashboard(project, options.port)
+
+
 def _look(project: Project, options: argparse.Namespace) -> int:
     from . import check
 
@@ -492,6 +503,7 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "failures": (_failures, "failed and dead jobs, grouped by cause and last line", None),
     "retry": (_retry, "put dead jobs back into the queue", _retry_options),
     "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
+    "dashboard": (_dashboard, "the run as a web page, for this machine only", _dashboard_options),
     "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
     "worker": (
         None,

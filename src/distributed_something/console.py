@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,13 +17,22 @@ from .errors import DsError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
     from .snapshot import Snapshot
 
 PLAIN_LINE_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
 
+SOON_SECONDS = 0.3
+"""Work of our own that takes less has no bar: loading what draws it would take as long."""
+
+BAR_COLUMNS = (6, 50)
+"""Of a bar, at least and at most; where a terminal is narrow, words go before the bar does."""
+
 Row = Sequence[object]
+Part = tuple[int, str]
+"""Words about a run, and how soon they go where there is no room: 0 never, larger numbers first."""
 
 
 class Console:
@@ -40,8 +48,10 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether a person watches: stderr is a terminal that can redraw."""
-        return self.err.isatty() and os.environ.get("TERM") != "dumb" and not self.json
+        """Whether a person watches: stderr is a terminal that can redraw, and no build server's."""
+        if self.json or not self.err.isatty():
+            return False
+        return os.environ.get("TERM") != "dumb" and os.environ.get("CI", "").lower() != "true"
 
     def data(self, value: object) -> None:
         """Print one JSON value as a line."""
@@ -120,7 +130,7 @@ class Progress:
 
     def __init__(self, console: Console, total: int | None, unit: str) -> None:
         self._console, self._total, self._unit = console, total, unit
-        self._bar: RichProgress | None = None
+        self._bar: _Bar | None = None
         self._shown = self._began = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -130,28 +140,75 @@ class Progress:
         """Show that this much is done."""
         now = time.monotonic()
         if self._console.live:
-            self._draw(done)
+            if self._bar is not None or now - self._began >= SOON_SECONDS:
+                self._draw(done, now - self._began)
         elif now - self._shown >= PLAIN_LINE_SECONDS and not self._console.json:
             self._shown = now
             self._console.say(f"{done:,} {self._unit}, {done / (now - self._began):,.0f}/s")
 
-    def _draw(self, done: int) -> None:
-        if self._bar is None:
-            from rich.console import Console as Rich
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            text = TextColumn("{task.completed:,.0f} {task.fields[unit]}  {task.fields[rate]}/s")
-            self._bar = Progress(
-                BarColumn(), text, TimeElapsedColumn(), console=Rich(file=self._console.err), transient=True
-            )
-            self._bar.add_task("", total=self._total, unit=self._unit, rate="")
-            self._bar.start()
-        rate = done / max(time.monotonic() - self._began, 1e-3)
-        self._bar.update(self._bar.task_ids[0], completed=done, rate=f"{rate:,.0f}")
+    def _draw(self, done: int, seconds: float) -> None:
+        rate = done / seconds if seconds else 0.0
+        parts = [(0, f"{done:,} {self._unit}"), (2, rate_text(rate))]
+        if self._total and rate:
+            parts.append((1, f"{duration(max(self._total - done, 0) / rate)} left"))
+        self._bar = self._bar or _Bar(self._console.err, transient=True)
+        self._bar.show(done, self._total, parts)
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class _Bar:
+    """A bar with words, drawn anew whenever it is shown, as wide as the terminal then is."""
+
+    def __init__(self, stream: TextIO, *, transient: bool) -> None:
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._column = BarColumn()
+        self._words = TextColumn("{task.description}", markup=False)
+        self._words.get_table_column().no_wrap = True
+        self._bar: RichProgress = Progress(
+            self._column,
+            self._words,
+            console=Rich(file=stream),
+            auto_refresh=False,
+            transient=transient,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._stream = stream
+        self._task: TaskID | None = None
+
+    def show(self, done: int, total: int | None, parts: Sequence[Part]) -> None:
+        """Draw it: `parts` are words with their weight, the weightiest 0."""
+        self._bar.console.width = _columns(self._stream)
+        wide = self._bar.console.width - 2  # a space between, and one that some terminals wrap at
+        text = fitting(parts, wide - BAR_COLUMNS[0])
+        self._column.bar_width = max(min(wide - len(text), BAR_COLUMNS[1]), 1)
+        if self._task is None:
+            self._task = self._bar.add_task(text, total=total, completed=done)
+            self._bar.start()
+        else:
+            self._bar.update(self._task, total=total, completed=done, description=text)
+            self._bar.refresh()
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
+
+    def stop(self) -> None:
+        """Leave it as it is, or take it away where it is transient."""
+        self._bar.stop()
+
+
+def _columns(stream: TextIO) -> int:
+    """The width of the terminal behind a stream, as it is now."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 class Watcher:
@@ -159,7 +216,7 @@ class Watcher:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar: RichProgress | None = None
+        self._bar: _Bar | None = None
         self._shown: float | None = None
         self._said: str | None = None
 
@@ -188,44 +245,51 @@ class Watcher:
             return
         self._said = text
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.say(_printable(text, self._console.err))
         elif not self._console.json:
             self._console.say(text)
 
     def _draw(self, snapshot: Snapshot) -> None:
-        if self._bar is None:
-            from rich.console import Console as Rich
-            from rich.progress import BarColumn, Progress, TextColumn
+        self._bar = self._bar or _Bar(self._console.err, transient=False)
+        self._bar.show(snapshot.jobs.final, snapshot.jobs.total or None, progress_parts(snapshot))
 
-            columns = (BarColumn(bar_width=None), TextColumn("{task.description}", markup=False))
-            rich = Rich(file=self._console.err)
-            self._bar = Progress(
-                *columns, console=rich, expand=True, redirect_stdout=False, redirect_stderr=False
-            )
-            self._bar.add_task("")
-            self._bar.start()
-        with suppress(IndexError):
-            self._bar.update(
-                self._bar.task_ids[0],
-                total=snapshot.jobs.total or None,
-                completed=snapshot.jobs.final,
-                description=progress_line(snapshot),
-            )
+
+def progress_parts(snapshot: Snapshot) -> list[Part]:
+    """A run in words, each with its weight: what is weightiest stays where there is little room."""
+    jobs, machines = snapshot.jobs, snapshot.machines
+    parts = [(0, f"{jobs.final:,}/{jobs.total:,} jobs")]
+    for weight, count, word in (
+        (5, jobs.running, "running"),
+        (4, jobs.failed, "to retry"),
+        (1, jobs.dead, "dead"),
+    ):
+        if count:
+            parts.append((weight, f"{count:,} {word}"))
+    if snapshot.rate:
+        parts.append((3, rate_text(snapshot.rate)))
+    if snapshot.eta is not None:
+        parts.append((2, f"{duration(snapshot.eta)} left"))
+    if machines.target > 1 or machines.lost:
+        parts.append((6, f"{machines.running:,} of {machines.target:,} machines"))
+    parts.append((7 if snapshot.state == "running" else 1, snapshot.state))
+    return parts
 
 
 def progress_line(snapshot: Snapshot) -> str:
     """A run in one line."""
-    jobs = snapshot.jobs
-    parts = [f"{jobs.final:,}/{jobs.total:,} jobs"]
-    for count, word in ((jobs.running, "running"), (jobs.failed, "to retry"), (jobs.dead, "dead")):
-        if count:
-            parts.append(f"{count:,} {word}")
-    if snapshot.rate:
-        parts.append(rate_text(snapshot.rate))
-    if snapshot.eta is not None:
-        parts.append(f"{duration(snapshot.eta)} left")
-    parts.append(snapshot.state)
-    return " · ".join(parts)
+    return fitting(progress_parts(snapshot), None)
+
+
+def fitting(parts: Sequence[Part], columns: int | None) -> str:
+    """The parts in a row, the least weighty left out until the rest fits; the weightiest always stays."""
+    kept = list(parts)
+    while columns is not None and len(kept) > 1 and len(_joined(kept)) > columns:
+        kept.remove(max(kept))
+    return _joined(kept)
+
+
+def _joined(parts: Sequence[Part]) -> str:
+    return " \N{MIDDLE DOT} ".join(text for _, text in parts)
 
 
 def rate_text(rate: float) -> str:

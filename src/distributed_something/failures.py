@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
+from .alike import fold_line, is_ours, merge_varied, telling_line
 from .engine import Store, check_key
 from .errors import DsError, KeyRefused
 from .job import State
 from .ledger import JobRecord, RunPaths
 
-TAIL_BYTES = 2048
-_OURS = "[ds] "
-_FOLDS = (
-    (re.compile(r"(?:[\w.~-]*/)+[\w.~%+-]*"), "<path>"),
-    (re.compile(r"\b(?:0x)?[0-9a-f]{8,}\b", re.IGNORECASE), "<hex>"),
-    (re.compile(r"\d+(?:[.,:]\d+)*"), "<n>"),
-)
+TAIL_BYTES = 4096
+
+Said = MutableMapping[tuple[str, float | None], tuple[str, str]]
+"""The telling line of each (job, end of its attempt), and that line folded."""
 
 
 class FailureGroup:
@@ -58,20 +55,6 @@ def _piece(paths: RunPaths, place: str, limit: int | None) -> tuple[str, int, in
     return key, start, size
 
 
-def last_line(text: str) -> str:
-    """The last line with something on it, the project's own notes only where there is nothing else."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(_OURS)]
-    return (said or lines or [""])[-1]
-
-
-def fold_line(line: str) -> str:
-    """The line with paths, long hexadecimal and numbers taken out, so that alike failures are alike."""
-    for pattern, word in _FOLDS:
-        line = pattern.sub(word, line)
-    return line
-
-
 def _tails(store: Store, paths: RunPaths, records: Sequence[JobRecord]) -> Iterator[str]:
     """What each job said last; nothing where its log cannot be read."""
     found = [_piece(paths, record.log or "", TAIL_BYTES) for record in records]
@@ -83,16 +66,37 @@ def _tails(store: Store, paths: RunPaths, records: Sequence[JobRecord]) -> Itera
         yield (text or b"").decode(errors="replace")
 
 
-def group_failures(store: Store, paths: RunPaths, records: Iterable[JobRecord]) -> list[FailureGroup]:
-    """The failed and dead jobs in groups, the largest first."""
-    groups: dict[tuple[str, str], FailureGroup] = {}
+def group_failures(
+    store: Store,
+    paths: RunPaths,
+    records: Iterable[JobRecord],
+    said: Said | None = None,
+    most: int | None = None,
+) -> list[FailureGroup]:
+    """The failed and dead jobs in groups, the largest first.
+
+    What is in `said` is not read again, and no more than `most` logs are read: the next call reads on.
+    """
     failed = [record for record in records if record.state is State.DEAD or record.failed]
-    for record, text in zip(failed, _tails(store, paths, failed), strict=True):
-        line = last_line(text)
-        if not line or line.startswith(_OURS):
-            line = record.detail or line
-        key = (record.cause or "", fold_line(line))
-        group = groups.setdefault(key, FailureGroup(record.cause or "", line))
+    said = {} if said is None else said
+    unread = [record for record in failed if (record.id, record.ended) not in said][:most]
+    for record, text in zip(unread, _tails(store, paths, unread), strict=True):
+        line = _reason(record, telling_line(text))
+        said[record.id, record.ended] = (line, fold_line(line))
+    found = [said.get((record.id, record.ended), _UNREAD) for record in failed]
+    keys = [(record.cause or "", folded) for record, (_, folded) in zip(failed, found, strict=True)]
+    merged = merge_varied(keys)
+    groups: dict[object, FailureGroup] = {}
+    for record, (line, _), key in zip(failed, found, keys, strict=True):
+        group = groups.setdefault(merged[key], FailureGroup(record.cause or "", line))
         group.ids.append(record.id)
         group.dead += record.state is State.DEAD
     return sorted(groups.values(), key=lambda group: -len(group.ids))
+
+
+_UNREAD = ("(not read yet)", "")
+
+
+def _reason(record: JobRecord, line: str) -> str:
+    """What the job said, or else what is known of its end."""
+    return record.detail or line if not line or is_ours(line) else line

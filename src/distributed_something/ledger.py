@@ -241,7 +241,8 @@ class Fold:
 
     Events may come in any order between segments; for each job they are taken by their time. A job
     that has succeeded stays so, whatever a second delivery of it says. `by_state` counts the jobs,
-    `failed` those that wait again after a failure, `broken` the lines that are no events.
+    `failed` those that wait again after a failure, `broken` the lines that are no events. `spent` and
+    `phases` add up the seconds of attempts, by the event that ended them and by what they went into.
     """
 
     def __init__(self, store: Store, paths: RunPaths) -> None:
@@ -254,6 +255,8 @@ class Fold:
         self.first: float | None = None
         self.last_end: float | None = None
         self.ends: list[float] = []
+        self.spent: dict[str, float] = {}
+        self.phases: dict[str, float] = {}
         self._texts: dict[str, str] = {}
         self._jobs = SegmentReader(store, paths.jobs)
         self._events = SegmentReader(store, paths.events)
@@ -332,11 +335,20 @@ class Fold:
         record.cpu_seconds = get("cpu_seconds")
         record.max_rss_bytes = get("max_rss_bytes")
         record.worker = self._same(get("worker", record.worker))
+        record.machine = self._same(get("machine", record.machine))
         record.output = get("output")
         record.log = get("log", record.log)
         if record.seconds is not None:
+            self.spent[name] = self.spent.get(name, 0.0) + record.seconds
+            if phases := get("phases"):
+                self._add_phases(phases)
             record.started = when - record.seconds
             self.first = record.started if self.first is None else min(self.first, record.started)
+
+    def _add_phases(self, phases: object) -> None:
+        for name, seconds in phases.items() if isinstance(phases, dict) else ():
+            if type(seconds) in (int, float):
+                self.phases[name] = self.phases.get(name, 0.0) + seconds
 
 
 def job_bodies(store: Store, paths: RunPaths) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,46 +1,61 @@
-"""The story of a run: `report.json` in the store, and the summary that the monitor prints."""
+"""The story of a run: `report.json` and `report.html` in the store, and what the monitor prints of it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .config import KEYS, Config
 from .console import bytes_text, duration, rate_text
 from .engine import Store
 from .failures import FailureGroup
-from .ledger import Fold, RunPaths
+from .figures import histogram, quantiles, throughput
+from .job import State
+from .ledger import Fold, JobRecord, RunPaths
 from .snapshot import Snapshot
 
+SHOWN_IDS = 100
+"""Ids of a group of failures that a report names; the ledger has all."""
 
-def quantiles(values: Sequence[float]) -> dict[str, float] | None:
-    """Least, median, 95th percentile, greatest and sum; None of nothing."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return {
-        "min": ordered[0],
-        "median": ordered[last // 2],
-        "p95": ordered[round(last * 0.95)],
-        "max": ordered[-1],
-        "sum": sum(ordered),
-    }
+SLOWEST = 10
 
 
-def build_report(snapshot: Snapshot, fold: Fold, groups: Sequence[FailureGroup]) -> dict[str, Any]:
+def build_report(
+    snapshot: Snapshot, fold: Fold, groups: Sequence[FailureGroup], config: Config
+) -> dict[str, Any]:
     """Everything that is known of the run: seconds and bytes throughout."""
-    records = fold.jobs.values()
+    records = list(fold.jobs.values())
+    seconds = [r.seconds for r in records if r.seconds is not None]
+    memory = [r.max_rss_bytes for r in records if r.max_rss_bytes is not None]
+    figures = {
+        "seconds": quantiles(seconds),
+        "cpu_seconds": quantiles([r.cpu_seconds for r in records if r.cpu_seconds is not None]),
+        "max_rss_bytes": quantiles(memory),
+    }
     return {
         **snapshot.to_json(),
         "elapsed_s": _elapsed(snapshot),
-        "seconds": quantiles([r.seconds for r in records if r.seconds is not None]),
-        "cpu_seconds": quantiles([r.cpu_seconds for r in records if r.cpu_seconds is not None]),
-        "max_rss_bytes": quantiles([r.max_rss_bytes for r in records if r.max_rss_bytes is not None]),
+        **figures,
+        "histograms": {"seconds": histogram(seconds), "max_rss_bytes": histogram(memory)},
+        "throughput": _throughput(snapshot, fold),
+        "time": _time(fold, records),
+        "memory_asked_bytes": _memory_asked(config, snapshot),
+        "cost_per_job_usd": _cost_per_job(snapshot),
+        "slowest": _slowest(records),
         "failures": [
-            {"cause": group.cause, "jobs": len(group.ids), "example": group.example, "ids": group.ids[:100]}
-            for group in groups
+            {
+                "cause": g.cause,
+                "jobs": len(g.ids),
+                "dead": g.dead,
+                "example": g.example,
+                "ids": g.ids[:SHOWN_IDS],
+            }
+            for g in groups
         ],
+        "what": _what(config, records),
+        "advice": _advice(config, snapshot, figures, groups),
     }
 
 
@@ -50,9 +65,96 @@ def _elapsed(snapshot: Snapshot) -> float | None:
     return round(snapshot.finished - snapshot.started, 3)
 
 
-def write_report(store: Store, paths: RunPaths, report: dict[str, Any]) -> None:
-    """Put the report beside the run's ledger."""
+def _throughput(snapshot: Snapshot, fold: Fold) -> dict[str, Any] | None:
+    if snapshot.started is None or fold.last_end is None:
+        return None
+    return dict(throughput(sorted(fold.ends), snapshot.started, fold.last_end))
+
+
+def _time(fold: Fold, records: Iterable[JobRecord]) -> dict[str, Any]:
+    """Where the time of the workers went, in seconds of all attempts together, and how long jobs waited.
+
+    `in` and `out` are the staging of files, `running` the rest of the attempts that brought a result,
+    `failed` and `interrupted` the attempts that did not.
+    """
+    lost = {
+        "failed": fold.spent.get("failed", 0.0) + fold.spent.get("dead", 0.0),
+        "interrupted": fold.spent.get("interrupted", 0.0),
+    }
+    staged = {name: fold.phases.get(name, 0.0) for name in ("in", "out")}
+    useful = fold.spent.get("succeeded", 0.0) + fold.spent.get("skipped", 0.0)
+    first = fold.first or 0.0
+    waited = [max(r.started - first, 0.0) for r in records if r.started is not None]
+    running = max(useful - staged["in"] - staged["out"], 0.0)
+    return {**_rounded({**staged, "running": running, **lost}), "waited_s": quantiles(waited)}
+
+
+def _rounded(facts: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in facts.items()}
+
+
+def _slots(config: Config, snapshot: Snapshot) -> int:
+    """Jobs at a time in a container."""
+    return config.docker_cores or snapshot.machines.slots or 1
+
+
+def _memory_asked(config: Config, snapshot: Snapshot) -> float | None:
+    """The share of a container's MEMORY that each of its jobs has."""
+    return config.memory * 2**20 / _slots(config, snapshot) if config.memory else None
+
+
+def _cost_per_job(snapshot: Snapshot) -> float | None:
+    if snapshot.cost_usd is None or not snapshot.jobs.succeeded:
+        return None
+    return snapshot.cost_usd / snapshot.jobs.succeeded
+
+
+def _slowest(records: Iterable[JobRecord]) -> list[dict[str, Any]]:
+    timed = [record for record in records if record.seconds is not None and record.state is not State.SKIPPED]
+    timed.sort(key=lambda record: -(record.seconds or 0.0))
+    return [{"id": r.id, "index": r.index, "seconds": r.seconds, "state": r.state} for r in timed[:SLOWEST]]
+
+
+_OWN = frozenset({"ENVIRONMENT", "AWS_PROFILE", "SSH_KEY_NAME"})
+"""What a report does not tell: people hand it on."""
+
+
+def _what(config: Config, records: Iterable[JobRecord]) -> dict[str, Any]:
+    """What ran: the config as given, the version, and a hash over the jobs' ids, which are their contents.
+
+    Of keys that may hold something secret (the user's own, which go into the environment) only the names.
+    """
+    from . import __version__
+
+    given = (key for key in KEYS if key.name in config.given and key.name not in _OWN)
+    return {
+        "version": __version__,
+        "config": {key.name: getattr(config, key.field) for key in given},
+        "environment": sorted({*config.extra, *config.environment}),
+        "jobs_sha256": hashlib.sha256("".join(sorted(r.id for r in records)).encode()).hexdigest(),
+    }
+
+
+def _advice(
+    config: Config, snapshot: Snapshot, figures: dict[str, Any], groups: Sequence[FailureGroup]
+) -> list[dict[str, Any]]:
+    from .advice import advise
+
+    causes: dict[str, int] = {}
+    for group in groups:
+        causes[group.cause] = causes.get(group.cause, 0) + len(group.ids)
+    found = advise(config, _slots(config, snapshot), figures, causes)
+    return [advice._asdict() for advice in found]
+
+
+def write_report(store: Store, paths: RunPaths, report: dict[str, Any]) -> str:
+    """Put the report beside the run's ledger, as data and as a page; the key of the page."""
+    from .report_page import render
+
     store.write(paths.root + "report.json", json.dumps(report, ensure_ascii=False, indent=1).encode() + b"\n")
+    page = paths.root + "report.html"
+    store.write(page, render(report).encode("utf-8", "replace"))
+    return page
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .engine import Machines, PutReport
 from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
-from .failures import group_failures
 from .job import Job, Lease, State, in_batches
 from .ledger import Fold, LedgerWriter, event, job_ids, write_jobs
 from .monitoring import Watch, take_back
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, write_record
-from .report import build_report, summary_lines, write_report
 from .runfile import write_run_file
 from .scaling import Finish, GiveUp, Replace
 from .snapshot import Snapshot
@@ -221,17 +219,20 @@ def _check_record(project: Project, path: Path) -> None:
 
 def finish(project: Project, fold: Fold) -> int:
     """Write the run's report and print its summary; 0, or 3 where jobs are dead."""
+    from .failures import group_failures
+    from .report import build_report, summary_lines, write_report
+
     console, paths = project.console, project.paths()
     snapshot = project.snapshot(fold)
     groups = group_failures(project.engine.store, paths, fold.jobs.values())
-    report = build_report(snapshot, fold, groups)
-    write_report(project.engine.store, paths, report)
+    report = build_report(snapshot, fold, groups, project.config)
+    page = write_report(project.engine.store, paths, report)
     if console.json:
         console.data(report)
     else:
         for line in summary_lines(report):
             console.line(line)
-        console.say(f"report: {project.engine.store.locate(paths.root + 'report.json')}")
+        console.say(f"report: {project.engine.store.locate(page)}")
     if snapshot.jobs.dead:
         console.hint("ds failures, then ds retry")
         return SOME_DEAD

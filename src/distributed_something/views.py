@@ -9,7 +9,6 @@ from typing import Any
 from .console import bytes_text, describe, duration, progress_line, rate_text
 from .engine import Machines
 from .errors import OK, UsageError
-from .failures import group_failures, read_log
 from .job import State
 from .ledger import Fold, JobRecord, job_bodies
 from .project import Project
@@ -80,7 +79,7 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     console = project.console
     fold = project.fold().update()
     alive = project.engine.machines().running > 0
-    records = [r for r in fold.jobs.values() if _shown(r, state, cause, alive=alive)]
+    records = [r for r in fold.jobs.values() if shown(r, state, cause, alive=alive)]
     if console.json:
         bodies = dict(job_bodies(project.engine.store, project.paths()))
         for record in records:
@@ -97,22 +96,23 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     return OK
 
 
-def _state(record: JobRecord, *, alive: bool) -> str:
+def state_of(record: JobRecord, *, alive: bool) -> str:
     """A job of a worker that is gone waits, whatever its worker last said."""
     running = record.state is State.RUNNING
     return State.WAITING.value if running and not alive else record.state.value
 
 
-def _shown(record: JobRecord, state: str | None, cause: str | None, *, alive: bool) -> bool:
+def shown(record: JobRecord, state: str | None, cause: str | None, *, alive: bool) -> bool:
+    """Whether a job is in this state and has this cause; None: any. `failed` waits for its next attempt."""
     if cause is not None and record.cause != cause:
         return False
     if state == "failed":
         return record.failed
-    return state is None or _state(record, alive=alive) == state
+    return state is None or state_of(record, alive=alive) == state
 
 
 def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: bool) -> dict[str, Any]:
-    return {**job_line(record, body), "state": _state(record, alive=alive)}
+    return {**job_line(record, body), "state": state_of(record, alive=alive)}
 
 
 def _cells(record: JobRecord, *, alive: bool) -> list[object]:
@@ -124,7 +124,7 @@ def _readable(record: JobRecord, *, alive: bool) -> Sequence[object]:
     return (
         record.index,
         record.id,
-        "failed, waiting" if record.failed else _state(record, alive=alive),
+        "failed, waiting" if record.failed else state_of(record, alive=alive),
         record.attempts,
         record.cause,
         record.exit_code,
@@ -160,6 +160,8 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
 
 def logs(project: Project, wanted: str, *, follow: bool) -> int:
     """Print what a job printed in its latest attempt; with `follow`, until the attempt has ended."""
+    from .failures import read_log
+
     fold = project.fold().update()
     shown = 0
     while True:
@@ -193,6 +195,8 @@ def _visible(text: str) -> Iterator[str]:
 
 def failures(project: Project) -> int:
     """Print the groups of failures."""
+    from .failures import group_failures
+
     console = project.console
     fold = project.fold().update()
     groups = group_failures(project.engine.store, project.paths(), fold.jobs.values())

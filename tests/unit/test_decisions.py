@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed_something.alike import fold_line
 from distributed_something.console import bytes_text, duration, rate_text
 from distributed_something.engine import Counts, Machines
 from distributed_something.errors import UsageError
-from distributed_something.failures import fold_line, last_line
 from distributed_something.job import Cause, Job, Lease, Outcome, Retry, RetryPolicy, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, event, write_jobs
 from distributed_something.local.store import FolderStore
@@ -99,12 +99,6 @@ def test_a_draining_fleet_is_draining(fold: Fold) -> None:
 )
 def test_failures_that_differ_in_numbers_and_paths_are_alike(one: str, other: str) -> None:
     assert fold_line(one) == fold_line(other)
-
-
-def test_the_last_line_is_the_jobs_own_where_it_said_something() -> None:
-    assert last_line("a\nb\n\n[ds] note\n") == "b"
-    assert last_line("[ds] note\n") == "[ds] note"
-    assert last_line("") == ""
 
 
 RECORD = RunRecord("App", "run1", "local", "default", "AppQueue", "data", "App", 1700000000000)

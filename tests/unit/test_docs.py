@@ -33,9 +33,9 @@ def test_every_cause_is_explained(cause: str) -> None:
 
 
 def test_every_link_of_the_documentation_leads_somewhere() -> None:
-    for page in (README, *(path.read_text() for path in (ROOT / "docs").rglob("*.md"))):
-        for link in re.findall(r"\]\(([^)#:]+)\)", page):
-            assert (ROOT / link).exists(), link
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), (page, link)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -171,7 +171,8 @@ class LocalEngine:
         if when is None:
             return None
         at = datetime.fromtimestamp(when).astimezone().strftime("%H:%M:%S")
-        return f"{counts.delayed:,} jobs failed and wait before their next attempt, the first until {at}"
+        jobs = "1 job failed and waits" if counts.delayed == 1 else f"{counts.delayed:,} jobs failed and wait"
+        return f"{jobs} before the next attempt, until {at}"
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -1,0 +1,92 @@
+"""`ds dashboard`: serve the page until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ..console import Console
+from ..errors import OK, DsError
+from ..project import Project
+from .model import Model
+from .server import PageServer
+
+
+class Address(NamedTuple):
+    """What makes a page that is open find its server again after a restart."""
+
+    token: str
+    port: int
+
+
+def dashboard(project: Project, port: int | None) -> int:
+    """Print the page's address, open it where there is a screen, and serve until Ctrl-C."""
+    console, place = project.console, project.folder / ".ds" / f"dashboard-{project.config.app_name}.json"
+    known = _read(place)
+    token = known.token if known else secrets.token_urlsafe(24)
+    model = Model(lambda: Project.open(project.folder, console, project.config.engine))
+    with _bound(model, token, port, known.port if known else 0) as server:
+        _write(place, Address(token, server.server_address[1]))
+        try:
+            _tell(console, server.url)
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            console.say("")
+    return OK
+
+
+def _tell(console: Console, url: str) -> None:
+    if console.json:
+        console.data({"url": url})
+    else:
+        console.line(url)
+    console.out.flush()
+    console.say("the page is for this machine and whoever has its address; Ctrl-C ends it, not the run")
+    if not console.json and console.err.isatty():
+        _open(url)
+
+
+def _bound(model: Model, token: str, port: int | None, known: int) -> PageServer:
+    """The server at the port that is asked for, or else the one it had, or else any."""
+    for wanted in [port] if port is not None else [known, 0]:
+        try:
+            return PageServer(model, token, wanted)
+        except (OSError, OverflowError) as error:
+            why = error.strerror if isinstance(error, OSError) else "no such port"
+    raise DsError(f"port {port}: {why}", "choose another one, or leave --port out")
+
+
+def _read(place: Path) -> Address | None:
+    """What was written down; None where it is missing, or others could have read or written it."""
+    try:
+        found = place.stat()
+        if found.st_mode & 0o077 or found.st_uid != os.getuid():
+            return None
+        facts = json.loads(place.read_text())
+        return Address(str(facts["token"]), int(facts["port"])) if len(str(facts["token"])) >= 32 else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _write(place: Path, address: Address) -> None:
+    """Remember the address, readable for its user only; where that cannot be, the next one is new."""
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    try:
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(address._asdict(), file)
+        temporary.replace(place)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def _open(url: str) -> None:
+    """Show the page where there is a screen; a browser in this terminal would take it over."""
+    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        import webbrowser
+
+        webbrowser.open(url)

@@ -1,0 +1,99 @@
+"""The files of a job, and how a browser may have them: what a job wrote is never run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ..config import Config
+from ..engine import Store, StoredFile
+from ..errors import DsError
+from ..ledger import JobRecord
+from ..template import Template
+
+FILES = 200
+"""Of one job, on its page."""
+
+_IMAGES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "svg": "image/svg+xml",
+}
+_TEXTS = frozenset(
+    [
+        "csv",
+        "htm",
+        "html",
+        "json",
+        "jsonl",
+        "log",
+        "md",
+        "py",
+        "r",
+        "sh",
+        "toml",
+        "tsv",
+        "txt",
+        "xml",
+        "yaml",
+        "yml",
+    ]
+)
+
+
+class Shown(NamedTuple):
+    """How a file goes to the browser: its content type, and whether it is shown or saved."""
+
+    kind: str
+    content_type: str
+    inline: bool
+
+
+def how_shown(key: str) -> Shown:
+    """By the end of its name: pictures as such, text as plain text whatever its language, others saved."""
+    end = key.rpartition("/")[2].rpartition(".")[2].lower()
+    if end in _IMAGES:
+        return Shown("picture", _IMAGES[end], inline=True)
+    if end in _TEXTS:
+        return Shown("text", "text/plain; charset=utf-8", inline=True)
+    return Shown("file", "application/octet-stream", inline=False)
+
+
+def inputs(store: Store, config: Config, keys: Mapping[str, Any], record: JobRecord) -> list[StoredFile]:
+    """The files in the store that the job fetches, as far as they are there; not more than FILES."""
+    values = {**keys, "job_id": record.id, "attempt": record.attempt}
+    return list(islice(_inputs(store, config, values), FILES))
+
+
+def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator[StoredFile]:
+    for text in config.inputs:
+        try:
+            wanted = Template(text).fill(values)
+            prefix = "/".join(part for part in wanted.split("/") if part)
+            if wanted.endswith("/"):
+                yield from store.list(prefix + "/")
+            else:
+                yield from (file for file in islice(store.list(prefix), 1) if file.key == prefix)
+        except DsError:
+            continue
+
+
+def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
+    """The files that the job published; not more than FILES."""
+    from ..worker.staging import MANIFESTS, read_manifest
+
+    prefix = record.output
+    if not prefix:
+        return []
+    try:
+        manifest = read_manifest(store, prefix, record.id)
+        if manifest is not None:
+            return [StoredFile(f"{prefix}/{file.name}", file.size) for file in manifest.files[:FILES]]
+        found = (file for file in store.list(prefix + "/") if f"/{MANIFESTS}/" not in file.key)
+        return list(islice(found, FILES))
+    except DsError:
+        return []

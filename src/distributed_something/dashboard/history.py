@@ -1,0 +1,56 @@
+"""The fold of a run with what a page shows beside it: earlier attempts, and each job's body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..engine import Store
+from ..ledger import Fold, JobRecord, RunPaths, SegmentReader, parse_job_line
+
+_KEPT = frozenset({"failed", "dead", "interrupted", "retried"})
+
+
+class History(Fold):
+    """A Fold that also remembers attempts that brought no result, the figures of those that did, and bodies.
+
+    `version` grows with every event and every job; `texts` are the bodies to search in, in lower case.
+    """
+
+    def __init__(self, store: Store, paths: RunPaths) -> None:
+        super().__init__(store, paths)
+        self.paths = paths
+        self.past: dict[str, list[Mapping[str, Any]]] = {}
+        self.results: dict[str, Mapping[str, Any]] = {}
+        self.done_by: dict[str, int] = {}
+        self.bodies: dict[str, bytes] = {}
+        self.texts: dict[str, bytes] = {}
+        self.version = 0
+        self._lists = SegmentReader(store, paths.jobs)
+
+    def update(self) -> History:
+        """Read what is new in the store."""
+        for line in self._lists.new_lines():
+            job_id, body = parse_job_line(line + b"\n")
+            self.bodies[job_id] = body
+            self.texts[job_id] = body.lower()
+            self.version += 1
+        super().update()
+        return self
+
+    def _apply(self, when: float, name: str, record: JobRecord, event: Mapping[str, Any]) -> None:
+        super()._apply(when, name, record, event)
+        self.version += 1
+        if name in _KEPT:
+            self.past.setdefault(record.id, []).append(event)
+        elif name == "succeeded":
+            facts = {fact: event[fact] for fact in ("bytes_in", "bytes_out", "phases") if event.get(fact)}
+            if facts:
+                self.results[record.id] = facts
+            machine = machine_of(record)
+            self.done_by[machine] = self.done_by.get(machine, 0) + 1
+
+
+def machine_of(record: JobRecord) -> str:
+    """The machine that a job runs or ran on; its worker where the machine is not known."""
+    return record.machine or record.worker or ""

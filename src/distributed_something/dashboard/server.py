@@ -1,0 +1,239 @@
+"""The page's server: this machine only, and only for whoever has the token.
+
+Every address begins with the token. A request without it, from another host name (a page elsewhere whose
+name leads here) or from another origin is refused with 403 before anything is looked up. What changes a
+run is POST with the token in a header as well, which no form or link of another page can send.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from ..errors import DsError
+from .files import how_shown
+from .model import Model, NotFound
+from .select import Wanted
+
+ADDRESS = "127.0.0.1"
+TOKEN_HEADER = "X-Token"  # noqa: S105  its name
+BODY_BYTES = 64 << 10
+PIECE_BYTES = 1 << 20
+WORDS = 8
+
+_NAMES = frozenset({"127.0.0.1", "localhost"})
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_PAGES = {
+    "": "index.html",
+    **{name: name for name in ("app.js", "dom.js", "app.css", "look.css", "icon.svg")},
+}
+
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
+_ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Query = Mapping[str, str]
+
+
+class Refused(Exception):
+    """A request that is not answered: its status and why."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status, self.why = status, why
+
+
+class PageServer(ThreadingHTTPServer):
+    """Serves a model on the loopback address. `port` 0: any that is free."""
+
+    daemon_threads = True
+
+    def __init__(self, model: Model, token: str, port: int) -> None:
+        super().__init__((ADDRESS, port), Handler)
+        self.model = model
+        self.token = token
+
+    @property
+    def url(self) -> str:
+        """The address of the page, with the token."""
+        return f"http://{ADDRESS}:{self.server_address[1]}/{self.token}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    server: PageServer
+    protocol_version = "HTTP/1.1"
+    server_version = "ds"
+    sys_version = ""
+    timeout = 60
+
+    def do_GET(self) -> None:
+        """Pages, values and files."""
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        """What changes something."""
+        self._answer(self._post)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class names it
+        """Say nothing: the terminal is the user's."""
+
+    def _answer(self, act: Callable[[str, Query], None]) -> None:
+        try:
+            act(*self._admitted())
+        except Refused as error:
+            self.close_connection = True
+            self._json({"error": {"what": error.why, "fix": ""}}, error.status)
+        except NotFound:
+            self._json({"error": {"what": "this run has no such thing", "fix": ""}}, HTTPStatus.NOT_FOUND)
+        except DsError as error:
+            self._json({"error": {"what": error.what, "fix": error.fix}}, HTTPStatus.CONFLICT)
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            self.close_connection = True  # the browser has gone
+        except Exception as error:  # noqa: BLE001  one odd request must not end in a traceback on the terminal
+            what = {"what": f"{type(error).__name__}: {error}", "fix": "reload the page"}
+            self.close_connection = True
+            self._json({"error": what}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _admitted(self) -> tuple[str, Query]:
+        """The path below the token and the query. Raises Refused."""
+        host = self.headers.get("Host", "")
+        origin = self.headers.get("Origin")
+        if urlsplit(f"//{host}").hostname not in _NAMES or len(self.headers.get_all("Host", [])) != 1:
+            raise Refused(HTTPStatus.FORBIDDEN, "this page answers to localhost only")
+        if origin is not None and origin != f"http://{host}":
+            raise Refused(HTTPStatus.FORBIDDEN, "this page answers itself only")
+        if self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            raise Refused(HTTPStatus.FORBIDDEN, "this page answers itself only")
+        parts = urlsplit(self.path)
+        token, slash, path = parts.path.removeprefix("/").partition("/")
+        if not slash or not _same(token, self.server.token):
+            raise Refused(HTTPStatus.FORBIDDEN, "open the address that `ds dashboard` printed")
+        query = {name: values[-1] for name, values in parse_qs(parts.query, errors="replace").items()}
+        return unquote(path), query
+
+    def _get(self, path: str, query: Query) -> None:
+        if name := _PAGES.get(path):
+            file = _STATIC / name
+            policy = {"Content-Security-Policy": _PAGE_POLICY}
+            self._send(file.read_bytes(), f"{_TYPES[file.suffix]}; charset=utf-8", policy)
+        elif path == "file":
+            self._file(query)
+        elif found := _VALUES.get(path):
+            self._json(found(self.server.model, query))
+        else:
+            raise NotFound
+
+    def _post(self, path: str, _query: Query) -> None:
+        if not _same(self.headers.get(TOKEN_HEADER, ""), self.server.token):
+            raise Refused(HTTPStatus.FORBIDDEN, "the token is missing")
+        act = _ACTIONS.get(path)
+        if act is None:
+            raise NotFound
+        self._json({"said": act(self.server.model, self._body())})
+
+    def _body(self) -> dict[str, Any]:
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdecimal() and int(length) <= BODY_BYTES):
+            raise Refused(HTTPStatus.BAD_REQUEST, "the body is missing or too large")
+        try:
+            found = json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError) as error:
+            raise Refused(HTTPStatus.BAD_REQUEST, "the body is not JSON") from error
+        if not isinstance(found, dict):
+            raise Refused(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
+        return found
+
+    def _file(self, query: Query) -> None:
+        """A job's file, in pieces: pictures and plain text are shown, the rest is saved; nothing is run."""
+        file, read = self.server.model.file(query.get("id", ""), query.get("key", ""))
+        shown = how_shown(file.key)
+        first = read(0, min(PIECE_BYTES, file.size))  # what is missing is missed before the answer begins
+        name = quote(file.key.rpartition("/")[2], errors="replace")
+        place = "inline" if shown.inline else "attachment"
+        more = {
+            "Content-Security-Policy": _FILE_POLICY,
+            "Content-Disposition": f"{place}; filename*=UTF-8''{name}",
+        }
+        self._head(HTTPStatus.OK, shown.content_type, file.size, more)
+        sent = 0
+        while first:
+            self.wfile.write(first)
+            sent += len(first)
+            first = read(sent, min(PIECE_BYTES, file.size - sent)) if sent < file.size else b""
+        if sent != file.size:
+            self.close_connection = True  # it was cut short meanwhile: the browser notices by the length
+
+    def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
+        body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        policy = {"Content-Security-Policy": "default-src 'none'; sandbox"}
+        self._send(body, "application/json; charset=utf-8", policy, status)
+
+    def _send(
+        self, body: bytes, kind: str, more: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK
+    ) -> None:
+        tag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
+        if status is HTTPStatus.OK and self.headers.get("If-None-Match") == tag:
+            self._head(HTTPStatus.NOT_MODIFIED, kind, None, {**more, "ETag": tag})
+            return
+        self._head(status, kind, len(body), {**more, "ETag": tag})
+        self.wfile.write(body)
+
+    def _head(self, status: HTTPStatus, kind: str, length: int | None, more: Mapping[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        for name, value in {**_ALWAYS, **more}.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+
+def _number(text: str | None, otherwise: int) -> int:
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 16 else otherwise
+
+
+def _wanted(query: Query) -> Wanted:
+    words = tuple(query.get("q", "").split()[:WORDS])
+    get = query.get
+    return Wanted(get("state", ""), get("cause", ""), get("said", ""), words, get("order", ""))
+
+
+_VALUES: dict[str, Callable[[Model, Query], object]] = {
+    "api/overview": lambda model, _: model.overview(),
+    "api/failures": lambda model, _: model.failures(),
+    "api/jobs": lambda model, query: model.jobs(_wanted(query), _number(query.get("page"), 1)),
+    "api/job": lambda model, query: model.job(query.get("id", "")),
+    "api/log": lambda model, query: model.log(
+        query.get("id", ""), query.get("place", ""), _number(query.get("from"), 0)
+    ),
+}
+_ACTIONS: dict[str, Callable[[Model, dict[str, Any]], str]] = {
+    "api/stop": lambda model, body: model.stop(now=body.get("now") is True),
+    "api/retry": lambda model, body: model.retry(str(body.get("cause")), str(body.get("example"))),
+}

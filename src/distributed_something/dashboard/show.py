@@ -1,0 +1,202 @@
+"""Records and snapshots as the page shows them: JSON values with texts ready to read. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..console import bytes_text, duration, rate_text
+from ..engine import StoredFile
+from ..failures import FailureGroup
+from ..figures import throughput
+from ..job import State
+from ..ledger import JobRecord
+from ..plots import Part, parts_plot, throughput_plot
+from ..snapshot import Snapshot
+from ..views import state_of
+from .files import how_shown
+from .history import History, machine_of
+
+PAGE_ROWS = 100
+MACHINES = 200
+JOBS_OF_MACHINE = 32
+VALUE_CHARACTERS = 160
+
+
+def overview(snapshot: Snapshot, history: History) -> dict[str, Any]:
+    """The object of `ds status --json`, with figures, plots and machines."""
+    return {
+        **snapshot.to_json(),
+        "figures": _figures(snapshot),
+        "parts": _parts(snapshot),
+        "throughput": _throughput(snapshot, history),
+        "said": _said(snapshot),
+        "fleet": _machines(snapshot, history),
+        "alive": snapshot.machines.running > 0,
+        "draining": snapshot.machines.draining,
+    }
+
+
+def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
+    jobs, machines = snapshot.jobs, snapshot.machines
+    ended = snapshot.finished is not None and snapshot.started is not None
+    took = (snapshot.finished or 0) - (snapshot.started or 0)
+    return [
+        ("done", f"{jobs.final:,} of {jobs.total:,}"),
+        ("running", f"{jobs.running:,}"),
+        ("to retry", f"{jobs.failed:,}"),
+        ("dead", f"{jobs.dead:,}"),
+        ("rate", rate_text(snapshot.rate) if snapshot.rate else "\N{EN DASH}"),
+        ("took", duration(took)) if ended else ("time left", _left(snapshot)),
+        ("machines", f"{machines.running:,} of {machines.target:,}"),
+        ("interruptions", f"{snapshot.interruptions:,}"),
+        ("cost so far", "not known" if snapshot.cost_usd is None else f"${snapshot.cost_usd:,.2f}"),
+    ]
+
+
+def _left(snapshot: Snapshot) -> str:
+    return duration(snapshot.eta) if snapshot.eta is not None else "\N{EN DASH}"
+
+
+def _parts(snapshot: Snapshot) -> str:
+    jobs = snapshot.jobs
+    states = ("succeeded", "skipped", "dead", "running", "waiting")
+    return parts_plot(
+        [Part(state, getattr(jobs, state), f"{getattr(jobs, state):,}", state) for state in states], "Jobs"
+    )
+
+
+def _throughput(snapshot: Snapshot, history: History) -> str | None:
+    if snapshot.started is None or history.last_end is None:
+        return None
+    return throughput_plot(throughput(sorted(history.ends), snapshot.started, history.last_end), duration)
+
+
+def _said(snapshot: Snapshot) -> str:
+    """What a screen reader says when something has happened: it changes with every tenth of the jobs."""
+    jobs = snapshot.jobs
+    tenths = f"{jobs.final * 10 // jobs.total * 10} % done" if jobs.total else "no jobs"
+    return f"{snapshot.state}, {tenths}, {jobs.dead:,} dead"
+
+
+def _machines(snapshot: Snapshot, history: History) -> dict[str, Any]:
+    """The machines that have a job now, or had one, with what they run."""
+    running: dict[str, list[JobRecord]] = {name: [] for name in history.done_by}
+    if snapshot.machines.running:
+        for record in history.jobs.values():
+            if record.state is State.RUNNING:
+                running.setdefault(machine_of(record), []).append(record)
+    ordered = sorted(running.items(), key=lambda each: (-len(each[1]), each[0]))
+    return {
+        "rows": [
+            {
+                "name": name,
+                "done": f"{history.done_by.get(name, 0):,}",
+                "running": [{"id": r.id, "index": r.index} for r in records[:JOBS_OF_MACHINE]],
+                "more": max(len(records) - JOBS_OF_MACHINE, 0),
+            }
+            for name, records in ordered[:MACHINES]
+        ],
+        "more": max(len(ordered) - MACHINES, 0),
+    }
+
+
+def page_of(records: Sequence[JobRecord], page: int) -> tuple[Sequence[JobRecord], int, int]:
+    """The records of a page (from 1), that page's number within bounds, and how many pages there are."""
+    pages = max(-(-len(records) // PAGE_ROWS), 1)
+    page = min(max(page, 1), pages)
+    return records[(page - 1) * PAGE_ROWS : page * PAGE_ROWS], page, pages
+
+
+def row(record: JobRecord, body: bytes | None, *, alive: bool) -> dict[str, Any]:
+    """A line of the table of jobs."""
+    return {
+        "id": record.id,
+        "index": f"{record.index:,}",
+        "state": "failed" if record.failed else state_of(record, alive=alive),
+        "attempts": record.attempts,
+        "cause": record.cause,
+        "exit_code": record.exit_code,
+        "time": duration(record.seconds) if record.seconds is not None else "",
+        "memory": bytes_text(record.max_rss_bytes),
+        "values": _values(body),
+    }
+
+
+def _values(body: bytes | None) -> str:
+    """A job's own values, short: its group's, or all."""
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError:
+        return ""
+    group = found.get("group") if isinstance(found, dict) else None
+    values = group if isinstance(group, dict) else found if isinstance(found, dict) else {}
+    text = ", ".join(f"{name} = {value}" for name, value in values.items())
+    return text if len(text) <= VALUE_CHARACTERS else text[:VALUE_CHARACTERS] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def group(found: FailureGroup) -> dict[str, Any]:
+    """A line of the table of failures."""
+    return {
+        "cause": found.cause,
+        "jobs": f"{len(found.ids):,}",
+        "dead": found.dead,
+        "example": found.example,
+        "ids": found.ids[:3],
+    }
+
+
+def file(found: StoredFile) -> dict[str, Any]:
+    """A file of a job."""
+    return {"key": found.key, "size": bytes_text(found.size), "kind": how_shown(found.key).kind}
+
+
+def attempts(history: History, record: JobRecord, *, alive: bool) -> list[dict[str, Any]]:
+    """The attempts of a job, the newest last, as far as the ledger has them."""
+    past = [_attempt(str(event["event"]), event) for event in history.past.get(record.id, ())]
+    state = state_of(record, alive=alive)
+    if state in (State.SUCCEEDED, State.SKIPPED, State.RUNNING):
+        facts = {name: getattr(record, name) for name in _OF_RECORD}
+        past.append(_attempt(state, {**facts, **history.results.get(record.id, {})}))
+    return past
+
+
+_OF_RECORD = ("attempt", "exit_code", "seconds", "cpu_seconds", "max_rss_bytes", "worker", "machine", "log")
+
+
+def _attempt(name: str, facts: Any) -> dict[str, Any]:
+    running = name == State.RUNNING
+    seconds = None if running else facts.get("seconds")
+    phases = facts.get("phases")
+    return {
+        "name": name,
+        "attempt": facts.get("attempt"),
+        "cause": facts.get("cause"),
+        "detail": facts.get("detail"),
+        "log": facts.get("log"),
+        "figures": [
+            (label, text)
+            for label, text in (
+                ("exit code", None if running else facts.get("exit_code")),
+                ("time", None if seconds is None else duration(seconds)),
+                ("fetching inputs", _phase(phases, "in")),
+                ("publishing outputs", _phase(phases, "out")),
+                ("processor time", None if running else _seconds(facts.get("cpu_seconds"))),
+                ("memory", "" if running else bytes_text(facts.get("max_rss_bytes"))),
+                ("read", bytes_text(facts.get("bytes_in") or None)),
+                ("written", bytes_text(facts.get("bytes_out") or None)),
+                ("worker", facts.get("worker")),
+                ("machine", facts.get("machine")),
+            )
+            if text not in (None, "")
+        ],
+    }
+
+
+def _phase(phases: Any, name: str) -> str | None:
+    return _seconds(phases.get(name)) if isinstance(phases, dict) else None
+
+
+def _seconds(value: Any) -> str | None:
+    return duration(value) if isinstance(value, int | float) else None

@@ -1,0 +1,62 @@
+// Building the page. Text is always text: nothing that comes from a job is ever read as HTML.
+
+export function h(name, facts = {}, ...inside) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(facts)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...inside.flat(Infinity).filter((part) => part !== null && part !== undefined && part !== false));
+  return node;
+}
+
+// A plot of our own server's, which holds nothing but numbers and escaped words.
+export function plot(text) {
+  const parsed = new DOMParser().parseFromString(text, "text/html");
+  return [...parsed.body.childNodes].map((node) => document.adoptNode(node));
+}
+
+// Replace what is in a place; the focus stays on what has the same data-key.
+export function fill(place, ...nodes) {
+  const key = place.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  place.replaceChildren(...nodes.flat(Infinity).filter(Boolean));
+  if (key !== undefined) place.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+}
+
+// A table; with `cards`, each row is a card where the page is narrow. The roles say that it stays a table then.
+export function table(caption, columns, rows, { cards = false } = {}) {
+  const kind = (column) => (column.kind ? { class: column.kind } : {});
+  const cell = (column, row) => h("td", { role: "cell", "data-name": column.name, ...kind(column) }, column.cell(row));
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h("table", { role: "table", class: cards ? "cards" : null },
+      h("caption", { class: "unseen" }, caption),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => h("th", { scope: "col", role: "columnheader", ...kind(column) }, column.name)))),
+      h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, columns.map((column) => cell(column, row)))))));
+}
+
+export function section(title, ...inside) {
+  return h("section", { "aria-label": title }, h("h2", {}, title), inside);
+}
+
+export function facts(pairs) {
+  return h("dl", {}, pairs.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+}
+
+// Ask before something is done; true once somebody has said yes.
+export function ask(what, yes) {
+  const dialog = document.getElementById("ask");
+  document.getElementById("ask-what").textContent = what;
+  document.getElementById("ask-yes").textContent = yes;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true }));
+}
+
+let noted;
+export function note(text) {
+  const place = document.getElementById("note");
+  place.textContent = text;
+  clearTimeout(noted);
+  noted = setTimeout(() => { place.textContent = ""; }, 8000);
+}

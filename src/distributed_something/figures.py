@@ -1,0 +1,96 @@
+"""Figures of a run: quantiles, histograms, throughput. Pure; seconds and bytes throughout."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypedDict
+
+BUCKETS = 80
+BINS = 30
+
+_STEPS = (
+    0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400,
+)  # fmt: skip
+
+
+class Throughput(TypedDict):
+    """Jobs that ended in each bucket of `bucket_s` seconds, the first from `start` (Unix seconds) on."""
+
+    start: float
+    bucket_s: float
+    jobs: list[int]
+
+
+class Histogram(TypedDict):
+    """How many values lie between each two of the edges; the last edge belongs to the last bin."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float] | None:
+    """Least, median, 95th percentile, greatest and sum; None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {
+        "min": ordered[0],
+        "median": ordered[last // 2],
+        "p95": ordered[round(last * 0.95)],
+        "max": ordered[-1],
+        "sum": sum(ordered),
+    }
+
+
+def throughput(ends: Sequence[float], start: float, until: float) -> Throughput:
+    """The ends (in ascending order) between two times, in at most about BUCKETS buckets of a round length.
+
+    Few ends have wider ones: a bucket of one job shows when it ended, and no rate.
+    """
+    span = max(until - start, 1e-3)
+    most = min(max(len(ends) // 3, 10), BUCKETS)
+    bucket = next((step for step in _STEPS if span / step <= most), math.ceil(span / most / 86400) * 86400)
+    edges = [start + bucket * at for at in range(int(span / bucket) + 2)]
+    places = [bisect_left(ends, edge) for edge in edges]
+    places[0] = 0  # a clock of another machine may be a little behind
+    jobs = [after - before for before, after in pairwise(places)]
+    while len(jobs) > 1 and not jobs[-1] and edges[len(jobs) - 1] >= until:
+        jobs.pop()
+    return {"start": start, "bucket_s": bucket, "jobs": jobs}
+
+
+def histogram(values: Sequence[float]) -> Histogram | None:
+    """At most about BINS bins: growing ones where values differ a hundredfold, else even ones."""
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    edges = _growing(low, high) if low > 0 and high / low > 100 else _even(low, high)
+    counts = [0] * (len(edges) - 1)
+    for value in values:
+        counts[min(max(bisect_right(edges, value) - 1, 0), len(counts) - 1)] += 1
+    return {"edges": edges, "counts": counts}
+
+
+def _even(low: float, high: float) -> list[float]:
+    if high <= low:
+        return [low, math.nextafter(low, math.inf) if not low else low * 1.001]
+    step = _round_up((high - low) / (BINS - 1))
+    first = math.floor(low / step)
+    return [step * at for at in range(first, math.floor(high / step) + 2)]
+
+
+def _growing(low: float, high: float) -> list[float]:
+    decades = math.log10(high / low)
+    parts = max(1, min(8, int(BINS / decades)))
+    first, last = math.floor(math.log10(low) * parts), math.floor(math.log10(high) * parts) + 1
+    return [10 ** (at / parts) for at in range(first, last + 1)]
+
+
+def _round_up(value: float) -> float:
+    """1, 2 or 5 times a power of ten, not less than the value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next((power * digit for digit in (1, 2, 5) if power * digit >= value), power * 10)

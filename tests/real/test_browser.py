@@ -1,0 +1,285 @@
+"""The page in a real browser, over real runs on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import DsProject, until
+from services import chromium, require
+from synthetic import write_run
+
+pytestmark = pytest.mark.real
+
+WORK = """
+echo begin $DS_JOB_ID
+case {Name} in
+  bad*) echo "no such plate: '{Name}'" >&2; exit 3;;
+  slow*) for i in 1 2 3 4 5 6 7 8 9; do echo step $i; while [ ! -e $DS_PROJECT_DIR/go$i ]; do sleep 0.05; done; done;;
+esac
+printf '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40" onload="parent.owned=1"><script>parent.owned=1</script><rect width="40" height="40"/></svg>' > {output_dir}/plot.svg
+echo '<script>opener.owned=1;document.title="owned"</script>' > {output_dir}/page.html
+"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    require("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@contextmanager
+def dashboard(project: DsProject, *args: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The page's address and its server's process."""
+    process = project.start("dashboard", *args)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        process.communicate()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens an address; nothing may go wrong on the page, and it asks nobody but its server."""
+    contexts, wrong = [], []
+
+    def open_page(url: str, **more: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **more})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda asked: asked.url.startswith(url[:20]) or wrong.append(asked.url))
+        page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    expected = ("ERR_CONNECTION_REFUSED", "Blocked script execution", "script-src", "404")
+    assert [text for text in wrong if not any(word in text for word in expected)] == []
+
+
+def names(project: DsProject, *given: str) -> Path:
+    project.config(COMMAND=WORK, OUTPUT="out/{Name}", JOB_RETRIES=1)
+    return project.jobs({"Name": name} for name in given)
+
+
+def test_a_run_is_watched_stopped_and_its_failures_retried(
+    project: DsProject, opened: Callable[..., Any]
+) -> None:
+    jobs = names(project, "bad1", "bad2", "good", "slow")
+    for words in (["setup"], ["submit", jobs], ["start"]):
+        project.ds(*words)
+    until(lambda: project.status()["jobs"]["dead"] == 2, "two dead jobs")
+    with dashboard(project) as (url, _):
+        page = opened(url)
+        page.get_by_text("3 of 4").wait_for()
+        assert page.get_by_role("row", name=re.compile("no such plate: 'bad1'")).count() == 1
+        page.get_by_role("link", name="job 3").click()
+        log = page.locator("pre.log")
+        page.get_by_text("step 1").wait_for()
+        (project.folder / "go1").touch()
+        page.get_by_text("step 2").wait_for()  # it grows while the job runs
+        assert log.inner_text().count("step 1") == 1
+        page.get_by_role("link", name="Overview").click()
+
+        page.get_by_role("button", name="Retry these").click()
+        page.get_by_role("button", name="Cancel").click()
+        assert project.status()["jobs"]["dead"] == 2
+        page.get_by_role("button", name="Retry these").click()
+        page.get_by_role("dialog").get_by_role("button", name="Retry these").click()
+        page.get_by_text("2 jobs put back").wait_for()
+        until(lambda: project.status()["attempts"] >= 5, "two new attempts")
+
+        page.get_by_role("button", name="Drain").click()
+        page.get_by_role("dialog").get_by_role("button", name="Drain").click()
+        page.get_by_text("draining", exact=True).wait_for()
+        for step in range(2, 10):
+            (project.folder / f"go{step}").touch()
+        page.get_by_text("finished", exact=True).wait_for()
+        assert project.status()["jobs"]["succeeded"] == 2
+
+
+def test_stop_now_asks_first_and_puts_the_running_jobs_back(
+    project: DsProject, opened: Callable[..., Any]
+) -> None:
+    jobs = names(project, "slow")
+    for words in (["setup"], ["submit", jobs], ["start"]):
+        project.ds(*words)
+    with dashboard(project) as (url, _):
+        page = opened(url)
+        page.get_by_role("link", name="job 0").wait_for()
+        page.get_by_role("button", name="Stop now").click()
+        page.keyboard.press("Escape")
+        assert project.status()["state"] == "running"
+        page.get_by_role("button", name="Stop now").click()
+        page.get_by_role("dialog").get_by_role("button", name="Stop now").click()
+        page.get_by_text("idle", exact=True).wait_for()
+        page.get_by_text("Why nothing moves").wait_for()
+        assert project.status()["jobs"]["waiting"] == 1
+
+
+def test_a_page_finds_its_server_again(project: DsProject, opened: Callable[..., Any]) -> None:
+    project.config()
+    write_run(project.folder, "App", 20)
+    with dashboard(project) as (url, _):
+        page = opened(url)
+        page.get_by_text("20 of 20").wait_for()
+    page.get_by_text("No answer from the page's server").wait_for()
+    write_run(project.folder, "App", 30)
+    with dashboard(project) as (again, _):
+        assert again == url
+        page.get_by_text("30 of 30").wait_for()
+        page.get_by_text("No answer from the page's server").wait_for(state="hidden")
+    known = project.folder / ".ds" / "dashboard-App.json"
+    assert known.stat().st_mode & 0o777 == 0o600
+    known.chmod(0o644)  # somebody may have read it
+    with dashboard(project) as (other, _):
+        assert other != url
+
+
+def test_what_a_job_wrote_is_shown_and_never_run(project: DsProject, opened: Callable[..., Any]) -> None:
+    jobs = names(project, "<img src=x onerror=window.owned=1>")
+    project.ds("run", jobs)
+    with dashboard(project) as (url, _):
+        page = opened(url + "#jobs")
+        page.get_by_role("cell", name="<img src=x").wait_for()
+        page.locator("a.id").first.click()
+        picture = page.get_by_alt_text("plot.svg")
+        picture.wait_for()
+        until(lambda: picture.evaluate("image => image.naturalWidth") == 40, "the picture to be shown")
+        for name in ("plot.svg", "page.html"):
+            with page.context.expect_page() as other:
+                page.get_by_role("link", name=name).click()
+            other.value.wait_for_load_state()
+            assert "owned" not in other.value.title()
+            other.value.close()
+        assert page.evaluate("window.owned") is None
+
+
+def test_a_hundred_thousand_jobs_are_searched_without_lag(
+    project: DsProject, opened: Callable[..., Any]
+) -> None:
+    project.config()
+    write_run(project.folder, "App", 100_000)
+    with dashboard(project) as (url, _):
+        page = opened(url + "#jobs")
+        page.get_by_text("100,000 jobs").wait_for(timeout=60_000)
+        page.get_by_label("State").select_option("dead")
+        page.get_by_text("2,000 jobs").wait_for()
+        page.get_by_role("searchbox").fill("BR00042")
+        page.get_by_text("2 jobs", exact=True).wait_for()
+        took = page.evaluate(
+            """async () => { const began = performance.now();
+               await fetch("api/jobs?q=br00077"); return performance.now() - began; }"""
+        )
+        assert took < 1500  # some 100 ms on a quiet machine
+        assert page.locator("tbody tr").count() <= 100
+        page.goto(url + "#failures")
+        page.get_by_role("link", name="667").first.click()
+        page.get_by_text("667 jobs that said").wait_for()
+        page.goto(url + "#job?id=none")
+        page.get_by_text("This run has no such jobs").wait_for()
+        page.get_by_role("link", name="All jobs").click()
+        page.get_by_text("100,000 jobs").wait_for()
+
+
+def test_the_page_is_used_by_keyboard_and_fits_a_phone(
+    project: DsProject, opened: Callable[..., Any]
+) -> None:
+    project.config()
+    write_run(project.folder, "App", 200)
+    with dashboard(project) as (url, _):
+        page = opened(url, viewport={"width": 360, "height": 740}, color_scheme="dark")
+        page.get_by_text("200 of 200").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+        page.keyboard.press("Tab"), page.keyboard.press("Tab"), page.keyboard.press("Enter")
+        page.get_by_text("200 jobs").wait_for()
+        page.locator("body").press("/")
+        until(lambda: page.evaluate("document.activeElement.id") == "search", "the search to have the focus")
+        page.keyboard.type("BR00001")
+        page.get_by_text("96 jobs").wait_for()
+        assert page.evaluate("document.activeElement.id") == "search"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.locator("#said").inner_text() == "finished, 100 % done, 4 dead"
+
+
+CONTRAST = """() => {
+  const light = (text) => { const [r, g, b] = text.match(/[0-9.]+/g).map(Number).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const ground = (node) => { for (; node; node = node.parentElement) { const found = getComputedStyle(node).backgroundColor;
+    if (!found.endsWith(", 0)")) return found; } return "rgb(255,255,255)"; };
+  const low = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((part) => part.nodeType === 3 && part.textContent.trim());
+    if (!own || !node.checkVisibility() || node.disabled || node.closest("svg")) continue;
+    const [a, b] = [light(getComputedStyle(node).color), light(ground(node))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) low.push(`${node.className} ${node.textContent.slice(0, 20)} ${ratio}`);
+  }
+  return low;
+}"""  # noqa: E501
+
+
+NAMELESS = """() => [...document.querySelectorAll("a, button, input, select, svg[role]")].filter((node) =>
+  node.checkVisibility() && !node.textContent.trim() && !node.labels?.length && !node.ariaLabel
+).length"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_and_every_control_has_a_name(
+    project: DsProject, opened: Callable[..., Any], scheme: str
+) -> None:
+    project.config()
+    write_run(project.folder, "App", 200)
+    with dashboard(project) as (url, _):
+        page = opened(url, color_scheme=scheme)
+        page.get_by_text("200 of 200").wait_for()
+        for view, sign in (("overview", "Throughput"), ("jobs", "200 jobs"), ("failures", "Retry these")):
+            page.goto(f"{url}#{view}")
+            page.get_by_text(sign).first.wait_for()
+            assert page.evaluate(CONTRAST) == []
+            assert page.evaluate(NAMELESS) == 0
+
+
+def test_the_report_of_a_run_opens_from_its_file(project: DsProject, opened: Callable[..., Any]) -> None:
+    done = project.ds("run", names(project, "bad1", "good"), code=3)
+    place = re.search(r"report: (.*report\.html)", done.stderr)
+    assert place
+    page = opened(f"file://{place[1]}")
+    assert page.get_by_role("row", name=re.compile("no such plate: 'bad1'")).count() == 1
+    assert page.get_by_role("img", name=re.compile("Jobs: succeeded 1, dead 1")).count() == 1
+    assert page.evaluate(CONTRAST) == []
+
+
+def test_the_address_is_data_for_programs(project: DsProject) -> None:
+    project.config()
+    with dashboard(project, "--json") as (line, process):
+        url = json.loads(line)["url"]
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", url)
+        port = url.split(":")[2].split("/")[0]
+        taken = project.ds("dashboard", "--port", port, code=1)
+        assert f"port {port}" in taken.stderr
+        assert os.getpgid(process.pid)
+    project.ds("dashboard", "--port", 70000, code=1)

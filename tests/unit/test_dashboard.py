@@ -1,0 +1,291 @@
+"""The page's server: who is let in, what may be asked, and what a job's files can do (nothing)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from distributed_something.console import Console
+from distributed_something.dashboard.files import how_shown
+from distributed_something.dashboard.model import Model
+from distributed_something.dashboard.server import PageServer
+from distributed_something.job import Cause, Job, Lease, Outcome, State
+from distributed_something.ledger import LedgerWriter, RunPaths, event, write_jobs
+from distributed_something.local.store import FolderStore
+from distributed_something.project import Project
+from synthetic import RUN, write_run
+
+TOKEN = "token-of-thirty-two-characters-000"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Page:
+    """A server over a project, and requests to it as a browser would send them, or somebody else."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "config.py").write_text(
+            "APP_NAME = 'App'\nENGINE = 'local'\nINPUTS = ['raw/{Plate}.png']\n"
+        )
+        self.folder = folder
+        self.server = PageServer(Model(lambda: Project.open(folder, Console())), TOKEN, 0)
+        self.host = f"127.0.0.1:{self.server.server_address[1]}"
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection(self.host, timeout=20)
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, {"Host": self.host, **given})
+        found = connection.getresponse()
+        answer = Answer(found.status, dict(found.getheaders()), found.read())
+        connection.close()
+        return answer
+
+    def get(self, path: str, **query: object) -> Answer:
+        return self.ask(f"/{TOKEN}/{path}?{urlencode(query)}")
+
+    def post(self, path: str, body: object, **headers: str) -> Answer:
+        return self.ask(f"/{TOKEN}/{path}", "POST", json.dumps(body).encode(), **headers)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    found = Page(tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/", {}),
+        ("/api/overview", {}),
+        (f"/{TOKEN}", {}),
+        ("/wrong/api/overview", {}),
+        (f"/{TOKEN[:-1]}/api/overview", {}),
+        (f"/{TOKEN}/api/overview", {"Host": "evil.example"}),
+        (f"/{TOKEN}/api/overview", {"Host": "127.0.0.1.evil.example:80"}),
+        (f"/{TOKEN}/api/overview", {"Host": ""}),
+        (f"/{TOKEN}/api/overview", {"Origin": "http://evil.example"}),
+        (f"/{TOKEN}/api/overview", {"Origin": "null"}),
+        (f"/{TOKEN}/api/overview", {"Sec_Fetch_Site": "cross-site"}),
+        (f"/{TOKEN}/index.html", {"Host": "localhost@evil.example"}),
+    ],
+)
+def test_who_is_not_let_in(page: Page, path: str, headers: dict[str, str]) -> None:
+    for method in ("GET", "POST"):
+        found = page.ask(path, method, b"{}", X_Token=TOKEN, **headers)
+        assert found.status == 403
+        assert TOKEN.encode() not in found.body
+
+
+def test_a_forwarded_port_is_let_in(page: Page) -> None:
+    assert page.ask(f"/{TOKEN}/", Host="localhost:9999", Origin="http://localhost:9999").status == 200
+
+
+def test_the_page_listens_on_this_machine_only(page: Page) -> None:
+    assert page.server.server_address[0] == "127.0.0.1"
+
+
+def test_what_changes_a_run_is_never_a_link_or_a_form(page: Page) -> None:
+    assert page.get("api/stop").status == 404
+    assert page.post("api/stop", {}).status == 403
+    assert page.post("api/stop", {}, X_Token="wrong").status == 403
+    assert page.post("api/stop", {"now": False}, X_Token=TOKEN).status == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"[" * 50_000])
+def test_a_broken_body_is_refused(page: Page, body: bytes) -> None:
+    assert page.ask(f"/{TOKEN}/api/retry", "POST", body, X_Token=TOKEN).status == 400
+
+
+def test_a_body_of_unknown_or_great_length_is_not_read(page: Page) -> None:
+    for length in ("-1", "9999999999", "x", "1e3"):
+        found = page.ask(f"/{TOKEN}/api/stop", "POST", None, X_Token=TOKEN, Content_Length=length)
+        assert found.status == 400
+
+
+def test_every_answer_is_strict(page: Page) -> None:
+    for path in ("", "app.js", "look.css", "api/overview", "nothing"):
+        headers = page.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_the_page_is_complete_in_itself(page: Page) -> None:
+    text = page.get("").body + page.get("app.js").body + page.get("app.css").body + page.get("look.css").body
+    assert b"https:" not in text.replace(b"http://www.w3.org", b"")
+    assert page.get("../server.py").status == page.get("static/app.js").status == 404
+
+
+def test_a_project_without_a_run_says_so(page: Page) -> None:
+    assert page.get("api/overview").json["run"] is None
+    assert page.get("api/jobs").status == 409
+
+
+def test_nothing_new_is_not_sent_again(page: Page) -> None:
+    write_run(page.folder, "App", 100)
+    first = page.get("api/jobs", state="dead")
+    again = page.ask(f"/{TOKEN}/api/jobs?state=dead", If_None_Match=first.headers["ETag"])
+    assert (first.status, again.status, again.body) == (200, 304, b"")
+
+
+def test_jobs_are_filtered_searched_ordered_and_paged(page: Page) -> None:
+    write_run(page.folder, "App", 1000)
+    assert page.get("api/overview").json["jobs"]["dead"] == 20
+
+    def found(**query: object) -> Any:
+        return page.get("api/jobs", **query).json
+
+    assert (found()["total"], found()["pages"], len(found()["rows"])) == (1000, 10, 100)
+    assert found(page=10)["rows"][-1]["index"] == "999"
+    assert found(page=99)["page"] == 10
+    assert found(state="dead")["total"] == 20
+    assert found(state="dead", cause="timeout")["total"] == 0
+    assert found(q="br00003")["total"] == 96
+    assert found(q="BR00003 m4")["total"] == len([n for n in range(288, 384) if n % 10 == 4])
+    assert [row["index"] for row in found(q=found()["rows"][7]["id"][:12])["rows"]] == ["7"]
+    assert found(q="no such thing")["total"] == 0
+    slow = found(order="longest")["rows"]
+    assert slow[0]["time"] == "11 s"
+    for odd in (
+        {"q": "\\\"'<>%_*"},
+        {"order": "__class__"},
+        {"state": "x"},
+        {"page": "-1"},
+        {"page": "9" * 50},
+    ):
+        assert "rows" in found(**odd)
+
+
+def test_failures_are_groups_and_lead_to_their_jobs(page: Page) -> None:
+    write_run(page.folder, "App", 1000)
+    groups = page.get("api/failures").json["groups"]
+    assert [(group["jobs"], group["dead"]) for group in groups] == [("7", 7), ("7", 7), ("6", 6)]
+    those = page.get("api/jobs", cause="exit", said=groups[2]["example"]).json
+    assert those["total"] == 6
+    assert page.post("api/retry", {"cause": "exit", "example": "none"}, X_Token=TOKEN).status == 404
+
+
+def test_a_job_tells_of_each_attempt_and_what_it_printed(page: Page) -> None:
+    write_run(page.folder, "App", 100)
+    dead = page.get("api/jobs", state="dead").json["rows"][0]["id"]
+    found = page.get("api/job", id=dead).json
+    assert [each["name"] for each in found["attempts"]] == ["failed", "failed", "dead"]
+    assert found["job"]["job"]["group"]["Plate"] == "BR00000"
+    log = page.get("api/log", id=dead, place=found["job"]["log"]).json
+    assert log["text"].startswith("reading\nValueError")
+    assert log["ended"]
+    assert page.get("api/log", id=dead, place="other.log@0+5").status == 404
+    assert page.get("api/log", id=dead, place="../../../config.py@0").status == 404
+    assert page.get("api/job", id="no").status == 404
+
+
+def test_a_log_is_shown_while_the_job_runs_and_no_character_is_cut(page: Page) -> None:
+    store, paths = FolderStore(page.folder / "data"), RunPaths("App", RUN)
+    lease = Lease(Job("a" * 16, 0, b'{"group":{}}'), "", 0)
+    write_jobs(store, paths.jobs + "a", [lease.job])
+    ledger = LedgerWriter(store, paths.events + "w")
+    ledger.started(lease, 1.0, {"worker": "w", "log": "w@0"})
+    ledger.flush()
+    text = "größe 1\n".encode()
+    store.append(paths.logs + "w", text[:3])
+    first = page.get("api/log", id="a" * 16, place="w@0").json
+    assert (first["text"], first["next"], first["ended"]) == ("gr", 2, False)
+    store.append(paths.logs + "w", text[3:])
+    assert page.get("api/log", id="a" * 16, place="w@0", **{"from": 2}).json["text"] == "öße 1\n"
+
+
+@pytest.fixture
+def finished(page: Page) -> str:
+    """A job that succeeded and wrote files that would like to run; its id."""
+    store, paths = FolderStore(page.folder / "data"), RunPaths("App", RUN)
+    job_id = "b" * 16
+    lease = Lease(Job(job_id, 0, b'{"group":{"Plate":"P1"}}'), "", 0)
+    write_jobs(store, paths.jobs + "a", [lease.job])
+    for name in ("plot.svg", "page.html", "raw.bin", 'a b\u00e9\r\n;".png'):
+        store.write(f"out/P1/{name}", b"<script>alert(1)</script>")
+    store.write("raw/P1.png", b"\x89PNG")
+    store.write("raw/P2.png", b"not this job's")
+    ledger = LedgerWriter(store, paths.events + "w")
+    ledger.ended(lease, event("succeeded", 2.0, lease, Outcome(State.SUCCEEDED, output="out/P1", seconds=1)))
+    ledger.flush()
+    return job_id
+
+
+def test_the_files_of_a_job_are_listed_and_no_others_are_given(page: Page, finished: str) -> None:
+    found = page.get("api/job", id=finished).json
+    assert [file["key"] for file in found["inputs"]] == ["raw/P1.png"]
+    assert len(found["outputs"]) == 4
+    assert page.get("file", id=finished, key="raw/P1.png").body == b"\x89PNG"
+    for key in ("raw/P2.png", "../config.py", "/etc/passwd", "out/P1/../../raw/P2.png", "", "runs", "\0"):
+        assert page.get("file", id=finished, key=key).status == 404
+
+
+def test_what_a_job_wrote_is_never_run(page: Page, finished: str) -> None:
+    def asked(name: str) -> dict[str, str]:
+        found = page.get("file", id=finished, key=f"out/P1/{name}")
+        assert (found.status, found.body) == (200, b"<script>alert(1)</script>")
+        assert found.headers["Content-Security-Policy"].endswith("sandbox")
+        assert "script-src" not in found.headers["Content-Security-Policy"]
+        assert found.headers["X-Content-Type-Options"] == "nosniff"
+        return found.headers
+
+    assert asked("plot.svg")["Content-Type"] == "image/svg+xml"
+    assert asked("page.html")["Content-Type"] == "text/plain; charset=utf-8"
+    assert asked("raw.bin")["Content-Disposition"].startswith("attachment")
+    odd = asked('a b\u00e9\r\n;".png')
+    assert (
+        odd["Content-Disposition"]
+        == f"inline; filename*=UTF-8''{quote('a bé' + chr(13) + chr(10) + ';' + chr(34) + '.png')}"
+    )
+
+
+@pytest.mark.parametrize("end", ["PNG", "jpg", "jpeg", "gif", "webp", "svg"])
+def test_pictures_are_shown(end: str) -> None:
+    assert how_shown(f"a/b.{end}").content_type.startswith("image/")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.html", "a.xhtml", "a.pdf", "a.js", "a", "a.png.exe", ".svgz", "a.htm", "a.xml"]
+)
+def test_nothing_else_is_shown_as_what_it_says_it_is(name: str) -> None:
+    assert how_shown(name).content_type in ("text/plain; charset=utf-8", "application/octet-stream")
+
+
+def test_an_attempt_lost_to_a_machine_is_told_too(page: Page) -> None:
+    store, paths = FolderStore(page.folder / "data"), RunPaths("App", RUN)
+    lease = Lease(Job("c" * 16, 0, b"{}"), "", 0)
+    write_jobs(store, paths.jobs + "a", [lease.job])
+    ledger = LedgerWriter(store, paths.events + "w")
+    lost = Outcome(State.WAITING, Cause.WORKER_LOST, "its worker was killed", seconds=3)
+    ledger.ended(lease, event("interrupted", 2.0, lease, lost, worker="w", machine="m"))
+    ledger.flush()
+    found = page.get("api/job", id="c" * 16).json["attempts"]
+    assert [(each["name"], each["cause"]) for each in found] == [("interrupted", "worker-lost")]
+    assert page.get("api/overview").json["interruptions"] == 1

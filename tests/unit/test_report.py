@@ -1,0 +1,182 @@
+"""The story of a run: its figures, what they suggest, and a page that anyone can open."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_something.advice import advise
+from distributed_something.config import parse_config
+from distributed_something.engine import Machines
+from distributed_something.failures import group_failures
+from distributed_something.figures import BINS, BUCKETS, histogram, quantiles, throughput
+from distributed_something.ledger import Fold
+from distributed_something.local.store import FolderStore
+from distributed_something.report import build_report, write_report
+from distributed_something.report_page import render
+from distributed_something.snapshot import take
+from synthetic import write_run
+
+CONFIG = "APP_NAME = 'App'\nENGINE = 'local'\nDOCKER_CORES = 2\nMEMORY = 8000\nSECRET_KEY = 'hush'\n"
+values = st.floats(1e-6, 1e9)
+
+
+def report_of(folder: Path, jobs: int, **more: Any) -> tuple[dict[str, Any], str]:
+    paths = write_run(folder, "App", jobs)
+    store = FolderStore(folder / "data")
+    fold = Fold(store, paths).update()
+    snapshot = take(
+        fold, app="App", engine="local", run=paths.run, machines=Machines(), counts=None, now=2e9
+    )._replace(**more)
+    groups = group_failures(store, paths, fold.jobs.values())
+    report = build_report(snapshot, fold, groups, parse_config(CONFIG))
+    page = store.read(write_report(store, paths, report)).decode()
+    assert json.loads(store.read(paths.root + "report.json")) == json.loads(json.dumps(report))
+    return report, page
+
+
+class Tags(HTMLParser):
+    """Every tag and every attribute of a page; each tag that is opened is closed again."""
+
+    VOID = frozenset({"meta", "br", "path", "rect", "img"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_of_a_large_run_is_small_and_asks_for_nothing(tmp_path: Path) -> None:
+    report, page = report_of(tmp_path, 20_000)
+    assert (
+        len(page) < 60_000
+    )  # and it does not grow: everything in it is a sum, a bin or one of the first few
+    assert report["jobs"]["dead"] == 400
+    assert [group["jobs"] for group in report["failures"]] == [134, 133, 133]
+    tags = Tags(page)
+    assert not {"script", "link", "img", "iframe", "form", "object"} & tags.tags
+    assert not {name for name in tags.attributes if name.startswith("on") or name in ("src", "href", "style")}
+    assert not re.search(r"url\(|@import", page)
+    assert "default-src 'none'" in page
+
+
+def test_a_report_tells_where_the_time_went(tmp_path: Path) -> None:
+    report, page = report_of(tmp_path, 1000)
+    time = report["time"]
+    good = time["in"] + time["running"] + time["out"]
+    assert time["in"] == pytest.approx(good * 0.2)
+    assert time["out"] == pytest.approx(good * 0.1)
+    assert time["failed"] > 0
+    assert sum(report["throughput"]["jobs"]) == sum(report["histograms"]["seconds"]["counts"]) == 1000
+    assert "Where the time went" in page
+    assert report["memory_asked_bytes"] == 4000 * 2**20
+    assert "asked for a job" in page
+
+
+def test_a_report_names_the_cost_of_a_job_where_it_is_known(tmp_path: Path) -> None:
+    report, page = report_of(tmp_path, 100, cost_usd=4.9)
+    assert report["cost_per_job_usd"] == pytest.approx(0.05)
+    assert "$4.90" in page
+    assert report_of(tmp_path / "free", 100)[0]["cost_per_job_usd"] is None
+
+
+def test_a_report_does_not_tell_secrets(tmp_path: Path) -> None:
+    report, page = report_of(tmp_path, 10)
+    assert report["what"]["environment"] == ["SECRET_KEY"]
+    assert "hush" not in page + json.dumps(report)
+
+
+def test_what_a_job_said_is_text_and_nothing_else(tmp_path: Path) -> None:
+    report, _ = report_of(tmp_path, 100)
+    bad = "</td><script>alert(1)</script><img src=x onerror=alert(1)>"
+    report["failures"] = [{"cause": bad, "jobs": 1, "dead": 1, "example": bad, "ids": [bad]}]
+    report["what"]["config"] = {bad: bad}
+    report["app"] = report["engine"] = bad
+    tags = Tags(render(report))
+    assert not {"script", "img"} & tags.tags
+    assert "onerror" not in tags.attributes
+
+
+def test_a_run_without_any_job_has_a_report_too(tmp_path: Path) -> None:
+    Tags(report_of(tmp_path, 0)[1])
+
+
+@given(st.lists(values), st.floats(0, 1e6), st.floats(0.001, 1e7))
+def test_every_end_is_in_one_bucket(ends: list[float], start: float, span: float) -> None:
+    ends = sorted(start + end % span for end in ends)
+    found = throughput(ends, start, start + span)
+    assert sum(found["jobs"]) == len(ends)
+    assert len(found["jobs"]) <= BUCKETS + 2
+
+
+@given(st.lists(values, min_size=1))
+def test_every_value_is_in_one_bin(found: list[float]) -> None:
+    bins = histogram(found)
+    assert bins is not None
+    assert sum(bins["counts"]) == len(found)
+    assert len(bins["counts"]) <= 2 * BINS
+    assert bins["edges"] == sorted(bins["edges"])
+    assert bins["edges"][0] <= min(found) * 1.001
+    assert max(found) <= bins["edges"][-1] * 1.001
+
+
+@given(st.lists(values, min_size=1))
+def test_quantiles_are_in_order(found: list[float]) -> None:
+    spread = quantiles(found)
+    assert spread is not None
+    assert spread["min"] <= spread["median"] <= spread["p95"] <= spread["max"]
+
+
+def suggestions(text: str, causes: dict[str, int] | None = None, **figures: Any) -> dict[str, int]:
+    """What is suggested after jobs of 10 s, 5 s of them computing, with 1,000 MB."""
+    base = {
+        "seconds": quantiles([10.0] * 8),
+        "cpu_seconds": quantiles([5.0] * 8),
+        "max_rss_bytes": quantiles([1000 * 2**20] * 8),
+    }
+    config = parse_config(f"APP_NAME = 'App'\nJOB_TIMEOUT = 60\n{text}")
+    found = advise(config, config.docker_cores or 2, {**base, **figures}, causes or {})
+    return {advice.key: advice.suggested for advice in found}
+
+
+def test_memory_is_suggested_from_the_largest_job_and_the_slots() -> None:
+    assert suggestions("DOCKER_CORES = 1\nMEMORY = 16000\nCPU_SHARES = 512")["MEMORY"] == 1280
+    assert "MEMORY" not in suggestions("DOCKER_CORES = 1\nMEMORY = 1500\nCPU_SHARES = 512")
+    assert suggestions("DOCKER_CORES = 4")["MEMORY"] == 5120
+
+
+def test_jobs_that_ran_out_of_memory_need_more() -> None:
+    assert suggestions("DOCKER_CORES = 1\nMEMORY = 1500", {"out-of-memory": 3})["MEMORY"] == 3000
+
+
+def test_processors_are_suggested_from_how_busy_the_jobs_kept_them() -> None:
+    found = suggestions("DOCKER_CORES = 2\nCPU_SHARES = 8192")
+    assert (found["CPU_SHARES"], found["DOCKER_CORES"]) == (1024, 4)
+    busy = quantiles([10.0] * 8)
+    assert "DOCKER_CORES" not in suggestions("DOCKER_CORES = 2", cpu_seconds=busy)
+
+
+def test_a_long_visibility_and_a_missing_time_limit_are_pointed_out() -> None:
+    found = suggestions("SQS_MESSAGE_VISIBILITY = 43200\nJOB_TIMEOUT = 0")
+    assert (found["SQS_MESSAGE_VISIBILITY"], found["JOB_TIMEOUT"]) == (120, 60)
+    assert not {"SQS_MESSAGE_VISIBILITY", "JOB_TIMEOUT"} & suggestions("").keys()
