@@ -28,6 +28,7 @@ from types import FrameType
 
 from ..clock import SystemClock
 from ..config import Config, load_config
+from ..containers import STATE_LABEL, WORKER_LABEL, sweep, wanted
 from ..engine import Store
 from ..errors import FAILED, DsError
 from ..job import Cause, Outcome, RetryPolicy, State
@@ -37,7 +38,7 @@ from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.slot import Slot
 from ..worker.task import compile_task
-from .place import LEASE_SECONDS, STATE_VARIABLE, Place, slots_of
+from .place import LEASE_SECONDS, STATE_VARIABLE, Place, containers_of, slots_of
 from .store import FolderStore
 
 IDLE_END_SECONDS = 30.0
@@ -108,11 +109,16 @@ class Machine:
     def _clear_remains(self) -> None:
         """Take away what killed workers of an earlier machine process left."""
         kill_marked(self._place.mark)
+        self._sweep(STATE_LABEL, str(self._place.folder))
         with self._place.open_queue(self._config) as queue:
             owners = queue.owners()
         for owner in owners:
             self._give_back(owner)
         shutil.rmtree(self._place.work, ignore_errors=True)
+
+    def _sweep(self, label: str, value: str) -> None:
+        if wanted(self._config):
+            sweep(label, value)
 
     def _give_back_owed(self) -> None:
         while self._owed:
@@ -167,12 +173,14 @@ class Machine:
     def _after(self, worker: _Running) -> None:
         kill_marked(f"DS_WORKER={worker.name}\0".encode())
         self._end_adopted()
+        self._sweep(WORKER_LABEL, worker.name)
         self._owed.append(worker.name)
         try:
             self._give_back_owed()
         except (DsError, OSError) as error:
             complain(f"{self._name}: {error}")
         shutil.rmtree(self._place.work / worker.name, ignore_errors=True)
+        (self._place.work / f"{worker.name}.env").unlink(missing_ok=True)
         if self._stop is not None:
             return
         self._lost += 1
@@ -279,7 +287,8 @@ def _make_worker(
     }
     task = compile_task(config, environment)
     log = SlotLog(store, paths.logs, f"{name}.log")
-    slot = Slot(task, store, place.work / name, log, paths.run, name)
+    containers = containers_of(place, Path.cwd(), config)
+    slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
     return Worker(
         place.open_queue(config, owner=name),
         [slot],
