@@ -7,8 +7,6 @@ runs before a run that needs a container begins.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,11 +38,15 @@ class Docker(NamedTuple):
     @classmethod
     def installed(cls) -> Docker | None:
         """The command on the PATH; whether an engine answers it is not asked."""
+        import shutil
+
         found = shutil.which("docker")
         return None if found is None else cls(found)
 
     def call(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
         """What a command prints. Raises DsError with the last line of its complaint."""
+        import subprocess
+
         try:
             done = subprocess.run(
                 [self.program, *arguments],

@@ -28,17 +28,18 @@ from types import FrameType
 
 from ..clock import SystemClock
 from ..config import Config, load_config
-from ..containers import STATE_LABEL, WORKER_LABEL, sweep, wanted
+from ..containers import STATE_LABEL, WORKER_LABEL, Docker, sweep, wanted
 from ..engine import Store
 from ..errors import FAILED, DsError
 from ..job import Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths, event
+from ..worker.container import Containers, Limits
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.slot import Slot
 from ..worker.task import compile_task
-from .place import LEASE_SECONDS, STATE_VARIABLE, Place, containers_of, slots_of
+from .place import LEASE_SECONDS, STATE_VARIABLE, Place, slots_of
 from .store import FolderStore
 
 IDLE_END_SECONDS = 30.0
@@ -287,7 +288,7 @@ def _make_worker(
     }
     task = compile_task(config, environment)
     log = SlotLog(store, paths.logs, f"{name}.log")
-    containers = containers_of(place, Path.cwd(), config)
+    containers = _containers(place, Path.cwd(), config)
     slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
     return Worker(
         place.open_queue(config, owner=name),
@@ -300,6 +301,18 @@ def _make_worker(
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
         poll=0.05,
     )
+
+
+def _containers(place: Place, project: Path, config: Config) -> Containers | None:
+    """How jobs run in containers here; None where they are plain processes. Raises DsError without Docker."""
+    if not wanted(config):
+        return None
+    docker = Docker.installed()
+    if docker is None:
+        raise DsError("docker has gone from the PATH", "install it again, or CONTAINERS = False")
+    shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
+    bucket = project / config.store if config.mount_bucket else None
+    return Containers(docker, config.dockerhub_tag, Limits(config.memory, shares), str(place.folder), bucket)
 
 
 class _Signals:

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..config import Config
-from ..containers import Docker, wanted
-from ..errors import DsError
 from ..job import RetryPolicy
-from ..worker.container import Containers, Limits
 from .queue import SqliteQueue
 
 LEASE_SECONDS = 120.0
@@ -66,17 +63,3 @@ def slots_of(config: Config) -> int:
     if config.docker_cores is None:
         return os.cpu_count() or 1
     return config.tasks_per_machine * config.docker_cores
-
-
-def containers_of(place: Place, project: Path, config: Config) -> Containers | None:
-    """How jobs run in containers here; None where they are plain processes. Raises DsError without Docker."""
-    if not wanted(config):
-        return None
-    docker = Docker.installed()
-    if docker is None:
-        raise DsError("docker has gone from the PATH", "install it again, or CONTAINERS = False")
-    shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
-    bucket = project / config.store if config.mount_bucket else None
-    return Containers(
-        docker, config.dockerhub_tag, Limits(config.memory, shares), str(place.folder), bucket
-    )
