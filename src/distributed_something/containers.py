@@ -7,17 +7,25 @@ runs before a run that needs a container begins.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import DsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .config import Config
 
 CALL_SECONDS = 60.0
 PULL_SECONDS = 3600.0
+WORKER_FOLDER = "/opt/distributed-something"
+"""Where the carried worker lies in a task's containers."""
+
+IMAGE_FOLDER = "/opt/ds"
+"""Where it lies in the image that brings it."""
+
 STATE_LABEL = "distributed-something.state"
 """Names the state folder of the app that a container belongs to."""
 
@@ -120,3 +128,23 @@ def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str
     fields = ["type=bind", f"src={source}", f"dst={target}", *(["readonly"] if read_only else [])]
     quoted = ('"' + field.replace('"', '""') + '"' for field in fields)
     return "--mount", ",".join(quoted)
+
+
+_LONGEST_LINE = 60_000
+
+
+def variables(given: Mapping[str, str], file: Path) -> list[str]:
+    """The options that give a container its environment, by a file that only its owner reads.
+
+    So `ps` shows no value, but for one that cannot stand in a line of the file.
+    """
+    lines, options = [], list[str]()
+    for name, value in given.items():
+        line = f"{name}={value}"
+        if {"\n", "\r"}.isdisjoint(value) and len(line) < _LONGEST_LINE:
+            lines.append(f"{line}\n")
+        else:
+            options += ["--env", line]
+    file.touch(mode=0o600)
+    file.write_text("".join(lines))
+    return ["--env-file", str(file), *options]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..containers import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user
+from ..containers import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, variables
 from ..errors import DsError
 from .process import Ended
 
@@ -23,7 +23,6 @@ BUCKET_FOLDER = "/home/ubuntu/bucket"
 _HOST = "/opt/distributed-something-host.py"
 """Where a container finds the program that calls the function of HANDLER: with the image's own Python."""
 
-_LONGEST_LINE = 60_000
 _NOT_STARTED = "0001-01-01"
 
 
@@ -67,8 +66,9 @@ class Container:
         self._kind = kind
         self._name = ""
         self._variables = folder.parent / f"{folder.name}.env"
+        home = {} if os.getuid() == 0 else {"HOME": given["DS_WORK_DIR"]}
         self._options = [
-            *self._environment(given),
+            *variables({**home, **given}, self._variables),
             *(["--memory", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--memory-swap", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--cpu-shares", str(max(kind.limits.cpu_shares, 2))] if kind.limits.cpu_shares else []),
@@ -83,27 +83,13 @@ class Container:
         self._worker = given["DS_WORKER"]
         self._outside = {**os.environ, "DS_WORKER": self._worker}
 
-    def _environment(self, given: Mapping[str, str]) -> list[str]:
-        """A file of our own, so that `ps` shows no value; what cannot stand in a line is an option."""
-        home = {} if os.getuid() == 0 else {"HOME": given["DS_WORK_DIR"]}
-        lines, options = [], list[str]()
-        for name, value in {**home, **given}.items():
-            line = f"{name}={value}"
-            if {"\n", "\r"}.isdisjoint(value) and len(line) < _LONGEST_LINE:
-                lines.append(f"{line}\n")
-            else:
-                options += ["--env", line]
-        self._variables.touch(mode=0o600)
-        self._variables.write_text("".join(lines))
-        return ["--env-file", str(self._variables), *options]
-
     def command(self, argv: list[str], own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
         """What runs `argv` in a new container, with `own` in its environment too; and its own environment."""
         self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
-        variables = [word for name, value in own.items() for word in ("--env", f"{name}={value}")]
+        more = [word for name, value in own.items() for word in ("--env", f"{name}={value}")]
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
-            *("--network", "host", *self._options, *variables),
+            *("--network", "host", *self._options, *more),
             *("--entrypoint", argv[0], self._kind.image, *argv[1:]),
         ]
         return words, {**self._outside, **own}

@@ -145,4 +145,6 @@ def main(name: str) -> int:
 
 
 if __name__ == "__main__":
+    if sys.path[0] == str(Path(__file__).parent):
+        del sys.path[0]  # started as a file: what lies beside it is not the function's business
     sys.exit(once(sys.argv[2]) if sys.argv[1] == "--once" else main(sys.argv[1]))

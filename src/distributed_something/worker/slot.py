@@ -29,6 +29,9 @@ from .staging import Claim, DoneRule, Scratch, clean_prefix, fetch_inputs, is_do
 DISK_FULL_BELOW = 1 << 20
 """Free bytes under which a failed attempt's cause is a full disk."""
 
+CARRIED_MARK = "carried-worker"
+"""A file beside the Python of a worker that was brought into an image: it is not the image's own Python."""
+
 _TAIL_LOOKED_AT = 4096
 
 
@@ -307,7 +310,7 @@ class _Host:
     def __init__(self, handler: str, env: Mapping[str, str], cwd: Path, files: Mapping[int, int]) -> None:
         requests, self._requests = os.pipe()
         self.replies, replies = os.pipe()
-        argv = [sys.executable, "-m", f"{__package__}.host", handler]
+        argv = [*_host_program(), handler]
         try:
             self.child = Child.spawn(argv, env, cwd, {**files, 3: requests, 4: replies})
         finally:
@@ -338,6 +341,13 @@ class _Host:
         ended = self.child.reap() if now else watch.stop(self.child)
         os.close(self.replies)
         return ended
+
+
+def _host_program() -> list[str]:
+    """What runs HANDLER: our own Python, but where we were brought into an image, that image's."""
+    if Path(sys.prefix, CARRIED_MARK).exists():
+        return ["python3", str(Path(__file__).with_name("host.py"))]
+    return [sys.executable, "-m", f"{__package__}.host"]
 
 
 class _Phase:
