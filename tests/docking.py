@@ -27,10 +27,13 @@ LIFE_SECONDS = 1800
 
 
 class Docker:
-    """An engine that runs; `environment` leads a program to it."""
+    """An engine that runs; `environment` leads a program to it, and keeps the worker for all tests."""
 
-    def __init__(self, host: str | None) -> None:
-        self.environment = {"DOCKER_HOST": host} if host else {}
+    def __init__(self, host: str | None, folder: Path) -> None:
+        self.environment = {
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            **({"DOCKER_HOST": host} if host else {}),
+        }
 
     def __call__(self, *arguments: str, stdin: bytes = b"", code: int | None = 0) -> str:
         done = subprocess.run(
@@ -56,11 +59,11 @@ def docker_engine(folder: Path) -> Iterator[Docker]:
     """An engine with `IMAGE`; the test is skipped where there is none (in CI it fails)."""
     require("docker")
     if not _can_start():
-        yield _with_image(Docker(os.environ.get("DOCKER_HOST")))
+        yield _with_image(Docker(os.environ.get("DOCKER_HOST"), folder))
         return
     place = folder / "docker-engine"
     me = place / "users" / f"{os.getpid()}-{secrets.token_hex(4)}"
-    found = Docker(f"unix://{place}/d.sock")
+    found = Docker(f"unix://{place}/d.sock", folder)
     with alone(place):
         me.parent.mkdir(exist_ok=True)
         if not any(map(_lives, me.parent.iterdir())):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,12 +124,31 @@ def test_a_rehearsal_s_tasks_are_containers_where_the_image_is_here(
     until(lambda: not docker.containers(project.folder), "the containers to go")
 
 
+def test_a_killed_rehearsal_leaves_no_container(docker: Docker, project: DsProject) -> None:
+    project.environment |= docker.environment
+    project.config(
+        ENGINE="rehearsal", COMMAND="sleep {n}", DOCKERHUB_TAG=IMAGE, MACHINE_TYPE=["m5.large"], MEMORY=512
+    )
+    try:
+        for step in (["setup"], ["submit", project.jobs([{"n": 600}])], ["start"]):
+            project.ds(*step, timeout=120)
+        until(lambda: docker.containers(project.folder), "a task's container")
+        facts = json.loads((project.folder / ".ds/App/rehearsal.json").read_text())
+        os.kill(facts["pid"], signal.SIGKILL)
+        until(lambda: not docker.containers(project.folder), "the container to go")
+    finally:
+        project.ds("cleanup", "--yes", code=None, timeout=120)
+
+
 def test_a_rehearsal_says_why_its_tasks_are_processes(docker: Docker, project: DsProject) -> None:
     project.environment |= docker.environment
     project.config(
         ENGINE="rehearsal", COMMAND="true {n}", DOCKERHUB_TAG="no/such-image:1", MACHINE_TYPE=["m5.large"]
     )
-    said = project.ds("run", project.jobs([{"n": 1}]), timeout=120).stderr
+    try:
+        said = project.ds("setup", timeout=120).stderr
+    finally:
+        project.ds("cleanup", "--yes", code=None, timeout=120)
     assert "not containers: the image no/such-image:1 is not on this machine" in said
 
 

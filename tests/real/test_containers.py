@@ -47,6 +47,7 @@ def test_a_job_set_runs_in_containers_of_an_image_without_python(boxed: DsProjec
         CPU_SHARES=512,
     )
     boxed.environment["SECRET_OF_THE_HOST"] = "leaked"
+    assert f"{IMAGE} is here" in boxed.ds("check").stdout
     (boxed.folder / "data/in").mkdir(parents=True)
     for n in range(6):
         (boxed.folder / f"data/in/{n}.txt").write_text(f"{n}\n")
@@ -142,6 +143,7 @@ def test_an_image_and_no_engine_is_an_error_before_anything_is_queued(project: D
     said = project.ds(step, *([jobs] if step == "run" else []), code=1).stderr
     assert IMAGE in said and "CONTAINERS = False" in said
     assert not (project.folder / ".ds/App/queue.db").exists()
+    assert "CONTAINERS = False" in project.ds("check", code=1).stdout
     of_image(project, COMMAND="true {n}", CONTAINERS=False)
     assert "1 succeeded" in project.ds("run", jobs).stdout
 

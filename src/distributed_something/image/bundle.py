@@ -202,7 +202,7 @@ def _bring_libraries(root: Path, program: Path) -> None:
     """Copy every library that is used, and have all of them look for each other here and nowhere else."""
     used = {program, *root.rglob("*.so"), *root.rglob("*.so.*")}
     loader = ""
-    for name, path in sorted(set().union(*(_libraries(each) for each in used))):
+    for name, path in sorted(_libraries(used)):
         if not (root / "lib" / name).exists():
             shutil.copy(path, root / "lib" / name)
         loader = name if name.startswith("ld-") else loader
@@ -215,16 +215,17 @@ def _bring_libraries(root: Path, program: Path) -> None:
     _edit("--force-rpath", "--set-rpath", f"{WORKER_FOLDER}/lib", str(program))
 
 
-def _libraries(path: Path) -> set[tuple[str, str]]:
-    """The libraries that a program or library loads, as (name, path). The loader is one of them."""
-    said = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False).stdout  # noqa: S607
+def _libraries(files: Iterable[Path]) -> set[tuple[str, str]]:
+    """The libraries that programs and libraries load, as (name, path). The loader is one of them."""
+    command = ["ldd", *map(str, files)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found = set(re.findall(r"^\s*(\S+) => (/\S+) \(", said, re.MULTILINE))
     return found | {(Path(line).name, line) for line in re.findall(r"^\s*(/\S+) \(", said, re.MULTILINE)}
 
 
 def _bring_lookups(root: Path) -> None:
     """What the C library loads only when it looks up a host's name, where it is not built in."""
-    for folder in {Path(path).parent for name, path in _libraries(_interpreter()) if name == "libc.so.6"}:
+    for folder in {Path(path).parent for name, path in _libraries([_interpreter()]) if name == "libc.so.6"}:
         for name in ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"):
             if (folder / name).exists() and not (root / "lib" / name).exists():
                 shutil.copy(folder / name, root / "lib" / name)

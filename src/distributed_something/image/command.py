@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 BUILD_SECONDS = 3600.0
 
 _CARRIER = f"""FROM scratch
-COPY worker {IMAGE_FOLDER}
+COPY . {IMAGE_FOLDER}
 """
 _COMBINED = """FROM {image}
-COPY worker {folder}
+COPY . {folder}
 ENV PATH="$PATH:{folder}"
 ENTRYPOINT ["{folder}/ds"]
 CMD ["worker"]
@@ -63,12 +63,15 @@ def _build(project: Project, name: str, recipe: str, *, push: bool) -> None:
     if docker is None:
         raise DsError("no Docker here to build an image with", "install Docker")
     docker.alive()
+    project.console.say("putting the worker together")
+    worker = bundle.kept()
     with tempfile.TemporaryDirectory(prefix="ds-image-") as folder:
-        project.console.say("putting the worker together")
-        bundle.make(Path(folder) / "worker")
-        (Path(folder) / "Dockerfile").write_text(recipe)
+        file = Path(folder) / "Dockerfile"
+        file.write_text(recipe)
         project.console.say(f"building {name}")
-        docker.call("build", "--quiet", "--tag", name, folder, seconds=BUILD_SECONDS)
+        docker.call(
+            "build", "--quiet", "--tag", name, "--file", str(file), str(worker), seconds=BUILD_SECONDS
+        )
     if push:
         project.console.say(f"pushing {name}")
         docker.call("push", name, seconds=BUILD_SECONDS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,11 +96,15 @@ class Container:
         return words, {**self._outside, **own}
 
     def end(self, ended: Ended | None) -> Verdict | None:
-        """Take the container away and tell how it ended; None where its command was `ended` by us."""
+        """Take the container away and tell how it ended; None where its command was `ended` by us.
+
+        One that cannot be taken away changes nothing for its job: what looks after workers tries again.
+        """
         try:
             return None if ended is None else self._judge(ended)
         finally:
-            self._kind.docker.remove([self._name])
+            with suppress(DsError):
+                self._kind.docker.remove([self._name])
 
     def _judge(self, ended: Ended) -> Verdict:
         code = ended.exit_code

@@ -237,7 +237,7 @@ class Slot:
         if ended.signal is not None:
             name = signal.Signals(ended.signal).name if ended.signal in set(signal.Signals) else ended.signal
             cause, detail = Cause.SIGNAL, f"killed by {name}"
-            if ended.signal == signal.SIGKILL and _OOM_KILLS.grew():
+            if ended.signal == signal.SIGKILL and self._container is None and _OOM_KILLS.grew():
                 peak = ended.usage.max_rss_bytes / 1e6
                 cause, detail = Cause.OUT_OF_MEMORY, f"killed for lack of memory; it held {peak:.0f} MB"
         else:
