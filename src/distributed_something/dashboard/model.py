@@ -49,7 +49,7 @@ class Model:
         self._history: History | None = None
         self._snapshot: Snapshot | None = None
         self._trouble: DsError | None = None
-        self._next_look = 0.0
+        self._next_look = self._looked_at = 0.0
         self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
         self._groups: tuple[int, list[FailureGroup]] | None = None
         self._selected: tuple[tuple[int, Wanted], list[JobRecord]] | None = None
@@ -62,7 +62,7 @@ class Model:
             found: dict[str, Any] = {"error": {"what": trouble.what, "fix": trouble.fix} if trouble else None}
             if self._snapshot is None or self._history is None:
                 return {**found, "app": self._project.config.app_name, "run": None}
-            return {**found, **show.overview(self._snapshot, self._history)}
+            return {**found, **show.overview(self._snapshot, self._history, self._looked_at)}
 
     def jobs(self, wanted: Wanted, page: int) -> dict[str, Any]:
         """A page of the jobs that are wanted."""
@@ -215,6 +215,7 @@ class Model:
                 self._history = History(self._project.engine.store, run)
                 self._said, self._groups, self._selected = {}, None, None
             self._snapshot = self._project.snapshot(self._history)
+            self._looked_at = self._project.clock.now()
             self._trouble = None
         except DsError as error:
             self._trouble = error
