@@ -79,10 +79,17 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def _docker() -> object:
+    import docking
+
+    return docking.installed()
+
+
 _INSTALLED: dict[str, Callable[[], object]] = {
     "moto": lambda: find_spec("moto") and find_spec("flask") and find_spec("obstore"),
     "seaweedfs": lambda: weed() and find_spec("obstore"),
     "chromium": lambda: chromium() and find_spec("playwright"),
+    "docker": lambda: _docker(),
 }
 
 
@@ -112,7 +119,7 @@ class Servers:
 @contextmanager
 def _shared(name: str, place: Path) -> Iterator[S3Server]:
     me = place / "users" / f"{os.getpid()}-{secrets.token_hex(4)}"
-    with _alone(place):
+    with alone(place):
         if not (place / "url").exists():
             data = Path(tempfile.mkdtemp(dir=place))
             _start(place, data, *_COMMANDS[name](data))
@@ -121,7 +128,7 @@ def _shared(name: str, place: Path) -> Iterator[S3Server]:
     try:
         yield S3Server(name, (place / "url").read_text())
     finally:
-        with _alone(place):
+        with alone(place):
             me.unlink()
             if not any(Path("/proc", user.name.partition("-")[0]).exists() for user in me.parent.iterdir()):
                 _end(place)
@@ -165,7 +172,8 @@ _COMMANDS = {"moto": _moto, "seaweedfs": _seaweedfs}
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
+def alone(place: Path) -> Iterator[None]:
+    """Hold a folder, which is made, for one process at a time."""
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -471,6 +471,20 @@ def _look_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
 
 
+def _image(project: Project, options: argparse.Namespace) -> int:
+    from .image import command
+
+    make = command.worker if options.what == "worker" else command.build
+    return make(project, options.tag, push=options.push)
+
+
+def _image_options(parser: argparse.ArgumentParser) -> None:
+    what = "worker: an image that brings the worker into others; build: DOCKERHUB_TAG with the worker in it"
+    parser.add_argument("what", choices=["worker", "build"], help=what)
+    parser.add_argument("--tag", metavar="NAME", help="what to call it")
+    parser.add_argument("--push", action="store_true", help="push it to its registry")
+
+
 def _account(project: Project, options: argparse.Namespace) -> int:
     from .aws import account_command
 
@@ -511,6 +525,7 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
         _worker_options,
     ),
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
+    "image": (_image, "build an image that has the worker", _image_options),
     "account": (_account, "once per AWS account: the roles of tasks and machines", _account_options),
 }
 """Every command: the function that runs it, what it does, and the function that adds its options."""

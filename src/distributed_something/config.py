@@ -133,6 +133,9 @@ KEYS: tuple[Key, ...] = (
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
     Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
+    Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
+        shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
     Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
 )
 # fmt: on
@@ -185,6 +188,8 @@ class Config(NamedTuple):
     job_retries: int
     max_run_hours: float
     environment: Mapping[str, str]
+    containers: bool
+    worker_image: str
     mount_bucket: bool
     extra: Mapping[str, str]
     given: frozenset[str]

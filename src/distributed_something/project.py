@@ -45,7 +45,7 @@ class Project:
         if self.config.engine == "local":
             from .local.engine import LocalEngine
 
-            return LocalEngine(self.folder, self.config, self.clock)
+            return LocalEngine(self.folder, self.config, self.clock, self.console.say)
         if self.config.engine == "aws":
             from .aws.engine import AwsEngine
 

@@ -295,6 +295,7 @@ def test_handler_gets_what_its_parameters_are_named_after(project: DsProject) ->
     ("body", "cause", "said"),
     [
         ("raise ValueError('bad plate')", "exit", "ValueError: bad plate"),
+        (r"raise ValueError('half a \udcff pair')", "exit", "exit"),
         ("import sys; sys.exit(7)", "exit", "exit code 7"),
         ("import os; os._exit(3)", "exit", "exit code 3"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "signal", "SIGSEGV"),

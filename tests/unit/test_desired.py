@@ -28,10 +28,12 @@ from distributed_something.aws.desired import (
     misfit,
     partition,
     smallest,
+    task_definition,
     task_size,
     tasks_wanted,
 )
 from distributed_something.aws.userdata import agent_settings, placement, user_data
+from distributed_something.aws.worker_image import carried_worker
 from distributed_something.config import Config, parse_config
 from distributed_something.errors import UsageError
 from distributed_something.fleetfile import Image
@@ -143,7 +145,8 @@ def test_the_worker_is_carried_into_an_image_without_one(line: str) -> None:
     carrier, main = containers(line)
     assert main["dependsOn"] == [{"containerName": carrier["name"], "condition": "SUCCESS"}]
     assert (carrier["essential"], carrier["cpu"], main["essential"]) == (False, 0, True)
-    assert carrier["entryPoint"] + carrier["command"] == ["cp", "-a", "/opt/ds/.", WORKER_FOLDER]
+    assert carrier["entryPoint"] == ["/opt/ds/lib/ld.so"]
+    assert carrier["command"][-2:] == ["/opt/ds/copy.py", WORKER_FOLDER]
     assert main["entryPoint"] + main["command"] == [f"{WORKER_FOLDER}/ds", "worker"]
     places = [
         (each["mountPoints"][0]["containerPath"], each["mountPoints"][0]["readOnly"])
@@ -151,6 +154,31 @@ def test_the_worker_is_carried_into_an_image_without_one(line: str) -> None:
     ]
     assert places == [(WORKER_FOLDER, False), (WORKER_FOLDER, True)]
     assert one(Kind.TASK_DEFINITION, line).settings["volumes"] == [{"name": carrier["name"], "host": {}}]
+
+
+def test_an_image_that_has_the_worker_itself_starts_it() -> None:
+    carried = Carried("", start=("ds", "worker"))
+    definition = task_definition(
+        config_of("COMMAND = 'x'"), ACCOUNT, SHAPE, run="run1", carried=carried, environment={}
+    )
+    (main,) = definition.settings["containerDefinitions"]
+    assert "volumes" not in definition.settings
+    assert (main["entryPoint"], main["command"]) == (["ds"], ["worker"])
+    assert not main.keys() & {"dependsOn", "mountPoints"}
+
+
+@pytest.mark.parametrize(
+    ("line", "image"), [("", "from-the-environment:1"), ("WORKER_IMAGE = 'lab/ds:2'", "lab/ds:2")]
+)
+def test_the_config_names_the_image_of_the_worker_before_the_environment(
+    line: str, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DS_WORKER_IMAGE", "from-the-environment:1")
+    found = carried_worker(config_of("COMMAND = 'x'", line))
+    assert found is not None and found.image == image
+    assert carried_worker(config_of(line)) is None
+    own = carried_worker(config_of("COMMAND = 'x'", "WORKER_IMAGE = 'own'"))
+    assert own is not None and own.image == ""
 
 
 def test_workers_of_the_reference_find_all_they_expect() -> None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ..config import Config
+from ..containers import IMAGE_FOLDER, WORKER_FOLDER
 from ..errors import UsageError
 from ..fleetfile import (
     Image,
@@ -32,9 +33,6 @@ LOG_DAYS = 60
 """How long a new log group keeps its lines."""
 
 WORKER_VOLUME = "ds-worker"
-WORKER_FOLDER = "/opt/distributed-something"
-"""Where the carried worker lies in a task's containers."""
-
 MAX_OVERRIDES = 300
 """Pairs of a type and a subnet that a fleet may have."""
 
@@ -103,10 +101,14 @@ class Carried(NamedTuple):
     """The worker that is brought into a user's image.
 
     `image` holds it; `copy` is the command that puts it into WORKER_FOLDER; `start` runs it from there.
+    Without an image it is in the user's own already, and `start` runs it.
     """
 
     image: str
-    copy: tuple[str, ...] = ("cp", "-a", "/opt/ds/.", WORKER_FOLDER)
+    copy: tuple[str, ...] = (
+        *(f"{IMAGE_FOLDER}/lib/ld.so", "--library-path", f"{IMAGE_FOLDER}/lib"),
+        *(f"{IMAGE_FOLDER}/bin/python3", "-I", f"{IMAGE_FOLDER}/copy.py", WORKER_FOLDER),
+    )
     start: tuple[str, ...] = (f"{WORKER_FOLDER}/ds", "worker")
 
 
@@ -248,7 +250,10 @@ def task_definition(
     if carried is None and not own:
         raise UsageError("no worker is given to bring into the image", "use an image that has a worker")
     main = _main_container(config, task_size(config, shape), environment)
-    containers = [main] if own or carried is None else [_carrier(config, carried), main | _carries(carried)]
+    containers = [main]
+    if not own and carried is not None:
+        brought = [_carrier(config, carried)] if carried.image else []
+        containers = [*brought, main | _carries(carried)]
     settings = {
         "family": config.app_name + "Task",
         "networkMode": "bridge",
@@ -257,7 +262,7 @@ def task_definition(
         "executionRoleArn": account.execution_role,
         "containerDefinitions": containers,
     }
-    settings |= {} if own else {"volumes": [{"name": WORKER_VOLUME, "host": {}}]}
+    settings |= {} if len(containers) == 1 else {"volumes": [{"name": WORKER_VOLUME, "host": {}}]}
     return Resource(Kind.TASK_DEFINITION, config.app_name + "Task", settings, tags=run_tags(config, run))
 
 
@@ -301,11 +306,12 @@ def _carrier(config: Config, carried: Carried) -> dict[str, Any]:
 
 
 def _carries(carried: Carried) -> dict[str, Any]:
-    """What the task's own container gets where the worker is brought to it."""
-    return {
+    """What the task's own container gets: our worker's start, and the volume where it is brought to it."""
+    start = {"entryPoint": list(carried.start[:1]), "command": list(carried.start[1:])}
+    if not carried.image:
+        return start
+    return start | {
         "dependsOn": [{"containerName": WORKER_VOLUME, "condition": "SUCCESS"}],
-        "entryPoint": list(carried.start[:1]),
-        "command": list(carried.start[1:]),
         "mountPoints": [_mount(read_only=True)],
     }
 

@@ -9,11 +9,18 @@ from ..config import Config
 from .desired import Carried, has_own_worker
 
 IMAGE_VARIABLE = "DS_WORKER_IMAGE"
-"""Names another image with the worker, such as a copy in a registry of one's own."""
+"""Names the image with the worker where the config's WORKER_IMAGE does not."""
 
 _IMAGE = f"ghcr.io/distributedscience/distributed-something-worker:{__version__}"
 
 
+OWN = "own"
+"""As WORKER_IMAGE: the image of DOCKERHUB_TAG has the worker itself, as `ds` on its PATH."""
+
+
 def carried_worker(config: Config) -> Carried | None:
-    """The image to take the worker from; None where the user's image has its own."""
-    return None if has_own_worker(config) else Carried(os.environ.get(IMAGE_VARIABLE) or _IMAGE)
+    """The image to take the worker from; None where the user's image has one of another kind."""
+    if has_own_worker(config):
+        return None
+    named = config.worker_image or os.environ.get(IMAGE_VARIABLE) or _IMAGE
+    return Carried("", start=("ds", "worker")) if named == OWN else Carried(named)

@@ -23,6 +23,8 @@ from ..check import (
     work_findings,
 )
 from ..config import Config
+from ..containers import engine_for, wanted
+from ..errors import DsError
 from .engine import FULL_BELOW, state_folder
 from .place import slots_of
 from .store import FolderStore
@@ -61,12 +63,12 @@ def checks(project: Project, job_file: Path | None, _fleet_file: Path | None) ->
 
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Whether what a job runs is there. A HANDLER is imported, in a process of its own."""
-    if config.handler:
+    if wanted(config):
+        yield from _in_containers(config)
+    elif config.handler:
         yield _handler(config, folder)
     elif not config.command:
-        yield error(
-            "neither COMMAND nor HANDLER says what a job is", "write COMMAND = 'my-program {Plate}'"
-        )._replace(in_file=True)
+        yield _nothing_to_run()
     elif (program := program_of(config.command)) is None:
         yield ok("COMMAND: is for the shell; its programs are not looked for")
     elif shutil.which(program, path=_path(config)) is None:
@@ -75,6 +77,30 @@ def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
         )
     else:
         yield ok(f"COMMAND: {program} is there")
+
+
+def _in_containers(config: Config) -> Iterator[Finding]:
+    """Whether an engine is there and has the image; what is in the image is not looked at."""
+    image = config.dockerhub_tag
+    if not config.command and not config.handler:
+        yield _nothing_to_run()
+    try:
+        docker = engine_for(image)
+    except DsError as failed:
+        if "CONTAINERS" in config.given:
+            yield error(failed.what, failed.fix)
+        else:
+            yield warning(f"{failed.what}: jobs run as plain processes of this machine", failed.fix)
+        return
+    if docker.has_image(image):
+        yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it")
+    else:
+        yield warning(f"DOCKERHUB_TAG: {image} is not on this machine yet", f"docker pull {image}")
+
+
+def _nothing_to_run() -> Finding:
+    what = "neither COMMAND nor HANDLER says what a job is"
+    return error(what, "write COMMAND = 'my-program {Plate}'")._replace(in_file=True)
 
 
 def _path(config: Config) -> str:

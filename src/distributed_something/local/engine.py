@@ -16,6 +16,7 @@ from typing import Any
 
 from ..clock import Clock
 from ..config import Config
+from ..containers import STATE_LABEL, engine_of, sweep, wanted
 from ..engine import Counts, Machines
 from ..errors import DsError
 from .place import STATE_VARIABLE, Place, slots_of
@@ -49,9 +50,13 @@ class LocalEngine:
     job_bytes = None
     tasks_per_machine = 1
 
-    def __init__(self, project: Path, config: Config, clock: Clock) -> None:
+    def __init__(
+        self, project: Path, config: Config, clock: Clock, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._project = project
         self._config = config
+        self._say = say
+        self._image_is_here = False
         self._clock = clock
         self._place = Place(state_folder(project, config.app_name))
         self._queue: SqliteQueue | None = None
@@ -71,7 +76,8 @@ class LocalEngine:
         return [f"keep {queue}" if self.current_run() == run else f"empty {queue}"]
 
     def setup(self, run: str, made: Callable[[str], None]) -> None:
-        """Make the queue; one of an earlier run is emptied."""
+        """Make the queue; one of an earlier run is emptied. Raises DsError where no container can run."""
+        self._need_image()
         new = not self._place.database.exists()
         queue = self._open()
         if new:
@@ -94,6 +100,7 @@ class LocalEngine:
 
     def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
         """Leave the machine process in the background; it is ready when this returns."""
+        self._need_image()
         with self._free() as lock:
             if lock is not None:
                 self._spawn(run, lock)
@@ -103,6 +110,16 @@ class LocalEngine:
                     "wait for `ds stop` to end, or ds stop --now; then ds start",
                 )
         return f"local-{run}"
+
+    def _need_image(self) -> None:
+        """See that the config's image can run here, and is here: a job must not wait for its download."""
+        if self._image_is_here:
+            return
+        image, docker = self._config.dockerhub_tag, engine_of(self._config, self._say)
+        if docker is not None and not docker.has_image(image):
+            self._say(f"pulling the image {image}")
+            docker.pull(image)
+        self._image_is_here = True
 
     def _spawn(self, run: str, lock: int) -> None:
         import subprocess
@@ -278,6 +295,8 @@ class LocalEngine:
         with self._free() as lock:
             if lock is not None:
                 kill_marked(self._place.mark)
+                if wanted(self._config):
+                    sweep(STATE_LABEL, str(self._place.folder))
 
     @contextmanager
     def _free(self) -> Iterator[int | None]:

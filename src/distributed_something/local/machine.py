@@ -20,7 +20,9 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -29,10 +31,12 @@ import msgspec.json  # noqa: F401  the workers need it: loaded once, before they
 
 from ..clock import SystemClock
 from ..config import Config, load_config
+from ..containers import STATE_LABEL, WORKER_LABEL, engine_of, sweep, wanted
 from ..engine import Store
 from ..errors import FAILED, DsError
 from ..job import Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths, event
+from ..worker.container import Containers, Limits
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
@@ -79,6 +83,7 @@ class Machine:
         self._quick_deaths = 0
         self._owed: list[str] = []
         """Workers that have ended and whose leases are to be given back."""
+        self._containers: Containers | None = None
         self._stop: Stop | None = None
         self._began = time.time()
         self._empty_since: float | None = None
@@ -88,6 +93,7 @@ class Machine:
         """Take away what an earlier machine process left, and start the workers."""
         self._write_status(None)  # from now on orders reach us
         self._clear_remains()
+        self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
         for number in range(slots_of(self._config)):
             self._fork(number)
         self._tell()
@@ -108,11 +114,16 @@ class Machine:
     def _clear_remains(self) -> None:
         """Take away what killed workers of an earlier machine process left."""
         kill_marked(self._place.mark)
+        self._sweep(STATE_LABEL, str(self._place.folder))
         with self._place.open_queue(self._config) as queue:
             owners = queue.owners()
         for owner in owners:
             self._give_back(owner)
         shutil.rmtree(self._place.work, ignore_errors=True)
+
+    def _sweep(self, label: str, value: str) -> None:
+        if wanted(self._config):
+            sweep(label, value)
 
     def _give_back_owed(self) -> None:
         while self._owed:
@@ -137,7 +148,8 @@ class Machine:
         pid = os.fork()
         if pid == 0:
             os.close(self._lock)
-            _become_worker(self._place, self._config, self._store, self._paths, name, number, parent)
+            what = self._place, self._config, self._store, self._paths, name, number, self._containers
+            _become_worker(partial(_make_worker, *what), parent)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         self._workers[pid] = _Running(name, number, time.time())
 
@@ -167,12 +179,14 @@ class Machine:
     def _after(self, worker: _Running) -> None:
         kill_marked(f"DS_WORKER={worker.name}\0".encode())
         self._end_adopted()
+        self._sweep(WORKER_LABEL, worker.name)
         self._owed.append(worker.name)
         try:
             self._give_back_owed()
         except (DsError, OSError) as error:
             complain(f"{self._name}: {error}")
         shutil.rmtree(self._place.work / worker.name, ignore_errors=True)
+        (self._place.work / f"{worker.name}.env").unlink(missing_ok=True)
         if self._stop is not None:
             return
         self._lost += 1
@@ -246,9 +260,7 @@ def _patience(stop: Stop) -> float:
     return math.inf if stop.grace_seconds is None else stop.grace_seconds
 
 
-def _become_worker(
-    place: Place, config: Config, store: Store, paths: RunPaths, name: str, number: int, parent: int
-) -> None:
+def _become_worker(make: Callable[[], Worker], parent: int) -> None:
     """The forked child's whole life."""
     code = 1
     try:
@@ -256,7 +268,7 @@ def _become_worker(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         adopt_orphans()
         gc.freeze()  # what the machine process had loaded never becomes garbage
-        worker = _make_worker(place, config, store, paths, name, number)
+        worker = make()
         for order, stop in ORDERS.items():
             signal.signal(order, lambda _number, _frame, stop=stop: worker.stop(stop))  # type: ignore[misc]
         die_with_parent(signal.SIGTERM)
@@ -273,7 +285,13 @@ def _become_worker(
 
 
 def _make_worker(
-    place: Place, config: Config, store: Store, paths: RunPaths, name: str, number: int
+    place: Place,
+    config: Config,
+    store: Store,
+    paths: RunPaths,
+    name: str,
+    number: int,
+    containers: Containers | None,
 ) -> Worker:
     environment = {
         **config.worker_environment(),
@@ -281,7 +299,7 @@ def _make_worker(
     }
     task = compile_task(config, environment)
     log = SlotLog(store, paths.logs, f"{name}.log")
-    slot = Slot(task, store, place.work / name, log, paths.run, name)
+    slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
     return Worker(
         place.open_queue(config, owner=name),
         [slot],
@@ -292,6 +310,16 @@ def _make_worker(
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
     )
+
+
+def _containers(place: Place, project: Path, config: Config) -> Containers | None:
+    """How jobs run in containers here; None where they are plain processes. Raises DsError as engine_of."""
+    docker = engine_of(config, complain)
+    if docker is None:
+        return None
+    shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
+    bucket = project / config.store if config.mount_bucket else None
+    return Containers(docker, config.dockerhub_tag, Limits(config.memory, shares), str(place.folder), bucket)
 
 
 class _Signals:

@@ -26,6 +26,7 @@ from .emulator import CREDENTIALS, HOST, SETTINGS, make_server
 from .place import Place, bucket_of
 
 if TYPE_CHECKING:
+    from .boxes import Boxes
     from .calls import Calls
     from .cloud import Cloud
     from .machines import Machine
@@ -61,8 +62,17 @@ class Daemon:
         self._config = load_config(project)
         self._lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
         self._ended = threading.Event()
+        self.boxes, self.note = self._boxes()
         self.endpoint = ""
         self.cloud, self.calls = self._account()
+
+    def _boxes(self) -> tuple[Boxes | None, str]:
+        """How tasks run in containers; None, and why, where they are processes."""
+        from ..aws.worker_image import carried_worker
+        from .boxes import boxes
+
+        carried = carried_worker(self._config)
+        return boxes(self._config, bool(carried and carried.image))
 
     def _account(self) -> tuple[Cloud, Calls]:
         from . import moto_fleets
@@ -126,12 +136,29 @@ class Daemon:
         stream = f"{prefix}/{container['name']}/{record.id}"
         folder = self._place.work / str(record.id)
         folder.mkdir(parents=True)
+        command, environment = self._command, self._environment(machine, record, container, folder)
+        if self.boxes is not None and command == WORKER:
+            command, environment = self._boxed(self.boxes, container, environment, folder)
         return Task(
-            self._command,
-            self._environment(machine, record, container, folder),
+            command,
+            environment,
             self._project,
             lambda text: self._lines.put(Line(group, stream, time.time(), text)),
         )
+
+    def _boxed(
+        self, boxes: Boxes, container: dict[str, Any], environment: dict[str, str], folder: Path
+    ) -> tuple[tuple[str, ...], dict[str, str]]:
+        """What runs a task's container, and the environment of that command itself."""
+        from .boxes import removal
+        from .task import REMOVES
+
+        name = f"ds-{folder.name}"
+        own = {key: value for key, value in environment.items() if key not in _INHERITED}
+        command = boxes.command(container, name, own, folder, self._place.folder)
+        outside = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+        mark = {STATE_VARIABLE: str(self._place.folder), REMOVES: removal(boxes.docker, name)}
+        return tuple(command), {**outside, **mark}
 
     def _environment(
         self, machine: Machine, record: Any, container: dict[str, Any], folder: Path
@@ -183,7 +210,8 @@ def main(project: str, folder: str, held: str, *command: str) -> int:
         return FAILED
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.end())
-    place.tell({"pid": os.getpid(), "endpoint": daemon.endpoint, "started": time.time()})
+    facts = {"pid": os.getpid(), "endpoint": daemon.endpoint, "started": time.time(), "note": daemon.note}
+    place.tell(facts)
     os.write(caller, b"ready\n")
     os.close(caller)
     daemon.run()

@@ -23,6 +23,7 @@ from ..aws.session import AwsSession
 from ..aws.store import S3Store
 from ..clock import Clock
 from ..config import Config
+from ..containers import STATE_LABEL, sweep, wanted
 from ..engine import Counts, Machines, check_key
 from ..errors import DsError
 from ..ledger import RunPaths
@@ -86,12 +87,18 @@ class RehearsalEngine:
             return found
         with self._place.free() as lock:
             if lock is not None:
-                kill_marked(self._place.mark)
+                self._sweep()
                 self._spawn(lock)
         found = self._aws()
         if found is None:
             raise DsError("the rehearsal's emulator is starting or ending just now", "try again")
         return found
+
+    def _sweep(self) -> None:
+        """Take away what a killed emulator left."""
+        kill_marked(self._place.mark)
+        if wanted(self._given):
+            sweep(STATE_LABEL, str(self._place.folder))
 
     def _needed(self) -> AwsEngine:
         found = self._aws()
@@ -133,7 +140,7 @@ class RehearsalEngine:
             if time.monotonic() > deadline:
                 raise DsError(f"the emulator did not end within {END_SECONDS:.0f} s", "ds cleanup")
             time.sleep(0.02)
-        kill_marked(self._place.mark)
+        self._sweep()
         self._place.facts.unlink(missing_ok=True)
         self._found = None
 
@@ -167,7 +174,10 @@ class RehearsalEngine:
         for name in ("dockerhub_tag", "aws_bucket"):
             if not getattr(self._given, name):
                 self._say(f"note: {name.upper()} is missing: the rehearsal does without, AWS does not")
-        self._started().setup(run, made)
+        aws = self._started()
+        if why := self._place.told().get("note"):
+            self._say(f"note: tasks are processes of this machine, not containers: {why}")
+        aws.setup(run, made)
 
     def queue(self) -> Any:
         """The queue of the current run."""

@@ -6,7 +6,8 @@ started it, however that one dies: so nothing outlives the rehearsal.
 
     python -m distributed_something.rehearsal.task PARENT COMMAND…      is the keeper
 
-Containers instead of processes need another class with `Task`'s verbs.
+Where the command starts a real container, REMOVES in its environment names that: the keeper takes it away
+at the end, whatever the end was.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ from ..worker.process import adopt_orphans, children_of_this_process, die_with_p
 
 KILL = signal.SIGUSR1
 """Tells a keeper to kill all at once; the kernel sends it when the keeper's parent has died."""
+
+REMOVES = "DS_KEEPER_REMOVES"
+"""The path of docker and a container's name, with os.pathsep between them."""
+
+REMOVE_SECONDS = 30.0
 
 _LONGEST_LINE = 1 << 16
 
@@ -117,13 +123,23 @@ def main(parent: str, command: Sequence[str]) -> int:
         number = signal.sigwait(awaited)
         if number == KILL:
             _kill_all()
+            _remove_container()
             return 128 + signal.SIGKILL
         if number in (signal.SIGTERM, signal.SIGINT):
             with suppress(ProcessLookupError):
                 os.kill(container, signal.SIGTERM)
         code = _reap(container)
     _kill_all()
+    _remove_container()
     return code
+
+
+def _remove_container() -> None:
+    program, _, name = os.environ.get(REMOVES, "").rpartition(os.pathsep)
+    if program:
+        with suppress(subprocess.TimeoutExpired, OSError):
+            command = [program, "rm", "--force", "--volumes", name]
+            subprocess.run(command, capture_output=True, timeout=REMOVE_SECONDS, check=False)
 
 
 def _become(command: Sequence[str]) -> NoReturn:

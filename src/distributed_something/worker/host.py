@@ -3,13 +3,15 @@
 Started by a slot as `python -m distributed_something.worker.host module:function`, in the project
 folder. Requests come on descriptor 3, one JSON object a line; replies go to descriptor 4. What the
 function prints goes where the slot has pointed stdout and stderr.
+
+In a container, `--once module:function` before it calls the function for the one job of the environment.
+There it is run by the image's own Python, without the rest of this package: it imports nothing of it.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
 import resource
 import sys
@@ -93,7 +95,8 @@ def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
         exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:  # noqa: BLE001  whatever the function raises is the job's failure
         traceback.print_exc()
-        exit_code, detail = 1, f"{type(error).__name__}: {error}"[:500]
+        exit_code = 1
+        detail = f"{type(error).__name__}: {error}"[:500].encode("utf-8", "replace").decode()
     sys.stdout.flush()
     sys.stderr.flush()
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -106,22 +109,45 @@ def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _try_load(name: str) -> Handler | None:
+    """The function; None, and a word why, where it cannot be loaded."""
+    try:
+        return load(name)
+    except Exception:  # noqa: BLE001  the user's module may raise anything
+        traceback.print_exc()
+        print(f"HANDLER {name}: could not be loaded", file=sys.stderr)
+        return None
+
+
+def once(name: str) -> int:
+    """Run the job that the environment tells of; an exit code."""
+    os.chdir(os.environ["DS_PROJECT_DIR"])
+    handler = _try_load(name)
+    if handler is None:
+        return 1
+    import json
+
+    job = json.loads(Path(os.environ["DS_JOB"]).read_bytes())
+    facts = {"job_id": os.environ["DS_JOB_ID"], "attempt": int(os.environ["DS_ATTEMPT"]), "job": job}
+    return int(attempt(handler, facts)["exit_code"])
+
+
 def main(name: str) -> int:
     """Serve requests until the slot closes its end."""
     for descriptor in (REQUESTS, REPLIES):
         os.set_inheritable(descriptor, False)
-    try:
-        handler = load(name)
-    except Exception:  # noqa: BLE001  the user's module may raise anything
-        traceback.print_exc()
-        print(f"HANDLER {name}: could not be loaded", file=sys.stderr)
+    handler = _try_load(name)
+    if handler is None:
         return 1
+    from msgspec.json import decode, encode
+
     with os.fdopen(REQUESTS, "rb") as requests:
         for line in requests:
-            reply = json.dumps(attempt(handler, json.loads(line))).encode() + b"\n"
-            os.write(REPLIES, reply)
+            os.write(REPLIES, encode(attempt(handler, decode(line))) + b"\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    if sys.path[0] == str(Path(__file__).parent):
+        del sys.path[0]  # started as a file: what lies beside it is not the function's business
+    sys.exit(once(sys.argv[2]) if sys.argv[1] == "--once" else main(sys.argv[1]))

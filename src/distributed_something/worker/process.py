@@ -206,6 +206,7 @@ class Strays:
 
     def __init__(self) -> None:
         self._children = -1
+        self._without = b""  # what the list was like without a stray
         if LINUX:
             with suppress(OSError):
                 pid = os.getpid()
@@ -213,10 +214,12 @@ class Strays:
 
     def kill(self, mark: bytes) -> int:
         """Kill adopted processes whose environment holds `mark`, reap the dead ones; how many were killed."""
-        if self._children < 0 or not (listed := os.pread(self._children, 1 << 16, 0)):
+        if self._children < 0 or (listed := os.pread(self._children, 1 << 16, 0)) == self._without:
             return 0
         with _spawning:
-            return sum(_kill_marked(pid, mark) for pid in set(map(int, listed.split())) - _own)
+            found = set(map(int, listed.split())) - _own
+            self._without = b"" if found else listed
+            return sum(_kill_marked(pid, mark) for pid in found)
 
 
 def _kill_marked(pid: int, mark: bytes) -> bool:

@@ -6,7 +6,6 @@ What can go wrong in an attempt becomes an Outcome with its cause; nothing is ra
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ from ..engine import Store
 from ..errors import DsError
 from ..job import Cause, Lease, Outcome, State
 from ..template import CommandTemplate, Template
+from .container import Container, Containers, Verdict, handler_command
 from .logs import SlotLog
 from .process import Child, Ended, Strays, Usage, Watch
 from .staging import Claim, DoneRule, Scratch, clean_prefix, fetch_inputs, is_done, publish_outputs
@@ -29,6 +29,9 @@ DISK_FULL_BELOW = 1 << 20
 
 MOMENT_SECONDS = 0.05
 """An attempt longer than this takes long: somebody has to renew its lease meanwhile."""
+
+CARRIED_MARK = "carried-worker"
+"""A file beside the Python of a worker that was brought into an image: it is not the image's own Python."""
 
 _TAIL_LOOKED_AT = 4096
 
@@ -61,7 +64,16 @@ class Failed(Exception):
 class Slot:
     """Runs attempts in its own folder. `run` belongs to one thread; `cancel` may come from any."""
 
-    def __init__(self, task: Task, store: Store, folder: Path, log: SlotLog, run: str, worker: str) -> None:
+    def __init__(
+        self,
+        task: Task,
+        store: Store,
+        folder: Path,
+        log: SlotLog,
+        run: str,
+        worker: str,
+        containers: Containers | None = None,
+    ) -> None:
         self._task = task
         self._store = store
         self._folders = {
@@ -81,8 +93,7 @@ class Slot:
         self._job_file = os.open(job_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._fixed = {name: str(place) for name, place in self._folders.items()}
-        self._environment = {
-            **os.environ,
+        given = {
             **task.environment,
             "DS_WORK_DIR": self._fixed["work_dir"],
             "DS_INPUT_DIR": self._fixed["input_dir"],
@@ -91,6 +102,8 @@ class Slot:
             "DS_PROJECT_DIR": str(self._project),
             "DS_WORKER": worker,
         }
+        self._environment = {**os.environ, **given}
+        self._container = Container(containers, folder, self._project, given) if containers else None
 
     def cancel(self, cause: Cause) -> None:
         """End the attempt that runs now; it comes out with this cause."""
@@ -127,13 +140,17 @@ class Slot:
         """End the handler's process and close what is open."""
         if self._host is not None:
             self._host.stop(self._watch)
+        if self._container is not None:
+            self._container.close()
         os.close(self._job_file)
         os.close(self._null)
         self._watch.close()
 
     def _attempt(self, lease: Lease, phases: dict[str, float]) -> Outcome:
         task, job = self._task, lease.job
-        values = {**job.keys, **self._fixed, "job_id": job.id, "attempt": lease.attempt}
+        values: dict[str, Any] = {}
+        if task.command or task.inputs or task.output:
+            values = {**job.keys, **self._fixed, "job_id": job.id, "attempt": lease.attempt}
         prefix = clean_prefix(task.output.fill(values)) if task.output else None
         if task.done_check and prefix:
             self._takes_long(self)
@@ -155,12 +172,13 @@ class Slot:
     def _execute(self, lease: Lease, values: Mapping[str, Any]) -> Outcome:
         body = lease.job.body
         os.pwrite(self._job_file, body, 0)
-        # a file whose times somebody asked for costs 20 us more to write: seek for the size, and cut seldom
-        if os.lseek(self._job_file, 0, os.SEEK_END) != len(body):
+        if os.lseek(self._job_file, 0, os.SEEK_END) != len(body):  # cutting costs more than looking
             os.ftruncate(self._job_file, len(body))
+        own = {"DS_JOB_ID": lease.job.id, "DS_ATTEMPT": str(lease.attempt)}
         if self._task.command is not None:
-            own = {"DS_JOB_ID": lease.job.id, "DS_ATTEMPT": str(lease.attempt)}
             return self._run_command(self._task.command.argv(values), own)
+        if self._container is not None:
+            return self._run_command(handler_command(self._task.handler or ""), own)
         return self._run_handler(lease)
 
     def _deadline(self) -> float | None:
@@ -173,6 +191,8 @@ class Slot:
     def _run_command(self, argv: list[str], own: Mapping[str, str]) -> Outcome:
         out = self._watch.stdout
         environment = {**self._environment, **own}
+        if self._container is not None:
+            argv, environment = self._container.command(argv, own)
         try:
             child = Child.spawn(argv, environment, self._fixed["work_dir"], {0: self._null, 1: out, 2: out})
         except OSError as error:
@@ -180,10 +200,29 @@ class Slot:
         finished = self._await(child, self._deadline())
         ended = child.reap() if finished else self._watch.stop(child)
         self._watch.drain()
+        if self._container is not None:
+            return self._end_container(self._container, ended if finished else None)
         if not finished:
             self._check_cancelled()
             return self._timed_out(ended.usage)
         return self._judge(ended)
+
+    def _end_container(self, container: Container, ended: Ended | None) -> Outcome:
+        """What became of a job in a container; its usage is not known, as the engine does not tell it."""
+        verdict = container.end(ended)
+        if verdict is None:
+            self._check_cancelled()
+            return self._timed_out(None)
+        return self._judge_container(verdict)._replace(cpu_seconds=None, max_rss_bytes=None)
+
+    def _judge_container(self, verdict: Verdict) -> Outcome:
+        code = verdict.ended.exit_code
+        if verdict.broken:
+            return Outcome(State.WAITING, Cause.EXIT, f"could not be started: {verdict.broken[:400]}", code)
+        if verdict.memory:
+            self._log.note(verdict.memory)
+            return Outcome(State.WAITING, Cause.OUT_OF_MEMORY, verdict.memory, code)
+        return self._judge(verdict.ended)
 
     def _await(self, child: Child, deadline: float | None, reply: int = -1) -> bool:
         """Wait for the child or the reply (True), or for the deadline or a cancellation (False)."""
@@ -202,7 +241,7 @@ class Slot:
         self._log.note(f"could not be started: {detail}")
         return Outcome(State.WAITING, Cause.EXIT, f"could not be started: {detail}", code)
 
-    def _timed_out(self, usage: Usage) -> Outcome:
+    def _timed_out(self, usage: Usage | None) -> Outcome:
         detail = f"ran longer than JOB_TIMEOUT = {self._task.timeout:g} s"
         self._log.note(detail)
         return _outcome(State.WAITING, Cause.TIMEOUT, detail, None, usage)
@@ -213,7 +252,7 @@ class Slot:
         if ended.signal is not None:
             name = signal.Signals(ended.signal).name if ended.signal in set(signal.Signals) else ended.signal
             cause, detail = Cause.SIGNAL, f"killed by {name}"
-            if ended.signal == signal.SIGKILL and _OOM_KILLS.grew():
+            if ended.signal == signal.SIGKILL and self._container is None and _OOM_KILLS.grew():
                 peak = ended.usage.max_rss_bytes / 1e6
                 cause, detail = Cause.OUT_OF_MEMORY, f"killed for lack of memory; it held {peak:.0f} MB"
         else:
@@ -286,7 +325,7 @@ class _Host:
     def __init__(self, handler: str, env: Mapping[str, str], cwd: Path, files: Mapping[int, int]) -> None:
         requests, self._requests = os.pipe()
         self.replies, replies = os.pipe()
-        argv = [sys.executable, "-m", f"{__package__}.host", handler]
+        argv = [*_host_program(), handler]
         try:
             self.child = Child.spawn(argv, env, cwd, {**files, 3: requests, 4: replies})
         finally:
@@ -308,7 +347,9 @@ class _Host:
             if not (data := os.read(self.replies, 1 << 16)):
                 return None
             line += data
-        reply: dict[str, Any] = json.loads(line)
+        from msgspec.json import decode
+
+        reply: dict[str, Any] = decode(line)
         return reply
 
     def stop(self, watch: Watch, *, now: bool = False) -> Ended:
@@ -317,6 +358,13 @@ class _Host:
         ended = self.child.reap() if now else watch.stop(self.child)
         os.close(self.replies)
         return ended
+
+
+def _host_program() -> list[str]:
+    """What runs HANDLER: our own Python, but where we were brought into an image, that image's."""
+    if Path(sys.prefix, CARRIED_MARK).exists():
+        return ["python3", str(Path(__file__).with_name("host.py"))]
+    return [sys.executable, "-m", f"{__package__}.host"]
 
 
 class _Phase:
@@ -359,7 +407,11 @@ class _OomKills:
 _OOM_KILLS = _OomKills()
 
 
-def _outcome(state: State, cause: Cause | None, detail: str, code: int | None, usage: Usage) -> Outcome:
+def _outcome(
+    state: State, cause: Cause | None, detail: str, code: int | None, usage: Usage | None
+) -> Outcome:
+    if usage is None:
+        return Outcome(state, cause, detail, code)
     cpu, memory = round(usage.cpu_seconds, 6), usage.max_rss_bytes
     return Outcome(state, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
 

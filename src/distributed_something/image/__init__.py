@@ -1,0 +1,1 @@
+"""Images: the worker in one of its own, or in the user's."""

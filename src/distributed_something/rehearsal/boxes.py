@@ -1,0 +1,69 @@
+"""Tasks of the pretend account as real containers: whether that is possible here, and how one is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config import Config
+from ..containers import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables, wanted
+from ..errors import DsError
+
+
+class Boxes(NamedTuple):
+    """The engine, and the folder of the worker that is carried into containers, where one is."""
+
+    docker: Docker
+    worker: Path | None
+
+    def command(
+        self, container: Mapping[str, Any], name: str, own: Mapping[str, str], folder: Path, state: Path
+    ) -> list[str]:
+        """What runs a container of a task definition, as Docker does on a machine of ECS.
+
+        It sees the worker and `folder`, and no other file of this machine.
+        """
+        start = [*container.get("entryPoint", ()), *container.get("command", ())]
+        entry = ["--entrypoint", start[0]] if container.get("entryPoint") else []
+        worker = bind(str(self.worker), WORKER_FOLDER, read_only=True) if self.worker else ()
+        return [
+            *(self.docker.program, "run", "--name", name, "--pull=never", "--init", "--network", "host"),
+            *("--label", f"{STATE_LABEL}={state}", "--user", calling_user()),
+            *("--memory", f"{container['memory']}m", "--memory-swap", f"{container['memory']}m"),
+            *("--cpu-shares", str(max(container.get("cpu", 0), 2))),
+            *variables(own, folder.with_suffix(".env")),
+            *(*worker, *bind(str(folder), str(folder)), *entry, container["image"]),
+            *(start[1:] if entry else start),
+        ]
+
+
+def boxes(config: Config, brings_worker: bool) -> tuple[Boxes | None, str]:
+    """How tasks run in containers; or None, and in words why they are plain processes ("": as was asked).
+
+    Making the worker takes some seconds, once a version.
+    """
+    if not wanted(config):
+        return None, ""
+    docker, image = Docker.installed(), config.dockerhub_tag
+    if docker is None:
+        return None, "there is no Docker here"
+    try:
+        docker.alive()
+    except DsError as error:
+        return None, error.what
+    if not docker.has_image(image):
+        return None, f"the image {image} is not on this machine (docker pull {image})"
+    if not brings_worker:
+        return Boxes(docker, None), ""
+    from ..image import bundle
+
+    if why := bundle.why_not():
+        return None, why
+    return Boxes(docker, bundle.kept()), ""
+
+
+def removal(docker: Docker, name: str) -> str:
+    """What the keeper of a task is told, to take its container away at the end."""
+    return f"{docker.program}{os.pathsep}{name}"

@@ -1,0 +1,131 @@
+"""A slot's jobs in containers: one container a job, of the image that the config names.
+
+The container sees the slot's own folder at the same path, the project folder read-only, and nothing else of
+this machine but its network; its environment is what the config and we give to jobs. It runs as the user who
+runs us. What the engine cannot tell is left unknown: a container's processor time and memory.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from ..containers import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, variables
+from ..errors import DsError
+from .process import Ended
+
+BUCKET_FOLDER = "/home/ubuntu/bucket"
+"""Where images made for the reference look for the bucket."""
+
+_HOST = "/opt/distributed-something-host.py"
+"""Where a container finds the program that calls the function of HANDLER: with the image's own Python."""
+
+_NOT_STARTED = "0001-01-01"
+
+
+class Limits(NamedTuple):
+    """What a container may use: `memory` in MiB, `cpu_shares` in 1/1024 of a core when cores are short."""
+
+    memory: int | None = None
+    cpu_shares: int | None = None
+
+
+class Verdict(NamedTuple):
+    """How a container ended. `memory`: it ran out of memory, as a sentence. `broken`: it never started."""
+
+    ended: Ended
+    memory: str = ""
+    broken: str = ""
+
+
+def handler_command(handler: str) -> list[str]:
+    """What calls the function in a container."""
+    return ["python3", _HOST, "--once", handler]
+
+
+class Containers(NamedTuple):
+    """How jobs run in containers: the engine, the image, the limits of each, and the app's state folder.
+
+    `bucket` is the folder that stands for the bucket, where containers are to see it.
+    """
+
+    docker: Docker
+    image: str
+    limits: Limits
+    state: str
+    bucket: Path | None = None
+
+
+class Container:
+    """The containers of one slot, one at a time: `command`, then `end`."""
+
+    def __init__(self, kind: Containers, folder: Path, project: Path, given: Mapping[str, str]) -> None:
+        self._kind = kind
+        self._name = ""
+        self._variables = folder.parent / f"{folder.name}.env"
+        home = {} if os.getuid() == 0 else {"HOME": given["DS_WORK_DIR"]}
+        self._options = [
+            *variables({**home, **given}, self._variables),
+            *(["--memory", f"{kind.limits.memory}m"] if kind.limits.memory else []),
+            *(["--memory-swap", f"{kind.limits.memory}m"] if kind.limits.memory else []),
+            *(["--cpu-shares", str(max(kind.limits.cpu_shares, 2))] if kind.limits.cpu_shares else []),
+            *bind(str(project), str(project), read_only=True),
+            *bind(str(folder), str(folder)),
+            *bind(str(Path(__file__).with_name("host.py")), _HOST, read_only=True),
+            *(bind(str(kind.bucket), BUCKET_FOLDER) if kind.bucket else ()),
+            *("--workdir", given["DS_WORK_DIR"], "--user", calling_user()),
+            *("--label", f"{STATE_LABEL}={kind.state}"),
+            *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
+        ]
+        self._worker = given["DS_WORKER"]
+        self._outside = {**os.environ, "DS_WORKER": self._worker}
+
+    def command(self, argv: list[str], own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+        """What runs `argv` in a new container, with `own` in its environment too; and its own environment."""
+        self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
+        more = [word for name, value in own.items() for word in ("--env", f"{name}={value}")]
+        words = [
+            *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
+            *("--network", "host", *self._options, *more),
+            *("--entrypoint", argv[0], self._kind.image, *argv[1:]),
+        ]
+        return words, {**self._outside, **own}
+
+    def end(self, ended: Ended | None) -> Verdict | None:
+        """Take the container away and tell how it ended; None where its command was `ended` by us.
+
+        One that cannot be taken away changes nothing for its job: what looks after workers tries again.
+        """
+        try:
+            return None if ended is None else self._judge(ended)
+        finally:
+            with suppress(DsError):
+                self._kind.docker.remove([self._name])
+
+    def _judge(self, ended: Ended) -> Verdict:
+        code = ended.exit_code
+        if code == 0:
+            return Verdict(ended)
+        try:
+            asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.Error}}"
+            killed, started, error = self._kind.docker.call(
+                "container", "inspect", "--format", asked, self._name
+            ).split("|", 2)
+        except DsError as failed:  # never made, or taken away by somebody else
+            return Verdict(ended, broken=failed.what if code == 125 else "")
+        if started.startswith(_NOT_STARTED):
+            return Verdict(ended, broken=error.strip() or "docker could not start it")
+        limit = f": MEMORY = {self._kind.limits.memory}" if self._kind.limits.memory else ""
+        memory = f"killed for lack of memory{limit}" if killed == "true" else ""
+        number = (code or 0) - 128
+        if number in set(signal.Signals):
+            ended = ended._replace(exit_code=None, signal=number)
+        return Verdict(ended, memory)
+
+    def close(self) -> None:
+        """Remove the file with the environment."""
+        self._variables.unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""Jobs in real containers, of an image that has no Python, as a user of the engine `local` has them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import DsProject, until
+from docking import IMAGE, Docker, docker_engine
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    with docker_engine(tmp_path_factory.getbasetemp().parent) as found:
+        yield found
+
+
+@pytest.fixture
+def boxed(project: DsProject, docker: Docker) -> Iterator[DsProject]:
+    """A project that finds the engine; no container of it is left afterwards."""
+    project.environment |= docker.environment
+    yield project
+    if (project.folder / "config.py").exists():
+        project.ds("stop", "--now", code=None)
+    assert docker.containers(project.folder) == []
+
+
+def of_image(project: DsProject, **keys: object) -> DsProject:
+    return project.config(**{"DOCKERHUB_TAG": IMAGE, "JOB_RETRIES": 1, **keys})
+
+
+def test_a_job_set_runs_in_containers_of_an_image_without_python(boxed: DsProject) -> None:
+    of_image(
+        boxed,
+        COMMAND="test ! -e /usr/bin && cp {input_dir}/{n}.txt {output_dir}/'a b.txt'"
+        " && grep -q \\\"n\\\":{n} $DS_JOB && echo $THREADS $OWN >> {output_dir}/'a b.txt' && env",
+        INPUTS=["in/{n}.txt"],
+        OUTPUT="out/{n}",
+        ENVIRONMENT={"THREADS": "3", "OWN": "two\nlines"},
+        MEMORY=64,
+        CPU_SHARES=512,
+    )
+    boxed.environment["SECRET_OF_THE_HOST"] = "leaked"
+    assert f"{IMAGE} is here" in boxed.ds("check").stdout
+    (boxed.folder / "data/in").mkdir(parents=True)
+    for n in range(6):
+        (boxed.folder / f"data/in/{n}.txt").write_text(f"{n}\n")
+    boxed.ds("run", boxed.jobs({"n": n} for n in range(6)))
+    for n in range(6):
+        made = boxed.folder / f"data/out/{n}/a b.txt"
+        assert made.read_text() == f"{n}\n3 two lines\n"
+        assert made.stat().st_uid == os.getuid()
+    printed = boxed.ds("logs", "0").stdout
+    assert "DS_ATTEMPT=1" in printed and "leaked" not in printed
+    assert not list((boxed.folder / ".ds").rglob("*.env"))
+
+
+def test_a_job_that_needs_more_memory_than_it_may_have(boxed: DsProject) -> None:
+    hungry = "dd if=/dev/zero of=/dev/null bs=200M count=1"
+    of_image(boxed, COMMAND=f"{hungry} || exit {{code}}", MEMORY=32)
+    boxed.ds("run", boxed.jobs([{"code": 9}, {"code": 137}]), code=3)
+    for line in boxed.job_lines():
+        assert line["cause"] == "out-of-memory" and line["max_rss_bytes"] is None
+    assert "MEMORY = 32" in boxed.ds("logs", "0").stdout
+
+
+def test_how_a_command_in_a_container_ended(boxed: DsProject) -> None:
+    scripts = ["exit 7", "kill -SEGV $$", "sleep 600 & exit 0", "trap '' TERM; while :; do sleep 9; done"]
+    of_image(boxed, COMMAND='sh "$DS_PROJECT_DIR"/{n}.sh', JOB_TIMEOUT=5, DOCKER_CORES=4)
+    for n, script in enumerate(scripts):
+        (boxed.folder / f"{n}.sh").write_text(script)
+    boxed.ds("run", boxed.jobs({"n": n} for n in range(4)), code=3)
+    found = [(line["cause"], line["exit_code"]) for line in boxed.job_lines()]
+    assert found == [("exit", 7), ("signal", None), (None, 0), ("timeout", None)]
+
+
+def test_a_program_that_the_image_lacks(boxed: DsProject) -> None:
+    of_image(boxed, COMMAND="no-such-program {n}")
+    boxed.ds("run", boxed.jobs([{"n": 1}]), code=3)
+    (line,) = boxed.job_lines()
+    assert (line["cause"], line["exit_code"]) == ("exit", 127)
+    assert "no-such-program" in boxed.ds("logs", "0").stdout
+
+
+def test_the_project_is_there_to_read_and_the_bucket_where_old_images_look(boxed: DsProject) -> None:
+    of_image(
+        boxed,
+        COMMAND='sh "$DS_PROJECT_DIR/own.sh" {n} > {output_dir}/x; ! touch "$DS_PROJECT_DIR/own.sh"',
+        OUTPUT="out",
+        MOUNT_BUCKET=True,
+    )
+    (boxed.folder / "own.sh").write_text('cat /home/ubuntu/bucket/"$1"\n')
+    (boxed.folder / "data").mkdir()
+    (boxed.folder / "data/in.txt").write_text("seen")
+    boxed.ds("run", boxed.jobs([{"n": "in.txt"}]))
+    assert (boxed.folder / "data/out/x").read_text() == "seen"
+
+
+def test_nothing_is_left_when_everything_of_ours_is_killed(boxed: DsProject, docker: Docker) -> None:
+    of_image(boxed, COMMAND="sleep {n}", DOCKER_CORES=1)
+    jobs = boxed.jobs([{"n": 600}])
+    for step in (["setup"], ["submit", jobs], ["start"]):
+        boxed.ds(*step)
+    until(lambda: docker.containers(boxed.folder), "a container")
+    machine = boxed.machine()
+    for pid in [machine["pid"], *machine["workers"].values()]:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in [machine["pid"], *machine["workers"].values()]:
+        os.kill(pid, signal.SIGKILL)
+    assert docker.containers(boxed.folder)
+    boxed.ds("stop", "--now", code=None)
+    assert docker.containers(boxed.folder) == []
+
+
+def test_a_killed_worker_s_container_is_taken_away_and_its_job_runs_again(
+    boxed: DsProject, docker: Docker
+) -> None:
+    of_image(boxed, COMMAND="echo $DS_WORKER; test -e {flag} || sleep 600", DOCKER_CORES=1)
+    flag = boxed.folder / "flag"
+    for step in (["setup"], ["submit", boxed.jobs([{"flag": str(flag)}])], ["start"]):
+        boxed.ds(*step)
+    until(lambda: docker.containers(boxed.folder), "a container")
+    flag.touch()
+    (first,) = docker.containers(boxed.folder)
+    os.kill(*boxed.machine()["workers"].values(), signal.SIGKILL)
+    boxed.ds("monitor")
+    assert first not in docker.containers(boxed.folder)
+    (line,) = boxed.job_lines()
+    assert line["state"] == "succeeded" and line["attempts"] == 1
+
+
+@pytest.mark.parametrize("step", ["setup", "run"])
+def test_an_engine_that_the_config_insists_on_is_missed_before_anything_is_queued(
+    project: DsProject, step: str
+) -> None:
+    of_image(project, COMMAND="true {n}", CONTAINERS=True)
+    project.environment |= {"DOCKER_HOST": "unix:///nowhere/d.sock"}
+    jobs = project.jobs([{"n": 1}])
+    said = project.ds(step, *([jobs] if step == "run" else []), code=1).stderr
+    assert IMAGE in said and "CONTAINERS = False" in said
+    assert not (project.folder / ".ds/App/queue.db").exists()
+    assert "CONTAINERS = False" in project.ds("check", code=1).stdout
+    of_image(project, COMMAND="true {n}", CONTAINERS=False)
+    assert "1 succeeded" in project.ds("run", jobs).stdout
+
+
+def test_a_config_made_for_aws_runs_without_an_engine_and_a_note_says_how(project: DsProject) -> None:
+    of_image(project, COMMAND="true {n}")
+    project.environment |= {"DOCKER_HOST": "unix:///nowhere/d.sock"}
+    done = project.ds("run", project.jobs([{"n": 1}]))
+    assert "1 succeeded" in done.stdout
+    assert "jobs run as plain processes" in done.stderr and IMAGE in done.stderr
+
+
+def test_an_image_that_is_not_here_and_nowhere_else(boxed: DsProject) -> None:
+    of_image(boxed, COMMAND="true {n}", DOCKERHUB_TAG="localhost:1/no/image:1")
+    said = boxed.ds("run", boxed.jobs([{"n": 1}]), code=1).stderr
+    assert "pulling the image localhost:1/no/image:1" in said
+    assert "cannot be pulled" in said and "fix: correct DOCKERHUB_TAG" in said
+
+
+def test_status_asks_no_engine(project: DsProject, tmp_path: Path) -> None:
+    of_image(project, COMMAND="true {n}", CONTAINERS=False)
+    project.ds("run", project.jobs([{"n": 1}]))
+    of_image(project, COMMAND="true {n}")
+    called = tmp_path / "called"
+    fake = tmp_path / "bin/docker"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\ntouch {called}\n")
+    fake.chmod(0o755)
+    project.environment["PATH"] = f"{fake.parent}:{os.environ['PATH']}"
+    project.ds("status")
+    project.ds("jobs")
+    assert not called.exists()
