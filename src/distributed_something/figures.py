@@ -17,10 +17,14 @@ _STEPS = (
 
 
 class Throughput(TypedDict):
-    """Jobs that ended in each bucket of `bucket_s` seconds, the first from `start` (Unix seconds) on."""
+    """Jobs that ended in each bucket of `bucket_s` seconds, the first from `start` (Unix seconds) on.
+
+    Of the last bucket only `last_s` seconds had passed.
+    """
 
     start: float
     bucket_s: float
+    last_s: float
     jobs: list[int]
 
 
@@ -60,7 +64,8 @@ def throughput(ends: Sequence[float], start: float, until: float) -> Throughput:
     jobs = [after - before for before, after in pairwise(places)]
     while len(jobs) > 1 and not jobs[-1] and edges[len(jobs) - 1] >= until:
         jobs.pop()
-    return {"start": start, "bucket_s": bucket, "jobs": jobs}
+    last = until - edges[len(jobs) - 1]
+    return {"start": start, "bucket_s": bucket, "last_s": min(max(last, 0.0), bucket), "jobs": jobs}
 
 
 def histogram(values: Sequence[float]) -> Histogram | None:

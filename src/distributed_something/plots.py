@@ -30,6 +30,8 @@ def throughput_plot(found: Throughput, time_label: Label) -> str:
     """Jobs a second over time."""
     bucket = found["bucket_s"]
     rates = [count / bucket for count in found["jobs"]]
+    if rates and found["last_s"] > bucket / 2:  # of less, a rate would say little
+        rates[-1] *= bucket / found["last_s"]
     edges = [bucket * at for at in range(len(rates) + 1)]
     best = max(rates, default=0)
     title = (

@@ -192,7 +192,7 @@ def test_a_hundred_thousand_jobs_are_searched_without_lag(
             """async () => { const began = performance.now();
                await fetch("api/jobs?q=br00077"); return performance.now() - began; }"""
         )
-        assert took < 1500  # some 100 ms on a quiet machine
+        assert took < 2000  # some 100 ms on a quiet machine
         assert page.locator("tbody tr").count() <= 100
         page.goto(url + "#failures")
         page.get_by_role("link", name="667").first.click()

@@ -148,6 +148,18 @@ def test_a_project_without_a_run_says_so(page: Page) -> None:
     assert page.get("api/jobs").status == 409
 
 
+def test_a_config_that_was_broken_for_a_while_does_no_lasting_harm(page: Page) -> None:
+    write_run(page.folder, "App", 10)
+    model, config = page.server.model, page.folder / "config.py"
+    assert model.overview()["jobs"]["total"] == 10
+    good = config.read_text()
+    for text, wrong in (("APP_NAME = 1 +", True), (good, False), ("APP_NAME = ''", True), (good, False)):
+        config.write_text(text)
+        model.look_again()
+        assert bool(model.overview()["error"]) is wrong
+        assert model.overview()["jobs"]["total"] == 10  # what was known stays in sight
+
+
 def test_nothing_new_is_not_sent_again(page: Page) -> None:
     write_run(page.folder, "App", 100)
     first = page.get("api/jobs", state="dead")

@@ -16,9 +16,10 @@ from distributed_something.advice import advise
 from distributed_something.config import parse_config
 from distributed_something.engine import Machines
 from distributed_something.failures import group_failures
-from distributed_something.figures import BINS, BUCKETS, histogram, quantiles, throughput
+from distributed_something.figures import BINS, BUCKETS, Throughput, histogram, quantiles, throughput
 from distributed_something.ledger import Fold
 from distributed_something.local.store import FolderStore
+from distributed_something.plots import throughput_plot
 from distributed_something.report import build_report, write_report
 from distributed_something.report_page import render
 from distributed_something.snapshot import take
@@ -127,6 +128,18 @@ def test_every_end_is_in_one_bucket(ends: list[float], start: float, span: float
     found = throughput(ends, start, start + span)
     assert sum(found["jobs"]) == len(ends)
     assert len(found["jobs"]) <= BUCKETS + 2
+
+
+def test_the_last_bucket_of_a_plot_is_as_high_as_the_rate_was() -> None:
+    steady = throughput([(n + 0.5) / 10 for n in range(951)], 0.0, 95.1)
+    assert (steady["bucket_s"], steady["last_s"]) == (2, pytest.approx(1.1))
+    heights = [float(height) for height in re.findall(r'<rect.* height="([0-9.]+)"/>', _one_a_line(steady))]
+    assert len(heights) == 48
+    assert min(heights) > 0.95 * max(heights)
+
+
+def _one_a_line(found: Throughput) -> str:
+    return throughput_plot(found, str).replace(">", ">\n")
 
 
 @given(st.lists(values, min_size=1))

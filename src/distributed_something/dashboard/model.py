@@ -49,7 +49,7 @@ class Model:
         self._history: History | None = None
         self._snapshot: Snapshot | None = None
         self._trouble: DsError | None = None
-        self._next_look = 0.0
+        self._next_look = self._looked_at = 0.0
         self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
         self._groups: tuple[int, list[FailureGroup]] | None = None
         self._selected: tuple[tuple[int, Wanted], list[JobRecord]] | None = None
@@ -62,7 +62,7 @@ class Model:
             found: dict[str, Any] = {"error": {"what": trouble.what, "fix": trouble.fix} if trouble else None}
             if self._snapshot is None or self._history is None:
                 return {**found, "app": self._project.config.app_name, "run": None}
-            return {**found, **show.overview(self._snapshot, self._history)}
+            return {**found, **show.overview(self._snapshot, self._history, self._looked_at)}
 
     def jobs(self, wanted: Wanted, page: int) -> dict[str, Any]:
         """A page of the jobs that are wanted."""
@@ -140,7 +140,7 @@ class Model:
     def stop(self, *, now: bool) -> str:
         """Tell the workers to stop. Returns at once, as they do."""
         self._opened().engine.stop(now=now)
-        self._soon()
+        self.look_again()
         return "running jobs go back to the queue" if now else "no new jobs start; running ones finish"
 
     def retry(self, cause: str, example: str) -> str:
@@ -150,7 +150,7 @@ class Model:
         with self._lock:
             ids = self._group_ids(self._looked(), cause, example)
         back = retry(self._opened(), (), ids)
-        self._soon()
+        self.look_again()
         with self._lock:
             runs = self._alive()
         after = "" if runs or not back else "; no worker is running: ds start, then ds monitor"
@@ -162,7 +162,8 @@ class Model:
                 return frozenset(group.ids)
         raise NotFound
 
-    def _soon(self) -> None:
+    def look_again(self) -> None:
+        """Have the next request look at the run, however short ago the last look was."""
         with self._lock:
             self._next_look = 0.0
 
@@ -209,12 +210,15 @@ class Model:
         if began < self._next_look:
             return
         try:
-            self._reopen()
+            history = None if self._reopened() else self._history
             run = self._project.paths()
-            if self._history is None or self._history.paths != run:
-                self._history = History(self._project.engine.store, run)
+            if history is None or history.paths != run:
+                history = History(self._project.engine.store, run)
+            self._snapshot = self._project.snapshot(history)
+            if history is not self._history:
+                self._history = history
                 self._said, self._groups, self._selected = {}, None, None
-            self._snapshot = self._project.snapshot(self._history)
+            self._looked_at = self._project.clock.now()
             self._trouble = None
         except DsError as error:
             self._trouble = error
@@ -223,11 +227,14 @@ class Model:
         pause = min(max(self._project.engine.look_seconds, cost / LOOKING_SHARE, least), most)
         self._next_look = time.monotonic() + pause * 0.9  # a page that asks every second is not kept waiting
 
-    def _reopen(self) -> None:
+    def _reopened(self) -> bool:
+        """Open the project anew where it has changed, or the last look failed: what was open may be gone."""
         stamp = self._stamps()
-        if stamp != self._stamp:
-            self._project = self._opened()
-            self._stamp = stamp
+        if stamp == self._stamp and self._trouble is None:
+            return False
+        self._project = self._opened()
+        self._stamp = stamp
+        return True
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
         """What tells that the project was set up or cleaned up since."""

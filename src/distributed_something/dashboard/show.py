@@ -24,13 +24,13 @@ JOBS_OF_MACHINE = 32
 VALUE_CHARACTERS = 160
 
 
-def overview(snapshot: Snapshot, history: History) -> dict[str, Any]:
-    """The object of `ds status --json`, with figures, plots and machines."""
+def overview(snapshot: Snapshot, history: History, now: float) -> dict[str, Any]:
+    """The object of `ds status --json`, with figures, plots and machines; `now` is when it was taken."""
     return {
         **snapshot.to_json(),
         "figures": _figures(snapshot),
         "parts": _parts(snapshot),
-        "throughput": _throughput(snapshot, history),
+        "throughput": _throughput(snapshot, history, now),
         "said": _said(snapshot),
         "fleet": _machines(snapshot, history),
         "alive": snapshot.machines.running > 0,
@@ -67,10 +67,11 @@ def _parts(snapshot: Snapshot) -> str:
     )
 
 
-def _throughput(snapshot: Snapshot, history: History) -> str | None:
+def _throughput(snapshot: Snapshot, history: History, now: float) -> str | None:
     if snapshot.started is None or history.last_end is None:
         return None
-    return throughput_plot(throughput(sorted(history.ends), snapshot.started, history.last_end), duration)
+    until = now if snapshot.jobs.running else history.last_end
+    return throughput_plot(throughput(sorted(history.ends), snapshot.started, until), duration)
 
 
 def _said(snapshot: Snapshot) -> str:
