@@ -1,6 +1,7 @@
 # make demo   run the image example on this machine      make check  lint and strict types
 # make test   every test, in parallel                    make bench  speed, beside its peers
-.PHONY: demo test check bench clean
+# make docs   the documentation, into site/index.html    make dist   wheel and sdist, into dist/
+.PHONY: demo test check bench docs dist clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,14 +30,22 @@ demo: $(VENV)/.product
 test: $(VENV)/.developer
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
-check: $(VENV)/.developer
+check: $(VENV)/.developer docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every warning is an error: a link that leads nowhere, a page or a name of the API that is not there
+docs: $(VENV)/.developer
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+
+dist: $(VENV)/.developer
+	rm -rf dist
+	$(BIN)/python -m build
 
 bench: $(VENV)/.developer
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m bench $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site dist

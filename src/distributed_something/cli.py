@@ -86,7 +86,7 @@ def _add_common(parser: argparse.ArgumentParser, *, default: bool) -> None:
 
 
 def _init_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="DIR")
+    parser.add_argument("target", metavar="DIR", help="a folder that is not there yet, or is empty")
     examples = ["images", "text"]
     parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
 
@@ -105,28 +105,33 @@ def _fault_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faults", metavar="FAULTS", default="", help=faults.replace("%", "%%"))
 
 
+_FLEET_FILE = "machines as a spot fleet request has them (aws); without one, the config says which"
+
+
 def _start_options(parser: argparse.ArgumentParser) -> None:
     _fault_options(parser)
-    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
+    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     minutes = "how long to watch the machines come (10)"
     parser.add_argument("--wait", metavar="MINUTES", type=_seconds, default=10, help=minutes)
 
 
 def _monitor_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("record", metavar="RECORD", nargs="?")
+    record = "the run record that `ds start` wrote (the app's)"
+    parser.add_argument("record", metavar="RECORD", nargs="?", help=record)
     _watch_options(parser)
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     _fault_options(parser)
     _submit_options(parser)
-    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?")
+    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     _watch_options(parser)
 
 
 def _watch_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--every", metavar="SECONDS", type=_seconds, help="time between two looks")
-    cheapest = "keep one machine once the queue runs low (aws)"
+    every = "time between two looks (60 on aws, less elsewhere); the end needs three that agree"
+    parser.add_argument("--every", metavar="SECONDS", type=_seconds, help=every)
+    cheapest = "after 15 minutes, machines that AWS takes back are not replaced (aws)"
     parser.add_argument("--cheapest", action="store_true", help=cheapest)
 
 
@@ -170,7 +175,7 @@ def _retry_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _fleet_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file")
+    parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file into files/")
     parser.add_argument("--region", metavar="R", help="for this region (the config's)")
 
 
@@ -181,6 +186,14 @@ def _stop_options(parser: argparse.ArgumentParser) -> None:
 def _dashboard_options(parser: argparse.ArgumentParser) -> None:
     port = "its port on this machine (the one it had before, or any)"
     parser.add_argument("--port", metavar="N", type=int, help=port)
+
+
+def _completion_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell that reads it")
+    parser.epilog = (
+        'bash: eval "$(ds completion bash)" in ~/.bashrc. zsh: ds completion zsh > a folder of $fpath/_ds.'
+        " fish: ds completion fish > ~/.config/fish/completions/ds.fish."
+    )
 
 
 def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
@@ -242,6 +255,8 @@ def _execute(options: argparse.Namespace) -> int:
         return _init(console, Path(options.target), options.example)
     if options.command == "worker":
         return _worker()
+    if options.command == "completion":
+        return _completion(console, options.shell)
     from .project import Project
 
     project = Project.open(options.folder, console, options.engine)
@@ -271,6 +286,13 @@ def _worker() -> int:
     from .aws import worker
 
     return worker.run(os.environ)
+
+
+def _completion(console: Console, shell: str) -> int:
+    import shtab
+
+    console.line(shtab.complete(build_parser("ds", []), shell))
+    return OK
 
 
 def _setup(project: Project, options: argparse.Namespace) -> int:
@@ -527,6 +549,7 @@ COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
     "cleanup": (_cleanup, "remove everything the run made, but its results", None),
     "image": (_image, "build an image that has the worker", _image_options),
     "account": (_account, "once per AWS account: the roles of tasks and machines", _account_options),
+    "completion": (None, "print what a shell needs to complete commands and options", _completion_options),
 }
 """Every command: the function that runs it, what it does, and the function that adds its options."""
 

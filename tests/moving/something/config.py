@@ -1,0 +1,38 @@
+APP_NAME = "DistributedSomething"
+
+DOCKERHUB_TAG = "lab/distributed-something:sometag"
+
+AWS_REGION = "us-east-1"
+AWS_PROFILE = "default"
+SSH_KEY_NAME = "your-key-file.pem"
+AWS_BUCKET = "your-bucket-name"
+
+ECS_CLUSTER = "default"
+CLUSTER_MACHINES = 3
+TASKS_PER_MACHINE = 1
+MACHINE_TYPE = ["m5.xlarge"]
+MACHINE_PRICE = 0.10
+EBS_VOL_SIZE = 30
+ASSIGN_IP = "True"
+
+DOCKER_CORES = 1
+CPU_SHARES = DOCKER_CORES * 1024
+MEMORY = 4096
+SECONDS_TO_START = 3 * 60
+
+SQS_QUEUE_NAME = APP_NAME + "Queue"
+SQS_MESSAGE_VISIBILITY = 1 * 60
+SQS_DEAD_LETTER_QUEUE = "user_DeadMessages"
+
+LOG_GROUP_NAME = APP_NAME
+AUTO_MONITOR = "False"
+
+CREATE_DASHBOARD = "False"
+CLEAN_DASHBOARD = "True"
+
+CHECK_IF_DONE_BOOL = "False"
+EXPECTED_NUMBER_FILES = 7
+MIN_FILE_SIZE_BYTES = 1
+NECESSARY_STRING = ""
+
+MY_VARIABLE = "my value"
