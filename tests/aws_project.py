@@ -15,6 +15,8 @@ from distributed_something.aws.found import find_one
 from distributed_something.aws.roles import PATH, PROFILE
 from distributed_something.config import load_config
 from distributed_something.console import Console
+from distributed_something.job import Cause, Outcome, State
+from distributed_something.ledger import LedgerWriter, event
 from distributed_something.project import Project
 from distributed_something.record import read_record
 from distributed_something.testing import FakeClock
@@ -26,7 +28,8 @@ IMAGE = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
 class Cloud:
     """A project whose engine is aws, on the emulator; its names are no other test's."""
 
-    def __init__(self, folder: Path, **keys: object) -> None:
+    def __init__(self, folder: Path, through: str | None = None, **keys: object) -> None:
+        self._endpoint = through or endpoint()
         self.app = f"App{uuid.uuid4().hex[:8]}"
         self.bucket = f"bucket-{self.app.lower()}"
         self.session = session()
@@ -60,7 +63,7 @@ class Cloud:
         config = load_config(self.folder)
         console = Console(yes=True, out=self.out, err=self.err)
         self.project = Project(self.folder, config, console, self.clock)
-        self.engine = AwsEngine(self.folder, config, self.clock, endpoint())
+        self.engine = AwsEngine(self.folder, config, self.clock, self._endpoint)
         vars(self.project)["engine"] = self.engine  # the engine by endpoint, as a rehearsal has it
         return self.project
 
@@ -115,6 +118,41 @@ def fleet_file(cloud: Cloud, **keys: object) -> Path:
 def instances(cloud: Cloud) -> list[str]:
     found = cloud.engine._looker.fleets.machines(cloud.app)
     return [machine.id for machine in found if machine.running]
+
+
+def work(cloud: Cloud, count: int, *, dead: int = 0, worker: str = "worker-1", hold: bool = False) -> None:
+    """What a worker does: lease, run, write down, settle; with `hold` it is still at it."""
+    queue = cloud.engine.queue()
+    ledger = LedgerWriter(cloud.engine.store, f"{cloud.project.paths().events}{worker}.jsonl")
+    leases = []
+    while len(leases) < count:
+        leases += queue.lease(count - len(leases), 1)
+    for number, lease in enumerate(leases):
+        facts = {"worker": worker, "machine": worker}
+        if hold:
+            ledger.started(lease, cloud.clock.now(), facts)
+            continue
+        lost = number < dead
+        outcome = Outcome(State.WAITING, Cause.EXIT) if lost else Outcome(State.SUCCEEDED)
+        ledger.ended(
+            lease, event("dead" if lost else "succeeded", cloud.clock.now(), lease, outcome, **facts)
+        )
+        if lost:
+            queue.fail(lease, Cause.EXIT, final=True)
+    ledger.flush()
+    if not hold:
+        queue.done(leases[dead:])
+
+
+def left(cloud: Cloud) -> list[str]:
+    """What there still is of the app that could cost money or stand in the way."""
+    names = [
+        (Kind.QUEUE, "Queue"), (Kind.QUEUE, "DeadMessages"), (Kind.QUEUE, "Queue-carried"),
+        (Kind.TASK_DEFINITION, "Task"), (Kind.SERVICE, "Service"),
+    ]  # fmt: skip
+    found = [f"{kind} {name}" for kind, name in names if cloud.found(kind, cloud.app + name)]
+    fleets = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
+    return found + fleets + instances(cloud) + cloud.engine._looker.fleets.templates(cloud.app)
 
 
 def answer(cloud: Cloud, operation: str, parsed: dict[str, Any], service: str = "ec2") -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
+import tempfile
 import uuid
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+import services
 from distributed_something.aws.queues import QueueNames, QueueUrls, ensure_queues
 from distributed_something.aws.session import AwsSession
 from distributed_something.rehearsal.emulator import CREDENTIALS, emulator
@@ -43,10 +47,23 @@ def session() -> AwsSession:
     return AwsSession(REGION, endpoint=address)
 
 
-def new_queues(visibility: float = 120.0) -> QueueUrls:
-    """Queues that no other test knows."""
+@cache
+def second_session() -> AwsSession:
+    """A session whose calls go to ministack: the same services, as somebody else understood them."""
+    services.require("ministack")
+    session()  # puts the developer's own AWS settings out of reach
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    running = ExitStack()
+    atexit.register(running.close)
+    server = running.enter_context(services.Servers(folder)).get("ministack")
+    return AwsSession(REGION, endpoint=server.endpoint)
+
+
+def new_queues(where: AwsSession | None = None, visibility: float = 120.0) -> QueueUrls:
+    """Queues that no other test knows, in the emulator, or somewhere else."""
     name = f"q-{uuid.uuid4().hex[:12]}"
-    urls, _ = ensure_queues(session(), QueueNames(name, f"{name}-dead"), visibility=visibility)
+    urls, _ = ensure_queues(where or session(), QueueNames(name, f"{name}-dead"), visibility=visibility)
     return urls
 
 

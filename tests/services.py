@@ -85,7 +85,15 @@ def _docker() -> object:
     return docking.installed()
 
 
+def ministack() -> str | None:
+    """ministack's program: in the environment of its own that `make` gives it (it insists on one version of
+    botocore), or on the PATH."""
+    own = Path(sys.prefix, "ministack", "bin")
+    return shutil.which("ministack", path=f"{own}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
 _INSTALLED: dict[str, Callable[[], object]] = {
+    "ministack": lambda: ministack() and find_spec("boto3"),
     "moto": lambda: find_spec("moto") and find_spec("flask") and find_spec("obstore"),
     "seaweedfs": lambda: weed() and find_spec("obstore"),
     "chromium": lambda: chromium() and find_spec("playwright"),
@@ -168,7 +176,20 @@ def _seaweedfs(place: Path) -> tuple[list[str], str, str]:
     return command, f"http://127.0.0.1:{ports['s3.port']}", "/healthz"
 
 
-_COMMANDS = {"moto": _moto, "seaweedfs": _seaweedfs}
+def _ministack(place: Path) -> tuple[list[str], str, str]:
+    port = _free_port()
+    settings = {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "LAMBDA_EXECUTOR": "local",
+        "S3_DATA_DIR": str(place / "s3"),
+        "TMPDIR": str(place),
+    }
+    given = [f"{name}={value}" for name, value in settings.items()]
+    return ["env", *given, str(ministack())], f"http://127.0.0.1:{port}", "/_ministack/health"
+
+
+_COMMANDS = {"moto": _moto, "seaweedfs": _seaweedfs, "ministack": _ministack}
 
 
 @contextmanager

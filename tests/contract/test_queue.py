@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
 from distributed_something.job import Cause, Job, RetryPolicy
 from distributed_something.local.queue import SqliteQueue
@@ -28,8 +29,21 @@ def sqlite(folder: Path, clock: FakeClock) -> Any:
 
 
 def sqs(folder: Path, clock: Any) -> Any:
-    from distributed_something.aws.queue import SqsQueue
     from emulating import new_queues, session
+
+    return sqs_queue(session(), new_queues(), clock)
+
+
+def ministack(folder: Path, clock: Any) -> Any:
+    """SQS as somebody else understood it."""
+    from emulating import new_queues, second_session
+
+    return sqs_queue(second_session(), new_queues(second_session()), clock)
+
+
+def sqs_queue(session: Any, urls: Any, clock: Any) -> Any:
+    """The queue of the aws engine."""
+    from distributed_something.aws.queue import SqsQueue
 
     class CountingSqsQueue(SqsQueue):
         """What SQS cannot tell, this one process can: it submitted everything."""
@@ -43,10 +57,24 @@ def sqs(folder: Path, clock: Any) -> Any:
 
     # One connection, so that batches arrive in their order.
     words: Any = {"policy": POLICY, "term": TERM, "clock": clock, "connections": 1}
-    return CountingSqsQueue(session(), new_queues(), **words)
+    return CountingSqsQueue(session, urls, **words)
 
 
-ENGINES: dict[str, Callable[[Path, Any], Any]] = {"memory": memory, "sqlite": sqlite, "sqs": sqs}
+class UnmovedClock(SystemClock):
+    """The machine's own clock. ministack has no other, so a test that moves time is not for it."""
+
+    def advance(self, seconds: float) -> None:
+        """There is no such thing."""
+        pytest.skip("ministack's time cannot be moved")
+
+
+ENGINES: dict[str, Callable[[Path, Any], Any]] = {
+    "memory": memory,
+    "sqlite": sqlite,
+    "sqs": sqs,
+    "ministack": ministack,
+}
+SQS = ("sqs", "ministack")
 
 
 @pytest.fixture(params=ENGINES)
@@ -61,26 +89,28 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def order(engine: str) -> None:
     """Jobs come in an order that is kept."""
-    if engine == "sqs":
+    if engine in SQS:
         pytest.skip("SQS keeps no order")
 
 
 @pytest.fixture
 def foresight(engine: str) -> None:
     """The queue knows when the next job comes free, and tells a delay from a lease."""
-    if engine == "sqs":
+    if engine in SQS:
         pytest.skip("SQS does not tell when a message can be received")
 
 
 @pytest.fixture
 def owners(engine: str) -> None:
     """The queue knows who holds which job."""
-    if engine == "sqs":
+    if engine in SQS:
         pytest.skip("SQS does not know who holds a message")
 
 
 @pytest.fixture
 def clock(engine: str) -> Any:
+    if engine == "ministack":
+        return UnmovedClock()
     if engine != "sqs":
         return FakeClock()
     from distributed_something.rehearsal.clock import EmulatorClock
@@ -98,7 +128,7 @@ def queue(engine: str, tmp_path: Path, clock: Any) -> Iterator[Any]:
 @pytest.fixture
 def many(engine: str) -> int:
     """As many jobs as show what a batch does; the emulator is slow."""
-    return 250 if engine == "sqs" else 60_000
+    return 250 if engine in SQS else 60_000
 
 
 def job(number: int) -> Job:

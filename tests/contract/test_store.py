@@ -20,7 +20,7 @@ from distributed_something.engine import StoredFile
 from distributed_something.errors import KeyMissing, KeyRefused
 from distributed_something.local.store import FolderStore
 
-STORES = ("folder", "moto", "seaweedfs")
+STORES = ("folder", "moto", "seaweedfs", "ministack")
 
 REFUSED = ["", "/abs", "a/../b", "..", "a//b", "./a", "a/.", "a/", "nul\0"]
 

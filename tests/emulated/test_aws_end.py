@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from aws_project import Calls, Cloud, answer, fleet_file, instances
+from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
 from distributed_something import steps
 from distributed_something.aws.alarms import idle_alarm
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
 from distributed_something.failures import read_log
-from distributed_something.job import Cause, Outcome, State
-from distributed_something.ledger import LedgerWriter, event
 from emulating import session
 
 
@@ -29,41 +27,6 @@ def begin(cloud: Cloud, jobs: int = 5) -> str:
     cloud.submit(cloud.jobs(jobs))
     steps.start(cloud.project, fleet_file(cloud))
     return run
-
-
-def work(cloud: Cloud, count: int, *, dead: int = 0, worker: str = "worker-1", hold: bool = False) -> None:
-    """What a worker does: lease, run, write down, settle; with `hold` it is still at it."""
-    queue = cloud.engine.queue()
-    ledger = LedgerWriter(cloud.engine.store, f"{cloud.project.paths().events}{worker}.jsonl")
-    leases = []
-    while len(leases) < count:
-        leases += queue.lease(count - len(leases), 1)
-    for number, lease in enumerate(leases):
-        facts = {"worker": worker, "machine": worker}
-        if hold:
-            ledger.started(lease, cloud.clock.now(), facts)
-            continue
-        lost = number < dead
-        outcome = Outcome(State.WAITING, Cause.EXIT) if lost else Outcome(State.SUCCEEDED)
-        ledger.ended(
-            lease, event("dead" if lost else "succeeded", cloud.clock.now(), lease, outcome, **facts)
-        )
-        if lost:
-            queue.fail(lease, Cause.EXIT, final=True)
-    ledger.flush()
-    if not hold:
-        queue.done(leases[dead:])
-
-
-def left(cloud: Cloud) -> list[str]:
-    """What there still is of the app that could cost money or stand in the way."""
-    names = [
-        (Kind.QUEUE, "Queue"), (Kind.QUEUE, "DeadMessages"), (Kind.QUEUE, "Queue-carried"),
-        (Kind.TASK_DEFINITION, "Task"), (Kind.SERVICE, "Service"),
-    ]  # fmt: skip
-    found = [f"{kind} {name}" for kind, name in names if cloud.found(kind, cloud.app + name)]
-    fleets = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
-    return found + fleets + instances(cloud) + cloud.engine._looker.fleets.templates(cloud.app)
 
 
 @pytest.mark.fault(1, 40)

@@ -66,7 +66,7 @@ class Calls:
         """Answer a request."""
         if environ["PATH_INFO"].startswith("/ds/"):
             return _send(self._own(environ), environ, start_response)
-        called = _called(environ)
+        called = called_of(environ)
         if called is None:
             return self._moto(environ, start_response)
         if (fault := self._befalls(called)) is not None:
@@ -187,7 +187,7 @@ def _send(answer: Answer, environ: dict[str, Any], start_response: Callable[...,
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
 
-def _called(environ: dict[str, Any]) -> Called | None:
+def called_of(environ: dict[str, Any]) -> Called | None:
     """Which call a signed request is; None where it is not signed."""
     scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
     if scope is None:
@@ -240,7 +240,11 @@ _CBOR = "rpc-v2-cbor"
 def refusal(called: Called, fault: str) -> Answer:
     """The answer to a call that is throttled, or fails on AWS's side, as this service words it."""
     table, other = (_THROTTLED, _ANY_THROTTLED) if fault == "throttle" else (_FAILED, _ANY_FAILED)
-    status, code, message = table.get(called.service, other)
+    return worded(called, *table.get(called.service, other))
+
+
+def worded(called: Called, status: str, code: str, message: str) -> Answer:
+    """An error as an answer, in the call's own protocol."""
     if called.protocol == "json":
         facts = json.dumps({"__type": code, "message": message})
         return Answer(status, (("Content-Type", "application/x-amz-json-1.1"),), facts.encode())
