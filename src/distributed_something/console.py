@@ -271,6 +271,8 @@ def progress_parts(snapshot: Snapshot) -> list[Part]:
         parts.append((2, f"{duration(snapshot.eta)} left"))
     if machines.target > 1 or machines.lost:
         parts.append((6, f"{machines.running:,} of {machines.target:,} machines"))
+    if snapshot.cost_usd:
+        parts.append((6, money(snapshot.cost_usd)))
     parts.append((7 if snapshot.state == "running" else 1, snapshot.state))
     return parts
 
@@ -290,6 +292,11 @@ def fitting(parts: Sequence[Part], columns: int | None) -> str:
 
 def _joined(parts: Sequence[Part]) -> str:
     return " \N{MIDDLE DOT} ".join(text for _, text in parts)
+
+
+def money(dollars: float) -> str:
+    """Dollars, with cents as far as they tell something."""
+    return f"${dollars:,.2f}" if dollars >= 0.1 else f"${dollars:.4f}"
 
 
 def rate_text(rate: float) -> str:

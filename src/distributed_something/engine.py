@@ -185,6 +185,8 @@ class Machines(NamedTuple):
     """The engine itself replaces machines that are lost."""
     tasks: int | None = None
     """How many workers' containers run; None where that is not known."""
+    cost_usd: float | None = None
+    """What the run's machines have cost so far; None where that is not known, or nobody asks for money."""
 
 
 class Engine(Protocol):

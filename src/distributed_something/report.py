@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .config import KEYS, Config
-from .console import bytes_text, duration, rate_text
+from .console import bytes_text, duration, money, rate_text
 from .engine import Store
 from .failures import FailureGroup
 from .figures import histogram, quantiles, throughput
@@ -169,6 +169,11 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"a job: median {duration(seconds['median'])}, longest {duration(seconds['max'])},"
             f" memory up to {bytes_text(memory['max'])}"
+        )
+    if report["cost_usd"]:
+        each = report["cost_per_job_usd"]
+        lines.append(
+            f"machines cost {money(report['cost_usd'])}" + (f", {money(each)} a job" if each else "")
         )
     if report["interruptions"]:
         lines.append(f"{report['interruptions']:,} interruptions (no attempt was charged for them)")

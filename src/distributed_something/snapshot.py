@@ -131,6 +131,7 @@ def take(
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
+        cost_usd=machines.cost_usd,
         why_idle=None if over or (jobs.running and not machines.trouble) else why_idle,
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .console import bytes_text, describe, duration, progress_line, rate_text
+from .console import bytes_text, describe, duration, money, progress_line, rate_text
 from .engine import Machines
 from .errors import OK, UsageError
 from .job import State
@@ -63,7 +63,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "rate": rate_text(snapshot.rate) if snapshot.rate else None,
         "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
         "machines": _machines(machines),
-        "cost": snapshot.cost_usd,
+        "cost": None if snapshot.cost_usd is None else money(snapshot.cost_usd),
         "why idle": snapshot.why_idle,
     }
 

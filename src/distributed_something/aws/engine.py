@@ -16,6 +16,7 @@ from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
 from .apply import Applier
+from .bill import Bill
 from .dashboard import put_dashboard
 from .desired import (
     Action,
@@ -67,6 +68,7 @@ class AwsEngine:
         self._run: str | None = None
         self._queue: SqsQueue | None = None
         self._facts: Facts | None = None
+        self._bill: Bill | None = None
 
     @cached_property
     def store(self) -> S3Store:
@@ -275,7 +277,15 @@ class AwsEngine:
             return Machines(kept=True)
         facts = self._look(run)
         tasks = self.tasks_per_machine
-        return machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=self._clock.now())
+        now = self._clock.now()
+        machines = machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=now)
+        return machines._replace(cost_usd=self._bill_of(run).cost(facts.machines, now))
+
+    def _bill_of(self, run: str) -> Bill:
+        if self._bill is None:
+            key = RunPaths(self._config.app_name, run).root + "machines.json"
+            self._bill = Bill(self.session, self.store, key, self._config.machine_price)
+        return self._bill
 
     def _look(self, run: str) -> Facts:
         self._facts = self._looker.look(run, self._fleet_ids(run), self._clock.now())
@@ -367,7 +377,7 @@ class AwsEngine:
         return Teardown(self._config, self.session, self._looker.fleets, self._clock, record)
 
     def _forget(self) -> None:
-        self._run, self._facts = None, None
+        self._run, self._facts, self._bill = None, None, None
         if self._queue is not None:
             self._queue.close()
             self._queue = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ..errors import DsError
@@ -54,12 +55,15 @@ class Fleet(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """An EC2 instance of a run; `since` is when it was started, in Unix seconds."""
+    """An EC2 instance of a run; `since` and `ended` are its start and end, in Unix seconds, where known."""
 
     id: str
     state: str
     reason: str = ""
     since: float | None = None
+    ended: float | None = None
+    kind: str = ""
+    zone: str = ""
 
     @property
     def running(self) -> bool:
@@ -168,6 +172,9 @@ class Fleets:
                     each["State"]["Name"],
                     each.get("StateReason", {}).get("Code", ""),
                     _seconds(each.get("LaunchTime")),
+                    _ended(each.get("StateTransitionReason", "")),
+                    each.get("InstanceType", ""),
+                    each.get("Placement", {}).get("AvailabilityZone", ""),
                 )
                 for page in pages
                 for reservation in page["Reservations"]
@@ -303,6 +310,15 @@ def _exists_already(error: Any) -> bool:
 
 def _seconds(when: Any) -> float | None:
     return None if when is None else float(when.timestamp())
+
+
+def _ended(reason: str) -> float | None:
+    """When a machine ended, where EC2 says it: "User initiated (2026-11-22 22:00:00 GMT)"."""
+    _, _, when = reason.rpartition("(")
+    try:
+        return datetime.strptime(when.rstrip(")"), "%Y-%m-%d %H:%M:%S %Z").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def _cut(ids: Sequence[str], size: int) -> Iterator[list[str]]:
