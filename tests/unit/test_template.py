@@ -43,7 +43,7 @@ CONTEXTS = [
     "cat <<'EOF' > /dev/null\nit's `\nEOF\nprintf %s {v}",
     "{{ printf %s {v}; }} > f; cat f; rm f",
     "f() {{ printf %s {v}; }}; f",
-    "printf %s {v} | xargs -0 -I@@ sh -c 'printf %s \"$1\"' _ @@",
+    "printf %s {v} | xargs -0 -n1 sh -c 'printf %s \"$1\"' _",
     "printf %s \\\n{v}",
     "sh -c 'printf %s $A\"\"{v}'",
     "bash -Eeuo pipefail -Bc 'printf %s {v}'",
