@@ -6,7 +6,6 @@ names, so that a call that is added later is walked too.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +16,6 @@ import pytest
 from aws_project import Cloud, fleet_file, left, work
 from distributed_something import steps
 from distributed_something.errors import FAILED, LEFTOVERS, OK, DsError
-from distributed_something.testing import FakeClock
 from emulating import endpoint
 from faulty import RESET, FaultyWay, faulty_way
 

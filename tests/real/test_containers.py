@@ -70,6 +70,7 @@ def test_a_job_that_needs_more_memory_than_it_may_have(boxed: DsProject) -> None
     assert "MEMORY = 32" in boxed.ds("logs", "0").stdout
 
 
+@pytest.mark.fault(22, 24)
 def test_how_a_command_in_a_container_ended(boxed: DsProject) -> None:
     scripts = ["exit 7", "kill -SEGV $$", "sleep 600 & exit 0", "trap '' TERM; while :; do sleep 9; done"]
     of_image(boxed, COMMAND='sh "$DS_PROJECT_DIR"/{n}.sh', JOB_TIMEOUT=5, DOCKER_CORES=4)
@@ -100,6 +101,16 @@ def test_the_project_is_there_to_read_and_the_bucket_where_old_images_look(boxed
     (boxed.folder / "data/in.txt").write_text("seen")
     boxed.ds("run", boxed.jobs([{"n": "in.txt"}]))
     assert (boxed.folder / "data/out/x").read_text() == "seen"
+
+
+def test_stop_now_ends_the_container_and_its_job_goes_back(boxed: DsProject, docker: Docker) -> None:
+    of_image(boxed, COMMAND="sleep {n}", DOCKER_CORES=1)
+    for step in (["setup"], ["submit", boxed.jobs([{"n": 600}])], ["start"]):
+        boxed.ds(*step)
+    until(lambda: docker.containers(boxed.folder), "a container")
+    boxed.ds("stop", "--now")
+    assert docker.containers(boxed.folder) == []
+    assert boxed.status()["jobs"] | {"waiting": 1, "failed": 0} == boxed.status()["jobs"]
 
 
 def test_nothing_is_left_when_everything_of_ours_is_killed(boxed: DsProject, docker: Docker) -> None:

@@ -17,7 +17,8 @@ from distributed_something.errors import UsageError
 from distributed_something.template import MAX_ARGUMENT, CommandTemplate, Template, check_names
 
 FOUND = ["/bin/sh", *filter(None, map(shutil.which, ["dash", "bash"]))]
-SHELLS = list({Path(path).resolve(): path for path in FOUND}.values())
+SHELLS = [[path] for path in {Path(path).resolve(): path for path in FOUND}.values()]
+SHELLS += [[busybox, "sh"]] if (busybox := shutil.which("busybox")) else []
 
 CONTEXTS = [
     "printf %s {v}",
@@ -42,7 +43,7 @@ CONTEXTS = [
     "cat <<'EOF' > /dev/null\nit's `\nEOF\nprintf %s {v}",
     "{{ printf %s {v}; }} > f; cat f; rm f",
     "f() {{ printf %s {v}; }}; f",
-    "printf %s {v} | xargs -0 -I@@ sh -c 'printf %s \"$1\"' _ @@",
+    "printf %s {v} | xargs -0 -n1 sh -c 'printf %s \"$1\"' _",
     "printf %s \\\n{v}",
     "sh -c 'printf %s $A\"\"{v}'",
     "bash -Eeuo pipefail -Bc 'printf %s {v}'",
@@ -97,12 +98,12 @@ def test_every_context_needs_the_shell(templates: list[CommandTemplate]) -> None
 
 
 @pytest.mark.fault(23)
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 @pytest.mark.parametrize("value", NASTY)
 def test_nasty_values_come_out_as_they_went_in(
-    templates: list[CommandTemplate], shell: str, value: str, tmp_path: Path
+    templates: list[CommandTemplate], shell: list[str], value: str, tmp_path: Path
 ) -> None:
-    printed = run([shell, "-c", all_contexts(templates, value)], tmp_path).split(b"\0")
+    printed = run([*shell, "-c", all_contexts(templates, value)], tmp_path).split(b"\0")
     assert dict(zip(CONTEXTS, printed, strict=True)) == dict.fromkeys(CONTEXTS, as_bytes(value))
 
 
@@ -114,7 +115,7 @@ def test_any_value_comes_out_as_it_went_in(
 ) -> None:
     script = all_contexts(templates, value)
     for shell in SHELLS:
-        printed = run([shell, "-c", script], tmp_path).split(b"\0")
+        printed = run([*shell, "-c", script], tmp_path).split(b"\0")
         assert dict(zip(CONTEXTS, printed, strict=True)) == dict.fromkeys(CONTEXTS, as_bytes(value))
 
 
@@ -141,7 +142,7 @@ def test_composed_commands_print_the_value(seed: int, tmp_path: Path) -> None:
         script = CommandTemplate("A=; cat <<'E' >&2\nE\n" + composed(random, random.randrange(1, 5))).argv(
             {"v": value}
         )[2]
-        assert run([shell, "-c", script], tmp_path).rstrip(b"\n") == as_bytes(value)
+        assert run([*shell, "-c", script], tmp_path).rstrip(b"\n") == as_bytes(value)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

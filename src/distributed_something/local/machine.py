@@ -186,7 +186,8 @@ class Machine:
         except (DsError, OSError) as error:
             complain(f"{self._name}: {error}")
         shutil.rmtree(self._place.work / worker.name, ignore_errors=True)
-        (self._place.work / f"{worker.name}.env").unlink(missing_ok=True)
+        with suppress(OSError):
+            (self._place.work / f"{worker.name}.env").unlink()
         if self._stop is not None:
             return
         self._lost += 1
