@@ -14,7 +14,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-COMMANDS = ("ds init --example text words", "cd words", "ds run files/exampleJob.json", "ds failures", "ds status")
+COMMANDS = (
+    "ds init --example text words",
+    "cd words",
+    "ds run files/exampleJob.json",
+    "ds failures",
+    "ds status",
+)
 COLUMNS, LINES = 118, 40
 
 

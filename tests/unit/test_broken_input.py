@@ -34,9 +34,9 @@ PATHS = RunPaths("App", "run1")
 # A choice among awkward values is ten times as quick as drawing them, so that hundreds are tried in a second
 VALUES = st.sampled_from(
     [
-        None, True, False, 0, 1, -1, 10**30, -0.0, 1e308, float("nan"), float("inf"), "", " ", "a", "\n", "\r",
-        "\0", "\ud800", "\ufffe", "\u2028", "٣", "²", "1e9", "9" * 5000, "../x", "/x", "[1", "'", "{a}", "App",
-        [], [[]], [None], ["a", 1], [{}], ["\r"], {}, {"": ""}, {"a": None}, {"a": [1]}, {"APP_NAME": "App"},
+        None, True, False, 0, 1, -1, 10**30, -0.0, 1e308, float("nan"), float("inf"), "", " ", "a", "\n",
+        "\r", "\0", "\ud800", "\ufffe", "\u2028", "٣", "²", "1e9", "9" * 5000, "../x", "/x", "[1", "'", "{a}",
+        "App", [], [[]], [None], ["a", 1], [{}], ["\r"], {}, {"": ""}, {"a": None}, {"a": [1]}, {"APP_NAME": "App"},
         [{"name": "a.txt", "size": -1, "sha256": None}],
     ]
 )  # fmt: skip
@@ -155,7 +155,8 @@ def test_a_run_file_with_any_damage_is_read_or_refused(data: st.DataObject, tmp_
     facts = json.loads(whole)
     broken = changed(facts) | changed(facts["config"]).map(lambda config: {**facts, "config": config})
     store.write(
-        PATHS.root + "run.json", data.draw(damaged(whole) | broken.map(lambda each: json.dumps(each).encode()))
+        PATHS.root + "run.json",
+        data.draw(damaged(whole) | broken.map(lambda each: json.dumps(each).encode())),
     )
     try:
         found = read_run_file(store, "App", "run1")
@@ -250,7 +251,9 @@ FLEET = json.dumps(
         ],
     }
 )
-JOB_FILE = '{"_comment": "x", "input": "in", "groups": [{"Plate": "P1", "n": 1}, {"Plate": "P 2"}], "z": null}'
+JOB_FILE = (
+    '{"_comment": "x", "input": "in", "groups": [{"Plate": "P1", "n": 1}, {"Plate": "P 2"}], "z": null}'
+)
 CONFIG = "APP_NAME = 'A'\nMEMORY = 2 * 1024\nMACHINE_TYPE = ['m5.large']\nX = f'{APP_NAME}-b'\n"
 
 
