@@ -36,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, source / name)
-    run(sys.executable, "-m", "build", "--outdir", out, source)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source)
     return out
 
 
@@ -77,8 +77,8 @@ def check_sdist(built: Path) -> None:
 
 def install(wheel: Path, folder: Path) -> Path:
     """The `ds` of a new environment that holds the wheel and what it asks for."""
-    run(sys.executable, "-m", "venv", folder)
-    run(folder / "bin/python", "-m", "pip", "install", "--quiet", wheel)
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
+    run(sys.executable, "-m", "pip", "--python", folder, "install", "--quiet", wheel)
     return folder / "bin/ds"
 
 

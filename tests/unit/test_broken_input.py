@@ -36,8 +36,8 @@ VALUES = st.sampled_from(
     [
         None, True, False, 0, 1, -1, 10**30, -0.0, 1e308, float("nan"), float("inf"), "", " ", "a", "\n",
         "\r", "\0", "\ud800", "\ufffe", "\u2028", "٣", "²", "1e9", "9" * 5000, "../x", "/x", "[1", "'", "{a}",
-        "App", [], [[]], [None], ["a", 1], [{}], ["\r"], {}, {"": ""}, {"a": None}, {"a": [1]}, {"APP_NAME": "App"},
-        [{"name": "a.txt", "size": -1, "sha256": None}],
+        "App", [], [[]], [None], ["a", 1], [{}], ["\r"], {}, {"": ""}, {"a": None}, {"a": [1]},
+        {"APP_NAME": "App"}, [{"name": "a.txt", "size": -1, "sha256": None}],
     ]
 )  # fmt: skip
 
