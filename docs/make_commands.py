@@ -36,9 +36,8 @@ def text() -> str:
     common = [each for each in parser._actions if each.option_strings]
     found = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
     shared = {each.dest for each in common}
-    pieces = [HEAD, "\n".join(options(common)), "\n"]
-    pieces += (section(name, found.choices[name], shared) for name in COMMANDS)
-    return "".join(pieces)
+    sections = [section(name, found.choices[name], shared) for name in COMMANDS]
+    return "".join([HEAD, "\n".join(options(common)), "\n", *sections])
 
 
 def section(name: str, parser: argparse.ArgumentParser, shared: set[str]) -> str:

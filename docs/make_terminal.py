@@ -60,6 +60,11 @@ def _settled(text: str) -> str:
     return "\n".join(lines).strip("\n")
 
 
+def _at_home(text: str, home: str) -> str:
+    """Paths below `home` as `~/…`, padded: columns of tables stay in line."""
+    return re.sub(rf"{re.escape(home)}(\S*)", lambda found: f"~{found[1]}" + " " * (len(home) - 1), text)
+
+
 def main() -> None:
     """Run the commands in a new project, and draw what they show."""
     console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True)
@@ -70,7 +75,7 @@ def main() -> None:
             if command.startswith("cd "):
                 folder = folder / command[3:]
                 continue
-            console.print(Text.from_ansi(run(command, folder).replace(name, "~")))
+            console.print(Text.from_ansi(_at_home(run(command, folder), name)))
     picture = console.export_svg(title="ds", unique_id="ds")
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # fonts from elsewhere
     (Path(__file__).parent / "terminal.svg").write_text(picture)

@@ -85,7 +85,6 @@ class RunRecord(NamedTuple):
         if missing:
             raise UsageError(f"{name}: no run record: {missing[0]} is missing", _FIX)
         fleets = _texts(facts.get("fleets")) or _texts([facts["MONITOR_FLEET_ID"]])
-        started = facts["MONITOR_START_TIME"]
         return cls(
             app=facts["MONITOR_APP_NAME"],
             run=str(facts.get("run", "")),
@@ -94,12 +93,15 @@ class RunRecord(NamedTuple):
             queue=facts["MONITOR_QUEUE_NAME"],
             bucket=facts["MONITOR_BUCKET_NAME"],
             log_group=facts["MONITOR_LOG_GROUP_NAME"],
-            started=int(started) if started.isascii() and started.isdigit() else 0,
+            started=_milliseconds(facts["MONITOR_START_TIME"]),
             clean_dashboard=str(facts.get("CLEAN_DASHBOARD", "True")).lower() == "true",
             fleets=fleets,
             resources=_texts(facts.get("resources")),
         )
 
+
+_LONGEST_TIME = 20
+"""Digits: Python refuses to read very long ones."""
 
 _FIX = "name the file that `ds start` wrote: files/<APP_NAME>SpotFleetRequestId.json"
 
@@ -112,6 +114,10 @@ def _parse(text: str, name: str) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise UsageError(f"{name}: not a run record: no JSON object", _FIX)
     return facts
+
+
+def _milliseconds(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_TIME else 0
 
 
 def _texts(found: object) -> tuple[str, ...]:

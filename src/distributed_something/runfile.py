@@ -50,7 +50,7 @@ def read_run_file(store: Store, app: str, run: str) -> RunFile:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"{where}: does not describe a run", _FIX) from error
     if (found.app, found.run) != (app, run) or found.config.app_name != app:
-        raise UsageError(f"{where}: describes another run: {found.app} {found.run}", _FIX)
+        raise UsageError(f"{where}: describes another run: {found.app!r} {found.run!r}", _FIX)
     return found
 
 

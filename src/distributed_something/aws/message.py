@@ -25,6 +25,9 @@ CAUSE, DETAIL = "DsCause", "DsDetail"
 CARRIED = "DsCarried"
 """Marks the copy of a job that outlives SQS's twelve hours: a random text, by which its owner knows it."""
 
+_MAX_DIGITS = 38
+"""Of a number in SQS; Python refuses to read very long ones."""
+
 _NUMBERS = frozenset({INDEX, ATTEMPT})
 _REPLACED_FIRST, _REPLACED_LAST = "\ufffe".encode(), "\uffff".encode()
 
@@ -165,7 +168,7 @@ def _canonical(body: bytes) -> bytes:
 
 
 def _number(text: str | None, default: int) -> int:
-    return int(text) if text and text.isdecimal() else default
+    return int(text) if text and text.isdecimal() and len(text) <= _MAX_DIGITS else default
 
 
 def _cause(text: str | None) -> Cause | None:
