@@ -77,6 +77,7 @@ def weed() -> str | None:
 _INSTALLED: dict[str, Callable[[], object]] = {
     "moto": lambda: find_spec("moto") and find_spec("flask") and find_spec("obstore"),
     "seaweedfs": lambda: weed() and find_spec("obstore"),
+    "ministack": lambda: find_spec("ministack") and find_spec("boto3"),
 }
 
 
@@ -155,7 +156,16 @@ def _seaweedfs(place: Path) -> tuple[list[str], str, str]:
     return command, f"http://127.0.0.1:{ports['s3.port']}", "/healthz"
 
 
-_COMMANDS = {"moto": _moto, "seaweedfs": _seaweedfs}
+def _ministack(_place: Path) -> tuple[list[str], str, str]:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "LAMBDA_EXECUTOR": "local"}
+    settings |= {"AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"}
+    environment = [f"{name}={value}" for name, value in settings.items()]
+    return ["env", *environment, sys.executable, "-m", "ministack"], url, "/_ministack/health"
+
+
+_COMMANDS = {"ministack": _ministack, "moto": _moto, "seaweedfs": _seaweedfs}
 
 
 @contextmanager

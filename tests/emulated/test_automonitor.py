@@ -290,7 +290,8 @@ def test_a_run_whose_machines_had_their_time_is_given_up_and_the_schedule_goes(
     cloud: Cloud, caller: Caller
 ) -> None:
     begin(cloud)
-    cloud.engine.stop(now=True)
+    cloud.engine.stop()
+    cloud.engine._looker.fleets.terminate(instances(cloud))
     order = caller.order()
     assert caller.once(order) == "given up"
     assert caller.schedule() is None

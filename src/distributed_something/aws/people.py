@@ -31,7 +31,7 @@ def user_grants(config: Config, where: Where) -> tuple[Grant, ...]:
         *_user_cluster(config, where),
         *_user_machines(config, where),
         *_user_watch(config, where),
-        *_user_auto_monitor(config, where),
+        *(_user_auto_monitor(config, where) if config.auto_monitor else ()),
         *_user_check(config, where),
     )
 

@@ -55,11 +55,12 @@ class PlainStore(S3Store):
     def fetch(self, key: str, path: Path) -> int:
         """Copy a stored file to a new local path."""
         name = self._name(key)
-        with path.open("xb") as file, self._errors(key):
+        with self._errors(key):
             body = self._client().get_object(Bucket=self.bucket, Key=name)["Body"]
-            for chunk in body.iter_chunks(1 << 20):
-                file.write(chunk)
-            return file.tell()
+            with path.open("xb") as file:
+                for chunk in body.iter_chunks(1 << 20):
+                    file.write(chunk)
+                return file.tell()
 
     def publish(self, path: Path, key: str) -> int:
         """Copy a local file into the bucket: in parts where it is large."""

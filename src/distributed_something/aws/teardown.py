@@ -101,18 +101,12 @@ class Teardown:
                     self._ecs.deregister_task_definition(taskDefinition=arn)
 
     def _delete_queues(self) -> None:
-        """Those that bear the app's tag, each whatever becomes of the others."""
+        """Those that bear the app's tag; that of the jobs first: while it is there, the run needs all."""
         client = self._session.client("sqs")
-        failed: list[DsError] = []
         for name in (self._names.jobs, self._names.carried, self._names.dead):
-            try:
-                if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
-                    with aws_errors(f"deleting the queue {name}"):
-                        client.delete_queue(QueueUrl=url)
-            except DsError as error:
-                failed.append(error)
-        if failed:
-            raise failed[0]
+            if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
+                with aws_errors(f"deleting the queue {name}"):
+                    client.delete_queue(QueueUrl=url)
 
     def _delete_templates(self) -> None:
         for name in self._fleets.templates(self._config.app_name):
