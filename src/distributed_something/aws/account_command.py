@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import LEFTOVERS, OK, DsError
@@ -46,7 +46,7 @@ def destroy(project: Project, *, dry_run: bool) -> int:
     """
     console, session = project.console, _session(project)
     where = _where(project, session)
-    plans = _removals(session)
+    plans = _removals(session, account.enabled_regions(session))
     steps = [step for _, steps in plans for step in steps]
     if steps:
         _refuse_while_used(session)
@@ -55,7 +55,8 @@ def destroy(project: Project, *, dry_run: bool) -> int:
     for region, removal in plans:
         for refused in account.remove(region, removal):
             console.say(f"refused: {refused}")
-    leftovers = [step.text for _, removal in _removals(session) for step in removal]
+    left = _removals(session, [region.region for region, _ in plans])
+    leftovers = [step.text for _, removal in left for step in removal]
     for leftover in leftovers:
         console.say(f"still to do: {leftover}")
     if leftovers:
@@ -64,9 +65,9 @@ def destroy(project: Project, *, dry_run: bool) -> int:
     return OK
 
 
-def _removals(session: AwsSession) -> list[tuple[AwsSession, list[account.Step]]]:
-    """What is to be removed, and where: the auto-monitor of every region, then the roles."""
-    plans = everywhere(session, account.enabled_regions(session))
+def _removals(session: AwsSession, regions: Iterable[str]) -> list[tuple[AwsSession, list[account.Step]]]:
+    """What is to be removed, and where: the auto-monitor in these regions, then the roles."""
+    plans = everywhere(session, regions)
     if roles := account.plan_removal(account.find(session)):
         plans.append((session, roles))
     return plans
