@@ -20,7 +20,7 @@ $(VENV)/.developer: $(VENV)/.product
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --group check
 	$(PYTHON) -m venv $(VENV)/ministack  # of its own: it insists on one version of botocore
-	$(VENV)/ministack/bin/python -m pip install --quiet --disable-pip-version-check 'ministack>=1.5,<1.6'
+	$(VENV)/ministack/bin/python -m pip install --quiet --disable-pip-version-check 'ministack>=1.5,<1.6' boto3
 	touch $@
 
 demo: $(VENV)/.product

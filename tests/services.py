@@ -182,6 +182,8 @@ def _ministack(place: Path) -> tuple[list[str], str, str]:
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "LAMBDA_EXECUTOR": "local",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_EC2_METADATA_DISABLED": "true",
         "S3_DATA_DIR": str(place / "s3"),
         "TMPDIR": str(place),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from .engine import Machines
 from .errors import DsError, Unreachable
@@ -25,20 +25,42 @@ LOOKS_THAT_FAIL = 60
 """So many looks in a row may fail before a watch gives up: an hour, at one a minute."""
 
 
+class Memory(NamedTuple):
+    """What a watch remembers of its latest looks, the newest last."""
+
+    looks: tuple[Look, ...] = ()
+    loads: tuple[Load, ...] = ()
+
+
 class Watch:
     """Looks at a run and lets go of machines that what is left does not need, where they are rented.
 
-    All that it knows it has read: a new watch decides the same after a few looks.
+    All that it knows it has read: a new watch decides the same after a few looks, or at once where it is
+    given the `memory` of another. `patience`: so many looks in a row may fail before the error is raised.
     """
 
-    def __init__(self, project: Project, *, cheapest: bool = False) -> None:
+    def __init__(
+        self,
+        project: Project,
+        *,
+        cheapest: bool = False,
+        memory: Memory | None = None,
+        patience: int = LOOKS_THAT_FAIL,
+    ) -> None:
         self.fold = project.fold()
         self._project = project
         self._cheapest = cheapest
-        self._looks: list[Look] = []
-        self._loads: list[Load] = []
+        self._patience = patience
+        known = memory or Memory()
+        self._looks: list[Look] = [*known.looks]
+        self._loads: list[Load] = [*known.loads]
         self._cost = 0.0
         self._snapshot: Snapshot | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """What another watch needs to go on from here."""
+        return Memory(tuple(self._looks), tuple(self._loads))
 
     @property
     def open_jobs(self) -> int:
@@ -68,7 +90,7 @@ class Watch:
 
     def _patient_look(self, watcher: Watcher) -> Snapshot:
         """How the run is: an hour without a network, or a bad hour of AWS, does not end the watching."""
-        for left in range(LOOKS_THAT_FAIL, 0, -1):
+        for left in range(self._patience, 0, -1):
             try:
                 return self._project.snapshot(self.fold)
             except Unreachable as error:

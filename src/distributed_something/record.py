@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from .config import Config
 from .errors import UsageError
+from .ledger import RunPaths
 
 _KEYS = (
     "MONITOR_FLEET_ID", "MONITOR_APP_NAME", "MONITOR_ECS_CLUSTER", "MONITOR_QUEUE_NAME",
@@ -127,6 +128,11 @@ def _texts(found: object) -> tuple[str, ...]:
 def record_path(project: Path, app: str) -> Path:
     """Where the record of an app lies."""
     return project / "files" / f"{app}SpotFleetRequestId.json"
+
+
+def record_key(paths: RunPaths) -> str:
+    """Where the copy of a run's record lies in the store, for those who watch from elsewhere."""
+    return paths.root + "record.json"
 
 
 def read_record(path: Path) -> RunRecord:

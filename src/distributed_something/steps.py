@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .engine import Machines, PutReport
 from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from .job import Job, Lease, State, in_batches
-from .ledger import Fold, LedgerWriter, event, job_ids, write_jobs
+from .ledger import Fold, LedgerWriter, RunPaths, event, job_ids, write_jobs
 from .monitoring import Watch, take_back
 from .project import Project
-from .record import RunRecord, new_run_id, read_record, write_record
+from .record import RunRecord, new_run_id, read_record, record_key, write_record
 from .runfile import write_run_file
 from .scaling import Finish, GiveUp, Replace
 from .snapshot import Snapshot
@@ -46,7 +46,7 @@ def setup(project: Project) -> str:
         write_record(project.record_path, record)
 
     engine.setup(run, note)
-    write_record(project.record_path, record)
+    _keep(project, record)
     write_run_file(store, config, engine.name, run)
     return run
 
@@ -57,6 +57,14 @@ def next_run(project: Project) -> str:
     if run is None or project.snapshot().state == "finished":
         return new_run_id(project.clock.now())
     return run
+
+
+def _keep(project: Project, record: RunRecord) -> None:
+    """Write the record down, and in the store too where others than this machine watch the run."""
+    write_record(project.record_path, record)
+    if project.config.auto_monitor:
+        paths = RunPaths(record.app, record.run)
+        project.engine.store.write(record_key(paths), record.to_json().encode())
 
 
 def _note_made(project: Project, resource: str) -> None:
@@ -144,7 +152,7 @@ def start(project: Project, fleet_file: Path | None) -> None:
     engine.queue()
     run = project.record().run
     fleet = engine.start(run, fleet_file, lambda resource: _note_made(project, resource))
-    write_record(project.record_path, project.record().with_fleet(fleet))
+    _keep(project, project.record().with_fleet(fleet))
 
 
 def await_machines(project: Project, seconds: float) -> Machines:
@@ -187,10 +195,10 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
     if isinstance(action, GiveUp):
         what = f"{watch.open_jobs:,} jobs are left, and the workers have ended: {action.why}"
         raise DsError(what, "ds start, then ds monitor")
-    return _end(project, watch.fold)
+    return end(project, watch.fold)
 
 
-def _end(project: Project, fold: Fold) -> int:
+def end(project: Project, fold: Fold) -> int:
     """Write the report and end the machines, whatever becomes of the report: they cost money."""
     engine, console = project.engine, project.console
     try:

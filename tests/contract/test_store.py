@@ -20,7 +20,7 @@ from distributed_something.engine import StoredFile
 from distributed_something.errors import KeyMissing, KeyRefused
 from distributed_something.local.store import FolderStore
 
-STORES = ("folder", "moto", "seaweedfs", "ministack")
+STORES = ("folder", "moto", "seaweedfs", "ministack", "moto plainly", "seaweedfs plainly")
 
 REFUSED = ["", "/abs", "a/../b", "..", "a//b", "./a", "a/.", "a/", "nul\0"]
 
@@ -84,17 +84,20 @@ def folder_place(folder: Path) -> Place:
     return Place("folder", lambda: FolderStore(folder), code, {})
 
 
-def s3_place(server: services.S3Server) -> Place:
+def s3_place(server: services.S3Server, *, plainly: bool) -> Place:
+    from distributed_something.aws.plain_store import PlainStore
     from distributed_something.aws.store import S3Store
 
+    kind = PlainStore if plainly else S3Store
     session = AwsSession("us-east-1", endpoint=server.endpoint)
     options = {"bucket": services.bucket(server), "prefix": secrets.token_hex(6), "retry_seconds": 10.0}
     code = (
         "from distributed_something.aws.store import AwsSession, S3Store\n"
+        "from distributed_something.aws.plain_store import PlainStore\n"
         f"session = AwsSession('us-east-1', endpoint={server.endpoint!r})\n"
-        f"store = S3Store(session=session, **{options!r})"
+        f"store = {kind.__name__}(session=session, **{options!r})"
     )
-    return Place(server.name, lambda: S3Store(session=session, **options), code, server.environment)
+    return Place(server.name, lambda: kind(session=session, **options), code, server.environment)
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +115,11 @@ def place(
 ) -> Place:
     if request.param == "folder":
         return folder_place(tmp_path / "store")
-    server = servers.get(request.param)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return s3_place(server)
+    name, _, plainly = request.param.partition(" ")
+    server = servers.get(name)
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
+    return s3_place(server, plainly=bool(plainly))
 
 
 @pytest.fixture

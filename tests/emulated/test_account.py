@@ -61,7 +61,10 @@ def test_an_account_is_set_up_once_and_removed_whole(ds: DsProject, aws: AwsSess
 
     ds.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="more")
     plan = json.loads(ds.ds("account", "setup", "--json", "--dry-run").stdout)["plan"]
-    assert plan == ["correct policy store of distributed-something-task"]
+    assert plan == [
+        "correct policy store of distributed-something-task",
+        "correct policy store of distributed-something-monitor",
+    ]
 
     with role_is_used(aws) as arn:
         refused = ds.ds("account", "destroy", "--yes", code=1)

@@ -9,7 +9,6 @@ import pytest
 
 from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
 from distributed_something import steps
-from distributed_something.aws.alarms import idle_alarm
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
@@ -187,22 +186,28 @@ def test_others_with_names_like_ours_are_left_alone(cloud: Cloud, name: str) -> 
 
 
 @pytest.mark.fault(5, 37)
-def test_dashboards_and_alarms_go_by_their_exact_names(cloud: Cloud) -> None:
+def test_dashboards_go_by_their_exact_names_and_nobodys_alarms_do(cloud: Cloud) -> None:
     begin(cloud)
     watch = session().client("cloudwatch")
     put_dashboard(cloud.session, cloud.project.config, cloud.record().fleets, cloud.record().run)
     watch.put_dashboard(DashboardName=f"{cloud.app}2", DashboardBody="{}")
-    request = idle_alarm(cloud.project.config, "i-0123456789abcdef0")
-    for name in (request["AlarmName"], f"{cloud.app}2.i-0123456789abcdef0", f"{cloud.app}.other"):
-        watch.put_metric_alarm(**{**request, "AlarmName": name})
+    names = {cloud.app, f"{cloud.app}Queue", f"{cloud.app}.i-0123456789abcdef0"}
+    for name in names:
+        watch.put_metric_alarm(
+            AlarmName=name,
+            Namespace="AWS/EC2",
+            MetricName="CPUUtilization",
+            Statistic="Maximum",
+            Period=300,
+            EvaluationPeriods=3,
+            Threshold=1.0,
+            ComparisonOperator="LessThanThreshold",
+        )
     assert cloud.engine.remove() == []
     boards = [each["DashboardName"] for each in watch.list_dashboards()["DashboardEntries"]]
     alarms = [each["AlarmName"] for each in watch.describe_alarms()["MetricAlarms"]]
     assert f"{cloud.app}2" in boards and cloud.app not in boards
-    assert {name for name in alarms if name.startswith(cloud.app)} == {
-        f"{cloud.app}2.i-0123456789abcdef0",
-        f"{cloud.app}.other",
-    }
+    assert {name for name in alarms if name.startswith(cloud.app)} == names, "alarms are their owners' own"
 
 
 # -- On the way ---------------------------------------------------------------------------------------------

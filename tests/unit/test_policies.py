@@ -78,12 +78,13 @@ def test_tasks_have_a_role_of_their_own_that_only_ecs_takes_on_for_this_account(
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
 
 
-def test_only_machines_are_trusted_without_the_account() -> None:
-    conditional = {
-        each.role: "Condition" in trust(WHERE, each.service)["Statement"][0]
+def test_only_machines_and_functions_are_trusted_without_the_account() -> None:
+    without = {
+        each.role
         for each in trusted(WHERE, BUCKETS)
+        if "Condition" not in trust(WHERE, each.service)["Statement"][0]
     }
-    assert conditional == {Role.TASK: True, Role.EXECUTION: True, Role.MACHINE: False, Role.FLEET: True}
+    assert without == {Role.MACHINE, Role.MONITOR}
 
 
 def test_policies_fit_into_what_iam_takes() -> None:
@@ -127,7 +128,10 @@ def test_an_account_that_is_set_up_needs_nothing() -> None:
 
 def test_an_account_keeps_the_buckets_of_other_projects() -> None:
     steps = plan_setup(WHERE, Buckets(("mine",)), set_up())
-    assert [step.text for step in steps] == ["correct policy store of distributed-something-task"]
+    assert [step.text for step in steps] == [
+        "correct policy store of distributed-something-task",
+        "correct policy store of distributed-something-monitor",
+    ]
     assert all(name in steps[0].request["PolicyDocument"] for name in ("mine/*", "results/*", "images/*"))
 
 
@@ -135,7 +139,7 @@ def test_an_account_keeps_the_buckets_of_other_projects() -> None:
 def test_an_empty_account_gets_the_profile_after_its_role() -> None:
     calls = [(step.call, step.request) for step in plan_setup(WHERE, BUCKETS, Found())]
     names = [call for call, _ in calls]
-    assert names.count("create_role") == 4
+    assert names.count("create_role") == len(Role)
     made = next(
         n
         for n, (call, request) in enumerate(calls)
@@ -165,5 +169,5 @@ def test_a_role_of_somebody_else_is_neither_changed_nor_removed() -> None:
 def test_removal_empties_the_profile_first_and_leaves_awss_own_roles() -> None:
     calls = [step.call for step in plan_removal(set_up())]
     assert calls[:2] == ["remove_role_from_instance_profile", "delete_instance_profile"]
-    assert calls.count("delete_role") == 4
+    assert calls.count("delete_role") == len(Role)
     assert plan_removal(Found(linked=frozenset(LINKED.values()))) == []

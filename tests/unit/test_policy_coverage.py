@@ -31,9 +31,11 @@ PREFIXES = {
     "ec2": "ec2",
     "ecs": "ecs",
     "iam": "iam",
+    "lambda": "lambda",
     "logs": "logs",
     "resourcegroupstaggingapi": "tag",
     "s3": "s3",
+    "scheduler": "scheduler",
     "service-quotas": "servicequotas",
     "sqs": "sqs",
     "ssm": "ssm",
@@ -42,6 +44,7 @@ PREFIXES = {
 """The services that the code uses, by boto3's name, and what their actions begin with."""
 
 OTHER_ACTIONS = {
+    "s3:DeleteObjects": {"s3:DeleteObject"},
     "s3:HeadBucket": {"s3:ListBucket"},
     "s3:ListObjectsV2": {"s3:ListBucket"},
     "sqs:ChangeMessageVisibilityBatch": {"sqs:ChangeMessageVisibility"},
@@ -64,7 +67,10 @@ ALSO = {
     "iam:AddRoleToInstanceProfile": {"iam:PassRole"},
     "iam:CreateInstanceProfile": {"iam:TagInstanceProfile"},
     "iam:CreateRole": {"iam:TagRole"},
+    "lambda:CreateFunction": {"iam:PassRole", "lambda:TagResource"},
     "logs:CreateLogGroup": {"logs:TagResource"},
+    "scheduler:CreateSchedule": {"iam:PassRole"},
+    "scheduler:CreateScheduleGroup": {"scheduler:TagResource"},
     "sqs:CreateQueue": {"sqs:TagQueue"},
 }
 """Actions that a call needs beside its own, as AWS says: for tags in it, and for roles that it hands on."""
@@ -105,15 +111,34 @@ BY_THE_AGENT = {
         "ec2:TerminateInstances",
         "iam:PassRole",
     },
+    Role.SCHEDULE: {"lambda:InvokeFunction"},
 }
 """What AWS's own programs do in these roles, as its guides say."""
 
 IN_TASKS = {"channel", "cloudwatch", "queue", "reporting", "store", "worker", "worker_queue"}
 ONLY_IN_TASKS = IN_TASKS - {"channel", "queue", "store"}
 NOT_OF_A_WORKER = {"purge", "delete_queues"}
-OF_THE_ACCOUNT = {"account", "account_command"}
+OF_THE_ACCOUNT = {"account", "account_command", "function"}
 NOT_MEANT = {"servicequotas:ListServices"}
 """Other services' operations that have the name of one that is called."""
+
+BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
+    "teardown": {},
+    "look": {},
+    "plain_store": {"without": ("delete", "publish")},
+    "store": {"only": ("_list",)},
+    "fleets": {"without": ("ask_spot", "ask_fleet", "make_template")},
+    "found": {"without": ("_log_group",)},
+    "queues": {"only": ("queue_url",)},
+    "channel": {"only": ("depths",)},
+    "dashboard": {"without": ("put_dashboard",)},
+    "region": {"only": ("_described",)},
+    "schedule": {"only": ("delete_schedule",)},
+    "engine": {"only": ("_want_tasks",)},
+}
+"""What the auto-monitor runs: modules, with the functions that it calls or without those that it does not."""
+
+BY_LAMBDA = {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 LOOKING_AT_THE_ACCOUNT = {"who", "find", "_find_role", "_find_profile"}
 
@@ -190,7 +215,8 @@ def test_people_may_do_what_the_code_does_for_them_and_nothing_else() -> None:
     of_people = modules() - OF_THE_ACCOUNT - ONLY_IN_TASKS
     used = {call for module in of_people for call in calls(module)}
     used |= calls("account", only=LOOKING_AT_THE_ACCOUNT)
-    config = parse_config("APP_NAME = 'App'\nAWS_BUCKET = 'results'\nSOURCE_BUCKET = 'images'\n")
+    buckets = "AWS_BUCKET = 'results'\nSOURCE_BUCKET = 'images'\n"
+    config = parse_config(f"APP_NAME = 'App'\nAUTO_MONITOR = True\n{buckets}")
     assert granted(user_grants(config, WHERE)) == actions(used)
 
 
@@ -204,6 +230,12 @@ def test_whoever_sets_up_an_account_may_do_just_that() -> None:
 def test_tasks_may_do_what_workers_do_and_nothing_else() -> None:
     used = actions(call for module in IN_TASKS & modules() for call in calls(module, without=NOT_OF_A_WORKER))
     assert in_role(Role.TASK) == used | OF_THE_REFERENCE
+
+
+@pytest.mark.fault(30)
+def test_the_auto_monitor_may_do_what_a_look_and_an_end_do_and_nothing_else() -> None:
+    used = actions(call for module, part in BY_THE_MONITOR.items() for call in calls(module, **part))
+    assert in_role(Role.MONITOR) == used | BY_LAMBDA
 
 
 @pytest.mark.fault(30)

@@ -92,6 +92,7 @@ def test_the_newest_trouble_counts_and_none_before_a_machine_came() -> None:
     image = of_history([NO_ROOM, NO_IMAGE, NO_ROOM])
     assert image is not None and image.final
     assert of_history([error("all is well", sub="active", kind="fleetRequestChange")]) is None
+    assert of_history([error("the service failed", sub="", kind="service-error")]) is not None
 
 
 @pytest.mark.parametrize(

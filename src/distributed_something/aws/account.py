@@ -51,11 +51,12 @@ class Found(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One call to IAM, and what it does in words."""
+    """One call to a service, and what it does in words."""
 
     text: str
     call: str
     request: Mapping[str, Any]
+    service: str = "iam"
 
 
 # -- Deciding -----------------------------------------------------------------------------------------------
@@ -241,10 +242,9 @@ def _tags(described: Mapping[str, Any]) -> dict[str, str]:
 
 def apply(session: AwsSession, steps: Iterable[Step]) -> None:
     """Make the calls, one after the other. After a failure, a new plan goes on where this one stopped."""
-    iam = session.client("iam")
     for step in steps:
         with aws_errors(step.text):
-            getattr(iam, step.call)(**step.request)
+            getattr(session.client(step.service), step.call)(**step.request)
 
 
 def remove(session: AwsSession, steps: Iterable[Step]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import LEFTOVERS, OK, DsError
 from . import account
+from .function import apply_function, everywhere, find_function, package, plan_function
 from .people import administrator_policy, user_policy
 from .policies import MANAGED_LIMIT, buckets_of, compact
 from .roles import PATH, Where
@@ -24,13 +25,16 @@ def setup(project: Project, *, dry_run: bool) -> int:
     console, session = project.console, _session(project)
     where = _where(project, session)
     steps = account.plan_setup(where, buckets_of(project.config), account.find(session))
-    if not _agreed(project, steps, f"change the account {where.number}", dry_run=dry_run):
+    function = plan_function(where, find_function(session), package())
+    if not _agreed(project, [*steps, *function], f"change the account {where.number}", dry_run=dry_run):
         return OK
     account.apply(session, steps)
     untried = account.wait_for_roles(session, where, project.clock)
+    apply_function(session, function, project.clock)
     if untried:
         console.say(f"note: whether EC2 takes the new profile could not be tried: {untried}")
     console.say(f"the account {where.number} is set up: roles and instance profile are at {PATH}")
+    console.say(f"the auto-monitor of {where.region} is there, for runs with AUTO_MONITOR")
     console.hint("ds account policy prints what people who run apps need; then ds check")
     return OK
 
@@ -42,20 +46,31 @@ def destroy(project: Project, *, dry_run: bool) -> int:
     """
     console, session = project.console, _session(project)
     where = _where(project, session)
-    steps = account.plan_removal(account.find(session))
+    plans = _removals(session, account.enabled_regions(session))
+    steps = [step for _, steps in plans for step in steps]
     if steps:
         _refuse_while_used(session)
     if not _agreed(project, steps, f"remove these from the account {where.number}", dry_run=dry_run):
         return OK
-    for refused in account.remove(session, steps):
-        console.say(f"refused: {refused}")
-    leftovers = [step.text for step in account.plan_removal(account.find(session))]
+    for region, removal in plans:
+        for refused in account.remove(region, removal):
+            console.say(f"refused: {refused}")
+    left = _removals(session, [region.region for region, _ in plans])
+    leftovers = [step.text for _, removal in left for step in removal]
     for leftover in leftovers:
         console.say(f"still to do: {leftover}")
     if leftovers:
         return LEFTOVERS
     console.say(f"clean: nothing of this program is left in the account {where.number}")
     return OK
+
+
+def _removals(session: AwsSession, regions: Iterable[str]) -> list[tuple[AwsSession, list[account.Step]]]:
+    """What is to be removed, and where: the auto-monitor in these regions, then the roles."""
+    plans = everywhere(session, regions)
+    if roles := account.plan_removal(account.find(session)):
+        plans.append((session, roles))
+    return plans
 
 
 def policy(project: Project, *, administrator: bool) -> int:

@@ -38,7 +38,9 @@ from .message import job_room
 from .queue import SqsQueue
 from .queues import QueueNames, find_queues
 from .region import Region
-from .session import AwsSession, aws_errors
+from .roles import Where
+from .schedule import GRACE_SECONDS, Order, check_function, memory_key, put_schedule
+from .session import AwsSession, QueueGone, aws_errors
 from .shrinking import idle, instances, located, spread
 from .store import S3Store
 from .teardown import Teardown
@@ -56,12 +58,22 @@ class AwsEngine:
     last_looks_seconds = 60.0  # SQS's counts may be a minute behind
     job_bytes: int | None = job_room()
 
-    def __init__(self, project: Path, config: Config, clock: Clock, endpoint: str | None = None) -> None:
+    def __init__(
+        self,
+        project: Path,
+        config: Config,
+        clock: Clock,
+        endpoint: str | None = None,
+        *,
+        session: AwsSession | None = None,
+        store: type[S3Store] = S3Store,
+    ) -> None:
         self._project = project
         self._config = config
         self._clock = clock
+        self._store_class = store
         self.tasks_per_machine = config.tasks_per_machine
-        self.session = AwsSession(config.aws_region, config.aws_profile or None, endpoint)
+        self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
         self.names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
         self._looker = Looker(self.session, config.app_name, config.ecs_cluster)
@@ -76,7 +88,7 @@ class AwsEngine:
         if not self._config.aws_bucket:
             what = "AWS_BUCKET: missing: nowhere to keep inputs, outputs, logs and ledger"
             raise UsageError(what, "AWS_BUCKET = 'your-bucket' in the config")
-        return S3Store(self._config.aws_bucket, session=self.session)
+        return self._store_class(self._config.aws_bucket, session=self.session)
 
     # -- Queue and run
 
@@ -215,10 +227,14 @@ class AwsEngine:
         """
         launch = Launch(self._config, self.region, self._looker.fleets, self._clock)
         asked = launch.read(fleet_file)  # a bad file is found before anything is changed
+        if self._config.auto_monitor:
+            check_function(self.session)
         known = self._fleet_ids(run)
         alive = [fleet for fleet in self._looker.fleets.of_app(self._config.app_name) if fleet.alive]
         forgotten = [fleet for fleet in alive if fleet.run == run and fleet.id not in known]
         self._ensure(run, made, asked.shape)
+        if self._config.auto_monitor:  # before the machines, which cost money
+            self._watch(run, made)
         mine = [fleet for fleet in alive if fleet.run == run]
         machines = sum(fleet.target for fleet in mine)
         if forgotten:
@@ -229,6 +245,15 @@ class AwsEngine:
             fleet = launch.ask(asked, run, len(known), made)
         self._show(run, [*known, fleet])
         return fleet
+
+    def _watch(self, run: str, made: Callable[[str], None]) -> None:
+        """Have the auto-monitor look at the run from now on, until its machines have had their time."""
+        config = self._config
+        until = self._clock.now() + config.max_run_hours * 3600 + GRACE_SECONDS
+        self.store.delete([memory_key(RunPaths(config.app_name, run))])  # of looks before this start
+        order = Order(config.app_name, run, config.aws_region, self.store.bucket)
+        if put_schedule(self.session, Where(self.region.account.number, config.aws_region), order, until):
+            made(f"schedule {config.app_name}")
 
     def _show(self, run: str, fleets: Sequence[str]) -> None:
         """Make the dashboard, where the config wants one. The fleet stands whether that succeeds or not."""
@@ -361,9 +386,14 @@ class AwsEngine:
 
     def end(self) -> Sequence[str]:
         """Remove what the run made; where jobs are dead, not the queues: `ds retry` needs them."""
-        run = self.current_run()
-        keep = run is not None and self.queue().counts().dead > 0
-        return self._teardown().remove(keep_queues=keep)
+        try:
+            keep = self.current_run() is not None and self.queue().counts().dead > 0
+        except QueueGone:  # somebody else ends the run too
+            keep = False
+        left = self._teardown().remove(keep_queues=keep)
+        if not keep:
+            self._forget()
+        return left
 
     def remove(self) -> Sequence[str]:
         """Remove what every run of the app made."""

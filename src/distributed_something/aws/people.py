@@ -15,7 +15,7 @@ from .policies import (
     store_grants,
 )
 from .queues import QueueNames
-from .roles import LINKED, PATH, PROFILE, TAGGING_ROLE, Role, Where
+from .roles import FUNCTION, LINKED, PATH, PROFILE, SCHEDULES, TAGGING_ROLE, Role, Where
 
 NEW_TAG = "aws:RequestTag/ds:app"
 
@@ -31,6 +31,7 @@ def user_grants(config: Config, where: Where) -> tuple[Grant, ...]:
         *_user_cluster(config, where),
         *_user_machines(config, where),
         *_user_watch(config, where),
+        *(_user_auto_monitor(config, where) if config.auto_monitor else ()),
         *_user_check(config, where),
     )
 
@@ -138,20 +139,28 @@ def _user_machines(config: Config, where: Where) -> tuple[Grant, ...]:
 
 
 def _user_watch(config: Config, where: Where) -> tuple[Grant, ...]:
-    """Logs, dashboard and alarms, by the app's names: an alarm's begins with the app's and a dot."""
+    """Logs and dashboard, by the app's names."""
     names = (config.log_group_name, config.log_group_name + "_perInstance")
     groups = tuple(where.arn("logs", f"log-group:{name}{end}") for name in names for end in ("", ":*"))
     make = ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource")
     dashboard = where.arn("cloudwatch", f"dashboard/{config.app_name}", region="")
-    alarms = where.arn("cloudwatch", f"alarm:{config.app_name}.*")
-    change = ("cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm")
     show = ("cloudwatch:DeleteDashboards", "cloudwatch:GetDashboard", "cloudwatch:PutDashboard")
-    look = ("cloudwatch:DescribeAlarms", "logs:DescribeLogGroups")
+    look = ("logs:DescribeLogGroups",)
     return (
         Grant("Logs", make, groups),
-        Grant("Alarms", change, (alarms,)),
         Grant("Dashboard", show, (dashboard,)),
         Grant("Lists", look, ("*",), why_all="lists show every name, or none"),
+    )
+
+
+def _user_auto_monitor(config: Config, where: Where) -> tuple[Grant, ...]:
+    """The app's schedule by its name, and to have it call the auto-monitor."""
+    schedule = where.arn("scheduler", f"schedule/{SCHEDULES}/{config.app_name}")
+    change = ("CreateSchedule", "DeleteSchedule", "GetSchedule", "UpdateSchedule")
+    return (
+        Grant("Schedule", tuple(f"scheduler:{each}" for each in change), (schedule,)),
+        Grant("AutoMonitor", ("lambda:GetFunctionConfiguration",), (where.function(),)),
+        pass_role(where, "PassToSchedule", Role.SCHEDULE, "scheduler"),
     )
 
 
@@ -242,6 +251,7 @@ def administrator_grants(where: Where) -> tuple[Grant, ...]:
             ),
             (profile,),
         ),
+        *_administrator_auto_monitor(where),
         Grant("PutIntoProfile", ("iam:PassRole",), (where.role(Role.MACHINE),)),
         Grant(
             "Linked",
@@ -251,9 +261,52 @@ def administrator_grants(where: Where) -> tuple[Grant, ...]:
         ),
         Grant(
             "Look",
-            ("ec2:DescribeRegions", "iam:ListRoles", "sts:GetCallerIdentity", "tag:GetResources"),
+            (
+                "ec2:DescribeRegions",
+                "iam:ListRoles",
+                "logs:DescribeLogGroups",
+                "sts:GetCallerIdentity",
+                "tag:GetResources",
+            ),
             ("*",),
             why_all=NO_NARROWER,
+        ),
+    )
+
+
+def _administrator_auto_monitor(where: Where) -> tuple[Grant, ...]:
+    """The function in any region, its log group, and the group of its schedules."""
+    logs = f"log-group:/aws/lambda/{FUNCTION}"
+    return (
+        Grant(
+            "Function",
+            (
+                "lambda:CreateFunction",
+                "lambda:DeleteFunction",
+                "lambda:GetFunction",
+                "lambda:GetFunctionEventInvokeConfig",
+                "lambda:PutFunctionEventInvokeConfig",
+                "lambda:TagResource",
+                "lambda:UpdateFunctionCode",
+                "lambda:UpdateFunctionConfiguration",
+            ),
+            (where.function(region="*"),),
+        ),
+        pass_role(where, "PassToFunction", Role.MONITOR, "lambda"),
+        Grant(
+            "FunctionLogs",
+            ("logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"),
+            tuple(where.arn("logs", f"{logs}{end}", region="*") for end in ("", ":*")),
+        ),
+        Grant(
+            "Schedules",
+            (
+                "scheduler:CreateScheduleGroup",
+                "scheduler:DeleteScheduleGroup",
+                "scheduler:GetScheduleGroup",
+                "scheduler:TagResource",
+            ),
+            (where.arn("scheduler", f"schedule-group/{SCHEDULES}", region="*"),),
         ),
     )
 

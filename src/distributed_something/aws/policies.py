@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..config import Config
-from .roles import Role, Where
+from .roles import FUNCTION, SCHEDULES, Role, Where
 
 Document = dict[str, Any]
 
@@ -66,8 +66,8 @@ def compact(policy: Document) -> str:
     return json.dumps(policy, separators=(",", ":"))
 
 
-# The machines' own trust has no condition: EC2 takes a role on for an instance without naming an account.
-_NO_SOURCE = frozenset({"ec2.amazonaws.com"})
+# These services do not say for which account they take on the role of an instance, or of a function.
+_NO_SOURCE = frozenset({"ec2.amazonaws.com", "lambda.amazonaws.com"})
 
 
 def trust(where: Where, service: str) -> Document:
@@ -127,6 +127,8 @@ def trusted(where: Where, buckets: Buckets) -> tuple[Trusted, ...]:
         ),
         Trusted(Role.MACHINE, "ec2.amazonaws.com", "lets machines join a cluster", _machine(where)),
         Trusted(Role.FLEET, "spotfleet.amazonaws.com", "starts machines for a fleet file", _fleet(where)),
+        Trusted(Role.MONITOR, "lambda.amazonaws.com", "watches and ends runs", _monitor(where, buckets)),
+        Trusted(Role.SCHEDULE, "scheduler.amazonaws.com", "calls the auto-monitor", _schedule(where)),
     )
 
 
@@ -218,6 +220,74 @@ def _fleet(where: Where) -> dict[str, tuple[Grant, ...]]:
             pass_role(where, "Pass", Role.MACHINE, "ec2"),
         )
     }
+
+
+def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+    """For the auto-monitor: to look at the runs of every app, to let machines go, and to end runs."""
+    written = buckets.written
+    store = (
+        Grant("List", ("s3:ListBucket",), _bucket_arns(where, written)),
+        Grant("Runs", ("s3:GetObject", "s3:PutObject"), _bucket_arns(where, written, "/runs/*")),
+    )
+    own = where.arn("logs", f"log-group:/aws/lambda/{FUNCTION}:*", region="*")
+    schedules = where.arn("scheduler", f"schedule/{SCHEDULES}/*", region="*")
+    return {
+        **({"store": store} if written else {}),
+        "logs": (Grant("Own", ("logs:CreateLogStream", "logs:PutLogEvents"), (own,)),),
+        "schedule": (Grant("End", ("scheduler:DeleteSchedule", "scheduler:GetSchedule"), (schedules,)),),
+        "look": (Grant("Look", _LOOKS, ("*",), why_all=NO_NARROWER),),
+        "end": _monitor_ends(where),
+    }
+
+
+_LOOKS = (
+    "cloudwatch:GetDashboard",
+    "ec2:DescribeFleetHistory",
+    "ec2:DescribeFleetInstances",
+    "ec2:DescribeFleets",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeLaunchTemplates",
+    "ec2:DescribeSpotFleetInstances",
+    "ec2:DescribeSpotFleetRequestHistory",
+    "ec2:DescribeSpotFleetRequests",
+    "ecs:DescribeClusters",
+    "ecs:DescribeContainerInstances",
+    "ecs:DescribeServices",
+    "ecs:DescribeTaskDefinition",
+    "ecs:DescribeTasks",
+    "ecs:ListTaskDefinitions",
+    "ecs:ListTasks",
+)
+
+
+def _monitor_ends(where: Where) -> tuple[Grant, ...]:
+    """What bears an app's tag; dashboards and task definitions have none that IAM looks at."""
+    tagged = {"StringLike": {APP_TAG: "*"}}
+    machines = (
+        "ec2:CancelSpotFleetRequests",
+        "ec2:DeleteFleets",
+        "ec2:DeleteLaunchTemplate",
+        "ec2:ModifyFleet",
+        "ec2:ModifySpotFleetRequest",
+        "ec2:TerminateInstances",
+    )
+    queues = ("sqs:DeleteQueue", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ListQueueTags")
+    services = [where.arn("ecs", f"{kind}/*", region="*") for kind in ("cluster", "service")]
+    in_ecs = ("ecs:DeleteCluster", "ecs:DeleteService", "ecs:UpdateService")
+    dashboards = where.arn("cloudwatch", "dashboard/*", region="")
+    return (
+        Grant("Machines", machines, (where.arn("ec2", "*/*", region="*"),), tagged),
+        Grant("Queues", queues, (where.arn("sqs", "*", region="*"),), tagged),
+        Grant("Services", in_ecs, tuple(services), tagged),
+        Grant("Definitions", ("ecs:DeregisterTaskDefinition",), ("*",), why_all=NO_NARROWER),
+        Grant("Dashboards", ("cloudwatch:DeleteDashboards",), (dashboards,)),
+    )
+
+
+def _schedule(where: Where) -> dict[str, tuple[Grant, ...]]:
+    """For schedules: to call the auto-monitor, and no other function."""
+    return {"call": (Grant("Call", ("lambda:InvokeFunction",), (where.function(region="*"),)),)}
 
 
 def pass_role(where: Where, sid: str, role: Role, *services: str) -> Grant:

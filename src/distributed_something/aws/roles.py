@@ -30,7 +30,15 @@ class Role(StrEnum):
     EXECUTION = PREFIX + "execution"
     MACHINE = PREFIX + "machine"
     FLEET = PREFIX + "fleet"
+    MONITOR = PREFIX + "monitor"
+    SCHEDULE = PREFIX + "schedule"
 
+
+FUNCTION = PREFIX + "monitor"
+"""The function that looks at runs whose config has AUTO_MONITOR."""
+
+SCHEDULES = "distributed-something"
+"""The group of the schedules that call it: one for each app under way, with the app's name."""
 
 TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
 """What EC2's console calls the role that it makes for spot fleet requests."""
@@ -55,6 +63,10 @@ class Where(NamedTuple):
         """The ARN of a role."""
         return self.arn("iam", f"role{PATH}{role}", region="")
 
+    def function(self, *, region: str | None = None) -> str:
+        """The ARN of the auto-monitor's function."""
+        return self.arn("lambda", f"function:{FUNCTION}", region=region)
+
     @property
     def profile(self) -> str:
         """The ARN of the instance profile."""
@@ -68,14 +80,12 @@ def account_of(config: Config, number: str) -> Account:
 
 
 LINKED = {
-    "AWSServiceRoleForCloudWatchEvents": "events.amazonaws.com",
     "AWSServiceRoleForEC2Fleet": "ec2fleet.amazonaws.com",
     "AWSServiceRoleForEC2Spot": "spot.amazonaws.com",
     "AWSServiceRoleForEC2SpotFleet": "spotfleet.amazonaws.com",
     "AWSServiceRoleForECS": "ecs.amazonaws.com",
 }
-"""Roles that AWS itself has in an account that uses fleets, clusters, and alarms that end a machine, and the
-services they are linked to.
+"""Roles that AWS itself has in an account that uses fleets, clusters, and the services they are linked to.
 
 They belong to AWS and serve everyone: made where they are missing, never removed.
 """

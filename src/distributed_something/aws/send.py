@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import random
 import socket
 import ssl
@@ -24,8 +25,6 @@ from json.encoder import encode_basestring_ascii as quote
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
-
-import msgspec
 
 from ..clock import Clock
 from ..errors import DsError
@@ -165,8 +164,8 @@ class _Wire:
         """The answer to a call. Raises Passing, or DsError where trying again would not help."""
         status, answer = self._exchange(self._written(action, body))
         try:
-            document = msgspec.json.decode(answer)
-        except msgspec.MsgspecError:
+            document = json.loads(answer)
+        except (ValueError, RecursionError):
             document = None
         if status == 200 and isinstance(document, dict):
             return document

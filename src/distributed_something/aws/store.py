@@ -179,8 +179,7 @@ class S3Store:
 
         gone = [*keys]
         names = [self._name(key) for key in gone]
-        for key in gone:  # an appended file whose parts are deleted begins anew
-            self._segments.pop(key.rpartition(".")[0], None)
+        self._forget(gone)
         with self._errors(""):
             for start in range(0, len(names), 1000):
                 obstore.delete(self._open(), names[start : start + 1000])
@@ -260,6 +259,11 @@ class S3Store:
     def _segment(self, key: str) -> _Segment:
         with self._lock:
             return self._segments.setdefault(key, _Segment(check_key(key)))
+
+    def _forget(self, gone: Iterable[str]) -> None:
+        """An appended file whose parts are deleted begins anew."""
+        for key in gone:
+            self._segments.pop(key.rpartition(".")[0], None)
 
     def _is_appended(self, key: str) -> bool:
         import obstore
@@ -342,21 +346,31 @@ class S3Store:
     def _translated(self, error: Exception, key: str) -> Exception | None:
         """Our error for one of S3's; None for an error of this machine (a full disk)."""
         from botocore.exceptions import ClientError
+
+        code = _code(error)
+        if isinstance(error, ClientError):
+            if code in _RACES:
+                return _RACES[code]()
+            return self._missing(key) if code == "NoSuchKey" else self._explained(error, key)
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
 
-        address = f"s3://{self.bucket}/{self._prefix}{key}"
-        code = _code(error)
         if isinstance(error, AlreadyExistsError) and code in _RACES:
             return _RACES[code]()
         if isinstance(error, FileNotFoundError) and error.errno is None and code != "NoSuchBucket":
-            return KeyMissing(f"{key}: not in s3://{self.bucket}/{self._prefix}")
+            return self._missing(key)
         if isinstance(error, UnauthenticatedError) and self._credentials and self._credentials.trouble:
             return self._credentials.trouble
         if isinstance(error, PreconditionError):
-            return DsError(f"{address}: it was replaced while it was read", "try again")
-        if not isinstance(error, BaseError | ClientError) and code != "NoSuchBucket":
-            return None
-        what, fix = _EXPLAINED.get(code, (_first_line(error), ""))
+            what = f"s3://{self.bucket}/{self._prefix}{key}: it was replaced while it was read"
+            return DsError(what, "try again")
+        return self._explained(error, key) if isinstance(error, BaseError) or code == "NoSuchBucket" else None
+
+    def _missing(self, key: str) -> KeyMissing:
+        return KeyMissing(f"{key}: not in s3://{self.bucket}/{self._prefix}")
+
+    def _explained(self, error: Exception, key: str) -> DsError:
+        address = f"s3://{self.bucket}/{self._prefix}{key}"
+        what, fix = _EXPLAINED.get(_code(error), (_first_line(error), ""))
         facts = {"bucket": self.bucket, "region": self.region}
         return DsError(f"{address}: {what.format_map(facts) if fix else what}", fix.format_map(facts))
 

@@ -14,12 +14,12 @@ from ..clock import Clock
 from ..config import Config
 from ..errors import DsError
 from ..record import RunRecord
-from .alarms import delete_alarms, find_alarms
 from .dashboard import delete_dashboard
 from .desired import Kind
 from .fleets import Fleet, Fleets
 from .found import describe_service, find_one
 from .queues import QueueNames, queue_url
+from .schedule import delete_schedule
 from .session import AwsSession, aws_errors
 
 DRAIN_SECONDS = 180.0
@@ -56,12 +56,12 @@ class Teardown:
             self._deregister_tasks,
             *([] if keep_queues else [self._delete_queues]),
             self._delete_templates,
-            self._delete_alarms,
             self._delete_dashboard,
             self._delete_cluster,
         ]
         failed = [line for step in steps for line in _tried(step)]
-        return list(dict.fromkeys([*failed, *self._leftovers(keep_queues)]))
+        left = list(dict.fromkeys([*failed, *self._leftovers(keep_queues)]))
+        return left or [*_tried(self._delete_schedule)]  # until all has gone, the auto-monitor tries again
 
     # -- Steps
 
@@ -101,25 +101,16 @@ class Teardown:
                     self._ecs.deregister_task_definition(taskDefinition=arn)
 
     def _delete_queues(self) -> None:
-        """Those that bear the app's tag, each whatever becomes of the others."""
+        """Those that bear the app's tag; that of the jobs first: while it is there, the run needs all."""
         client = self._session.client("sqs")
-        failed: list[DsError] = []
         for name in (self._names.jobs, self._names.carried, self._names.dead):
-            try:
-                if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
-                    with aws_errors(f"deleting the queue {name}"):
-                        client.delete_queue(QueueUrl=url)
-            except DsError as error:
-                failed.append(error)
-        if failed:
-            raise failed[0]
+            if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
+                with aws_errors(f"deleting the queue {name}"):
+                    client.delete_queue(QueueUrl=url)
 
     def _delete_templates(self) -> None:
         for name in self._fleets.templates(self._config.app_name):
             self._fleets.delete_template(name)
-
-    def _delete_alarms(self) -> None:
-        delete_alarms(self._session, find_alarms(self._session, self._config.app_name), self._clock)
 
     def _delete_dashboard(self) -> None:
         if self._config.clean_dashboard:
@@ -138,6 +129,12 @@ class Teardown:
         if not self._used("activeServicesCount"):
             with aws_errors(f"deleting the cluster {self._cluster}"):
                 self._ecs.delete_cluster(cluster=self._cluster)
+
+    def _delete_schedule(self) -> None:
+        """Of the auto-monitor; last, so that it goes on where this process is killed."""
+        recorded = self._record is not None and f"schedule {self._config.app_name}" in self._record.resources
+        if recorded or self._config.auto_monitor:
+            delete_schedule(self._session, self._config.app_name)
 
     # -- What is there
 

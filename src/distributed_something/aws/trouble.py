@@ -111,7 +111,7 @@ _TYPE = re.compile(
     r"\b[a-z][a-z0-9-]*\d[a-z0-9-]*\.(?:nano|micro|small|medium|large|metal[a-z0-9-]*|\d*xlarge)\b"
 )
 _ZONE = re.compile(r"\b[a-z]{2}(?:-[a-z]+)+-\d[a-z]\b")
-_ERRORS = ("error", "fleet-error", "launch-error")
+_ERRORS = ("error", "fleet-error", "launch-error", "service-error")
 _NEWS = frozenset({"launchSpecUnusable", "launchSpecTemporarilyBlacklisted", "fleetProgressHalted"})
 
 

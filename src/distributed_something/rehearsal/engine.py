@@ -287,9 +287,13 @@ class FolderBucket(S3Store):
 
 
 def _pretended(config: Config) -> Config:
-    """The config in the pretend account: no profile, and a bucket and an image where none is named."""
+    """The config in the pretend account: no profile, and a bucket and an image where none is named.
+
+    No schedule fires there: whoever rehearses watches the run.
+    """
     return config._replace(
         aws_profile="",
+        auto_monitor=False,
         aws_bucket=bucket_of(config),
         dockerhub_tag=config.dockerhub_tag or _IMAGE,
     )

@@ -1,4 +1,4 @@
-"""What a dashboard shows, and which machines get an alarm."""
+"""What a dashboard shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from distributed_something.aws.alarms import AlarmPlan, alarm_name, idle_alarm, machine_of, plan
 from distributed_something.aws.dashboard import body
 from distributed_something.config import parse_config
 
@@ -15,7 +14,6 @@ CONFIG = parse_config(
     "SQS_QUEUE_NAME = 'plates'\nSQS_DEAD_LETTER_QUEUE = 'arn:aws:sqs:eu-west-1:123456789012:lost'\n"
     "LOG_GROUP_NAME = '/lab/logs'\n"
 )
-ONE, TWO = "i-0123456789abcdef0", "i-0123456789abcdef1"
 
 
 @pytest.mark.fault(42)
@@ -52,41 +50,3 @@ def test_widgets_do_not_lie_over_each_other() -> None:
         }
         assert not cells & taken and max(x for x, _ in cells) < 24
         taken |= cells
-
-
-@pytest.mark.fault(27)
-def test_only_a_machine_whose_worker_is_silent_gets_an_alarm() -> None:
-    now = 10_000.0
-    launched = {ONE: 0.0, TWO: 0.0}
-    assert plan("App", launched, {ONE: now - 10, TWO: now - 1800}, (), now) == AlarmPlan((TWO,), ())
-
-
-@pytest.mark.fault(27)
-def test_a_new_machine_that_downloads_its_image_has_the_same_time_to_be_heard() -> None:
-    assert plan("App", {ONE: 9_000.0}, {}, (), 10_000.0) == AlarmPlan((), ())
-    assert plan("App", {ONE: 9_000.0}, {}, (), 10_800.0) == AlarmPlan((ONE,), ())
-
-
-@pytest.mark.fault(9)
-def test_alarms_of_machines_that_are_gone_or_heard_again_go() -> None:
-    alarms = [alarm_name("App", ONE), alarm_name("App", TWO), "App2.i-0123456789abcdef0", "somebody-elses"]
-    found = plan("App", {ONE: 0.0}, {ONE: 9_999.0}, alarms, 10_000.0)
-    assert found == AlarmPlan((), (f"App.{ONE}", f"App.{TWO}"))
-
-
-def test_an_alarm_that_is_there_is_not_made_again() -> None:
-    assert plan("App", {ONE: 0.0}, {}, [alarm_name("App", ONE)], 10_000.0) == AlarmPlan((), ())
-
-
-@pytest.mark.fault(5, 35)
-def test_an_alarm_belongs_to_the_app_whose_whole_name_it_begins_with() -> None:
-    assert machine_of("My_QueueApp", f"My_QueueApp.{ONE}") == ONE
-    for other in (f"My.{ONE}", f"XMy_QueueApp.{ONE}", "My_QueueApp.i-", f"My_QueueApp.{ONE}.more", ONE):
-        assert machine_of("My_QueueApp", other) is None
-
-
-def test_the_alarm_ends_the_one_machine() -> None:
-    request = idle_alarm(CONFIG, ONE)
-    assert request["AlarmActions"] == ["arn:aws:automate:eu-west-1:ec2:terminate"]
-    assert request["Dimensions"] == [{"Name": "InstanceId", "Value": ONE}]
-    assert request["TreatMissingData"] == "notBreaching"

@@ -1,0 +1,304 @@
+"""The auto-monitor's calls against the emulator: through whole runs, beside others, and when calls fail."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aws_project import Cloud, fleet_file, instances
+from distributed_something import steps
+from distributed_something.aws import automonitor
+from distributed_something.aws.desired import Kind
+from distributed_something.aws.roles import PATH, SCHEDULES, Role, Where
+from distributed_something.aws.schedule import Order
+from distributed_something.console import Console
+from distributed_something.errors import OK, DsError
+from distributed_something.job import Outcome, State
+from distributed_something.ledger import LedgerWriter, event
+from emulating import REGION, session
+
+ACCOUNT = Where("123456789012", REGION)
+
+
+@pytest.fixture(scope="module")
+def function() -> None:
+    """The auto-monitor's function as a record: the emulator calls it never."""
+    from distributed_something.aws.account import Step
+    from distributed_something.aws.function import find_function, plan_function
+
+    role = {"RoleName": str(Role.MONITOR), "Path": PATH, "AssumeRolePolicyDocument": "{}"}
+    made = [Step("", "create_role", role), *plan_function(ACCOUNT, find_function(session()), b"PK")]
+    for step in made:
+        getattr(session().client(step.service), step.call)(**step.request)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, function: None) -> Cloud:
+    return Cloud(tmp_path / "project", AUTO_MONITOR=True)
+
+
+class Caller:
+    """Calls the auto-monitor with what the app's schedule holds, a minute after the last time."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.said = io.StringIO()
+
+    def schedule(self) -> dict[str, Any] | None:
+        client = session().client("scheduler")
+        try:
+            found: dict[str, Any] = client.get_schedule(Name=self.cloud.app, GroupName=SCHEDULES)
+        except client.exceptions.ResourceNotFoundException:
+            return None
+        return found
+
+    def order(self) -> Order:
+        found = self.schedule()
+        assert found is not None
+        return Order.of(json.loads(found["Target"]["Input"]))
+
+    def once(self, order: Order | None = None, after: float = 60.0) -> str:
+        self.cloud.clock.advance(after)
+        console = Console(yes=True, out=self.said, err=self.said)
+        return automonitor.look(order or self.order(), self.cloud.clock, console, session())
+
+    def until_over(self) -> list[str]:
+        """Call for as long as the schedule would, eight times at most."""
+        said: list[str] = []
+        while self.schedule() is not None and len(said) < 8:
+            said.append(self.once())
+        return said
+
+
+@pytest.fixture
+def caller(cloud: Cloud) -> Caller:
+    return Caller(cloud)
+
+
+def begin(cloud: Cloud, jobs: int = 5) -> str:
+    run = steps.setup(cloud.project)
+    cloud.submit(cloud.jobs(jobs))
+    steps.start(cloud.project, fleet_file(cloud))
+    return run
+
+
+def work(cloud: Cloud, count: int = 5) -> None:
+    """What a worker does: lease, run, write down, settle."""
+    queue = cloud.engine.queue()
+    ledger = LedgerWriter(cloud.engine.store, f"{cloud.project.paths().events}worker.jsonl")
+    leases = []
+    while len(leases) < count:
+        leases += queue.lease(count - len(leases), 1)
+    for lease in leases:
+        ended = event("succeeded", cloud.clock.now(), lease, Outcome(State.SUCCEEDED), worker="w")
+        ledger.ended(lease, ended)
+    ledger.flush()
+    queue.done(leases)
+
+
+def left(cloud: Cloud) -> list[str]:
+    """What there still is of the app that costs money or stands in the way."""
+    names = [(Kind.QUEUE, "Queue"), (Kind.TASK_DEFINITION, "Task"), (Kind.SERVICE, "Service")]
+    found = [f"{kind} {name}" for kind, name in names if cloud.found(kind, cloud.app + name)]
+    fleets = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
+    return found + fleets + instances(cloud)
+
+
+@pytest.mark.fault(1, 3, 6, 7)
+def test_a_run_ends_without_a_laptop_and_nothing_is_left(cloud: Cloud, caller: Caller) -> None:
+    run = begin(cloud)
+    order = caller.order()
+    assert order == Order(cloud.app, run, REGION, cloud.bucket)
+    assert caller.once() == "watching"
+    work(cloud)
+    assert [caller.once(), caller.once()] == ["watching", "watching"]
+    assert instances(cloud), "looks a minute apart have to agree"
+    assert caller.once() == "finished"
+    assert left(cloud) == []
+    assert caller.schedule() is None
+    cloud.open()
+    root = f"runs/{cloud.app}/{run}/"
+    report = json.loads(cloud.engine.store.read(root + "report.json"))
+    assert report["jobs"]["succeeded"] == 5
+    assert caller.once(order) == "over"
+
+
+@pytest.mark.fault(12)
+def test_the_schedule_ends_by_itself_when_everybody_forgets_it(cloud: Cloud, caller: Caller) -> None:
+    cloud.config(MAX_RUN_HOURS=2)
+    begin(cloud)
+    found = caller.schedule()
+    assert found is not None
+    assert found["ScheduleExpression"] == "rate(1 minute)"
+    assert found["EndDate"].timestamp() - cloud.clock.now() == pytest.approx(3 * 3600, abs=2)
+    assert found["ActionAfterCompletion"] == "DELETE"
+    assert found["Target"]["RetryPolicy"]["MaximumRetryAttempts"] == 0
+    assert f"schedule {cloud.app}" in cloud.record().resources
+
+
+@pytest.mark.fault(2)
+def test_machines_that_are_not_needed_are_let_go(cloud: Cloud, caller: Caller) -> None:
+    begin(cloud)
+    work(cloud, 4)
+    for _ in range(3):
+        assert caller.once() == "watching"
+    (fleet,) = cloud.engine._looker.fleets.look(cloud.record().fleets)
+    assert fleet.target == 1
+    assert len(instances(cloud)) == 1
+
+
+def test_an_account_without_the_auto_monitor_says_what_to_do_before_anything_is_made(cloud: Cloud) -> None:
+    cloud.config(AWS_REGION="eu-west-1")
+    with pytest.raises(DsError) as refused:
+        cloud.engine.start("run", None, lambda _: None)
+    assert "AUTO_MONITOR" in refused.value.what and "ds account setup" in refused.value.fix
+    assert instances(cloud) == []
+
+
+def test_a_look_that_comes_too_soon_does_not_count(cloud: Cloud, caller: Caller) -> None:
+    begin(cloud)
+    work(cloud)
+    said = [caller.once(after=seconds) for seconds in (60, 1, 1, 1, 60, 1, 60)]
+    looked = "looked already"
+    assert said == ["watching", looked, looked, looked, "watching", looked, "finished"]
+
+
+def test_looks_of_long_ago_do_not_agree_with_those_of_now(cloud: Cloud, caller: Caller) -> None:
+    begin(cloud)
+    work(cloud)
+    assert [caller.once(), caller.once(), caller.once(after=3600)] == ["watching"] * 3
+    assert instances(cloud)
+
+
+@contextmanager
+def failing(service: str, call: str, times: int = 1) -> Iterator[None]:
+    """Within: the first `times` calls of an operation are refused, and there are so many at least."""
+    from botocore.awsrequest import AWSResponse
+
+    left = [None] * times
+
+    def refuse(**_: object) -> Any:
+        if not left:
+            return None
+        left.pop()
+        error = {"Error": {"Code": "AccessDenied", "Message": "not now"}}
+        return AWSResponse("", 403, {}, None), error  # type: ignore[arg-type,no-untyped-call]
+
+    events = session().client(service).meta.events
+    events.register(f"before-call.{service}.{call}", refuse)
+    try:
+        yield
+    finally:
+        events.unregister(f"before-call.{service}.{call}", refuse)
+    assert not left, f"{call} was called less often"
+
+
+CALLS = [
+    ("sqs", "ListQueueTags"), ("sqs", "GetQueueAttributes"), ("s3", "GetObject"), ("s3", "ListObjectsV2"),
+    ("s3", "PutObject"), ("ec2", "DescribeSpotFleetRequests"), ("ec2", "DescribeInstances"),
+    ("ecs", "DescribeServices"),
+]  # fmt: skip
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(("service", "call"), CALLS)
+def test_a_call_that_fails_changes_nothing_for_the_next(
+    cloud: Cloud, caller: Caller, service: str, call: str
+) -> None:
+    begin(cloud)
+    work(cloud)
+    caller.once()
+    with failing(service, call), pytest.raises(DsError):
+        caller.once()
+    assert instances(cloud)
+    said = caller.until_over()
+    assert said[-1] == "finished" and left(cloud) == []
+
+
+STEPS = [
+    ("ecs", "UpdateService"), ("ec2", "CancelSpotFleetRequests"), ("ecs", "DeleteService"),
+    ("ecs", "DeregisterTaskDefinition"), ("sqs", "DeleteQueue"), ("scheduler", "DeleteSchedule"),
+]  # fmt: skip
+
+
+@pytest.mark.fault(4, 8, 9, 10)
+@pytest.mark.parametrize(("service", "call"), STEPS)
+def test_what_could_not_be_removed_is_removed_by_a_later_call(
+    cloud: Cloud, caller: Caller, service: str, call: str
+) -> None:
+    cloud.config(ECS_CLUSTER="default")
+    begin(cloud)
+    work(cloud)
+    for _ in range(2):
+        caller.once()
+    with failing(service, call, times=2):
+        said = caller.until_over()
+    assert "not now" in caller.said.getvalue()
+    assert left(cloud) == []
+    assert said[0] == "finished"
+
+
+def test_a_laptop_that_watches_too_does_no_harm(cloud: Cloud, caller: Caller) -> None:
+    begin(cloud)
+    work(cloud)
+    order = caller.order()
+    caller.once()
+    cloud.open()
+    assert steps.monitor(cloud.project, None, None) == OK
+    assert caller.schedule() is None and left(cloud) == []
+    assert caller.once(order) == "over"
+
+
+def test_two_calls_at_once_do_no_harm(cloud: Cloud, caller: Caller) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    begin(cloud)
+    work(cloud)
+    order = caller.order()
+    caller.once()
+    caller.once()
+    cloud.clock.advance(60)
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(caller.once, order, 0.0) for _ in range(2)]:
+            error = each.exception()
+            assert error is None or isinstance(error, DsError)
+    caller.until_over()
+    assert left(cloud) == [] and caller.schedule() is None
+
+
+@pytest.mark.fault(5)
+def test_a_call_for_an_earlier_run_leaves_the_later_one_alone(cloud: Cloud, caller: Caller) -> None:
+    begin(cloud)
+    order = caller.order()._replace(run="20200101T000000Z-0000")
+    cloud.engine.store.write(
+        f"runs/{order.app}/{order.run}/run.json",
+        cloud.engine.store.read(f"runs/{order.app}/{caller.order().run}/run.json").replace(
+            caller.order().run.encode(), order.run.encode()
+        ),
+    )
+    assert caller.once(order) == "over"
+    assert caller.schedule() is not None and instances(cloud)
+
+
+def test_a_run_whose_machines_had_their_time_is_given_up_and_the_schedule_goes(
+    cloud: Cloud, caller: Caller
+) -> None:
+    begin(cloud)
+    cloud.engine.stop()
+    cloud.engine._looker.fleets.terminate(instances(cloud))
+    order = caller.order()
+    assert caller.once(order) == "given up"
+    assert caller.schedule() is None
+    assert "5 jobs are left" in caller.said.getvalue()
+    assert cloud.found(Kind.QUEUE, cloud.app + "Queue") is not None, "ds start goes on with it"
+
+
+def test_an_event_that_is_no_order_is_refused() -> None:
+    with pytest.raises(DsError, match="no order"):
+        automonitor.handler({"app": "x"}, None)
