@@ -178,18 +178,23 @@ class SegmentReader:
         self._read: dict[str, int] = {}
 
     def new_lines(self) -> Iterator[bytes]:
-        """The complete lines that came since the last call: one list, and reads of what has grown."""
+        """The complete lines that came since the last call: one list, and reads of what has grown.
+
+        They count as read when the last one has been taken: after a failure the next call gives them again.
+        """
         grown = [file for file in self._store.list(self._prefix) if file.size > self._read.get(file.key, 0)]
         pieces = ((key, self._read.get(key, 0), min(size, CHUNK_BYTES)) for key, size in grown)
+        read = dict[str, int]()
         for file, data in zip(grown, self._store.read_many(pieces), strict=True):
             start = self._read.get(file.key, 0)
             while data:
                 end = data.rfind(b"\n") + 1
                 yield from data[:end].splitlines()
-                start = self._read[file.key] = start + end
+                start = read[file.key] = start + end
                 if not end or start >= file.size:
                     break  # all, or up to a line that is being written (none is longer than a message can be)
                 data = next(self._store.read_many([(file.key, start, CHUNK_BYTES)]))
+        self._read |= read
 
 
 class JobRecord:

@@ -236,3 +236,24 @@ def test_a_file_larger_than_a_chunk_is_read_whole_and_in_order(tmp_path: Path) -
     store.append("events/b.jsonl", b"last\n")
     lines = [line[-3:] for line in SegmentReader(store, "events/").new_lines()]
     assert lines == [b"%03d" % number for number in range(40)] + [b"ast"]
+
+
+def test_a_look_that_fails_half_way_loses_no_event(store: FolderStore) -> None:
+    class Failing(FolderStore):
+        failing = True
+
+        def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+            for number, data in enumerate(super().read_many(pieces)):
+                if number == 1 and self.failing:
+                    raise OSError("the connection broke")
+                yield data
+
+    for name in ("a", "b"):
+        store.append(f"events/{name}.jsonl", name.encode() + b"\n")
+    shaky = Failing(store.root)
+    reader = SegmentReader(shaky, "events/")
+    with pytest.raises(OSError, match="broke"):
+        list(reader.new_lines())
+    shaky.failing = False
+    assert [*reader.new_lines()] == [b"a", b"b"]
+    assert [*reader.new_lines()] == []
