@@ -59,7 +59,8 @@ def test_messages_are_those_that_old_workers_know(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_with_a_command_the_same_jobs_run_on_this_machine(name: str, project: DsProject) -> None:
     command = (PROJECTS / name / "command.txt").read_text().strip()
-    more = f"\nENGINE = 'local'\nCOMMAND = {command!r}\nOUTPUT = 'out/{{job_id}}'\nSECONDS_TO_START = 0\n"
+    here = "\nENGINE = 'local'\nCONTAINERS = False\nSECONDS_TO_START = 0\n"
+    more = f"{here}COMMAND = {command!r}\nOUTPUT = 'out/{{job_id}}'\n"
     jobs = brought(name, project, more)
     project.ds("check", jobs)
     project.ds("setup")
