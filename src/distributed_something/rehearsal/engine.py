@@ -131,7 +131,9 @@ class RehearsalEngine:
         deadline = time.monotonic() + END_SECONDS
         while self._place.alive():
             if time.monotonic() > deadline:
-                raise DsError(f"the emulator did not end within {END_SECONDS:.0f} s", "ds cleanup")
+                raise DsError(
+                    f"the emulator did not end within {END_SECONDS:.0f} s", "ds cleanup --engine rehearsal"
+                )
             time.sleep(0.02)
         kill_marked(self._place.mark)
         self._place.facts.unlink(missing_ok=True)
@@ -237,7 +239,9 @@ class RehearsalEngine:
             told = self._keep_story(aws, run, kept="queue " if dead else "")
             left += [each for each in told["leftovers"] if each not in left]
         if dead:
-            self._say("the emulator stays, for `ds retry`: ds cleanup ends it")
+            self._say(
+                "the emulator stays, for `ds retry --engine rehearsal`: `ds cleanup --engine rehearsal` ends it"
+            )
         else:
             self._end_emulator()
         return left
