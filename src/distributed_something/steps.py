@@ -281,9 +281,7 @@ def cleanup(project: Project) -> list[str]:
         project.console.confirm("not all jobs are finished; remove the queue all the same")
     leftovers = list(project.engine.remove())
     if other := _other_engine(project):
-        project.console.hint(
-            f"ds cleanup --engine {other}, as the latest run was one of the engine {other!r}"
-        )
+        project.console.hint(f"ds cleanup --engine {other}, as the latest run was one of {other!r}")
     else:
         project.record_path.unlink(missing_ok=True)
     return leftovers

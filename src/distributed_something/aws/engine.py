@@ -182,7 +182,7 @@ class AwsEngine:
                 code = str(error.response["Error"].get("Code"))
                 if code == "403":  # an answer to HEAD has no words
                     raise DsError(
-                        f"AWS_BUCKET: no access to the bucket {bucket}: another account's, or a right is missing",
+                        f"AWS_BUCKET: no access to the bucket {bucket}: not ours, or a right is missing",
                         "name a bucket of this account, or ask its administrator for s3:ListBucket on it",
                     ) from error
                 if code not in ("404", "NoSuchBucket"):

@@ -239,9 +239,7 @@ class RehearsalEngine:
             told = self._keep_story(aws, run, kept="queue " if dead else "")
             left += [each for each in told["leftovers"] if each not in left]
         if dead:
-            self._say(
-                "the emulator stays, for `ds retry --engine rehearsal`: `ds cleanup --engine rehearsal` ends it"
-            )
+            self._say("the emulator stays, for `ds retry`: `ds cleanup --engine rehearsal` ends it")
         else:
             self._end_emulator()
         return left
