@@ -8,7 +8,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,9 +81,10 @@ class FaultyWay:
         assert self._there.hostname is not None
         there = http.client.HTTPConnection(self._there.hostname, self._there.port, timeout=60)
         kept = {name: value for name, value in headers.items() if name.lower() not in _HOPS}
-        there.request(method, path, body or None, kept)
-        answer = there.getresponse()
-        found = f"{answer.status} {answer.reason}", answer.getheaders(), answer.read()
+        with closing(there):
+            there.request(method, path, body or None, kept)
+            answer = there.getresponse()
+            found = f"{answer.status} {answer.reason}", answer.getheaders(), answer.read()
         if asked:
             self._types[body] = found
         return found

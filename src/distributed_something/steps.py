@@ -282,12 +282,27 @@ def stop(project: Project, *, now: bool) -> Snapshot:
 
 
 def cleanup(project: Project) -> list[str]:
-    """Remove everything the run made; what is still there after a last look."""
+    """Remove everything the run made; what is still there after a last look.
+
+    A run of another engine stays, with its record, and is named.
+    """
     if _unfinished(project) != 0:
         project.console.confirm("not all jobs are finished; remove the queue all the same")
     leftovers = list(project.engine.remove())
-    project.record_path.unlink(missing_ok=True)
+    if other := _other_engine(project):
+        project.console.hint(f"ds cleanup --engine {other}, as the latest run was one of {other!r}")
+    else:
+        project.record_path.unlink(missing_ok=True)
     return leftovers
+
+
+def _other_engine(project: Project) -> str | None:
+    """The engine of the run in the record, where that is not the project's; a broken record tells of none."""
+    try:
+        engine = read_record(project.record_path).engine
+    except DsError:
+        return None
+    return engine if engine != project.engine.name else None
 
 
 def _unfinished(project: Project) -> int | None:

@@ -193,7 +193,13 @@ class AwsEngine:
             try:
                 self.session.client("s3").head_bucket(Bucket=bucket)
             except botocore.exceptions.ClientError as error:
-                if str(error.response["Error"].get("Code")) not in ("404", "NoSuchBucket"):
+                code = str(error.response["Error"].get("Code"))
+                if code == "403":  # an answer to HEAD has no words
+                    raise DsError(
+                        f"AWS_BUCKET: no access to the bucket {bucket}: not ours, or a right is missing",
+                        "name a bucket of this account, or ask its administrator for s3:ListBucket on it",
+                    ) from error
+                if code not in ("404", "NoSuchBucket"):
                     raise
                 raise UsageError(
                     f"AWS_BUCKET: there is no bucket {bucket}", f"aws s3 mb s3://{bucket}, or name another"

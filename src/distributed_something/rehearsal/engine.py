@@ -138,7 +138,9 @@ class RehearsalEngine:
         deadline = time.monotonic() + END_SECONDS
         while self._place.alive():
             if time.monotonic() > deadline:
-                raise DsError(f"the emulator did not end within {END_SECONDS:.0f} s", "ds cleanup")
+                raise DsError(
+                    f"the emulator did not end within {END_SECONDS:.0f} s", "ds cleanup --engine rehearsal"
+                )
             time.sleep(0.02)
         self._sweep()
         self._place.facts.unlink(missing_ok=True)
@@ -247,7 +249,7 @@ class RehearsalEngine:
             told = self._keep_story(aws, run, kept="queue " if dead else "")
             left += [each for each in told["leftovers"] if each not in left]
         if dead:
-            self._say("the emulator stays, for `ds retry`: ds cleanup ends it")
+            self._say("the emulator stays, for `ds retry`: `ds cleanup --engine rehearsal` ends it")
         else:
             self._end_emulator()
         return left
