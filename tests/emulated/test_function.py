@@ -42,7 +42,7 @@ def test_the_same_files_make_the_same_package_with_nothing_compiled_in_it() -> N
     assert package() == package()
     names = zipfile.ZipFile(io.BytesIO(package())).namelist()
     assert "distributed_something/aws/automonitor.py" in names
-    assert all(name.endswith(".py") for name in names)
+    assert not [name for name in names if name.endswith((".pyc", ".so"))]
     assert len(package()) < 2_000_000
 
 

@@ -87,6 +87,20 @@ def test_only_machines_and_functions_are_trusted_without_the_account() -> None:
     assert without == {Role.MACHINE, Role.MONITOR}
 
 
+def test_the_auto_monitor_may_look_for_a_queue_that_has_gone_and_delete_only_ours() -> None:
+    (monitor,) = [each for each in trusted(WHERE, BUCKETS) if each.role is Role.MONITOR]
+    conditions = {
+        action: grant.conditions
+        for grants in monitor.groups.values()
+        for grant in grants
+        for action in grant.actions
+    }
+    assert not conditions["sqs:GetQueueUrl"], "what has gone has no tag"
+    assert all(
+        conditions[action] for action in ("sqs:DeleteQueue", "ec2:TerminateInstances", "ecs:DeleteService")
+    )
+
+
 def test_policies_fit_into_what_iam_takes() -> None:
     for each in trusted(WHERE, BUCKETS):
         assert sum(len(compact(policy)) for policy in each.policies().values()) < 10_240

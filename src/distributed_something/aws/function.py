@@ -59,7 +59,8 @@ def package() -> bytes:
     import distributed_something
 
     root = Path(distributed_something.__file__).parent
-    files = {path.relative_to(root.parent).as_posix(): path for path in root.rglob("*.py")}
+    found = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    files = {path.relative_to(root.parent).as_posix(): path for path in found}
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as writer:  # compressed, it depends on the zlib
         for name in sorted(files):

@@ -262,7 +262,10 @@ _LOOKS = (
 
 
 def _monitor_ends(where: Where) -> tuple[Grant, ...]:
-    """What bears an app's tag; dashboards and task definitions have none that IAM looks at."""
+    """What bears an app's tag; dashboards and task definitions have none that IAM looks at.
+
+    Queues are looked for whatever their tags: one that has gone has none, and would be refused, not missing.
+    """
     tagged = {"StringLike": {APP_TAG: "*"}}
     machines = (
         "ec2:CancelSpotFleetRequests",
@@ -272,13 +275,15 @@ def _monitor_ends(where: Where) -> tuple[Grant, ...]:
         "ec2:ModifySpotFleetRequest",
         "ec2:TerminateInstances",
     )
-    queues = ("sqs:DeleteQueue", "sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ListQueueTags")
+    look = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ListQueueTags")
+    queues = (where.arn("sqs", "*", region="*"),)
     services = [where.arn("ecs", f"{kind}/*", region="*") for kind in ("cluster", "service")]
     in_ecs = ("ecs:DeleteCluster", "ecs:DeleteService", "ecs:UpdateService")
     dashboards = where.arn("cloudwatch", "dashboard/*", region="")
     return (
         Grant("Machines", machines, (where.arn("ec2", "*/*", region="*"),), tagged),
-        Grant("Queues", queues, (where.arn("sqs", "*", region="*"),), tagged),
+        Grant("FindQueues", look, queues),
+        Grant("Queues", ("sqs:DeleteQueue",), queues, tagged),
         Grant("Services", in_ecs, tuple(services), tagged),
         Grant("Definitions", ("ecs:DeregisterTaskDefinition",), ("*",), why_all=NO_NARROWER),
         Grant("Dashboards", ("cloudwatch:DeleteDashboards",), (dashboards,)),
