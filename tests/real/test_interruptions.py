@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +14,8 @@ import pytest
 
 from conftest import until
 from distributed_something.failures import read_log
-from metadata import metadata_server
-from tasks import ends, new_run, worker
+from metadata import MetadataServer, metadata_server
+from tasks import Run, ends, new_run, worker
 
 pytestmark = pytest.mark.real
 
@@ -21,23 +24,28 @@ def in_seconds(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@pytest.mark.fault(17, 26)
-def test_after_a_notice_the_job_is_back_within_seconds_uncounted_with_its_log(tmp_path: Path) -> None:
-    run = new_run([{"n": 1}], COMMAND="echo half; sleep 600; echo whole")
+@contextmanager
+def at_work(run: Run, folder: Path) -> Iterator[tuple[subprocess.Popen[str], MetadataServer]]:
+    """A worker that has begun a job, on a machine with a metadata service."""
     with metadata_server() as server:
         metadata = {
             "AWS_EC2_METADATA_DISABLED": "false",
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint,
         }
-        with worker(run, tmp_path, **metadata) as process:
+        with worker(run, folder, **metadata) as process:
             until(lambda: run.events("started"), "the job to start")
-            noticed = time.monotonic()
-            server.values["spot/instance-action"] = json.dumps(
-                {"action": "terminate", "time": in_seconds(20)}
-            )
-            (lease,) = run.queue.lease(1, 20)
-            assert time.monotonic() - noticed < 10  # 3 to 4 where the machine has nothing else to do
-            code, said = ends(process)
+            yield process, server
+
+
+@pytest.mark.fault(17, 26)
+def test_after_a_notice_the_job_is_back_within_seconds_uncounted_with_its_log(tmp_path: Path) -> None:
+    run = new_run([{"n": 1}], COMMAND="echo half; sleep 600; echo whole")
+    with at_work(run, tmp_path) as (process, server):
+        noticed = time.monotonic()
+        server.values["spot/instance-action"] = json.dumps({"action": "terminate", "time": in_seconds(20)})
+        (lease,) = run.queue.lease(1, 20)
+        assert time.monotonic() - noticed < 10  # 3 to 4 where the machine has nothing else to do
+        code, said = ends(process)
     assert code == 0, said
     assert lease.attempt == 1
     (event,) = run.events("interrupted")
@@ -49,15 +57,9 @@ def test_after_a_notice_the_job_is_back_within_seconds_uncounted_with_its_log(tm
 @pytest.mark.fault(26)
 def test_what_can_finish_before_the_machine_goes_does(tmp_path: Path) -> None:
     run = new_run([{"n": 1}, {"n": 2}], COMMAND="sleep 4")
-    with metadata_server() as server:
-        metadata = {
-            "AWS_EC2_METADATA_DISABLED": "false",
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint,
-        }
-        with worker(run, tmp_path, **metadata) as process:
-            until(lambda: run.events("started"), "the job to start")
-            server.values["spot/instance-action"] = json.dumps({"time": in_seconds(60)})
-            assert ends(process)[0] == 0
+    with at_work(run, tmp_path) as (process, server):
+        server.values["spot/instance-action"] = json.dumps({"time": in_seconds(60)})
+        assert ends(process)[0] == 0
     assert len(run.events("succeeded")) == 1
     assert run.events("interrupted") == []
     until(lambda: run.queue.counts().waiting == 1, "the other job to wait")
@@ -66,17 +68,11 @@ def test_what_can_finish_before_the_machine_goes_does(tmp_path: Path) -> None:
 @pytest.mark.fault(26)
 def test_after_a_recommendation_no_job_is_leased_and_the_running_one_finishes(tmp_path: Path) -> None:
     run = new_run([{"n": 1}, {"n": 2}], COMMAND="sleep 4")
-    with metadata_server() as server:
-        metadata = {
-            "AWS_EC2_METADATA_DISABLED": "false",
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint,
-        }
-        with worker(run, tmp_path, **metadata) as process:
-            until(lambda: run.events("started"), "the job to start")
-            server.values["events/recommendations/rebalance"] = json.dumps({"noticeTime": in_seconds(0)})
-            until(lambda: run.events("succeeded"), "the job to finish")
-            time.sleep(1)
-            assert process.poll() is None
-            (lease,) = run.queue.lease(1, 5)
+    with at_work(run, tmp_path) as (process, server):
+        server.values["events/recommendations/rebalance"] = json.dumps({"noticeTime": in_seconds(0)})
+        until(lambda: run.events("succeeded"), "the job to finish")
+        time.sleep(1)
+        assert process.poll() is None
+        (lease,) = run.queue.lease(1, 5)
     assert len(run.events("started")) == 1
     assert lease.attempt == 1

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .. import background
 from ..clock import Clock
 from ..config import Config
 from ..containers import STATE_LABEL, engine_of, sweep, wanted
@@ -101,7 +102,7 @@ class LocalEngine:
     def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
         """Leave the machine process in the background; it is ready when this returns."""
         self._need_image()
-        with self._free() as lock:
+        with background.free(self._place.lock) as lock:
             if lock is not None:
                 self._spawn(run, lock)
             elif (self._status() or {}).get("stopping") and self._alive():
@@ -122,26 +123,18 @@ class LocalEngine:
         self._image_is_here = True
 
     def _spawn(self, run: str, lock: int) -> None:
-        import subprocess
-
-        command = [sys.executable, "-m", f"{__package__}.machine"]
-        process = subprocess.Popen(
-            [*command, str(self._project), str(self._place.folder), run, str(lock)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            env={**os.environ, STATE_VARIABLE: str(self._place.folder)},
-            start_new_session=True,
-            pass_fds=[lock],
-            cwd="/",
-        )
-        assert process.stdout is not None
-        with process.stdout:
-            said = process.stdout.readline().decode(errors="replace").strip()
-            rest = "" if said == "ready" else process.stdout.read().decode(errors="replace").strip()
-        process.returncode = 0  # it goes on without us: nothing to wait for
-        if said != "ready":
-            log = self._place.log
-            raise DsError(f"the workers could not be started: {said or f'see {log}'}", rest)
+        command = [
+            sys.executable,
+            "-m",
+            f"{__package__}.machine",
+            str(self._project),
+            str(self._place.folder),
+        ]
+        environment = {**os.environ, STATE_VARIABLE: str(self._place.folder)}
+        wrong = background.leave([*command, run], lock, environment)
+        if wrong is not None:
+            said, _, fix = wrong.partition("\n")
+            raise DsError(f"the workers could not be started: {said or f'see {self._place.log}'}", fix)
 
     def machines(self) -> Machines:
         """The machine process as it tells of itself, and whether it lives."""
@@ -259,17 +252,7 @@ class LocalEngine:
 
     def _alive(self) -> bool:
         """Whether a machine process holds the lock."""
-        try:
-            lock = os.open(self._place.lock, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return background.is_held(self._place.lock)
 
     def _signal(self, number: signal.Signals) -> None:
         """Tell the machine process, waiting for one that is about to start; sweep where it was killed."""
@@ -292,34 +275,13 @@ class LocalEngine:
             return
         from ..worker.process import kill_marked
 
-        with self._free() as lock:
+        with background.free(self._place.lock) as lock:
             if lock is not None:
                 kill_marked(self._place.mark)
                 if wanted(self._config):
                     sweep(STATE_LABEL, str(self._place.folder))
 
-    @contextmanager
-    def _free(self) -> Iterator[int | None]:
-        """The machine's lock, taken; None where a machine process holds it."""
-        lock = os.open(self._place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            yield lock if _take(lock) else None
-        finally:
-            os.close(lock)
-
 
 def _free_bytes(folder: Path) -> int:
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
-
-
-def _take(lock: int) -> bool:
-    """Take the lock; those who look whether it is held hold it for a moment too."""
-    for _ in range(20):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.02)
-        else:
-            return True
-    return False

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import msgspec.json  # noqa: F401  the workers need it: loaded once, before they are forked
 
+from ..background import READY, log_to
 from ..clock import SystemClock
 from ..config import Config, load_config
 from ..containers import STATE_LABEL, WORKER_LABEL, engine_of, sweep, wanted
@@ -354,7 +355,7 @@ def main(project: str, folder: str, run: str, held: str) -> int:
     adopt_orphans()
     lock = int(held)
     os.set_inheritable(lock, False)
-    caller = _log_to(place.log)
+    caller = log_to(place.log)
     try:
         config = load_config(Path(project))
         machine = Machine(place, config, FolderStore(Path(project) / config.store), run, lock)
@@ -363,20 +364,10 @@ def main(project: str, folder: str, run: str, held: str) -> int:
         what, fix = (error.what, error.fix) if isinstance(error, DsError) else (str(error), "")
         os.write(caller, f"{what}\n{fix}\n".encode(errors="replace"))
         return FAILED
-    os.write(caller, b"ready\n")
+    os.write(caller, READY)
     os.close(caller)
     machine.tell_end(machine.run())
     return 0
-
-
-def _log_to(path: Path) -> int:
-    """Point stdout and stderr to the log; the stdout that was."""
-    caller = os.dup(1)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    return caller
 
 
 if __name__ == "__main__":

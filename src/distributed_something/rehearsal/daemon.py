@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..background import READY, log_to
 from ..config import load_config
 from ..errors import FAILED, DsError
 from ..local.place import STATE_VARIABLE
@@ -200,7 +201,7 @@ def main(project: str, folder: str, held: str, *command: str) -> int:
     os.set_inheritable(int(held), False)
     os.environ.update(SETTINGS | CREDENTIALS)
     adopt_orphans()
-    caller = _log_to(place.log)
+    caller = log_to(place.log)
     try:
         daemon = Daemon(Path(project), place, command or WORKER)
         daemon.furnish()
@@ -212,20 +213,10 @@ def main(project: str, folder: str, held: str, *command: str) -> int:
         signal.signal(number, lambda _number, _frame: daemon.end())
     facts = {"pid": os.getpid(), "endpoint": daemon.endpoint, "started": time.time(), "note": daemon.note}
     place.tell(facts)
-    os.write(caller, b"ready\n")
+    os.write(caller, READY)
     os.close(caller)
     daemon.run()
     return 0
-
-
-def _log_to(path: Path) -> int:
-    """Point stdout and stderr to the log; the stdout that was."""
-    caller = os.dup(1)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-    return caller
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .. import background
 from ..aws.engine import AwsEngine
 from ..aws.session import AwsSession
 from ..aws.store import S3Store
@@ -85,7 +86,8 @@ class RehearsalEngine:
         found = self._aws()
         if found is not None:
             return found
-        with self._place.free() as lock:
+        self._place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with background.free(self._place.lock) as lock:
             if lock is not None:
                 self._sweep()
                 self._spawn(lock)
@@ -107,23 +109,11 @@ class RehearsalEngine:
         return found
 
     def _spawn(self, lock: int) -> None:
-        import subprocess
-
         command = [sys.executable, "-m", f"{__package__}.daemon", str(self._project), str(self._place.folder)]
-        process = subprocess.Popen(
-            [*command, str(lock)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=[lock],
-            cwd="/",
-        )
-        assert process.stdout is not None
-        with process.stdout:
-            said, _, rest = process.stdout.read().decode(errors="replace").strip().partition("\n")
-        process.returncode = 0  # it goes on without us: nothing to wait for
-        if said != "ready":
-            raise DsError(f"the emulator did not start: {said or f'see {self._place.log}'}", rest)
+        wrong = background.leave(command, lock, os.environ)
+        if wrong is not None:
+            said, _, fix = wrong.partition("\n")
+            raise DsError(f"the emulator did not start: {said or f'see {self._place.log}'}", fix)
 
     def _tell_faults(self, endpoint: str) -> None:
         if self._faults:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..background import is_held
 from ..config import Config
 
 
@@ -84,34 +83,4 @@ class Place(NamedTuple):
 
     def alive(self) -> bool:
         """Whether an emulator's process holds the lock."""
-        try:
-            lock = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
-
-    @contextmanager
-    def free(self) -> Iterator[int | None]:
-        """The lock, taken; None where an emulator's process holds it.
-
-        Those who look whether it is held hold it for a moment too.
-        """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            taken = False
-            for _ in range(20):
-                with suppress(BlockingIOError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    taken = True
-                    break
-                time.sleep(0.02)
-            yield lock if taken else None
-        finally:
-            os.close(lock)
+        return is_held(self.lock)

@@ -1,0 +1,87 @@
+"""A process that a command leaves in the background, known by the lock that it holds as long as it lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+READY = b"ready\n"
+"""What such a process says, once, when it can be spoken to."""
+
+_TRIES = 20
+_PAUSE = 0.02
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+@contextmanager
+def free(path: Path) -> Iterator[int | None]:
+    """The lock, taken, in a folder that is there; None where a process holds it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield lock if _take(lock) else None
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int) -> bool:
+    """Take the lock; those who look whether it is held hold it for a moment too."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        else:
+            return True
+    return False
+
+
+def leave(command: Sequence[str], lock: int, environment: Mapping[str, str]) -> str | None:
+    """Start the process, which inherits the lock, and wait for its word: None, or what it says is wrong.
+
+    What is wrong may have a second line: the fix.
+    """
+    import subprocess
+
+    process = subprocess.Popen(
+        [*command, str(lock)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=dict(environment),
+        start_new_session=True,
+        pass_fds=[lock],
+        cwd="/",
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        said = process.stdout.readline()
+        said += b"" if said == READY else process.stdout.read()
+    process.returncode = 0  # it goes on without us: nothing to wait for
+    return None if said == READY else said.decode(errors="replace").strip()
+
+
+def log_to(path: Path) -> int:
+    """In that process: point stdout and stderr to the log; the stdout that was, where its word is awaited."""
+    caller = os.dup(1)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return caller
