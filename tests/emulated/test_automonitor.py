@@ -214,7 +214,8 @@ def test_a_call_that_fails_changes_nothing_for_the_next(
     begin(cloud)
     work(cloud)
     caller.once()
-    with failing(service, call), pytest.raises(DsError):
+    times = 2 if call == "PutObject" else 1  # the first one writes what machines cost: a look goes on without
+    with failing(service, call, times), pytest.raises(DsError):
         caller.once()
     assert instances(cloud)
     said = caller.until_over()

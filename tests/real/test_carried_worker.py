@@ -133,7 +133,7 @@ def test_a_killed_rehearsal_leaves_no_container(docker: Docker, project: DsProje
         for step in (["setup"], ["submit", project.jobs([{"n": 600}])], ["start"]):
             project.ds(*step, timeout=120)
         until(lambda: docker.containers(project.folder), "a task's container")
-        facts = json.loads((project.folder / ".ds/App/rehearsal.json").read_text())
+        facts = json.loads((project.folder / ".ds/App.rehearsal/rehearsal.json").read_text())
         os.kill(facts["pid"], signal.SIGKILL)
         until(lambda: not docker.containers(project.folder), "the container to go")
     finally:
