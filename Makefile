@@ -30,7 +30,7 @@ demo: $(VENV)/.product
 	cd demo && ../$(BIN)/python collect.py
 
 test: $(VENV)/.developer
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.developer docs
 	$(BIN)/ruff check .

@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import services
 from distributed_something.aws.queues import QueueNames, QueueUrls, ensure_queues
 from distributed_something.aws.session import AwsSession
+from distributed_something.rehearsal.clock import EmulatorClock
 from distributed_something.rehearsal.emulator import CREDENTIALS, emulator
 
 REGION = "us-east-1"
@@ -45,6 +47,16 @@ def session() -> AwsSession:
     os.environ |= CREDENTIALS | {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
     os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     return AwsSession(REGION, endpoint=address)
+
+
+@contextmanager
+def stopped_clock() -> Iterator[EmulatorClock]:
+    """The emulator's time, to be moved; afterwards it goes on by itself, for the tests to come."""
+    clock = EmulatorClock(endpoint())
+    try:
+        yield clock
+    finally:
+        clock.follow()
 
 
 @cache

@@ -33,19 +33,23 @@ class JobFile:
 
     `.jsonl`, `.ndjson`: a line is a group; `.csv`: a row is one, its values are text; `.json`: the
     reference's format. Keys containing `_comment` are dropped. A job that is there twice comes twice.
-    Every method raises UsageError: at once, or at the place where the file is wrong.
+    Every method raises UsageError: at once, or at the place where the file is wrong. Of a JSON file about
+    `window` bytes are held at a time.
     """
 
-    def __init__(self, path: Path, shared: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def __init__(
+        self, path: Path, shared: Mapping[str, Any] = MappingProxyType({}), *, window: int = WINDOW
+    ) -> None:
         readers = {".jsonl": _lines, ".ndjson": _lines, ".csv": _rows}
         suffix = path.suffix.lower()
         if suffix != ".json" and suffix not in readers:
             raise UsageError(f"{path}: not a job file by its name", "name it .json, .jsonl, .ndjson or .csv")
         self.path = path
+        self._window = window
         self._outline = None
         self._reader = readers.get(suffix, self._objects)
         with _opened(path) as file:
-            self._outline = _Outline(path, file) if suffix == ".json" else None
+            self._outline = _Outline(path, file, window) if suffix == ".json" else None
         own = self._outline.shared if self._outline else {}
         self.shared = _without_comments({**own, **shared})
 
@@ -79,16 +83,18 @@ class JobFile:
 
     def _objects(self, path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
         assert self._outline is not None
-        groups = chain.from_iterable(_decoded(path, file, self._outline.pieces))
+        groups = chain.from_iterable(_decoded(path, file, self._outline.pieces, self._window))
         for number, group in enumerate(groups, 1):
             if type(group) is not dict:
                 raise UsageError(f"{path}: group {number} is {_kind(group)}, not an object", _OBJECT)
             yield group
 
 
-def read_jobs(path: Path, shared: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Job]:
+def read_jobs(
+    path: Path, shared: Mapping[str, Any] = MappingProxyType({}), *, window: int = WINDOW
+) -> Iterator[Job]:
     """The jobs of a file in its order, from index 0. Raises UsageError, as JobFile does."""
-    return JobFile(path, shared).jobs()
+    return JobFile(path, shared, window=window).jobs()
 
 
 def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
@@ -222,7 +228,7 @@ def _why(error: Exception) -> str:
 # -- JSON ---------------------------------------------------------------------------------------------------
 
 
-def _decoded(path: Path, file: BinaryIO, pieces: list[_Piece]) -> Iterator[list[Any]]:
+def _decoded(path: Path, file: BinaryIO, pieces: list[_Piece], window: int) -> Iterator[list[Any]]:
     """The second reading: the groups, a piece of the file at a time."""
     import msgspec
 
@@ -232,7 +238,7 @@ def _decoded(path: Path, file: BinaryIO, pieces: list[_Piece]) -> Iterator[list[
         try:
             yield decode(b"[%b]" % file.read(piece.end - piece.start))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
-            yield list(_one_by_one(_Window(path, file, piece.start), piece))
+            yield list(_one_by_one(_Window(path, file, window, piece.start), piece))
 
 
 def _one_by_one(window: _Window, piece: _Piece) -> Iterator[Any]:
@@ -277,10 +283,11 @@ def _value_end(data: bytes, start: int) -> int | None:
 class _Window:
     """A moving part of a JSON file; `pos` is the place in `data`, `base` where `data` begins in the file."""
 
-    def __init__(self, path: Path, file: BinaryIO, start: int = 0) -> None:
+    def __init__(self, path: Path, file: BinaryIO, size: int, start: int = 0) -> None:
         import msgspec
 
         self.path = path
+        self.size = size
         self.file = file
         self.base = start
         self.data = b""
@@ -302,12 +309,12 @@ class _Window:
 
     def fill(self) -> None:
         """See to it that there is something to look at."""
-        if len(self.data) - self.pos < WINDOW // 2 and not self.ended:
+        if len(self.data) - self.pos < self.size // 2 and not self.ended:
             self.more()
 
     def more(self) -> bool:
         """Forget what was read, take in at least as much as is left, and tell whether there was more."""
-        chunk = self.file.read(max(WINDOW, len(self.data) - self.pos))
+        chunk = self.file.read(max(self.size, len(self.data) - self.pos))
         self.data = self.data[self.pos :] + chunk
         self.base += self.pos
         self.pos = 0
@@ -355,10 +362,10 @@ class _Window:
 class _Outline:
     """The first reading: the shared keys, and where the groups are."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
         self.shared: dict[str, Any] = {}
         self.pieces: list[_Piece] = []
-        window = _Window(path, file)
+        window = _Window(path, file, size)
         window.more()
         if window.data.startswith(_BOM):
             window.pos = len(_BOM)
@@ -413,7 +420,7 @@ class _Stepper:
         while more:
             window.peek()
             start, count = window.place, 0
-            while more and window.place - start < WINDOW:
+            while more and window.place - start < window.size:
                 count += self._step(number + count)
                 end = window.place
                 more = window.take(b",", b"]") == b","

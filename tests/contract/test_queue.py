@@ -100,17 +100,16 @@ def owners(engine: str) -> None:
 
 
 @pytest.fixture
-def clock(engine: str, request: pytest.FixtureRequest) -> Any:
-    if engine == "ministack":
-        if "clock" in signature(request.function).parameters:
-            pytest.skip("ministack's time cannot be moved")
-        return FakeClock()  # a wait is none: ministack does not know of it
-    if engine != "sqs":
-        return FakeClock()
-    from distributed_something.rehearsal.clock import EmulatorClock
-    from emulating import endpoint
+def clock(engine: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    if engine == "sqs":
+        from emulating import stopped_clock
 
-    return EmulatorClock(endpoint())
+        with stopped_clock() as clock:
+            yield clock
+        return
+    if engine == "ministack" and "clock" in signature(request.function).parameters:
+        pytest.skip("ministack's time cannot be moved")
+    yield FakeClock()  # for ministack a wait is none: it does not know of it
 
 
 @pytest.fixture

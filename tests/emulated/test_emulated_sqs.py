@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from distributed_something.rehearsal.clock import EmulatorClock
-from emulating import endpoint, new_queues, session
+from emulating import new_queues, session, stopped_clock
 
 DAY = 24 * 3600.0
 
@@ -22,8 +22,9 @@ def client() -> Any:
 
 
 @pytest.fixture
-def clock(client: Any) -> EmulatorClock:
-    return EmulatorClock(endpoint())
+def clock(client: Any) -> Iterator[EmulatorClock]:
+    with stopped_clock() as clock:
+        yield clock
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from distributed_something.errors import DsError
 from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
 from distributed_something.rehearsal.clock import EmulatorClock
 from distributed_something.testing import FakeClock
-from emulating import REGION, endpoint, new_queues, session
+from emulating import REGION, endpoint, new_queues, session, stopped_clock
 
 TERM = 120.0
 HOUR = 3600.0
@@ -46,8 +46,9 @@ def client() -> Any:
 
 
 @pytest.fixture
-def clock(client: Any) -> EmulatorClock:
-    return EmulatorClock(endpoint())
+def clock(client: Any) -> Iterator[EmulatorClock]:
+    with stopped_clock() as clock:
+        yield clock
 
 
 @pytest.fixture
@@ -462,9 +463,9 @@ def test_a_job_that_nobody_gives_an_outcome_ends_among_the_dead(
 
 
 @pytest.mark.fault(25)
-def test_an_empty_queue_is_polled_long(urls: QueueUrls, client: Any) -> None:
+def test_an_empty_queue_is_polled_long(urls: QueueUrls, clock: EmulatorClock) -> None:
     with opened(urls, SystemClock()) as queue:
-        EmulatorClock(endpoint()).follow()
+        clock.follow()
         threading.Timer(0.7, queue.put, [[job(1)]]).start()
         began = time.monotonic()
         assert [lease.job.id for lease in queue.lease(1, wait=10.0)] == [job(1).id]

@@ -99,10 +99,10 @@ def test_a_job_has_a_time_limit_and_its_log_can_be_followed(tmp_path: Path) -> N
 
 @pytest.mark.fault(15)
 def test_a_job_longer_than_its_lease_is_not_handed_out_twice(tmp_path: Path) -> None:
-    run = new_run(groups(1), COMMAND="sleep 34", SQS_MESSAGE_VISIBILITY=24)
+    run = new_run(groups(1), COMMAND="sleep 8", SQS_MESSAGE_VISIBILITY=5)
     with worker(run, tmp_path):
         until(lambda: run.events("started"), "the job to start")
-        assert SqsQueue(session(), run.urls, run="run1").lease(1, 28) == []
+        assert SqsQueue(session(), run.urls, run="run1").lease(1, 6.5) == []
         until_done(run, 1)
     assert len(run.events("succeeded")) == 1
 

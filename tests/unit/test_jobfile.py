@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distributed_something import jobfile
 from distributed_something.errors import UsageError
 from distributed_something.job import Job
 from distributed_something.jobfile import parse_set, read_jobs
@@ -139,26 +138,21 @@ def test_any_json_file_is_read_as_json_reads_it(
     indent: int | None,
     window: int,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobfile, "WINDOW", window)  # so that every character is at an edge in some example
     path = tmp_path / "a.json"
     path.write_text(json.dumps({**before, "groups": groups, **behind}, indent=indent), encoding="utf-8")
-    jobs = list(read_jobs(path))
+    jobs = list(read_jobs(path, window=window))  # every character is at a window's edge in some example
     assert [job.body for job in jobs] == [canonical({**before, **behind, "group": group}) for group in groups]
     assert [job.index for job in jobs] == list(range(len(groups)))
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 100), window=st.sampled_from([1, 7, 1 << 20]))
-def test_a_file_that_was_cut_off_is_told(
-    cut: int, window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobfile, "WINDOW", window)
+def test_a_file_that_was_cut_off_is_told(cut: int, window: int, tmp_path: Path) -> None:
     text = '{"s": "t", "groups": [{"a": [1, {"b": "}, {"}]}, {"a": 22}, {"a": {}}], "u": 1234}'
     (tmp_path / "a.json").write_text(text[: min(cut, len(text) - 1)])
     with pytest.raises(UsageError, match=r"a\.json: byte \d+: "):
-        list(read_jobs(tmp_path / "a.json"))
+        list(read_jobs(tmp_path / "a.json", window=window))
 
 
 @pytest.mark.parametrize(
@@ -232,8 +226,8 @@ def test_the_structure_is_known_to_be_right_before_the_first_job(write: Write) -
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "csv"])
-def test_memory_stays_flat(write: Write, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobfile, "WINDOW", 1 << 16)  # so that a small file is a large one
+def test_memory_stays_flat(write: Write, suffix: str) -> None:
+    window = 1 << 16  # so that a small file is a large one
     count, filler = 10_000, "x" * 400
     group = f'{{"a": "{filler}", "b": [{{}}, {{}}]}}'
     rows = {
@@ -242,9 +236,9 @@ def test_memory_stays_flat(write: Write, suffix: str, monkeypatch: pytest.Monkey
         "csv": "a\n" + f"{filler}\n" * count,
     }
     path = write(f"a.{suffix}", rows.pop(suffix))
-    next(read_jobs(path))
+    next(read_jobs(path, window=window))
     tracemalloc.start()
-    last = deque(read_jobs(path), maxlen=1)
+    last = deque(read_jobs(path, window=window), maxlen=1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert last[0].index == count - 1
