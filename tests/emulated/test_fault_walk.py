@@ -86,7 +86,7 @@ def way() -> Iterator[FaultyWay]:
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore repeats as often as ever, without its pauses: it has no setting for them, and takes no clock."""
+    """botocore repeats as ever, without its pauses: it has no setting for them and takes no clock."""
     import botocore.retries.standard as standard
 
     CLIENTS.clear()  # a client repeats only so many calls in its life
