@@ -16,7 +16,7 @@ from distributed_something.aws.roles import PATH, PROFILE
 from distributed_something.config import load_config
 from distributed_something.console import Console
 from distributed_something.job import Cause, Outcome, State
-from distributed_something.ledger import LedgerWriter, event
+from distributed_something.ledger import LedgerWriter
 from distributed_something.project import Project
 from distributed_something.record import read_record
 from distributed_something.testing import FakeClock
@@ -130,13 +130,11 @@ def work(cloud: Cloud, count: int, *, dead: int = 0, worker: str = "worker-1", h
     for number, lease in enumerate(leases):
         facts = {"worker": worker, "machine": worker}
         if hold:
-            ledger.started(lease, cloud.clock.now(), facts)
+            ledger.started(cloud.clock.now(), lease, **facts)
             continue
         lost = number < dead
         outcome = Outcome(State.WAITING, Cause.EXIT) if lost else Outcome(State.SUCCEEDED)
-        ledger.ended(
-            lease, event("dead" if lost else "succeeded", cloud.clock.now(), lease, outcome, **facts)
-        )
+        ledger.ended("dead" if lost else "succeeded", cloud.clock.now(), lease, outcome, **facts)
         if lost:
             queue.fail(lease, Cause.EXIT, final=True)
     ledger.flush()

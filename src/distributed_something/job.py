@@ -12,8 +12,9 @@ The life of a job (each edge is a ledger event):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
+from functools import cache
 from typing import Any, NamedTuple
 
 MAX_DELIVERIES = 20
@@ -84,13 +85,20 @@ class Job:
         return f"Job({self.id!r}, {self.index}, {self.body!r})"
 
     @property
-    def keys(self) -> Mapping[str, Any]:
+    def keys(self) -> dict[str, Any]:
         """Shared and group keys side by side, a group's key before a shared one of that name."""
-        from msgspec.json import decode
-
-        document: dict[str, Any] = decode(self.body)
+        document: dict[str, Any] = _decoder()(self.body)
         group = document.get("group")
-        return {**document, **group} if isinstance(group, dict) else document
+        if isinstance(group, dict):
+            document |= group
+        return document
+
+
+@cache
+def _decoder() -> Callable[[bytes], Any]:
+    from msgspec.json import Decoder
+
+    return Decoder().decode
 
 
 def in_batches(jobs: Iterable[Job], count: int, size: int) -> Iterator[list[Job]]:

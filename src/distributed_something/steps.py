@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .engine import Machines, PutReport
 from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from .job import Job, Lease, State, in_batches
-from .ledger import Fold, LedgerWriter, RunPaths, event, job_ids, write_jobs
+from .ledger import Fold, LedgerWriter, RunPaths, job_ids, write_jobs
 from .monitoring import Watch, take_back
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, record_key, write_record
@@ -263,7 +263,7 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
     ledger = LedgerWriter(engine.store, f"{paths.events}retry-{os.urandom(4).hex()}.jsonl")
     for job_id in back:
         lease = Lease(Job(job_id, 0, b""), "", now)
-        ledger.ended(lease, event("retried", now, lease, None))
+        ledger.ended("retried", now, lease, None)
     ledger.flush()
     return back
 

@@ -233,6 +233,8 @@ class _Filler:
         self.names = frozenset(name for _, name, _ in self._holes)
 
     def fill(self, values: Mapping[str, Any]) -> str:
+        if not self._holes:
+            return self._pieces[0]
         pieces = self._pieces.copy()
         for place, name, depth in self._holes:
             value = values[name]

@@ -20,7 +20,7 @@ from distributed_something.aws.schedule import Order
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.job import Outcome, State
-from distributed_something.ledger import LedgerWriter, event
+from distributed_something.ledger import LedgerWriter
 from emulating import REGION, session
 
 ACCOUNT = Where("123456789012", REGION)
@@ -96,8 +96,7 @@ def work(cloud: Cloud, count: int = 5) -> None:
     while len(leases) < count:
         leases += queue.lease(count - len(leases), 1)
     for lease in leases:
-        ended = event("succeeded", cloud.clock.now(), lease, Outcome(State.SUCCEEDED), worker="w")
-        ledger.ended(lease, ended)
+        ledger.ended("succeeded", cloud.clock.now(), lease, Outcome(State.SUCCEEDED), worker="w")
     ledger.flush()
     queue.done(leases)
 

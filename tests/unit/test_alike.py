@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from distributed_something.alike import VARIED, fold_line, merge_varied, telling_line
 from distributed_something.failures import group_failures
 from distributed_something.job import Cause, Job, Lease, Outcome, State
-from distributed_something.ledger import Fold, LedgerWriter, RunPaths, event
+from distributed_something.ledger import Fold, LedgerWriter, RunPaths
 from distributed_something.local.store import FolderStore
 
 PYTHON = """reading {path}
@@ -109,7 +109,7 @@ def test_two_thousand_failures_are_five_problems(tmp_path: Path) -> None:
         store.append(paths.logs + "w-0.log", text)
         outcome = Outcome(State.WAITING, Cause.EXIT, "exit code 1", 1, log=f"w-0.log@{at}+{len(text)}")
         lease = Lease(Job(f"{number:016x}", number, b"{}"), "", 0)
-        ledger.ended(lease, event("dead", 100.0 + number, lease, outcome))
+        ledger.ended("dead", 100.0 + number, lease, outcome)
         at += len(text)
     ledger.flush()
     groups = group_failures(store, paths, Fold(store, paths).update().jobs.values())
@@ -124,7 +124,7 @@ def test_what_was_read_once_is_not_read_again(tmp_path: Path) -> None:
     lease = Lease(Job("0" * 16, 0, b"{}"), "", 0)
     ledger = LedgerWriter(store, paths.events + "w")
     store.append(paths.logs + "w", b"no paper\n")
-    ledger.ended(lease, event("dead", 1, lease, Outcome(State.WAITING, Cause.EXIT, log="w@0+9")))
+    ledger.ended("dead", 1, lease, Outcome(State.WAITING, Cause.EXIT, log="w@0+9"))
     ledger.flush()
     records, said = Fold(store, paths).update().jobs.values(), {}
     first = group_failures(store, paths, records, said)
@@ -140,7 +140,7 @@ def test_no_more_logs_are_read_at_a_time_than_wanted(tmp_path: Path) -> None:
     store.append(paths.logs + "w", b"no paper\n")
     for number in range(5):
         lease = Lease(Job(f"{number:016x}", number, b"{}"), "", 0)
-        ledger.ended(lease, event("dead", 1, lease, Outcome(State.WAITING, Cause.EXIT, log="w@0+9")))
+        ledger.ended("dead", 1, lease, Outcome(State.WAITING, Cause.EXIT, log="w@0+9"))
     ledger.flush()
     records, said = Fold(store, paths).update().jobs.values(), {}
     sizes = [

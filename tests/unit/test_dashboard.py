@@ -17,7 +17,7 @@ from distributed_something.dashboard.files import how_shown
 from distributed_something.dashboard.model import Model
 from distributed_something.dashboard.server import PageServer
 from distributed_something.job import Cause, Job, Lease, Outcome, State
-from distributed_something.ledger import LedgerWriter, RunPaths, event, write_jobs
+from distributed_something.ledger import LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
 from distributed_something.project import Project
 from synthetic import RUN, write_run
@@ -223,7 +223,7 @@ def test_a_log_is_shown_while_the_job_runs_and_no_character_is_cut(page: Page) -
     lease = Lease(Job("a" * 16, 0, b'{"group":{}}'), "", 0)
     write_jobs(store, paths.jobs + "a", [lease.job])
     ledger = LedgerWriter(store, paths.events + "w")
-    ledger.started(lease, 1.0, {"worker": "w", "log": "w@0"})
+    ledger.started(1.0, lease, worker="w", log="w@0")
     ledger.flush()
     text = "größe 1\n".encode()
     store.append(paths.logs + "w", text[:3])
@@ -245,7 +245,7 @@ def finished(page: Page) -> str:
     store.write("raw/P1.png", b"\x89PNG")
     store.write("raw/P2.png", b"not this job's")
     ledger = LedgerWriter(store, paths.events + "w")
-    ledger.ended(lease, event("succeeded", 2.0, lease, Outcome(State.SUCCEEDED, output="out/P1", seconds=1)))
+    ledger.ended("succeeded", 2.0, lease, Outcome(State.SUCCEEDED, output="out/P1", seconds=1))
     ledger.flush()
     return job_id
 
@@ -296,7 +296,7 @@ def test_an_attempt_lost_to_a_machine_is_told_too(page: Page) -> None:
     write_jobs(store, paths.jobs + "a", [lease.job])
     ledger = LedgerWriter(store, paths.events + "w")
     lost = Outcome(State.WAITING, Cause.WORKER_LOST, "its worker was killed", seconds=3)
-    ledger.ended(lease, event("interrupted", 2.0, lease, lost, worker="w", machine="m"))
+    ledger.ended("interrupted", 2.0, lease, lost, worker="w", machine="m")
     ledger.flush()
     found = page.get("api/job", id="c" * 16).json["attempts"]
     assert [(each["name"], each["cause"]) for each in found] == [("interrupted", "worker-lost")]

@@ -13,7 +13,7 @@ from distributed_something.console import bytes_text, duration, rate_text
 from distributed_something.engine import Counts, Machines
 from distributed_something.errors import UsageError
 from distributed_something.job import Cause, Job, Lease, Outcome, Retry, RetryPolicy, State
-from distributed_something.ledger import Fold, LedgerWriter, RunPaths, event, write_jobs
+from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
 from distributed_something.record import RunRecord, new_run_id
 from distributed_something.scaling import Finish, GiveUp, Look, Replace, decide
@@ -55,8 +55,8 @@ def fold(tmp_path: Path) -> Fold:
     ends = [("succeeded", Outcome(State.SUCCEEDED)), ("skipped", Outcome(State.SKIPPED)), ("dead", failed)]
     for number, (name, outcome) in enumerate([*ends, ("failed", failed)]):
         lease = Lease(jobs[number], "", 0)
-        ledger.ended(lease, event(name, 100 + number, lease, outcome))
-    ledger.started(Lease(jobs[4], "", 0), 104, {})
+        ledger.ended(name, 100 + number, lease, outcome)
+    ledger.started(104, Lease(jobs[4], "", 0))
     ledger.flush()
     return Fold(store, paths).update()
 

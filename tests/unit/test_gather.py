@@ -9,7 +9,6 @@ import pytest
 
 from conftest import until
 from distributed_something.job import Job, Lease, Outcome, State
-from distributed_something.ledger import event
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.gather import GATHER_BYTES, GatheredLog, KeptLedger, LogKeeper
 from distributed_something.worker.logs import HEAD_BYTES, TAIL_BYTES
@@ -86,7 +85,7 @@ def test_the_log_of_an_attempt_is_there_before_its_end_is_in_the_ledger(store: C
             log.begin()
             log.write(b"text\n")
         ended.end()
-        ledger.ended(LEASE, event("succeeded", 1.0, LEASE, DONE))
+        ledger.ended("succeeded", 1.0, LEASE, DONE)
         ledger.flush()
         assert [key for key, _ in store.appends] == ["logs/a.log", "events/w.jsonl"]
     assert [key for key, _ in store.appends][2:] == ["logs/b.log"]

@@ -17,7 +17,6 @@ from distributed_something.ledger import (
     LedgerWriter,
     RunPaths,
     SegmentReader,
-    event,
     job_bodies,
     job_ids,
     write_jobs,
@@ -57,19 +56,19 @@ def test_the_life_of_a_job(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
     fold = Fold(store, PATHS)
     record = fold.update().jobs[JOBS[0].id]
-    ledger.started(lease(0), 10, {"worker": "w", "log": "w.log@0"})
+    ledger.started(10, lease(0), worker="w", log="w.log@0")
     ledger.flush()
     assert fold.update().jobs[JOBS[0].id].state is State.RUNNING
-    ledger.ended(lease(0), event("failed", 11, lease(0), FAILED, worker="w"))
+    ledger.ended("failed", 11, lease(0), FAILED, worker="w")
     ledger.flush()
     fold.update()
     assert (record.state, record.failed, record.attempts, record.cause) == (State.WAITING, True, 1, "exit")
-    ledger.ended(lease(0), event("dead", 20, lease(0, 2), FAILED, worker="w"))
+    ledger.ended("dead", 20, lease(0, 2), FAILED, worker="w")
     ledger.flush()
     fold.update()
     assert (record.state, record.failed, record.attempts) == (State.DEAD, False, 2)
-    ledger.ended(lease(0), event("retried", 30, lease(0), None))
-    ledger.ended(lease(0), event("succeeded", 40, lease(0), DONE, worker="w"))
+    ledger.ended("retried", 30, lease(0), None)
+    ledger.ended("succeeded", 40, lease(0), DONE, worker="w")
     ledger.flush()
     fold.update()
     assert (record.state, record.attempts, record.cause, record.log) == (
@@ -83,8 +82,8 @@ def test_the_life_of_a_job(store: FolderStore) -> None:
 
 def test_a_short_job_is_one_line(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
-    ledger.started(lease(0), 10, {})
-    ledger.ended(lease(0), event("succeeded", 12, lease(0), DONE))
+    ledger.started(10, lease(0))
+    ledger.ended("succeeded", 12, lease(0), DONE)
     ledger.flush()
     lines = store.read(PATHS.events + "w.jsonl").splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["succeeded"]
@@ -102,7 +101,7 @@ def test_what_could_not_be_written_is_written_later(tmp_path: Path) -> None:
 
     store = FullStore(tmp_path)
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
-    ledger.ended(lease(0), event("succeeded", 12, lease(0), DONE))
+    ledger.ended("succeeded", 12, lease(0), DONE)
     with pytest.raises(OSError, match="No space"):
         ledger.flush()
     store.full = False
@@ -113,8 +112,8 @@ def test_what_could_not_be_written_is_written_later(tmp_path: Path) -> None:
 @pytest.mark.fault(15)
 def test_success_stays_whatever_a_second_delivery_says(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
-    ledger.ended(lease(0), event("succeeded", 10, lease(0), DONE, worker="a"))
-    ledger.ended(lease(0), event("dead", 11, lease(0), FAILED, worker="b"))
+    ledger.ended("succeeded", 10, lease(0), DONE, worker="a")
+    ledger.ended("dead", 11, lease(0), FAILED, worker="b")
     ledger.flush()
     assert Fold(store, PATHS).update().jobs[JOBS[0].id].state is State.SUCCEEDED
 
@@ -122,7 +121,7 @@ def test_success_stays_whatever_a_second_delivery_says(store: FolderStore) -> No
 @pytest.mark.fault(17)
 def test_an_interruption_charges_no_attempt(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
-    ledger.ended(lease(0), event("interrupted", 10, lease(0), Outcome(State.WAITING, Cause.WORKER_LOST)))
+    ledger.ended("interrupted", 10, lease(0), Outcome(State.WAITING, Cause.WORKER_LOST))
     ledger.flush()
     record = Fold(store, PATHS).update().jobs[JOBS[0].id]
     assert (record.state, record.failed, record.attempts, record.interruptions) == (
@@ -135,10 +134,10 @@ def test_an_interruption_charges_no_attempt(store: FolderStore) -> None:
 
 def test_a_lost_workers_end_does_not_stop_the_clock_of_the_next_one(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
-    ledger.started(lease(0), 10, {"worker": "new"})
+    ledger.started(10, lease(0), worker="new")
     ledger.flush()
     lost = Outcome(State.WAITING, Cause.LEASE_LOST)
-    ledger.ended(lease(0), event("interrupted", 11, lease(0), lost, worker="old"))
+    ledger.ended("interrupted", 11, lease(0), lost, worker="old")
     ledger.flush()
     assert Fold(store, PATHS).update().jobs[JOBS[0].id].state is State.RUNNING
 
@@ -146,7 +145,7 @@ def test_a_lost_workers_end_does_not_stop_the_clock_of_the_next_one(store: Folde
 def test_events_of_several_segments_count_by_their_time(store: FolderStore) -> None:
     for name, when, outcome in (("b", 10, FAILED), ("a", 20, DONE)):
         ledger = LedgerWriter(store, f"{PATHS.events}{name}.jsonl")
-        ledger.ended(lease(0), event("failed" if outcome is FAILED else "succeeded", when, lease(0), outcome))
+        ledger.ended("failed" if outcome is FAILED else "succeeded", when, lease(0), outcome)
         ledger.flush()
     assert Fold(store, PATHS).update().jobs[JOBS[0].id].state is State.SUCCEEDED
 

@@ -36,7 +36,7 @@ from ..containers import STATE_LABEL, WORKER_LABEL, engine_of, sweep, wanted
 from ..engine import Store
 from ..errors import FAILED, DsError
 from ..job import Cause, Outcome, RetryPolicy, State
-from ..ledger import LedgerWriter, RunPaths, event
+from ..ledger import LedgerWriter, RunPaths
 from ..worker.container import Containers, Limits
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker, complain
@@ -138,7 +138,7 @@ class Machine:
             leases = queue.release_owner(owner)
         for lease in leases:
             who = {"worker": owner, "machine": os.uname().nodename}
-            self._ledger.ended(lease, event("interrupted", now, lease, outcome, **who))
+            self._ledger.ended("interrupted", now, lease, outcome, **who)
         with suppress(OSError):  # disk full: the next flush brings it
             self._ledger.flush()
 

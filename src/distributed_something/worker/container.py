@@ -82,12 +82,14 @@ class Container:
             *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
         ]
         self._worker = given["DS_WORKER"]
-        self._outside = {**os.environ, "DS_WORKER": self._worker}
+        self._outside = {**os.environb, b"DS_WORKER": self._worker.encode()}
 
-    def command(self, argv: list[str], own: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    def command(self, argv: list[str], own: Mapping[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
         """What runs `argv` in a new container, with `own` in its environment too; and its own environment."""
         self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
-        more = [word for name, value in own.items() for word in ("--env", f"{name}={value}")]
+        more = [
+            word for name, value in own.items() for word in ("--env", f"{name.decode()}={value.decode()}")
+        ]
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
             *("--network", "host", *self._options, *more),

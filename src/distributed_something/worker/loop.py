@@ -25,7 +25,7 @@ from typing import NamedTuple
 from ..clock import Clock
 from ..engine import Queue
 from ..job import MAX_DELIVERIES, UNCOUNTED, Cause, Lease, Outcome, RetryPolicy, State
-from ..ledger import LedgerWriter, event, name_of
+from ..ledger import LedgerWriter, name_of
 from .slot import Slot
 
 BATCH = 100
@@ -90,7 +90,8 @@ class Worker:
         self._term = term
         self._delays = delays or [0.0] * len(slots)
         self._poll = poll
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._turn = threading.Lock()
         self._ready: deque[Lease] = deque()
         self._running: dict[Slot, Lease] = {}
@@ -139,7 +140,7 @@ class Worker:
 
     def _takes_long(self, slot: Slot) -> None:
         """From now on, until this slot's attempt ends and a while longer, there is a keeper."""
-        with self._changed:
+        with self._lock:
             self._long.add(slot)
             self._needed = self._clock.now()
             if self._keeper is None:
@@ -149,7 +150,7 @@ class Worker:
     def _keep(self) -> None:
         while not self._over.wait(TICK_SECONDS):
             self._tend()
-            with self._changed:
+            with self._lock:
                 if not self._long and self._clock.now() - self._needed > KEEPER_SECONDS:
                     self._keeper = None
                     return
@@ -179,7 +180,7 @@ class Worker:
 
     def _wind_down(self, stop: Stop, seconds: float) -> None:
         """Give back what has not begun; let run what may, as long as it may."""
-        with self._changed:
+        with self._lock:
             unstarted = list(self._ready)
             self._ready.clear()
             if stop.grace_seconds is not None and seconds >= stop.grace_seconds:
@@ -191,7 +192,7 @@ class Worker:
     def _settle_rest(self) -> None:
         """At the end; what cannot be settled for a while is left to the end of its lease."""
         deadline = self._clock.now() + GIVE_UP_SECONDS
-        with self._changed:
+        with self._lock:
             unstarted = list(self._ready)
             self._ready.clear()
         settled = False
@@ -200,11 +201,11 @@ class Worker:
         self._attempt(self._ledger.flush)
 
     def _renew(self) -> None:
-        with self._changed:
+        with self._lock:
             held = [*self._ready, *self._running.values(), *(lease for lease, _ in self._ended)]
         _, lost = self._queue.renew(held)
         tokens = {(lease.job.id, lease.token) for lease in lost}
-        with self._changed:
+        with self._lock:
             kept = [lease for lease in self._ready if (lease.job.id, lease.token) not in tokens]
             self._ready.clear()
             self._ready.extend(kept)
@@ -224,7 +225,7 @@ class Worker:
                 self._serve(slot, until_empty)
             except Exception as error:  # noqa: BLE001  the job goes back to the queue
                 self._complain(error)
-                with self._changed:
+                with self._lock:
                     self._long.discard(slot)
                     lease = self._running.pop(slot, None)
                     if lease is not None:
@@ -254,14 +255,14 @@ class Worker:
             self._clock.wait(min(left, TICK_SECONDS))
 
     def _take(self, slot: Slot) -> Lease | None:
-        with self._changed:
+        with self._lock:
             if not self._ready or self._stop is not None:
                 return None
             lease = self._running[slot] = self._ready.popleft()
             return lease
 
     def _hand_back(self, slot: Slot, lease: Lease, outcome: Outcome) -> None:
-        with self._changed:
+        with self._lock:
             del self._running[slot]
             self._long.discard(slot)
             self._ended.append((lease, outcome))
@@ -269,12 +270,11 @@ class Worker:
             self._mean_seconds = outcome.seconds if mean is None else 0.8 * mean + 0.2 * outcome.seconds
 
     def _note_start(self, lease: Lease, log: str) -> None:
-        self._ledger.started(lease, self._clock.now(), {**self._who, "log": log})
+        self._ledger.started(self._clock.now(), lease, **self._who, log=log)
 
     def _note_end(self, lease: Lease, outcome: Outcome) -> None:
         dead = outcome.cause is not None and self._policy.after(lease.attempt).dead
-        name = name_of(outcome, dead=dead)
-        self._ledger.ended(lease, event(name, self._clock.now(), lease, outcome, **self._who))
+        self._ledger.ended(name_of(outcome, dead=dead), self._clock.now(), lease, outcome, **self._who)
 
     # leasing and settling, by whichever slot's turn it is
 
@@ -284,7 +284,7 @@ class Worker:
         Whether there are jobs at hand now.
         """
         if not self._turn.acquire(blocking=False):
-            with self._changed:
+            with self._lock:
                 if not self._ready:
                     self._changed.wait(TICK_SECONDS)
                 return bool(self._ready)
@@ -298,7 +298,7 @@ class Worker:
             return bool(leases)
         finally:
             self._turn.release()
-            with self._changed:
+            with self._lock:
                 self._changed.notify_all()
 
     def _wait(self) -> float:
@@ -306,7 +306,7 @@ class Worker:
         return self._poll if self._idle_rounds else 0.0
 
     def _busy(self) -> bool:
-        with self._changed:
+        with self._lock:
             return bool(self._ready or self._running or self._ended)
 
     def _low(self) -> bool:
@@ -320,7 +320,7 @@ class Worker:
         return min(int(AHEAD_SECONDS / max(self._mean_seconds, 1e-6)), BATCH) * len(self._slots)
 
     def _wanted(self) -> int:
-        with self._changed:
+        with self._lock:
             return len(self._slots) - len(self._running) - len(self._ready) + self._ahead()
 
     def _offer(self, leases: Sequence[Lease]) -> None:
@@ -329,13 +329,13 @@ class Worker:
         outcome = Outcome(State.DEAD, Cause.WORKER_LOST, detail)
         for lease in spent:
             self._note_end(lease, outcome)
-        with self._changed:
+        with self._lock:
             self._ready.extend(lease for lease in leases if lease.deliveries <= MAX_DELIVERIES)
             self._ended += [(lease, outcome) for lease in spent]
 
     def _settle(self) -> None:
         """Write down what has ended, then tell the queue. What fails stays to be settled again."""
-        with self._changed:
+        with self._lock:
             ended, self._ended = self._ended, []
         if not ended:
             return
@@ -345,7 +345,7 @@ class Worker:
             for lease, outcome in ended:
                 self._settle_failure(lease, outcome)
         except Exception:  # kept to be settled again, and raised
-            with self._changed:
+            with self._lock:
                 self._ended = ended + self._ended
             raise
 

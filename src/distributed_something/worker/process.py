@@ -20,6 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+MOST_STRAYS = 1000
+"""Of one job's stray processes at most so many are killed: what forks for ever must not hold the worker."""
+
 TERM_GRACE = 5.0
 """Seconds between the TERM and the KILL of a process group."""
 
@@ -78,12 +81,13 @@ class Child:
     def spawn(
         cls,
         argv: list[str],
-        env: Mapping[str, str],
+        env: Mapping[bytes, bytes],
         cwd: Path | str,
         files: Mapping[int, int],
     ) -> Child:
         """Start `argv` (looked up in PATH) in folder `cwd` with `files` (its descriptor -> ours).
 
+        `env` is encoded: to encode forty variables for each child costs as much as to lease its job.
         Raises OSError where the program is missing, not executable, or its arguments are too long.
         """
         actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files.items()]
@@ -129,6 +133,7 @@ class Watch:
         for fd in (self._out, self._woken, self._waker):
             os.set_blocking(fd, False)
         self._reader = io.FileIO(self._out, closefd=False)
+        self._buffer = memoryview(bytearray(1 << 16))
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
@@ -143,7 +148,7 @@ class Watch:
 
         `until` is a time.monotonic() value, None is for ever.
         """
-        awaited = {fd for fd in (child.pidfd, reply) if fd >= 0}
+        awaited = [fd for fd in (child.pidfd, reply) if fd >= 0]
         for fd in awaited:
             self._poll.register(fd, select.POLLIN)
         try:
@@ -152,7 +157,7 @@ class Watch:
             for fd in awaited:
                 self._poll.unregister(fd)
 
-    def _wait(self, child: Child, until: float | None, awaited: set[int]) -> bool:
+    def _wait(self, child: Child, until: float | None, awaited: list[int]) -> bool:
         pause = 0.001
         while True:
             left = None if until is None else until - time.monotonic()
@@ -161,10 +166,10 @@ class Watch:
             if child.pidfd < 0:  # no pidfd on this system: look, less and less often
                 pause = min(pause * 1.5, 0.05)
                 left = pause if left is None else min(left, pause)
-            ready = {fd for fd, _ in self._poll.poll(None if left is None else left * 1000)}
+            ready = [fd for fd, _ in self._poll.poll(None if left is None else left * 1000)]
             if self._out in ready:
                 self._move()
-            if not awaited.isdisjoint(ready) or (child.pidfd < 0 and child.has_ended()):
+            if any(fd in ready for fd in awaited) or (child.pidfd < 0 and child.has_ended()):
                 return True
             if self._woken in ready:
                 os.read(self._woken, 4096)
@@ -185,10 +190,10 @@ class Watch:
                 return
 
     def _move(self) -> bool:
-        data = self._reader.read(1 << 16)
-        if data is None:  # nothing there
+        size = self._reader.readinto(self._buffer)
+        if size is None:  # nothing there
             return False
-        self._sink(data)
+        self._sink(bytes(self._buffer[:size]))
         return True
 
     def close(self) -> None:
@@ -212,10 +217,18 @@ class Strays:
                 pid = os.getpid()
                 self._children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
 
-    def kill(self, mark: bytes) -> int:
-        """Kill adopted processes whose environment holds `mark`, reap the dead ones; how many were killed."""
-        if self._children < 0 or (listed := os.pread(self._children, 1 << 16, 0)) == self._without:
-            return 0
+    def kill(self, job_id: str) -> int:
+        """Kill the adopted processes of a job, and those that these leave; how many were killed."""
+        killed = 0
+        while self._children >= 0 and (listed := os.pread(self._children, 1 << 16, 0)) != self._without:
+            now = self._kill(listed, job_id)
+            killed += now
+            if not now or killed > MOST_STRAYS:
+                break
+        return killed
+
+    def _kill(self, listed: bytes, job_id: str) -> int:
+        mark = b"DS_JOB_ID=%s\0" % job_id.encode()
         with _spawning:
             found = set(map(int, listed.split())) - _own
             self._without = b"" if found else listed

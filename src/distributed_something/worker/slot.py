@@ -102,7 +102,8 @@ class Slot:
             "DS_PROJECT_DIR": str(self._project),
             "DS_WORKER": worker,
         }
-        self._environment = {**os.environ, **given}
+        encoded = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
+        self._environment = {**os.environb, **encoded}
         self._container = Container(containers, folder, self._project, given) if containers else None
 
     def cancel(self, cause: Cause) -> None:
@@ -150,7 +151,8 @@ class Slot:
         task, job = self._task, lease.job
         values: dict[str, Any] = {}
         if task.command or task.inputs or task.output:
-            values = {**job.keys, **self._fixed, "job_id": job.id, "attempt": lease.attempt}
+            values = job.keys | self._fixed
+            values |= (("job_id", job.id), ("attempt", lease.attempt))
         prefix = clean_prefix(task.output.fill(values)) if task.output else None
         if task.done_check and prefix:
             self._takes_long(self)
@@ -174,7 +176,7 @@ class Slot:
         os.pwrite(self._job_file, body, 0)
         if os.lseek(self._job_file, 0, os.SEEK_END) != len(body):  # cutting costs more than looking
             os.ftruncate(self._job_file, len(body))
-        own = {"DS_JOB_ID": lease.job.id, "DS_ATTEMPT": str(lease.attempt)}
+        own = {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
         if self._task.command is not None:
             return self._run_command(self._task.command.argv(values), own)
         if self._container is not None:
@@ -188,11 +190,13 @@ class Slot:
         if self._cancelled is not None:
             raise Cancelled(self._cancelled)
 
-    def _run_command(self, argv: list[str], own: Mapping[str, str]) -> Outcome:
+    def _run_command(self, argv: list[str], own: Mapping[bytes, bytes]) -> Outcome:
         out = self._watch.stdout
-        environment = {**self._environment, **own}
+        environment = self._environment
         if self._container is not None:
             argv, environment = self._container.command(argv, own)
+        else:
+            environment |= own  # in place: no other job needs it as it was
         try:
             child = Child.spawn(argv, environment, self._fixed["work_dir"], {0: self._null, 1: out, 2: out})
         except OSError as error:
@@ -308,13 +312,10 @@ class Slot:
 
     def _clean(self, lease: Lease) -> None:
         """Take away what the job left: processes that got out of its group, and files."""
-        mark = b"DS_JOB_ID=%s\0" % lease.job.id.encode()
-        killed = 0
-        while (now := self._strays.kill(mark)) and killed < 1000:
-            killed += now
+        killed = self._strays.kill(lease.job.id)
         if killed:
             self._log.note(f"ended {killed} process(es) that the job had left running")
-        for scratch in self._scratch:
+        for scratch in [each for each in self._scratch if each.touched()]:
             with suppress(OSError):
                 scratch.clear()
 
@@ -322,7 +323,7 @@ class Slot:
 class _Host:
     """The process that runs the HANDLER of one slot."""
 
-    def __init__(self, handler: str, env: Mapping[str, str], cwd: Path, files: Mapping[int, int]) -> None:
+    def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
         requests, self._requests = os.pipe()
         self.replies, replies = os.pipe()
         argv = [*_host_program(), handler]
@@ -412,7 +413,7 @@ def _outcome(
 ) -> Outcome:
     if usage is None:
         return Outcome(state, cause, detail, code)
-    cpu, memory = round(usage.cpu_seconds, 6), usage.max_rss_bytes
+    cpu, memory = usage
     return Outcome(state, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
 
 

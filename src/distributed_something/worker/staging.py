@@ -232,10 +232,12 @@ class Scratch:
         self._untouched: tuple[int, int] | None = None
         self.clear()
 
+    def touched(self) -> bool:
+        """Whether a job may have left something in it, or done something to it."""
+        return self._untouched is None or self._stamp() != self._untouched
+
     def clear(self) -> None:
         """Make the folder exist and be empty. Raises OSError where that is not possible."""
-        if self._untouched is not None and self._stamp() == self._untouched:
-            return
         empty_folder(Path(self._folder))
         stamp = self._stamp()
         settled = stamp is not None and stamp[1] < time.time_ns() - _STAMP_LAG_NS
