@@ -133,7 +133,6 @@ class Watch:
         for fd in (self._out, self._woken, self._waker):
             os.set_blocking(fd, False)
         self._reader = io.FileIO(self._out, closefd=False)
-        self._buffer = memoryview(bytearray(1 << 16))
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
@@ -190,10 +189,10 @@ class Watch:
                 return
 
     def _move(self) -> bool:
-        size = self._reader.readinto(self._buffer)
-        if size is None:  # nothing there
+        data = self._reader.read(1 << 16)
+        if data is None:  # nothing there
             return False
-        self._sink(bytes(self._buffer[:size]))
+        self._sink(data)
         return True
 
     def close(self) -> None:
@@ -239,13 +238,22 @@ def _kill_marked(pid: int, mark: bytes) -> bool:
     with suppress(ChildProcessError):
         if os.waitpid(pid, os.WNOHANG) != (0, 0):
             return False
-    if mark not in environment_of(pid):
+    if mark not in _settled_environment(pid):
         return False
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     with suppress(ChildProcessError):
         os.waitpid(pid, 0)
     return True
+
+
+def _settled_environment(pid: int) -> bytes:
+    """The environment of a process, also of one that becomes another program just now: it has none then."""
+    for _ in range(10):
+        if found := environment_of(pid):
+            return found
+        time.sleep(0.001)
+    return b""
 
 
 def children_of_this_process() -> list[int]:
