@@ -47,7 +47,7 @@ class LocalEngine:
 
     name = "local"
     look_seconds = 0.25
-    last_looks_seconds = 0.02
+    last_looks_seconds = 0.01
     job_bytes = None
     tasks_per_machine = 1
 

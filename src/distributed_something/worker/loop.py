@@ -36,6 +36,9 @@ AHEAD_SECONDS = 0.25
 
 RETRY_SECONDS = 1.0
 TICK_SECONDS = 0.05
+DOZE_SECONDS = 0.01
+"""So soon an idle slot hears an order to stop."""
+
 IDLE_FIRST_SECONDS = 0.01
 IDLE_SECONDS = 0.25
 """The waits of an idle worker for a job grow from the first to this."""
@@ -252,7 +255,7 @@ class Worker:
         """Let time pass; an order to stop ends it soon, also one that a signal brings to this thread."""
         until = self._clock.now() + seconds
         while self._stop is None and (left := until - self._clock.now()) > 0:
-            self._clock.wait(min(left, TICK_SECONDS))
+            self._clock.wait(min(left, DOZE_SECONDS))
 
     def _take(self, slot: Slot) -> Lease | None:
         with self._lock:
