@@ -103,19 +103,23 @@ class Watch:
     def rest(self) -> None:
         """Wait for the next look, or for the end where the queue can tell of it sooner.
 
-        What a look cost was taken from the jobs: looking has its share of the time and no more.
+        What a look cost was taken from the jobs: looking has its share of the time and no more. The rate of
+        a run that has only begun says little, so it is believed for as long again as it was measured.
         """
         engine, clock, snapshot = self._project.engine, self._project.clock, self._snapshot
         jobs, rate = (snapshot.queued, snapshot.rate) if snapshot else (None, 0.0)
         seconds = max(engine.look_seconds, min(self._cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
-        until = clock.now() + (seconds if jobs else engine.last_looks_seconds)
+        now = clock.now()
+        until, began = now + (seconds if jobs else engine.last_looks_seconds), self.fold.first or now
         while (left := until - clock.now()) > 0:
-            soon = max(jobs / rate / 4, engine.last_looks_seconds) if jobs and rate else left
+            measured = clock.now() - began
+            soon = max(min(jobs / rate / 4, measured), engine.last_looks_seconds) if jobs and rate else left
             clock.wait(min(left, soon))
             if soon < left:
-                jobs = engine.queue().counts().open
+                before, jobs = jobs, engine.queue().counts().open
                 if not jobs:
                     return
+                rate = max(rate, ((before or 0) - jobs) / soon)
 
     def _shrink(self, snapshot: Snapshot) -> str | None:
         """Let go of machines that what is left does not need; what was done, in words."""
