@@ -46,7 +46,8 @@ def store(tmp_path: Path) -> CountingStore:
 
 def test_small_pieces_are_one_append(store: CountingStore) -> None:
     log = GatheredLog(store, "logs/", "w.log")
-    assert log.begin() == "w.log@0"
+    log.begin()
+    assert log.place == "w.log@0"
     for number in range(1000):
         log.write(b"%03d\n" % number)
     assert store.appends == [] and log.end() == "w.log@0+4000"

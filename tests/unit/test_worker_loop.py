@@ -48,10 +48,11 @@ class FakeSlot:
         self.running = threading.Event()
         self.closed = False
 
-    def begin(self) -> str:
+    log_place = "log@0"
+
+    def begin(self) -> None:
         self._cause = None
         self._ended.clear()
-        return "log@0"
 
     def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
         if not self._quick:

@@ -56,10 +56,10 @@ class GatheredLog(SlotLog):
         self._storing = threading.Lock()
         super().__init__(store, root, name)
 
-    def begin(self) -> str:
-        """Start the text of a new attempt; its place, the length still unknown."""
+    def begin(self) -> None:
+        """Start the text of a new attempt."""
         self._recent.clear()
-        return super().begin()
+        super().begin()
 
     def write(self, data: bytes) -> None:
         """Add to the attempt's text."""

@@ -24,14 +24,19 @@ class SlotLog:
         self._key = root + name
         self._name = name
         self._size = 0
+        self._tail = bytearray()
         self.begin()
 
-    def begin(self) -> str:
-        """Start the text of a new attempt; its place, the length still unknown."""
+    def begin(self) -> None:
+        """Start the text of a new attempt."""
         self._start = self._size
-        self._tail = bytearray()
+        self._tail.clear()
         self._left_out = 0
         self.lost = False
+
+    @property
+    def place(self) -> str:
+        """Where the attempt's text begins, its length still unknown."""
         return f"{self._name}@{self._start}"
 
     def write(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,7 @@ LINUX = sys.platform.startswith("linux")
 _RSS_UNIT = 1024 if LINUX else 1
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 _DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
 """Python ignores these, and what is ignored stays so in a child."""
 
@@ -45,6 +46,14 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def _adopts_orphans() -> bool:
+    if not LINUX or os.getpid() == 1:
+        return LINUX
+    adopts = ctypes.c_int()
+    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
+    return bool(adopts.value)
+
+
 def die_with_parent(number: signal.Signals) -> None:
     """Have this signal sent to this process when its parent dies (Linux; elsewhere nothing happens)."""
     _prctl(_PR_SET_PDEATHSIG, number)
@@ -55,19 +64,18 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-class Usage(NamedTuple):
-    """What a child used: wait4's figures."""
+class Ended(NamedTuple):
+    """How a child ended: `exit_code`, or the number of the `signal` that killed it; wait4's usage figures."""
 
+    exit_code: int | None
+    signal: int | None
     cpu_seconds: float
     max_rss_bytes: int
 
 
-class Ended(NamedTuple):
-    """How a child ended: `exit_code`, or the number of the `signal` that killed it."""
-
-    exit_code: int | None
-    signal: int | None
-    usage: Usage
+def files_of(descriptors: Mapping[int, int]) -> Sequence[tuple[int, int, int]]:
+    """What `Child.spawn` takes for the child's descriptors: each of them -> ours."""
+    return [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
 
 
 class Child:
@@ -83,18 +91,17 @@ class Child:
         argv: list[str],
         env: Mapping[bytes, bytes],
         cwd: Path | str,
-        files: Mapping[int, int],
+        files: Sequence[tuple[int, int, int]],
     ) -> Child:
-        """Start `argv` (looked up in PATH) in folder `cwd` with `files` (its descriptor -> ours).
+        """Start `argv` (looked up in PATH) in folder `cwd` with the descriptors that `files` makes.
 
         `env` is encoded: to encode forty variables for each child costs as much as to lease its job.
         Raises OSError where the program is missing, not executable, or its arguments are too long.
         """
-        actions = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in files.items()]
         with _spawning:
             os.chdir(cwd)
             pid = os.posix_spawnp(
-                argv[0], argv, env, file_actions=actions, setpgroup=0, setsigdef=_DEFAULT_SIGNALS
+                argv[0], argv, env, file_actions=files, setpgroup=0, setsigdef=_DEFAULT_SIGNALS
             )
             _own.add(pid)
         return cls(pid)
@@ -108,16 +115,19 @@ class Child:
         """Whether the child has ended; it stays to be reaped."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def reap(self) -> Ended:
-        """Take away what is left of the child's group, then the child; waits for its end."""
-        self.signal_group(signal.SIGKILL)
+    def reap(self, *, alone: bool = False) -> Ended:
+        """Take away what is left of the child's group, unless it is known to be `alone`, then the child.
+
+        Waits for its end.
+        """
+        if not alone:
+            self.signal_group(signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
         _own.discard(self.pid)
         if self.pidfd >= 0:
             os.close(self.pidfd)
-        code = os.waitstatus_to_exitcode(status)
-        used = Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _RSS_UNIT)
-        return Ended(code if code >= 0 else None, -code if code < 0 else None, used)
+        code, number = (os.WEXITSTATUS(status), None) if os.WIFEXITED(status) else (None, os.WTERMSIG(status))
+        return Ended(code, number, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _RSS_UNIT)
 
 
 class Watch:
@@ -133,9 +143,7 @@ class Watch:
         for fd in (self._out, self._woken, self._waker):
             os.set_blocking(fd, False)
         self._reader = io.FileIO(self._out, closefd=False)
-        self._poll = select.poll()
-        self._poll.register(self._out, select.POLLIN)
-        self._poll.register(self._woken, select.POLLIN)
+        self._printed = False  # whether the pipe may hold what an ended child printed
 
     def wake(self) -> None:
         """End the wait that goes on now, or the next one."""
@@ -148,15 +156,9 @@ class Watch:
         `until` is a time.monotonic() value, None is for ever.
         """
         awaited = [fd for fd in (child.pidfd, reply) if fd >= 0]
-        for fd in awaited:
-            self._poll.register(fd, select.POLLIN)
-        try:
-            return self._wait(child, until, awaited)
-        finally:
-            for fd in awaited:
-                self._poll.unregister(fd)
-
-    def _wait(self, child: Child, until: float | None, awaited: list[int]) -> bool:
+        poll = select.poll()
+        for fd in (*awaited, self._out, self._woken):  # looked at in this order: the end before the output
+            poll.register(fd, select.POLLIN)
         pause = 0.001
         while True:
             left = None if until is None else until - time.monotonic()
@@ -165,11 +167,13 @@ class Watch:
             if child.pidfd < 0:  # no pidfd on this system: look, less and less often
                 pause = min(pause * 1.5, 0.05)
                 left = pause if left is None else min(left, pause)
-            ready = [fd for fd, _ in self._poll.poll(None if left is None else left * 1000)]
-            if self._out in ready:
-                self._move()
-            if any(fd in ready for fd in awaited) or (child.pidfd < 0 and child.has_ended()):
+            ready = [fd for fd, _ in poll.poll(None if left is None else left * 1000)]
+            ended = child.pidfd < 0 and child.has_ended()
+            self._printed = ended or self._out in ready
+            if ended or (ready and ready[0] in awaited):
                 return True
+            if self._printed:
+                self._move()
             if self._woken in ready:
                 os.read(self._woken, 4096)
                 return False
@@ -180,11 +184,12 @@ class Watch:
         deadline = time.monotonic() + grace
         while not self.wait(child, deadline) and time.monotonic() < deadline:
             pass
+        self._printed = True
         return child.reap()
 
     def drain(self) -> None:
         """Move what the ended child left in the pipe; bounded, as a process that got away may still print."""
-        for _ in range(64):
+        for _ in range(64 if self._printed else 0):
             if not self._move():
                 return
 
@@ -205,26 +210,34 @@ class Strays:
     """Finds and kills the processes that left a job's process group.
 
     The kernel lists the children of a subreaper's main thread: those that it adopted, and those that slots
-    started there. Elsewhere than on Linux nothing is found.
+    started there. A child's orphans are in the list before its own end is told. Elsewhere than on Linux,
+    and where this process is no subreaper, nothing is known of them, and nothing is found.
     """
 
     def __init__(self) -> None:
         self._children = -1
         self._without = b""  # what the list was like without a stray
-        if LINUX:
+        if _adopts_orphans():
             with suppress(OSError):
                 pid = os.getpid()
                 self._children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
 
+    def none_beside(self, child: Child) -> bool:
+        """Whether an ended child, not yet reaped, has left no process: so it is with nearly every job."""
+        return self._children >= 0 and self._listed() in (b"%d " % child.pid, self._without)
+
     def kill(self, job_id: str) -> int:
         """Kill the adopted processes of a job, and those that these leave; how many were killed."""
         killed = 0
-        while self._children >= 0 and (listed := os.pread(self._children, 1 << 16, 0)) != self._without:
+        while self._children >= 0 and (listed := self._listed()) != self._without:
             now = self._kill(listed, job_id)
             killed += now
             if not now or killed > MOST_STRAYS:
                 break
         return killed
+
+    def _listed(self) -> bytes:
+        return os.pread(self._children, 1 << 16, 0)
 
     def _kill(self, listed: bytes, job_id: str) -> int:
         mark = b"DS_JOB_ID=%s\0" % job_id.encode()

@@ -21,7 +21,7 @@ from ..job import Cause, Lease, Outcome, State
 from ..template import CommandTemplate, Template
 from .container import Container, Containers, Verdict, handler_command
 from .logs import SlotLog
-from .process import Child, Ended, Strays, Usage, Watch
+from .process import Child, Ended, Strays, Watch, files_of
 from .staging import Claim, DoneRule, Scratch, clean_prefix, fetch_inputs, is_done, publish_outputs
 
 DISK_FULL_BELOW = 1 << 20
@@ -88,10 +88,12 @@ class Slot:
         self._host: _Host | None = None
         self._project = Path.cwd()
         folder.mkdir(parents=True, exist_ok=True)
-        self._scratch = [Scratch(place) for place in self._folders.values()]
+        self._scratch = Scratch(self._folders.values())
         job_path = folder / "job.json"
         self._job_file = os.open(job_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._files = {0: self._null, 1: self._watch.stdout, 2: self._watch.stdout}
+        self._spawned_with = files_of(self._files)
         self._fixed = {name: str(place) for name, place in self._folders.items()}
         given = {
             **task.environment,
@@ -111,11 +113,18 @@ class Slot:
         self._cancelled = cause
         self._watch.wake()
 
-    def begin(self) -> str:
-        """Get ready for an attempt; the place of its log."""
+    def begin(self) -> None:
+        """Get ready for an attempt."""
         self._cancelled = None
         self._fetched = 0
-        return self._log.begin()
+        self._phases: dict[str, float] = {}
+        self._strayed = True
+        self._log.begin()
+
+    @property
+    def log_place(self) -> str:
+        """Where the log of the attempt that runs now begins."""
+        return self._log.place
 
     def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
         """One attempt, after `begin`. Never raises; leaves no process and no file of the job behind.
@@ -124,9 +133,8 @@ class Slot:
         """
         started = time.monotonic()
         self._takes_long = takes_long
-        phases: dict[str, float] = {}
         try:
-            outcome = self._attempt(lease, phases)
+            outcome = self._attempt(lease)
         except Cancelled as end:
             outcome = Outcome(State.WAITING, end.args[0])
         except Exception as error:  # noqa: BLE001  an error of ours must not lose the job or end the loop
@@ -134,8 +142,8 @@ class Slot:
             self._log.note(f"{cause}: {detail}")
             outcome = Outcome(State.WAITING, cause, detail)
         self._clean(lease)
-        seconds = time.monotonic() - started
-        return outcome._replace(seconds=seconds, log=self._log.end(), phases=phases, bytes_in=self._fetched)
+        seconds, log = time.monotonic() - started, self._log.end()
+        return outcome._replace(seconds=seconds, log=log, phases=self._phases, bytes_in=self._fetched)
 
     def close(self) -> None:
         """End the handler's process and close what is open."""
@@ -147,7 +155,7 @@ class Slot:
         os.close(self._null)
         self._watch.close()
 
-    def _attempt(self, lease: Lease, phases: dict[str, float]) -> Outcome:
+    def _attempt(self, lease: Lease) -> Outcome:
         task, job = self._task, lease.job
         values: dict[str, Any] = {}
         if task.command or task.inputs or task.output:
@@ -160,14 +168,14 @@ class Slot:
                 return Outcome(State.SKIPPED, output=prefix)
         if task.inputs:
             self._takes_long(self)
-            with _Phase(phases, "in", Cause.INPUT_MISSING):
+            with _Phase(self._phases, "in", Cause.INPUT_MISSING):
                 keys = [template.fill(values) for template in task.inputs]
                 self._fetched = fetch_inputs(self._store, keys, self._folders["input_dir"])
         self._check_cancelled()
         outcome = self._execute(lease, values)
         if outcome.state is State.SUCCEEDED and prefix:
             self._takes_long(self)
-            with _Phase(phases, "out", Cause.UPLOAD):
+            with _Phase(self._phases, "out", Cause.UPLOAD):
                 outcome = self._publish(lease, prefix, outcome)
         return outcome
 
@@ -191,24 +199,28 @@ class Slot:
             raise Cancelled(self._cancelled)
 
     def _run_command(self, argv: list[str], own: Mapping[bytes, bytes]) -> Outcome:
-        out = self._watch.stdout
         environment = self._environment
         if self._container is not None:
             argv, environment = self._container.command(argv, own)
         else:
             environment |= own  # in place: no other job needs it as it was
         try:
-            child = Child.spawn(argv, environment, self._fixed["work_dir"], {0: self._null, 1: out, 2: out})
+            child = Child.spawn(argv, environment, self._fixed["work_dir"], self._spawned_with)
         except OSError as error:
             return self._not_started(argv[0], error)
         finished = self._await(child, self._deadline())
-        ended = child.reap() if finished else self._watch.stop(child)
+        if finished:
+            alone = self._strays.none_beside(child)
+            self._strayed = not alone
+            ended = child.reap(alone=alone)
+        else:
+            ended = self._watch.stop(child)
         self._watch.drain()
         if self._container is not None:
             return self._end_container(self._container, ended if finished else None)
         if not finished:
             self._check_cancelled()
-            return self._timed_out(ended.usage)
+            return self._timed_out(ended)
         return self._judge(ended)
 
     def _end_container(self, container: Container, ended: Ended | None) -> Outcome:
@@ -245,25 +257,29 @@ class Slot:
         self._log.note(f"could not be started: {detail}")
         return Outcome(State.WAITING, Cause.EXIT, f"could not be started: {detail}", code)
 
-    def _timed_out(self, usage: Usage | None) -> Outcome:
+    def _timed_out(self, ended: Ended | None) -> Outcome:
         detail = f"ran longer than JOB_TIMEOUT = {self._task.timeout:g} s"
         self._log.note(detail)
-        return _outcome(State.WAITING, Cause.TIMEOUT, detail, None, usage)
+        outcome = Outcome(State.WAITING, Cause.TIMEOUT, detail)
+        if ended is None:
+            return outcome
+        return outcome._replace(cpu_seconds=ended.cpu_seconds, max_rss_bytes=ended.max_rss_bytes)
 
     def _judge(self, ended: Ended) -> Outcome:
-        if ended.exit_code == 0:
-            return _outcome(State.SUCCEEDED, None, "", 0, ended.usage)
+        code, _, cpu, memory = ended
+        if code == 0:
+            return Outcome(State.SUCCEEDED, exit_code=0, cpu_seconds=cpu, max_rss_bytes=memory)
         if ended.signal is not None:
             name = signal.Signals(ended.signal).name if ended.signal in set(signal.Signals) else ended.signal
             cause, detail = Cause.SIGNAL, f"killed by {name}"
             if ended.signal == signal.SIGKILL and self._container is None and _OOM_KILLS.grew():
-                peak = ended.usage.max_rss_bytes / 1e6
-                cause, detail = Cause.OUT_OF_MEMORY, f"killed for lack of memory; it held {peak:.0f} MB"
+                detail = f"killed for lack of memory; it held {memory / 1e6:.0f} MB"
+                cause = Cause.OUT_OF_MEMORY
         else:
-            cause, detail = Cause.EXIT, f"exit code {ended.exit_code}"
+            cause, detail = Cause.EXIT, f"exit code {code}"
         if self._disk_is_full():
             cause = Cause.DISK_FULL
-        return _outcome(State.WAITING, cause, detail, ended.exit_code, ended.usage)
+        return Outcome(State.WAITING, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
 
     def _disk_is_full(self) -> bool:
         disk = os.statvfs(self._fixed["work_dir"])
@@ -283,9 +299,8 @@ class Slot:
 
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
-            files = {0: self._null, 1: self._watch.stdout, 2: self._watch.stdout}
             handler = self._task.handler or ""
-            self._host = _Host(handler, self._environment, self._project, files)
+            self._host = _Host(handler, self._environment, self._project, self._files)
         host = self._host
         host.request(lease)
         finished = self._await(host.child, self._deadline(), host.replies)
@@ -296,28 +311,28 @@ class Slot:
             self._watch.drain()
             if not finished:
                 self._check_cancelled()
-                return self._timed_out(ended.usage)
+                return self._timed_out(ended)
             return self._judge(ended if ended.exit_code != 0 else ended._replace(exit_code=1))
         self._watch.drain()
         return self._judge_reply(reply)
 
     def _judge_reply(self, reply: Mapping[str, Any]) -> Outcome:
         code = int(reply["exit_code"])
-        usage = Usage(float(reply["cpu_seconds"]), int(reply["max_rss_bytes"]))
+        cpu, memory = float(reply["cpu_seconds"]), int(reply["max_rss_bytes"])
         if code == 0:
-            return _outcome(State.SUCCEEDED, None, "", 0, usage)
+            return Outcome(State.SUCCEEDED, exit_code=0, cpu_seconds=cpu, max_rss_bytes=memory)
         cause = Cause.DISK_FULL if self._disk_is_full() else Cause.EXIT
         detail = reply["detail"] or f"exit code {code}"
-        return _outcome(State.WAITING, cause, detail, code, usage)
+        return Outcome(State.WAITING, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
 
     def _clean(self, lease: Lease) -> None:
         """Take away what the job left: processes that got out of its group, and files."""
-        killed = self._strays.kill(lease.job.id)
-        if killed:
+        if self._strayed and (killed := self._strays.kill(lease.job.id)):
             self._log.note(f"ended {killed} process(es) that the job had left running")
-        for scratch in [each for each in self._scratch if each.touched()]:
-            with suppress(OSError):
-                scratch.clear()
+        try:
+            self._scratch.clear()
+        except OSError as error:
+            self._log.note(f"what the job left could not be removed: {error}")
 
 
 class _Host:
@@ -328,7 +343,7 @@ class _Host:
         self.replies, replies = os.pipe()
         argv = [*_host_program(), handler]
         try:
-            self.child = Child.spawn(argv, env, cwd, {**files, 3: requests, 4: replies})
+            self.child = Child.spawn(argv, env, cwd, files_of({**files, 3: requests, 4: replies}))
         finally:
             os.close(requests)
             os.close(replies)
@@ -406,15 +421,6 @@ class _OomKills:
 
 
 _OOM_KILLS = _OomKills()
-
-
-def _outcome(
-    state: State, cause: Cause | None, detail: str, code: int | None, usage: Usage | None
-) -> Outcome:
-    if usage is None:
-        return Outcome(state, cause, detail, code)
-    cpu, memory = usage
-    return Outcome(state, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
 
 
 def _cause_of(error: Exception, otherwise: Cause = Cause.EXIT) -> Cause:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -220,36 +220,45 @@ def _resolve_link(path: Path, own: Path) -> bool:
 
 
 class Scratch:
-    """A folder that every job finds empty.
+    """Folders that every job finds empty.
 
     Asking whether a job has left something is done after every job, so it has to be quick: a folder whose
     time of change stands still has not been touched. That holds once the time lies further back than the
     clock that stamps it may lag.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
-        self._untouched: tuple[int, int] | None = None
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._untouched: dict[str, tuple[int, int] | None] = {str(folder): None for folder in folders}
         self.clear()
 
-    def touched(self) -> bool:
-        """Whether a job may have left something in it, or done something to it."""
-        return self._untouched is None or self._stamp() != self._untouched
-
     def clear(self) -> None:
-        """Make the folder exist and be empty. Raises OSError where that is not possible."""
-        empty_folder(Path(self._folder))
-        stamp = self._stamp()
-        settled = stamp is not None and stamp[1] < time.time_ns() - _STAMP_LAG_NS
-        self._untouched = stamp if settled else None
+        """Make each folder that a job may have touched exist and be empty.
 
-    def _stamp(self) -> tuple[int, int] | None:
-        """Which folder it is and when it was changed; None where it is gone."""
-        try:
-            found = os.lstat(self._folder)
-        except OSError:
-            return None
-        return found.st_ino, found.st_ctime_ns
+        Raises OSError where that is not possible, after all others; the next call tries again.
+        """
+        wrong: OSError | None = None
+        for folder, known in self._untouched.items():
+            try:
+                found = os.lstat(folder)
+                if (found.st_ino, found.st_ctime_ns) == known:
+                    continue
+            except OSError:  # it is gone
+                pass
+            self._untouched[folder] = None
+            try:
+                empty_folder(Path(folder))
+                self._untouched[folder] = _stamp(folder)
+            except OSError as error:
+                wrong = error
+        if wrong is not None:
+            raise wrong
+
+
+def _stamp(folder: str) -> tuple[int, int] | None:
+    """Which folder it is and when it was changed; None where that was just now: a change may be unseen."""
+    found = os.lstat(folder)
+    settled = found.st_ctime_ns < time.time_ns() - _STAMP_LAG_NS
+    return (found.st_ino, found.st_ctime_ns) if settled else None
 
 
 _STAMP_LAG_NS = 50_000_000
