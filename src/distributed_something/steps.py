@@ -79,6 +79,19 @@ class CheckedJobs(NamedTuple):
     total: int
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: a million jobs make no cycle, and looking for one takes long."""
+    import gc
+
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@_uncollected()
 def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
     """Read a job file through, and check each of its jobs against the config, before anything is changed."""
     from .jobfile import JobFile
@@ -124,6 +137,7 @@ def _held_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+@_uncollected()
 def _submit(project: Project, checked: CheckedJobs, interrupted: threading.Event) -> PutReport:
     queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
     segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
