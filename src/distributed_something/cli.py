@@ -203,21 +203,33 @@ def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
     try:
         words = _as_ours(args) if reference else args
         return _execute(build_parser("run.py" if reference else "ds", words).parse_args(words))
-    except DsError as error:
-        if debug:
-            raise
-        return _tell(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         _silence_stdout()
         return FAILED
-    except OSError as error:
+    except Exception as error:  # whatever it is, a person reads one line of it; with --debug all
         if debug:
             raise
+        return _tell(in_our_words(error))
+
+
+_EXTRAS = {"boto3": "aws", "botocore": "aws", "obstore": "aws", "moto": "rehearsal", "flask": "rehearsal"}
+"""What of ours is installed only on request, and by which extra."""
+
+
+def in_our_words(error: Exception) -> DsError:
+    """Any error as one line and a fix: ours as it is, what nothing foresaw as a fault of ds."""
+    if isinstance(error, DsError):
+        return error
+    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(str(error.name).partition(".")[0])):
+        return DsError(f"{error.name} is not installed", f"pip install 'distributed-something[{extra}]'")
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _tell(DsError(f"{where}{error.strerror or error}", "add --debug to see where it happened"))
+        return DsError(f"{where}{error.strerror or error}", "add --debug to see where it happened")
+    what = f"a fault in ds itself: {type(error).__name__}: {error}".splitlines()[0]
+    return DsError(what, "add --debug to see where it happened, and report it; nothing of the run is lost")
 
 
 def _tell(error: DsError) -> int:
