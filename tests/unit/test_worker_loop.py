@@ -50,6 +50,9 @@ class FakeSlot:
 
     log_place = "log@0"
 
+    def expect(self, leases: Sequence[Lease]) -> None:
+        pass
+
     def begin(self) -> None:
         self._cause = None
         self._ended.clear()

@@ -28,8 +28,8 @@ from ..worker.interruption import InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.orders import Orders
 from ..worker.process import adopt_orphans
-from ..worker.slot import Slot, Task
-from ..worker.task import compile_task
+from ..worker.slot import Slot
+from ..worker.task import Task, compile_task
 from .queues import QueueNames, QueueUrls
 from .reporting import JobLines, Reporting
 from .session import AwsSession, QueueGone

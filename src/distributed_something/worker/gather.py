@@ -18,7 +18,8 @@ from ..job import Lease, Outcome
 from ..ledger import LedgerWriter
 from .logs import SlotLog
 from .loop import complain
-from .slot import Slot, Task
+from .slot import Slot
+from .task import Task
 
 GATHER_BYTES = 64 << 10
 GATHER_SECONDS = 2.0

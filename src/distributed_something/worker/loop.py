@@ -349,9 +349,13 @@ class Worker:
         spent = [lease for lease in leases if lease.deliveries > MAX_DELIVERIES]
         detail = f"handed out {MAX_DELIVERIES} times, and each time its worker was lost"
         outcome = Outcome(State.DEAD, Cause.WORKER_LOST, detail)
+        good = [lease for lease in leases if lease.deliveries <= MAX_DELIVERIES]
         with self._lock:
-            self._ready.extend(lease for lease in leases if lease.deliveries <= MAX_DELIVERIES)
+            self._ready.extend(good)
+            ready = list(self._ready)
             self._ended += [_Ended(self._clock.now(), lease, outcome) for lease in spent]
+        if len(self._slots) == 1:
+            self._slots[0].expect(ready)
 
     def _settle(self) -> None:
         """Write down what has ended, then tell the queue. What fails stays to be settled again."""

@@ -10,19 +10,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..engine import Store
-from ..errors import DsError
+from ..errors import DsError, UsageError
 from ..job import Cause, Lease, Outcome, State
-from ..template import CommandTemplate, Template
 from .container import Container, Containers, Verdict, handler_command
 from .logs import SlotLog
 from .process import Child, Ended, Strays, Watch, files_of
-from .staging import Claim, DoneRule, Scratch, clean_prefix, fetch_inputs, is_done, publish_outputs
+from .staging import Claim, Scratch, fetch_inputs, is_done, publish_outputs
+from .task import Task, Work
 
 DISK_FULL_BELOW = 1 << 20
 """Free bytes under which a failed attempt's cause is a full disk."""
@@ -34,23 +34,6 @@ CARRIED_MARK = "carried-worker"
 """A file beside the Python of a worker that was brought into an image: it is not the image's own Python."""
 
 _TAIL_LOOKED_AT = 4096
-
-
-class Task(NamedTuple):
-    """What a worker does with every job: the config, compiled once.
-
-    Exactly one of `command` and `handler` is given. `timeout` in seconds, 0 for none. `done_check`
-    looks for finished outputs before the work, with `done_rule` where there is no manifest.
-    """
-
-    command: CommandTemplate | None
-    handler: str | None
-    inputs: tuple[Template, ...] = ()
-    output: Template | None = None
-    timeout: float = 0.0
-    done_check: bool = False
-    done_rule: DoneRule | None = None
-    environment: Mapping[str, str] = {}
 
 
 class Cancelled(Exception):
@@ -84,6 +67,7 @@ class Slot:
         self._worker = worker
         self._watch = Watch(log.write)
         self._strays = Strays()
+        self._expected: dict[str, tuple[Lease, Work]] = {}
         self._cancelled: Cause | None = None
         self._host: _Host | None = None
         self._project = Path.cwd()
@@ -155,38 +139,45 @@ class Slot:
         os.close(self._null)
         self._watch.close()
 
+    def expect(self, leases: Sequence[Lease]) -> None:
+        """These may be run soon: what they take is worked out now, for many at once, as that is quicker."""
+        known, self._expected = self._expected, {}
+        for lease in leases:
+            found = known.get(lease.job.id)
+            with suppress(UsageError):  # told when it is run
+                work = found[1] if found and found[0] is lease else self._task.work(lease, self._fixed)
+                self._expected[lease.job.id] = lease, work
+
+    def _work(self, lease: Lease) -> Work:
+        found = self._expected.pop(lease.job.id, None)
+        return found[1] if found and found[0] is lease else self._task.work(lease, self._fixed)
+
     def _attempt(self, lease: Lease) -> Outcome:
-        task, job = self._task, lease.job
-        values: dict[str, Any] = {}
-        if task.command or task.inputs or task.output:
-            values = job.keys | self._fixed
-            values |= (("job_id", job.id), ("attempt", lease.attempt))
-        prefix = clean_prefix(task.output.fill(values)) if task.output else None
-        if task.done_check and prefix:
+        task, job, work = self._task, lease.job, self._work(lease)
+        if task.done_check and work.prefix:
             self._takes_long(self)
-            if is_done(self._store, prefix, job.id, task.done_rule):
-                return Outcome(State.SKIPPED, output=prefix)
-        if task.inputs:
+            if is_done(self._store, work.prefix, job.id, task.done_rule):
+                return Outcome(State.SKIPPED, output=work.prefix)
+        if work.inputs:
             self._takes_long(self)
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
-                keys = [template.fill(values) for template in task.inputs]
-                self._fetched = fetch_inputs(self._store, keys, self._folders["input_dir"])
+                self._fetched = fetch_inputs(self._store, work.inputs, self._folders["input_dir"])
         self._check_cancelled()
-        outcome = self._execute(lease, values)
-        if outcome.state is State.SUCCEEDED and prefix:
+        outcome = self._execute(lease, work.argv)
+        if outcome.state is State.SUCCEEDED and work.prefix:
             self._takes_long(self)
             with _Phase(self._phases, "out", Cause.UPLOAD):
-                outcome = self._publish(lease, prefix, outcome)
+                outcome = self._publish(lease, work.prefix, outcome)
         return outcome
 
-    def _execute(self, lease: Lease, values: Mapping[str, Any]) -> Outcome:
+    def _execute(self, lease: Lease, argv: list[str]) -> Outcome:
         body = lease.job.body
         os.pwrite(self._job_file, body, 0)
         if os.lseek(self._job_file, 0, os.SEEK_END) != len(body):  # cutting costs more than looking
             os.ftruncate(self._job_file, len(body))
         own = {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
-        if self._task.command is not None:
-            return self._run_command(self._task.command.argv(values), own)
+        if argv:
+            return self._run_command(argv, own)
         if self._container is not None:
             return self._run_command(handler_command(self._task.handler or ""), own)
         return self._run_handler(lease)

@@ -1,13 +1,54 @@
-"""The config as workers need it, whatever the engine."""
+"""What workers do with jobs: the config, compiled once, and what it means for one attempt. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from ..config import Config
+from ..job import Lease
 from ..template import CommandTemplate, Template
-from .slot import Task
-from .staging import DoneRule
+from .staging import DoneRule, clean_prefix
+
+
+class Work(NamedTuple):
+    """What one attempt is: what to fetch, what to run, and the prefix that its outputs go to (None: none).
+
+    `argv` is empty where a handler's process is to do it.
+    """
+
+    inputs: list[str]
+    argv: list[str]
+    prefix: str | None
+
+
+class Task(NamedTuple):
+    """What a worker does with every job.
+
+    Exactly one of `command` and `handler` is given. `timeout` in seconds, 0 for none. `done_check`
+    looks for finished outputs before the work, with `done_rule` where there is no manifest.
+    """
+
+    command: CommandTemplate | None
+    handler: str | None
+    inputs: tuple[Template, ...] = ()
+    output: Template | None = None
+    timeout: float = 0.0
+    done_check: bool = False
+    done_rule: DoneRule | None = None
+    environment: Mapping[str, str] = {}
+
+    def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
+        """What this attempt is in these folders. Raises UsageError where a value may not go into COMMAND."""
+        if not (self.command or self.inputs or self.output):
+            return Work([], [], None)
+        own = {"job_id": lease.job.id, "attempt": lease.attempt}
+        values: dict[str, Any] = {**lease.job.keys, **folders, **own}
+        return Work(
+            [template.fill(values) for template in self.inputs],
+            self.command.argv(values) if self.command else [],
+            clean_prefix(self.output.fill(values)) if self.output else None,
+        )
 
 
 def compile_task(config: Config, environment: Mapping[str, str]) -> Task:
