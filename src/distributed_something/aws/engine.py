@@ -15,6 +15,8 @@ from ..errors import DsError, UsageError
 from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
+from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
+from .alive import heard
 from .apply import Applier
 from .bill import Bill
 from .dashboard import put_dashboard
@@ -27,6 +29,7 @@ from .desired import (
     Step,
     compare,
     desired,
+    has_own_worker,
     misfit,
     queues,
     task_size,
@@ -346,6 +349,27 @@ class AwsEngine:
         ended = idle(facts.machines, busy)[:spare]
         self._looker.fleets.terminate(ended)
         return ended
+
+    def guard(self) -> Sequence[str]:
+        """Give machines whose worker is silent an alarm that ends them, and take it from those heard again.
+
+        A worker of the reference's gives no signs of life: its machines are left alone.
+        """
+        run = self.current_run()
+        if run is None or has_own_worker(self._config):
+            return []
+        facts, now = self._facts or self._look(run), self._clock.now()
+        began = old_enough(facts.machines, now)
+        if not began:
+            return []  # none can be silent yet; alarms of machines that have gone end nothing, and go later
+        app = self._config.app_name
+        signs = heard(self.session, self.store.bucket, RunPaths(app, run))
+        wanted = plan(app, began, signs, find_alarms(self.session, app), now)
+        delete_alarms(self.session, wanted.delete)
+        put_alarms(self.session, self._config, run, wanted.put)
+        return [
+            f"{machine}: its worker is silent; an alarm ends it if it does nothing" for machine in wanted.put
+        ]
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
