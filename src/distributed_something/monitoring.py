@@ -85,9 +85,9 @@ class Watch:
         self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
         action = decide(self._looks)
         if action is None and snapshot.machines.kept:
-            for note in (self._shrink(snapshot), *self._guard(snapshot)):
-                if note:
-                    watcher.note(note)
+            less = self._shrink(snapshot)
+            for note in [less] if less else self._guard(snapshot):
+                watcher.note(note)
         self._cost = self._project.clock.now() - began
         return action
 

@@ -84,9 +84,10 @@ def watched(cloud: Cloud) -> str:
 def test_a_silent_machine_gets_an_alarm_and_loses_it_when_it_speaks_again_or_is_gone(cloud: Cloud) -> None:
     machines = Machines(cloud, ONE, TWO, THREE)
     speak(cloud, ONE)
-    said = watched(cloud)
+    assert "its worker is silent" in watched(cloud)
+    assert len(alarms(cloud)) == 1, "a look makes one"
+    watched(cloud)
     assert alarms(cloud) == [TWO, THREE]
-    assert "its worker is silent" in said
     speak(cloud, TWO)
     watched(cloud)
     assert alarms(cloud) == [THREE]
@@ -94,6 +95,7 @@ def test_a_silent_machine_gets_an_alarm_and_loses_it_when_it_speaks_again_or_is_
     watched(cloud)
     assert alarms(cloud) == []
     cloud.clock.advance(SILENT_SECONDS + 60)
+    watched(cloud)
     watched(cloud)
     assert alarms(cloud) == [ONE, TWO], "they have said nothing since"
 

@@ -24,8 +24,8 @@ SILENT_SECONDS = 1800.0
 BATCH = 100
 """Alarms that CloudWatch deletes in one call, and that it lists on a page."""
 
-NEW_A_LOOK = 2
-"""Alarms that one look makes at most: a call each, and a watch makes few calls a minute."""
+NEW_A_LOOK = 1
+"""Alarms that one look makes, and none where it removes some: a watch makes few calls a minute."""
 
 MOST = BATCH
 """Alarms that stand at a time. Where more machines are silent, it is not for the fault of each."""
@@ -74,7 +74,7 @@ def plan(
     silent = sorted((each for each in last if now - last[each] >= SILENT_SECONDS), key=last.__getitem__)
     own = {name: machine for name in alarms if (machine := machine_of(app, name))}
     delete = sorted(name for name, machine in own.items() if machine not in silent)
-    room = max(min(NEW_A_LOOK, MOST - len(own) + len(delete)), 0)
+    room = 0 if delete else max(min(NEW_A_LOOK, MOST - len(own)), 0)
     return AlarmPlan(tuple(each for each in silent if each not in own.values())[:room], tuple(delete))
 
 

@@ -348,6 +348,7 @@ class AwsEngine:
             busy = located(busy, self._looker.hosts())
         ended = idle(facts.machines, busy)[:spare]
         self._looker.fleets.terminate(ended)
+        self._looker.forget()
         return ended
 
     def guard(self) -> Sequence[str]:
@@ -360,8 +361,8 @@ class AwsEngine:
             return []
         facts, now = self._facts or self._look(run), self._clock.now()
         began = old_enough(facts.machines, now)
-        if not began:
-            return []  # none can be silent yet; alarms of machines that have gone end nothing, and go later
+        if not began or facts.pages > 1:
+            return []  # none can be silent yet, or this look has made its calls; alarms that stand go later
         app = self._config.app_name
         signs = heard(self.session, self.store.bucket, RunPaths(app, run))
         wanted = plan(app, began, signs, find_alarms(self.session, app), now)
@@ -409,6 +410,7 @@ class AwsEngine:
             self._looker.fleets.cancel(alive)
             machines = self._looker.fleets.machines(self._config.app_name, run)
             self._looker.fleets.terminate(machine.id for machine in machines if machine.running)
+            self._looker.forget()
             return
         for fleet in alive:
             if fleet.target:
@@ -438,6 +440,7 @@ class AwsEngine:
 
     def _forget(self) -> None:
         self._run, self._facts, self._bill = None, None, None
+        self._looker.forget()
         if self._queue is not None:
             self._queue.close()
             self._queue = None
