@@ -297,6 +297,37 @@ def key_findings(name: str, found: bool) -> Iterator[Finding]:
         yield ok(f"SSH_KEY_NAME: {name} is there")
 
 
+def with_fleet(config: Config, fleet: Fleet) -> Config:
+    """The config with what the fleet file brings where the config says nothing: machine types, key pair."""
+    specifications = fleet.request()["LaunchSpecifications"]
+    types = [each["InstanceType"] for each in specifications if "InstanceType" in each]
+    keys = [each["KeyName"] for each in specifications if "KeyName" in each]
+    if types and "MACHINE_TYPE" not in config.given:
+        config = config._replace(machine_type=tuple(dict.fromkeys(types)))
+    return config if config.ssh_key_name or not keys else config._replace(ssh_key_name=keys[0])
+
+
+def arns_of(fleet: Fleet) -> dict[str, str]:
+    """The role and the instance profiles that a fleet file names by their ARN, each with its place in it."""
+    request = fleet.request()
+    found = {request["IamFleetRole"]: "IamFleetRole"}
+    for each in request["LaunchSpecifications"]:
+        if arn := each["IamInstanceProfile"].get("Arn"):
+            found.setdefault(arn, "IamInstanceProfile")
+    return found
+
+
+def arn_findings(where: Where, place: str, arn: str, *, there: bool) -> Iterator[Finding]:
+    """Whether a role or instance profile of a fleet file is this account's, and there."""
+    number, anew = arn.split(":")[4], "`ds fleet new` writes a fleet file for this account"
+    if number != where.number:
+        yield error(f"{place}: {arn} is of the account {number}, and you are in {where.number}", anew)
+    elif not there:
+        yield error(f"{place}: {arn} is not there", f"`ds account setup`, then {anew}")
+    else:
+        yield ok(f"{place}: {arn.rpartition('/')[2]} is there")
+
+
 def images_of(fleet: Fleet) -> list[str]:
     """The images that a fleet file names, each once."""
     named = [each["ImageId"] for each in fleet.request()["LaunchSpecifications"]]
