@@ -302,6 +302,15 @@ def test_no_price_at_all_is_a_warning() -> None:
     assert worst(findings.price_findings(config(), []))[0] is Severity.WARNING
 
 
+def test_tasks_that_would_get_no_gpu_of_a_machine_that_is_paid_for_are_named() -> None:
+    gpu = type_of("g4dn.xlarge", GpuInfo={"Gpus": [{"Manufacturer": "NVIDIA", "Count": 1}]})
+    for tasks, severity in ((1, Severity.OK), (2, Severity.WARNING)):
+        given = config(MACHINE_TYPE=["g4dn.xlarge"], TASKS_PER_MACHINE=tasks)
+        found, said = worst(findings.machine_findings(given, [gpu], ["g4dn.xlarge"]))
+        assert found is severity
+    assert said == "TASKS_PER_MACHINE = 2: g4dn.xlarge has 1 GPU, and no task gets one"
+
+
 def test_subnets_with_an_address_for_every_machine() -> None:
     own, two = config(CLUSTER_MACHINES=5), [{"SubnetId": "subnet-1", "AvailableIpAddressCount": 2}] * 1
     assert "no default VPC" in worst(findings.subnet_findings(own, []))[1]
