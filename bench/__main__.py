@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from . import commands, durable_queue, handlers, startup, submit
+from . import commands, durable_queue, handlers, startup, submit, submit_sqs
 
 BENCHMARKS: dict[str, Callable[[int], None]] = {
     "commands": commands.main,
     "handlers": handlers.main,
     "submit": submit.main,
+    "submit-sqs": submit_sqs.main,
     "queue": durable_queue.main,
     "startup": startup.main,
 }

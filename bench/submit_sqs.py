@@ -14,6 +14,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from distributed_something.job import Job
 
 DELAY = 0.015
 REFERENCE_JOBS = 300
+JOB_BYTES = 300
+"""Of a job's body, about."""
 
 
 class Endpoint:
@@ -123,24 +126,45 @@ def by_queue(session: AwsSession, url: str, count: int, connections: int) -> tup
     return count / seconds, count / used
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("jobs", type=int, nargs="?", default=100_000)
-    parser.add_argument("--connections", type=int, default=64)
-    options = parser.parse_args()
+def streamed(session: AwsSession, url: str, count: int, connections: int) -> tuple[float, float]:
+    """Messages a second where each job is made just before it is sent, and by how many MB memory grew."""
+    with SqsQueue(session, QueueUrls(url, url), run="stream", connections=connections) as queue:
+        queue.put(jobs(0))
+        before, began = peak_mb(), time.perf_counter()
+        report = queue.put(jobs(count))
+        seconds = time.perf_counter() - began
+    assert report.sent == count, report
+    return count / seconds, peak_mb() - before
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(count: int = 100_000, connections: int = 64) -> None:
+    """Compare, with at least 100,000 jobs: fewer are sent before all connections are open."""
+    count = max(count, 100_000)
     os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
     with endpoint() as (address, told):
         session, url = AwsSession("us-east-1", endpoint=address), f"{address}/123456789012/bench"
         reference = one_by_one(session, url, REFERENCE_JOBS)
         before = counted(told)
-        ours, by_core = by_queue(session, url, options.jobs, options.connections)
-        assert counted(told) - before == options.jobs, "the endpoint counted something else"
+        stream, grown = streamed(session, url, count, connections)
+        ours, by_core = by_queue(session, url, count, connections)
+        assert counted(told) - before == 2 * count, "the endpoint counted something else"
     print(f"one send_message a job, one thread   {reference:10,.0f} messages/s        1 x")
-    print(
-        f"SqsQueue.put, {options.connections} connections {ours:19,.0f} messages/s {ours / reference:8,.0f} x"
-    )
+    print(f"SqsQueue.put, {connections} connections {ours:19,.0f} messages/s {ours / reference:8,.0f} x")
     print(f"  a second of processor time         {by_core:10,.0f} messages")
+    print(
+        f"  jobs made as they are sent         {stream:10,.0f} messages/s, memory {grown:+.0f} MB"
+        f" for {count * JOB_BYTES / 1e6:,.0f} MB of jobs"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("jobs", type=int, nargs="?", default=100_000)
+    parser.add_argument("--connections", type=int, default=64)
+    options = parser.parse_args()
+    main(options.jobs, options.connections)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed_something import steps
+from distributed_something.aws.alarms import find_alarms
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.engine import AwsEngine
 from distributed_something.aws.found import find_one
@@ -150,7 +151,8 @@ def left(cloud: Cloud) -> list[str]:
     ]  # fmt: skip
     found = [f"{kind} {name}" for kind, name in names if cloud.found(kind, cloud.app + name)]
     fleets = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
-    return found + fleets + instances(cloud) + cloud.engine._looker.fleets.templates(cloud.app)
+    found += fleets + instances(cloud) + cloud.engine._looker.fleets.templates(cloud.app)
+    return found + find_alarms(cloud.session, cloud.app)
 
 
 def answer(cloud: Cloud, operation: str, parsed: dict[str, Any], service: str = "ec2") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from .errors import KeyRefused
 from .job import Cause, DeadJob, Job, Lease
@@ -259,3 +259,14 @@ class Engine(Protocol):
 
     def remove(self) -> Sequence[str]:
         """Remove everything that `setup` and `start` made; what is still there after a last look."""
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """What an engine promises beside, whose machines may be ended where nobody watches them."""
+
+    def guard(self) -> Sequence[str]:
+        """Have machines ended that nothing is heard of, after the latest look; what was done, a line each.
+
+        A machine that is heard of again is left alone. After a failure the next call does what is missing.
+        """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from .engine import Machines
+from .engine import Guarded, Machines
 from .errors import DsError, Unreachable
 from .job import State
 from .ledger import Fold
@@ -83,8 +84,10 @@ class Watch:
             raise DsError("the queue is gone, and jobs are left: somebody cleaned up", "ds run JOBFILE")
         self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
         action = decide(self._looks)
-        if action is None and snapshot.machines.kept and (note := self._shrink(snapshot)):
-            watcher.note(note)
+        if action is None and snapshot.machines.kept:
+            less = self._shrink(snapshot)
+            for note in [less] if less else self._guard(snapshot):
+                watcher.note(note)
         self._cost = self._project.clock.now() - began
         return action
 
@@ -147,6 +150,16 @@ class Watch:
         return f"{less.target:,} machines are enough for what is left" + (
             f": {len(ended):,} idle ones were ended" if ended else ""
         )
+
+    def _guard(self, snapshot: Snapshot) -> Sequence[str]:
+        """Have the engine see to machines that are silent; what was done, in words."""
+        engine = self._project.engine
+        if not isinstance(engine, Guarded) or not snapshot.machines.running:
+            return ()
+        try:
+            return engine.guard()
+        except DsError as error:
+            return (f"{error.what}; silent machines stay for now",)
 
 
 def _seen(snapshot: Snapshot) -> Look:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .engine import Machines, PutReport
-from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
+from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, Unreachable, UsageError
 from .job import Job, Lease, State, in_batches
 from .ledger import Fold, LedgerWriter, RunPaths, job_ids, write_jobs
 from .monitoring import Watch, take_back
@@ -177,7 +177,7 @@ def await_machines(project: Project, seconds: float) -> Machines:
     engine, until = project.engine, project.clock.now() + seconds
     shown: tuple[object, ...] = ()
     while True:
-        machines = engine.machines()
+        machines = _patient_look(project, until)
         if machines.hopeless:
             take_back(project, machines)
         if machines.kept and shown != machines[:2]:
@@ -189,6 +189,18 @@ def await_machines(project: Project, seconds: float) -> Machines:
             project.console.say(f"note: {machines.trouble}" + (f"; {machines.fix}" if machines.fix else ""))
         pause = min(START_LOOK_SECONDS, engine.look_seconds)
         project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
+
+
+def _patient_look(project: Project, until: float) -> Machines:
+    """How the machines are. They come whether a look fails or not: looks go on until that time."""
+    while True:
+        try:
+            return project.engine.machines()
+        except Unreachable as error:
+            if project.clock.now() >= until:
+                raise
+            project.console.say(f"note: {error.what}; looking again")
+        project.clock.wait(min(START_LOOK_SECONDS, project.engine.look_seconds))
 
 
 def monitor(project: Project, record: Path | None, every: float | None, *, cheapest: bool = False) -> int:

@@ -15,7 +15,7 @@ from aws_project import IMAGE, Calls, Cloud, answer, fleet_file, instances
 from distributed_something import steps
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.newfleet import write_fleet_file
-from distributed_something.errors import DsError, UsageError
+from distributed_something.errors import DsError, Unreachable, UsageError
 from emulating import endpoint, session
 
 
@@ -339,6 +339,28 @@ def test_machines_that_came_are_shown(cloud: Cloud) -> None:
     machines = steps.await_machines(cloud.project, 600)
     assert machines.running == 3
     assert "3 of 3 machines" in cloud.err.getvalue()
+
+
+def test_a_look_that_fails_ends_no_wait_for_machines(cloud: Cloud) -> None:
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    fails = iter([True, True])
+
+    def fail(**_: object) -> None:
+        if next(fails, False):
+            raise Unreachable("the network went away", "try again")
+
+    events = cloud.engine.session.client("ec2").meta.events
+    events.register("provide-client-params.ec2.DescribeInstances", fail)
+    assert steps.await_machines(cloud.project, 600).running == 3
+    assert cloud.err.getvalue().count("the network went away; looking again") == 2
+    events.register("provide-client-params.ec2.DescribeInstances", _unreachable)
+    with pytest.raises(Unreachable):
+        steps.await_machines(cloud.project, 60)
+
+
+def _unreachable(**_: object) -> None:
+    raise Unreachable("the network went away", "try again")
 
 
 @pytest.mark.fault(44, 46)

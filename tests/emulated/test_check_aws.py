@@ -14,6 +14,7 @@ from distributed_something.aws.roles import Where
 from distributed_something.aws.session import AwsSession
 from distributed_something.check import Check, Severity
 from distributed_something.config import parse_config
+from distributed_something.fleetfile import parse_fleet
 from distributed_something.rehearsal.emulator import CREDENTIALS
 from emulating import REGION, endpoint, session
 
@@ -125,3 +126,21 @@ def test_the_region_of_the_config_is_asked_for() -> None:
     (found,) = asker(session(), AWS_REGION="ap-east-1").region()
     assert found.severity is Severity.ERROR and "ap-east-1 is not enabled" in found.what
     assert not list(asker(session()).region())
+
+
+def test_a_profile_that_a_fleet_file_names_and_nobody_has_is_found() -> None:
+    role, profile = f"r{uuid.uuid4().hex[:8]}", f"p{uuid.uuid4().hex[:8]}"
+    session().client("iam").create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+    specification = {
+        "ImageId": "ami-0123456789abcdef0",
+        "IamInstanceProfile": {"Arn": f"arn:aws:iam::123456789012:instance-profile/{profile}"},
+    }
+    text = {
+        "IamFleetRole": f"arn:aws:iam::123456789012:role/{role}",
+        "LaunchSpecifications": [specification],
+    }
+    where = Where("123456789012", REGION)
+    fleet = parse_fleet(json.dumps(text), "fleet.json")
+    there, missing = check.Asker(session(), parse_config("APP_NAME = 'App'"), where, fleet).fleet_roles()
+    assert (there.severity, missing.severity) == (Severity.OK, Severity.ERROR)
+    assert f"{profile} is not there" in missing.what

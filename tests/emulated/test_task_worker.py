@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import until
+from distributed_something.aws.alive import alive_prefix
 from distributed_something.aws.queue import SqsQueue
 from distributed_something.aws.worker import Settings
 from distributed_something.errors import UsageError
@@ -42,6 +44,9 @@ def test_a_task_runs_jobs_waits_for_more_and_ends_when_told(tmp_path: Path) -> N
         run.queue.put([type(run.jobs[0])(uuid.uuid4().hex[:16], 9, b'{"group":{"n":9}}')])
         until_done(run, 6)
         assert process.poll() is None
+        assert [file.key for file in run.store.list(alive_prefix(run.paths))] == [
+            alive_prefix(run.paths) + os.uname().nodename
+        ]
         process.send_signal(signal.SIGTERM)
         code, said = ends(process)
     assert code == 0, said

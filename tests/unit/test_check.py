@@ -20,6 +20,7 @@ from distributed_something.check import Check, Finding, Severity
 from distributed_something.config import Config, parse_config
 from distributed_something.console import Console
 from distributed_something.errors import DsError, UsageError
+from distributed_something.fleetfile import Fleet, parse_fleet
 from distributed_something.jobfile import JobFile
 from distributed_something.local.check import disk_findings, memory_findings, program_findings
 from distributed_something.local.store import FolderStore
@@ -301,6 +302,15 @@ def test_no_price_at_all_is_a_warning() -> None:
     assert worst(findings.price_findings(config(), []))[0] is Severity.WARNING
 
 
+def test_tasks_that_would_get_no_gpu_of_a_machine_that_is_paid_for_are_named() -> None:
+    gpu = type_of("g4dn.xlarge", GpuInfo={"Gpus": [{"Manufacturer": "NVIDIA", "Count": 1}]})
+    for tasks, severity in ((1, Severity.OK), (2, Severity.WARNING)):
+        given = config(MACHINE_TYPE=["g4dn.xlarge"], TASKS_PER_MACHINE=tasks)
+        found, said = worst(findings.machine_findings(given, [gpu], ["g4dn.xlarge"]))
+        assert found is severity
+    assert said == "TASKS_PER_MACHINE = 2: g4dn.xlarge has 1 GPU, and no task gets one"
+
+
 def test_subnets_with_an_address_for_every_machine() -> None:
     own, two = config(CLUSTER_MACHINES=5), [{"SubnetId": "subnet-1", "AvailableIpAddressCount": 2}] * 1
     assert "no default VPC" in worst(findings.subnet_findings(own, []))[1]
@@ -361,3 +371,36 @@ def test_a_rehearsal_asks_nobody(project: DsProject) -> None:
     project.config(ENGINE="rehearsal", DOCKERHUB_TAG="lab/image:1", JOB_TIMEOUT=9, AWS_BUCKET="results")
     found = project.ds("check", project.jobs([{"Plate": "P1"}]))
     assert "you are" not in found.stdout and "1 jobs, and each fits" in found.stdout
+
+
+# -- A fleet file's own
+
+
+def fleet_file(**keys: object) -> Fleet:
+    specification = {
+        "ImageId": "ami-0123456789abcdef0",
+        "IamInstanceProfile": {"Arn": "arn:aws:iam::123456789012:instance-profile/ecsInstanceRole"},
+        "InstanceType": "c5.large",
+        **keys,
+    }
+    role = "arn:aws:iam::123456789012:role/aws-ec2-spot-fleet-tagging-role"
+    text = json.dumps({"IamFleetRole": role, "LaunchSpecifications": [specification, specification]})
+    return parse_fleet(text, "fleet.json")
+
+
+def test_what_the_config_does_not_say_is_checked_as_the_fleet_file_has_it() -> None:
+    found = findings.with_fleet(config(), fleet_file(KeyName="lab-key"))
+    assert (found.machine_type, found.ssh_key_name) == (("c5.large",), "lab-key")
+    given = config(MACHINE_TYPE=["m5.large"], SSH_KEY_NAME="mine")
+    assert findings.with_fleet(given, fleet_file(KeyName="lab-key")) == given
+
+
+def test_the_roles_of_a_fleet_file_are_there_and_this_accounts() -> None:
+    named = findings.arns_of(fleet_file())
+    assert list(named.values()) == ["IamFleetRole", "IamInstanceProfile"]
+    role, _ = named
+    here, other = Where("123456789012", "eu-west-1"), Where("999999999999", "eu-west-1")
+    assert worst(findings.arn_findings(here, "IamFleetRole", role, there=True))[0] is Severity.OK
+    assert "is not there" in worst(findings.arn_findings(here, "IamFleetRole", role, there=False))[1]
+    severity, said = worst(findings.arn_findings(other, "IamFleetRole", role, there=True))
+    assert severity is Severity.ERROR and "of the account 123456789012" in said

@@ -232,7 +232,7 @@ def test_without_an_image_or_a_worker_there_is_no_task() -> None:
 )
 def test_a_task_takes_its_share_of_the_machine(lines: tuple[str, ...], size: tuple[int, int, int]) -> None:
     config = config_of(*lines)
-    assert task_size(config, SHAPE) == size
+    assert task_size(config, SHAPE)[:3] == size
     assert misfit(config, SHAPE) is None
     assert environment(*lines)["DOCKER_CORES"] == str(size[2])
 
@@ -244,6 +244,30 @@ def test_tasks_that_no_machine_could_take_are_noticed() -> None:
 
 
 @pytest.mark.fault(47)
+def test_a_task_gets_its_share_of_the_gpus_and_a_whole_one_or_none() -> None:
+    def asked(tasks: int, gpus: int) -> Any:
+        config = config_of("COMMAND = 'x'", f"TASKS_PER_MACHINE = {tasks}")
+        resources = desired(config, ACCOUNT, SHAPE._replace(gpus=gpus), run="run1", carried=CARRIED)
+        [task] = [each for each in resources if each.kind is Kind.TASK_DEFINITION]
+        return task.settings["containerDefinitions"][-1].get("resourceRequirements")
+
+    assert asked(1, 0) is None
+    assert asked(1, 4) == [{"type": "GPU", "value": "4"}]
+    assert asked(2, 4) == [{"type": "GPU", "value": "2"}]
+    assert asked(2, 1) is None, "ECS would place the first task only"
+
+
+def test_gpus_of_other_makers_are_none_that_ecs_could_give() -> None:
+    described = {"VCpuInfo": {"DefaultVCpus": 4}, "MemoryInfo": {"SizeInMiB": 16384}}
+    assert MachineShape.of(described) == SHAPE
+    nvidia = {"Gpus": [{"Manufacturer": "NVIDIA", "Count": 4}]}
+    assert MachineShape.of({**described, "GpuInfo": nvidia}).gpus == 4
+    assert (
+        MachineShape.of({**described, "GpuInfo": {"Gpus": [{"Manufacturer": "AMD", "Count": 1}]}}).gpus == 0
+    )
+    assert smallest([SHAPE._replace(gpus=4), SHAPE._replace(gpus=1)]).gpus == 1
+
+
 def test_tasks_are_placed_on_machines_of_their_own_app_only() -> None:
     settings = one(Kind.SERVICE).settings
     expression = "attribute:ds.app == Demo"

@@ -58,6 +58,7 @@ OTHER_ACTIONS = {
 """Calls whose action has another name."""
 
 ALSO = {
+    "cloudwatch:PutMetricAlarm": {"cloudwatch:TagResource", "iam:CreateServiceLinkedRole"},
     "ec2:CreateFleet": {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
     "ec2:CreateLaunchTemplate": {"ec2:CreateTags"},
     "ec2:RequestSpotFleet": {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
@@ -115,9 +116,9 @@ BY_THE_AGENT = {
 }
 """What AWS's own programs do in these roles, as its guides say."""
 
-IN_TASKS = {"channel", "cloudwatch", "queue", "reporting", "store", "worker", "worker_queue"}
-ONLY_IN_TASKS = IN_TASKS - {"channel", "queue", "store"}
-NOT_OF_A_WORKER = {"purge", "delete_queues"}
+IN_TASKS = {"alive", "channel", "cloudwatch", "queue", "reporting", "store", "worker", "worker_queue"}
+ONLY_IN_TASKS = IN_TASKS - {"alive", "channel", "queue", "store"}
+NOT_OF_A_WORKER = {"purge", "delete_queues", "heard"}
 OF_THE_ACCOUNT = {"account", "account_command", "function"}
 NOT_MEANT = {"servicequotas:ListServices"}
 """Other services' operations that have the name of one that is called."""
@@ -132,6 +133,8 @@ BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "queues": {"only": ("queue_url",)},
     "channel": {"only": ("depths",)},
     "dashboard": {"without": ("put_dashboard",)},
+    "alarms": {},
+    "alive": {"only": ("heard",)},
     "region": {"only": ("_described",)},
     "schedule": {"only": ("delete_schedule",)},
     "engine": {"only": ("_want_tasks",)},

@@ -103,7 +103,8 @@ class Asker:
     """Asks AWS. Errors are DsErrors, which become findings of their own. Threads may share it."""
 
     def __init__(self, session: AwsSession, config: Config, where: Where, fleet: Fleet | None) -> None:
-        self._session, self._config, self._where, self._fleet = session, config, where, fleet
+        self._session, self._where, self._fleet = session, where, fleet
+        self._config = findings.with_fleet(config, fleet) if fleet else config
         self._types: list[dict[str, Any]] | None = None
         self._lock = Lock()
 
@@ -122,6 +123,8 @@ class Asker:
             ("the cluster", self.cluster),
             ("the log groups", self.logs),
         ]  # fmt: skip
+        if self._fleet:
+            made.append(("the fleet file's roles", self.fleet_roles))
         return [*made, *([("the key pair", self.key)] if config.ssh_key_name else [])]
 
     def region(self) -> Iterator[Finding]:
@@ -140,6 +143,19 @@ class Asker:
     def roles(self) -> Iterator[Finding]:
         """The account's set-up."""
         return findings.role_findings(self._where, buckets_of(self._config), account.find(self._session))
+
+    def fleet_roles(self) -> Iterator[Finding]:
+        """The role and the instance profiles of the fleet file."""
+        for arn, place in findings.arns_of(self._fleet).items() if self._fleet else ():
+            mine = arn.split(":")[4] == self._where.number
+            there = mine and self._has(place, arn.rpartition("/")[2])
+            yield from findings.arn_findings(self._where, place, arn, there=there)
+
+    def _has(self, place: str, name: str) -> bool:
+        absent = ("NoSuchEntity",)
+        if place == "IamFleetRole":
+            return self._ask_or("iam", "get_role", absent, RoleName=name) is not None
+        return self._ask_or("iam", "get_instance_profile", absent, InstanceProfileName=name) is not None
 
     def machines(self) -> Iterator[Finding]:
         """The machine types, and whether a zone offers them."""

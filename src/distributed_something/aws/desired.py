@@ -78,10 +78,21 @@ class Account(NamedTuple):
 
 
 class MachineShape(NamedTuple):
-    """A machine's processors and memory (MiB), as EC2 describes its type."""
+    """A machine's processors, memory (MiB) and GPUs of NVIDIA's, as EC2 describes its type."""
 
     vcpus: int
     memory_mib: int
+    gpus: int = 0
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> MachineShape:
+        """That of a type, as DescribeInstanceTypes has it."""
+        gpus = described.get("GpuInfo", {}).get("Gpus", ())
+        return cls(
+            described["VCpuInfo"]["DefaultVCpus"],
+            described["MemoryInfo"]["SizeInMiB"],
+            sum(each.get("Count", 0) for each in gpus if each.get("Manufacturer") == "NVIDIA"),
+        )
 
     @property
     def usable_mib(self) -> int:
@@ -90,11 +101,15 @@ class MachineShape(NamedTuple):
 
 
 class TaskSize(NamedTuple):
-    """What a task gets: `cpu` in 1/1024 of a core, `memory` in MiB, `slots` for jobs at a time."""
+    """What a task gets: `cpu` in 1/1024 of a core, `memory` in MiB, `slots` for jobs at a time, `gpus`.
+
+    ECS gives a GPU to one task only; the jobs of a task share it.
+    """
 
     cpu: int
     memory: int
     slots: int
+    gpus: int = 0
 
 
 class Carried(NamedTuple):
@@ -122,7 +137,7 @@ class Subnet(NamedTuple):
 def smallest(shapes: Iterable[MachineShape]) -> MachineShape:
     """What every one of these machines has at least: a task must fit on any of them."""
     every = list(shapes)
-    return MachineShape(min(each.vcpus for each in every), min(each.memory_mib for each in every))
+    return MachineShape(*map(min, zip(*every, strict=True)))
 
 
 def task_size(config: Config, shape: MachineShape) -> TaskSize:
@@ -130,7 +145,7 @@ def task_size(config: Config, shape: MachineShape) -> TaskSize:
     tasks = config.tasks_per_machine
     cpu = config.cpu_shares or max(shape.vcpus * 1024 // tasks, 128)
     memory = config.memory or max((shape.usable_mib - tasks * _CARRIER_RESERVED) // tasks, 64)
-    return TaskSize(cpu, memory, config.docker_cores or max(cpu // 1024, 1))
+    return TaskSize(cpu, memory, config.docker_cores or max(cpu // 1024, 1), shape.gpus // tasks)
 
 
 def misfit(config: Config, shape: MachineShape) -> str | None:
@@ -267,7 +282,9 @@ def task_definition(
 
 
 def _main_container(config: Config, size: TaskSize, environment: Mapping[str, str]) -> dict[str, Any]:
-    return {
+    # without this a container sees none of the GPUs that its machine has
+    gpus = {"resourceRequirements": [{"type": "GPU", "value": str(size.gpus)}]} if size.gpus else {}
+    return gpus | {
         "name": config.app_name,
         "image": config.dockerhub_tag,
         "cpu": size.cpu,
@@ -565,7 +582,8 @@ def _changes(wanted: Resource, found: Resource) -> Iterator[str]:
 
 
 _OURS = frozenset(
-    {"capabilities", "command", "dependsOn", "devices", "entryPoint", "mountPoints", "privileged", "volumes"}
+    {"capabilities", "command", "dependsOn", "devices", "entryPoint", "mountPoints", "privileged"}
+    | {"resourceRequirements", "volumes"}
 )
 """Settings that we give to some tasks only: where one is found and not wanted, it must go."""
 

@@ -15,6 +15,8 @@ from ..errors import DsError, UsageError
 from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
+from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
+from .alive import heard
 from .apply import Applier
 from .bill import Bill
 from .dashboard import put_dashboard
@@ -27,6 +29,7 @@ from .desired import (
     Step,
     compare,
     desired,
+    has_own_worker,
     misfit,
     queues,
     task_size,
@@ -345,7 +348,29 @@ class AwsEngine:
             busy = located(busy, self._looker.hosts())
         ended = idle(facts.machines, busy)[:spare]
         self._looker.fleets.terminate(ended)
+        self._looker.forget()
         return ended
+
+    def guard(self) -> Sequence[str]:
+        """Give machines whose worker is silent an alarm that ends them, and take it from those heard again.
+
+        A worker of the reference's gives no signs of life: its machines are left alone.
+        """
+        run = self.current_run()
+        if run is None or has_own_worker(self._config):
+            return []
+        facts, now = self._facts or self._look(run), self._clock.now()
+        began = old_enough(facts.machines, now)
+        if not began or facts.pages > 1:
+            return []  # none can be silent yet, or this look has made its calls; alarms that stand go later
+        app = self._config.app_name
+        signs = heard(self.session, self.store.bucket, RunPaths(app, run))
+        wanted = plan(app, began, signs, find_alarms(self.session, app), now)
+        delete_alarms(self.session, wanted.delete)
+        put_alarms(self.session, self._config, run, wanted.put)
+        return [
+            f"{machine}: its worker is silent; an alarm ends it if it does nothing" for machine in wanted.put
+        ]
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -385,6 +410,7 @@ class AwsEngine:
             self._looker.fleets.cancel(alive)
             machines = self._looker.fleets.machines(self._config.app_name, run)
             self._looker.fleets.terminate(machine.id for machine in machines if machine.running)
+            self._looker.forget()
             return
         for fleet in alive:
             if fleet.target:
@@ -414,6 +440,7 @@ class AwsEngine:
 
     def _forget(self) -> None:
         self._run, self._facts, self._bill = None, None, None
+        self._looker.forget()
         if self._queue is not None:
             self._queue.close()
             self._queue = None

@@ -14,7 +14,7 @@ from ..config import Config
 from ..errors import DsError
 from ..fleetfile import Fleet, advice, fleet_problems, parse_fleet
 from .account import LINK, Found, plan_setup
-from .desired import MachineShape, has_own_worker, misfit
+from .desired import MachineShape, has_own_worker, misfit, task_size
 from .policies import Buckets
 from .queues import QueueNames
 from .roles import Where
@@ -116,24 +116,25 @@ def machine_findings(
             yield error(f"MACHINE_TYPE: {name} is never offered as spot", "name another type")._replace(
                 in_file=True
             )
-        elif why := misfit(config, shape(types[name])):
+        elif why := misfit(config, MachineShape.of(types[name])):
             yield error(
                 f"no task would be placed on {name}: {why}",
                 "lower TASKS_PER_MACHINE, CPU_SHARES or MEMORY, or take larger machines",
             )
         else:
-            facts = shape(types[name])
+            facts = MachineShape.of(types[name])
             yield ok(f"{name}: {facts.vcpus} vCPUs, {facts.memory_mib // _GIB} GB; the tasks fit")
+            if facts.gpus and not task_size(config, facts).gpus:
+                what = f"TASKS_PER_MACHINE = {config.tasks_per_machine}: {name} has {facts.gpus} GPU"
+                yield warning(
+                    f"{what}{'s' * (facts.gpus > 1)}, and no task gets one",
+                    f"TASKS_PER_MACHINE = {facts.gpus}; the jobs of a task (DOCKER_CORES) share its GPU",
+                )
     if len(kinds := {kind for each in described for kind in architectures(each)[:1]}) > 1:
         yield error(
             f"MACHINE_TYPE: machines of different kinds: {', '.join(sorted(kinds))}: one image fits one",
             "name types of one kind",
         )._replace(in_file=True)
-
-
-def shape(described: Answer) -> MachineShape:
-    """A type's processors and memory."""
-    return MachineShape(described["VCpuInfo"]["DefaultVCpus"], described["MemoryInfo"]["SizeInMiB"])
 
 
 def architectures(described: Answer) -> list[str]:
@@ -177,7 +178,7 @@ def quota_findings(
     asked: dict[str, int] = {}
     for each in described:
         if kind := family(each["InstanceType"]):
-            asked[kind] = max(asked.get(kind, 0), shape(each).vcpus)
+            asked[kind] = max(asked.get(kind, 0), MachineShape.of(each).vcpus)
     for kind, vcpus in asked.items():
         if kind not in quotas:
             continue
@@ -295,6 +296,37 @@ def key_findings(name: str, found: bool) -> Iterator[Finding]:
         )._replace(in_file=True)
     else:
         yield ok(f"SSH_KEY_NAME: {name} is there")
+
+
+def with_fleet(config: Config, fleet: Fleet) -> Config:
+    """The config with what the fleet file brings where the config says nothing: machine types, key pair."""
+    specifications = fleet.request()["LaunchSpecifications"]
+    types = [each["InstanceType"] for each in specifications if "InstanceType" in each]
+    keys = [each["KeyName"] for each in specifications if "KeyName" in each]
+    if types and "MACHINE_TYPE" not in config.given:
+        config = config._replace(machine_type=tuple(dict.fromkeys(types)))
+    return config if config.ssh_key_name or not keys else config._replace(ssh_key_name=keys[0])
+
+
+def arns_of(fleet: Fleet) -> dict[str, str]:
+    """The role and the instance profiles that a fleet file names by their ARN, each with its place in it."""
+    request = fleet.request()
+    found = {request["IamFleetRole"]: "IamFleetRole"}
+    for each in request["LaunchSpecifications"]:
+        if arn := each["IamInstanceProfile"].get("Arn"):
+            found.setdefault(arn, "IamInstanceProfile")
+    return found
+
+
+def arn_findings(where: Where, place: str, arn: str, *, there: bool) -> Iterator[Finding]:
+    """Whether a role or instance profile of a fleet file is this account's, and there."""
+    number, anew = arn.split(":")[4], "`ds fleet new` writes a fleet file for this account"
+    if number != where.number:
+        yield error(f"{place}: {arn} is of the account {number}, and you are in {where.number}", anew)
+    elif not there:
+        yield error(f"{place}: {arn} is not there", f"`ds account setup`, then {anew}")
+    else:
+        yield ok(f"{place}: {arn.rpartition('/')[2]} is there")
 
 
 def images_of(fleet: Fleet) -> list[str]:

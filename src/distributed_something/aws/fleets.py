@@ -18,6 +18,9 @@ from .session import AwsSession, aws_errors, error_code
 MACHINES_A_CALL = 500
 """Machines that are ended with one call. AWS may fail to end fleets of more than a thousand at once."""
 
+MACHINES_A_PAGE = 1000
+"""Machines that EC2 lists with one call, at most."""
+
 IDS_A_CALL = 100
 
 _SPOT = "sfr-"
@@ -164,7 +167,7 @@ class Fleets:
         wanted += [{"Name": "tag:ds:run", "Values": [run]}] if run else []
         with aws_errors("looking at the machines"):
             pages = self._ec2.get_paginator("describe_instances").paginate(
-                Filters=wanted, PaginationConfig={"PageSize": 1000}
+                Filters=wanted, PaginationConfig={"PageSize": MACHINES_A_PAGE}
             )
             return [
                 Machine(

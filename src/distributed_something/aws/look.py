@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..engine import Counts, Machines
-from .fleets import Fleet, Fleets, Machine
+from .fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
 from .found import describe_service
 from .session import AwsSession, aws_errors
 from .trouble import Trouble, of_history, of_tasks
@@ -24,13 +24,17 @@ _A_CALL = 100
 
 
 class Facts(NamedTuple):
-    """What was seen. `service` is as ECS has it; `trouble` is the fleet's, `stopped` why tasks ended."""
+    """What was seen. `service` is as ECS has it; `trouble` is the fleet's, `stopped` why tasks ended.
+
+    `pages` is how many calls the list of the machines took; 0 where it is that of an earlier look.
+    """
 
     fleets: Sequence[Fleet] = ()
     machines: Sequence[Machine] = ()
     service: Mapping[str, Any] | None = None
     trouble: Trouble | None = None
     stopped: Sequence[str] = ()
+    pages: int = 0
 
     @property
     def target(self) -> int:
@@ -48,17 +52,44 @@ class Facts(NamedTuple):
 
 
 class Looker:
-    """Looks at a run's fleet and tasks, with three calls while all is well and three more at most."""
+    """Looks at a run's fleet and tasks, with three calls while all is well and three more at most.
+
+    The machines of a large fleet fill several pages. A list of so many pages serves for as many looks, and
+    the look that reads it asks for nothing else: so the calls a minute are few whatever the fleet's size.
+    """
 
     def __init__(self, session: AwsSession, app: str, cluster: str) -> None:
         self._session = session
         self._app = app
         self._cluster = cluster
         self.fleets = Fleets(session)
+        self._last: Facts | None = None
+        self._serves = 0
+
+    def forget(self) -> None:
+        """Read the machines at the next look: they have been changed."""
+        self._serves = 0
 
     def look(self, run: str, fleets: Collection[str], now: float) -> Facts:
-        """What there is now."""
-        facts = Facts(self.fleets.look(fleets) if fleets else (), self.fleets.machines(self._app, run))
+        """What there is now; of a large fleet one part of it as it was a few looks ago."""
+        known, last = self.fleets.look(fleets) if fleets else (), self._last
+        if self._serves > 0 and last is not None:
+            self._serves -= 1
+            facts = self._rest(Facts(known, last.machines), now)
+        else:
+            machines = self.fleets.machines(self._app, run)
+            pages = -(-len(machines) // MACHINES_A_PAGE)
+            self._serves = pages - 1
+            facts = Facts(known, machines, pages=pages)
+            if pages <= 1 or last is None:
+                facts = self._rest(facts, now)
+            else:
+                facts = facts._replace(service=last.service, trouble=last.trouble, stopped=last.stopped)
+        self._last = facts
+        return facts
+
+    def _rest(self, facts: Facts, now: float) -> Facts:
+        """With the service, and what is wrong."""
         with aws_errors(f"looking at the service {self._app}Service"):
             service = describe_service(self._session, f"{self._app}Service", self._cluster)
         if service is not None and service["status"] == "ACTIVE":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ..config import Config
+from .alarms import alarm_prefix
 from .policies import (
     APP_TAG,
     NO_NARROWER,
     USE_QUEUES,
     Document,
     Grant,
+    alarm_grants,
     buckets_of,
     document,
     pass_role,
@@ -139,16 +141,17 @@ def _user_machines(config: Config, where: Where) -> tuple[Grant, ...]:
 
 
 def _user_watch(config: Config, where: Where) -> tuple[Grant, ...]:
-    """Logs and dashboard, by the app's names."""
+    """Logs, dashboard and alarms, by the app's names."""
     names = (config.log_group_name, config.log_group_name + "_perInstance")
     groups = tuple(where.arn("logs", f"log-group:{name}{end}") for name in names for end in ("", ":*"))
     make = ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource")
     dashboard = where.arn("cloudwatch", f"dashboard/{config.app_name}", region="")
     show = ("cloudwatch:DeleteDashboards", "cloudwatch:GetDashboard", "cloudwatch:PutDashboard")
-    look = ("logs:DescribeLogGroups",)
+    look = ("cloudwatch:DescribeAlarms", "logs:DescribeLogGroups")
     return (
         Grant("Logs", make, groups),
         Grant("Dashboard", show, (dashboard,)),
+        *alarm_grants(where, f"{alarm_prefix(config.app_name)}*"),
         Grant("Lists", look, ("*",), why_all="lists show every name, or none"),
     )
 

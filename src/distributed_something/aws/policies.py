@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..config import Config
-from .roles import FUNCTION, SCHEDULES, Role, Where
+from .roles import ALARM_SERVICE, FUNCTION, PREFIX, SCHEDULES, Role, Where
 
 Document = dict[str, Any]
 
@@ -241,6 +241,7 @@ def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
 
 
 _LOOKS = (
+    "cloudwatch:DescribeAlarms",
     "cloudwatch:GetDashboard",
     "ec2:DescribeFleetHistory",
     "ec2:DescribeFleetInstances",
@@ -281,12 +282,27 @@ def _monitor_ends(where: Where) -> tuple[Grant, ...]:
     in_ecs = ("ecs:DeleteCluster", "ecs:DeleteService", "ecs:UpdateService")
     dashboards = where.arn("cloudwatch", "dashboard/*", region="")
     return (
+        *alarm_grants(where, f"{PREFIX}*", region="*"),
         Grant("Machines", machines, (where.arn("ec2", "*/*", region="*"),), tagged),
         Grant("FindQueues", look, queues),
         Grant("Queues", ("sqs:DeleteQueue",), queues, tagged),
         Grant("Services", in_ecs, tuple(services), tagged),
         Grant("Definitions", ("ecs:DeregisterTaskDefinition",), ("*",), why_all=NO_NARROWER),
         Grant("Dashboards", ("cloudwatch:DeleteDashboards",), (dashboards,)),
+    )
+
+
+def alarm_grants(where: Where, names: str, *, region: str | None = None) -> tuple[Grant, ...]:
+    """To make and remove alarms of these names, and to have them end machines.
+
+    CloudWatch does so with a role of its own, and whoever makes an alarm needs the right to make that.
+    """
+    actions = ("cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:TagResource")
+    own = where.arn("iam", f"role/aws-service-role/{ALARM_SERVICE}/*", region="")
+    for_alarms = {"StringEquals": {"iam:AWSServiceName": ALARM_SERVICE}}
+    return (
+        Grant("Alarms", actions, (where.arn("cloudwatch", f"alarm:{names}", region=region),)),
+        Grant("AlarmsEnd", ("iam:CreateServiceLinkedRole",), (own,), for_alarms),
     )
 
 

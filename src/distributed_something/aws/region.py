@@ -59,7 +59,7 @@ class Region:
 
     def shape(self, types: Iterable[str]) -> MachineShape:
         """What each of these machines has at least. Raises UsageError for a type that there is not."""
-        return smallest(_shape(each) for each in self._described(types))
+        return smallest(MachineShape.of(each) for each in self._described(types))
 
     def image_id(self) -> str:
         """The newest image for the config's types of machine: by architecture, and for GPUs."""
@@ -150,10 +150,6 @@ class Region:
                         "name types of `aws ec2 describe-instance-type-offerings`",
                     ) from error
         return [self._types[each] for each in wanted if each in self._types]
-
-
-def _shape(described: Mapping[str, Any]) -> MachineShape:
-    return MachineShape(described["VCpuInfo"]["DefaultVCpus"], described["MemoryInfo"]["SizeInMiB"])
 
 
 def image_variant(types: Iterable[Mapping[str, Any]]) -> str:

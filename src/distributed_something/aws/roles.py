@@ -79,13 +79,18 @@ def account_of(config: Config, number: str) -> Account:
     return Account(number, where.role(Role.TASK), where.role(Role.EXECUTION), where.profile)
 
 
+ALARM_SERVICE = "events.amazonaws.com"
+"""Whose own role CloudWatch takes on where an alarm ends a machine."""
+
 LINKED = {
+    "AWSServiceRoleForCloudWatchEvents": ALARM_SERVICE,
     "AWSServiceRoleForEC2Fleet": "ec2fleet.amazonaws.com",
     "AWSServiceRoleForEC2Spot": "spot.amazonaws.com",
     "AWSServiceRoleForEC2SpotFleet": "spotfleet.amazonaws.com",
     "AWSServiceRoleForECS": "ecs.amazonaws.com",
 }
-"""Roles that AWS itself has in an account that uses fleets, clusters, and the services they are linked to.
+"""Roles that AWS itself has in an account that uses fleets, clusters, and alarms that end machines, and the
+services they are linked to.
 
 They belong to AWS and serve everyone: made where they are missing, never removed.
 """

@@ -14,6 +14,7 @@ from ..clock import Clock
 from ..config import Config
 from ..errors import DsError
 from ..record import RunRecord
+from .alarms import delete_alarms, find_alarms
 from .dashboard import delete_dashboard
 from .desired import Kind
 from .fleets import Fleet, Fleets
@@ -56,6 +57,7 @@ class Teardown:
             self._deregister_tasks,
             *([] if keep_queues else [self._delete_queues]),
             self._delete_templates,
+            self._delete_alarms,
             self._delete_dashboard,
             self._delete_cluster,
         ]
@@ -111,6 +113,9 @@ class Teardown:
     def _delete_templates(self) -> None:
         for name in self._fleets.templates(self._config.app_name):
             self._fleets.delete_template(name)
+
+    def _delete_alarms(self) -> None:
+        delete_alarms(self._session, find_alarms(self._session, self._config.app_name))
 
     def _delete_dashboard(self) -> None:
         if self._config.clean_dashboard:
@@ -176,7 +181,13 @@ class Teardown:
         return left
 
     def _looks(self, keep_queues: bool) -> Sequence[Callable[[], object]]:
-        looks = [self._left_fleets, self._left_machines, self._left_in_ecs, self._left_templates]
+        looks = [
+            self._left_fleets,
+            self._left_machines,
+            self._left_in_ecs,
+            self._left_templates,
+            self._left_alarms,
+        ]
         return looks if keep_queues else [*looks, self._left_queues]
 
     def _left_fleets(self) -> list[str]:
@@ -195,6 +206,9 @@ class Teardown:
 
     def _left_templates(self) -> list[str]:
         return [f"launch template {name}" for name in self._fleets.templates(self._config.app_name)]
+
+    def _left_alarms(self) -> list[str]:
+        return [f"alarm {name}" for name in find_alarms(self._session, self._config.app_name)]
 
     def _left_queues(self) -> list[str]:
         names = (self._names.jobs, self._names.carried, self._names.dead)

@@ -30,6 +30,7 @@ from ..worker.orders import Orders
 from ..worker.process import adopt_orphans
 from ..worker.slot import Slot
 from ..worker.task import Task, compile_task
+from .alive import Pulse, alive_prefix
 from .queues import QueueNames, QueueUrls
 from .reporting import JobLines, Reporting
 from .session import AwsSession, QueueGone
@@ -164,7 +165,10 @@ class _Task:
         logs = [self._log(number, reporting.lines()) for number in range(self._settings.slots)]
         with self._queue(config) as queue:
             queue.counts()  # are they there, and may we?
-            with reporting.of(self.folder), LogKeeper(logs) as keeper:
+            pulse = Pulse(
+                self._store, alive_prefix(self._paths) + self._machine, self._clock, lambda: queue.answered
+            )
+            with reporting.of(self.folder), pulse, LogKeeper(logs) as keeper:
                 self._run(self._worker(config, queue, logs, keeper), queue)
         if self._gone is not None:
             raise self._gone

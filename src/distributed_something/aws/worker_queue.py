@@ -27,11 +27,13 @@ class WorkersQueue(SqsQueue):
 
     What is received after `leave` or `pause` (in a wait that had begun before) goes back at once. When the
     queue has gone, `on_gone` is called once; then there is nobody to tell, and every verb does nothing.
+    `answered` is when SQS last did what it was asked, in Unix seconds: a worker that is alive asks often.
     """
 
     def __init__(self, session: AwsSession, urls: QueueUrls, *, clock: Clock, **more: Any) -> None:
         super().__init__(session, urls, clock=clock, **more)
         self.on_gone: Callable[[QueueGone], None] = lambda _gone: None
+        self.answered = clock.now()
         self._missing_since = self._missing_last = 0.0
         self._gone = False
         self._leaving = False
@@ -93,7 +95,7 @@ class WorkersQueue(SqsQueue):
         if self._gone:
             return otherwise
         try:
-            return verb()
+            answer = verb()
         except QueueGone as gone:
             if not self._is_sure():
                 raise
@@ -101,6 +103,8 @@ class WorkersQueue(SqsQueue):
                 self._gone = True
                 self.on_gone(gone)
             return otherwise
+        self.answered = self._clock.now()
+        return answer
 
     def _is_sure(self) -> bool:
         """Whether SQS has said often enough, and lately, that it does not know the queue."""
