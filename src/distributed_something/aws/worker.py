@@ -30,10 +30,11 @@ from ..worker.orders import Orders
 from ..worker.process import adopt_orphans
 from ..worker.slot import Slot, Task
 from ..worker.task import compile_task
+from .buckets import Stores
 from .queues import QueueNames, QueueUrls
 from .reporting import JobLines, Reporting
 from .session import AwsSession, QueueGone
-from .store import S3Store, Stores
+from .store import S3Store
 from .userdata import STOP_SECONDS
 from .worker_queue import WorkersQueue
 
