@@ -252,12 +252,18 @@ def finish(project: Project, fold: Fold) -> int:
 def note_ends(project: Project, fold: Fold) -> None:
     """Write down how the jobs of workers that write no ledger ended, once their queue is empty.
 
-    Some are among the queue's dead; the others have succeeded, as such workers delete no other job.
+    Some are among the queue's dead; the others have succeeded, as such workers delete no other job. Where
+    the dead may not be read (the auto-monitor has few rights) nothing is written: only numbers are known.
     """
     left = [record for record in fold.update().jobs.values() if record.state is State.WAITING]
     if not left:
         return
-    dead = {each.job.id: each for each in project.engine.queue().dead()}
+    queue = project.engine.queue()
+    try:
+        dead = {each.job.id: each for each in queue.dead()} if queue.counts().dead else {}
+    except DsError as error:
+        project.console.say(f"note: {error.what}")
+        return
     now = project.clock.now()
     ledger = LedgerWriter(project.engine.store, f"{project.paths().events}queue-{os.urandom(4).hex()}.jsonl")
     for record in left:
