@@ -1,15 +1,19 @@
 """A worker as images made for the reference have it: it knows the queue and the bucket, and nothing of us.
 
 It reads one message at a time by a long poll, deletes it after success, and otherwise shows it again later.
+Inputs it reads from the mounted bucket.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import boto3
+
+MOUNT = Path("/home/ubuntu/bucket")
 
 
 def work(message: dict[str, Any], bucket: Any) -> None:
@@ -19,7 +23,7 @@ def work(message: dict[str, Any], bucket: Any) -> None:
     if well == os.environ["FIRST_FAILS"] and not list(bucket.objects.filter(Prefix=tried)):
         bucket.put_object(Key=tried, Body=b"")
         raise RuntimeError("the first attempt fails")
-    text = bucket.Object(f"{message['input']}/{well}.txt").get()["Body"].read()
+    text = (MOUNT / message["input"] / f"{well}.txt").read_bytes()
     bucket.put_object(Key=f"{message['output']}/{well}.txt", Body=text + os.environ["APP_NAME"].encode())
 
 

@@ -149,6 +149,7 @@ def test_an_image_whose_entry_point_is_the_reference_s_worker_still_runs(
         MEMORY=512,
         SQS_MESSAGE_VISIBILITY=60,
         FIRST_FAILS="A2",
+        MOUNT_BUCKET=True,
     )
     (project.folder / "data/in").mkdir(parents=True)
     for n in range(6):
