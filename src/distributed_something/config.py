@@ -194,6 +194,11 @@ class Config(NamedTuple):
     extra: Mapping[str, str]
     given: frozenset[str]
 
+    @property
+    def image_starts_worker(self) -> bool:
+        """Whether the image has a worker of its own kind: nothing here says what a job runs."""
+        return not self.command and not self.handler
+
     def worker_environment(self) -> dict[str, str]:
         """What the command finds in its environment; ENVIRONMENT counts before a key of the same name."""
         return {**self.extra, **self.environment}

@@ -113,4 +113,5 @@ class Project:
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,
+            silent=self.config.image_starts_worker,
         )

@@ -102,6 +102,19 @@ def count_jobs(fold: Fold, *, workers_alive: bool) -> JobCounts:
     )
 
 
+def count_queue(total: int, counts: Counts) -> JobCounts:
+    """The jobs by state where workers write no ledger: what has left the queue has succeeded.
+
+    That is the promise of the reference's workers, which delete a message after success only.
+    """
+    left = min(counts.open, total)
+    leased = min(counts.leased, left)
+    dead = min(counts.dead, total - left)
+    return JobCounts(
+        total=total, waiting=left - leased, running=leased, succeeded=total - left - dead, dead=dead
+    )
+
+
 def take(
     fold: Fold,
     *,
@@ -112,9 +125,13 @@ def take(
     counts: Counts | None,
     now: float,
     why_idle: str | None = None,
+    silent: bool = False,
 ) -> Snapshot:
-    """The view of a run. `counts` is None where the queue is gone."""
-    jobs = count_jobs(fold, workers_alive=machines.running > 0)
+    """The view of a run. `counts` is None where the queue is gone. `silent` workers write no ledger."""
+    if silent and counts is not None:
+        jobs = count_queue(len(fold.jobs), counts)
+    else:
+        jobs = count_jobs(fold, workers_alive=machines.running > 0)
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .engine import Machines, PutReport
 from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, Unreachable, UsageError
-from .job import Job, Lease, State, in_batches
+from .job import Job, Lease, Outcome, State, in_batches
 from .ledger import Fold, LedgerWriter, RunPaths, job_ids, write_jobs
 from .monitoring import Watch, take_back
 from .project import Project
@@ -257,6 +257,8 @@ def finish(project: Project, fold: Fold) -> int:
     from .report import build_report, summary_lines, write_report
 
     console, paths = project.console, project.paths()
+    if project.config.image_starts_worker:
+        note_ends(project, fold)
     snapshot = project.snapshot(fold)
     groups = group_failures(project.engine.store, paths, fold.jobs.values())
     report = build_report(snapshot, fold, groups, project.config)
@@ -271,6 +273,32 @@ def finish(project: Project, fold: Fold) -> int:
         console.hint("ds failures, then ds retry")
         return SOME_DEAD
     return OK if snapshot.state == "finished" or not snapshot.jobs.total else FAILED
+
+
+def note_ends(project: Project, fold: Fold) -> None:
+    """Write down how the jobs of workers that write no ledger ended, once their queue is empty.
+
+    Some are among the queue's dead; the others have succeeded, as such workers delete no other job. Where
+    the dead may not be read (the auto-monitor has few rights) nothing is written: only numbers are known.
+    """
+    left = [record for record in fold.update().jobs.values() if record.state is State.WAITING]
+    if not left:
+        return
+    queue = project.engine.queue()
+    try:
+        dead = {each.job.id: each for each in queue.dead()} if queue.counts().dead else {}
+    except DsError as error:
+        project.console.say(f"note: {error.what}")
+        return
+    now = project.clock.now()
+    ledger = LedgerWriter(project.engine.store, f"{project.paths().events}queue-{os.urandom(4).hex()}.jsonl")
+    for record in left:
+        lease, found = Lease(Job(record.id, record.index, b""), "", now), dead.get(record.id)
+        if found is None:
+            ledger.ended("succeeded", now, lease, None)
+        else:
+            ledger.ended("dead", now, lease, Outcome(State.WAITING, found.cause, found.detail))
+    ledger.flush()
 
 
 def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> list[str]:

@@ -13,6 +13,7 @@ from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
 from distributed_something.failures import read_log
+from distributed_something.job import Cause, Lease
 from emulating import session
 
 
@@ -63,6 +64,26 @@ def test_with_dead_jobs_the_queues_stay_and_retry_works(cloud: Cloud) -> None:
     work(cloud, 2, worker="worker-2")
     assert steps.monitor(cloud.project, None, None) == OK
     assert left(cloud) == []
+
+
+def test_of_workers_that_write_no_ledger_the_queue_tells_how_jobs_ended(cloud: Cloud) -> None:
+    cloud.config(COMMAND="")
+    begin(cloud, 5)
+    queue = cloud.engine.queue()
+    leases: list[Lease] = []
+    while len(leases) < 5:
+        leases += queue.lease(5, 1)
+    lost, *done = leases
+    queue.done(done)
+    running = cloud.project.snapshot()
+    assert (running.jobs.succeeded, running.jobs.running, running.state) == (4, 1, "running")
+    queue.fail(lost, Cause.WORKER_LOST, final=True)
+    assert steps.monitor(cloud.project, None, None) == SOME_DEAD
+    jobs = cloud.project.fold().update().jobs
+    assert sorted(record.state for record in jobs.values()) == ["dead"] + ["succeeded"] * 4
+    assert (jobs[lost.job.id].cause, jobs[lost.job.id].state) == ("worker-lost", "dead")
+    cloud.open()
+    assert steps.retry(cloud.project, (), ()) == [lost.job.id]
 
 
 @pytest.mark.fault(6, 38, 39)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import uuid
@@ -53,11 +54,14 @@ def test_the_package_needs_nothing_that_awss_python_lacks(tmp_path: Path) -> Non
     missing = ["msgspec", "obstore", "rich", "moto"]
     code = (
         f"import sys\nsys.path.insert(0, {str(archive)!r})\nsys.modules.update(dict.fromkeys({missing}))\n"
-        "from distributed_something.aws import automonitor\nprint(automonitor.__file__)"
+        "from distributed_something.aws import automonitor\nprint(automonitor.__file__)\n"
+        "from distributed_something.ledger import _lines\n"
+        "print(_lines([{'event': 'dead', 't': 1.5}]).decode())"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith(str(archive))
+    assert json.loads(ran.stdout.splitlines()[1]) == {"event": "dead", "t": 1.5}
 
 
 def found(**settings: object) -> FoundFunction:

@@ -181,10 +181,10 @@ def test_every_body_goes_with_its_checksum(fake: FakeS3, tmp_path: Path) -> None
 
 
 def test_a_very_large_file_has_fewer_than_ten_thousand_parts() -> None:
-    from distributed_something.aws.store import MEMORY_BYTES, _parts
+    from distributed_something.aws.transfer import MEMORY_BYTES, parts
 
     for size in (PART + 1, 70 << 30, 500 << 30, 5 << 40):
-        part, at_once = _parts(size)
+        part, at_once = parts(size)
         assert size / part <= 10_000
         assert part * at_once <= max(MEMORY_BYTES, part)
 
@@ -241,7 +241,7 @@ def test_objects_whose_names_are_no_keys_are_passed_over(store: Any, client: Any
 
 
 def test_jobs_may_name_other_buckets(server: services.S3Server, client: Any, tmp_path: Path) -> None:
-    from distributed_something.aws.store import Stores
+    from distributed_something.aws.buckets import Stores
 
     other = f"other-{secrets.token_hex(4)}"
     client.create_bucket(Bucket=other)

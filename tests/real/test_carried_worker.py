@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import uuid
 from collections.abc import Iterator
@@ -122,6 +123,44 @@ def test_a_rehearsal_s_tasks_are_containers_where_the_image_is_here(
     assert "12 succeeded" in done.stdout
     assert all((project.folder / f"data/out/{n}/x").read_text() == f"{n}\n" for n in range(12))
     until(lambda: not docker.containers(project.folder), "the containers to go")
+
+
+def test_an_image_whose_entry_point_is_the_reference_s_worker_still_runs(
+    docker: Docker, project: DsProject, tmp_path: Path
+) -> None:
+    project.environment |= docker.environment
+    tag = f"reference-{uuid.uuid4().hex[:8]}:1"
+    project.config(COMMAND="true {Well}", DOCKERHUB_TAG=IMAGE)
+    project.ds("image", "build", "--tag", tag, timeout=300)  # for its Python and boto3
+    context = tmp_path / "context"
+    context.mkdir()
+    shutil.copy(Path(__file__).parents[1] / "reference_worker.py", context)
+    entry = json.dumps([f"{WORKER_FOLDER}/bin/python3", "-I", "/reference_worker.py"])
+    (context / "Dockerfile").write_text(
+        f"FROM {tag}\nCOPY reference_worker.py /\nENTRYPOINT {entry}\nCMD []\n"
+    )
+    docker("build", "--quiet", "--tag", tag, str(context))
+    project.config(
+        ENGINE="rehearsal",
+        DOCKERHUB_TAG=tag,
+        MACHINE_TYPE=["m5.large"],
+        CLUSTER_MACHINES=1,
+        TASKS_PER_MACHINE=2,
+        MEMORY=512,
+        SQS_MESSAGE_VISIBILITY=60,
+        FIRST_FAILS="A2",
+        MOUNT_BUCKET=True,
+    )
+    (project.folder / "data/in").mkdir(parents=True)
+    for n in range(6):
+        (project.folder / f"data/in/A{n}.txt").write_text(f"{n} ")
+    jobs = project.jobs(({"Well": f"A{n}"} for n in range(6)), input="in", output="out")
+    assert "6 succeeded" in project.ds("run", jobs, timeout=300).stdout
+    for n in range(6):
+        assert (project.folder / f"data/out/A{n}.txt").read_text() == f"{n} App"
+    assert (project.folder / "data/tried/A2").exists()
+    assert project.status()["jobs"] | {"total": 6, "succeeded": 6} == project.status()["jobs"]
+    assert {line["state"] for line in project.job_lines()} == {"succeeded"}
 
 
 def test_a_killed_rehearsal_leaves_no_container(docker: Docker, project: DsProject) -> None:

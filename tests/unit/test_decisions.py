@@ -90,6 +90,37 @@ def test_a_draining_fleet_is_draining(fold: Fold) -> None:
 
 
 @pytest.mark.parametrize(
+    ("counts", "seen", "state"),
+    [
+        (
+            Counts(waiting=3, leased=2, dead=1),
+            {"waiting": 3, "running": 2, "dead": 1, "succeeded": 2},
+            "running",
+        ),
+        (Counts(dead=1), {"dead": 1, "succeeded": 7}, "finished"),
+        (Counts(waiting=9, leased=1), {"waiting": 7, "running": 1}, "running"),
+    ],
+)
+def test_where_workers_write_no_ledger_the_queue_tells_how_the_jobs_are(
+    tmp_path: Path, counts: Counts, seen: dict[str, int], state: str
+) -> None:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "run")
+    write_jobs(store, paths.jobs + "a", [Job(f"{n:016x}", n, b'{"group":{}}') for n in range(8)])
+    found = take(
+        Fold(store, paths).update(),
+        app="App",
+        engine="aws",
+        run="r",
+        machines=Machines(running=1),
+        counts=counts,
+        now=110,
+        silent=True,
+    )
+    assert {k: v for k, v in found.jobs._asdict().items() if v} == {"total": 8, **seen}
+    assert found.state == state
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("could not open /data/p1/a.tif", "could not open /data/p2/b.tif"),

@@ -166,11 +166,6 @@ def tasks_wanted(config: Config) -> int:
     return config.cluster_machines * config.tasks_per_machine
 
 
-def has_own_worker(config: Config) -> bool:
-    """Whether the image starts its own worker: the config does not say what a job runs."""
-    return not config.command and not config.handler
-
-
 # -- What there should be -----------------------------------------------------------------------------------
 
 
@@ -257,7 +252,7 @@ def task_definition(
     environment: Mapping[str, str],
 ) -> Resource:
     """The task: the user's image, and before it, where the image has no worker, one that brings ours."""
-    own = has_own_worker(config)
+    own = config.image_starts_worker
     if not config.dockerhub_tag:
         raise UsageError(
             "DOCKERHUB_TAG: missing: no image to run on machines", "DOCKERHUB_TAG = 'user/image'"

@@ -29,7 +29,6 @@ from .desired import (
     Step,
     compare,
     desired,
-    has_own_worker,
     misfit,
     queues,
     task_size,
@@ -357,7 +356,7 @@ class AwsEngine:
         A worker of the reference's gives no signs of life: its machines are left alone.
         """
         run = self.current_run()
-        if run is None or has_own_worker(self._config):
+        if run is None or self._config.image_starts_worker:
             return []
         facts, now = self._facts or self._look(run), self._clock.now()
         began = old_enough(facts.machines, now)

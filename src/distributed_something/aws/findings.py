@@ -14,7 +14,7 @@ from ..config import Config
 from ..errors import DsError
 from ..fleetfile import Fleet, advice, fleet_problems, parse_fleet
 from .account import LINK, Found, plan_setup
-from .desired import MachineShape, has_own_worker, misfit, task_size
+from .desired import MachineShape, misfit, task_size
 from .policies import Buckets
 from .queues import QueueNames
 from .roles import Where
@@ -54,7 +54,7 @@ def name_findings(config: Config) -> Iterator[Finding]:
 def lease_findings(config: Config) -> Iterator[Finding]:
     """Whether a lease lasts as long as it must. Our workers renew theirs; those of other images do not."""
     visibility = config.sqs_message_visibility
-    if not has_own_worker(config):
+    if not config.image_starts_worker:
         if visibility < _SHORT_VISIBILITY:
             what = f"SQS_MESSAGE_VISIBILITY = {visibility} s: a short trouble of the network doubles jobs"
             yield warning(what, "SQS_MESSAGE_VISIBILITY = 120")

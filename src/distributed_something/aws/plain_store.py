@@ -64,9 +64,11 @@ class PlainStore(S3Store):
 
     def publish(self, path: Path, key: str) -> int:
         """Copy a local file into the bucket: in parts where it is large."""
+        from s3transfer.manager import TransferManager
+
         name = self._name(key)
-        with path.open("rb") as file, self._errors(key):
-            self._client().upload_fileobj(file, self.bucket, name)
+        with self._errors(key), TransferManager(self._client()) as transfers:
+            transfers.upload(str(path), self.bucket, name).result()
             return path.stat().st_size
 
     def _is_appended(self, key: str) -> bool:

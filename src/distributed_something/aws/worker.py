@@ -31,10 +31,11 @@ from ..worker.process import adopt_orphans
 from ..worker.slot import Slot
 from ..worker.task import Task, compile_task
 from .alive import Pulse, alive_prefix
+from .buckets import Stores
 from .queues import QueueNames, QueueUrls
 from .reporting import JobLines, Reporting
 from .session import AwsSession, QueueGone
-from .store import S3Store, Stores
+from .store import S3Store
 from .userdata import STOP_SECONDS
 from .worker_queue import WorkersQueue
 

@@ -6,7 +6,7 @@ import os
 
 from .. import __version__
 from ..config import Config
-from .desired import Carried, has_own_worker
+from .desired import Carried
 
 IMAGE_VARIABLE = "DS_WORKER_IMAGE"
 """Names the image with the worker where the config's WORKER_IMAGE does not."""
@@ -20,7 +20,7 @@ OWN = "own"
 
 def carried_worker(config: Config) -> Carried | None:
     """The image to take the worker from; None where the user's image has one of another kind."""
-    if has_own_worker(config):
+    if config.image_starts_worker:
         return None
     named = config.worker_image or os.environ.get(IMAGE_VARIABLE) or _IMAGE
     return Carried("", start=("ds", "worker")) if named == OWN else Carried(named)

@@ -73,7 +73,8 @@ class Daemon:
         from .boxes import boxes
 
         carried = carried_worker(self._config)
-        return boxes(self._config, bool(carried and carried.image))
+        store = self._project / self._config.store
+        return boxes(self._config, bool(carried and carried.image), store)
 
     def _account(self) -> tuple[Cloud, Calls]:
         from . import moto_fleets

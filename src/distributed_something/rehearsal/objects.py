@@ -26,6 +26,9 @@ from ..errors import KeyMissing, KeyRefused
 from ..local.store import FolderStore
 
 PAGE = 1000
+_FIRST_LIST = {"prefix", "marker", "max-keys", "encoding-type"}
+"""What the first version of the list takes, which workers of the reference use."""
+
 _LISTS_KEPT = 64
 _READ = 1 << 20
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -161,7 +164,7 @@ class Buckets:
         store = self._store(call.bucket)
         if call.method == "POST" and "delete" in call.query:
             return _delete_many(store, call.body)
-        if call.method == "GET" and call.query.get("list-type") == "2":
+        if call.method == "GET" and (call.query.get("list-type") == "2" or call.query.keys() <= _FIRST_LIST):
             return self._list(store, call)
         if call.method == "GET" and "location" in call.query:
             return Answer("200 OK", _TYPE, f"{_XML}<LocationConstraint{_NAMESPACE}/>".encode())
@@ -174,7 +177,11 @@ class Buckets:
         with self._lock:
             files = self._lists.pop(token, None) if token else None
         if files is None:
-            after = token.partition("|")[2] if token else call.query.get("start-after", "")
+            after = (
+                token.partition("|")[2]
+                if token
+                else call.query.get("start-after") or call.query.get("marker", "")
+            )
             files = (each for each in store.list(prefix) if each.key > after)
         page = list(islice(files, min(int(call.query.get("max-keys") or PAGE), PAGE)))
         more = next(files, None) if page else None

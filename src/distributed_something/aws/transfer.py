@@ -1,0 +1,113 @@
+"""How files travel to and from a bucket: how many at a time, in parts of which size, in how much memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ..errors import KeyMissing
+
+PART_BYTES = 8 << 20
+"""A file up to this size goes in one request, a larger one in parts of it (larger parts above 74 GB)."""
+
+PARTS_AT_ONCE = 6
+FILES_AT_ONCE = 32
+MEMORY_BYTES = 80 << 20
+"""What all transfers of the process together may hold, as far as we know: the libraries hold as much again.
+A file above 400 GB needs more: two parts of it."""
+
+AHEAD_BYTES = 32 << 20
+"""What reads of many files hold beyond the one that is being looked at."""
+
+_MOST_PARTS = 9_500
+
+_T = TypeVar("_T")
+
+
+class _Memory:
+    """Bounds what the transfers of this process hold together."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._free = limit
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        """Wait for `amount` bytes (at most all there are), and have them within."""
+        amount = min(amount, self._limit)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()
+
+
+MEMORY = _Memory(MEMORY_BYTES)
+
+
+def parts(size: int) -> tuple[int, int]:
+    """(bytes of a part, parts at a time) of an upload: at most 10,000 parts, in bounded memory."""
+    part = max(PART_BYTES, -(-size // _MOST_PARTS))
+    return part, max(1, PARTS_AT_ONCE * PART_BYTES // part)
+
+
+def write_at(file: int, data: Any, offset: int) -> None:
+    """Write all of it at that place of an open file."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def at_once(verb: Callable[..., _T], calls: Iterable[tuple[Any, ...]], limit: int) -> Sequence[_T]:
+    """The results of the calls, in order, `limit` at a time. After a failure no more begin; it is raised."""
+    todo = [*calls]
+    if len(todo) < 2:
+        return [verb(*call) for call in todo]
+    with ThreadPoolExecutor(min(limit, len(todo))) as pool:
+        try:
+            futures = [pool.submit(verb, *call) for call in todo]
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [future.result() for future in futures if not future.cancelled()]
+
+
+def read_ahead(
+    read: Callable[[str, int, int], bytes], pieces: Iterable[tuple[str, int, int]]
+) -> Iterator[bytes | None]:
+    """What `read` gives for each piece, in order; as many are read ahead as fit AHEAD_BYTES."""
+
+    def get(key: str, start: int, length: int) -> bytes | None:
+        try:
+            return read(key, start, length)
+        except KeyMissing:
+            return None
+
+    rest = deque(pieces)
+    if len(rest) == 1:
+        yield get(*rest.pop())
+        return
+    ahead: deque[tuple[int, Future[bytes | None]]] = deque()
+    held = 0
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        try:
+            while rest or ahead:
+                while rest and len(ahead) < FILES_AT_ONCE and (not ahead or held + rest[0][2] <= AHEAD_BYTES):
+                    piece = rest.popleft()
+                    held += piece[2]
+                    ahead.append((piece[2], pool.submit(get, *piece)))
+                size, future = ahead.popleft()
+                yield future.result()
+                held -= size
+        finally:
+            pool.shutdown(cancel_futures=True)
