@@ -273,6 +273,8 @@ def progress_parts(snapshot: Snapshot) -> list[Part]:
         parts.append((6, f"{machines.running:,} of {machines.target:,} machines"))
     if snapshot.cost_usd:
         parts.append((6, money(snapshot.cost_usd)))
+        if snapshot.expected_usd is not None and snapshot.state != "finished":
+            parts.append((8, f"{money(snapshot.expected_usd)} at the end"))
     parts.append((7 if snapshot.state == "running" else 1, snapshot.state))
     return parts
 
@@ -296,7 +298,7 @@ def _joined(parts: Sequence[Part]) -> str:
 
 def money(dollars: float) -> str:
     """Dollars, with cents as far as they tell something."""
-    return f"${dollars:,.2f}" if dollars >= 0.1 else f"${dollars:.4f}"
+    return f"${dollars:,.2f}" if dollars >= 0.1 or not dollars else f"${dollars:.4f}"
 
 
 def rate_text(rate: float) -> str:

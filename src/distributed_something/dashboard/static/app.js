@@ -129,6 +129,7 @@ const overview = {
       h("div", { class: "figures" }, found.figures.map(([name, value]) => h("div", {}, h("b", {}, value), h("span", {}, name)))),
       plot(found.parts),
       found.why_idle ? h("p", { class: "hint" }, h("b", {}, "Why nothing moves: "), found.why_idle) : null,
+      found.report ? h("p", {}, h("a", { href: "report", target: "_blank", rel: "noopener" }, "Report of the run"), ": where the time went, and better settings for next time") : null,
       found.state === "finished" ? null : h("div", { class: "buttons" },
         h("button", { "data-key": "drain", disabled: !found.alive || found.draining, onclick: drain }, found.draining ? "Draining" : "Drain"),
         h("button", { "data-key": "stop", class: "danger", disabled: !found.alive, onclick: stop }, "Stop now")));
@@ -147,10 +148,11 @@ function machines(fleet) {
     row.more ? `and ${row.more} more` : null, row.running.length ? null : h("span", { class: "quiet" }, "nothing"));
   return [
     table("Machines", [
-      { name: "machine", cell: (row) => row.name || "not known" },
+      { name: "machine", cell: (row) => [row.name || "not known", row.kind ? h("div", { class: "quiet" }, row.kind) : null] },
       { name: "done", kind: "number", cell: (row) => row.done },
+      { name: "state", cell: (row) => h("span", { class: row.lost ? "bad" : "quiet" }, row.state) },
       { name: "runs now", cell: running },
-    ], fleet.rows),
+    ], fleet.rows, { cards: true }),
     fleet.more ? h("p", { class: "quiet" }, `and ${fleet.more} more machines`) : null,
   ];
 }
