@@ -48,10 +48,12 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether a person watches: stderr is a terminal that can redraw, and no build server's."""
+        """Whether a person watches: stderr is a terminal that can redraw, no build server, no notebook."""
         if self.json or not self.err.isatty():
             return False
-        return os.environ.get("TERM") != "dumb" and os.environ.get("CI", "").lower() != "true"
+        term, build_server = os.environ.get("TERM"), os.environ.get("CI", "").lower() == "true"
+        notebook = "JPY_PARENT_PID" in os.environ and term == "xterm-color"  # what Jupyter's `!` sets
+        return term != "dumb" and not build_server and not notebook
 
     def data(self, value: object) -> None:
         """Print one JSON value as a line."""

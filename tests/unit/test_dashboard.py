@@ -206,6 +206,8 @@ def test_failures_are_groups_and_lead_to_their_jobs(page: Page) -> None:
     those = page.get("api/jobs", cause="exit", said=groups[2]["example"]).json
     assert those["total"] == 6
     assert page.post("api/retry", {"cause": "exit", "example": "none"}, X_Token=TOKEN).status == 404
+    assert page.post("api/retry-job", {"id": "none"}, X_Token=TOKEN).status == 404
+    assert page.post("api/retry-job", {"id": "none"}).status == 403
 
 
 def test_a_job_tells_of_each_attempt_and_what_it_printed(page: Page) -> None:
@@ -324,7 +326,7 @@ def test_machines_tell_what_they_run_and_how_they_ended(tmp_path: Path) -> None:
     job.state, job.machine = State.RUNNING, "m3"
     history.by_state[State.RUNNING] += 1
     now = 1_700_010_000.0
-    taken = "interrupted: AWS took the spot machine back"
+    taken = "taken back by AWS"
     rented = (
         RentedMachine(
             "m1", running=False, kind="m5.large", since=now - 900, ended=now - 300, why=taken, lost=True
@@ -341,7 +343,7 @@ def test_machines_tell_what_they_run_and_how_they_ended(tmp_path: Path) -> None:
     assert list(rows)[:2] == ["m3", "m2"], "who works comes first, who has ended last"
     assert rows["m3"]["state"] == "runs for 1 h 6 min"
     assert [each["id"] for each in rows["m3"]["running"]] == [job.id]
-    assert rows["m1"]["state"] == f"{taken}, after 10 min" and rows["m1"]["lost"] is True
+    assert rows["m1"]["state"] == f"{taken} after 10 min" and rows["m1"]["lost"] is True
     assert rows["m7"]["state"] == "ended", "one that the engine has forgotten"
     assert ("cost so far", "$0.50") in found["figures"] and ("cost at the end", "$0.60") in found["figures"]
 

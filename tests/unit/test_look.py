@@ -81,7 +81,7 @@ def test_machines_tell_of_their_end() -> None:
     found = machines_of(ALL._replace(machines=[HERE[0], spot, broken, ended]), slots=1, now=NOW).rented
     assert [(each.running, each.lost, each.why) for each in found] == [
         (True, False, ""),
-        (False, True, "interrupted: AWS took the spot machine back"),
+        (False, True, "taken back by AWS"),
         (False, True, "lost: Server.InternalError: host"),
         (False, False, "ended"),
     ]

@@ -165,7 +165,7 @@ def _rented(machine: Machine) -> RentedMachine:
 def _why_ended(machine: Machine) -> str:
     """In words; EC2 says so in two: who ended it, and how."""
     if "SpotInstance" in machine.reason:
-        return "interrupted: AWS took the spot machine back"
+        return "taken back by AWS"
     if machine.interrupted:
         return f"lost: {machine.reason.partition(' (')[0]}"
     return "ended"

@@ -157,16 +157,25 @@ class Model:
 
     def retry(self, cause: str, example: str) -> str:
         """Put the dead jobs of a group of failures back. Raises NotFound where there is no such group."""
-        from ..steps import retry
-
         with self._lock:
             ids = self._group_ids(self._looked(), cause, example)
+        return self._put_back(ids)
+
+    def retry_job(self, job_id: str) -> str:
+        """Put one dead job back. Raises NotFound where there is no such job."""
+        with self._lock:
+            record = self._record(self._looked(), job_id)
+        return self._put_back(frozenset([record.id]))
+
+    def _put_back(self, ids: frozenset[str]) -> str:
+        from ..steps import retry
+
         back = retry(self._opened(), (), ids)
         self.look_again()
         with self._lock:
             runs = self._alive().any
         after = "" if runs or not back else "; no worker is running: ds start, then ds monitor"
-        return f"{len(back):,} jobs put back{after}"
+        return f"{len(back):,} {'job' if len(back) == 1 else 'jobs'} put back{after}"
 
     def _group_ids(self, history: History, cause: str, example: str) -> frozenset[str]:
         for group in self._grouped(history):

@@ -239,4 +239,5 @@ _VALUES: dict[str, Callable[[Model, Query], object]] = {
 _ACTIONS: dict[str, Callable[[Model, dict[str, Any]], str]] = {
     "api/stop": lambda model, body: model.stop(now=body.get("now") is True),
     "api/retry": lambda model, body: model.retry(str(body.get("cause")), str(body.get("example"))),
+    "api/retry-job": lambda model, body: model.retry_job(str(body.get("id"))),
 }

@@ -110,6 +110,7 @@ def _machines(snapshot: Snapshot, history: History, now: float) -> dict[str, Any
                 "done": f"{history.done_by.get(name, 0):,}",
                 "running": [{"id": r.id, "index": r.index} for r in running.get(name, ())[:JOBS_OF_MACHINE]],
                 "more": max(len(running.get(name, ())) - JOBS_OF_MACHINE, 0),
+                "here": bool(snapshot.machines.running) and _here(rented, name),
                 "state": _life(snapshot, rented.get(name), now),
                 "lost": name in rented and rented[name].lost,
             }
@@ -133,7 +134,7 @@ def _life(snapshot: Snapshot, machine: RentedMachine | None, now: float) -> str:
     lived = "" if machine.since is None or until is None else duration(max(until - machine.since, 0))
     if machine.running:
         return f"runs for {lived}" if lived else "starts"
-    return f"{machine.why}, after {lived}" if lived else machine.why
+    return f"{machine.why} after {lived}" if lived else machine.why
 
 
 def page_of(records: Sequence[JobRecord], page: int) -> tuple[Sequence[JobRecord], int, int]:
