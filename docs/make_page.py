@@ -56,7 +56,7 @@ def main() -> None:
     given = {**CONFIG, "COMMAND": f"sh {folder}/measure.sh {{Well}} {{output_dir}}"}
     (folder / "config.py").write_text("".join(f"{name} = {value!r}\n" for name, value in given.items()))
     (folder / "measure.sh").write_text(MEASURE)
-    groups = [{"Plate": f"P{1 + n // 96}", "Well": n} for n in range(480)]
+    groups = [{"Plate": f"P{1 + n // 96}", "Well": n} for n in range(1440)]
     (folder / "files" / "jobs.json").write_text(json.dumps({"groups": groups}))
     try:
         for words in (

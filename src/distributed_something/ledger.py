@@ -379,6 +379,14 @@ class Fold:
                 self.phases[name] = self.phases.get(name, 0.0) + seconds
 
 
+def events_of(store: Store, paths: RunPaths, job_id: str) -> list[dict[str, Any]]:
+    """Every event of one job, in the order of their time."""
+    mark = job_id.encode()
+    lines = (line for line in SegmentReader(store, paths.events).new_lines() if mark in line)
+    found = [event for event in map(_parse, lines) if event is not None and event["id"] == job_id]
+    return sorted(found, key=_time)
+
+
 def job_bodies(store: Store, paths: RunPaths) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every job of the run as (id, body), in the order of submission; a job listed twice comes twice."""
     for line in SegmentReader(store, paths.jobs).new_lines():

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .console import bytes_text, describe, duration, money, progress_line, rate_text
+from .console import Console, bytes_text, describe, duration, money, progress_line, rate_text
 from .engine import Machines
 from .errors import OK, UsageError
 from .job import State
-from .ledger import Fold, JobRecord, job_bodies
+from .ledger import Fold, JobRecord, events_of, job_bodies
 from .project import Project
 from .snapshot import Alive, Snapshot, job_line
 
@@ -156,11 +156,14 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
     return [find(fold, name).id for name in names]
 
 
-def logs(project: Project, wanted: str, *, follow: bool) -> int:
-    """Print what a job printed in its latest attempt; with `follow`, until the attempt has ended."""
+def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) -> int:
+    """Print what a job printed in its latest attempt, or another one; with `follow`, until it has ended."""
     from .failures import read_log
 
     fold = project.fold().update()
+    if attempt is not None:
+        return _earlier_log(project, find(fold, wanted), attempt)
+    _tell_attempt(project.console, find(fold, wanted))
     shown = 0
     while True:
         record = find(fold, wanted)
@@ -174,6 +177,26 @@ def logs(project: Project, wanted: str, *, follow: bool) -> int:
     if not shown:
         reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")
         project.console.say(f"job {record.id} has printed nothing ({reason})")
+    return OK
+
+
+def _tell_attempt(console: Console, record: JobRecord) -> None:
+    """Which attempt the log is of, where there were several."""
+    if record.attempts + record.interruptions > 1:
+        cause = f", {record.cause}" if record.cause else ""
+        console.say(f"attempt {record.attempt} ({record.state.value}{cause}); --attempt N shows another one")
+
+
+def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
+    """Print what a job printed in this attempt; in the newest of that number, as a retry begins anew."""
+    from .failures import read_log
+
+    store, paths = project.engine.store, project.paths()
+    events = [each for each in events_of(store, paths, record.id) if each.get("attempt") == attempt]
+    if not events:
+        raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
+    place = next((each["log"] for each in reversed(events) if each.get("log")), None)
+    _write(project, read_log(store, paths, place))
     return OK
 
 

@@ -338,7 +338,8 @@ class AwsEngine:
             where = f"the run was set up in the cluster {elsewhere!r}"
             fix = f"write ECS_CLUSTER = {elsewhere!r}, or ds cleanup and begin again"
             return f"no task is in the cluster {self._config.ecs_cluster!r}: {where}; {fix}"
-        return why_idle(facts, counts, visibility=LEASE_SECONDS, now=self._clock.now())
+        term = min(LEASE_SECONDS, self._config.sqs_message_visibility)
+        return why_idle(facts, counts, visibility=term, now=self._clock.now())
 
     def _other_cluster(self) -> str | None:
         """The cluster that the run was set up in, where the config names another one by now."""
