@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,13 +17,25 @@ BUSY = 0.6
 """Cores a job keeps busy, below which more jobs can share a container."""
 
 
+FAMILIES = {"c": 2, "m": 4, "r": 8}
+"""GiB a core of EC2's usual families, the leanest first."""
+
+LEAST_CORES = 0.25
+"""A job that only waits needs a part of a core all the same."""
+
+SYSTEM_GB = 22
+"""What a machine's own system and images need of its disk."""
+
+_FAMILY = re.compile(r"([cmr])([5-8](?:[aig]d?|d|n)?\.(?:large|\d*xlarge))$")
+
+
 class Advice(NamedTuple):
     """A key of the config: what it is, what the run needed, and what to set it to next time."""
 
     key: str
     asked: object
     seen: str
-    suggested: int
+    suggested: int | str
     why: str
 
 
@@ -31,6 +44,8 @@ def advise(config: Config, slots: int, figures: Mapping[str, Any], causes: Mappi
     found = [
         _memory(config, slots, figures.get("max_rss_bytes"), causes.get("out-of-memory", 0)),
         *_processors(config, slots, figures.get("seconds"), figures.get("cpu_seconds")),
+        _machine_type(config, figures),
+        _disk(config, slots, figures.get("disk_bytes"), causes.get("disk-full", 0)),
         _visibility(config),
         _timeout(config, figures.get("seconds")),
     ]
@@ -69,6 +84,40 @@ def _processors(
         why = "jobs wait for their data more than they compute: more of them can share the processors"
         found.append(Advice("DOCKER_CORES", config.docker_cores, seen, more, why))
     return [advice for advice in found if advice.suggested != advice.asked]
+
+
+def _machine_type(config: Config, figures: Mapping[str, Any]) -> Advice | None:
+    """Types with the memory that a busy core needs: c has 2 GiB a core, m 4, r 8."""
+    memory, seconds, cpu = (figures.get(name) for name in ("max_rss_bytes", "seconds", "cpu_seconds"))
+    if config.engine == "local" or not (memory and seconds and cpu) or seconds["sum"] < 1:
+        return None
+    needed = memory["p95"] / 2**30 * SPARE / max(cpu["sum"] / seconds["sum"], LEAST_CORES)
+    family = next((name for name, has in FAMILIES.items() if needed <= has), None)
+    named = [_FAMILY.match(each) for each in config.machine_type]
+    if family is None or not named or not all(named):
+        return None
+    suggested = ", ".join(dict.fromkeys(family + match[2] for match in named if match))
+    why = f"{family} types have {FAMILIES[family]} GiB a core: see what they cost in your region"
+    asked = ", ".join(config.machine_type)
+    seen = f"{needed:,.1f} GiB a busy core, with a quarter to spare"
+    return None if asked == suggested else Advice("MACHINE_TYPE", asked, seen, suggested, why)
+
+
+def _disk(config: Config, slots: int, seen: float | None, full: int) -> Advice | None:
+    """More disk where it was full, or nearly; what jobs write beside inputs and outputs is not known."""
+    if config.engine == "local" or not seen:
+        return None
+    jobs = config.tasks_per_machine * slots
+    needed = SYSTEM_GB + math.ceil(seen * jobs * SPARE / 1e9)
+    if full:
+        needed = max(needed, 2 * config.ebs_vol_size)
+    if needed <= config.ebs_vol_size:
+        return None
+    why = f"{jobs} jobs share a machine, whose system has {SYSTEM_GB} GB"
+    if full:
+        why = f"{full:,} jobs found the disk full"
+    text = f"inputs and outputs up to {seen / 1e9:,.2g} GB a job"
+    return Advice("EBS_VOL_SIZE", config.ebs_vol_size, text, needed, why)
 
 
 def _visibility(config: Config) -> Advice | None:

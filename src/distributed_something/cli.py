@@ -166,6 +166,7 @@ def _jobs_options(parser: argparse.ArgumentParser) -> None:
 def _logs_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
     parser.add_argument("--follow", action="store_true", help="go on while it runs")
+    parser.add_argument("--attempt", metavar="N", type=int, help="of this attempt (the latest)")
 
 
 def _retry_options(parser: argparse.ArgumentParser) -> None:
@@ -425,7 +426,7 @@ def _jobs(project: Project, options: argparse.Namespace) -> int:
 def _logs(project: Project, options: argparse.Namespace) -> int:
     from . import views
 
-    return views.logs(project, options.job, follow=options.follow)
+    return views.logs(project, options.job, follow=options.follow, attempt=options.attempt)
 
 
 def _failures(project: Project, _options: argparse.Namespace) -> int:
@@ -441,10 +442,18 @@ def _retry(project: Project, options: argparse.Namespace) -> int:
     back = steps.retry(project, options.cause, ids)
     if project.console.json:
         project.console.data({"retried": back})
-    project.console.say(f"{len(back):,} jobs put back")
+    project.console.say(f"{len(back):,} {'job' if len(back) == 1 else 'jobs'} put back")
     if back:
-        project.console.hint("ds start, then ds monitor")
+        project.console.hint(_after_retry(project))
     return OK
+
+
+def _after_retry(project: Project) -> str:
+    """What brings workers to the jobs; on AWS those of a changed config come of a new set-up."""
+    if project.engine.machines().running:
+        return "ds monitor"
+    first = "" if project.engine.name == "local" else "ds setup, where the config has changed; "
+    return f"{first}ds start, then ds monitor"
 
 
 def _fleet(project: Project, options: argparse.Namespace) -> int:

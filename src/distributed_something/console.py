@@ -48,10 +48,12 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether a person watches: stderr is a terminal that can redraw, and no build server's."""
+        """Whether a person watches: stderr is a terminal that can redraw, no build server, no notebook."""
         if self.json or not self.err.isatty():
             return False
-        return os.environ.get("TERM") != "dumb" and os.environ.get("CI", "").lower() != "true"
+        term, build_server = os.environ.get("TERM"), os.environ.get("CI", "").lower() == "true"
+        notebook = "JPY_PARENT_PID" in os.environ and term == "xterm-color"  # what Jupyter's `!` sets
+        return term != "dumb" and not build_server and not notebook
 
     def data(self, value: object) -> None:
         """Print one JSON value as a line."""
@@ -273,6 +275,8 @@ def progress_parts(snapshot: Snapshot) -> list[Part]:
         parts.append((6, f"{machines.running:,} of {machines.target:,} machines"))
     if snapshot.cost_usd:
         parts.append((6, money(snapshot.cost_usd)))
+        if snapshot.expected_usd is not None and snapshot.state != "finished":
+            parts.append((8, f"{money(snapshot.expected_usd)} at the end"))
     parts.append((7 if snapshot.state == "running" else 1, snapshot.state))
     return parts
 
@@ -296,7 +300,7 @@ def _joined(parts: Sequence[Part]) -> str:
 
 def money(dollars: float) -> str:
     """Dollars, with cents as far as they tell something."""
-    return f"${dollars:,.2f}" if dollars >= 0.1 else f"${dollars:.4f}"
+    return f"${dollars:,.2f}" if dollars >= 0.1 or not dollars else f"${dollars:.4f}"
 
 
 def rate_text(rate: float) -> str:

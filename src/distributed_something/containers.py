@@ -75,6 +75,13 @@ class Docker(NamedTuple):
         """The engine's version. Raises DsError where no engine answers."""
         return self.call("version", "--format", "{{.Server.Version}}").strip()
 
+    def digest(self, image: str) -> str | None:
+        """The digest of an image that is here: as its registry has it, or else its own; None: unknown."""
+        with suppress(DsError):
+            named = "{{range .RepoDigests}}{{println .}}{{end}}{{.Id}}"
+            return self.call("image", "inspect", "--format", named, image).split()[0].rpartition("@")[2]
+        return None
+
     def has_image(self, image: str) -> bool:
         """Whether the image is on this machine."""
         with suppress(DsError):

@@ -162,6 +162,21 @@ class Store(Protocol):
         """The address a person can open: a path, or s3://bucket/key."""
 
 
+class RentedMachine(NamedTuple):
+    """One machine of a run, in its life or after it: `since` and `ended` in Unix seconds, where known.
+
+    `why` says why it ended, in words; `lost`: nobody here asked for that.
+    """
+
+    id: str
+    running: bool
+    kind: str = ""
+    since: float | None = None
+    ended: float | None = None
+    why: str = ""
+    lost: bool = False
+
+
 class Machines(NamedTuple):
     """What an engine knows of its machines.
 
@@ -187,6 +202,10 @@ class Machines(NamedTuple):
     """How many workers' containers run; None where that is not known."""
     cost_usd: float | None = None
     """What the run's machines have cost so far; None where that is not known, or nobody asks for money."""
+    usd_per_hour: float | None = None
+    """What those that run now cost in an hour; None as above."""
+    rented: tuple[RentedMachine, ...] = ()
+    """Those that run and those that have ended, where the engine rents them."""
 
 
 class Engine(Protocol):

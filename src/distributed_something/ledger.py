@@ -267,6 +267,7 @@ class Fold:
     that has succeeded stays so, whatever a second delivery of it says. `by_state` counts the jobs,
     `failed` those that wait again after a failure, `broken` the lines that are no events. `spent` and
     `phases` add up the seconds of attempts, by the event that ended them and by what they went into.
+    `most_bytes` is the largest that inputs and outputs of an attempt were together.
     """
 
     def __init__(self, store: Store, paths: RunPaths) -> None:
@@ -281,6 +282,7 @@ class Fold:
         self.ends: list[float] = []
         self.spent: dict[str, float] = {}
         self.phases: dict[str, float] = {}
+        self.most_bytes = 0
         self._texts: dict[str, str] = {}
         self._jobs = SegmentReader(store, paths.jobs)
         self._events = SegmentReader(store, paths.events)
@@ -366,13 +368,26 @@ class Fold:
             self.spent[name] = self.spent.get(name, 0.0) + record.seconds
             if phases := get("phases"):
                 self._add_phases(phases)
+                self._add_bytes(get("bytes_in", 0), get("bytes_out", 0))
             record.started = when - record.seconds
             self.first = record.started if self.first is None else min(self.first, record.started)
+
+    def _add_bytes(self, given: object, made: object) -> None:
+        if type(given) is int and type(made) is int and given + made > self.most_bytes:
+            self.most_bytes = given + made
 
     def _add_phases(self, phases: object) -> None:
         for name, seconds in phases.items() if isinstance(phases, dict) else ():
             if type(seconds) in (int, float):
                 self.phases[name] = self.phases.get(name, 0.0) + seconds
+
+
+def events_of(store: Store, paths: RunPaths, job_id: str) -> list[dict[str, Any]]:
+    """Every event of one job, in the order of their time."""
+    mark = job_id.encode()
+    lines = (line for line in SegmentReader(store, paths.events).new_lines() if mark in line)
+    found = [event for event in map(_parse, lines) if event is not None and event["id"] == job_id]
+    return sorted(found, key=_time)
 
 
 def job_bodies(store: Store, paths: RunPaths) -> Iterator[tuple[str, dict[str, Any]]]:

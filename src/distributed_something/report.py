@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .config import KEYS, Config
@@ -21,11 +21,18 @@ SHOWN_IDS = 100
 
 SLOWEST = 10
 
+REPORT = "report.html"
+"""The page's name, beside the run's ledger."""
+
 
 def build_report(
-    snapshot: Snapshot, fold: Fold, groups: Sequence[FailureGroup], config: Config
+    snapshot: Snapshot,
+    fold: Fold,
+    groups: Sequence[FailureGroup],
+    config: Config,
+    ran: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that is known of the run: seconds and bytes throughout."""
+    """Everything that is known of the run: seconds and bytes throughout. `ran` is `provenance.what_ran`."""
     records = list(fold.jobs.values())
     seconds = [r.seconds for r in records if r.seconds is not None]
     memory = [r.max_rss_bytes for r in records if r.max_rss_bytes is not None]
@@ -33,6 +40,7 @@ def build_report(
         "seconds": quantiles(seconds),
         "cpu_seconds": quantiles([r.cpu_seconds for r in records if r.cpu_seconds is not None]),
         "max_rss_bytes": quantiles(memory),
+        "disk_bytes": fold.most_bytes or None,
     }
     return {
         **snapshot.to_json(),
@@ -42,6 +50,7 @@ def build_report(
         "throughput": _throughput(snapshot, fold),
         "time": _time(fold, records),
         "memory_asked_bytes": _memory_asked(config, snapshot),
+        "disk_asked_bytes": _disk_asked(config, snapshot),
         "cost_per_job_usd": _cost_per_job(snapshot),
         "slowest": _slowest(records),
         "failures": [
@@ -54,7 +63,7 @@ def build_report(
             }
             for g in groups
         ],
-        "what": _what(config, records),
+        "what": {**_what(config, records), **ran},
         "advice": _advice(config, snapshot, figures, groups),
     }
 
@@ -103,6 +112,13 @@ def _memory_asked(config: Config, snapshot: Snapshot) -> float | None:
     return config.memory * 2**20 / _slots(config, snapshot) if config.memory else None
 
 
+def _disk_asked(config: Config, snapshot: Snapshot) -> float | None:
+    """The share of a machine's disk that each of its jobs has; None where the machine is not rented."""
+    if config.engine == "local":
+        return None
+    return config.ebs_vol_size * 1e9 / (config.tasks_per_machine * _slots(config, snapshot))
+
+
 def _cost_per_job(snapshot: Snapshot) -> float | None:
     if snapshot.cost_usd is None or not snapshot.jobs.succeeded:
         return None
@@ -120,7 +136,7 @@ _OWN = frozenset({"ENVIRONMENT", "AWS_PROFILE", "SSH_KEY_NAME"})
 
 
 def _what(config: Config, records: Iterable[JobRecord]) -> dict[str, Any]:
-    """What ran: the config as given, the version, and a hash over the jobs' ids, which are their contents.
+    """What ran: the config as given, the version, and a hash over the jobs' ids, which are of their contents.
 
     Of keys that may hold something secret (the user's own, which go into the environment) only the names.
     """
@@ -152,7 +168,7 @@ def write_report(store: Store, paths: RunPaths, report: dict[str, Any]) -> str:
     from .report_page import render
 
     store.write(paths.root + "report.json", json.dumps(report, ensure_ascii=False, indent=1).encode() + b"\n")
-    page = paths.root + "report.html"
+    page = paths.root + REPORT
     store.write(page, render(report).encode("utf-8", "replace"))
     return page
 

@@ -171,8 +171,19 @@ def _histograms(report: Mapping[str, Any]) -> str:
         spread = _spread(report["max_rss_bytes"], bytes_text)
         if report["memory_asked_bytes"]:
             spread += _facts([("asked for a job", bytes_text(report["memory_asked_bytes"]))])
-        shown.append(_section("Memory of a job, at most", plot + spread))
+        shown.append(_section("Memory of a job, at most", plot + spread + _disk(report)))
     return "".join(shown)
+
+
+def _disk(report: Mapping[str, Any]) -> str:
+    """What a job was seen to need of the disk, against its share of a machine's."""
+    seen, asked = report["disk_bytes"], report["disk_asked_bytes"]
+    if not seen:
+        return ""
+    shown = [("disk", f"inputs and outputs of a job up to {bytes_text(seen)}")]
+    if asked:
+        shown.append(("a job's share", bytes_text(asked)))
+    return _facts(shown)
 
 
 def _spread(values: Mapping[str, float], label: Any) -> str:
@@ -186,8 +197,8 @@ def _advice(advice: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         (
             a["key"],
-            "not set" if a["asked"] is None else f"{a['asked']:,}",
-            f"{a['suggested']:,}",
+            "not set" if a["asked"] is None else _set_to(a["asked"]),
+            _set_to(a["suggested"]),
             a["seen"],
             a["why"],
         )
@@ -197,16 +208,37 @@ def _advice(advice: Sequence[Mapping[str, Any]]) -> str:
     return _section("Next time", _table(columns, rows))
 
 
+def _set_to(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
 def _what(report: Mapping[str, Any]) -> str:
     what = report["what"]
     given = [(name, _config_text(value)) for name, value in what["config"].items()]
     facts = [
         *given,
         ("environment", ", ".join(what["environment"])),
+        *(
+            ("job file", f"{each['name']}, {bytes_text(each['bytes'])}, sha256 {each['sha256']}")
+            for each in what["job_files"]
+        ),
         ("jobs", f"sha256 of their ids {what['jobs_sha256']}"),
-        ("version", f"distributed-something {what['version']}"),
+        *(("workers", _worker(each)) for each in what["workers"]),
+        ("this report", f"distributed-something {what['version']}"),
     ]
     return _section("What ran", _facts(facts))
+
+
+def _worker(facts: Mapping[str, str]) -> str:
+    """What a worker was; its image by digest, which names it for good where a tag may move."""
+    image = facts.get("image"), facts.get("image_digest")
+    parts = [
+        f"distributed-something {facts.get('version', 'of unknown version')}",
+        f"Python {facts['python']}" if "python" in facts else "",
+        facts.get("system", ""),
+        "image " + "@".join(filter(None, image)) if any(image) else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _config_text(value: object) -> str:

@@ -52,6 +52,14 @@ class Snapshot(NamedTuple):
     leased: int = 0
     """Jobs in the queue that some worker holds."""
 
+    @property
+    def expected_usd(self) -> float | None:
+        """What the run will have cost, if it goes on as it does; None where that is not known."""
+        cost, hourly = self.cost_usd, self.machines.usd_per_hour
+        if cost is None or self.state == "finished":
+            return cost
+        return None if hourly is None or self.eta is None else cost + hourly * self.eta / 3600
+
     def to_json(self) -> dict[str, Any]:
         """The object that `ds status --json` prints."""
         jobs, machines = self.jobs, self.machines
@@ -87,14 +95,39 @@ def _iso(when: float | None) -> str | None:
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def count_jobs(fold: Fold, *, workers_alive: bool) -> JobCounts:
-    """The jobs by state. A job whose worker is gone is not running, whatever the ledger last said."""
+class Alive(NamedTuple):
+    """Whether any machine runs, and the names of those that have ended: a job of theirs runs no more."""
+
+    any: bool
+    gone: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, machines: Machines) -> Alive:
+        """As the engine has them."""
+        return cls(machines.running > 0, frozenset(each.id for each in machines.rented if not each.running))
+
+    def state(self, record: JobRecord) -> State:
+        """A job's state: one whose worker is gone waits, whatever the ledger last said."""
+        gone = not self.any or record.machine in self.gone
+        return State.WAITING if gone and record.state is State.RUNNING else record.state
+
+    def stranded(self, fold: Fold) -> int:
+        """How many jobs run by the ledger and by nothing else: their leases hide them for a while yet."""
+        running = fold.by_state[State.RUNNING]
+        if not running or not self.any:
+            return running
+        if not self.gone:
+            return 0
+        return sum(each.state is State.RUNNING and each.machine in self.gone for each in fold.jobs.values())
+
+
+def count_jobs(fold: Fold, stranded: int) -> JobCounts:
+    """The jobs by state; `stranded` of them have lost their worker, and wait."""
     by_state = fold.by_state
-    running = by_state[State.RUNNING] if workers_alive else 0
     return JobCounts(
         total=len(fold.jobs),
-        waiting=by_state[State.WAITING] + by_state[State.RUNNING] - running,
-        running=running,
+        waiting=by_state[State.WAITING] + stranded,
+        running=by_state[State.RUNNING] - stranded,
         succeeded=by_state[State.SUCCEEDED],
         failed=fold.failed,
         dead=by_state[State.DEAD],
@@ -128,13 +161,16 @@ def take(
     silent: bool = False,
 ) -> Snapshot:
     """The view of a run. `counts` is None where the queue is gone. `silent` workers write no ledger."""
+    alive = Alive.of(machines)
+    stranded = alive.stranded(fold)
     if silent and counts is not None:
         jobs = count_queue(len(fold.jobs), counts)
     else:
-        jobs = count_jobs(fold, workers_alive=machines.running > 0)
+        jobs = count_jobs(fold, stranded)
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
+    moves = over or (jobs.running > 0 and not machines.trouble)
     return Snapshot(
         app=app,
         engine=engine,
@@ -149,10 +185,22 @@ def take(
         finished=fold.last_end if over else None,
         machines=machines,
         cost_usd=machines.cost_usd,
-        why_idle=None if over or (jobs.running and not machines.trouble) else why_idle,
+        why_idle=None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0),
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
     )
+
+
+def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:
+    """The engine's reason, with what only queue and ledger know. `stranded`: while other machines run."""
+    if counts is not None and not counts.open:
+        if not jobs.total:
+            return "the queue is empty: ds submit JOBFILE"
+        left = jobs.total - jobs.final
+        return f"the queue is empty, and {left:,} jobs have not ended: its counts may be a minute old"
+    if not why or not stranded:
+        return why
+    return f"{stranded:,} {'jobs were' if stranded > 1 else 'job was'} on machines that are gone; {why}"
 
 
 def _state(over: bool, machines: Machines) -> str:

@@ -108,8 +108,11 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     After an interruption, submitting the file again adds what is missing and nothing twice: Ctrl-C waits
     for what is on its way, and is raised when that is listed.
     """
+    from .provenance import note_job_file
+
     with _held_interrupt() as interrupted:
         report = _submit(project, checked, interrupted)
+        note_job_file(project.engine.store, project.paths(), checked.file.path)
     if interrupted.is_set():
         raise KeyboardInterrupt
     return report
@@ -254,6 +257,7 @@ def _check_record(project: Project, path: Path) -> None:
 def finish(project: Project, fold: Fold) -> int:
     """Write the run's report and print its summary; 0, or 3 where jobs are dead."""
     from .failures import group_failures
+    from .provenance import what_ran
     from .report import build_report, summary_lines, write_report
 
     console, paths = project.console, project.paths()
@@ -261,7 +265,8 @@ def finish(project: Project, fold: Fold) -> int:
         note_ends(project, fold)
     snapshot = project.snapshot(fold)
     groups = group_failures(project.engine.store, paths, fold.jobs.values())
-    report = build_report(snapshot, fold, groups, project.config)
+    ran = what_ran(project.engine.store, paths, project.config)
+    report = build_report(snapshot, fold, groups, project.config, ran)
     page = write_report(project.engine.store, paths, report)
     if console.json:
         console.data(report)

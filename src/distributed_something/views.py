@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .console import bytes_text, describe, duration, money, progress_line, rate_text
+from .console import Console, bytes_text, describe, duration, money, progress_line, rate_text
 from .engine import Machines
 from .errors import OK, UsageError
 from .job import State
-from .ledger import Fold, JobRecord, job_bodies
+from .ledger import Fold, JobRecord, events_of, job_bodies
 from .project import Project
-from .snapshot import Snapshot, job_line
+from .snapshot import Alive, Snapshot, job_line
 
 FOLLOW_SECONDS = 2.0
 """Between two looks at a log that is followed, at most."""
@@ -63,9 +63,13 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "rate": rate_text(snapshot.rate) if snapshot.rate else None,
         "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
         "machines": _machines(machines),
-        "cost": None if snapshot.cost_usd is None else money(snapshot.cost_usd),
+        "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
         "why idle": snapshot.why_idle,
     }
+
+
+def _cost(so_far: float, expected: float | None) -> str:
+    return money(so_far) + (f", {money(expected)} at the end" if expected not in (None, so_far) else "")
 
 
 def _machines(machines: Machines) -> str:
@@ -78,7 +82,7 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     """Print the jobs: JSON lines, CSV, or a table."""
     console = project.console
     fold = project.fold().update()
-    alive = project.engine.machines().running > 0
+    alive = Alive.of(project.engine.machines())
     records = [r for r in fold.jobs.values() if shown(r, state, cause, alive=alive)]
     if console.json:
         bodies = dict(job_bodies(project.engine.store, project.paths()))
@@ -96,35 +100,29 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     return OK
 
 
-def state_of(record: JobRecord, *, alive: bool) -> str:
-    """A job of a worker that is gone waits, whatever its worker last said."""
-    running = record.state is State.RUNNING
-    return State.WAITING.value if running and not alive else record.state.value
-
-
-def shown(record: JobRecord, state: str | None, cause: str | None, *, alive: bool) -> bool:
+def shown(record: JobRecord, state: str | None, cause: str | None, *, alive: Alive) -> bool:
     """Whether a job is in this state and has this cause; None: any. `failed` waits for its next attempt."""
     if cause is not None and record.cause != cause:
         return False
     if state == "failed":
         return record.failed
-    return state is None or state_of(record, alive=alive) == state
+    return state is None or alive.state(record).value == state
 
 
-def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: bool) -> dict[str, Any]:
-    return {**job_line(record, body), "state": state_of(record, alive=alive)}
+def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> dict[str, Any]:
+    return {**job_line(record, body), "state": alive.state(record).value}
 
 
-def _cells(record: JobRecord, *, alive: bool) -> list[object]:
+def _cells(record: JobRecord, *, alive: Alive) -> list[object]:
     line = _line(record, None, alive=alive)
     return [line[column] for column in JOB_COLUMNS]
 
 
-def _readable(record: JobRecord, *, alive: bool) -> Sequence[object]:
+def _readable(record: JobRecord, *, alive: Alive) -> Sequence[object]:
     return (
         record.index,
         record.id,
-        "failed, waiting" if record.failed else state_of(record, alive=alive),
+        "failed, waiting" if record.failed else alive.state(record).value,
         record.attempts,
         record.cause,
         record.exit_code,
@@ -158,11 +156,14 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
     return [find(fold, name).id for name in names]
 
 
-def logs(project: Project, wanted: str, *, follow: bool) -> int:
-    """Print what a job printed in its latest attempt; with `follow`, until the attempt has ended."""
+def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) -> int:
+    """Print what a job printed in its latest attempt, or another one; with `follow`, until it has ended."""
     from .failures import read_log
 
     fold = project.fold().update()
+    if attempt is not None:
+        return _earlier_log(project, find(fold, wanted), attempt)
+    _tell_attempt(project.console, find(fold, wanted))
     shown = 0
     while True:
         record = find(fold, wanted)
@@ -176,6 +177,26 @@ def logs(project: Project, wanted: str, *, follow: bool) -> int:
     if not shown:
         reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")
         project.console.say(f"job {record.id} has printed nothing ({reason})")
+    return OK
+
+
+def _tell_attempt(console: Console, record: JobRecord) -> None:
+    """Which attempt the log is of, where there were several."""
+    if record.attempts + record.interruptions > 1:
+        cause = f", {record.cause}" if record.cause else ""
+        console.say(f"attempt {record.attempt} ({record.state.value}{cause}); --attempt N shows another one")
+
+
+def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
+    """Print what a job printed in this attempt; in the newest of that number, as a retry begins anew."""
+    from .failures import read_log
+
+    store, paths = project.engine.store, project.paths()
+    events = [each for each in events_of(store, paths, record.id) if each.get("attempt") == attempt]
+    if not events:
+        raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
+    place = next((each["log"] for each in reversed(events) if each.get("log")), None)
+    _write(project, read_log(store, paths, place))
     return OK
 
 

@@ -14,6 +14,7 @@ from distributed_something.aws.desired import Kind
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
 from distributed_something.failures import read_log
 from distributed_something.job import Cause, Lease
+from distributed_something.runfile import read_run_file
 from emulating import session
 
 
@@ -54,12 +55,15 @@ def test_the_end_needs_looks_that_agree_a_minute_apart(cloud: Cloud) -> None:
 
 
 def test_with_dead_jobs_the_queues_stay_and_retry_works(cloud: Cloud) -> None:
-    begin(cloud)
+    run = begin(cloud)
     work(cloud, 5, dead=2)
     assert steps.monitor(cloud.project, None, None) == SOME_DEAD
     assert left(cloud) == ["queue Queue", "queue DeadMessages", "queue Queue-carried"]
     cloud.open()
     assert len(steps.retry(cloud.project, (), ())) == 2
+    cloud.config(JOB_TIMEOUT=77)
+    assert steps.setup(cloud.project) == run, "the same run, with the config as it is now"
+    assert read_run_file(cloud.engine.store, cloud.app, run).config.job_timeout == 77
     steps.start(cloud.project, None)
     work(cloud, 2, worker="worker-2")
     assert steps.monitor(cloud.project, None, None) == OK

@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 
 from conftest import until
+from distributed_something import __version__
 from distributed_something.aws.alive import alive_prefix
 from distributed_something.aws.queue import SqsQueue
-from distributed_something.aws.worker import Settings
+from distributed_something.aws.worker import Settings, container_facts
+from distributed_something.config import parse_config
 from distributed_something.errors import UsageError
 from distributed_something.failures import read_log
+from distributed_something.provenance import what_ran
 from emulating import session
+from metadata import metadata_server
 from tasks import ends, new_run, until_done, worker
 
 TASK = {
@@ -110,6 +114,30 @@ def test_a_job_longer_than_its_lease_is_not_handed_out_twice(tmp_path: Path) -> 
         assert SqsQueue(session(), run.urls, run="run1").lease(1, 6.5) == []
         until_done(run, 1)
     assert len(run.events("succeeded")) == 1
+
+
+def test_a_task_writes_down_which_image_runs_the_jobs(tmp_path: Path) -> None:
+    run = new_run(groups(1), COMMAND="true")
+    with (
+        metadata_server() as served,
+        worker(run, tmp_path, ECS_CONTAINER_METADATA_URI_V4=served.endpoint + "/v4/container"),
+    ):
+        until_done(run, 1)
+    (told,) = what_ran(run.store, run.paths, parse_config("APP_NAME = 'App'"))["workers"]
+    assert (told["image"], told["image_digest"], told["version"]) == (
+        "lab/image:1",
+        "sha256:abab",
+        __version__,
+    )
+
+
+@pytest.mark.parametrize("said", ["", "[]", "nothing", '{"Image": {"deep": 1}}'])
+def test_a_container_that_nobody_tells_of_is_no_error(said: str) -> None:
+    with metadata_server() as served:
+        served.container = said
+        assert container_facts(served.endpoint + "/v4/container").get("ImageID") is None
+    assert container_facts(served.endpoint + "/v4/container") == {}, "nobody answers any more"
+    assert container_facts("") == container_facts("no address") == {}
 
 
 @pytest.mark.parametrize("slots", ["1", "2"])

@@ -179,11 +179,31 @@ def test_failed_jobs_are_tried_again_and_retry_runs_just_the_dead(project: DsPro
     project.ds("run", jobs, code=3)
     assert [job["attempts"] for job in project.job_lines()] == [1, 2]
     (project.folder / "data/in/late").write_text("2")
-    assert "1 jobs put back" in project.ds("retry", "--cause", "input-missing").stderr
+    assert "1 job put back" in project.ds("retry", "--cause", "input-missing").stderr
     project.ds("start")
     project.ds("monitor")
     assert project.status()["jobs"]["succeeded"] == 2
     assert (project.folder / "data/out/late/o").read_text() == "2"
+
+
+def test_a_retry_may_have_another_config_and_every_attempt_has_its_log(project: DsProject) -> None:
+    project.config(COMMAND="echo attempt {attempt} of {n}; sleep 1", JOB_RETRIES=2, JOB_TIMEOUT=0.3)
+    project.ds("run", project.jobs([{"n": 1}]), code=3)
+    (job,) = project.job_lines()
+    assert job["cause"] == "timeout"
+    latest = project.ds("logs", "0")
+    assert latest.stdout.startswith("attempt 2 of 1\n")
+    assert "attempt 2 (dead, timeout)" in latest.stderr
+    assert project.ds("logs", "0", "--attempt", "1").stdout.startswith("attempt 1 of 1\n")
+    assert "has no attempt 3" in project.ds("logs", "0", "--attempt", "3", code=2).stderr
+    project.config(COMMAND="echo attempt {attempt} of {n}; sleep 1", JOB_RETRIES=2, JOB_TIMEOUT=60)
+    project.ds("retry", "--cause", "exit")
+    assert project.status()["jobs"]["dead"] == 1, "it died of something else"
+    assert "next: ds start" in project.ds("retry", "--cause", "timeout").stderr
+    project.ds("start")
+    project.ds("monitor")
+    assert project.status()["jobs"]["succeeded"] == 1
+    assert project.ds("logs", "0").stdout.startswith("attempt 1 of 1\n")
 
 
 def test_a_run_again_takes_up_what_was_retried(project: DsProject) -> None:
@@ -428,4 +448,4 @@ def test_a_bad_job_file_costs_nothing_of_the_last_run(project: DsProject) -> Non
     project.ds("run", project.jobs([{"n": 1}]), code=3)
     project.ds("run", project.jobs([{"m": 1}]), code=2)
     assert project.status()["jobs"]["dead"] == 1
-    assert "1 jobs put back" in project.ds("retry").stderr
+    assert "1 job put back" in project.ds("retry").stderr

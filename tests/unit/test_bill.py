@@ -86,6 +86,7 @@ def test_another_process_goes_on_with_what_was_seen_and_prices_are_asked_for_onc
     assert first.cost([machine("i-1"), machine("i-2")], 3600.0) == pytest.approx(0.08)
     assert first.cost([machine("i-1")], 3700.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
     assert ec2.asked == 1
+    assert first.per_hour == pytest.approx(0.04), "of the one that still runs"
     second = Bill(cast(AwsSession, ec2), store, "runs/a/machines.json", None)
     assert second.cost([], 999_999.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
 

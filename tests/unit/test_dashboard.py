@@ -14,12 +14,16 @@ import pytest
 
 from distributed_something.console import Console
 from distributed_something.dashboard.files import how_shown
+from distributed_something.dashboard.history import History
 from distributed_something.dashboard.model import Model
 from distributed_something.dashboard.server import PageServer
+from distributed_something.dashboard.show import overview
+from distributed_something.engine import Counts, Machines, RentedMachine
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
 from distributed_something.project import Project
+from distributed_something.snapshot import take
 from synthetic import RUN, write_run
 
 TOKEN = "token-of-thirty-two-characters-000"
@@ -202,6 +206,8 @@ def test_failures_are_groups_and_lead_to_their_jobs(page: Page) -> None:
     those = page.get("api/jobs", cause="exit", said=groups[2]["example"]).json
     assert those["total"] == 6
     assert page.post("api/retry", {"cause": "exit", "example": "none"}, X_Token=TOKEN).status == 404
+    assert page.post("api/retry-job", {"id": "none"}, X_Token=TOKEN).status == 404
+    assert page.post("api/retry-job", {"id": "none"}).status == 403
 
 
 def test_a_job_tells_of_each_attempt_and_what_it_printed(page: Page) -> None:
@@ -301,3 +307,47 @@ def test_an_attempt_lost_to_a_machine_is_told_too(page: Page) -> None:
     found = page.get("api/job", id="c" * 16).json["attempts"]
     assert [(each["name"], each["cause"]) for each in found] == [("interrupted", "worker-lost")]
     assert page.get("api/overview").json["interruptions"] == 1
+
+
+def test_the_report_is_given_once_the_run_has_one(page: Page) -> None:
+    paths = write_run(page.folder, "App", 10)
+    assert page.get("report").status == 404
+    assert page.get("api/overview").json["report"] is False
+    FolderStore(page.folder / "data").write(paths.root + "report.html", b"<!doctype html><p>told</p>")
+    page.server.model.look_again()
+    assert page.get("api/overview").json["report"] is True
+    found = page.get("report")
+    assert found.body.endswith(b"told</p>") and "sandbox" in found.headers["Content-Security-Policy"]
+
+
+def test_machines_tell_what_they_run_and_how_they_ended(tmp_path: Path) -> None:
+    history = History(FolderStore(tmp_path / "data"), write_run(tmp_path, "App", 100)).update()
+    job = next(iter(history.jobs.values()))
+    job.state, job.machine = State.RUNNING, "m3"
+    history.by_state[State.RUNNING] += 1
+    now = 1_700_010_000.0
+    taken = "taken back by AWS"
+    rented = (
+        RentedMachine(
+            "m1", running=False, kind="m5.large", since=now - 900, ended=now - 300, why=taken, lost=True
+        ),
+        RentedMachine("m2", running=True, kind="m5.large", since=now - 60),
+        RentedMachine("m3", running=True, kind="c5.large", since=now - 4000),
+    )
+    machines = Machines(target=2, running=2, rented=rented, cost_usd=0.5, usd_per_hour=0.2)
+    snapshot = take(
+        history, app="App", engine="aws", run=RUN, machines=machines, counts=Counts(leased=1), now=now
+    )._replace(eta=1800.0)
+    found = overview(snapshot, history, now)
+    rows = {row["name"]: row for row in found["fleet"]["rows"]}
+    assert list(rows)[:2] == ["m3", "m2"], "who works comes first, who has ended last"
+    assert rows["m3"]["state"] == "runs for 1 h 6 min"
+    assert [each["id"] for each in rows["m3"]["running"]] == [job.id]
+    assert rows["m1"]["state"] == f"{taken} after 10 min" and rows["m1"]["lost"] is True
+    assert rows["m7"]["state"] == "ended", "one that the engine has forgotten"
+    assert ("cost so far", "$0.50") in found["figures"] and ("cost at the end", "$0.60") in found["figures"]
+
+
+def test_nobody_is_told_of_money_where_nothing_costs_any(page: Page) -> None:
+    write_run(page.folder, "App", 10)
+    assert not [name for name, _ in page.get("api/overview").json["figures"] if "cost" in name]

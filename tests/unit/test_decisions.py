@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distributed_something.alike import fold_line
 from distributed_something.console import bytes_text, duration, rate_text
-from distributed_something.engine import Counts, Machines
+from distributed_something.engine import Counts, Machines, RentedMachine
 from distributed_something.errors import UsageError
 from distributed_something.job import Cause, Job, Lease, Outcome, Retry, RetryPolicy, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
@@ -83,6 +83,42 @@ def test_without_workers_nothing_runs_and_the_reason_is_said(fold: Fold) -> None
     assert (found["state"], found["why_idle"]) == ("idle", "no workers")
     assert isinstance(found["jobs"], dict)
     assert (found["jobs"]["waiting"], found["jobs"]["running"]) == (3, 0)
+
+
+def test_a_job_on_a_machine_that_has_ended_does_not_run(tmp_path: Path) -> None:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "run")
+    leases = [Lease(Job(f"{n:016x}", n, b"{}"), "", 0) for n in range(3)]
+    write_jobs(store, paths.jobs + "a", [lease.job for lease in leases])
+    ledger = LedgerWriter(store, paths.events + "w")
+    for lease, machine in zip(leases, ("i-1", "i-1", "i-2"), strict=True):
+        ledger.started(100, lease, machine=machine)
+    ledger.flush()
+    fold = Fold(store, paths).update()
+    one_gone = (RentedMachine("i-1", running=False), RentedMachine("i-2", running=True))
+    found = snapshot(fold, Machines(running=1, rented=one_gone), Counts(leased=3), "hidden")
+    assert found["jobs"] == {
+        "total": 3, "waiting": 2, "running": 1, "succeeded": 0, "failed": 0, "dead": 0, "skipped": 0,
+    }  # fmt: skip
+    assert found["why_idle"] is None, "one of them runs"
+    gone = (*one_gone[:1], RentedMachine("i-2", running=False), RentedMachine("i-3", running=True))
+    found = snapshot(fold, Machines(running=1, rented=gone), Counts(leased=3), "hidden")
+    assert found["why_idle"] == "3 jobs were on machines that are gone; hidden"
+
+
+def test_an_empty_queue_is_said_to_be_empty(fold: Fold, tmp_path: Path) -> None:
+    none = Fold(FolderStore(tmp_path / "none"), RunPaths("App", "run"))
+    assert snapshot(none, Machines(), Counts())["why_idle"] == "the queue is empty: ds submit JOBFILE"
+    said = snapshot(fold, Machines(), Counts(dead=1))["why_idle"]
+    assert said == "the queue is empty, and 3 jobs have not ended: its counts may be a minute old"
+
+
+def test_what_a_run_will_cost_is_known_where_its_rate_and_its_prices_are(fold: Fold) -> None:
+    machines = Machines(target=1, running=1, cost_usd=2.0, usd_per_hour=1.5)
+    found = take(fold, app="App", engine="aws", run="r", machines=machines, counts=Counts(waiting=3), now=110)
+    assert found.expected_usd == pytest.approx(2.0 + 1.5 * (found.eta or 0) / 3600)
+    assert found._replace(eta=None).expected_usd is None
+    assert found._replace(machines=Machines(), cost_usd=2.0).expected_usd is None
+    assert found._replace(state="finished", eta=None).expected_usd == 2.0
 
 
 def test_a_draining_fleet_is_draining(fold: Fold) -> None:

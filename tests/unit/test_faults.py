@@ -28,6 +28,7 @@ from distributed_something.rehearsal.faults import (
         ("lag=30s, boot=2min", Faults(lag=30.0, boot=120.0)),
         ("capacity=3of5", Faults(capacity=Share(3, 5))),
         ("capacity=3", Faults(capacity=Share(3))),
+        ("pull=100%", Faults(pull=1.0)),
         ("speed=10x,seed=7", Faults(speed=10.0, seed=7)),
         ("speed=10,", Faults(speed=10.0)),
     ],
@@ -53,6 +54,7 @@ def test_a_rough_day_brings_something_of_everything() -> None:
         ("throttle=100%", "below 100%"),
         ("lag=soon", "30s"),
         ("capacity=5of3", "3of5"),
+        ("pull=101%", "10%"),
         ("capacity=1of0", "3of5"),
         ("speed=0x", "10x"),
         ("seed=x", "whole number"),
@@ -85,8 +87,16 @@ def test_the_same_seed_brings_the_same_fates() -> None:
     assert 50 < sum(each.kill for each in fates) / 500 < 70  # once a minute
 
 
+def test_some_machines_cannot_pull_images_and_end_as_they_would_have() -> None:
+    faults = Faults(kill=1.0, seed=3)
+    some = [fate(faults._replace(pull=0.3), number) for number in range(500)]
+    assert 100 < sum(not each.pulls for each in some) < 200
+    assert [each.kill for each in some] == [fate(faults, number).kill for number in range(500)]
+    assert not any(fate(faults._replace(pull=1.0), number).pulls for number in range(500))
+
+
 def test_without_faults_nothing_befalls() -> None:
-    assert fate(Faults(), 1) == (math.inf, math.inf)
+    assert fate(Faults(), 1) == (math.inf, math.inf, True)
     misfortune = Misfortune(Faults())
     assert not any(misfortune.next() for _ in range(1000))
 

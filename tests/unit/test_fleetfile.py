@@ -259,7 +259,7 @@ def test_what_is_missing_is_named(name: str) -> None:
     ("text", "what"),
     [
         ("", f"{NAME}:1: not JSON: Expecting value"),
-        ('{\n"a": 1,\n}', f"{NAME}:3: not JSON: "),
+        ('{\n"a": ,\n}', f"{NAME}:2: not JSON: "),
         ("[]", f"{NAME}: is a list, not an object"),
         ("NaN", f"{NAME}: not JSON: NaN is not a number"),
         ("1e999", f"{NAME}: not JSON: "),

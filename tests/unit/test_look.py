@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from distributed_something.aws.fleets import Fleet, Machine
@@ -70,6 +72,31 @@ def test_partial_capacity_goes_on_and_a_final_error_without_a_machine_does_not()
 )  # fmt: skip
 def test_why_nothing_moves(facts: Facts, said: str) -> None:
     assert said in why(facts)
+
+
+def test_machines_tell_of_their_end() -> None:
+    spot = Machine("i-1", "terminated", "Server.SpotInstanceTermination: no capacity (2026-09-21)", 1.0, 9.0)
+    broken = Machine("i-2", "terminated", "Server.InternalError: host (2026-09-21)")
+    ended = Machine("i-3", "terminated", "Client.UserInitiatedShutdown")
+    found = machines_of(ALL._replace(machines=[HERE[0], spot, broken, ended]), slots=1, now=NOW).rented
+    assert [(each.running, each.lost, each.why) for each in found] == [
+        (True, False, ""),
+        (False, True, "taken back by AWS"),
+        (False, True, "lost: Server.InternalError: host"),
+        (False, False, "ended"),
+    ]
+    assert (found[1].since, found[1].ended) == (1.0, 9.0)
+
+
+def test_leases_of_a_machine_that_is_gone_end_a_term_after_it() -> None:
+    gone = Machine("i-1", "terminated", "Server.SpotInstanceTermination", NOW - 900, NOW - 100)
+    leased = Counts(leased=3)
+    assert _at(NOW + 20) in why(ALL._replace(machines=[*HERE, gone]), leased)
+    assert _at(NOW + 120) in why(ALL._replace(machines=[*HERE, gone._replace(ended=NOW - 500)]), leased)
+
+
+def _at(when: float) -> str:
+    return time.strftime("until %H:%M", time.localtime(when))
 
 
 def test_jobs_hidden_by_leases_come_back_at_a_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -12,18 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed_something import __version__
 from distributed_something.advice import advise
 from distributed_something.config import parse_config
+from distributed_something.containers import Docker
 from distributed_something.engine import Machines
 from distributed_something.failures import group_failures
 from distributed_something.figures import BINS, BUCKETS, Throughput, histogram, quantiles, throughput
-from distributed_something.ledger import Fold
+from distributed_something.ledger import Fold, RunPaths
 from distributed_something.local.store import FolderStore
 from distributed_something.plots import throughput_plot
+from distributed_something.provenance import note_job_file, note_worker, what_ran
 from distributed_something.report import build_report, write_report
 from distributed_something.report_page import render
 from distributed_something.snapshot import take
-from synthetic import write_run
+from synthetic import RUN, write_run
 
 CONFIG = "APP_NAME = 'App'\nENGINE = 'local'\nDOCKER_CORES = 2\nMEMORY = 8000\nSECRET_KEY = 'hush'\n"
 values = st.floats(1e-6, 1e9)
@@ -37,7 +41,8 @@ def report_of(folder: Path, jobs: int, **more: Any) -> tuple[dict[str, Any], str
         fold, app="App", engine="local", run=paths.run, machines=Machines(), counts=None, now=2e9
     )._replace(**more)
     groups = group_failures(store, paths, fold.jobs.values())
-    report = build_report(snapshot, fold, groups, parse_config(CONFIG))
+    config = parse_config(CONFIG)
+    report = build_report(snapshot, fold, groups, config, what_ran(store, paths, config))
     page = store.read(write_report(store, paths, report)).decode()
     assert json.loads(store.read(paths.root + "report.json")) == json.loads(json.dumps(report))
     return report, page
@@ -107,6 +112,58 @@ def test_a_report_does_not_tell_secrets(tmp_path: Path) -> None:
     assert "hush" not in page + json.dumps(report)
 
 
+def test_a_report_tells_which_files_and_which_workers_ran(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text('{"groups": []}')
+    store, paths = FolderStore(tmp_path / "data"), RunPaths("App", RUN)
+    note_job_file(store, paths, jobs)
+    note_job_file(store, paths, jobs)  # submitted again: the same file
+    note_job_file(store, paths, tmp_path / "gone.json")
+    container = {"Image": "lab/image:1", "ImageID": "sha256:" + "ab" * 32, "Limits": {"CPU": 2}}
+    for _ in range(3):
+        note_worker(store, paths, container)
+    note_worker(store, paths, {})
+    report, page = report_of(tmp_path, 10)
+    sha = hashlib.sha256(jobs.read_bytes()).hexdigest()
+    assert report["what"]["job_files"] == [{"name": "jobs.json", "sha256": sha, "bytes": 14}]
+    images = {each.get("image_digest") for each in report["what"]["workers"]}
+    assert images == {"sha256:" + "ab" * 32, None} and len(report["what"]["workers"]) == 2
+    assert {each["version"] for each in report["what"]["workers"]} == {__version__}
+    assert f"sha256 {sha}" in page and "image lab/image:1@sha256:abab" in page
+
+
+def test_workers_of_this_machine_are_told_of_without_having_written_anything(tmp_path: Path) -> None:
+    report, page = report_of(tmp_path, 10)
+    (worker,) = report["what"]["workers"]
+    assert worker["python"].startswith("3.") and "image" not in worker
+    assert f"Python {worker['python']}" in page
+
+
+def test_what_somebody_else_put_beside_is_no_error(tmp_path: Path) -> None:
+    store, paths = FolderStore(tmp_path / "data"), RunPaths("App", RUN)
+    for name, text in (("a", b"["), ("b", b"[]"), ("c", b"\xff"), ("d", b'{"version": "9"}')):
+        store.write(f"{paths.root}ran/workers/{name}.json", text)
+    report, page = report_of(tmp_path, 10)
+    assert report["what"]["workers"] == [{"version": "9"}] and "distributed-something 9" in page
+
+
+@pytest.mark.parametrize(
+    ("says", "digest"),
+    [
+        ("lab/image@sha256:aa\nother/image@sha256:cc\nsha256:bb", "sha256:aa"),
+        ("sha256:bb", "sha256:bb"),
+        ("", None),
+    ],
+)
+def test_the_digest_of_an_image_is_its_registrys_or_else_its_own(
+    tmp_path: Path, says: str, digest: str | None
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text(f"#!/bin/sh\n[ '{says}' ] || exit 1\nprintf '%s\\n' '{says}'\n")
+    program.chmod(0o755)
+    assert Docker(str(program)).digest("lab/image") == digest
+
+
 def test_what_a_job_said_is_text_and_nothing_else(tmp_path: Path) -> None:
     report, _ = report_of(tmp_path, 100)
     bad = "</td><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -160,7 +217,7 @@ def test_quantiles_are_in_order(found: list[float]) -> None:
     assert spread["min"] <= spread["median"] <= spread["p95"] <= spread["max"]
 
 
-def suggestions(text: str, causes: dict[str, int] | None = None, **figures: Any) -> dict[str, int]:
+def suggestions(text: str, causes: dict[str, int] | None = None, **figures: Any) -> dict[str, int | str]:
     """What is suggested after jobs of 10 s, 5 s of them computing, with 1,000 MB."""
     base = {
         "seconds": quantiles([10.0] * 8),
@@ -193,3 +250,37 @@ def test_a_long_visibility_and_a_missing_time_limit_are_pointed_out() -> None:
     found = suggestions("SQS_MESSAGE_VISIBILITY = 43200\nJOB_TIMEOUT = 0")
     assert (found["SQS_MESSAGE_VISIBILITY"], found["JOB_TIMEOUT"]) == (120, 60)
     assert not {"SQS_MESSAGE_VISIBILITY", "JOB_TIMEOUT"} & suggestions("").keys()
+
+
+RENTED = (
+    "ENGINE = 'aws'\nAWS_BUCKET = 'bucket'\nDOCKERHUB_TAG = 'a/b'\nTASKS_PER_MACHINE = 1\nDOCKER_CORES = 2\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("types", "memory_gib", "suggested"),
+    [
+        (["r5.xlarge", "r6i.2xlarge"], 0.5, "c5.xlarge, c6i.2xlarge"),  # half a core busy: 1.25 GiB a core
+        (["c5.xlarge"], 1.5, "m5.xlarge"),
+        (["m5.xlarge"], 3.0, "r5.xlarge"),
+        (["m5.xlarge"], 1.5, None),
+        (["m5.xlarge"], 30.0, None),  # no usual type has so much
+        (["g5.xlarge"], 0.5, None),  # chosen for something else
+        (["m5.xlarge", "g5.xlarge"], 0.5, None),
+    ],
+)
+def test_types_are_suggested_by_the_memory_of_a_busy_core(
+    types: list[str], memory_gib: float, suggested: str | None
+) -> None:
+    memory = quantiles([memory_gib * 2**30] * 8)
+    found = suggestions(f"{RENTED}MACHINE_TYPE = {types!r}", max_rss_bytes=memory)
+    assert found.get("MACHINE_TYPE") == suggested
+    assert "MACHINE_TYPE" not in suggestions(
+        f"ENGINE = 'local'\nMACHINE_TYPE = {types!r}", max_rss_bytes=memory
+    )
+
+
+def test_a_larger_disk_is_suggested_where_it_was_full_or_nearly() -> None:
+    assert "EBS_VOL_SIZE" not in suggestions(f"{RENTED}EBS_VOL_SIZE = 30", disk_bytes=1e9)
+    assert suggestions(f"{RENTED}EBS_VOL_SIZE = 30", disk_bytes=10e9)["EBS_VOL_SIZE"] == 22 + 25
+    assert suggestions(f"{RENTED}EBS_VOL_SIZE = 30", {"disk-full": 2}, disk_bytes=1e6)["EBS_VOL_SIZE"] == 60

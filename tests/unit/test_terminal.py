@@ -121,6 +121,15 @@ def test_a_terminal_that_nobody_watches_has_plain_lines(
     assert shown == [progress_line(SNAPSHOT)]
 
 
+def test_a_notebook_has_plain_lines(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells show a bar that redraws itself as one bar below the other."""
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    monkeypatch.setenv("TERM", "xterm-color")
+    assert not Console(err=terminal.stream).live
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert Console(err=terminal.stream).live, "a terminal that Jupyter has opened is one"
+
+
 def test_no_colour_means_none(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     raw = io.StringIO()

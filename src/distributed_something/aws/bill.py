@@ -72,6 +72,15 @@ def dollars(
     return round(sum(costs), 6)
 
 
+def hourly(
+    lives: Mapping[str, Life], prices: Mapping[tuple[str, str], float], bid: float | None
+) -> float | None:
+    """What the machines that run cost in an hour, priced as `dollars` does."""
+    found = [prices.get((life.kind, life.zone), bid) for life in lives.values() if not life.over]
+    known = [price for price in found if price is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
 class Bill:
     """The cost of one run's machines so far. It never raises: what cannot be known is None."""
 
@@ -98,6 +107,11 @@ class Bill:
         except (DsError, OSError):
             return None
         return dollars(self._lives, self._prices, self._bid)
+
+    @property
+    def per_hour(self) -> float | None:
+        """In dollars an hour, as of the latest look."""
+        return hourly(self._lives or {}, self._prices, self._bid)
 
     def _read(self) -> dict[str, Life]:
         try:

@@ -312,7 +312,9 @@ class AwsEngine:
         tasks = self.tasks_per_machine
         now = self._clock.now()
         machines = machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=now)
-        return machines._replace(cost_usd=self._bill_of(run).cost(facts.machines, now))
+        bill = self._bill_of(run)
+        cost = bill.cost(facts.machines, now)
+        return machines._replace(cost_usd=cost, usd_per_hour=None if cost is None else bill.per_hour)
 
     def _bill_of(self, run: str) -> Bill:
         if self._bill is None:
@@ -334,7 +336,17 @@ class AwsEngine:
         if self._facts is None:
             self.machines()
         facts = self._facts or Facts()
-        return why_idle(facts, counts, visibility=LEASE_SECONDS, now=self._clock.now())
+        if facts.running and facts.service is None and (elsewhere := self._other_cluster()):
+            where = f"the run was set up in the cluster {elsewhere!r}"
+            fix = f"write ECS_CLUSTER = {elsewhere!r}, or ds cleanup and begin again"
+            return f"no task is in the cluster {self._config.ecs_cluster!r}: {where}; {fix}"
+        term = min(LEASE_SECONDS, self._config.sqs_message_visibility)
+        return why_idle(facts, counts, visibility=term, now=self._clock.now())
+
+    def _other_cluster(self) -> str | None:
+        """The cluster that the run was set up in, where the config names another one by now."""
+        record = self._record(self.current_run() or "")
+        return record.cluster if record and record.cluster != self._config.ecs_cluster else None
 
     def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
         """Lower the fleets' targets first, so that what is then ended is not replaced."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..engine import Counts, Machines
+from ..engine import Counts, Machines, RentedMachine
 from .fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
 from .found import describe_service
 from .session import AwsSession, aws_errors
@@ -177,7 +177,29 @@ def machines_of(facts: Facts, *, slots: int, now: float, tasks: int = 1) -> Mach
         hopeless=bool(trouble and trouble.final) and not facts.running,
         kept=True,
         tasks=facts.tasks(),
+        rented=tuple(map(_rented, facts.machines)),
     )
+
+
+def _rented(machine: Machine) -> RentedMachine:
+    return RentedMachine(
+        machine.id,
+        machine.running,
+        kind=machine.kind,
+        since=machine.since,
+        ended=machine.ended,
+        why="" if machine.running else _why_ended(machine),
+        lost=machine.interrupted,
+    )
+
+
+def _why_ended(machine: Machine) -> str:
+    """In words; EC2 says so in two: who ended it, and how."""
+    if "SpotInstance" in machine.reason:
+        return "taken back by AWS"
+    if machine.interrupted:
+        return f"lost: {machine.reason.partition(' (')[0]}"
+    return "ended"
 
 
 def _silent(facts: Facts, tasks: int, now: float) -> Trouble | None:
@@ -213,10 +235,21 @@ def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float) -> 
     if facts.trouble:
         return _line(facts.trouble)
     if counts.waiting:
-        return "tasks have started, and no job is under way yet" if not counts.leased else None
+        return None if counts.leased else _no_leases(facts)
     hidden = counts.leased + counts.delayed
-    until = time.strftime("%H:%M", time.localtime(now + visibility))
+    until = time.strftime("%H:%M", time.localtime(_last_renewal(facts, visibility, now) + visibility))
     return f"{hidden:,} jobs are leased or wait for another attempt, hidden until {until} at the latest"
+
+
+def _no_leases(facts: Facts) -> str:
+    tasks = f"{facts.tasks():,} tasks run, and no job is under way yet"
+    return f"{tasks}; if that lasts, see what they print: CloudWatch Logs, LOG_GROUP_NAME"
+
+
+def _last_renewal(facts: Facts, visibility: float, now: float) -> float:
+    """When the leases that hide jobs were renewed at the latest: a machine that is gone renews none."""
+    gone = [each.ended for each in facts.machines if not each.running and each.ended is not None]
+    return max((when for when in gone if now - visibility < when <= now), default=now)
 
 
 def _no_machines(facts: Facts, now: float) -> str:

@@ -69,7 +69,7 @@ _RULES = (
     _Rule(r"SpotMaxPriceTooLow|[Pp]rice.*(too low|lower than|below)|bid.*low",
           "the bid is below the price of {type} in {zone}",
           "raise MACHINE_PRICE, or remove it: the on-demand price is then the most that is paid"),
-    _Rule(r"InsufficientInstanceCapacity|UnfulfillableCapacity|no [Ss]pot capacity|insufficient capacity"
+    _Rule(r"InsufficientInstanceCapacity|UnfulfillableCapacity|no ([Ss]pot )?capacity|insufficient capacity"
           r"|capacity-not-available|capacity.?not.?available|SpotCapacity",
           "AWS has no spare capacity for {type} in {zone}",
           "machines come when there are some; more types in MACHINE_TYPE, or more zones, help"),

@@ -7,24 +7,28 @@ gone. Credentials are those of the task's role.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ..clock import Clock, SystemClock
 from ..config import Config
 from ..engine import Store
-from ..errors import OK, UsageError
+from ..errors import OK, DsError, UsageError
 from ..job import RetryPolicy
 from ..ledger import RunPaths
+from ..provenance import note_worker
 from ..runfile import read_run_file
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
-from ..worker.interruption import InterruptionWatch, Metadata, Silent
+from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker, complain
 from ..worker.orders import Orders
 from ..worker.process import adopt_orphans
@@ -61,7 +65,7 @@ ORDERS = {
 class Settings(NamedTuple):
     """What the task's environment says. `stagger` is the wait between the starts of two slots, in seconds.
 
-    Without a `log_group` nothing is sent to CloudWatch.
+    Without a `log_group` nothing is sent to CloudWatch. At `container_metadata` ECS tells of the container.
     """
 
     app: str
@@ -73,6 +77,7 @@ class Settings(NamedTuple):
     stagger: float
     scratch: Path
     log_group: str = ""
+    container_metadata: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -87,7 +92,8 @@ class Settings(NamedTuple):
         stagger = max(_number(environment, "SECONDS_TO_START", "0"), 0.0)
         scratch = Path(environment.get("DS_SCRATCH") or tempfile.gettempdir())
         log_group = environment.get("LOG_GROUP_NAME", "")
-        return cls(app, run, queue_url, bucket, region, int(slots), stagger, scratch, log_group)
+        container = environment.get("ECS_CONTAINER_METADATA_URI_V4", "")
+        return cls(app, run, queue_url, bucket, region, int(slots), stagger, scratch, log_group, container)
 
 
 _FIX = "`ds worker` runs in a task that `ds start` has made: the task's environment tells it what to do"
@@ -123,6 +129,22 @@ def machine_name(metadata: Metadata | None) -> str:
     return os.uname().nodename
 
 
+def container_facts(url: str) -> dict[str, Any]:
+    """What ECS tells of this container: its image, that image's digest, …; nothing where it is silent."""
+    address = urlsplit(url)
+    if not address.hostname:
+        return {}
+    connection = HTTPConnection(address.hostname, address.port or 80, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", address.path)
+        found = json.loads(connection.getresponse().read(1 << 16))
+    except (OSError, HTTPException, ValueError):
+        return {}
+    finally:
+        connection.close()
+    return found if isinstance(found, dict) else {}
+
+
 def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
     """The worker's whole life; 0 when it was told to end.
 
@@ -156,6 +178,7 @@ class _Task:
     def work(self) -> int:
         """Run until told to stop."""
         config = read_run_file(self._store, self._settings.app, self._settings.run).config
+        self._tell_what_it_is()
         if not config.command and not config.handler:
             raise UsageError(
                 "the config has neither COMMAND nor HANDLER: there is nothing to run for a job",
@@ -174,6 +197,13 @@ class _Task:
         if self._gone is not None:
             raise self._gone
         return OK
+
+    def _tell_what_it_is(self) -> None:
+        """For the run's report, which nobody should miss jobs for."""
+        try:
+            note_worker(self._store, self._paths, container_facts(self._settings.container_metadata))
+        except DsError as error:
+            complain(f"{self._name}: {error.what}")
 
     def _run(self, worker: Worker, queue: WorkersQueue) -> None:
         orders = Orders(lambda stop: self._stop(queue, worker, stop), self._clock)

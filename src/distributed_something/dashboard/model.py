@@ -7,16 +7,17 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..engine import StoredFile
-from ..errors import DsError
+from ..errors import DsError, KeyMissing
 from ..failures import FailureGroup, group_failures, read_log
-from ..ledger import JobRecord
+from ..ledger import JobRecord, RunPaths
 from ..project import Project
-from ..snapshot import Snapshot, job_line
-from ..views import state_of
+from ..report import REPORT
+from ..snapshot import Alive, Snapshot, job_line
 from . import files, show
 from .history import History
 from .select import Wanted, select
@@ -49,10 +50,11 @@ class Model:
         self._history: History | None = None
         self._snapshot: Snapshot | None = None
         self._trouble: DsError | None = None
+        self._reported = False
         self._next_look = self._looked_at = 0.0
         self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
         self._groups: tuple[int, list[FailureGroup]] | None = None
-        self._selected: tuple[tuple[int, Wanted], list[JobRecord]] | None = None
+        self._selected: tuple[tuple[int, Alive, Wanted], list[JobRecord]] | None = None
 
     def overview(self) -> dict[str, Any]:
         """Status, figures, plots and machines."""
@@ -62,7 +64,8 @@ class Model:
             found: dict[str, Any] = {"error": {"what": trouble.what, "fix": trouble.fix} if trouble else None}
             if self._snapshot is None or self._history is None:
                 return {**found, "app": self._project.config.app_name, "run": None}
-            return {**found, **show.overview(self._snapshot, self._history, self._looked_at)}
+            shown = show.overview(self._snapshot, self._history, self._looked_at)
+            return {**found, **shown, "report": self._reported}
 
     def jobs(self, wanted: Wanted, page: int) -> dict[str, Any]:
         """A page of the jobs that are wanted."""
@@ -94,7 +97,7 @@ class Model:
             record = self._record(history, job_id)
             alive = self._alive()
             body = _keys(history, record)
-            line = {**job_line(record, body), "state": state_of(record, alive=alive)}
+            line = {**job_line(record, body), "state": alive.state(record).value}
             given, made = self._files(history, record)
             return {
                 "job": line,
@@ -137,6 +140,15 @@ class Model:
             raise NotFound
         return found, lambda start, length: store.read(key, start, length)
 
+    def report(self) -> bytes:
+        """The run's report, which is there once it has ended. Raises NotFound before that."""
+        with self._lock:
+            history, store = self._looked(), self._project.engine.store
+        try:
+            return store.read(history.paths.root + REPORT)
+        except KeyMissing as error:
+            raise NotFound from error
+
     def stop(self, *, now: bool) -> str:
         """Tell the workers to stop. Returns at once, as they do."""
         self._opened().engine.stop(now=now)
@@ -145,16 +157,25 @@ class Model:
 
     def retry(self, cause: str, example: str) -> str:
         """Put the dead jobs of a group of failures back. Raises NotFound where there is no such group."""
-        from ..steps import retry
-
         with self._lock:
             ids = self._group_ids(self._looked(), cause, example)
+        return self._put_back(ids)
+
+    def retry_job(self, job_id: str) -> str:
+        """Put one dead job back. Raises NotFound where there is no such job."""
+        with self._lock:
+            record = self._record(self._looked(), job_id)
+        return self._put_back(frozenset([record.id]))
+
+    def _put_back(self, ids: frozenset[str]) -> str:
+        from ..steps import retry
+
         back = retry(self._opened(), (), ids)
         self.look_again()
         with self._lock:
-            runs = self._alive()
+            runs = self._alive().any
         after = "" if runs or not back else "; no worker is running: ds start, then ds monitor"
-        return f"{len(back):,} jobs put back{after}"
+        return f"{len(back):,} {'job' if len(back) == 1 else 'jobs'} put back{after}"
 
     def _group_ids(self, history: History, cause: str, example: str) -> frozenset[str]:
         for group in self._grouped(history):
@@ -167,8 +188,8 @@ class Model:
         with self._lock:
             self._next_look = 0.0
 
-    def _alive(self) -> bool:
-        return self._snapshot is not None and self._snapshot.machines.running > 0
+    def _alive(self) -> Alive:
+        return Alive(any=False) if self._snapshot is None else Alive.of(self._snapshot.machines)
 
     def _record(self, history: History, job_id: str) -> JobRecord:
         record = history.jobs.get(job_id)
@@ -183,8 +204,8 @@ class Model:
         keys = {**body, **group} if isinstance(group, dict) else body
         return files.inputs(store, config, keys, record), files.outputs(store, record)
 
-    def _select(self, history: History, wanted: Wanted, *, alive: bool) -> list[JobRecord]:
-        key = (history.version * 2 + alive, wanted)
+    def _select(self, history: History, wanted: Wanted, *, alive: Alive) -> list[JobRecord]:
+        key = (history.version, alive, wanted)
         if self._selected is None or self._selected[0] != key:
             among = self._group_ids(history, wanted.cause, wanted.said) if wanted.said else None
             self._selected = (key, select(history, wanted, among, alive=alive))
@@ -219,6 +240,7 @@ class Model:
                 self._history = history
                 self._said, self._groups, self._selected = {}, None, None
             self._looked_at = self._project.clock.now()
+            self._reported = self._snapshot.state == "finished" and self._has_report(run)
             self._trouble = None
         except DsError as error:
             self._trouble = error
@@ -226,6 +248,10 @@ class Model:
         least, most = LOOK_SECONDS
         pause = min(max(self._project.engine.look_seconds, cost / LOOKING_SHARE, least), most)
         self._next_look = time.monotonic() + pause * 0.9  # a page that asks every second is not kept waiting
+
+    def _has_report(self, run: RunPaths) -> bool:
+        key = run.root + REPORT
+        return any(file.key == key for file in islice(self._project.engine.store.list(key), 1))
 
     def _reopened(self) -> bool:
         """Open the project anew where it has changed, or the last look failed: what was open may be gone."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from ..ledger import JobRecord
+from ..snapshot import Alive
 from ..views import shown
 from .history import History
 
@@ -31,9 +32,9 @@ class Wanted(NamedTuple):
 
 
 def select(
-    history: History, wanted: Wanted, among: Collection[str] | None, *, alive: bool
+    history: History, wanted: Wanted, among: Collection[str] | None, *, alive: Alive
 ) -> list[JobRecord]:
-    """The jobs that are wanted; `among`: of these ids only. `alive`: there are workers."""
+    """The jobs that are wanted; `among`: of these ids only. `alive`: which machines there are."""
     state, cause = wanted.state or None, wanted.cause or None
     records: list[JobRecord]
     if among is None:

@@ -138,6 +138,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(file.read_bytes(), f"{_TYPES[file.suffix]}; charset=utf-8", policy)
         elif path == "file":
             self._file(query)
+        elif path == "report":
+            policy = {"Content-Security-Policy": _FILE_POLICY}
+            self._send(self.server.model.report(), "text/html; charset=utf-8", policy)
         elif found := _VALUES.get(path):
             self._json(found(self.server.model, query))
         else:
@@ -236,4 +239,5 @@ _VALUES: dict[str, Callable[[Model, Query], object]] = {
 _ACTIONS: dict[str, Callable[[Model, dict[str, Any]], str]] = {
     "api/stop": lambda model, body: model.stop(now=body.get("now") is True),
     "api/retry": lambda model, body: model.retry(str(body.get("cause")), str(body.get("example"))),
+    "api/retry-job": lambda model, body: model.retry_job(str(body.get("id"))),
 }

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..console import bytes_text, duration, rate_text
-from ..engine import StoredFile
+from ..console import bytes_text, duration, money, rate_text
+from ..engine import RentedMachine, StoredFile
 from ..failures import FailureGroup
 from ..figures import throughput
 from ..job import State
 from ..ledger import JobRecord
 from ..plots import Part, parts_plot, throughput_plot
-from ..snapshot import Snapshot
-from ..views import state_of
+from ..snapshot import Alive, Snapshot
 from .files import how_shown
 from .history import History, machine_of
 
@@ -32,7 +31,7 @@ def overview(snapshot: Snapshot, history: History, now: float) -> dict[str, Any]
         "parts": _parts(snapshot),
         "throughput": _throughput(snapshot, history, now),
         "said": _said(snapshot),
-        "fleet": _machines(snapshot, history),
+        "fleet": _machines(snapshot, history, now),
         "alive": snapshot.machines.running > 0,
         "draining": snapshot.machines.draining,
     }
@@ -51,8 +50,19 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("took", duration(took)) if ended else ("time left", _left(snapshot)),
         ("machines", f"{machines.running:,} of {machines.target:,}"),
         ("interruptions", f"{snapshot.interruptions:,}"),
-        ("cost so far", "not known" if snapshot.cost_usd is None else f"${snapshot.cost_usd:,.2f}"),
+        *_cost(snapshot),
     ]
+
+
+def _cost(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """So far, and as it will be at the end; nothing where nobody asks for money."""
+    if snapshot.cost_usd is None:
+        return [("cost so far", "not known")] if snapshot.machines.rented else []
+    if snapshot.state == "finished":
+        return [("cost", money(snapshot.cost_usd))]
+    expected = snapshot.expected_usd
+    at_end = "\N{EN DASH}" if expected is None else money(expected)
+    return [("cost so far", money(snapshot.cost_usd)), ("cost at the end", at_end)]
 
 
 def _left(snapshot: Snapshot) -> str:
@@ -81,26 +91,50 @@ def _said(snapshot: Snapshot) -> str:
     return f"{snapshot.state}, {tenths}, {jobs.dead:,} dead"
 
 
-def _machines(snapshot: Snapshot, history: History) -> dict[str, Any]:
-    """The machines that have a job now, or had one, with what they run."""
-    running: dict[str, list[JobRecord]] = {name: [] for name in history.done_by}
-    if snapshot.machines.running:
-        for record in history.jobs.values():
-            if record.state is State.RUNNING:
-                running.setdefault(machine_of(record), []).append(record)
-    ordered = sorted(running.items(), key=lambda each: (-len(each[1]), each[0]))
+def _machines(snapshot: Snapshot, history: History, now: float) -> dict[str, Any]:
+    """The machines of the run: those that work first, those that have ended last."""
+    alive, running = Alive.of(snapshot.machines), dict[str, list[JobRecord]]()
+    for record in history.jobs.values() if alive.any else ():
+        if alive.state(record) is State.RUNNING:
+            running.setdefault(machine_of(record), []).append(record)
+    rented = {each.id: each for each in snapshot.machines.rented}
+    names = sorted(
+        {*rented, *running, *history.done_by},
+        key=lambda name: (not _here(rented, name), -len(running.get(name, ())), name),
+    )
     return {
         "rows": [
             {
                 "name": name,
+                "kind": rented[name].kind if name in rented else "",
                 "done": f"{history.done_by.get(name, 0):,}",
-                "running": [{"id": r.id, "index": r.index} for r in records[:JOBS_OF_MACHINE]],
-                "more": max(len(records) - JOBS_OF_MACHINE, 0),
+                "running": [{"id": r.id, "index": r.index} for r in running.get(name, ())[:JOBS_OF_MACHINE]],
+                "more": max(len(running.get(name, ())) - JOBS_OF_MACHINE, 0),
+                "here": bool(snapshot.machines.running) and _here(rented, name),
+                "state": _life(snapshot, rented.get(name), now),
+                "lost": name in rented and rented[name].lost,
             }
-            for name, records in ordered[:MACHINES]
+            for name in names[:MACHINES]
         ],
-        "more": max(len(ordered) - MACHINES, 0),
+        "more": max(len(names) - MACHINES, 0),
     }
+
+
+def _here(rented: Mapping[str, RentedMachine], name: str) -> bool:
+    return rented[name].running if name in rented else not rented
+
+
+def _life(snapshot: Snapshot, machine: RentedMachine | None, now: float) -> str:
+    """How long a machine has run, or how it ended."""
+    if machine is None:
+        machines = snapshot.machines
+        here = machines.running and not machines.rented  # this computer
+        return "runs" if here else machines.ended or "ended"
+    until = now if machine.running else machine.ended
+    lived = "" if machine.since is None or until is None else duration(max(until - machine.since, 0))
+    if machine.running:
+        return f"runs for {lived}" if lived else "starts"
+    return f"{machine.why} after {lived}" if lived else machine.why
 
 
 def page_of(records: Sequence[JobRecord], page: int) -> tuple[Sequence[JobRecord], int, int]:
@@ -110,12 +144,12 @@ def page_of(records: Sequence[JobRecord], page: int) -> tuple[Sequence[JobRecord
     return records[(page - 1) * PAGE_ROWS : page * PAGE_ROWS], page, pages
 
 
-def row(record: JobRecord, body: bytes | None, *, alive: bool) -> dict[str, Any]:
+def row(record: JobRecord, body: bytes | None, *, alive: Alive) -> dict[str, Any]:
     """A line of the table of jobs."""
     return {
         "id": record.id,
         "index": f"{record.index:,}",
-        "state": "failed" if record.failed else state_of(record, alive=alive),
+        "state": "failed" if record.failed else alive.state(record).value,
         "attempts": record.attempts,
         "cause": record.cause,
         "exit_code": record.exit_code,
@@ -153,10 +187,10 @@ def file(found: StoredFile) -> dict[str, Any]:
     return {"key": found.key, "size": bytes_text(found.size), "kind": how_shown(found.key).kind}
 
 
-def attempts(history: History, record: JobRecord, *, alive: bool) -> list[dict[str, Any]]:
+def attempts(history: History, record: JobRecord, *, alive: Alive) -> list[dict[str, Any]]:
     """The attempts of a job, the newest last, as far as the ledger has them."""
     past = [_attempt(str(event["event"]), event) for event in history.past.get(record.id, ())]
-    state = state_of(record, alive=alive)
+    state = alive.state(record).value
     if state in (State.SUCCEEDED, State.SKIPPED, State.RUNNING):
         facts = {name: getattr(record, name) for name in _OF_RECORD}
         past.append(_attempt(state, {**facts, **history.results.get(record.id, {})}))

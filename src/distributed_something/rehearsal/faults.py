@@ -1,6 +1,6 @@
 """What goes wrong in a rehearsal, on request: read from a text, drawn from a seed. Pure.
 
-    notice=0.2/min,kill=0.1/min,throttle=5%,error=2%,lag=30s,capacity=3of5,boot=20s,speed=10x,seed=7
+    notice=0.2/min,kill=0.1/min,throttle=5%,error=2%,lag=30s,capacity=3of5,pull=10%,boot=20s,speed=10x,seed=7
 
 The same text and the same order of events bring the same misfortunes.
 """
@@ -36,8 +36,8 @@ class Share(NamedTuple):
 
 class Faults(NamedTuple):
     """What goes wrong. `notice` and `kill` are per machine and minute, `throttle` and `error` shares of the
-    calls; `lag` (how old SQS's counts may be) and `boot` are seconds. All this time passes `speed` times as
-    fast as the machine's own."""
+    calls, `pull` of the machines: those that cannot pull images; `lag` (how old SQS's counts may be) and
+    `boot` are seconds. All this time passes `speed` times as fast as the machine's own."""
 
     notice: float = 0.0
     kill: float = 0.0
@@ -45,6 +45,7 @@ class Faults(NamedTuple):
     error: float = 0.0
     lag: float = 0.0
     boot: float = 0.0
+    pull: float = 0.0
     capacity: Share | None = None
     speed: float = 1.0
     seed: int = 0
@@ -68,16 +69,18 @@ def parse_faults(text: str) -> Faults:
 
 
 class Fate(NamedTuple):
-    """When a machine is to end, in seconds after its start; math.inf is never."""
+    """When a machine is to end, in seconds after its start; math.inf is never. `pulls`: it gets images."""
 
     notice: float
     kill: float
+    pulls: bool = True
 
 
 def fate(faults: Faults, machine: int) -> Fate:
     """What becomes of the machine that was started as number `machine`."""
     draw = random.Random(f"{faults.seed}/{machine}")  # noqa: S311  to be repeatable, not secret
-    return Fate(*(_draw(draw, rate) for rate in (faults.notice, faults.kill)))
+    notice, kill = (_draw(draw, rate) for rate in (faults.notice, faults.kill))
+    return Fate(notice, kill, draw.random() >= faults.pull)
 
 
 def _draw(draw: random.Random, rate: float) -> float:
@@ -118,6 +121,10 @@ def _percent(match: re.Match[str]) -> float | None:
     return share if (share := float(match[1]) / 100) < 1 else None
 
 
+def _percent_or_all(match: re.Match[str]) -> float | None:
+    return share if (share := float(match[1]) / 100) <= 1 else None
+
+
 def _duration(match: re.Match[str]) -> float:
     return float(match[1]) * {"s": 1.0, "min": 60.0, "": 1.0}[match[2]]
 
@@ -142,6 +149,7 @@ _READERS = {
     "error": _PERCENT,
     "lag": _DURATION,
     "boot": _DURATION,
+    "pull": (rf"{_NUMBER}%", "a share of the machines, such as 10%", _percent_or_all),
     "capacity": ("([0-9]{1,6})(?:of([1-9][0-9]{0,5}))?", "machines at most, such as 3, or 3of5", _share),
     "speed": (rf"{_NUMBER}x?", "how many times as fast, such as 10x", _speed),
     "seed": ("([0-9]{1,18})", "a whole number", lambda match: int(match[1])),

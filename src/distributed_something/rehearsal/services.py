@@ -23,6 +23,8 @@ EVENTS_KEPT = 100
 STOPPED_KEPT = 200
 QUICK_SECONDS = 10.0
 LONGEST_PAUSE = 20.0
+PULL_PAUSE = 2.0
+"""Between two tries to start tasks whose image cannot be pulled; in ECS it grows."""
 
 
 class Services:
@@ -144,12 +146,29 @@ class Services:
         record = new_task(self._ecs, service, machine.container.container_instance_arn)
         containers = definition.container_definitions
         own = next((each for each in containers if each.get("essential", True)), containers[0])
+        if not machine.fate.pulls:
+            self._cannot_pull(record, key, str(own["image"]))
+            return str(record.id)
         process = self._start(machine, record, own)
         record.containers[0].name = own["name"]
         record.containers[0].last_status = "RUNNING"
         stop_seconds = float(own.get("stopTimeout") or machine.agent.stop_seconds)
         machine.tasks[record.task_arn] = Running(record, key, process, need, time.time(), stop_seconds)
         return str(record.id)
+
+    def _cannot_pull(self, record: Any, key: str, image: str) -> None:
+        """End a task that has not begun, in the words of ECS, and try again after a while."""
+        to_stop(record, "TaskFailedToStart", "Task failed to start")
+        record.last_status = "STOPPED"
+        vars(record).update(stopped_at=utcnow())
+        for container in record.containers:
+            container.last_status = "STOPPED"
+            container.reason = (
+                f"CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve"
+                f" ref {image}: pull access denied, repository does not exist or may require authorization"
+            )
+        self._not_before[key] = time.time() + PULL_PAUSE
+        self._forget_old(record.cluster_name)
 
     def _count(self, machines: list[Machine]) -> None:
         """Have services and clusters show what runs."""

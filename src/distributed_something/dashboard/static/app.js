@@ -1,5 +1,5 @@
 // The page of a run: asks its server every other second what is new, and shows the view that the address names.
-import { ask, facts, fill, h, note, plot, section, table } from "./dom.js";
+import { ask, facts, fill, h, note, plot, section, table, unpressed } from "./dom.js";
 
 const EVERY = 2000, SLOWEST = 10000;
 const token = location.pathname.split("/")[1];
@@ -109,7 +109,8 @@ async function show(found, current) {
   }
   if (found.error) throw Object.assign(new Error(found.error.what), { answered: 409, fix: found.error.fix });
   const parts = shown?.key === key ? shown.parts : views[name].build(query);
-  await views[name].update(parts, query, found, () => {
+  await views[name].update(parts, query, found, async () => {
+    await unpressed();
     if (!current()) return false;
     if (shown?.key !== key) { shown = { key, parts }; fill(view, ...Object.values(parts).filter((part) => part instanceof Node)); }
     return true;
@@ -122,19 +123,20 @@ const overview = {
   build: () => ({ progress: h("section", { "aria-label": "Progress" }), grid: h("div", { class: "grid2" }), failed: h("div") }),
   async update(parts, _query, found, ready) {
     const failures = found.jobs.dead + found.jobs.failed ? await get("api/failures") : { groups: [] };
-    if (!ready() || (last === found && parts.groups === failures)) return;
+    if (!(await ready()) || (last === found && parts.groups === failures)) return;
     last = found;
     parts.groups = failures;
     fill(parts.progress,
       h("div", { class: "figures" }, found.figures.map(([name, value]) => h("div", {}, h("b", {}, value), h("span", {}, name)))),
       plot(found.parts),
       found.why_idle ? h("p", { class: "hint" }, h("b", {}, "Why nothing moves: "), found.why_idle) : null,
+      found.report ? h("p", {}, h("a", { href: "report", target: "_blank", rel: "noopener" }, "Report of the run"), ": where the time went, and better settings for next time") : null,
       found.state === "finished" ? null : h("div", { class: "buttons" },
         h("button", { "data-key": "drain", disabled: !found.alive || found.draining, onclick: drain }, found.draining ? "Draining" : "Drain"),
         h("button", { "data-key": "stop", class: "danger", disabled: !found.alive, onclick: stop }, "Stop now")));
     fill(parts.grid,
       section("Throughput", found.throughput ? plot(found.throughput) : h("p", { class: "quiet" }, "No job has ended yet.")),
-      section("Machines", machines(found.fleet)));
+      h("div", { class: "machines" }, section("Machines", machines(found.fleet))));
     fill(parts.failed, failures.groups.length ? section("Failures", groups({ ...failures, groups: failures.groups.slice(0, 5) }),
       failures.groups.length > 5 ? h("p", {}, h("a", { href: "#failures" }, "All kinds of failures")) : null) : null);
   },
@@ -142,15 +144,17 @@ const overview = {
 
 function machines(fleet) {
   if (!fleet.rows.length) return h("p", { class: "quiet" }, "No machine has run a job yet.");
-  const running = (row) => h("div", { class: "running-jobs" },
+  const running = (row) => (row.running.length ? jobsOf(row) : row.here ? h("span", { class: "quiet" }, "nothing") : null);
+  const jobsOf = (row) => h("div", { class: "running-jobs" },
     row.running.map((job) => h("a", { href: go("job", { id: job.id }), "data-key": "m" + job.id }, "job " + job.index)),
-    row.more ? `and ${row.more} more` : null, row.running.length ? null : h("span", { class: "quiet" }, "nothing"));
+    row.more ? `and ${row.more} more` : null);
   return [
     table("Machines", [
-      { name: "machine", cell: (row) => row.name || "not known" },
+      { name: "machine", kind: "whole", cell: (row) => [row.name || "not known", row.kind ? h("div", { class: "quiet" }, row.kind) : null] },
       { name: "done", kind: "number", cell: (row) => row.done },
+      { name: "state", cell: (row) => h("span", { class: row.lost ? "bad" : "quiet" }, row.state) },
       { name: "runs now", cell: running },
-    ], fleet.rows),
+    ], fleet.rows, { cards: true }),
     fleet.more ? h("p", { class: "quiet" }, `and ${fleet.more} more machines`) : null,
   ];
 }
@@ -185,7 +189,7 @@ const failures = {
   build: () => ({ place: h("div") }),
   async update(parts, _query, _found, ready) {
     const found = await get("api/failures");
-    if (!ready() || parts.found === found) return;
+    if (!(await ready()) || parts.found === found) return;
     parts.found = found;
     fill(parts.place, section("Failures", found.groups.length ? groups(found) : h("p", {}, "No job has failed.")));
   },
@@ -220,7 +224,7 @@ const jobs = {
   },
   async update({ keep: parts }, query, _found, ready) {
     const found = await get("api/jobs", query);
-    if (!ready() || parts.found === found) return;
+    if (!(await ready()) || parts.found === found) return;
     parts.found = found;
     for (const field of parts.form.elements) {
       if (field !== document.activeElement && field.value !== (query[field.name] ?? "")) field.value = query[field.name] ?? "";
@@ -236,7 +240,7 @@ const jobs = {
       { name: "time", kind: "number", cell: (row) => row.time },
       { name: "memory", kind: "number", cell: (row) => row.memory },
       { name: "values", kind: "values", cell: (row) => row.values },
-    ], found.rows) : h("p", {}, "No job is like that."));
+    ], found.rows, { cards: true }) : h("p", {}, "No job is like that."));
     const turn = (page) => () => { history.replaceState(null, "", go("jobs", { ...where().query, page })); soon(); view.scrollIntoView(); };
     fill(parts.pager, found.pages > 1 ? [
       h("button", { type: "button", "data-key": "back", disabled: found.page <= 1, onclick: turn(found.page - 1) }, "Back"),
@@ -250,7 +254,7 @@ const job = {
   build: () => ({ head: h("div"), log: h("section", { "aria-label": "Log" }), files: h("div", { class: "grid2" }), keep: { next: 0 } }),
   async update(parts, query, _found, ready) {
     const found = await get("api/job", { id: query.id });
-    if (!ready()) return;
+    if (!(await ready())) return;
     const state = parts.keep;
     if (state.found !== found) {
       state.found = found;
@@ -259,9 +263,15 @@ const job = {
     }
     const running = found.attempts.at(-1);
     const place = query.log ?? running?.log ?? found.job.log;
-    await log(parts, query.id, place, ready);
+    const begin = place?.split("+")[0];
+    const whose = found.attempts.find((each) => each.log?.split("+")[0] === begin)?.attempt;
+    await log(parts, query.id, place, whose ? `Log of attempt ${whose}` : "Log", ready);
   },
 };
+
+async function again(line) {
+  if (await ask(`Put job ${line.index} back into the queue, with all its attempts?`, "Retry this job")) post("api/retry-job", { id: line.id });
+}
 
 function jobHead(found) {
   const line = found.job;
@@ -275,7 +285,7 @@ function jobHead(found) {
       ["state", h("span", { class: "mark " + (found.failed ? "failed" : line.state) }, found.failed ? "failed, to retry" : line.state)],
       ["id", h("span", { class: "id" }, line.id)],
       ...values,
-    ])),
+    ]), line.state === "dead" ? h("div", { class: "buttons" }, h("button", { "data-key": "again", onclick: () => again(line) }, "Retry this job")) : null),
     section("Attempts", found.attempts.length ? table("Attempts", [
       { name: "attempt", kind: "number", cell: (each) => each.attempt ?? "" },
       { name: "ended", cell: (each) => h("span", { class: "mark " + each.name }, each.name) },
@@ -286,18 +296,20 @@ function jobHead(found) {
   ];
 }
 
-async function log(parts, id, place, ready) {
+async function log(parts, id, place, title, ready) {
   const state = parts.keep;
-  if (!place) { fill(parts.log, h("h2", {}, "Log"), h("p", { class: "quiet" }, "It has printed nothing.")); state.text = null; return; }
+  if (!place) { fill(parts.log, h("h2", {}, title), h("p", { class: "quiet" }, "It has printed nothing.")); state.text = null; return; }
   if (!state.text) {
     state.text = h("pre", { class: "log", tabindex: "0", "aria-label": "What the job printed" });
-    fill(parts.log, h("h2", {}, "Log"), state.text);
+    state.title = h("h2");
+    fill(parts.log, state.title, state.text);
   }
+  if (state.title.textContent !== title) state.title.textContent = title;
   const begin = place.split("+")[0];
   if (state.begin !== begin) { state.begin = begin; state.next = 0; state.text.textContent = ""; state.ended = false; }
   if (state.ended) return;
   const found = await get("api/log", { id, place, from: state.next });
-  if (!ready() || state.begin !== begin) return;
+  if (!(await ready()) || state.begin !== begin) return;
   const below = state.text.scrollHeight - state.text.scrollTop - state.text.clientHeight < 30;
   if (found.skipped) state.text.append(`(the first ${found.skipped.toLocaleString("en")} bytes are left out: ds logs ${id})\n`);
   if (found.text) state.text.append(found.text);

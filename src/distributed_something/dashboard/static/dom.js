@@ -17,6 +17,19 @@ export function plot(text) {
   return [...parsed.body.childNodes].map((node) => document.adoptNode(node));
 }
 
+// While a pointer is pressed nothing is replaced: a click whose two halves meet different nodes is none.
+const LONGEST_PRESS = 5000;
+let release = () => {}, released = Promise.resolve();
+addEventListener("pointerdown", () => {
+  release();
+  released = new Promise((done) => { release = done; setTimeout(done, LONGEST_PRESS); });
+}, true);
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => release()), true);
+
+export function unpressed() {
+  return released;
+}
+
 // Replace what is in a place; the focus stays on what has the same data-key.
 export function fill(place, ...nodes) {
   const key = place.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
