@@ -57,14 +57,20 @@ class AwsSession:
     """Clients of one account and region. Threads may share it, and the clients.
 
     `region`, `profile` and `endpoint` (an URL, for an emulator) are as the config gives them; None leaves the
-    choice to the user's AWS files and environment. Nothing is imported or read before the first client.
+    choice to the user's AWS files and environment. `key` is the access key that an emulator wants, and takes
+    for the secret one too. Nothing is imported or read before the first client.
     """
 
     def __init__(
-        self, region: str | None = None, profile: str | None = None, endpoint: str | None = None
+        self,
+        region: str | None = None,
+        profile: str | None = None,
+        endpoint: str | None = None,
+        key: str | None = None,
     ) -> None:
         self.profile = profile
         self.endpoint = endpoint
+        self._key = key
         self._region = region
         self._session: Any = None
         self._clients: dict[tuple[str, int, float, int], Any] = {}
@@ -80,7 +86,7 @@ class AwsSession:
 
     def elsewhere(self, region: str) -> AwsSession:
         """A session of the same profile in another region; what has been read for this one is not again."""
-        other = AwsSession(region, self.profile, self.endpoint)
+        other = AwsSession(region, self.profile, self.endpoint, self._key)
         other._session, other._lock = self._boto3(), self._lock
         return other
 
@@ -116,17 +122,19 @@ class AwsSession:
     def _boto3(self) -> Any:
         with self._lock:
             if self._session is None:
-                self._session = _new_session(self._region, self.profile)
+                self._session = _new_session(self._region, self.profile, self._key)
             return self._session
 
 
-def _new_session(region: str | None, profile: str | None) -> Any:
+def _new_session(region: str | None, profile: str | None, key: str | None) -> Any:
     try:
         from boto3.session import Session
     except ImportError as error:
         raise _not_installed(error) from error
     with aws_errors("starting an AWS session"):
-        session = Session(region_name=region, profile_name=profile)
+        session = Session(
+            region_name=region, profile_name=profile, aws_access_key_id=key, aws_secret_access_key=key
+        )
     parsers = session._session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=_timestamp)
     return session
