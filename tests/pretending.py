@@ -20,7 +20,7 @@ import pytest
 
 from distributed_something.aws.roles import Role, Where
 from distributed_something.aws.userdata import placement, user_data
-from distributed_something.rehearsal.emulator import CREDENTIALS
+from distributed_something.rehearsal.door import signed
 from distributed_something.rehearsal.place import Place
 from distributed_something.worker.process import marked_processes
 
@@ -53,8 +53,8 @@ class Account:
         import boto3
         from botocore.config import Config
 
-        names = {"AWS_ACCESS_KEY_ID": "aws_access_key_id", "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key"}
-        keys = {names[name]: value for name, value in CREDENTIALS.items()}
+        names = ("aws_access_key_id", "aws_secret_access_key")
+        keys = dict.fromkeys(names, self.place.key())
         if service not in self._clients:
             self._clients[service] = boto3.Session(region_name="us-east-1", **keys).client(
                 service, endpoint_url=self.endpoint, config=Config(retries={"total_max_attempts": 1})
@@ -71,13 +71,15 @@ class Account:
 
     def get(self, path: str, **headers: str) -> str:
         """One of the emulator's own addresses."""
+        headers = signed(self.place.key()) | headers
         request = urllib.request.Request(f"{self.endpoint}/ds/{path}", headers=headers)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return str(answer.read().decode())
 
     def post(self, path: str, body: str = "", method: str = "POST") -> str:
         """Tell the emulator something."""
-        request = urllib.request.Request(f"{self.endpoint}/ds/{path}", body.encode(), method=method)
+        url, own = f"{self.endpoint}/ds/{path}", signed(self.place.key())
+        request = urllib.request.Request(url, body.encode(), own, method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return str(answer.read().decode())
 

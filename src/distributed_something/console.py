@@ -63,6 +63,10 @@ class Console:
         """Print a line of data."""
         print(_printable(text, self.out), file=self.out)
 
+    def write(self, text: str) -> None:
+        """Print data that has its own line ends."""
+        self.out.write(_printable(text, self.out))
+
     def say(self, text: str) -> None:
         """Print a line about what goes on."""
         print(_printable(text, self.err), file=self.err, flush=True)
@@ -84,7 +88,7 @@ class Console:
             return
         if not (sys.stdin.isatty() and self.err.isatty()):
             raise UsageError(f"{question}: nobody is here to confirm it", "add --yes")
-        self.err.write(f"{question}? [y/N] ")
+        self.err.write(_printable(f"{question}? [y/N] ", self.err))
         self.err.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise UsageError("not confirmed: nothing was changed")
@@ -102,7 +106,7 @@ class Console:
 
         table = Table(*header, box=None, pad_edge=False, header_style="bold")
         for row in rows:
-            table.add_row(*(Text(_cell(value)) for value in row))
+            table.add_row(*(Text(_printable(_cell(value), self.out)) for value in row))
         Rich(file=self.out).print(table)
 
     def progress(self, total: int | None, unit: str) -> Progress:

@@ -22,6 +22,8 @@ MAX_SIZE = 200_000
 """Characters and items in all values and intermediate values of a file together."""
 MAX_DEPTH = 50
 """Lists in lists in lists ..."""
+MAX_DOTS = 200
+"""In a line of TOML: what reads it takes time and memory by the square of a dotted key's parts."""
 MAX_BITS = 256
 """Binary digits of a whole number."""
 
@@ -276,6 +278,10 @@ def _one_line(text: str) -> str:
 def _read_toml(text: str, name: str) -> Iterator[Assignment]:
     import tomllib
 
+    lines = enumerate(text.split("\n"), 1)
+    if crowded := next((number for number, line in lines if line.count(".") > MAX_DOTS), None):
+        what = f"{name}:{crowded}: this cannot be read: more than {MAX_DOTS} dots in a line"
+        raise UsageError(what, "write it in several lines")
     try:
         table = tomllib.loads(text)
         if measure(table) > MAX_SIZE:
@@ -286,14 +292,21 @@ def _read_toml(text: str, name: str) -> Iterator[Assignment]:
         why = str(error).replace(at[0] if at else "", "")
         what = f"{name}:{line}: this cannot be read as TOML: {_one_line(why)}"
         raise UsageError(what, "correct this line") from error
+    places = _toml_lines(text)
     for key, value in table.items():
-        yield Assignment(key, value, _toml_line(text, key))
+        yield Assignment(key, value, places.get(key, 1))  # 1: it is written in some odd way
 
 
-def _toml_line(text: str, key: str) -> int:
-    """Where a key of the top level is set, in a text that is TOML; 1 if it is written in some odd way."""
-    found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{re.escape(key)}["']?[ \t]*[].=]""", text, re.MULTILINE)
-    return text.count("\n", 0, found.start()) + 1 if found else 1
+_TOML_KEY = re.compile(r"""[ \t]*+\[*+[ \t]*+(?:"([^"]*+)"|'([^']*+)'|([\w-]++))[ \t]*+[].=]""")
+
+
+def _toml_lines(text: str) -> dict[str, int]:
+    """The line in which each key of a text that is TOML is first set."""
+    places: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if found := _TOML_KEY.match(line):
+            places.setdefault(found[1] or found[2] or found[3] or "", number)
+    return places
 
 
 def clean_text(value: str) -> str:

@@ -32,6 +32,7 @@ _EVAL = Rule("in one of several words of eval", fix="quote all of it as one word
 _NAME = Rule("where the shell expects a name or a number", fix="v={x} sets a variable")
 _STDIN = Rule("in a script that a pipe feeds to an interpreter", fix="pass it as an argument")
 _NO_DASH = Rule("where a program expects an option", "(?s:[^+-].*)?", "write -- or ./ before {x}")
+_QUERY = Rule("in the words of a database", fix="give it a file made of it by a program that knows SQL")
 _SED_TEXT = Rule("inside sed code", "[A-Za-z0-9_.-]*", "awk -v x={x} '…'")
 _SED_CODE = _SED_TEXT._replace(pattern="[0-9]+")  # to sed even a letter is a command
 
@@ -80,6 +81,7 @@ _INTERPRETERS = {
     "luajit": _OTHER, "julia": _OTHER,
     "awk": _AWK, "gawk": _AWK, "mawk": _AWK, "nawk": _AWK, "sed": _SED, "gsed": _SED,
 }
+_QUERYING = {"duckdb", "sqlite"}  # without their version, as all names here
 _REMOTE = {"parallel", "sbatch", "scp", "ssh", "tmux", "watch"}
 # Some take commands, some variables' names: bash runs the `$(…)` of an array's index in one.
 _NAMING = {"alias", "coproc", "declare", "export", "function", "getopts", "let", "local", "mapfile", "read",
@@ -95,11 +97,12 @@ _PLAIN = {
     "test", "touch", "tr", "uniq", "unzip", "wc", "xz", "zcat", "zip", "zstd",
 }
 # fmt: on
-_WORDY = (
-    "--?(eval|batch|command|Command|macro)|--(checkpoint-action|code|entrypoint|execute|expression|print|run"
+_WORDY = "--?(eval|batch|command|Command|macro)|--(checkpoint-action|code|compress-program|entrypoint|execute"
+_WORDY += (
+    "|expression|filter|print|rsh|run|session-command|source|split-string|to-command|use-compress-program"
 )
-_WORDY += "|session-command|source|split-string|to-command|wrap)"
-_CODE_OPTION = "-[A-Za-z]{0,2}[ceErS]|" + _WORDY
+_WORDY += "|wrap)"
+_CODE_OPTION = "-[A-Za-z]{0,2}[ceErS]|-ex|-iex|" + _WORDY
 _CODE_ATTACHED = f"-[ceES]|({_WORDY})="
 _BODY = r"(?:\\[^\0\n\ud800-\udbff]|(?!\1)[^\\\n\0])*"
 _SED_TEXTS = rf"(?:(?:^|\s*[;\n]\s*)s([/|#,:@!~]){_BODY}\1{_BODY}\1[gpI0-9]*)+"
@@ -120,6 +123,9 @@ def judge(command: Sequence[Word], piped: Sequence[Word]) -> Iterator[Finding]:
             unknown = min(unknown, index)
             given = yield from _interpreted(name, command[index + 1 :])
             yield from () if given else _all(piped, _STDIN)
+        elif name in _QUERYING:
+            yield from _all(command[index + 1 :], _QUERY)
+            yield from _all(piped, _STDIN)
         elif name in _REMOTE:
             yield from _all(command[index + 1 :], _SSH)
     yield from _after_options(command[:unknown])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .console import Console, bytes_text, describe, duration, money, progress_line, rate_text
@@ -91,7 +91,7 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     elif csv:
         from csv import writer as csv_writer
 
-        writer = csv_writer(console.out)
+        writer = csv_writer(console, lineterminator="\n" if console.out.isatty() else "\r\n")
         writer.writerow(JOB_COLUMNS)
         writer.writerows(_cells(record, alive=alive) for record in records)
     else:
@@ -203,15 +203,11 @@ def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
 def _write(project: Project, text: bytes) -> None:
     """A log as it is, in whatever encoding; only a terminal is kept from being moved about."""
     if project.console.out.isatty():
-        project.console.out.write("".join(_visible(text.decode(errors="replace"))))
+        project.console.write(text.decode(errors="replace"))
     elif text:
         sys.stdout.flush()
         sys.stdout.buffer.write(text)
     project.console.out.flush()
-
-
-def _visible(text: str) -> Iterator[str]:
-    return (c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def failures(project: Project) -> int:

@@ -72,6 +72,20 @@ def test_a_task_is_a_process_with_what_its_definition_and_its_machine_say(accoun
         assert f"DS_MACHINE={machine}".encode() in environment
 
 
+def test_nobody_else_on_this_machine_may_use_the_account(account: Account) -> None:
+    import boto3
+    from botocore.exceptions import ClientError
+
+    keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "testing")
+    stranger = boto3.Session(region_name="us-east-1", **keys)
+    for service, call in (("ecs", "list_clusters"), ("s3", "list_buckets"), ("sqs", "list_queues")):
+        with pytest.raises(ClientError, match="403"):
+            getattr(stranger.client(service, endpoint_url=account.endpoint), call)()
+
+    assert account.place.facts.stat().st_mode & 0o077 == 0
+    assert account.ecs.list_clusters()["clusterArns"] == []
+
+
 def test_what_does_not_fit_is_not_placed_and_ecs_says_why(account: Account) -> None:
     account.service(2, cpu=2048)
     account.spot_fleet(1)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distributed_something.config import KEYS, Config, Kind, check_value, load_config, parse_config
 from distributed_something.errors import USAGE, UsageError
+from distributed_something.literal import read_assignments
 
 OLD_FILE = """\
 # Settings that a person edits
@@ -287,6 +288,18 @@ def test_bombs_and_nonsense_are_refused(expression):
     refused(f"OTHER = {expression}")
 
 
+def test_a_dotted_key_without_end_is_refused_in_toml():
+    found = refusal('APP_NAME = "D"\na' + ".a" * 90_000 + " = 1\n", "config.toml")
+    assert found.what == "config.toml:2: this cannot be read: more than 200 dots in a line"
+
+
+def test_keys_of_toml_have_the_lines_in_which_they_are_first_set():
+    lines = ['APP_NAME = "D"', '"AWS_REGION" = "us-east-1"', "", "'DOCKER_CORES' = 2", "ENVIRONMENT.A = 1"]
+    text = "\n".join([*lines, "[x]", "y = 1"])
+    places = {each.name: each.line for each in read_assignments(text, "config.toml")}
+    assert places == {"APP_NAME": 1, "AWS_REGION": 2, "DOCKER_CORES": 4, "ENVIRONMENT": 5, "x": 6}
+
+
 def test_bombs_in_steps_are_refused():
     refused("a = 'x' * 1000", *["a = a + a"] * 60, "OTHER = a")
     refused("a = []", *["a = [a, a]"] * 40, "OTHER = a")
@@ -437,7 +450,7 @@ def test_the_first_error_is_reported(bad):
         ("MEMORY 1", "this cannot be read as TOML: Expected '=' after a key in a key/value pair"),
         ("X = 1" + "0" * 4999, "this cannot be read as TOML: Exceeds the limit"),
         ("X = " + "[" * 5000, "this cannot be read as TOML: "),
-        ("a" + ".a" * 5000 + " = 1", "this cannot be read as TOML: lists are nested too deeply"),
+        ("a" + ".a" * 150 + " = 1", "this cannot be read as TOML: lists are nested too deeply"),
     ],
 )
 def test_errors_in_toml_have_lines_too(line, what):

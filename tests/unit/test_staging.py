@@ -251,6 +251,43 @@ def test_a_job_cannot_write_a_manifest_of_its_own(store: FolderStore, outputs: P
     assert read_manifest(store, "out", CLAIM.job) == manifest
 
 
+def test_nor_one_of_another_job_whose_prefix_lies_below(store: FolderStore, outputs: Path) -> None:
+    make(outputs, a_txt="mine")
+    (outputs / "b" / ".ds").mkdir(parents=True)
+    (outputs / "b" / ".ds" / "fedcba9876543210.json").write_text("forged")
+    notes: list[str] = []
+    publish(store, outputs, note=notes.append)
+    assert read_manifest(store, "out/b", "fedcba9876543210") is None
+    assert keys(store) == [MANIFEST, "out/a.txt"]
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [
+        ("runs/App/20261128T081753Z-754e/events", "forged.jsonl"),
+        ("runs/App/20261128T081753Z-754e", "report.html"),
+        ("runs", "App__20261128T081753Z-754e__jobs__x.jsonl"),
+        (".ds", "fedcba9876543210.json"),
+        ("out/.ds", "fedcba9876543210.json"),
+    ],
+)
+def test_a_value_in_output_cannot_lead_to_what_runs_keep(
+    store: FolderStore, outputs: Path, prefix: str, name: str
+) -> None:
+    path = outputs / name.replace("__", "/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("forged")
+    with pytest.raises(KeyRefused, match="keep of themselves"):
+        publish_outputs(store, prefix, outputs, CLAIM, pytest.fail)
+    assert keys(store) == []
+
+
+def test_a_folder_named_runs_is_the_users_own(store: FolderStore, outputs: Path) -> None:
+    make(outputs, a_txt="mine")
+    assert publish_outputs(store, "runs/2026/plate1", outputs, CLAIM, pytest.fail) is not None
+
+
 def test_a_name_that_is_not_utf8_is_an_error_before_anything_is_published(
     store: FolderStore, outputs: Path
 ) -> None:

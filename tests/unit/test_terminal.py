@@ -7,7 +7,7 @@ import os
 import re
 import select
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 import pytest
@@ -35,13 +35,17 @@ class Terminal:
     def resize(self, columns: int) -> None:
         termios.tcsetwinsize(self.stream.fileno(), (24, columns))
 
-    def lines(self) -> list[str]:
-        """What has come since the last call, without what only colours and moves."""
+    def raw(self) -> bytes:
+        """What has come since the last call."""
         self.stream.flush()
         data = b""
         while select.select([self._outer], [], [], 0.05)[0]:
             data += os.read(self._outer, 65536)
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode())
+        return data
+
+    def lines(self) -> list[str]:
+        """What has come since the last call, without what only colours and moves."""
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw().decode())
         return [line for line in re.split(r"[\r\n]+", text) if line]
 
     def close(self) -> None:
@@ -165,3 +169,24 @@ def test_what_is_weightiest_is_kept_and_the_rest_fits(found: list[tuple[int, str
     assert min(found)[1] in text
     assert len(text) <= columns or text == min(found)[1]
     assert fitting(found, None) == " · ".join(words for _, words in found)
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\rdone"
+"""What a job may print: a new title, an empty screen, colours, and a line over another."""
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda console: console.line(HOSTILE),
+        lambda console: console.write(f"{HOSTILE}\n"),
+        lambda console: console.table(["example"], [[HOSTILE]]),
+        lambda console: console.data({"example": HOSTILE}),
+    ],
+)
+def test_what_a_job_says_moves_no_terminal(terminal: Terminal, show: Callable[[Console], None]) -> None:
+    show(Console(out=terminal.stream, err=terminal.stream))
+    shown = terminal.raw().replace(b"\r\n", b"\n")
+    assert b"done" in shown
+    for bad in (b"\x1b]", b"\x1b[2J", b"\x07", "\x9b".encode(), b"\r"):
+        assert bad not in shown

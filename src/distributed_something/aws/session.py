@@ -58,14 +58,20 @@ class AwsSession:
     """Clients of one account and region. Threads may share it, and the clients.
 
     `region`, `profile` and `endpoint` (an URL, for an emulator) are as the config gives them; None leaves the
-    choice to the user's AWS files and environment. Nothing is imported or read before the first client.
+    choice to the user's AWS files and environment. `key` is the access key that an emulator wants, and takes
+    for the secret one too. Nothing is imported or read before the first client.
     """
 
     def __init__(
-        self, region: str | None = None, profile: str | None = None, endpoint: str | None = None
+        self,
+        region: str | None = None,
+        profile: str | None = None,
+        endpoint: str | None = None,
+        key: str | None = None,
     ) -> None:
         self.profile = profile
         self.endpoint = endpoint
+        self._key = key
         self._region = region
         self._session: Any = None
         self._clients: dict[tuple[str, int, float, int], Any] = {}
@@ -81,7 +87,7 @@ class AwsSession:
 
     def elsewhere(self, region: str) -> AwsSession:
         """A session of the same profile in another region; what has been read for this one is not again."""
-        other = AwsSession(region, self.profile, self.endpoint)
+        other = AwsSession(region, self.profile, self.endpoint, self._key)
         other._session, other._lock = self._botocore(), self._lock
         return other
 
@@ -117,11 +123,11 @@ class AwsSession:
     def _botocore(self) -> Any:
         with self._lock:
             if self._session is None:
-                self._session = _new_session(self._region, self.profile)
+                self._session = _new_session(self._region, self.profile, self._key)
             return self._session
 
 
-def _new_session(region: str | None, profile: str | None) -> Any:
+def _new_session(region: str | None, profile: str | None, key: str | None) -> Any:
     try:
         from botocore.session import Session
     except ImportError as error:
@@ -130,6 +136,8 @@ def _new_session(region: str | None, profile: str | None) -> Any:
         session = Session(profile=profile)
         if region:  # the call that assumes a role goes there too
             session.set_config_variable("region", region)
+        if key:
+            session.set_credentials(key, key)
         session.get_scoped_config()  # a profile that is not there is told now
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=_timestamp)

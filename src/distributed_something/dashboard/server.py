@@ -18,17 +18,16 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from ..errors import DsError
+from ..loopback import ADDRESS, is_foreign
 from .files import how_shown
 from .model import Model, NotFound
 from .select import Wanted
 
-ADDRESS = "127.0.0.1"
 TOKEN_HEADER = "X-Token"  # noqa: S105  its name
 BODY_BYTES = 64 << 10
 PIECE_BYTES = 1 << 20
 WORDS = 8
 
-_NAMES = frozenset({"127.0.0.1", "localhost"})
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _PAGES = {
@@ -116,14 +115,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _admitted(self) -> tuple[str, Query]:
         """The path below the token and the query. Raises Refused."""
-        host = self.headers.get("Host", "")
-        origin = self.headers.get("Origin")
-        if urlsplit(f"//{host}").hostname not in _NAMES or len(self.headers.get_all("Host", [])) != 1:
-            raise Refused(HTTPStatus.FORBIDDEN, "this page answers to localhost only")
-        if origin is not None and origin != f"http://{host}":
-            raise Refused(HTTPStatus.FORBIDDEN, "this page answers itself only")
-        if self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-            raise Refused(HTTPStatus.FORBIDDEN, "this page answers itself only")
+        hosts, get = self.headers.get_all("Host", []), self.headers.get
+        if len(hosts) != 1 or is_foreign(hosts[0], get("Origin"), get("Sec-Fetch-Site")):
+            raise Refused(HTTPStatus.FORBIDDEN, "this page answers itself only, on localhost")
         parts = urlsplit(self.path)
         token, slash, path = parts.path.removeprefix("/").partition("/")
         if not slash or not _same(token, self.server.token):

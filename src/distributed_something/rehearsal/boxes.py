@@ -40,7 +40,7 @@ class Boxes(NamedTuple):
             *("--memory", f"{container['memory']}m", "--memory-swap", f"{container['memory']}m"),
             *("--cpu-shares", str(max(container.get("cpu", 0), 2))),
             *variables(own, folder.with_suffix(".env")),
-            *(*worker, *bucket, *bind(str(folder), str(folder)), *entry, container["image"]),
+            *(*worker, *bucket, *bind(str(folder), str(folder)), *entry, "--", container["image"]),
             *(start[1:] if entry else start),
         ]
 

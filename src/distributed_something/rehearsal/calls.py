@@ -25,10 +25,9 @@ from xml.sax.saxutils import escape
 
 from . import moto_sqs
 from .cloud import Cloud, metadata
+from .door import Wsgi
 from .faults import Faults, Misfortune, parse_faults
 from .objects import Answer, Buckets
-
-Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _LOCKED = frozenset({"ec2", "ecs"})
 _READS = ("Describe", "List", "Get")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import secrets
 import shutil
 import signal
 import sys
@@ -22,8 +23,9 @@ from ..background import READY, log_to
 from ..config import load_config
 from ..errors import FAILED, DsError
 from ..local.place import STATE_VARIABLE
+from ..loopback import ADDRESS
 from ..worker.process import adopt_orphans
-from .emulator import CREDENTIALS, HOST, SETTINGS, make_server
+from .emulator import CREDENTIALS, SETTINGS, make_server
 from .place import Place, bucket_of
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Daemon:
         self._ended = threading.Event()
         self.boxes, self.note = self._boxes()
         self.endpoint = ""
+        self.key = secrets.token_hex(16)
         self.cloud, self.calls = self._account()
 
     def _boxes(self) -> tuple[Boxes | None, str]:
@@ -87,8 +90,8 @@ class Daemon:
         cloud = Cloud(config.aws_region, Faults(), self._start)
         moto_fleets.install(cloud.registry, cloud.active)
         buckets = Buckets(self._place.buckets, {bucket_of(config): self._project / config.store})
-        server = make_server(0, lambda moto: self._wrap(Calls(cloud, buckets, moto, self.end)))
-        self.endpoint = f"http://{HOST}:{server.server_port}"
+        server = make_server(0, lambda moto: self._wrap(Calls(cloud, buckets, moto, self.end)), self.key)
+        self.endpoint = f"http://{ADDRESS}:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return cloud, self._calls
 
@@ -101,7 +104,7 @@ class Daemon:
         from ..aws.session import AwsSession
         from .account import furnish
 
-        furnish(AwsSession(self._config.aws_region, None, self.endpoint), self._config)
+        furnish(AwsSession(self._config.aws_region, None, self.endpoint, self.key), self._config)
         self.calls.forget()
 
     def run(self) -> None:
@@ -170,7 +173,7 @@ class Daemon:
         return {
             **{name: os.environ[name] for name in _INHERITED if name in os.environ},
             **own,
-            **CREDENTIALS,
+            **dict.fromkeys(CREDENTIALS, self.key),
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self.endpoint}/ds/machines/{machine.id}",
             "ECS_CONTAINER_METADATA_URI_V4": f"{self.endpoint}/ds/tasks/{record.id}",
@@ -212,8 +215,8 @@ def main(project: str, folder: str, held: str, *command: str) -> int:
         return FAILED
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.end())
-    facts = {"pid": os.getpid(), "endpoint": daemon.endpoint, "started": time.time(), "note": daemon.note}
-    place.tell(facts)
+    reached = {"endpoint": daemon.endpoint, "key": daemon.key}
+    place.tell({"pid": os.getpid(), **reached, "started": time.time(), "note": daemon.note})
     os.write(caller, READY)
     os.close(caller)
     daemon.run()

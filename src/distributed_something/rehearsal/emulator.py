@@ -19,9 +19,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import DsError
+from ..loopback import ADDRESS
 from .clock import PATH, ServiceTime
+from .door import Wsgi, for_programs
 
-HOST = "127.0.0.1"
 END_SECONDS = 10.0
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
@@ -32,8 +33,6 @@ SETTINGS = {
     "MOTO_ENABLE_AMI_VALIDATION": "true",
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
 }
-
-Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 @contextmanager
@@ -74,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DsError as error:
         print(f"{error.what}\nfix: {error.fix}", file=sys.stderr)
         return error.exit_code
-    print(f"http://{HOST}:{server.server_port}", flush=True)
+    print(f"http://{ADDRESS}:{server.server_port}", flush=True)
     if options.until_eof:
         threading.Thread(target=_end_at_eof, daemon=True).start()
     with suppress(KeyboardInterrupt):
@@ -82,10 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def make_server(port: int, wrap: Callable[[Wsgi], Wsgi] = lambda moto: moto) -> Any:
+def make_server(port: int, wrap: Callable[[Wsgi], Wsgi] = lambda moto: moto, key: str | None = None) -> Any:
     """A werkzeug server of every service, corrected; `serve_forever` runs it. Once a process.
 
-    `wrap` may put something before moto.
+    `wrap` may put something before moto; with a `key`, only calls that are signed with it are answered.
     """
     os.environ.update(SETTINGS | os.environ)
     try:
@@ -98,7 +97,8 @@ def make_server(port: int, wrap: Callable[[Wsgi], Wsgi] = lambda moto: moto) -> 
     time = ServiceTime()
     moto_sqs.install(time)
     try:
-        return moto_server.make(HOST, port, _with_clock(wrap(moto_server.Dispatcher()), time))
+        application = for_programs(_with_clock(wrap(moto_server.Dispatcher()), time), key)
+        return moto_server.make(ADDRESS, port, application)
     except (OSError, SystemExit) as error:
         raise DsError(
             f"the emulator cannot listen on port {port}: {error}", "choose another --port"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import time
 import urllib.error
@@ -32,6 +33,7 @@ from ..local.engine import state_folder
 from ..worker.process import kill_marked
 from . import serving, story
 from .account import Own, adapted
+from .door import signed
 from .emulator import CREDENTIALS
 from .faults import parse_faults
 from .place import Place, bucket_of
@@ -77,7 +79,8 @@ class RehearsalEngine:
         if endpoint is None:
             self._found = None
         elif self._found is None or self._found.session.endpoint != endpoint:
-            self._found = AwsEngine(self._project, self._config, self._clock, endpoint)
+            session = self._session(endpoint, self._place.key())
+            self._found = AwsEngine(self._project, self._config, self._clock, session=session)
             self._tell_faults(endpoint)
         return self._found
 
@@ -117,14 +120,14 @@ class RehearsalEngine:
 
     def _tell_faults(self, endpoint: str) -> None:
         if self._faults:
-            ask(endpoint, "faults", self._faults.encode())
+            ask(endpoint, "faults", self._place.key(), self._faults.encode())
             self._place.tell({**self._place.told(), "faults": self._faults})
 
     def _end_emulator(self) -> None:
         endpoint = self._place.endpoint()
         if endpoint is not None:
             with suppress(OSError):
-                ask(endpoint, "end", b"")
+                ask(endpoint, "end", self._place.key(), b"")
         deadline = time.monotonic() + END_SECONDS
         while self._place.alive():
             if time.monotonic() > deadline:
@@ -141,16 +144,21 @@ class RehearsalEngine:
     @property
     def store(self) -> S3Store:
         """The bucket: the emulator's, or, where that has gone, its folder."""
-        endpoint = self._place.endpoint() or self._served
-        if self._store is None or self._store.endpoint != endpoint:
-            session = AwsSession(self._config.aws_region, None, endpoint)
+        endpoint = self._place.endpoint()
+        address, key = self._served if endpoint is None else (endpoint, self._place.key())
+        if self._store is None or self._store.endpoint != address:
+            session = self._session(address, key)
             self._store = FolderBucket(self._config.aws_bucket, session, self._project / self._given.store)
         return self._store
 
     @cached_property
-    def _served(self) -> str:
-        folders = {bucket_of(self._given): self._project / self._given.store}
-        return serving.serve(self._place.buckets, folders)
+    def _served(self) -> tuple[str, str]:
+        """The address and the key of the folders, served by this process."""
+        folders, key = {bucket_of(self._given): self._project / self._given.store}, secrets.token_hex(16)
+        return serving.serve(self._place.buckets, folders, key), key
+
+    def _session(self, endpoint: str, key: str) -> AwsSession:
+        return AwsSession(self._config.aws_region, None, endpoint, key)
 
     def current_run(self) -> str | None:
         """The run that the queue belongs to."""
@@ -247,7 +255,7 @@ class RehearsalEngine:
     def _keep_story(self, aws: AwsEngine, run: str, *, kept: str) -> dict[str, Any]:
         """The story of the run, written. What begins with `kept` stays on purpose, and is no leftover."""
         assert aws.session.endpoint is not None
-        account = json.loads(ask(aws.session.endpoint, "account"))
+        account = json.loads(ask(aws.session.endpoint, "account", self._place.key()))
         if kept:
             left = account["leftovers"]
             account["leftovers"] = [each for each in left if not each.startswith(kept)]
@@ -298,7 +306,8 @@ def isolate() -> None:
     os.environ.update(CREDENTIALS | _ISOLATED | {"AWS_EC2_METADATA_DISABLED": "true"})
 
 
-def ask(endpoint: str, what: str, body: bytes | None = None) -> bytes:
+def ask(endpoint: str, what: str, key: str, body: bytes | None = None) -> bytes:
     """Ask one of the emulator's own addresses. Raises OSError."""
-    with urllib.request.urlopen(f"{endpoint}/ds/{what}", body, timeout=30) as answer:  # noqa: S310  ours
+    request = urllib.request.Request(f"{endpoint}/ds/{what}", body, signed(key))  # noqa: S310  ours
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         return bytes(answer.read())

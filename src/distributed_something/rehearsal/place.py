@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
     @property
     def facts(self) -> Path:
-        """Its address."""
+        """Its address, and the key of those who may call it."""
         return self.folder / "rehearsal.json"
 
     @property
@@ -61,14 +61,20 @@ class Place(NamedTuple):
         return os.fsencode(f"{STATE_VARIABLE}={self.folder}\0")
 
     def tell(self, facts: Mapping[str, Any]) -> None:
-        """Write down where the emulator is."""
+        """Write down where the emulator is, for its user alone."""
         temporary = self.facts.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(facts))
         temporary.replace(self.facts)
 
     def endpoint(self) -> str | None:
         """The address of the emulator that lives; None where there is none."""
         return self.told().get("endpoint") if self.alive() else None
+
+    def key(self) -> str:
+        """The access key that the emulator answers to."""
+        return str(self.told().get("key", ""))
 
     def faults(self) -> str:
         """What goes wrong in the emulator that lives, as text."""

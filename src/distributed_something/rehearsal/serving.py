@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from ..loopback import ADDRESS
+from .door import for_programs
 from .objects import Buckets
-
-HOST = "127.0.0.1"
 
 
 class _Handler(WSGIRequestHandler):
@@ -21,8 +21,8 @@ class _Handler(WSGIRequestHandler):
         return {**super().get_environ(), "RAW_URI": self.path}
 
 
-def serve(folder: Path, named: dict[str, Path]) -> str:
-    """Serve `objects.Buckets(folder, named)` as long as this process lives; the endpoint."""
+def serve(folder: Path, named: dict[str, Path], key: str) -> str:
+    """Serve `objects.Buckets(folder, named)` to those with the key while this process lives; the endpoint."""
     buckets = Buckets(folder, named)
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -33,7 +33,7 @@ def serve(folder: Path, named: dict[str, Path]) -> str:
         start_response(answer.status, headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
-    server = WSGIServer((HOST, 0), _Handler)
-    server.set_app(application)
+    server = WSGIServer((ADDRESS, 0), _Handler)
+    server.set_app(for_programs(application, key))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://{HOST}:{server.server_port}"
+    return f"http://{ADDRESS}:{server.server_port}"

@@ -93,7 +93,7 @@ class Container:
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
             *("--network", "host", *self._options, *more),
-            *("--entrypoint", argv[0], self._kind.image, *argv[1:]),
+            *("--entrypoint", argv[0], "--", self._kind.image, *argv[1:]),
         ]
         return words, {**self._outside, **own}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,10 +16,13 @@ from typing import NamedTuple
 
 from .. import __version__
 from ..engine import Store
-from ..errors import KeyMissing
+from ..errors import KeyMissing, KeyRefused
 
 MANIFESTS = ".ds"
 """The folder of manifests under an output's prefix."""
+
+_OURS = re.compile(f"runs/[^/]+/[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]+/|(.*/)?{re.escape(MANIFESTS)}/", re.DOTALL)
+"""Keys that no job publishes: of a run's ledger, logs and report, and of manifests."""
 
 
 class OutputFile(NamedTuple):
@@ -161,12 +165,14 @@ def publish_outputs(
 
     None where `folder` has no file. Where a second delivery of the same attempt has already published,
     its files stay and its manifest is returned. After a failure there may be files, but no manifest.
+    Raises KeyRefused, before anything is published, where a file would lie among those of runs.
     """
     if folder.is_symlink():
         raise ValueError(f"the job put a link in the place of {{output_dir}}: {folder.readlink()}")
     files = sorted(_plain_files(folder, note))
     if not files:
         return None
+    _check_not_ours(f"{prefix}/{name}" for name in files)
     key = _manifest_key(prefix, claim.job)
     standing = read_manifest(store, prefix, claim.job)
     if standing is not None and standing.run == claim.run and standing.attempt >= claim.attempt:
@@ -178,6 +184,14 @@ def publish_outputs(
     if not store.write_if_absent(key, manifest.to_json()):
         return read_manifest(store, prefix, claim.job) or manifest
     return manifest
+
+
+def _check_not_ours(keys: Iterable[str]) -> None:
+    """Raise KeyRefused where a job would write what tells of runs: a value in OUTPUT may say anything."""
+    for key in keys:
+        if _OURS.match(key):
+            fix = "let OUTPUT lead elsewhere than to runs/ and .ds/"
+            raise KeyRefused(f"output {key!r}: lies among what runs keep of themselves", fix)
 
 
 def _publish(store: Store, prefix: str, folder: Path, names: Sequence[str]) -> tuple[OutputFile, ...]:
@@ -198,7 +212,7 @@ def _plain_files(folder: Path, note: Callable[[str], None]) -> Iterator[str]:
         for name in [*names, *(f for f in folders if (Path(where) / f).is_symlink())]:
             path = Path(where) / name
             relative = path.relative_to(folder).as_posix()
-            if relative.partition("/")[0] == MANIFESTS:
+            if MANIFESTS in relative.split("/"):  # further down too: it may be another job's prefix
                 note(f"output {relative!r} left out: the folder {MANIFESTS!r} is kept for manifests")
             elif path.is_symlink() and not _resolve_link(path, own):
                 note(f"output {relative!r} left out: a link to something that is not a file of the job")
