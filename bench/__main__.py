@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from . import commands, durable_queue, handlers, startup, submit
+from . import commands, durable_queue, handlers, rehearsal, startup, submit
 
 BENCHMARKS: dict[str, Callable[[int], None]] = {
     "commands": commands.main,
@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, Callable[[int], None]] = {
     "submit": submit.main,
     "queue": durable_queue.main,
     "startup": startup.main,
+    "rehearsal": rehearsal.main,
 }
 
 

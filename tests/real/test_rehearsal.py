@@ -16,6 +16,7 @@ import pytest
 from conftest import DsProject, until
 from distributed_something.rehearsal.faults import Faults, fate, parse_faults
 from pretending import require
+from rehearsing import processes
 
 pytestmark = pytest.mark.real
 
@@ -43,20 +44,6 @@ def rehearsal(project: DsProject) -> Iterator[DsProject]:
     yield project
     project.ds("cleanup", "--yes", code=None, timeout=120)
     until(lambda: not processes(project), "the rehearsal's processes to end")
-
-
-def processes(project: DsProject) -> list[int]:
-    """Those of tasks, and the emulator's own."""
-    found = project.processes()
-    mark = str(project.folder).encode()
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            command = Path(f"/proc/{entry}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"rehearsal.daemon" in command and mark in command:
-            found.append(int(entry))
-    return found
 
 
 def groups(count: int, seconds: float = 0.05, bad: tuple[int, ...] = ()) -> list[dict[str, Any]]:
