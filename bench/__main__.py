@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from . import commands, durable_queue, handlers, s3_transfer, startup, submit, submit_sqs
+from . import commands, durable_queue, handlers, rehearsal, s3_transfer, startup, submit, submit_sqs
 
 BENCHMARKS: dict[str, Callable[[int], None]] = {
     "commands": commands.main,
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[int], None]] = {
     "queue": durable_queue.main,
     "startup": startup.main,
     "s3": s3_transfer.main,
+    "rehearsal": rehearsal.main,
 }
 
 

@@ -402,6 +402,8 @@ def _tell_story(project: Project) -> None:
 def _run(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
+    if (fleet := options.fleet_file) is not None and not fleet.is_file():
+        raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
     with project.engine.exclusive():
         checked = _check(project, options)  # a bad file must not cost the last run's queue
         steps.setup(project)

@@ -95,6 +95,48 @@ def test_what_does_not_fit_is_not_placed_and_ecs_says_why(account: Account) -> N
     assert account.described()["desiredCount"] == 2
 
 
+def test_whatever_is_left_is_named(account: Account) -> None:
+    assert account.facts()["leftovers"] == []
+    account.service(0, "mine")
+    account.client("sqs").create_queue(QueueName="q")
+    account.ec2.create_launch_template(
+        LaunchTemplateName="t", LaunchTemplateData={"InstanceType": "m5.large"}
+    )
+    watch = account.client("cloudwatch")
+    watch.put_dashboard(DashboardName="d", DashboardBody="{}")
+    metric = {"Namespace": "n", "MetricName": "m", "Statistic": "Sum", "Period": 60}
+    watch.put_metric_alarm(
+        AlarmName="a",
+        EvaluationPeriods=1,
+        Threshold=1.0,
+        ComparisonOperator="GreaterThanThreshold",
+        **metric,
+    )
+
+    assert sorted(account.facts()["leftovers"]) == [
+        "alarm a",
+        "cluster mine",
+        "dashboard d",
+        "launch template t",
+        "queue q",
+        "service AppService",
+        "task definition AppTask:1",
+    ]
+    account.ecs.delete_service(cluster="mine", service="AppService", force=True)
+    until(lambda: not [each for each in account.facts()["leftovers"] if "service" in each], "its end")
+    account.ecs.delete_cluster(cluster="mine")
+    account.ecs.deregister_task_definition(taskDefinition="AppTask:1")
+    assert sorted(account.facts()["leftovers"]) == ["alarm a", "dashboard d", "launch template t", "queue q"]
+
+
+@pytest.mark.parametrize(("given", "told"), [({}, set[str]()), ({"MACHINE_PRICE": 0.25}, {"0.25"})])
+def test_spot_prices_are_what_the_project_says(tmp_path: Path, given: dict[str, Any], told: set[str]) -> None:
+    with pretend_account(tmp_path, *SLEEP, **given) as account:
+        answer = account.ec2.describe_spot_price_history(InstanceTypes=["m5.large"])
+
+    assert {each["SpotPrice"] for each in answer["SpotPriceHistory"]} == told
+
+
 def test_without_machines_ecs_says_so(account: Account) -> None:
     account.service(1)
 

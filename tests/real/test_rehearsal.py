@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from conftest import DsProject, until
-from distributed_something.rehearsal.faults import Faults, fate, parse_faults
+from distributed_something.rehearsal.faults import parse_faults
 from pretending import require
+from rehearsing import Emulator, processes, unlucky
 
 pytestmark = pytest.mark.real
 
@@ -43,20 +44,6 @@ def rehearsal(project: DsProject) -> Iterator[DsProject]:
     yield project
     project.ds("cleanup", "--yes", code=None, timeout=120)
     until(lambda: not processes(project), "the rehearsal's processes to end")
-
-
-def processes(project: DsProject) -> list[int]:
-    """Those of tasks, and the emulator's own."""
-    found = project.processes()
-    mark = str(project.folder).encode()
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            command = Path(f"/proc/{entry}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"rehearsal.daemon" in command and mark in command:
-            found.append(int(entry))
-    return found
 
 
 def groups(count: int, seconds: float = 0.05, bad: tuple[int, ...] = ()) -> list[dict[str, Any]]:
@@ -105,6 +92,8 @@ def test_a_whole_run(rehearsal: DsProject) -> None:
     check(rehearsal, 20)  # the emulator has gone: its store answers
     assert "job 3" in rehearsal.ds("logs", "3").stdout
     assert not list((rehearsal.folder / "data").glob("**/tasks"))
+    again = rehearsal.ds("monitor")  # whoever was killed just before the end, or looks once more
+    assert ended.stdout[ended.stdout.index("rehearsal:") :] in again.stdout
     assert time.monotonic() - began < 110
 
 
@@ -117,6 +106,8 @@ def test_the_story_as_data(rehearsal: DsProject) -> None:
     assert story["leftovers"] == [] and story["lost"] == []
     assert story["calls"]["ec2.CreateFleet"] == 1
     assert story["machine_hours"] > 0
+    (cost,) = [each["cost_usd"] for each in lines if "cost_usd" in each]
+    assert story["dollars"] - story["request_dollars"] == pytest.approx(cost, rel=0.5)
 
 
 def test_dead_jobs_stay_with_the_emulator_until_clean_up(rehearsal: DsProject) -> None:
@@ -152,19 +143,6 @@ def test_the_steps_one_by_one_with_a_fleet_file(rehearsal: DsProject) -> None:
     assert record["MONITOR_FLEET_ID"].startswith("sfr-")
     check(rehearsal, 8)
     assert not processes(rehearsal)
-
-
-def unlucky(faults: Faults) -> Faults:
-    """With a seed by which the first machine is killed at work, and the second gets its notice at work."""
-
-    def fits(seed: int) -> bool:
-        first, second = (fate(faults._replace(seed=seed), number) for number in (1, 2))
-        early, late = 6 * faults.speed, 9 * faults.speed
-        killed = early < first.kill < late < first.notice
-        noticed = early < second.notice < late and second.kill > 200
-        return killed and noticed
-
-    return faults._replace(seed=next(seed for seed in range(100_000) if fits(seed)))
 
 
 @pytest.mark.fault(17, 26)
@@ -240,6 +218,28 @@ def test_a_bad_job_file_leaves_nothing_running(rehearsal: DsProject) -> None:
     rehearsal.ds("run", jobs, code=2, timeout=60)
 
     assert not processes(rehearsal)
+
+
+def test_a_fleet_file_that_is_not_there_is_missed_before_anything_is_made(rehearsal: DsProject) -> None:
+    refused = rehearsal.ds("run", rehearsal.jobs(groups(1)), "files/none.json", code=2)
+
+    assert "files/none.json: there is no such file" in refused.stderr
+    assert not processes(rehearsal) and not (rehearsal.folder / "data").exists()
+
+
+def test_status_says_why_a_task_finds_no_machine(rehearsal: DsProject) -> None:
+    rehearsal.ds("setup", timeout=60)
+    rehearsal.ds("submit", rehearsal.jobs(groups(100, seconds=5.0)), timeout=60)
+    rehearsal.ds("start", timeout=60)
+    ecs = Emulator.of(rehearsal).client("ecs")
+    known = ecs.describe_task_definition(taskDefinition="AppTask")["taskDefinition"]
+    containers = [{**each, "memory": 64_000} for each in known["containerDefinitions"]]
+    ecs.register_task_definition(family="AppTask", containerDefinitions=containers)
+    ecs.update_service(cluster="default", service="AppService", taskDefinition="AppTask")
+
+    said = "a task does not fit on a machine: too little memory"
+    until(lambda: said in (rehearsal.status()["why_idle"] or ""), "the reason", 60)
+    assert said in rehearsal.ds("status").stdout
 
 
 def test_faults_are_for_rehearsals(project: DsProject) -> None:

@@ -10,9 +10,11 @@ import pytest
 from distributed_something.ledger import Fold, RunPaths
 from distributed_something.local.store import FolderStore
 from distributed_something.rehearsal.account import Own, adapted
+from distributed_something.rehearsal.clock import BriskClock
 from distributed_something.rehearsal.fleets import Held, Plan, State, Terms, plan
 from distributed_something.rehearsal.placing import Host, Need, meets, need_of, place, why_not
 from distributed_something.rehearsal.story import build, keep, lines, read
+from distributed_something.testing import FakeClock
 
 ACTIVE, ENDING, LEFT, OVER = State.ACTIVE, State.ENDING, State.LEFT, State.OVER
 TWO = (Held("a"), Held("b"))
@@ -177,10 +179,13 @@ def test_the_story_tells_what_lost_machines_cost(tmp_path: Any) -> None:
 
     assert [each["machine"] for each in story["lost"]] == ["gone"]
     assert story["lost"][0]["jobs"] == 2
+    assert story["lost"][0]["dollars"] == pytest.approx(
+        0.5 * 60 / 3600, abs=1e-6
+    )  # a minute is billed at least
     assert story["lost"][0]["repeated_s"] == pytest.approx(40.0 + 4.0)
     assert story["machine_hours"] == 1.0
     assert story["request_dollars"] == pytest.approx(0.4 + 0.005 + 0.0004)
-    assert story["dollars"] == pytest.approx(0.5 + 0.4054)
+    assert story["dollars"] == pytest.approx(0.5 * (1 + 10 / 3600) + 0.4054)
     assert next(iter(story["calls"])) == "sqs.ReceiveMessage"
 
 
@@ -200,3 +205,11 @@ def test_the_story_in_words(tmp_path: Any) -> None:
     assert "2 of them were refused on purpose" in text
     assert "1.000 machine hours" in text
     assert "left behind: machine i-1" in text
+
+
+def test_who_waits_for_an_emulator_waits_a_tenth() -> None:
+    clock = FakeClock()
+    began, brisk = clock.now(), BriskClock(clock)
+    brisk.wait(50.0)
+
+    assert brisk.now() == clock.now() == began + 5.0

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.exceptions import ServiceException
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
@@ -39,13 +40,16 @@ REFUSED_SECONDS = 5.0
 
 
 class Cloud:
-    """EC2's fleets and ECS's machines of one region. `lock` is for whoever serves calls."""
+    """EC2's fleets and ECS's machines of one region, at this `price` of dollars an hour, where one is known.
 
-    def __init__(self, region: str, faults: Faults, start: Start) -> None:
+    `lock` is for whoever serves calls.
+    """
+
+    def __init__(self, region: str, faults: Faults, start: Start, price: float | None = None) -> None:
         self.lock = threading.RLock()
         self.region = region
         self.faults = faults
-        self.registry = Registry(time.time)
+        self.registry = Registry(time.time, price)
         self.machines: list[Machine] = []
         self.ec2: Any = ec2_backends[DEFAULT_ACCOUNT_ID][region]
         ecs: Any = ecs_backends[DEFAULT_ACCOUNT_ID][region]
@@ -265,8 +269,21 @@ class Cloud:
         ]
         queues: Any = sqs_backends[DEFAULT_ACCOUNT_ID][self.region]
         found += [f"queue {name}" for name in queues.queues]
-        found += [f"launch template {each}" for each in self.ec2.launch_templates]
+        found += [f"launch template {each.name}" for each in self.ec2.launch_templates.values()]
         found += [f"service {each.name}" for each in self.ecs.services.values() if each.status == "ACTIVE"]
+        found += [
+            f"task definition {each.family}:{each.revision}"
+            for revisions in self.ecs.task_definitions.values()
+            for each in revisions.values()
+            if each.status == "ACTIVE"
+        ]
+        clusters = self.ecs.clusters.values()
+        found += [
+            f"cluster {each.name}" for each in clusters if each.status == "ACTIVE" and each.name != "default"
+        ]
+        watch: Any = cloudwatch_backends[DEFAULT_ACCOUNT_ID][self.region]
+        found += [f"dashboard {each}" for each in watch.dashboards]
+        found += [f"alarm {each}" for each in watch.alarms]
         found += [
             f"task {task.id}"
             for tasks in self.ecs.tasks.values()

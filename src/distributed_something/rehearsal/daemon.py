@@ -87,7 +87,7 @@ class Daemon:
         from .objects import Buckets
 
         config = self._config
-        cloud = Cloud(config.aws_region, Faults(), self._start)
+        cloud = Cloud(config.aws_region, Faults(), self._start, config.machine_price)
         moto_fleets.install(cloud.registry, cloud.active)
         buckets = Buckets(self._place.buckets, {bucket_of(config): self._project / config.store})
         server = make_server(0, lambda moto: self._wrap(Calls(cloud, buckets, moto, self.end)), self.key)

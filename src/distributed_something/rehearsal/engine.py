@@ -30,9 +30,11 @@ from ..engine import Counts, Machines, check_key
 from ..errors import DsError
 from ..ledger import RunPaths
 from ..local.engine import state_folder
+from ..record import read_record, record_path
 from ..worker.process import kill_marked
 from . import serving, story
 from .account import Own, adapted
+from .clock import BriskClock
 from .door import signed
 from .emulator import CREDENTIALS
 from .faults import parse_faults
@@ -80,7 +82,7 @@ class RehearsalEngine:
             self._found = None
         elif self._found is None or self._found.session.endpoint != endpoint:
             session = self._session(endpoint, self._place.key())
-            self._found = AwsEngine(self._project, self._config, self._clock, session=session)
+            self._found = AwsEngine(self._project, self._config, BriskClock(self._clock), session=session)
             self._tell_faults(endpoint)
         return self._found
 
@@ -238,13 +240,19 @@ class RehearsalEngine:
             found.stop(now=now)
 
     def end(self) -> Sequence[str]:
-        """End the machines, tell the story, and end the emulator, unless dead jobs are kept in its queue."""
-        aws = self._needed()
+        """End the machines, tell the story, and end the emulator, unless dead jobs are kept in its queue.
+
+        Where somebody else has ended the emulator, nothing is left; where the queue has gone already, the
+        story is that of the run in the record.
+        """
+        aws = self._aws()
+        if aws is None:
+            return ()
         run = aws.current_run()
         dead = aws.queue().counts().dead if run is not None else 0
         left = [*aws.end()]
-        if run is not None:
-            told = self._keep_story(aws, run, kept="queue " if dead else "")
+        if (run := run or self._recorded_run()) is not None:
+            told = self._keep_story(aws, run, kept=("queue ",) if dead else ())
             left += [each for each in told["leftovers"] if each not in left]
         if dead:
             self._say("the emulator stays, for `ds retry`: `ds cleanup --engine rehearsal` ends it")
@@ -252,22 +260,31 @@ class RehearsalEngine:
             self._end_emulator()
         return left
 
-    def _keep_story(self, aws: AwsEngine, run: str, *, kept: str) -> dict[str, Any]:
+    def _recorded_run(self) -> str | None:
+        path = record_path(self._project, self._config.app_name)
+        return read_record(path).run if path.exists() else None
+
+    def _keep_story(self, aws: AwsEngine, run: str, *, kept: tuple[str, ...]) -> dict[str, Any]:
         """The story of the run, written. What begins with `kept` stays on purpose, and is no leftover."""
-        assert aws.session.endpoint is not None
-        account = json.loads(ask(aws.session.endpoint, "account", self._place.key()))
-        if kept:
-            left = account["leftovers"]
-            account["leftovers"] = [each for each in left if not each.startswith(kept)]
         paths = RunPaths(self._config.app_name, run)
-        return story.keep(aws.store, paths, account, price=self._given.machine_price)
+        return story.keep(aws.store, paths, self._account(aws, kept), price=self._given.machine_price)
+
+    def _account(self, aws: AwsEngine, kept: tuple[str, ...] = ()) -> dict[str, Any]:
+        """What the emulator has seen, and what is left in it but for what stays on purpose."""
+        assert aws.session.endpoint is not None
+        account: dict[str, Any] = json.loads(ask(aws.session.endpoint, "account", self._place.key()))
+        kept += () if self._given.clean_dashboard else ("dashboard ",)
+        account["leftovers"] = [each for each in account["leftovers"] if not each.startswith(kept)]
+        return account
 
     def remove(self) -> Sequence[str]:
-        """Remove everything that runs of the app made, the emulator last."""
+        """Remove everything that runs of the app made, the emulator last; what it still had, as it tells."""
         import shutil
 
-        found = self._aws()
-        left = [*found.remove()] if found is not None else []
+        left: list[str] = []
+        if (found := self._aws()) is not None:
+            left += found.remove()
+            left += [each for each in self._account(found)["leftovers"] if each not in left]
         self._end_emulator()
         shutil.rmtree(self._place.folder, ignore_errors=True)
         return left

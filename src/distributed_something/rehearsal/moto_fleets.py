@@ -1,5 +1,7 @@
 """EC2's fleets, of both kinds, in place of moto's: those fill at once, keep no history and replace nothing.
 
+Spot prices are what the project says, and not moto's thousandth of a cent.
+
 The answers to the calls are here; what fleets do meanwhile is `cloud`'s.
 """
 
@@ -16,6 +18,7 @@ from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses.fleets import Fleets
 from moto.ec2.responses.spot_fleets import SpotFleets
+from moto.ec2.responses.spot_instances import SpotInstances
 
 from .fleets import State, Terms, Way
 
@@ -74,11 +77,15 @@ class Fleet:
 
 
 class Registry:
-    """The fleets of the account, by id. Calls come one at a time: whoever serves them sees to that."""
+    """The fleets of the account, by id. Calls come one at a time: whoever serves them sees to that.
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    `price` is that of each spot machine, in dollars an hour; None: no price is known.
+    """
+
+    def __init__(self, now: Callable[[], float], price: float | None = None) -> None:
         self.fleets: dict[str, Fleet] = {}
         self.now = now
+        self.price = price
         self._tokens: dict[tuple[bool, str], str] = {}
 
     def add(self, spot: bool, request: dict[str, Any], ways: tuple[Way, ...], terms: Terms) -> Fleet:
@@ -115,7 +122,7 @@ class Registry:
 def install(registry: Registry, active: Callable[[Fleet], list[Any]]) -> None:
     """Answer the calls about fleets from `registry`; `active` tells a fleet's machines (moto's instances)."""
     _Calls.registry, _Calls.active = registry, staticmethod(active)
-    for owner, calls in ((SpotFleets, _SpotCalls), (Fleets, _Ec2Calls)):
+    for owner, calls in ((SpotFleets, _SpotCalls), (Fleets, _Ec2Calls), (SpotInstances, _PriceCalls)):
         for name, call in vars(calls).items():
             if not name.startswith("_"):
                 setattr(owner, name, call)
@@ -133,6 +140,19 @@ def _machines(fleet: Fleet, **more: str) -> list[dict[str, Any]]:
         {"InstanceId": each.id, "InstanceType": each.instance_type, "InstanceHealth": "healthy", **more}
         for each in _Calls.active(fleet)
     ]
+
+
+class _PriceCalls:
+    def describe_spot_price_history(self: Any) -> ActionResult:
+        price = _Calls.registry.price
+        types, filters = self._get_param("InstanceTypes", []), self._filters_from_querystring()
+        offered = self.ec2_backend.describe_spot_price_history(types, filters) if price is not None else ()
+        facts = {"SpotPrice": str(price), "ProductDescription": "Linux/UNIX", "Timestamp": datetime.now(UTC)}
+        history = [
+            {"InstanceType": each["InstanceType"], "AvailabilityZone": each["Location"], **facts}
+            for each in offered
+        ]
+        return ActionResult({"SpotPriceHistory": history})
 
 
 class _SpotCalls:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from ..aws.bill import SHORTEST_SECONDS
 from ..console import duration
 from ..engine import Store
 from ..errors import KeyMissing
@@ -31,19 +32,19 @@ def build(account: Facts, fold: Fold, events: Iterable[Facts], *, price: float |
     """
     machines: Sequence[Facts] = account["machines"]
     repeated = _repeated(events, {each["id"]: each for each in machines if each["lost"]})
-    hours = sum(_life(each) for each in machines) / 3600
     requests = sum(_request_price(name) * count for name, count in account["calls"].items())
     return {
         "jobs": len(fold.jobs),
         "attempts": fold.attempts,
         "interruptions": fold.interruptions,
         "machines": len(machines),
-        "machine_hours": round(hours, 6),
+        "machine_hours": round(sum(_life(each) for each in machines) / 3600, 6),
         "lost": [
             {
                 "machine": each["id"],
                 "why": each["why"],
                 "lived_s": round(_life(each), 3),
+                "dollars": None if price is None else round(_billed(each) * price, 6),
                 "jobs": repeated.get(each["id"], (0, 0.0))[0],
                 "repeated_s": round(repeated.get(each["id"], (0, 0.0))[1], 3),
             }
@@ -53,7 +54,7 @@ def build(account: Facts, fold: Fold, events: Iterable[Facts], *, price: float |
         "calls": dict(sorted(account["calls"].items(), key=lambda item: (-item[1], item[0]))),
         "refused": dict(account["refused"]),
         "price": price,
-        "dollars": round(hours * (price or 0.0) + requests, 6),
+        "dollars": round(sum(_billed(each) for each in machines) * (price or 0.0) + requests, 6),
         "request_dollars": round(requests, 6),
         "leftovers": list(account["leftovers"]),
     }
@@ -61,6 +62,10 @@ def build(account: Facts, fold: Fold, events: Iterable[Facts], *, price: float |
 
 def _life(machine: Facts) -> float:
     return float((machine["ended"] or machine["started"]) - machine["started"])
+
+
+def _billed(machine: Facts) -> float:
+    return max(_life(machine), SHORTEST_SECONDS) / 3600
 
 
 def _request_price(name: str) -> float:
@@ -94,12 +99,12 @@ def lines(story: Facts) -> list[str]:
     """The story for a person."""
     lost, calls = story["lost"], story["calls"]
     found = [
-        f"rehearsal: {story['jobs']:,} jobs, {story['attempts']:,} attempts, "
-        f"{story['machines']:,} machines, {len(lost):,} of them lost"
+        f"rehearsal: {_count(story['jobs'], 'job')}, {_count(story['attempts'], 'attempt')}, "
+        f"{_count(story['machines'], 'machine')}, {len(lost):,} of them lost"
     ]
     found += [
-        f"  {each['machine']} {each['why']} after {duration(each['lived_s'])}: "
-        f"{each['jobs']:,} jobs begun anew, {duration(each['repeated_s'])} of work repeated"
+        f"  {each['machine']} {each['why']} after {duration(each['lived_s'])}{_paid(each)}: "
+        f"{_count(each['jobs'], 'job')} begun anew, {duration(each['repeated_s'])} of work repeated"
         for each in lost
     ]
     most = ", ".join(f"{count:,} {name}" for name, count in list(calls.items())[:_SHOWN])
@@ -117,6 +122,14 @@ def lines(story: Facts) -> list[str]:
     left = story["leftovers"]
     found.append(f"left behind: {', '.join(left) if left else 'nothing'}")
     return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _paid(lost: Facts) -> str:
+    return "" if lost["dollars"] is None else f" and ${lost['dollars']:.4f}"
 
 
 def _key(paths: RunPaths) -> str:
