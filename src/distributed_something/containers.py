@@ -150,9 +150,16 @@ def calling_user() -> str:
 
 def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str]:
     """The option that shows a folder of this machine in a container, whatever characters are in its name."""
-    fields = ["type=bind", f"src={source}", f"dst={target}", *(["readonly"] if read_only else [])]
-    quoted = ('"' + field.replace('"', '""') + '"' for field in fields)
-    return "--mount", ",".join(quoted)
+    return _mount("type=bind", f"src={source}", f"dst={target}", *(["readonly"] if read_only else []))
+
+
+def hide(folder: str) -> tuple[str, str]:
+    """The option that shows an empty folder in the place of one of this machine, with what is bound in it."""
+    return _mount("type=tmpfs", f"dst={folder}", "tmpfs-mode=0755")
+
+
+def _mount(*fields: str) -> tuple[str, str]:
+    return "--mount", ",".join('"' + field.replace('"', '""') + '"' for field in fields)
 
 
 _LONGEST_LINE = 60_000

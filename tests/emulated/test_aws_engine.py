@@ -156,6 +156,21 @@ def test_a_queue_of_another_app_is_not_shared(cloud: Cloud, tmp_path: Path) -> N
         steps.setup(other.project)
 
 
+def test_an_empty_queue_that_others_may_use_is_neither_taken_over_nor_removed(cloud: Cloud) -> None:
+    sqs, shared = session().client("sqs"), f"DeadMessages-{cloud.app}"
+    url = sqs.create_queue(QueueName=shared)["QueueUrl"]
+    cloud.config(SQS_DEAD_LETTER_QUEUE=shared)
+    with pytest.raises(UsageError, match="others may use it") as refused:
+        steps.setup(cloud.project)
+    assert f"SQS_DEAD_LETTER_QUEUE = '{cloud.app}DeadMessages'" in refused.value.fix
+    assert not sqs.list_queue_tags(QueueUrl=url).get("Tags")
+    sqs.create_queue(QueueName=f"{cloud.app}Queue")  # as the reference leaves one
+    cloud.config(SQS_DEAD_LETTER_QUEUE=f"{cloud.app}DeadMessages")
+    steps.setup(cloud.project)
+    cloud.engine.remove()
+    assert sqs.get_queue_url(QueueName=shared)["QueueUrl"] == url
+
+
 @pytest.mark.fault(29, 41)
 def test_no_key_is_in_the_task_definition_and_the_configs_region_is_used(cloud: Cloud) -> None:
     steps.setup(cloud.project)

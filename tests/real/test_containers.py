@@ -61,6 +61,18 @@ def test_a_job_set_runs_in_containers_of_an_image_without_python(boxed: DsProjec
     assert not list((boxed.folder / ".ds").rglob("*.env"))
 
 
+def test_a_job_in_a_container_does_not_see_the_keys_of_the_project(boxed: DsProject) -> None:
+    of_image(
+        boxed, COMMAND='find "$DS_PROJECT_DIR"/.ds -type f && cat "$DS_PROJECT_DIR"/config.py', OUTPUT=""
+    )
+    (boxed.folder / ".ds").mkdir(exist_ok=True)
+    (boxed.folder / ".ds" / "dashboard-App.json").write_text("token")
+    boxed.ds("run", boxed.jobs([{"n": 1}]))
+    printed = boxed.ds("logs", "0").stdout
+    assert "job.json" in printed and "COMMAND" in printed
+    assert "dashboard" not in printed and "queue.db" not in printed
+
+
 def test_a_job_that_needs_more_memory_than_it_may_have(boxed: DsProject) -> None:
     hungry = "dd if=/dev/zero of=/dev/null bs=200M count=1"
     of_image(boxed, COMMAND=f"{hungry} || exit {{code}}", MEMORY=32)

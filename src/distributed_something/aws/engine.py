@@ -208,16 +208,23 @@ class AwsEngine:
                 ) from error
 
     def _check_queues(self, found: Sequence[Resource]) -> None:
-        """Raise where a queue is somebody else's: jobs of two apps in one would be lost to both."""
+        """Raise where a queue is somebody else's: jobs of two apps in one would be lost to both.
+
+        One without an owner is taken over, and removed with the run, where it is empty and bears the app's
+        name: the reference has left it. One of another name (`DeadMessages`) serves other apps, too.
+        """
         for queue in found:
             owner = queue.tags.get("ds:app")
             messages = int(queue.settings.get("ApproximateNumberOfMessages", 0))
-            if owner == self._config.app_name or (owner is None and not messages):
+            left = owner is None and not messages and queue.name.startswith(self._config.app_name)
+            if owner == self._config.app_name or left:
                 continue
             whose = (
                 f"belongs to the app {owner}"
                 if owner
                 else f"was not made by us, and holds {messages} messages"
+                if messages
+                else "was not made by us, and others may use it"
             )
             key = "SQS_DEAD_LETTER_QUEUE" if queue.name == self.names.dead else "SQS_QUEUE_NAME"
             raise UsageError(

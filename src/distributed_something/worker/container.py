@@ -1,8 +1,9 @@
 """A slot's jobs in containers: one container a job, of the image that the config names.
 
-The container sees the slot's own folder at the same path, the project folder read-only, and nothing else of
-this machine but its network; its environment is what the config and we give to jobs. It runs as the user who
-runs us. What the engine cannot tell is left unknown: a container's processor time and memory.
+The container sees the slot's own folder at the same path, the project folder read-only without the keys in
+its `.ds`, and nothing else of this machine but its network; its environment is what the config and we give to
+jobs. It runs as the user who runs us. What the engine cannot tell is left unknown: a container's processor
+time and memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..containers import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, variables
+from ..containers import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, hide, variables
 from ..errors import DsError
 from .process import Ended
 
@@ -74,6 +75,7 @@ class Container:
             *(["--memory-swap", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--cpu-shares", str(max(kind.limits.cpu_shares, 2))] if kind.limits.cpu_shares else []),
             *bind(str(project), str(project), read_only=True),
+            *(hide(str(keys)) if (keys := project / ".ds").is_dir() else ()),
             *bind(str(folder), str(folder)),
             *bind(str(Path(__file__).with_name("host.py")), _HOST, read_only=True),
             *(bind(str(kind.bucket), BUCKET_FOLDER) if kind.bucket else ()),
