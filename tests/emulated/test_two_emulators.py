@@ -90,7 +90,7 @@ def test_a_run_whose_workers_are_killed_comes_to_the_same_end(
         JOB_RETRIES=2,
     )
     jobs = project.jobs({"n": n, "code": int(str(n) in DEAD)} for n in range(COUNT))
-    project.ds("account", "setup", "--yes")
+    project.ds("account", "setup", "--yes", timeout=120)
     project.ds("setup")
     project.ds("submit", jobs)
     again = project.ds("submit", jobs)
@@ -110,13 +110,13 @@ def test_a_run_whose_workers_are_killed_comes_to_the_same_end(
         return sum("/.ds/" in key for key in keys(account, "out/"))
 
     with worker(task, tmp_path / "1") as lost, worker(task, tmp_path / "2") as told:
-        until(lambda: finished() >= 10, "the first jobs", 60)
+        until(lambda: finished() >= 10, "the first jobs", 120)
         lost.kill()
         told.send_signal(signal.SIGTERM)
-        assert told.wait(30) == 0
+        assert told.wait(60) == 0
         done = finished()
     with worker(task, tmp_path / "3"):
-        until(lambda: finished() == COUNT - len(DEAD), "all jobs", 60)
+        until(lambda: finished() == COUNT - len(DEAD), "all jobs", 120)
         until(lambda: sorted(account.messages().values()) == [0, 0, len(DEAD)], "dead jobs", 60)
 
     assert done < COUNT - len(DEAD), "nothing was left for those that came after"

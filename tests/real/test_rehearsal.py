@@ -81,7 +81,6 @@ def test_a_whole_run(rehearsal: DsProject) -> None:
     given.parent.mkdir()
     given.write_text("an input in the folder is an object of the bucket")
     jobs = rehearsal.jobs(groups(20))
-    began = time.monotonic()
     ended = rehearsal.ds("run", jobs, timeout=120)
 
     assert "20 succeeded" in ended.stdout
@@ -94,7 +93,6 @@ def test_a_whole_run(rehearsal: DsProject) -> None:
     assert not list((rehearsal.folder / "data").glob("**/tasks"))
     again = rehearsal.ds("monitor")  # whoever was killed just before the end, or looks once more
     assert ended.stdout[ended.stdout.index("rehearsal:") :] in again.stdout
-    assert time.monotonic() - began < 110
 
 
 def test_the_story_as_data(rehearsal: DsProject) -> None:

@@ -85,7 +85,7 @@ def test_the_readmes_example_on_a_rough_day(rehearsal: DsProject, seed: int) -> 
     shutil.copytree(TEXTS, rehearsal.folder, dirs_exist_ok=True)
     adapt(rehearsal, (TEXTS / "config.py").read_text(), machines=2)
     faults = f"notice=0.25/min,kill=0.25/min,throttle=5%,error=2%,lag=2s,speed=8x,seed={seed}"
-    ended = rehearsal.ds("run", "files/exampleJob.json", "--faults", faults, code=3, timeout=240)
+    ended = rehearsal.ds("run", "files/exampleJob.json", "--faults", faults, code=3, timeout=400)
 
     assert "left behind: nothing" in ended.stdout
     assert "were refused on purpose" in ended.stdout
@@ -105,7 +105,7 @@ def is_worker(pid: int) -> bool:
 def kill_a_worker(project: DsProject) -> None:
     """Kill one as soon as there are some outputs, with what it has leased."""
     outputs = project.folder / "data" / "out"
-    until(lambda: len(list(outputs.glob("*/.ds/*.json"))) >= 20, "the first jobs", 90)
+    until(lambda: len(list(outputs.glob("*/.ds/*.json"))) >= 20, "the first jobs", 120)
     os.kill(next(pid for pid in project.processes() if is_worker(pid)), signal.SIGKILL)
     assert Emulator.of(project).messages()["AppQueue"] > 0, "nothing was left to lose"
 
@@ -115,7 +115,7 @@ def monitored(project: DsProject, kills: int, draw: random.Random) -> tuple[int,
     for killed in range(kills + 1):
         monitor = project.start("monitor", start_new_session=True)
         try:
-            out, err = monitor.communicate(timeout=180 if killed == kills else draw.uniform(0.3, 4.0))
+            out, err = monitor.communicate(timeout=400 if killed == kills else draw.uniform(0.3, 4.0))
         except subprocess.TimeoutExpired:
             os.killpg(monitor.pid, signal.SIGKILL)
             monitor.communicate()
@@ -137,11 +137,11 @@ def test_two_thousand_jobs_on_a_rough_day_with_a_monitor_that_is_killed(rehearsa
     adapt(rehearsal, "".join(f"{key} = {value!r}\n" for key, value in keys.items()), machines=3)
     jobs = rehearsal.jobs({"n": n, "code": int(str(n) in bad)} for n in range(2000))
     faults = "notice=0.15/min,kill=0.15/min,throttle=5%,error=2%,lag=2s,speed=8x,seed=599"
-    rehearsal.ds("setup", timeout=60)
-    rehearsal.ds("submit", jobs, timeout=60)
+    rehearsal.ds("setup", timeout=120)
+    rehearsal.ds("submit", jobs, timeout=120)
     record = rehearsal.folder / "files" / "AppSpotFleetRequestId.json"
     earlier = record.read_bytes()
-    rehearsal.ds("start", "--faults", faults, timeout=60)
+    rehearsal.ds("start", "--faults", faults, timeout=120)
     assert record.read_bytes() != earlier
     record.write_bytes(
         earlier
