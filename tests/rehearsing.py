@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from conftest import DsProject
+from distributed_something.rehearsal.door import signed
 from distributed_something.rehearsal.emulator import CREDENTIALS
 from distributed_something.rehearsal.faults import Faults, fate
+from distributed_something.rehearsal.place import Place
 
 REGION = "us-east-1"
 
@@ -119,20 +121,26 @@ def check_counts(project: DsProject, count: int, dead: int) -> None:
 class Emulator:
     """An emulator, asked behind the product's back."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, credentials: dict[str, str] = CREDENTIALS) -> None:
         self.endpoint = endpoint
+        self._credentials = credentials
         self._clients: dict[str, Any] = {}
 
     @classmethod
     def of(cls, project: DsProject) -> Emulator:
         """That of a project's rehearsal."""
-        (facts,) = (project.folder / ".ds").glob("*.rehearsal/rehearsal.json")
-        return cls(str(json.loads(facts.read_text())["endpoint"]))
+        (folder,) = (project.folder / ".ds").glob("*.rehearsal")
+        place = Place(folder)
+        endpoint = place.endpoint()
+        assert endpoint is not None
+        return cls(endpoint, dict.fromkeys(CREDENTIALS, place.key()))
 
     @cached_property
     def account(self) -> dict[str, Any]:
         """What that of a rehearsal has seen so far."""
-        with urllib.request.urlopen(f"{self.endpoint}/ds/account", timeout=30) as answer:
+        own = signed(self._credentials["AWS_ACCESS_KEY_ID"])
+        request = urllib.request.Request(f"{self.endpoint}/ds/account", headers=own)
+        with urllib.request.urlopen(request, timeout=30) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
@@ -141,7 +149,7 @@ class Emulator:
         """What has the engine `aws` itself talk to it."""
         files = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
         more = {"AWS_ENDPOINT_URL": self.endpoint, "AWS_EC2_METADATA_DISABLED": "true"}
-        return {**CREDENTIALS, **files, **more}
+        return {**self._credentials, **files, **more}
 
     def client(self, service: str) -> Any:
         """A client of boto3."""
@@ -152,8 +160,8 @@ class Emulator:
                 service,
                 endpoint_url=self.endpoint,
                 region_name=REGION,
-                aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+                aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=self._credentials["AWS_SECRET_ACCESS_KEY"],
             )
         return self._clients[service]
 

@@ -213,6 +213,7 @@ class _Interrupting:
 
     def __init__(self, file: Any, after: int) -> None:
         self._file, self._after = file, after
+        self.path = file.path
 
     def jobs(self) -> Iterator[Any]:
         for number, job in enumerate(self._file.jobs()):

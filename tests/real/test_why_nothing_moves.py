@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from conftest import DsProject, until
-from distributed_something.rehearsal.emulator import CREDENTIALS
 from distributed_something.rehearsal.place import Place
 from pretending import require
 
@@ -66,8 +65,8 @@ def client(project: DsProject, service: str) -> Any:
     import boto3
 
     (folder,) = (project.folder / ".ds").glob("*.rehearsal")
-    secret = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
-    return boto3.Session(CREDENTIALS["AWS_ACCESS_KEY_ID"], secret, region_name="us-east-1").client(
+    key = Place(folder).key()
+    return boto3.Session(key, key, region_name="us-east-1").client(
         service, endpoint_url=Place(folder).endpoint()
     )
 

@@ -91,6 +91,13 @@ def test_another_process_goes_on_with_what_was_seen_and_prices_are_asked_for_onc
     assert second.cost([], 999_999.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
 
 
+def test_where_prices_are_not_asked_for_the_bid_is_the_price(tmp_path: Path) -> None:
+    ec2 = Ec2()
+    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", 0.1, ask=False)
+    assert bill.cost([machine("i-1"), machine("i-2")], 3600.0) == pytest.approx(0.2)
+    assert bill.per_hour == pytest.approx(0.2) and ec2.asked == 0
+
+
 @pytest.mark.parametrize("stored", [b"", b"[]", b"{", json.dumps({"i-1": [1]}).encode(), b"null"])
 def test_a_broken_file_of_machines_is_begun_anew(tmp_path: Path, stored: bytes) -> None:
     store = FolderStore(tmp_path)

@@ -82,9 +82,15 @@ def hourly(
 
 
 class Bill:
-    """The cost of one run's machines so far. It never raises: what cannot be known is None."""
+    """The cost of one run's machines so far. It never raises: what cannot be known is None.
 
-    def __init__(self, session: AwsSession, store: Store, key: str, bid: float | None) -> None:
+    `ask`: for the prices of now; else the bid is the price.
+    """
+
+    def __init__(
+        self, session: AwsSession, store: Store, key: str, bid: float | None, *, ask: bool = True
+    ) -> None:
+        self._ask = ask
         self._session = session
         self._store = store
         self._key = key
@@ -123,7 +129,11 @@ class Bill:
     def _ask_prices(self, now: float) -> None:
         """The newest price of each type in each zone, once an hour, or where a new pair has come."""
         pairs = {(life.kind, life.zone) for life in (self._lives or {}).values()}
-        if not pairs or (pairs <= self._prices.keys() and now - self._priced < PRICES_SECONDS):
+        if (
+            not self._ask
+            or not pairs
+            or (pairs <= self._prices.keys() and now - self._priced < PRICES_SECONDS)
+        ):
             return
         if now - self._priced < SHORTEST_SECONDS:
             return  # a pair without a price is not asked for at every look

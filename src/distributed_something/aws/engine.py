@@ -83,6 +83,7 @@ class AwsEngine:
         self._queue: SqsQueue | None = None
         self._facts: Facts | None = None
         self._bill: Bill | None = None
+        self._emulated = endpoint is not None
 
     @cached_property
     def store(self) -> S3Store:
@@ -326,7 +327,9 @@ class AwsEngine:
     def _bill_of(self, run: str) -> Bill:
         if self._bill is None:
             key = RunPaths(self._config.app_name, run).root + "machines.json"
-            self._bill = Bill(self.session, self.store, key, self._config.machine_price)
+            bid = self._config.machine_price
+            real = not (self._emulated and bid is not None)  # an emulator's prices are no prices
+            self._bill = Bill(self.session, self.store, key, bid, ask=real)
         return self._bill
 
     def _look(self, run: str) -> Facts:

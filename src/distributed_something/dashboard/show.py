@@ -49,7 +49,7 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("rate", rate_text(snapshot.rate) if snapshot.rate else "\N{EN DASH}"),
         ("took", duration(took)) if ended else ("time left", _left(snapshot)),
         ("machines", f"{machines.running:,} of {machines.target:,}"),
-        ("interruptions", f"{snapshot.interruptions:,}"),
+        *([("interruptions", f"{snapshot.interruptions:,}")] if snapshot.interruptions else []),
         *_cost(snapshot),
     ]
 
