@@ -296,13 +296,13 @@ class S3Store:
         """The bucket as obstore's, with the endpoint that botocore would take."""
         if self._objects is None:
             with aws_errors(f"opening s3://{self.bucket}"):
-                client = self._client()
+                endpoint = self._session.endpoint or self._client().meta.endpoint_url
                 self._credentials = self._credentials or Credentials(self._session)
                 self._objects = open_bucket(
                     self.bucket,
                     self._session,
                     region=self.region,
-                    endpoint=client.meta.endpoint_url,
+                    endpoint=endpoint,
                     retry_seconds=self._retry_seconds,
                     credentials=self._credentials,
                 )
