@@ -16,6 +16,7 @@ from distributed_something import steps
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.newfleet import write_fleet_file
 from distributed_something.errors import DsError, Unreachable, UsageError
+from distributed_something.job import Cause, Job
 from emulating import endpoint, session
 
 
@@ -145,29 +146,37 @@ def test_a_missing_bucket_and_a_type_that_there_is_not(cloud: Cloud) -> None:
 @pytest.mark.fault(16)
 def test_a_queue_of_another_app_is_not_shared(cloud: Cloud, tmp_path: Path) -> None:
     steps.setup(cloud.project)
-    other = Cloud(tmp_path / "other", SQS_DEAD_LETTER_QUEUE=f"{cloud.app}DeadMessages")
+    other = Cloud(tmp_path / "other", SQS_QUEUE_NAME=f"{cloud.app}Queue")
     with pytest.raises(UsageError, match=f"belongs to the app {cloud.app}"):
         steps.setup(other.project)
     strange = f"strange-{cloud.app}"
     sqs = session().client("sqs")
     sqs.send_message(QueueUrl=sqs.create_queue(QueueName=strange)["QueueUrl"], MessageBody="{}")
-    other.config(SQS_DEAD_LETTER_QUEUE=f"{other.app}Dead", SQS_QUEUE_NAME=strange)
+    other.config(SQS_QUEUE_NAME=strange)
     with pytest.raises(UsageError, match="was not made by us, and holds 1 messages"):
         steps.setup(other.project)
 
 
-def test_an_empty_queue_that_others_may_use_is_neither_taken_over_nor_removed(cloud: Cloud) -> None:
+@pytest.mark.fault(16)
+def test_a_dead_letter_queue_that_apps_share_is_left_alone_and_the_app_has_one_of_its_own(
+    cloud: Cloud,
+) -> None:
     sqs, shared = session().client("sqs"), f"DeadMessages-{cloud.app}"
     url = sqs.create_queue(QueueName=shared)["QueueUrl"]
     cloud.config(SQS_DEAD_LETTER_QUEUE=shared)
-    with pytest.raises(UsageError, match="others may use it") as refused:
-        steps.setup(cloud.project)
-    assert f"SQS_DEAD_LETTER_QUEUE = '{cloud.app}DeadMessages'" in refused.value.fix
-    assert not sqs.list_queue_tags(QueueUrl=url).get("Tags")
-    sqs.create_queue(QueueName=f"{cloud.app}Queue")  # as the reference leaves one
-    cloud.config(SQS_DEAD_LETTER_QUEUE=f"{cloud.app}DeadMessages")
     steps.setup(cloud.project)
-    cloud.engine.remove()
+    jobs = sqs.get_queue_url(QueueName=f"{cloud.app}Queue")["QueueUrl"]
+    policy = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["All"])["Attributes"]["RedrivePolicy"]
+    assert json.loads(policy)["deadLetterTargetArn"].endswith(f":{cloud.app}Queue-dead")
+    assert not sqs.list_queue_tags(QueueUrl=url).get("Tags")
+
+    cloud.open()  # a new engine knows no more than the config and the account
+    later = cloud.engine
+    later.queue().put([Job("0" * 16, 0, b'{"group":{}}')])
+    (lease,) = later.queue().lease(1)
+    later.queue().fail(lease, Cause.EXIT, "broken", final=True)
+    assert later.queue().counts().dead == 1
+    assert later.remove() == []
     assert sqs.get_queue_url(QueueName=shared)["QueueUrl"] == url
 
 

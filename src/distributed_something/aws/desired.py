@@ -366,6 +366,7 @@ def task_environment(config: Config, size: TaskSize, queue_url: str, run: str) -
         "AWS_REGION": config.aws_region,
         "CHECK_IF_DONE_BOOL": str(config.check_if_done_bool),
         "DOCKER_CORES": str(size.slots),
+        "DS_DEAD_QUEUE": QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue).dead,
         "DS_RUN": run,
         "ECS_CLUSTER": config.ecs_cluster,
         "EXPECTED_NUMBER_FILES": str(config.expected_number_files),

@@ -30,7 +30,6 @@ from .desired import (
     compare,
     desired,
     misfit,
-    queues,
     task_size,
 )
 from .found import find, find_one
@@ -38,7 +37,7 @@ from .launch import Launch
 from .look import Facts, Looker, machines_of, why_idle
 from .message import job_room
 from .queue import SqsQueue
-from .queues import QueueNames, find_queues
+from .queues import QueueNames, dead_queue_of, find_queues
 from .region import Region
 from .roles import Where
 from .schedule import GRACE_SECONDS, Order, check_function, memory_key, put_schedule
@@ -71,13 +70,12 @@ class AwsEngine:
         store: type[S3Store] = S3Store,
     ) -> None:
         self._project = project
-        self._config = config
+        self._given = self._config = config
         self._clock = clock
         self._store_class = store
         self.tasks_per_machine = config.tasks_per_machine
         self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
-        self.names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
         self._looker = Looker(self.session, config.app_name, config.ecs_cluster)
         self._run: str | None = None
         self._queue: SqsQueue | None = None
@@ -95,13 +93,24 @@ class AwsEngine:
 
     # -- Queue and run
 
+    @property
+    def names(self) -> QueueNames:
+        """The queues, as far as is known: see `_use_own_dead`."""
+        return QueueNames(self._config.sqs_queue_name, self._config.sqs_dead_letter_queue)
+
+    def _use_own_dead(self) -> None:
+        """The config names a queue of dead jobs that serves other apps too: ours is another one."""
+        self._config = self._config._replace(sqs_dead_letter_queue=self.names.own_dead)
+
     def current_run(self) -> str | None:
         """The run in the tags of the app's queue; asked until there is one."""
         if self._run is None:
             with aws_errors(f"looking for the queue {self.names.jobs}"):
                 found = find_one(self.session, Kind.QUEUE, self.names.jobs, self._config.ecs_cluster)
-            ours = found is not None and found.tags.get("ds:app") == self._config.app_name
-            self._run = found.tags.get("ds:run") if found is not None and ours else None
+            if found is not None and found.tags.get("ds:app") == self._config.app_name:
+                self._run = found.tags.get("ds:run")
+                if dead_queue_of(found.settings) == self.names.own_dead:
+                    self._use_own_dead()
         return self._run
 
     def queue(self) -> SqsQueue:
@@ -170,8 +179,12 @@ class AwsEngine:
         if why := misfit(config, shape):
             raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
         self.region.check_roles()
-        names = [each.name for each in queues(config, account, run)]
-        found = list(find(self.session, (Resource(Kind.QUEUE, name) for name in names), config.ecs_cluster))
+        self._config = self._given
+        found = self._queues()
+        if any(queue.name == self.names.dead and self._may_serve_others(queue) for queue in found):
+            self._use_own_dead()
+            found = self._queues()
+        config = self._config
         self._check_queues(found)
         wanted = desired(
             config, account, shape, run=run, queue_url=self._queue_url(found), carried=self._carried()
@@ -208,18 +221,26 @@ class AwsEngine:
                     f"AWS_BUCKET: there is no bucket {bucket}", f"aws s3 mb s3://{bucket}, or name another"
                 ) from error
 
-    def _check_queues(self, found: Sequence[Resource]) -> None:
-        """Raise where a queue is somebody else's: jobs of two apps in one would be lost to both.
+    def _queues(self) -> list[Resource]:
+        """Those of the app's queues that are there."""
+        names = (self.names.dead, self.names.jobs, self.names.carried)
+        wanted = (Resource(Kind.QUEUE, name) for name in names)
+        return list(find(self.session, wanted, self._config.ecs_cluster))
 
-        One without an owner is taken over, and removed with the run, where it is empty and bears the app's
-        name: the reference has left it. One of another name (`DeadMessages`) serves other apps, too.
+    def _may_serve_others(self, queue: Resource) -> bool:
+        """Whether a queue is not the app's alone: another app's, or nobody's.
+
+        One without an owner is the app's, and is removed with the run, where it is empty and bears the app's
+        name: the reference has left it.
         """
-        for queue in found:
-            owner = queue.tags.get("ds:app")
-            messages = int(queue.settings.get("ApproximateNumberOfMessages", 0))
-            left = owner is None and not messages and queue.name.startswith(self._config.app_name)
-            if owner == self._config.app_name or left:
-                continue
+        owner = queue.tags.get("ds:app")
+        left = not _messages(queue) and queue.name.startswith(self._config.app_name)
+        return owner != self._config.app_name and not (owner is None and left)
+
+    def _check_queues(self, found: Sequence[Resource]) -> None:
+        """Raise where a queue is somebody else's: jobs of two apps in one would be lost to both."""
+        for queue in filter(self._may_serve_others, found):
+            owner, messages = queue.tags.get("ds:app"), _messages(queue)
             whose = (
                 f"belongs to the app {owner}"
                 if owner
@@ -227,11 +248,9 @@ class AwsEngine:
                 if messages
                 else "was not made by us, and others may use it"
             )
-            key = "SQS_DEAD_LETTER_QUEUE" if queue.name == self.names.dead else "SQS_QUEUE_NAME"
             raise UsageError(
-                f"{key}: the queue {queue.name} {whose}",
-                f"give the app a queue of its own, such as {key} = '{self._config.app_name}"
-                f"{'DeadMessages' if queue.name == self.names.dead else 'Queue'}'",
+                f"SQS_QUEUE_NAME: the queue {queue.name} {whose}",
+                "give the app a queue of its own, such as SQS_QUEUE_NAME = APP_NAME + 'Queue'",
             )
 
     # -- Machines
@@ -465,3 +484,7 @@ class AwsEngine:
         if self._queue is not None:
             self._queue.close()
             self._queue = None
+
+
+def _messages(queue: Resource) -> int:
+    return int(queue.settings.get("ApproximateNumberOfMessages", 0))

@@ -47,7 +47,7 @@ def _for_app(config: Config) -> dict[str, dict[str, str]]:
 
 
 def _user_queues(config: Config, where: Where) -> tuple[Grant, ...]:
-    """All of the app's three queues, by their names."""
+    """All of the app's queues, by their names."""
     names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
     actions = (
         "sqs:CreateQueue",
@@ -59,8 +59,7 @@ def _user_queues(config: Config, where: Where) -> tuple[Grant, ...]:
         "sqs:TagQueue",
         *USE_QUEUES,
     )
-    queues = (names.jobs, names.dead, names.carried)
-    return (Grant("Queues", actions, tuple(where.arn("sqs", each) for each in dict.fromkeys(queues))),)
+    return (Grant("Queues", actions, tuple(where.arn("sqs", each) for each in names.all)),)
 
 
 def _user_store(config: Config, where: Where) -> tuple[Grant, ...]:

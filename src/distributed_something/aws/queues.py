@@ -26,6 +26,7 @@ RECREATE_SECONDS = 60.0
 """How long SQS refuses a name after its queue was deleted."""
 
 CARRIED_SUFFIX = "-carried"
+OWN_DEAD_SUFFIX = "-dead"
 _NAME_LIMIT = 80
 _ABSENT = frozenset({"QueueDoesNotExist", "NonExistentQueue"})
 
@@ -46,6 +47,16 @@ class QueueNames:
             )
 
     @property
+    def own_dead(self) -> str:
+        """The queue of dead jobs where the one that the config names serves other apps too."""
+        return self.jobs + OWN_DEAD_SUFFIX
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every queue that the app may have; that of the jobs first."""
+        return tuple(dict.fromkeys((self.jobs, self.carried, self.dead, self.own_dead)))
+
+    @property
     def carried(self) -> str:
         """The queue of jobs that outlive SQS's twelve hours."""
         return self.jobs + CARRIED_SUFFIX
@@ -58,6 +69,14 @@ class QueueUrls:
     jobs: str
     dead: str
     carried: str | None = None
+
+
+def dead_queue_of(attributes: Mapping[str, Any]) -> str | None:
+    """The name of the queue that a queue's dead messages go to, by its attributes."""
+    try:
+        return str(json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]).rpartition(":")[2]
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def find_queues(session: AwsSession, names: QueueNames) -> QueueUrls | None:

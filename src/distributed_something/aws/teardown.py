@@ -105,7 +105,7 @@ class Teardown:
     def _delete_queues(self) -> None:
         """Those that bear the app's tag; that of the jobs first: while it is there, the run needs all."""
         client = self._session.client("sqs")
-        for name in (self._names.jobs, self._names.carried, self._names.dead):
+        for name in self._names.all:
             if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
                 with aws_errors(f"deleting the queue {name}"):
                     client.delete_queue(QueueUrl=url)
@@ -211,8 +211,7 @@ class Teardown:
         return [f"alarm {name}" for name in find_alarms(self._session, self._config.app_name)]
 
     def _left_queues(self) -> list[str]:
-        names = (self._names.jobs, self._names.carried, self._names.dead)
-        return [f"queue {name}" for name in names if self._is_ours(Kind.QUEUE, name)]
+        return [f"queue {name}" for name in self._names.all if self._is_ours(Kind.QUEUE, name)]
 
 
 def _tried(step: Callable[[], object]) -> Iterator[str]:

@@ -66,6 +66,7 @@ class Settings(NamedTuple):
     """What the task's environment says. `stagger` is the wait between the starts of two slots, in seconds.
 
     Without a `log_group` nothing is sent to CloudWatch. At `container_metadata` ECS tells of the container.
+    `dead_queue` is a name; where it is missing, the config's holds.
     """
 
     app: str
@@ -78,6 +79,7 @@ class Settings(NamedTuple):
     scratch: Path
     log_group: str = ""
     container_metadata: str = ""
+    dead_queue: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -93,7 +95,10 @@ class Settings(NamedTuple):
         scratch = Path(environment.get("DS_SCRATCH") or tempfile.gettempdir())
         log_group = environment.get("LOG_GROUP_NAME", "")
         container = environment.get("ECS_CONTAINER_METADATA_URI_V4", "")
-        return cls(app, run, queue_url, bucket, region, int(slots), stagger, scratch, log_group, container)
+        dead = environment.get("DS_DEAD_QUEUE", "")
+        return cls(
+            app, run, queue_url, bucket, region, int(slots), stagger, scratch, log_group, container, dead
+        )
 
 
 _FIX = "`ds worker` runs in a task that `ds start` has made: the task's environment tells it what to do"
@@ -117,7 +122,7 @@ def _number(environment: Mapping[str, str], name: str, default: str) -> float:
 def queue_urls(settings: Settings, config: Config) -> QueueUrls:
     """The app's queues: they lie beside the one whose address the task was given."""
     home, _, jobs = settings.queue_url.rpartition("/")
-    names = QueueNames(jobs, config.sqs_dead_letter_queue)
+    names = QueueNames(jobs, settings.dead_queue or config.sqs_dead_letter_queue)
     return QueueUrls(settings.queue_url, f"{home}/{names.dead}", f"{home}/{names.carried}")
 
 
