@@ -42,7 +42,7 @@ def test_after_a_notice_the_job_is_back_within_seconds_uncounted_with_its_log(tm
     run = new_run([{"n": 1}], COMMAND="echo half; sleep 600; echo whole")
     with at_work(run, tmp_path) as (process, server):
         noticed = time.monotonic()
-        server.values["spot/instance-action"] = json.dumps({"action": "terminate", "time": in_seconds(20)})
+        server.values["spot/instance-action"] = json.dumps({"action": "terminate", "time": in_seconds(120)})
         (lease,) = run.queue.lease(1, 20)
         assert time.monotonic() - noticed < 10  # 3 to 4 where the machine has nothing else to do
         code, said = ends(process)
@@ -56,13 +56,14 @@ def test_after_a_notice_the_job_is_back_within_seconds_uncounted_with_its_log(tm
 
 @pytest.mark.fault(26)
 def test_what_can_finish_before_the_machine_goes_does(tmp_path: Path) -> None:
-    run = new_run([{"n": 1}, {"n": 2}], COMMAND="sleep 4")
+    run = new_run([{"n": 1}, {"n": 2}, {"n": 3}], COMMAND="sleep 4")
     with at_work(run, tmp_path) as (process, server):
+        until(lambda: len(run.events("started")) == 2, "a second job, when it is known how long one takes")
         server.values["spot/instance-action"] = json.dumps({"time": in_seconds(60)})
         assert ends(process)[0] == 0
-    assert len(run.events("succeeded")) == 1
+    assert len(run.events("succeeded")) == 2
     assert run.events("interrupted") == []
-    until(lambda: run.queue.counts().waiting == 1, "the other job to wait")
+    until(lambda: run.queue.counts().waiting == 1, "the third job to wait")
 
 
 @pytest.mark.fault(26)

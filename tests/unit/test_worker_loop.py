@@ -42,7 +42,7 @@ class FakeSlot:
         self._quick = quick
         self._attempt = attempt or (lambda _lease: SUCCESS)
         self._seconds = seconds
-        self._ended = threading.Event()
+        self.cancelled = threading.Event()
         self._cause: Cause | None = None
         self.ran: list[Lease] = []
         self.running = threading.Event()
@@ -55,20 +55,20 @@ class FakeSlot:
 
     def begin(self) -> None:
         self._cause = None
-        self._ended.clear()
+        self.cancelled.clear()
 
     def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
         if not self._quick:
             takes_long(cast("Slot", self))
         self.ran.append(lease)
         self.running.set()
-        if self._seconds and self._ended.wait(self._seconds):
+        if self._seconds and self.cancelled.wait(self._seconds):
             return Outcome(State.WAITING, self._cause, seconds=0.001)
         return self._attempt(lease)
 
     def cancel(self, cause: Cause) -> None:
         self._cause = cause
-        self._ended.set()
+        self.cancelled.set()
 
     def close(self) -> None:
         self.closed = True
@@ -182,10 +182,10 @@ class Running:
         self._thread = threading.Thread(target=worker.run)
         self._thread.start()
 
-    def stop(self, grace: float | None) -> float:
-        """Stop it; the seconds that this took."""
+    def stop(self, order: float | Stop | None) -> float:
+        """Stop it, with so much grace; the seconds that this took."""
         began = time.monotonic()
-        self._worker.stop(Stop(grace, "test"))
+        self._worker.stop(order if isinstance(order, Stop) else Stop(order, "test"))
         self._thread.join(10)
         assert not self._thread.is_alive(), "the worker did not stop"
         return time.monotonic() - began
@@ -355,6 +355,30 @@ def test_a_job_that_does_not_end_within_the_grace_goes_back_uncharged(bench: Ben
     assert bench.queue.counts() == Counts(waiting=1)
     assert bench.events(job)[-1] == ("interrupted", "interrupted")
     assert bench.queue.lease(1)[0].attempt == 1
+
+
+@pytest.mark.fault(26)
+@pytest.mark.parametrize(
+    ("known", "state"), [(None, "interrupted"), (0.1, "succeeded"), (90.0, "interrupted")]
+)
+def test_where_the_machine_ends_only_what_will_finish_goes_on(
+    bench: Bench, known: float | None, state: str
+) -> None:
+    bench.queue.put(jobs(1 if known is None else 2))
+    slot = FakeSlot()
+
+    def attempt(lease: Lease) -> Outcome:
+        if known is not None and lease.job.index == 0:
+            return Outcome(State.SUCCEEDED, seconds=known)
+        slot.running.set()
+        cut = slot.cancelled.wait(0.5)
+        return Outcome(State.WAITING, Cause.INTERRUPTED) if cut else SUCCESS
+
+    slot = FakeSlot(attempt)
+    worker = Running(bench.worker(slot))
+    wait_for(lambda: len(slot.ran) == (1 if known is None else 2))
+    assert worker.stop(Stop(30.0, "the machine ends", 0.05)) < 10
+    assert [name for name, _ in bench.events()][-1] == state
 
 
 @pytest.mark.fault(26)

@@ -36,6 +36,13 @@ WARY_SECONDS = 900.0
 """How long nothing is leased after a recommendation to move on."""
 
 
+UNSURE_SECONDS = 1.5
+"""How long after a notice an attempt goes on of which nothing says that it will finish in time.
+
+To end it at once loses what it has done, to let it go on loses time: about as much, where nothing is known.
+"""
+
+
 class Silent(Exception):
     """No answer, or none that makes sense, from the metadata service."""
 
@@ -154,7 +161,7 @@ def stop_of(notice: str, now: float, reserve: float) -> Stop:
     end = time_in(notice, "time")
     left = 0.0 if end is None else max(end - now - reserve, 0.0)
     when = "" if end is None else f" at {datetime.fromtimestamp(end).astimezone():%H:%M:%S}"
-    return Stop(left, f"spot interruption: this machine ends{when}")
+    return Stop(left, f"spot interruption: this machine ends{when}", UNSURE_SECONDS)
 
 
 def time_in(text: str, name: str) -> float | None:

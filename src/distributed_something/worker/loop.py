@@ -18,6 +18,7 @@ the job's own process, and takes four times as long as what is done for many job
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -54,10 +55,15 @@ GIVE_UP_SECONDS = 30.0
 
 
 class Stop(NamedTuple):
-    """The order to stop: running jobs have `grace_seconds` (None: as long as they need) to finish."""
+    """The order to stop: running jobs have `grace_seconds` (None: as long as they need) to finish.
+
+    Where the machine ends, a job that will not finish is better off elsewhere: then those have no more than
+    `unsure_seconds` of which the attempts before them do not say that they will finish in time.
+    """
 
     grace_seconds: float | None
     why: str
+    unsure_seconds: float | None = None
 
 
 class Identity(NamedTuple):
@@ -121,7 +127,10 @@ class Worker:
         self._idle_rounds = 0
         self._renewed = self._flushed = self._needed = clock.now()
         self._keeper: threading.Thread | None = None
-        self._long: set[Slot] = set()
+        self._long: dict[Slot, float] = {}
+        """The slots whose attempts take long, and since when."""
+        self._longest: float | None = None
+        """Seconds of the longest attempt that succeeded here."""
         self._over = threading.Event()
 
     def stop(self, stop: Stop) -> None:
@@ -163,7 +172,7 @@ class Worker:
         now = self._clock.now()
         with self._lock:
             lease = None if slot in self._long else self._running[slot]
-            self._long.add(slot)
+            self._long.setdefault(slot, now)
             self._needed = now
             if self._keeper is None:
                 self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -207,11 +216,21 @@ class Worker:
         with self._lock:
             unstarted = list(self._ready)
             self._ready.clear()
-            if stop.grace_seconds is not None and seconds >= stop.grace_seconds:
-                for slot in self._running:
+            for slot in self._running:
+                if seconds >= self._time_for(slot, stop, seconds):
                     slot.cancel(Cause.INTERRUPTED)
         if unstarted:
             self._attempt(lambda: self._queue.release(unstarted))
+
+    def _time_for(self, slot: Slot, stop: Stop, seconds: float) -> float:
+        """How long after the order to stop, `seconds` ago, an attempt may go on."""
+        grace = math.inf if stop.grace_seconds is None else stop.grace_seconds
+        if stop.unsure_seconds is None:
+            return grace
+        now = self._clock.now()
+        ran = now - self._long.get(slot, now)
+        sure = self._longest is not None and self._longest - ran <= grace - seconds
+        return grace if sure else min(grace, stop.unsure_seconds)
 
     def _settle_rest(self) -> None:
         """At the end; what cannot be settled for a while is left to the end of its lease."""
@@ -251,7 +270,7 @@ class Worker:
             except Exception as error:  # noqa: BLE001  the job goes back to the queue
                 self._complain(error)
                 with self._lock:
-                    self._long.discard(slot)
+                    self._long.pop(slot, None)
                     lease = self._running.pop(slot, None)
                     if lease is not None:
                         outcome = Outcome(State.WAITING, Cause.INTERRUPTED)
@@ -288,10 +307,12 @@ class Worker:
     def _hand_back(self, slot: Slot, lease: Lease, outcome: Outcome) -> None:
         with self._lock:
             del self._running[slot]
-            self._long.discard(slot)
+            self._long.pop(slot, None)
             self._ended.append(_Ended(self._clock.now(), lease, outcome))
             mean = self._mean_seconds
             self._mean_seconds = outcome.seconds if mean is None else 0.8 * mean + 0.2 * outcome.seconds
+            if outcome.state is State.SUCCEEDED and outcome.seconds > (self._longest or 0.0):
+                self._longest = outcome.seconds
 
     def _note(self, ended: _Ended) -> None:
         when, lease, outcome = ended
