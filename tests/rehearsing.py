@@ -61,8 +61,8 @@ class Job(NamedTuple):
 
     @property
     def charged(self) -> int:
-        """How many attempts failed."""
-        return sum(each["event"] in ("failed", "dead") for each in self.events)
+        """How many attempts failed. One of which the queue did not hear, as its worker died, is made again."""
+        return len({each["attempt"] for each in self.events if each["event"] in ("failed", "dead")})
 
     @property
     def attempt(self) -> int:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 READY = b"ready\n"
@@ -75,6 +75,12 @@ def leave(command: Sequence[str], lock: int, environment: Mapping[str, str]) -> 
         said += b"" if said == READY else process.stdout.read()
     process.returncode = 0  # it goes on without us: nothing to wait for
     return None if said == READY else said.decode(errors="replace").strip()
+
+
+def complain(text: str) -> None:
+    """In that process: write a line to the log. On a full disk that fails, and nothing may come of it."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode(errors="replace"))
 
 
 def log_to(path: Path) -> int:

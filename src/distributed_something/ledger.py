@@ -347,7 +347,8 @@ class Fold:
                 return  # another worker has the job by now
         elif name != "skipped":
             self.attempts += 1
-            record.attempts += 1
+            # one whose worker was killed before the queue heard of it is made again, under its number
+            record.attempts = max(record.attempts, event.get("attempt", record.attempts + 1))
         record.state, record.ended = state, when
         if state is not State.WAITING:
             self.last_end = when if self.last_end is None else max(when, self.last_end)

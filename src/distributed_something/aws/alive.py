@@ -14,10 +14,10 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+from ..background import complain
 from ..clock import Clock
 from ..engine import Store
 from ..ledger import RunPaths
-from ..worker.loop import complain
 from .session import AwsSession, aws_errors
 
 ALIVE_SECONDS = 120.0

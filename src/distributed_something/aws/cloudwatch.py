@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from ..background import complain
 from ..clock import Clock
-from ..worker.loop import complain
 from .session import AwsSession, error_code
 
 BATCH_BYTES = 1 << 20

@@ -59,7 +59,8 @@ def _user_queues(config: Config, where: Where) -> tuple[Grant, ...]:
         "sqs:TagQueue",
         *USE_QUEUES,
     )
-    return (Grant("Queues", actions, tuple(where.arn("sqs", each) for each in names.all)),)
+    queues = (names.jobs, f"{names.jobs}-*", names.dead)
+    return (Grant("Queues", actions, tuple(where.arn("sqs", each) for each in queues)),)
 
 
 def _user_store(config: Config, where: Where) -> tuple[Grant, ...]:

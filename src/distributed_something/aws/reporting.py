@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..background import complain
 from ..clock import Clock
 from ..worker.figures import Gauge
-from ..worker.loop import complain
 from .cloudwatch import LINE_BYTES, CloudWatch, Stream
 from .session import AwsSession
 

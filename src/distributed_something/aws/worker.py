@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from ..background import complain
 from ..clock import Clock, SystemClock
 from ..config import Config
 from ..engine import Store
@@ -29,7 +30,7 @@ from ..provenance import note_worker
 from ..runfile import read_run_file
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
-from ..worker.loop import Identity, Stop, Worker, complain
+from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
 from ..worker.process import adopt_orphans
 from ..worker.slot import Slot

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import msgspec.json  # noqa: F401  the workers need it: loaded once, before they are forked
 
-from ..background import READY, log_to
+from ..background import READY, complain, log_to
 from ..clock import SystemClock
 from ..config import Config, load_config
 from ..containers import STATE_LABEL, WORKER_LABEL, engine_of, sweep, wanted
@@ -39,7 +39,7 @@ from ..job import Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..worker.container import Containers, Limits
 from ..worker.logs import SlotLog
-from ..worker.loop import Identity, Stop, Worker, complain
+from ..worker.loop import Identity, Stop, Worker
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.slot import Slot
 from ..worker.task import compile_task

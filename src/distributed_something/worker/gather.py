@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, Self
 
+from ..background import complain
 from ..engine import Store
 from ..job import Lease, Outcome
 from ..ledger import LedgerWriter
 from .logs import SlotLog
-from .loop import complain
 from .slot import Slot
 from .task import Task
 

@@ -19,13 +19,12 @@ the job's own process, and takes four times as long as what is done for many job
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
+from ..background import complain
 from ..clock import Clock
 from ..engine import Queue
 from ..job import MAX_DELIVERIES, UNCOUNTED, Cause, Lease, Outcome, RetryPolicy, State
@@ -407,9 +406,3 @@ class Worker:
 
     def _complain(self, error: Exception) -> None:
         complain(f"worker {self._who['worker']}: {type(error).__name__}: {error}")
-
-
-def complain(text: str) -> None:
-    """Write a line to stderr, which is a file: on a full disk that fails, and nothing may come of it."""
-    with suppress(OSError):
-        os.write(2, f"{text}\n".encode(errors="replace"))
