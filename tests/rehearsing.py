@@ -61,7 +61,7 @@ class Job(NamedTuple):
 
     @property
     def charged(self) -> int:
-        """How many attempts failed. One of which the queue did not hear, as its worker died, is made again."""
+        """How many attempts failed. One of which the queue did not hear is made again."""
         return len({each["attempt"] for each in self.events if each["event"] in ("failed", "dead")})
 
     @property
