@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ class RehearsalEngine:
         return found
 
     def _spawn(self, lock: int) -> None:
+        if find_spec("moto") is None:  # told here: the emulator itself has only its log to tell it to
+            what = "a rehearsal needs a library that is not installed: moto"
+            raise DsError(what, "pip install 'distributed-something[rehearsal]'")
         command = [sys.executable, "-m", f"{__package__}.daemon", str(self._project), str(self._place.folder)]
         wrong = background.leave(command, lock, os.environ)
         if wrong is not None:
