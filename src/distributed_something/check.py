@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .config import Config
 from .errors import FAILED, OK, USAGE, DsError, UsageError
 from .template import TRUSTED, Template
+from .words import many
 
 if TYPE_CHECKING:
     from .console import Console
@@ -89,9 +90,10 @@ class Check(NamedTuple):
 
 
 def make_all(checks: Sequence[Check]) -> list[Finding]:
-    """Make the checks, several at a time; what they found, in their order."""
+    """Make the checks, several at a time; what they found, in their order, and nothing twice."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return [finding for found in pool.map(Check.findings, checks) for finding in found]
+        found = [finding for found in pool.map(Check.findings, checks) for finding in found]
+    return list(dict.fromkeys(found))
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
@@ -108,10 +110,11 @@ def show(console: Console, findings: Sequence[Finding]) -> None:
         return
     order = list(Severity)
     rows = sorted(findings, key=lambda each: order.index(each.severity))
-    console.table(["", "what", "fix"], [(each.severity, each.what, each.fix) for each in rows])
+    console.table(["severity", "what", "fix"], [(each.severity, each.what, each.fix) for each in rows])
     counts = {each: sum(found.severity is each for found in findings) for each in order}
     console.say(
-        f"{counts[Severity.ERROR]} errors, {counts[Severity.WARNING]} warnings, {counts[Severity.OK]} ok"
+        f"{many(counts[Severity.ERROR], 'error')}, {many(counts[Severity.WARNING], 'warning')}, "
+        f"{counts[Severity.OK]} ok"
     )
 
 
@@ -128,7 +131,7 @@ def job_file_findings(config: Config, file: JobFile) -> Iterator[Finding]:
         yield refused(wrong)
         return
     yield (
-        ok(f"{file.path.name}: {total:,} jobs, and each fits the config")
+        ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
         if total
         else error(f"{file.path.name}: no jobs in it", 'give it "groups": [{…}, …]')._replace(in_file=True)
     )
@@ -139,19 +142,20 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
     if not config.inputs:
         return
     templates = [Template(text) for text in config.inputs]
-    looked = missing = 0
-    first = ""
-    for job in islice(file.jobs(), JOBS_LOOKED_AT):
-        values = {**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id}
-        for key in (template.fill(values) for template in templates):
-            looked += 1
-            if not _is_there(store, key):
-                missing, first = missing + 1, first or key
-    if missing:
-        what = f"INPUTS: {missing} of the {looked} inputs of the first jobs are not there, such as {first}"
+    try:
+        keys = [
+            template.fill({**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id})
+            for job in islice(file.jobs(), JOBS_LOOKED_AT)
+            for template in templates
+        ]
+    except UsageError:
+        return  # a job file that is wrong, or does not fit: job_file_findings says so
+    if missing := [key for key in keys if not _is_there(store, key)]:
+        part = f"{len(missing)} of the {many(len(keys), 'input')} of the first jobs"
+        what = f"INPUTS: {part} {'is' if len(missing) == 1 else 'are'} not there, such as {missing[0]}"
         yield error(what, f"put them into {where}, or correct INPUTS")
-    elif looked:
-        yield ok(f"INPUTS: the {looked} inputs of the first jobs are there")
+    elif keys:
+        yield ok(f"INPUTS: {many(len(keys), 'input', 'is', 'are')} there, of the first jobs")
 
 
 def _is_there(store: Store, key: str) -> bool:
@@ -169,7 +173,7 @@ def work_findings(config: Config) -> Iterator[Finding]:
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"
         )
         yield warning(what, "raise MAX_RUN_HOURS: the machines end then, whatever runs on them")
-    if not config.job_timeout:
+    if not config.job_timeout and (config.engine == "local" or not config.image_starts_worker):
         yield warning(
             "JOB_TIMEOUT: not given: a job that hangs holds its slot until the run's end",
             "JOB_TIMEOUT = 3600, or whatever no good job takes",

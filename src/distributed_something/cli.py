@@ -7,6 +7,7 @@ import sys
 
 from . import __version__
 from .errors import FAILED, INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
+from .words import many
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
 if TYPE_CHECKING:
@@ -152,6 +153,22 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _cause(text: str) -> str:
+    from .job import Cause
+
+    known = [cause.value for cause in Cause]
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"{text}: is none of {', '.join(known)}")
+    return text
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text}: is not between 0 and 65535")
+    return value
+
+
 def _status_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
 
@@ -159,7 +176,7 @@ def _status_options(parser: argparse.ArgumentParser) -> None:
 def _jobs_options(parser: argparse.ArgumentParser) -> None:
     states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
     parser.add_argument("--state", choices=states, help="only these")
-    parser.add_argument("--cause", metavar="C", help="only jobs with this cause")
+    parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
     parser.add_argument("--csv", action="store_true", help="as CSV")
 
 
@@ -171,7 +188,9 @@ def _logs_options(parser: argparse.ArgumentParser) -> None:
 
 def _retry_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
-    parser.add_argument("--cause", metavar="C", action="append", default=[], help="only jobs with this cause")
+    parser.add_argument(
+        "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
+    )
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
 
 
@@ -186,7 +205,7 @@ def _stop_options(parser: argparse.ArgumentParser) -> None:
 
 def _dashboard_options(parser: argparse.ArgumentParser) -> None:
     port = "its port on this machine (the one it had before, or any)"
-    parser.add_argument("--port", metavar="N", type=int, help=port)
+    parser.add_argument("--port", metavar="N", type=_port, help=port)
 
 
 def _completion_options(parser: argparse.ArgumentParser) -> None:
@@ -202,7 +221,7 @@ def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     try:
-        words = _as_ours(args) if reference else args
+        words = as_ours(args) if reference else args
         return _execute(build_parser("run.py" if reference else "ds", words).parse_args(words))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -240,9 +259,9 @@ def _tell(error: DsError) -> int:
     return error.exit_code
 
 
-def _as_ours(args: Sequence[str]) -> list[str]:
+def as_ours(args: Sequence[str]) -> list[str]:
     """The reference's `monitor RECORD True` is our `monitor RECORD --cheapest`; `False` is nothing."""
-    if args and args[0] == "monitor" and len(args) > 2 and args[-1].lower() in ("true", "false"):
+    if "monitor" in args[:-2] and args[-1].lower() in ("true", "false"):
         return [*args[:-1], *(["--cheapest"] if args[-1].lower() == "true" else [])]
     return list(args)
 
@@ -319,7 +338,8 @@ def _setup(project: Project, options: argparse.Namespace) -> int:
     if project.console.json:
         project.console.data({"app": project.config.app_name, "run": run})
     project.console.say(f"{project.config.app_name} is set up: run {run}")
-    project.console.hint("ds submit files/exampleJob.json")
+    example = "files/exampleJob.json"
+    project.console.hint(f"ds submit {example if (project.folder / example).is_file() else 'JOBFILE'}")
     return OK
 
 
@@ -344,11 +364,12 @@ def _do_submit(project: Project, checked: CheckedJobs) -> PutReport:
     from . import steps
 
     report = steps.submit(project, checked)
-    known = f"; {report.known:,} were in the run already" if report.known else ""
-    project.console.say(f"{report.sent:,} jobs submitted{known}")
+    were = "was" if report.known == 1 else "were"
+    known = f"; {report.known:,} {were} in the run already" if report.known else ""
+    project.console.say(f"{many(report.sent, 'job')} submitted{known}")
     if report.failed:
         job, why = report.failed[0]
-        what = f"{len(report.failed):,} jobs were refused by the queue, such as {job}: {why}"
+        what = f"{many(len(report.failed), 'job', 'was', 'were')} refused by the queue, such as {job}: {why}"
         raise DsError(what, "submit the file again: it adds what is missing, and nothing twice")
     return report
 
@@ -366,9 +387,8 @@ def _start(project: Project, options: argparse.Namespace) -> int:
     if machines.running < machines.target:
         wanted = f"{machines.running:,} of {machines.target:,} machines have come; the request stands"
         project.console.say(f"{wanted}: {machines.trouble}" if machines.trouble else wanted)
-    project.console.say(
-        f"started: {machines.slots} jobs at a time; the work goes on when this terminal closes"
-    )
+    at_once = many(machines.slots, "job")
+    project.console.say(f"started: {at_once} at a time; the work goes on when this terminal closes")
     project.console.hint("ds monitor")
     return OK
 
@@ -444,7 +464,7 @@ def _retry(project: Project, options: argparse.Namespace) -> int:
     back = steps.retry(project, options.cause, ids)
     if project.console.json:
         project.console.data({"retried": back})
-    project.console.say(f"{len(back):,} {'job' if len(back) == 1 else 'jobs'} put back")
+    project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else ": no such job is dead"))
     if back:
         project.console.hint(_after_retry(project))
     return OK

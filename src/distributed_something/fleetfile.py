@@ -399,10 +399,15 @@ def price_text(price: float | str) -> str:
     return price if isinstance(price, str) else format(Decimal(str(price)), "f")
 
 
+def is_key_placeholder(name: str) -> bool:
+    """Whether a key pair's name is still that of a template."""
+    return _KEY_PLACEHOLDER.search(name) is not None
+
+
 def key_pair(config: Config) -> str:
     """The key pair's name, without .pem; empty where the config gives none. Raises UsageError."""
     name = config.ssh_key_name.removesuffix(".pem")
-    if _KEY_PLACEHOLDER.search(name):
+    if is_key_placeholder(name):
         what = f"SSH_KEY_NAME: still the placeholder {_shown(config.ssh_key_name)}"
         raise UsageError(what, "remove it (machines need no key), or see `aws ec2 describe-key-pairs`")
     return name

@@ -12,6 +12,7 @@ from .ledger import Fold
 from .project import Project
 from .scaling import AGREEING_LOOKS, Action, Load, Look, decide, shrink
 from .snapshot import Snapshot
+from .words import many
 
 if TYPE_CHECKING:
     from .console import Watcher
@@ -147,9 +148,8 @@ class Watch:
         except DsError as error:
             return f"{error.what}; the machines stay for now"
         self._loads.clear()  # what was seen before says nothing about the smaller fleet
-        return f"{less.target:,} machines are enough for what is left" + (
-            f": {len(ended):,} idle ones were ended" if ended else ""
-        )
+        enough = f"{many(less.target, 'machine', 'is', 'are')} enough for what is left"
+        return f"{enough}: {many(len(ended), 'idle one', 'was', 'were')} ended" if ended else enough
 
     def _guard(self, snapshot: Snapshot) -> Sequence[str]:
         """Have the engine see to machines that are silent; what was done, in words."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .engine import Counts, Machines
 from .job import State
 from .ledger import Fold, JobRecord
+from .words import many
 
 RATE_WINDOW_SECONDS = 60.0
 
@@ -170,7 +171,7 @@ def take(
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
-    moves = over or (jobs.running > 0 and not machines.trouble)
+    moves = over or (jobs.running > 0 and counts is not None and not machines.trouble)
     return Snapshot(
         app=app,
         engine=engine,
@@ -180,7 +181,7 @@ def take(
         attempts=fold.attempts,
         interruptions=fold.interruptions,
         rate=rate,
-        eta=left / rate if rate and left else None,
+        eta=left / rate if rate and left and machines.running else None,
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
@@ -193,14 +194,26 @@ def take(
 
 def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:
     """The engine's reason, with what only queue and ledger know. `stranded`: while other machines run."""
-    if counts is not None and not counts.open:
+    if counts is None:
+        return _why_gone(jobs)
+    if not counts.open:
         if not jobs.total:
             return "the queue is empty: ds submit JOBFILE"
-        left = jobs.total - jobs.final
-        return f"the queue is empty, and {left:,} jobs have not ended: its counts may be a minute old"
+        lag = "its counts may be a minute old; if that lasts, ds cleanup, then ds run JOBFILE"
+        return f"the queue is empty, and {_not_ended(jobs)}: {lag}"
     if not why or not stranded:
         return why
-    return f"{stranded:,} {'jobs were' if stranded > 1 else 'job was'} on machines that are gone; {why}"
+    return f"{many(stranded, 'job', 'was', 'were')} on machines that are gone; {why}"
+
+
+def _why_gone(jobs: JobCounts) -> str:
+    if not jobs.total:
+        return "nothing is set up: ds run JOBFILE"
+    return f"the queue is gone, and {_not_ended(jobs)}: ds run JOBFILE begins a new run"
+
+
+def _not_ended(jobs: JobCounts) -> str:
+    return many(jobs.total - jobs.final, "job", "has", "have") + " not ended"
 
 
 def _state(over: bool, machines: Machines) -> str:

@@ -20,6 +20,7 @@ from .record import RunRecord, new_run_id, read_record, record_key, write_record
 from .runfile import write_run_file
 from .scaling import Finish, GiveUp, Replace
 from .snapshot import Snapshot
+from .words import many
 
 if TYPE_CHECKING:
     from .jobfile import JobFile
@@ -222,7 +223,7 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
                 start(project, None)
             watch.rest() if every is None else project.clock.wait(every)
     if isinstance(action, GiveUp):
-        what = f"{watch.open_jobs:,} jobs are left, and the workers have ended: {action.why}"
+        what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"
         raise DsError(what, "ds start, then ds monitor")
     return end(project, watch.fold)
 

@@ -38,15 +38,20 @@ def check_jobs(
     return number
 
 
+def nothing_to_run() -> UsageError:
+    """The error of a config whose jobs are to run here, and that does not say what a job is."""
+    return UsageError(
+        "config: neither COMMAND nor HANDLER says what a job is",
+        "write COMMAND = 'my-program {Plate}', with keys of the job in braces",
+    )
+
+
 class _Checker:
     """Checks one group after another against the placeholders of a config."""
 
     def __init__(self, config: Config, shared: Mapping[str, Any]) -> None:
         if config.engine == "local" and not (config.command or config.handler):
-            raise UsageError(
-                "config: neither COMMAND nor HANDLER says what a job is",
-                "write COMMAND = 'my-program {Plate}', with keys of the job in braces",
-            )
+            raise nothing_to_run()
         self._shared = shared
         self._command = CommandTemplate(config.command) if config.command else None
         self._named: list[tuple[str, Template | CommandTemplate]] = [

@@ -229,5 +229,8 @@ def failures(project: Project) -> int:
         ("jobs", "dead", "cause", "last line", "for example"),
         ((len(group.ids), group.dead, group.cause, group.example[:120], group.ids[0]) for group in groups),
     )
-    console.hint(f"ds logs {groups[0].ids[0]}, and when it is mended: ds retry --cause {groups[0].cause}")
+    look = f"ds logs {groups[0].ids[0]}"
+    dead = next((group.cause for group in groups if group.dead), None)
+    # jobs that are not dead are tried again as it is, and `ds retry` leaves them alone
+    console.hint(f"{look}, and when it is mended: ds retry --cause {dead}" if dead else look)
     return OK

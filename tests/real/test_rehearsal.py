@@ -245,3 +245,15 @@ def test_faults_are_for_rehearsals(project: DsProject) -> None:
     refused = project.ds("run", project.jobs([{"n": 1}]), "--faults", "rough-day", code=2)
 
     assert "only a rehearsal goes wrong on request" in refused.stderr
+
+
+def test_a_worker_of_the_images_own_is_not_waited_for_where_no_container_can_have_it(
+    rehearsal: DsProject,
+) -> None:
+    rehearsal.config(
+        ENGINE="rehearsal", DOCKERHUB_TAG="lab/image:1", CONTAINERS=False, SSH_KEY_NAME="your-key-file.pem"
+    )
+    found = rehearsal.ds("run", rehearsal.jobs([{"n": 1}]), code=1)
+    assert "the worker in the image runs in a container only" in found.stderr
+    assert "fix: give COMMAND" in found.stderr
+    assert "note: SSH_KEY_NAME is a placeholder" in found.stderr

@@ -221,7 +221,7 @@ def test_the_same_job_twice_is_one_job_and_said(project: DsProject) -> None:
     project.config(COMMAND="true {n}")
     jobs = project.jobs([{"n": 1}, {"n": 2}, {"n": 1}])
     project.ds("setup")
-    assert "2 jobs submitted; 1 were in the run already" in project.ds("submit", jobs).stderr
+    assert "2 jobs submitted; 1 was in the run already" in project.ds("submit", jobs).stderr
     assert "0 jobs submitted; 3 were in the run already" in project.ds("submit", jobs).stderr
     assert project.status()["jobs"]["total"] == 2
 

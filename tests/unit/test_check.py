@@ -159,13 +159,29 @@ def test_check_on_this_machine_needs_no_library_of_aws(project: DsProject) -> No
     jobs = project.jobs([{"Plate": "P1"}])
     lines = [json.loads(line) for line in project.ds("check", jobs, "--json").stdout.splitlines()]
     assert {each["severity"] for each in lines} == {"ok"}
-    assert any("1 jobs, and each fits" in each["what"] for each in lines)
+    assert any("1 job, and each fits" in each["what"] for each in lines)
 
 
 def test_a_job_file_that_does_not_fit_is_exit_code_2(project: DsProject) -> None:
     project.config(COMMAND="echo {Plate}")
     found = project.ds("check", project.jobs([{"Well": "A1"}]), code=2)
     assert "error\t" in found.stdout and "Plate" in found.stdout
+
+
+def test_what_two_checks_find_is_said_once(project: DsProject) -> None:
+    project.config(COMMAND="true {Plate}", INPUTS=["in/{Plate}.tif"])
+    found = project.ds("check", project.jobs([{"Well": "A1"}]), code=2)
+    assert found.stdout.count("{Plate} is not a key") == 1
+    assert "1 error, 2 warnings, " in found.stderr
+    project.config(COMMAND=None)
+    found = project.ds("check", project.jobs([{"Well": "A1"}]), code=2)
+    assert found.stdout.count("neither COMMAND nor HANDLER") == 1
+
+
+def test_no_time_limit_is_asked_for_where_the_worker_in_the_image_knows_none() -> None:
+    old = config(COMMAND=None, ENGINE="aws")
+    assert not list(check.work_findings(old))
+    assert "JOB_TIMEOUT" in worst(check.work_findings(config(ENGINE="aws")))[1]
 
 
 # -- AWS: what the files say
@@ -201,6 +217,8 @@ def test_a_lease_must_last_as_long_as_a_job_where_nobody_renews_it() -> None:
     assert "run twice" in worst(findings.lease_findings(config(**old)))[1]
     assert not list(findings.lease_findings(config(SQS_MESSAGE_VISIBILITY=120, JOB_TIMEOUT=600)))
     assert worst(findings.lease_findings(config(SQS_MESSAGE_VISIBILITY=5)))[0] is Severity.WARNING
+    (longest,) = findings.lease_findings(config(COMMAND=None, SQS_MESSAGE_VISIBILITY=43_200))
+    assert longest.fix.startswith("SQS allows no more")
 
 
 def test_a_fleet_file_with_placeholders_is_a_bad_file() -> None:
@@ -364,13 +382,13 @@ def test_without_the_library_of_aws_its_checks_are_findings_too(project: DsProje
     project.environment["PYTHONPATH"] = str(project.folder)
     found = project.ds("check", project.jobs([{"Plate": "P1"}]), code=1)
     assert "pip install 'distributed-something[aws]'" in found.stdout
-    assert "1 jobs, and each fits" in found.stdout
+    assert "1 job, and each fits" in found.stdout
 
 
 def test_a_rehearsal_asks_nobody(project: DsProject) -> None:
     project.config(ENGINE="rehearsal", DOCKERHUB_TAG="lab/image:1", JOB_TIMEOUT=9, AWS_BUCKET="results")
     found = project.ds("check", project.jobs([{"Plate": "P1"}]))
-    assert "you are" not in found.stdout and "1 jobs, and each fits" in found.stdout
+    assert "you are" not in found.stdout and "1 job, and each fits" in found.stdout
 
 
 # -- A fleet file's own

@@ -109,7 +109,23 @@ def test_an_empty_queue_is_said_to_be_empty(fold: Fold, tmp_path: Path) -> None:
     none = Fold(FolderStore(tmp_path / "none"), RunPaths("App", "run"))
     assert snapshot(none, Machines(), Counts())["why_idle"] == "the queue is empty: ds submit JOBFILE"
     said = snapshot(fold, Machines(), Counts(dead=1))["why_idle"]
-    assert said == "the queue is empty, and 3 jobs have not ended: its counts may be a minute old"
+    assert said == (
+        "the queue is empty, and 3 jobs have not ended: its counts may be a minute old; "
+        "if that lasts, ds cleanup, then ds run JOBFILE"
+    )
+
+
+def test_a_queue_that_is_gone_is_said_to_be_gone(fold: Fold, tmp_path: Path) -> None:
+    none = Fold(FolderStore(tmp_path / "none"), RunPaths("App", "run"))
+    assert snapshot(none, Machines(), None)["why_idle"] == "nothing is set up: ds run JOBFILE"
+    for machines in (Machines(), Machines(running=1)):
+        said = snapshot(fold, machines, None)["why_idle"]
+        assert said == "the queue is gone, and 3 jobs have not ended: ds run JOBFILE begins a new run"
+
+
+def test_no_time_left_is_told_while_no_machine_runs(fold: Fold) -> None:
+    assert snapshot(fold, Machines(running=1), Counts(waiting=3))["eta_s"]
+    assert snapshot(fold, Machines(), Counts(waiting=3))["eta_s"] is None
 
 
 def test_what_a_run_will_cost_is_known_where_its_rate_and_its_prices_are(fold: Fold) -> None:

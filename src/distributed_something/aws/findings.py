@@ -29,6 +29,8 @@ QUOTAS = {
 """Quotas of spot processors: what AWS calls the kind of machine, its code, what its types begin with."""
 
 _SHORT_VISIBILITY = 30
+_LONGEST_VISIBILITY = 43_200
+"""Seconds: SQS hides a message for no longer."""
 _GIB = 1024
 
 
@@ -61,10 +63,15 @@ def lease_findings(config: Config) -> Iterator[Finding]:
         return
     if config.job_timeout and config.job_timeout > visibility:
         what = f"SQS_MESSAGE_VISIBILITY = {visibility} s is shorter than JOB_TIMEOUT: such jobs run twice"
-        yield warning(what, f"SQS_MESSAGE_VISIBILITY = {min(int(config.job_timeout * 1.2), 43_200)}")
+        yield warning(
+            what, f"SQS_MESSAGE_VISIBILITY = {min(int(config.job_timeout * 1.2), _LONGEST_VISIBILITY)}"
+        )
     elif not config.job_timeout:
         what = f"SQS_MESSAGE_VISIBILITY = {visibility} s: jobs that take longer run twice"
-        yield warning(what, "set it above the longest job: the worker in the image does not renew leases")
+        fix = "set it above the longest job: the worker in the image does not renew leases"
+        if visibility >= _LONGEST_VISIBILITY:
+            fix = "SQS allows no more: give longer jobs a COMMAND, as our worker renews leases"
+        yield warning(what, fix)
 
 
 def fleet_findings(text: str, name: str, config: Config) -> Iterator[Finding]:

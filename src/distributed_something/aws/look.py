@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..engine import Counts, Machines, RentedMachine
+from ..words import many
 from .fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
 from .found import describe_service
 from .session import AwsSession, aws_errors
@@ -238,11 +239,12 @@ def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float) -> 
         return None if counts.leased else _no_leases(facts)
     hidden = counts.leased + counts.delayed
     until = time.strftime("%H:%M", time.localtime(_last_renewal(facts, visibility, now) + visibility))
-    return f"{hidden:,} jobs are leased or wait for another attempt, hidden until {until} at the latest"
+    jobs = many(hidden, "job", "is leased or waits", "are leased or wait")
+    return f"{jobs} for another attempt, hidden until {until} at the latest"
 
 
 def _no_leases(facts: Facts) -> str:
-    tasks = f"{facts.tasks():,} tasks run, and no job is under way yet"
+    tasks = f"{many(facts.tasks(), 'task', 'runs', 'run')}, and no job is under way yet"
     return f"{tasks}; if that lasts, see what they print: CloudWatch Logs, LOG_GROUP_NAME"
 
 
@@ -264,7 +266,7 @@ def _no_machines(facts: Facts, now: float) -> str:
 
 
 def _no_tasks(facts: Facts) -> str:
-    machines = f"{facts.running:,} machines run, and no task: "
+    machines = f"{many(facts.running, 'machine', 'runs', 'run')}, and no task: "
     if facts.service is None:
         return machines + "its service is gone; ds start makes it"
     if not facts.tasks("desiredCount"):

@@ -87,7 +87,7 @@ _RULES = (
 )
 _TASK_RULES = (
     _Rule(r"no container instances were found|No Container Instances",
-          "machines run, and none has joined the cluster yet",
+          "none has joined the cluster yet",
           "a machine takes about 3 minutes; after that, see whether it can reach the internet, and whether "
           "its instance profile is that of `ds account setup`"),
     _Rule(r"insufficient memory", "a task does not fit on a machine: too little memory",

@@ -55,8 +55,8 @@ def _bound(model: Model, token: str, port: int | None, known: int) -> PageServer
     for wanted in [port] if port is not None else [known, 0]:
         try:
             return PageServer(model, token, wanted)
-        except (OSError, OverflowError) as error:
-            why = error.strerror if isinstance(error, OSError) else "no such port"
+        except OSError as error:
+            why = error.strerror
     raise DsError(f"port {port}: {why}", "choose another one, or leave --port out")
 
 

@@ -18,6 +18,7 @@ from ..ledger import JobRecord, RunPaths
 from ..project import Project
 from ..report import REPORT
 from ..snapshot import Alive, Snapshot, job_line
+from ..words import many
 from . import files, show
 from .history import History
 from .select import Wanted, select
@@ -175,7 +176,7 @@ class Model:
         with self._lock:
             runs = self._alive().any
         after = "" if runs or not back else "; no worker is running: ds start, then ds monitor"
-        return f"{len(back):,} {'job' if len(back) == 1 else 'jobs'} put back{after}"
+        return f"{many(len(back), 'job')} put back{after}"
 
     def _group_ids(self, history: History, cause: str, example: str) -> frozenset[str]:
         for group in self._grouped(history):

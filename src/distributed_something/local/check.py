@@ -19,12 +19,15 @@ from ..check import (
     job_file_findings,
     ok,
     program_of,
+    refused,
     warning,
     work_findings,
 )
 from ..config import Config
 from ..containers import engine_for, wanted
 from ..errors import DsError
+from ..submission import nothing_to_run
+from ..words import many
 from .engine import FULL_BELOW, state_folder
 from .place import slots_of
 from .store import FolderStore
@@ -68,7 +71,7 @@ def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     elif config.handler:
         yield _handler(config, folder)
     elif not config.command:
-        yield _nothing_to_run()
+        yield refused(nothing_to_run())
     elif (program := program_of(config.command)) is None:
         yield ok("COMMAND: is for the shell; its programs are not looked for")
     elif shutil.which(program, path=_path(config)) is None:
@@ -83,7 +86,7 @@ def _in_containers(config: Config) -> Iterator[Finding]:
     """Whether an engine is there and has the image; what is in the image is not looked at."""
     image = config.dockerhub_tag
     if not config.command and not config.handler:
-        yield _nothing_to_run()
+        yield refused(nothing_to_run())
     try:
         docker = engine_for(image)
     except DsError as failed:
@@ -96,11 +99,6 @@ def _in_containers(config: Config) -> Iterator[Finding]:
         yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it")
     else:
         yield warning(f"DOCKERHUB_TAG: {image} is not on this machine yet", f"docker pull {image}")
-
-
-def _nothing_to_run() -> Finding:
-    what = "neither COMMAND nor HANDLER says what a job is"
-    return error(what, "write COMMAND = 'my-program {Plate}'")._replace(in_file=True)
 
 
 def _path(config: Config) -> str:
@@ -165,14 +163,15 @@ def memory_findings(config: Config, memory: int, processors: int) -> Iterator[Fi
     """Whether as many jobs at a time as the config wants fit into `memory` (bytes) and on the processors."""
     slots = slots_of(config)
     wanted = config.tasks_per_machine * (config.memory or 0) << 20
+    at_once = many(slots, "job", "at a time has", "at a time have")
+    each = f"{at_once} {memory // slots >> 20:,} MB of memory each"
     if wanted > memory:
         what = f"TASKS_PER_MACHINE x MEMORY is {wanted >> 20:,} MB, and this machine has {memory >> 20:,}"
         yield warning(what, "lower TASKS_PER_MACHINE or MEMORY")
     elif memory < slots * LOW_MEMORY:
-        what = f"{slots} jobs at a time have {memory // slots >> 20:,} MB of memory each"
-        yield warning(what, "lower DOCKER_CORES")
+        yield warning(each, "lower DOCKER_CORES")
     else:
-        yield ok(f"{slots} jobs at a time have {memory // slots >> 20:,} MB of memory each")
+        yield ok(each)
     if slots > 2 * processors:
         what = f"TASKS_PER_MACHINE x DOCKER_CORES is {slots}, and this machine has {processors} processors"
         yield warning(what, "lower DOCKER_CORES, unless jobs mostly wait")

@@ -20,6 +20,7 @@ from ..config import Config
 from ..containers import STATE_LABEL, engine_of, sweep, wanted
 from ..engine import Counts, Machines
 from ..errors import DsError
+from ..words import many
 from .place import STATE_VARIABLE, Place, slots_of
 from .queue import SqliteQueue
 from .store import FolderStore
@@ -174,14 +175,14 @@ class LocalEngine:
         if machines.trouble:
             return machines.trouble
         if not machines.running:
-            return f"no workers are running ({machines.ended or 'not started'}): ds start"
+            return f"no workers are running{f' ({machines.ended})' if machines.ended else ''}: ds start"
         when = (
             self._open().next_visible() if counts.delayed and not (counts.waiting or counts.leased) else None
         )
         if when is None:
             return None
         at = datetime.fromtimestamp(when).astimezone().strftime("%H:%M:%S")
-        jobs = "1 job failed and waits" if counts.delayed == 1 else f"{counts.delayed:,} jobs failed and wait"
+        jobs = many(counts.delayed, "job", "failed and waits", "failed and wait")
         return f"{jobs} before the next attempt, until {at}"
 
     @contextmanager

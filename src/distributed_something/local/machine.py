@@ -50,7 +50,7 @@ IDLE_END_SECONDS = 30.0
 """With nothing left to do for this long, the workers end by themselves: nobody may be watching."""
 
 ORDERS = {
-    signal.SIGUSR1: Stop(None, "drain"),
+    signal.SIGUSR1: Stop(None, "stopped"),
     signal.SIGTERM: Stop(25.0, "terminated"),
     signal.SIGINT: Stop(0.0, "stopped now"),
 }

@@ -29,6 +29,7 @@ from ..config import Config
 from ..containers import STATE_LABEL, sweep, wanted
 from ..engine import Counts, Machines, check_key
 from ..errors import DsError
+from ..fleetfile import is_key_placeholder
 from ..ledger import RunPaths
 from ..local.engine import state_folder
 from ..record import read_record, record_path
@@ -180,8 +181,17 @@ class RehearsalEngine:
         for name in ("dockerhub_tag", "aws_bucket"):
             if not getattr(self._given, name):
                 self._say(f"note: {name.upper()} is missing: the rehearsal does without, AWS does not")
+        if self._given.ssh_key_name and not self._config.ssh_key_name:
+            self._say("note: SSH_KEY_NAME is a placeholder: the rehearsal does without, AWS refuses it")
         aws = self._started()
-        if why := self._place.told().get("note"):
+        why = self._place.told().get("note")
+        if self._given.image_starts_worker and (why or not wanted(self._given)):
+            why = why or "CONTAINERS = False, or no image is named"
+            raise DsError(
+                f"the worker in the image runs in a container only: {why}",
+                "give COMMAND, for our worker, or have Docker run and the image pulled",
+            )
+        if why:
             self._say(f"note: tasks are processes of this machine, not containers: {why}")
         aws.setup(run, made)
 
@@ -308,7 +318,7 @@ class FolderBucket(S3Store):
 
 
 def _pretended(config: Config) -> Config:
-    """The config in the pretend account: no profile, and a bucket and an image where none is named.
+    """The config in the pretend account: no profile, no placeholder, and a bucket and an image in any case.
 
     No schedule fires there: whoever rehearses watches the run.
     """
@@ -316,6 +326,7 @@ def _pretended(config: Config) -> Config:
         aws_profile="",
         auto_monitor=False,
         aws_bucket=bucket_of(config),
+        ssh_key_name="" if is_key_placeholder(config.ssh_key_name) else config.ssh_key_name,
         dockerhub_tag=config.dockerhub_tag or _IMAGE,
     )
 

@@ -15,6 +15,7 @@ from ..console import duration
 from ..engine import Store
 from ..errors import KeyMissing
 from ..ledger import Fold, RunPaths, SegmentReader
+from ..words import many
 
 Facts = Mapping[str, Any]
 
@@ -99,12 +100,12 @@ def lines(story: Facts) -> list[str]:
     """The story for a person."""
     lost, calls = story["lost"], story["calls"]
     found = [
-        f"rehearsal: {_count(story['jobs'], 'job')}, {_count(story['attempts'], 'attempt')}, "
-        f"{_count(story['machines'], 'machine')}, {len(lost):,} of them lost"
+        f"rehearsal: {many(story['jobs'], 'job')}, {many(story['attempts'], 'attempt')}, "
+        f"{many(story['machines'], 'machine')}, {len(lost):,} of them lost"
     ]
     found += [
         f"  {each['machine']} {each['why']} after {duration(each['lived_s'])}{_paid(each)}: "
-        f"{_count(each['jobs'], 'job')} begun anew, {duration(each['repeated_s'])} of work repeated"
+        f"{many(each['jobs'], 'job')} begun anew, {duration(each['repeated_s'])} of work repeated"
         for each in lost
     ]
     most = ", ".join(f"{count:,} {name}" for name, count in list(calls.items())[:_SHOWN])
@@ -122,10 +123,6 @@ def lines(story: Facts) -> list[str]:
     left = story["leftovers"]
     found.append(f"left behind: {', '.join(left) if left else 'nothing'}")
     return found
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _paid(lost: Facts) -> str:
