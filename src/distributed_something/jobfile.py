@@ -305,7 +305,15 @@ class _Window:
 
     def fail(self, what: str, fix: str = "mend it there") -> NoReturn:
         """Raise UsageError with this place."""
-        raise UsageError(f"{self.path}: byte {self.place}: {what}", fix)
+        raise UsageError(f"{self.path}: line {self._line()}, byte {self.place}: {what}", fix)
+
+    def _line(self) -> int:
+        """The line of this place, from 1 on: counted only now that somebody has to find it."""
+        self.file.seek(0)
+        left, ends = self.place, 0
+        while left > 0 and (data := self.file.read(min(left, self.size))):
+            left, ends = left - len(data), ends + data.count(b"\n")
+        return ends + 1
 
     def fill(self) -> None:
         """See to it that there is something to look at."""

@@ -52,6 +52,10 @@ class _Checker:
     def __init__(self, config: Config, shared: Mapping[str, Any]) -> None:
         if config.engine == "local" and not (config.command or config.handler):
             raise nothing_to_run()
+        for where, text in [*(("INPUTS", each) for each in config.inputs), ("OUTPUT", config.output)]:
+            if not {".", ".."}.isdisjoint(text.split("/")):
+                what = f"{where}: {text} has a part '.' or '..', and no key of a store has one"
+                raise UsageError(what, f"write {where} as a path from the top of the store")
         self._shared = shared
         self._command = CommandTemplate(config.command) if config.command else None
         self._named: list[tuple[str, Template | CommandTemplate]] = [

@@ -168,6 +168,15 @@ def test_a_job_file_that_does_not_fit_is_exit_code_2(project: DsProject) -> None
     assert "error\t" in found.stdout and "Plate" in found.stdout
 
 
+@pytest.mark.parametrize("given", [{"OUTPUT": "../out"}, {"INPUTS": ["./in/{Plate}.tif"]}])
+def test_a_path_that_no_store_has_is_refused_before_anything_is_queued(
+    given: dict[str, Any], project: DsProject
+) -> None:
+    project.config(COMMAND="true {Plate}", **given)
+    (name,) = given
+    assert f"error: {name}: " in project.ds("run", project.jobs([{"Plate": "P1"}]), code=2).stderr
+
+
 def test_what_two_checks_find_is_said_once(project: DsProject) -> None:
     project.config(COMMAND="true {Plate}", INPUTS=["in/{Plate}.tif"])
     found = project.ds("check", project.jobs([{"Well": "A1"}]), code=2)

@@ -151,7 +151,7 @@ def test_any_json_file_is_read_as_json_reads_it(
 def test_a_file_that_was_cut_off_is_told(cut: int, window: int, tmp_path: Path) -> None:
     text = '{"s": "t", "groups": [{"a": [1, {"b": "}, {"}]}, {"a": 22}, {"a": {}}], "u": 1234}'
     (tmp_path / "a.json").write_text(text[: min(cut, len(text) - 1)])
-    with pytest.raises(UsageError, match=r"a\.json: byte \d+: "):
+    with pytest.raises(UsageError, match=r"a\.json: line \d+, byte \d+: "):
         list(read_jobs(tmp_path / "a.json", window=window))
 
 
@@ -168,6 +168,7 @@ def test_a_file_that_was_cut_off_is_told(cut: int, window: int, tmp_path: Path) 
         ("a.json", '{"groups": [{}, "P1"]}', "group 2 is a text, not an object"),
         ("a.json", '{"groups": [null]}', "group 1 is null, not an object"),
         ("a.json", '{"groups": [{"a": 1},]}', "byte 21: group 2: not JSON"),
+        ("a.json", '{\n"groups": [\n {"a": 1},\n]}', "a.json: line 4, byte 25: group 2: not JSON"),
         ("a.json", '{"groups": [{"a": 1} {"a": 2}]}', "expected , or ], found {"),
         ("a.json", '{"groups": [{"a": NaN}]}', "byte 12: group 1: not JSON"),
         ("a.json", '{"groups": [{"a": 1e999}]}', "group 1: not JSON: Number out of range"),
