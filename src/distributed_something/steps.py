@@ -344,14 +344,15 @@ def stop(project: Project, *, now: bool) -> Snapshot:
 def cleanup(project: Project) -> list[str]:
     """Remove everything the run made; what is still there after a last look.
 
-    A run of another engine stays, with its record, and is named.
+    A run of another engine stays, with its record, and is named. Where something is left the record stays
+    too: the next clean-up looks for what is in it.
     """
     if _unfinished(project) != 0:
         project.console.confirm("not all jobs are finished; remove the queue all the same")
     leftovers = list(project.engine.remove())
     if other := _other_engine(project):
         project.console.hint(f"ds cleanup --engine {other}, as the latest run was one of {other!r}")
-    else:
+    elif not leftovers:
         project.record_path.unlink(missing_ok=True)
     return leftovers
 

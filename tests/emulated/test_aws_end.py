@@ -11,6 +11,7 @@ from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
 from distributed_something import steps
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
+from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
 from distributed_something.failures import read_log
 from distributed_something.job import Cause, Lease
@@ -158,6 +159,18 @@ def test_one_step_that_fails_stops_no_other_and_is_told(cloud: Cloud, step: str)
     failing.undo()
     assert steps.cleanup(cloud.project) == []
     assert left(cloud) == []
+
+
+@pytest.mark.fault(9, 10)
+def test_a_clean_up_that_leaves_something_keeps_the_record_and_waits_for_no_right(cloud: Cloud) -> None:
+    begin(cloud)
+    failing, before = Stop(cloud, "DescribeLaunchTemplates", DsError), cloud.clock.now()
+    assert steps.cleanup(cloud.project) == ["the network went away"]
+    assert cloud.clock.now() - before < LEAVE_SECONDS
+    assert cloud.project.record_path.exists(), "the next clean-up looks for what is in it"
+    failing.undo()
+    assert steps.cleanup(cloud.project) == []
+    assert not cloud.project.record_path.exists()
 
 
 @pytest.mark.fault(10)

@@ -7,12 +7,13 @@ could not write down is found all the same. Log groups stay, for as long as thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..config import Config
-from ..errors import DsError
+from ..errors import DsError, Unreachable
 from ..record import RunRecord
 from .alarms import delete_alarms, find_alarms
 from .dashboard import delete_dashboard
@@ -61,9 +62,9 @@ class Teardown:
             self._delete_dashboard,
             self._delete_cluster,
         ]
-        failed = [line for step in steps for line in _tried(step)]
+        failed = [line for step in steps for line in _tried(step).lines]
         left = list(dict.fromkeys([*failed, *self._leftovers(keep_queues)]))
-        return left or [*_tried(self._delete_schedule)]  # until all has gone, the auto-monitor tries again
+        return left or _tried(self._delete_schedule).lines  # until all has gone, the auto-monitor tries again
 
     # -- Steps
 
@@ -171,24 +172,30 @@ class Teardown:
         return found is not None and any(found.settings.get(name) for name in counts)
 
     def _leftovers(self, keep_queues: bool) -> list[str]:
-        """What is still there, after as many looks as it takes AWS to forget what was removed."""
+        """What is still there, after as many looks as it takes AWS to forget what was removed.
+
+        Nobody waits for a look that is refused: a right does not come by itself.
+        """
         waited, pause = 0.0, _LOOK_SECONDS
-        while left := [line for look in self._looks(keep_queues) for line in _tried(look)]:
-            if waited >= LEAVE_SECONDS:
-                break
+        while True:
+            found = [_tried(look) for look in self._looks(keep_queues)]
+            if waited >= LEAVE_SECONDS or not any(each.may_pass for each in found):
+                return [line for each in found for line in each.lines]
             self._clock.wait(pause)
             waited, pause = waited + pause, pause * 2
-        return left
 
     def _looks(self, keep_queues: bool) -> Sequence[Callable[[], object]]:
-        looks = [
+        looks: list[Callable[[], object]] = [
             self._left_fleets,
             self._left_machines,
-            self._left_in_ecs,
+            self._left_service,
+            self._left_task_definition,
             self._left_templates,
             self._left_alarms,
         ]
-        return looks if keep_queues else [*looks, self._left_queues]
+        return (
+            looks if keep_queues else [*looks, *(partial(self._left_queue, name) for name in self._names.all)]
+        )
 
     def _left_fleets(self) -> list[str]:
         return [f"fleet {fleet.id}" for fleet in self._app_fleets()]
@@ -197,12 +204,14 @@ class Teardown:
         machines = self._fleets.machines(self._config.app_name)
         return [f"machine {machine.id}" for machine in machines if machine.running]
 
-    def _left_in_ecs(self) -> list[str]:
+    def _left_service(self) -> list[str]:
         service = self._found_service()
-        left = [f"service {self._service}"] if service and service["status"] == "ACTIVE" else []
+        return [f"service {self._service}"] if service and service["status"] == "ACTIVE" else []
+
+    def _left_task_definition(self) -> list[str]:
         with aws_errors(f"looking for the task definition {self._family}"):
             found = find_one(self._session, Kind.TASK_DEFINITION, self._family, self._cluster)
-        return left + ([f"task definition {self._family}"] if found else [])
+        return [f"task definition {self._family}"] if found else []
 
     def _left_templates(self) -> list[str]:
         return [f"launch template {name}" for name in self._fleets.templates(self._config.app_name)]
@@ -210,16 +219,22 @@ class Teardown:
     def _left_alarms(self) -> list[str]:
         return [f"alarm {name}" for name in find_alarms(self._session, self._config.app_name)]
 
-    def _left_queues(self) -> list[str]:
-        return [f"queue {name}" for name in self._names.all if self._is_ours(Kind.QUEUE, name)]
+    def _left_queue(self, name: str) -> list[str]:
+        return [f"queue {name}"] if self._is_ours(Kind.QUEUE, name) else []
 
 
-def _tried(step: Callable[[], object]) -> Iterator[str]:
+class _Told(NamedTuple):
+    """What a step or look has to tell, a line each; `may_pass`: after a while perhaps no more."""
+
+    lines: list[str]
+    may_pass: bool
+
+
+def _tried(step: Callable[[], object]) -> _Told:
     """What a step or look has to tell; its error, where it failed, as a line like the others."""
     try:
         found = step()
     except DsError as error:
-        yield error.what
-    else:
-        if isinstance(found, list):
-            yield from found
+        return _Told([error.what], isinstance(error, Unreachable))
+    lines = found if isinstance(found, list) else []
+    return _Told(lines, bool(lines))
