@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple, NoReturn
 
@@ -391,9 +391,16 @@ def events_of(store: Store, paths: RunPaths, job_id: str) -> list[dict[str, Any]
     return sorted(found, key=_time)
 
 
-def job_bodies(store: Store, paths: RunPaths) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every job of the run as (id, body), in the order of submission; a job listed twice comes twice."""
+def job_bodies(
+    store: Store, paths: RunPaths, wanted: Container[str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The jobs of the run (of these ids, or all) as (id, body), in the order of submission.
+
+    A job that is listed twice comes twice.
+    """
     for line in SegmentReader(store, paths.jobs).new_lines():
+        if wanted is not None and _listed_id(line) not in wanted:
+            continue
         try:
             listed = json.loads(line)
             yield listed["id"], listed["job"]

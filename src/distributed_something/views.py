@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from .snapshot import Alive, Snapshot, job_line
 
 FOLLOW_SECONDS = 2.0
 """Between two looks at a log that is followed, at most."""
+
+GROUP_COLUMNS = 60
+"""So much of a job's keys is shown in a table."""
 
 JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 
@@ -84,19 +88,19 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     fold = project.fold().update()
     alive = Alive.of(project.engine.machines())
     records = [r for r in fold.jobs.values() if shown(r, state, cause, alive=alive)]
+    bodies = dict(job_bodies(project.engine.store, project.paths(), {record.id for record in records}))
     if console.json:
-        bodies = dict(job_bodies(project.engine.store, project.paths()))
         for record in records:
             console.data(_line(record, bodies.get(record.id), alive=alive))
     elif csv:
         from csv import writer as csv_writer
 
         writer = csv_writer(console, lineterminator="\n" if console.out.isatty() else "\r\n")
-        writer.writerow(JOB_COLUMNS)
-        writer.writerows(_cells(record, alive=alive) for record in records)
+        writer.writerow((*JOB_COLUMNS, "job"))
+        writer.writerows(_cells(record, bodies.get(record.id), alive=alive) for record in records)
     else:
-        header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output")
-        console.table(header, (_readable(record, alive=alive) for record in records))
+        header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
+        console.table(header, (_readable(record, bodies.get(record.id), alive=alive) for record in records))
     return OK
 
 
@@ -113,12 +117,12 @@ def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> di
     return {**job_line(record, body), "state": alive.state(record).value}
 
 
-def _cells(record: JobRecord, *, alive: Alive) -> list[object]:
-    line = _line(record, None, alive=alive)
-    return [line[column] for column in JOB_COLUMNS]
+def _cells(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> list[object]:
+    line = _line(record, body, alive=alive)
+    return [*(line[column] for column in JOB_COLUMNS), json.dumps(body, ensure_ascii=False) if body else ""]
 
 
-def _readable(record: JobRecord, *, alive: Alive) -> Sequence[object]:
+def _readable(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> Sequence[object]:
     return (
         record.index,
         record.id,
@@ -129,7 +133,15 @@ def _readable(record: JobRecord, *, alive: Alive) -> Sequence[object]:
         duration(record.seconds) if record.seconds is not None else "",
         bytes_text(record.max_rss_bytes),
         record.output,
+        _group_text(body),
     )
+
+
+def _group_text(body: dict[str, Any] | None) -> str:
+    """A job's own keys, short enough for a table: what a person knows it by."""
+    group = body.get("group") if body else None
+    text = " ".join(f"{key}={value}" for key, value in group.items()) if isinstance(group, dict) else ""
+    return text if len(text) <= GROUP_COLUMNS else text[: GROUP_COLUMNS - 1] + "…"
 
 
 def find(fold: Fold, wanted: str) -> JobRecord:

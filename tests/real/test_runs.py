@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -51,6 +52,16 @@ def test_the_four_steps_one_by_one(project: DsProject) -> None:
     assert status["state"] == "finished"
     assert status["jobs"] | {"total": 3, "succeeded": 3, "waiting": 0, "running": 0} == status["jobs"]
     assert not project.processes()
+
+
+def test_a_list_of_jobs_tells_them_by_their_keys(project: DsProject) -> None:
+    project.config(COMMAND="test {Plate} != P2", JOB_RETRIES=1)
+    project.ds("run", project.jobs([{"Plate": "P1"}, {"Plate": "P2", "long": "x" * 500}], Batch=7), code=3)
+    header, dead = project.ds("jobs", "--state", "dead").stdout.splitlines()
+    assert header.split("\t")[-1] == "job"
+    assert dead.split("\t")[-1].startswith("Plate=P2 long=xxx") and len(dead) < 200
+    rows = list(csv.DictReader(project.ds("jobs", "--csv").stdout.splitlines()))
+    assert [json.loads(row["job"])["group"]["Plate"] for row in rows] == ["P1", "P2"]
 
 
 def test_the_reference_names_of_the_steps(project: DsProject) -> None:
