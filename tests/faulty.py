@@ -71,21 +71,23 @@ class FaultyWay:
             self.seen, self.hit, self.fault = [], 0, fault
             self._counts.clear()
 
+    def there(self) -> http.client.HTTPConnection:
+        """A connection to the emulator."""
+        assert self._there.hostname is not None
+        return http.client.HTTPConnection(self._there.hostname, self._there.port, timeout=60)
+
     def answer(
-        self, called: Called | None, method: str, path: str, headers: Any, body: bytes
+        self, there: http.client.HTTPConnection, called: Called | None, asked: tuple[str, str, Any, bytes]
     ) -> tuple[str, list[tuple[str, str]], bytes]:
         """The emulator's answer. What machine types there are it is asked once: that takes it seconds."""
-        asked = called is not None and called.action == "DescribeInstanceTypes"
+        method, path, headers, body = asked
         if body in self._types:
             return self._types[body]  # type: ignore[no-any-return]
-        assert self._there.hostname is not None
-        there = http.client.HTTPConnection(self._there.hostname, self._there.port, timeout=60)
         kept = {name: value for name, value in headers.items() if name.lower() not in _HOPS}
-        with closing(there):
-            there.request(method, path, body or None, kept)
-            answer = there.getresponse()
-            found = f"{answer.status} {answer.reason}", answer.getheaders(), answer.read()
-        if asked:
+        there.request(method, path, body or None, kept)
+        answer = there.getresponse()
+        found = f"{answer.status} {answer.reason}", answer.getheaders(), answer.read()
+        if called is not None and called.action == "DescribeInstanceTypes":
             self._types[body] = found
         return found
 
@@ -100,6 +102,11 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
     way: FaultyWay
 
+    def handle(self) -> None:
+        """The calls of one connection: to the emulator, too, they go by one."""
+        with closing(self.way.there()) as self._there:
+            super().handle()
+
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         called = called_of(self._environ(body))
@@ -107,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         if called is not None and fault is None and called.action == "ModifyFleet":
             self._send("200 OK", [("Content-Type", "text/xml")], _MODIFIED)  # moto does without
         elif called is None or fault is None:
-            self._send(*self.way.answer(called, self.command, self.path, self.headers, body))
+            asked = self.command, self.path, self.headers, body
+            self._send(*self.way.answer(self._there, called, asked))
         elif fault == RESET:
             self.close_connection = True
             with suppress(OSError):

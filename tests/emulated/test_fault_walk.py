@@ -6,10 +6,11 @@ names, so that a call that is added later is walked too.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -42,8 +43,8 @@ class Run:
     """
 
     def __init__(self, folder: Path, way: FaultyWay) -> None:
-        self.cloud = Cloud(folder / "project", through=way.endpoint)
-        self.cloud.clock = FakeClock(time.time() + 7200)
+        self._folder, self._way, self._count = folder, way.endpoint, 0
+        self.new()
         self.phases: dict[str, Callable[[], object]] = {
             "setup": lambda: steps.setup(self.cloud.project),
             "submit": lambda: self.cloud.submit(self.cloud.jobs(JOBS)),
@@ -57,6 +58,12 @@ class Run:
         }
         self._workers = {"retry": partial(self._work, 1, dead=1), "monitor": partial(self._work, JOBS)}
 
+    def new(self) -> None:
+        """Another project: the emulator goes on listing machines of the one before, which takes it long."""
+        self._count += 1
+        self.cloud = Cloud(self._folder / f"project-{self._count}", through=self._way)
+        self.cloud.clock = FakeClock(time.time() + 7200)
+
     def do(self, phase: str) -> object:
         """A phase, as a command of its own does it."""
         self.open()
@@ -68,7 +75,8 @@ class Run:
             self._workers.get(phase, lambda: None)()
 
     def until(self, phase: str) -> None:
-        """All that comes before a phase, past the proxy."""
+        """A new project with all that comes before a phase, past the proxy."""
+        self.new()
         with self._direct():
             for each in MAKING[: MAKING.index(phase) if phase in MAKING else None]:
                 self.do(each)
@@ -77,10 +85,16 @@ class Run:
 
     @contextmanager
     def _direct(self) -> Iterator[None]:
-        through, self.cloud._endpoint = self.cloud._endpoint, endpoint()
+        with self.through(endpoint()):
+            yield
+
+    @contextmanager
+    def through(self, there: str) -> Iterator[None]:
+        """Within, calls go there."""
+        before, self.cloud._endpoint = self.cloud._endpoint, there
         self.open()
         yield
-        self.cloud._endpoint = through
+        self.cloud._endpoint = before
 
     def _work(self, count: int, dead: int = 0) -> None:
         if self.cloud.engine.queue().counts().waiting >= count:
@@ -96,14 +110,14 @@ class Run:
 
     def over(self) -> None:
         """Nothing is left once it has been cleaned up."""
-        self.open()
-        assert steps.cleanup(self.cloud.project) == []
+        with self._direct():
+            assert steps.cleanup(self.cloud.project) == []
         assert self.left() == []
 
     def left(self) -> list[str]:
         """What the account itself still has."""
-        self.open()
-        return left(self.cloud)
+        with self._direct():
+            return left(self.cloud)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +174,7 @@ def test_a_call_that_fails_once_changes_nothing(
     assert (jobs.total, jobs.succeeded, jobs.dead) == (JOBS, JOBS, 0)
     assert len(run.cloud.engine._looker.fleets.of_app(run.cloud.app)) <= 2
     for walk in others:
+        CLIENTS.clear()
         run.until(walk[-1])
         stumble(way, run, walk[-1], calls, kind)
         run.over()
@@ -208,8 +223,11 @@ OPTIONAL = frozenset(
 not shown where it cannot be known, no alarm is made, and the fleet stays as large as it is."""
 
 
+_LOOKS = ("Describe", "Get", "List", "Head")
+
+
 @pytest.mark.fault(10, 36)
-@pytest.mark.parametrize("phase", [*MAKING, "status", "retry", "stop", "monitor"])
+@pytest.mark.parametrize("phase", ["monitor", "cleanup", "stop", "retry", "status", *reversed(MAKING)])
 def test_a_right_that_is_missing_is_named_and_what_was_made_can_be_removed(
     way: FaultyWay, calls: dict[str, Counter[str]], tmp_path: Path, phase: str
 ) -> None:
@@ -217,13 +235,28 @@ def test_a_right_that_is_missing_is_named_and_what_was_made_can_be_removed(
     run.until(phase)
     for name in calls[phase]:
         said = refused(way, partial(run.do, phase), denying(name))
-        assert not went_on(phase, said) or name in OPTIONAL, f"{phase} went on without {name}"
-        looks = name.partition(".")[2].startswith(("Describe", "Get", "List", "Head"))
+        if phase == "cleanup":
+            assert isinstance(said, list)
+            tells_what_is_left(run, name, said)
+        else:
+            assert not went_on(phase, said) or name in OPTIONAL, f"{phase} went on without {name}"
+        looks = name.partition(".")[2].startswith(_LOOKS)
         if phase != "status" and not (looks and isinstance(said, DsError)):
             run.over()
             run.until(phase)
     run.do(phase)
     run.over()
+
+
+def tells_what_is_left(run: Run, name: str, lines: list[str]) -> None:
+    """A clean-up without a right says so, and names what it could not remove, in a line each."""
+    assert all(line and "\n" not in line for line in lines) and len(lines) == len(set(lines)), lines
+    there = run.left()
+    assert lines or not there, f"cleanup without {name} is silent about {there}"
+    if name.partition(".")[2].startswith(_LOOKS):
+        return  # what may not be looked at has no name
+    untold = [each for each in there if not any(each.rpartition(" ")[2] in line for line in lines)]
+    assert untold == [], f"cleanup without {name} says only {lines}"
 
 
 @pytest.mark.fault(10)
@@ -247,3 +280,20 @@ def test_credentials_that_expire_and_a_network_that_goes_on_the_way(
         said = refused(way, partial(run.do, phase), from_then_on(kind, since))
         assert not went_on(phase, said), f"{phase} from call {since} on"
         run.over()
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("phase", ["start", "monitor", "cleanup"])
+def test_where_nothing_listens_a_command_says_so_and_can_be_repeated(
+    way: FaultyWay, tmp_path: Path, phase: str
+) -> None:
+    run = Run(tmp_path, way)
+    run.until(phase)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        nobody = f"http://127.0.0.1:{server.getsockname()[1]}"
+    with run.through(nobody):
+        said = refused(way, partial(run.do, phase), lambda *_: None)
+    assert not went_on(phase, said) and nobody in str(said)
+    run.open()
+    assert went_on(phase, run.do(phase))
+    run.over()

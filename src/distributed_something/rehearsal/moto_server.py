@@ -1,10 +1,11 @@
-"""moto's HTTP server, faster: connections stay open, and a host's service is looked up once."""
+"""moto's HTTP server, faster: connections stay open, a host's service is looked up once, and so are tags."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
+from moto.ec2.models.core import TaggedEC2Resource
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -32,6 +33,12 @@ class Dispatcher(DomainDispatcherApplication):
         vars(self).update(get_backend_for_host=cache(super().get_backend_for_host))
 
 
+def _tags(thing: Any) -> list[dict[str, str]]:
+    """The tags of one of EC2's things: moto looks through those of all things, for each that it lists."""
+    return [{"key": key, "value": value} for key, value in thing.ec2_backend.tags.get(thing.id, {}).items()]
+
+
 def make(host: str, port: int, application: Any) -> Any:
     """A server with a thread for each connection. Raises OSError or SystemExit where it cannot listen."""
+    setattr(TaggedEC2Resource, "get_tags", _tags)  # noqa: B010
     return serving.make_server(host, port, application, threaded=True, request_handler=Handler)
