@@ -314,4 +314,4 @@ def test_the_address_is_data_for_programs(project: DsProject) -> None:
         taken = project.ds("dashboard", "--port", port, code=1)
         assert f"port {port}" in taken.stderr
         assert os.getpgid(process.pid)
-    project.ds("dashboard", "--port", 70000, code=1)
+    project.ds("dashboard", "--port", 70000, code=2)
