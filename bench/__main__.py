@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 from collections.abc import Callable
+
+import distributed_something
 
 from . import commands, durable_queue, handlers, rehearsal, s3_transfer, startup, submit, submit_sqs
 
@@ -24,6 +27,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--jobs", type=int, default=5000)
     options = parser.parse_args()
+    for folder in distributed_something.__path__:  # as an installation does: it may be newer than that
+        compileall.compile_dir(folder, quiet=1)
     for name in options.names or BENCHMARKS:
         print(f"\n== {name}", flush=True)
         BENCHMARKS[name](options.jobs)

@@ -161,26 +161,35 @@ def parse_job_line(line: bytes) -> tuple[str, bytes]:
 
 _NUMBERS = ("t", "attempt", "exit_code", "seconds", "cpu_seconds", "max_rss_bytes")
 _TEXTS = ("event", "id", "cause", "detail", "worker", "output", "log")
+_ZEROS, _EMPTIES = (0,) * len(_NUMBERS), ("",) * len(_TEXTS)
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse).decode  # NaN has no order
+_decode = json.JSONDecoder(parse_constant=_refuse).raw_decode  # NaN has no order
+_ARE_NUMBERS = frozenset((int, float)).issuperset
+_ARE_TEXTS = frozenset((str,)).issuperset
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     """The event in a line; None where it is none."""
     try:
-        found = _decode(line.decode())
-        numbers = [found.get(name, 0) for name in _NUMBERS]
-        texts = [found.get(name, "") for name in _TEXTS]
+        text = line.decode().strip()
+        found, end = _decode(text)
+        get = found.get
+        good = (
+            end == len(text)
+            and "t" in found
+            and "event" in found
+            and "id" in found
+            and _ARE_NUMBERS(map(type, map(get, _NUMBERS, _ZEROS)))
+            and _ARE_TEXTS(map(type, map(get, _TEXTS, _EMPTIES)))
+        )
     except (ValueError, AttributeError, RecursionError):
         return None
-    known = "t" in found and "event" in found and "id" in found
-    good = all(type(n) in (int, float) for n in numbers) and all(type(text) is str for text in texts)
-    return found if known and good else None
+    return found if good else None
 
 
 def _time(event: dict[str, Any]) -> float:

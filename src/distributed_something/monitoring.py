@@ -17,7 +17,7 @@ from .words import many
 if TYPE_CHECKING:
     from .console import Watcher
 
-LOOKING_SHARE = 0.05
+LOOKING_SHARE = 0.03
 """How much of its time a watch spends on looking, at most."""
 
 LOOK_SECONDS_MOST = 2.0

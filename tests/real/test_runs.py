@@ -294,6 +294,14 @@ def test_a_child_that_ignores_term_is_killed_with_its_group(project: DsProject) 
     assert not project.processes()
 
 
+def test_a_job_that_moves_its_folders_away_harms_one_other_at_most(project: DsProject) -> None:
+    command = 'sleep 0.1; [ {n} != 5 ] || { d=${DS_WORK_DIR%/*}; mv "$d" "$d.moved"; }'
+    project.config(COMMAND=command, DOCKER_CORES=1, JOB_RETRIES=2)
+    project.ds("run", project.jobs({"n": n} for n in range(12)))
+    assert project.status()["jobs"]["succeeded"] == 12
+    assert project.status()["attempts"] <= 14
+
+
 def test_children_that_a_job_leaves_behind_are_ended(project: DsProject) -> None:
     project.config(COMMAND="setsid sleep 1000 & (setsid setsid sleep 1001 &) ; sleep 1002 & true {n}")
     project.ds("setup")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from distributed_something.worker.staging import (
     Claim,
     DoneRule,
     Manifest,
+    Scratch,
     empty_folder,
     fetch_inputs,
     is_done,
@@ -392,3 +395,58 @@ def test_links_are_removed_and_what_they_point_to_stays(tmp_path: Path) -> None:
     empty_folder(folder)
     assert list(folder.iterdir()) == []
     assert below(tmp_path / "elsewhere") == {"keep.txt": "kept"}
+
+
+def _add(folder: Path) -> None:
+    (folder / "left").write_text("x")
+
+
+def _move_away(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def _move_away_and_put_another(folder: Path) -> None:
+    _move_away(folder)
+    make(folder, left="x")
+
+
+def _put_a_file(folder: Path) -> None:
+    folder.rmdir()
+    folder.write_text("x")
+
+
+def _put_a_link(folder: Path) -> None:
+    folder.rmdir()
+    make(folder.with_name("elsewhere"), left="x")
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    "act", [_add, _move_away, _move_away_and_put_another, shutil.rmtree, _put_a_file, _put_a_link]
+)
+@pytest.mark.parametrize("settled", [True, False])
+def test_the_next_job_finds_its_folders_empty(
+    tmp_path: Path, act: Callable[[Path], None], *, settled: bool
+) -> None:
+    folder = tmp_path / "slot" / "work"
+    scratch = Scratch([folder, tmp_path / "slot" / "input"])
+    if settled:
+        time.sleep(0.06)
+        scratch.clear()
+    act(folder)
+    scratch.clear()
+    assert folder.is_dir() and not folder.is_symlink()
+    assert list(folder.iterdir()) == []
+    scratch.close()
+
+
+def test_folders_that_are_in_doubt_are_made_again(tmp_path: Path) -> None:
+    slot = tmp_path / "slot"
+    scratch = Scratch([slot / "work"])
+    time.sleep(0.06)
+    scratch.clear()
+    slot.rename(tmp_path / "elsewhere")  # which no time of the folder itself tells
+    scratch.doubt()
+    scratch.clear()
+    assert list((slot / "work").iterdir()) == []
+    scratch.close()

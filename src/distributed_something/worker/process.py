@@ -7,7 +7,6 @@ with the job that started them.
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
 import select
@@ -31,8 +30,8 @@ _RSS_UNIT = 1024 if LINUX else 1
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
-_DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
-"""Python ignores these, and what is ignored stays so in a child."""
+_DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+"""A child takes every signal as the system has it, also those that Python ignores. All: that is quicker."""
 
 _spawning = threading.Lock()
 """posix_spawn starts the child in our own working folder, of which the process has one."""
@@ -49,6 +48,8 @@ def adopt_orphans() -> None:
 def _adopts_orphans() -> bool:
     if not LINUX or os.getpid() == 1:
         return LINUX
+    import ctypes
+
     adopts = ctypes.c_int()
     ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
     return bool(adopts.value)
@@ -61,6 +62,8 @@ def die_with_parent(number: signal.Signals) -> None:
 
 def _prctl(option: int, value: int) -> None:
     if LINUX:
+        import ctypes
+
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
@@ -142,6 +145,9 @@ class Watch:
         self._woken, self._waker = os.pipe2(os.O_CLOEXEC) if LINUX else os.pipe()
         for fd in (self._out, self._woken, self._waker):
             os.set_blocking(fd, False)
+        self._poll = select.poll()
+        self._poll.register(self._out, select.POLLIN)
+        self._poll.register(self._woken, select.POLLIN)
         self._reader = io.FileIO(self._out, closefd=False)
         self._printed = False  # whether the pipe may hold what an ended child printed
 
@@ -156,9 +162,15 @@ class Watch:
         `until` is a time.monotonic() value, None is for ever.
         """
         awaited = [fd for fd in (child.pidfd, reply) if fd >= 0]
-        poll = select.poll()
-        for fd in (*awaited, self._out, self._woken):  # looked at in this order: the end before the output
-            poll.register(fd, select.POLLIN)
+        for fd in awaited:
+            self._poll.register(fd, select.POLLIN)
+        try:
+            return self._wait(child, until, awaited)
+        finally:
+            for fd in awaited:
+                self._poll.unregister(fd)
+
+    def _wait(self, child: Child, until: float | None, awaited: list[int]) -> bool:
         pause = 0.001
         while True:
             left = None if until is None else until - time.monotonic()
@@ -167,10 +179,10 @@ class Watch:
             if child.pidfd < 0:  # no pidfd on this system: look, less and less often
                 pause = min(pause * 1.5, 0.05)
                 left = pause if left is None else min(left, pause)
-            ready = [fd for fd, _ in poll.poll(None if left is None else left * 1000)]
-            ended = child.pidfd < 0 and child.has_ended()
-            self._printed = ended or self._out in ready
-            if ended or (ready and ready[0] in awaited):
+            ready = [fd for fd, _ in self._poll.poll(None if left is None else left * 1000)]
+            ended = child.has_ended() if child.pidfd < 0 else child.pidfd in ready
+            self._printed = self._out in ready or (ended and child.pidfd < 0)
+            if ended or not set(awaited).isdisjoint(ready):
                 return True
             if self._printed:
                 self._move()

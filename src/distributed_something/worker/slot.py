@@ -135,6 +135,7 @@ class Slot:
             self._host.stop(self._watch)
         if self._container is not None:
             self._container.close()
+        self._scratch.close()
         os.close(self._job_file)
         os.close(self._null)
         self._watch.close()
@@ -198,6 +199,7 @@ class Slot:
         try:
             child = Child.spawn(argv, environment, self._fixed["work_dir"], self._spawned_with)
         except OSError as error:
+            self._scratch.doubt()  # it may be the folder that is not there
             return self._not_started(argv[0], error)
         finished = self._await(child, self._deadline())
         if finished:

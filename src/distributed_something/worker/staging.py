@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -201,6 +200,8 @@ def _publish(store: Store, prefix: str, folder: Path, names: Sequence[str]) -> t
 
 
 def _sha256(path: Path) -> str:
+    import hashlib
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -237,12 +238,12 @@ class Scratch:
     """Folders that every job finds empty.
 
     Asking whether a job has left something is done after every job, so it has to be quick: a folder whose
-    time of change stands still has not been touched. That holds once the time lies further back than the
-    clock that stamps it may lag.
+    time of change stands still has not been touched, nor put elsewhere. That holds once the time lies
+    further back than the clock that stamps it may lag.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        self._untouched: dict[str, tuple[int, int] | None] = {str(folder): None for folder in folders}
+        self._untouched: dict[str, _Untouched | None] = {str(folder): None for folder in folders}
         self.clear()
 
     def clear(self) -> None:
@@ -252,29 +253,48 @@ class Scratch:
         """
         wrong: OSError | None = None
         for folder, known in self._untouched.items():
-            try:
-                found = os.lstat(folder)
-                if (found.st_ino, found.st_ctime_ns) == known:
-                    continue
-            except OSError:  # it is gone
-                pass
-            self._untouched[folder] = None
+            if known is not None and os.fstat(known.opened).st_ctime_ns == known.changed:
+                continue
+            self._forget(folder)
             try:
                 empty_folder(Path(folder))
-                self._untouched[folder] = _stamp(folder)
+                self._untouched[folder] = _look(folder)
             except OSError as error:
                 wrong = error
         if wrong is not None:
             raise wrong
 
+    def doubt(self) -> None:
+        """Something is wrong with the folders: look at each when they are cleared next, by its name."""
+        for folder in self._untouched:
+            self._forget(folder)
 
-def _stamp(folder: str) -> tuple[int, int] | None:
-    """Which folder it is and when it was changed; None where that was just now: a change may be unseen."""
-    found = os.lstat(folder)
-    settled = found.st_ctime_ns < time.time_ns() - _STAMP_LAG_NS
-    return (found.st_ino, found.st_ctime_ns) if settled else None
+    close = doubt
+
+    def _forget(self, folder: str) -> None:
+        known, self._untouched[folder] = self._untouched[folder], None
+        if known is not None:
+            os.close(known.opened)
 
 
+class _Untouched(NamedTuple):
+    """An empty folder: its descriptor, and when it was changed last."""
+
+    opened: int
+    changed: int
+
+
+def _look(folder: str) -> _Untouched | None:
+    """An empty folder; None where it was changed just now: a change may be unseen."""
+    opened = os.open(folder, _FOLDER)
+    changed = os.fstat(opened).st_ctime_ns
+    if changed < time.time_ns() - _STAMP_LAG_NS:
+        return _Untouched(opened, changed)
+    os.close(opened)
+    return None
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STAMP_LAG_NS = 50_000_000
 
 
@@ -296,7 +316,7 @@ def empty_folder(folder: Path) -> None:
 def _is_empty(folder: Path) -> bool:
     """Whether it is a folder, and no link to one, with nothing in it."""
     try:
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        opened = os.open(folder, _FOLDER)
     except OSError:
         return False
     try:
