@@ -165,8 +165,8 @@ def _submit(project: Project, checked: CheckedJobs, interrupted: threading.Event
 def start(project: Project, fleet_file: Path | None) -> None:
     """Ask for machines, and write them into the run record."""
     engine = project.engine
-    if fleet_file is not None and engine.name == "local":
-        project.console.say(f"note: {fleet_file} is not used: the engine 'local' has this machine only")
+    if fleet_file is not None and not project.config.engine_kind.rents:
+        project.console.say(f"note: {fleet_file} is not used: the engine {engine.name!r} rents no machine")
     engine.queue()
     run = project.record().run
     fleet = engine.start(run, fleet_file, lambda resource: _note_made(project, resource))

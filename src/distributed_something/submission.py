@@ -50,7 +50,7 @@ class _Checker:
     """Checks one group after another against the placeholders of a config."""
 
     def __init__(self, config: Config, shared: Mapping[str, Any]) -> None:
-        if config.engine == "local" and not (config.command or config.handler):
+        if config.image_starts_worker and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
         for where, text in [*(("INPUTS", each) for each in config.inputs), ("OUTPUT", config.output)]:
             if not {".", ".."}.isdisjoint(text.split("/")):
