@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .console import Console
     from .engine import PutReport
     from .project import Project
-    from .steps import CheckedJobs
+    from .submission import CheckedJobs
 
     Command = Callable[[Project, argparse.Namespace], int]
     Options = Callable[[argparse.ArgumentParser], None]
