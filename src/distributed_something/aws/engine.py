@@ -52,7 +52,10 @@ LEASE_SECONDS = 120.0
 
 
 class AwsEngine:
-    """Implements engine.Engine. Nothing is asked of AWS before the first verb; every verb raises DsError."""
+    """Implements engine.Engine and engine.Guarded.
+
+    Nothing is asked of AWS before the first verb; every verb raises DsError.
+    """
 
     name = "aws"
     look_seconds = 60.0
