@@ -10,7 +10,8 @@ import pytest
 import distributed_something
 from distributed_something.config import parse_config
 from distributed_something.console import Console
-from distributed_something.engines import ENGINES
+from distributed_something.engine import Engine
+from distributed_something.engines import ENGINES, EngineKind
 from distributed_something.project import Project
 from distributed_something.testing import FakeClock
 
@@ -42,3 +43,11 @@ def test_no_code_outside_the_table_decides_by_the_name_of_an_engine() -> None:
         if deciding.search(line)
     ]
     assert found == []
+
+
+def test_the_page_on_adding_an_engine_names_every_verb_and_every_fact() -> None:
+    page = (Path(__file__).parents[2] / "docs/engines.md").read_text()
+    verbs = {name for name in vars(Engine) if not name.startswith("_")} | {*Engine.__annotations__}
+    facts = {*EngineKind.__slots__} - {"make"}
+    told = {word for code in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", code)}
+    assert (verbs | facts) - told == set()
