@@ -31,8 +31,8 @@ from ..engine import Counts, Machines, check_key
 from ..errors import DsError
 from ..fleetfile import is_key_placeholder
 from ..ledger import RunPaths
-from ..local.engine import state_folder
 from ..record import read_record, record_path
+from ..state import state_folder
 from ..worker.process import kill_marked
 from . import serving, story
 from .account import Own, adapted
