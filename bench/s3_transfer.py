@@ -31,8 +31,8 @@ from pathlib import Path
 from distributed_something.aws.store import AwsSession, S3Store
 bucket, endpoint, direction, folder, prefix = sys.argv[1:]
 store = S3Store(bucket, session=AwsSession("us-east-1", endpoint=endpoint))
-if direction == "get":
-    assert not list(store.list("nothing/"))  # makes the client, as a worker has made it
+assert not list(store.list("nothing/"))  # makes the clients, as a worker has made them
+store.write("nothing", b"")
 started = time.monotonic()
 if direction == "put":
     store.publish_many((path, f"{prefix}/{path.name}") for path in Path(folder).iterdir())

@@ -29,7 +29,7 @@ from .transfer import (
     at_once,
     parts,
     read_ahead,
-    write_at,
+    write_from,
 )
 
 RETRY_SECONDS = 180.0
@@ -201,12 +201,12 @@ class S3Store:
         size, tag = first.meta["size"], first.meta["e_tag"]
         if size <= PART_BYTES:
             with MEMORY.hold(size):
-                write_at(file, first.bytes(), 0)
+                write_from(first, file, 0)
             return int(size)
 
         def copy(start: int) -> None:
             answer = self._get(name, (start, min(start + PART_BYTES, size)), tag) if start else first
-            write_at(file, answer.bytes(), start)
+            write_from(answer, file, start)
 
         with MEMORY.hold(PART_BYTES * PARTS_AT_ONCE):
             at_once(copy, [(start,) for start in range(0, size, PART_BYTES)], PARTS_AT_ONCE)

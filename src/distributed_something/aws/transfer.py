@@ -15,6 +15,9 @@ from ..errors import KeyMissing
 PART_BYTES = 8 << 20
 """A file up to this size goes in one request, a larger one in parts of it (larger parts above 74 GB)."""
 
+CHUNK_BYTES = 1 << 20
+"""What arrives is written in pieces of about this size: memory that is used again is not mapped anew."""
+
 PARTS_AT_ONCE = 6
 FILES_AT_ONCE = 32
 MEMORY_BYTES = 80 << 20
@@ -60,12 +63,13 @@ def parts(size: int) -> tuple[int, int]:
     return part, max(1, PARTS_AT_ONCE * PART_BYTES // part)
 
 
-def write_at(file: int, data: Any, offset: int) -> None:
-    """Write all of it at that place of an open file."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
+def write_from(answer: Any, file: int, offset: int) -> None:
+    """Write the body of an obstore answer, as it arrives, at that place of an open file."""
+    for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+        view = memoryview(chunk)
+        while view:
+            written = os.pwrite(file, view, offset)
+            view, offset = view[written:], offset + written
 
 
 def at_once(verb: Callable[..., _T], calls: Iterable[tuple[Any, ...]], limit: int) -> Sequence[_T]:

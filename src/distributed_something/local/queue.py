@@ -17,7 +17,7 @@ import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -117,10 +117,10 @@ _REDRIVE = """UPDATE jobs SET state = 0, visible_at = 0, failed = 0, deliveries 
     cause = NULL, detail = NULL WHERE id = ? AND state = 2"""
 
 _COUNTS = """SELECT
-    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ?1),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= :now),
     (SELECT count(*) FROM jobs INDEXED BY jobs_open
-        WHERE state = 0 AND visible_at > ?1 AND token IS NOT NULL),
-    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ?1),
+        WHERE state = 0 AND visible_at > :now AND token IS NOT NULL),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > :now),
     (SELECT count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 2)"""
 
 # Rows are never deleted one by one, so the last number is how many there are.
@@ -274,7 +274,7 @@ class SqliteQueue:
 
     def counts(self) -> Counts:
         """How many jobs are in which state now; tens of milliseconds with a million jobs."""
-        waiting, leased, timed, dead = self._read(_COUNTS, (self._clock.now(),))[0]
+        waiting, leased, timed, dead = self._read(_COUNTS, {"now": self._clock.now()})[0]
         return Counts(waiting=waiting, leased=leased, delayed=timed - leased, dead=dead)
 
     def finished(self) -> int:
@@ -354,7 +354,7 @@ class SqliteQueue:
             for seq, number, failed, deliveries, body in rows
         ]
 
-    def _read(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    def _read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """Rows of one consistent reading, taken without the lock: writers do not wait for it."""
         with self._mutex, _explained(self.path):
             return self._db.execute(sql, values).fetchall()
