@@ -18,7 +18,7 @@ import sqlite3
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -433,14 +433,17 @@ def _refuse_newer(path: Path, version: int) -> None:
 
 
 def _version_in_header(path: Path) -> int:
-    """The format's version as the file's header has it (0: none), read without SQLite touching anything."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(64)
-    except FileNotFoundError:
-        return 0
-    is_database = len(header) == 64 and header.startswith(b"SQLite format 3\0")
-    return int.from_bytes(header[60:64], "big") if is_database else 0
+    """The format's version as the file's header has it (0: none), read without touching anything.
+
+    By SQLite, which alone knows when the file may be closed again: with any other close of it, the system
+    takes the locks of all connections that this process has. Others then remove a log that is in use.
+    """
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db,
+    ):
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+    return 0
 
 
 def _open_lock(path: Path) -> int:
