@@ -16,6 +16,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from operator import attrgetter
+from sys import intern
 from typing import Any, NamedTuple, NoReturn, cast
 
 from .engine import Store
@@ -210,6 +211,8 @@ class Entry:
         known = type(self.t) in (int, float) and type(self.event) is type(self.id) is str
         if not (good and known):
             raise ValueError(found)
+        self.event = intern(self.event)  # many events have the same
+        self.worker, self.machine = self.worker and intern(self.worker), self.machine and intern(self.machine)
 
     def facts(self) -> dict[str, Any]:
         """What it tells, by name."""
