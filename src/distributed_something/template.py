@@ -28,6 +28,7 @@ from typing import Any
 from .errors import UsageError
 from .programs import SCRIPT, Rule, judge
 from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, render
+from .words import nearest
 
 TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"})
 """Names whose values are ours and not the job file's: they may stand in code."""
@@ -134,10 +135,8 @@ def check_names(template: Template | CommandTemplate, available: Iterable[str], 
 
 
 def _unknown(name: str, known: Iterable[str], where: str) -> UsageError:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, list(known), 1)
-    hint = f": did you mean {{{close[0]}}}?" if close else ""
+    near = nearest(name, known)
+    hint = f": did you mean {{{near}}}?" if near else ""
     fix = f"name a key of the job, or write {{{{{name}}}}} where the braces themselves are meant"
     return UsageError(f"{where}: {{{name}}} is not a key of the job{hint}", fix)
 
