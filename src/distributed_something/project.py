@@ -60,6 +60,10 @@ class Project:
             from .local import check as local_check
 
             return local_check.checks(self, job_file, fleet_file)
+        if self.config.engine == "rehearsal":
+            from .rehearsal import check as rehearsal_check
+
+            return rehearsal_check.checks(self, job_file, fleet_file)
         from .aws import check as aws_check
 
         return aws_check.checks(self, job_file, fleet_file)
