@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,19 @@ def test_the_monitor_ends_a_run_that_is_done_and_nothing_is_left(cloud: Cloud) -
     assert names.index("UpdateService") < names.index("DeleteService"), "to 0, then deleted"
     assert names.index("CancelSpotFleetRequests") < names.index("DeleteService")
     assert all(each["TerminateInstances"] for each in calls.of("CancelSpotFleetRequests"))
+
+
+def test_what_a_run_has_cost_is_known_when_everything_has_gone(cloud: Cloud) -> None:
+    cloud.config(MACHINE_PRICE=0.2)
+    run = begin(cloud)
+    cloud.clock.advance(3600)
+    work(cloud, 5)
+    steps.monitor(cloud.project, None, None)
+    report = json.loads(cloud.engine.store.read(f"runs/{cloud.app}/{run}/report.json"))
+    assert report["cost_usd"] > 0
+    ended = cloud.open().snapshot()
+    assert (ended.state, ended.cost_usd) == ("finished", report["cost_usd"])
+    assert ended.to_json()["cost_usd"] == report["cost_usd"]
 
 
 @pytest.mark.fault(7)

@@ -106,6 +106,8 @@ def test_the_story_as_data(rehearsal: DsProject) -> None:
     assert story["machine_hours"] > 0
     (cost,) = [each["cost_usd"] for each in lines if "cost_usd" in each]
     assert story["dollars"] - story["request_dollars"] == pytest.approx(cost, rel=0.5)
+    assert rehearsal.status()["cost_usd"] == cost, "when the emulator has gone too"
+    assert "cost" in rehearsal.ds("status").stdout
 
 
 def test_dead_jobs_stay_with_the_emulator_until_clean_up(rehearsal: DsProject) -> None:
