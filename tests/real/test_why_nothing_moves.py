@@ -122,7 +122,9 @@ def test_tasks_run_and_take_no_job(rehearsal: DsProject) -> None:
     until(frozen, "two workers", 60)
     starting.communicate()
     try:
-        says(rehearsal, "2 tasks run, and no job is under way yet")
+        log = rehearsal.folder / ".ds" / "App.rehearsal" / "tasks.log"
+        says(rehearsal, "2 tasks run, and no job is under way yet", f"see what they print: {log}")
+        assert log.is_file()
     finally:
         for pid in workers:
             os.kill(pid, signal.SIGCONT)

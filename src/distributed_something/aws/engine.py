@@ -34,7 +34,7 @@ from .desired import (
 )
 from .found import find, find_one
 from .launch import Launch
-from .look import Facts, Looker, machines_of, why_idle
+from .look import TASK_LOGS, Facts, Looker, machines_of, why_idle
 from .message import job_room
 from .queue import SqsQueue
 from .queues import QueueNames, dead_queue_of, find_queues
@@ -68,11 +68,13 @@ class AwsEngine:
         *,
         session: AwsSession | None = None,
         store: type[S3Store] = S3Store,
+        task_logs: str = TASK_LOGS,
     ) -> None:
         self._project = project
         self._given = self._config = config
         self._clock = clock
         self._store_class = store
+        self._task_logs = task_logs
         self.tasks_per_machine = config.tasks_per_machine
         self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
@@ -370,7 +372,8 @@ class AwsEngine:
             fix = f"write ECS_CLUSTER = {elsewhere!r}, or ds cleanup and begin again"
             return f"no task is in the cluster {self._config.ecs_cluster!r}: {where}; {fix}"
         term = min(LEASE_SECONDS, self._config.sqs_message_visibility)
-        return why_idle(facts, counts, visibility=term, now=self._clock.now())
+        now, logs = self._clock.now(), self._task_logs
+        return why_idle(facts, counts, visibility=term, now=now, task_logs=logs)
 
     def _other_cluster(self) -> str | None:
         """The cluster that the run was set up in, where the config names another one by now."""

@@ -84,7 +84,13 @@ class RehearsalEngine:
             self._found = None
         elif self._found is None or self._found.session.endpoint != endpoint:
             session = self._session(endpoint, self._place.key())
-            self._found = AwsEngine(self._project, self._config, BriskClock(self._clock), session=session)
+            self._found = AwsEngine(
+                self._project,
+                self._config,
+                BriskClock(self._clock),
+                session=session,
+                task_logs=str(self._place.tasks_log),
+            )
             self._tell_faults(endpoint)
         return self._found
 
