@@ -46,5 +46,8 @@ def test_without_credentials_there_is_one_clear_line(cloud: Cloud) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         project.environment.pop(name, None)
     project.environment["AWS_ENDPOINT_URL"] = endpoint()
-    said = project.ds("setup", code=1).stderr
-    assert said.startswith("error: ") and "redentials" in said and "aws configure" in said
+    project.environment["AWS_EC2_METADATA_DISABLED"] = "true"
+    for command in ("setup", "cleanup --yes"):
+        error, fix = project.ds(*command.split(), code=1).stderr.splitlines()
+        assert error.startswith("error: ") and "redentials" in error
+        assert fix.startswith("fix: ") and "aws configure" in fix

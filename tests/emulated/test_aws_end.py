@@ -13,7 +13,7 @@ from distributed_something import steps
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.teardown import LEAVE_SECONDS
-from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
+from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn
 from distributed_something.failures import read_log
 from distributed_something.job import Cause, Lease
 from distributed_something.runfile import read_run_file
@@ -185,6 +185,22 @@ def test_a_clean_up_that_leaves_something_keeps_the_record_and_waits_for_no_righ
     failing.undo()
     assert steps.cleanup(cloud.project) == []
     assert not cloud.project.record_path.exists()
+
+
+@pytest.mark.parametrize("call", ["ListQueueTags", "CancelSpotFleetRequests", "DescribeLaunchTemplates"])
+def test_a_sign_in_that_runs_out_in_a_clean_up_is_one_error_and_the_next_goes_on(
+    cloud: Cloud, call: str
+) -> None:
+    begin(cloud)
+    cloud.open()
+    failing = Stop(cloud, call, NotSignedIn)
+    with pytest.raises(NotSignedIn):
+        steps.cleanup(cloud.project)
+    assert "went away" not in cloud.err.getvalue(), "said once, by whoever catches it"
+    failing.undo()
+    assert cloud.project.record_path.exists()
+    assert steps.cleanup(cloud.open()) == []
+    assert left(cloud) == []
 
 
 @pytest.mark.fault(10)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..config import Config
-from ..errors import DsError, Unreachable
+from ..errors import DsError, NotSignedIn, Unreachable
 from ..record import RunRecord
 from .alarms import delete_alarms, find_alarms
 from .dashboard import delete_dashboard
@@ -231,9 +231,14 @@ class _Told(NamedTuple):
 
 
 def _tried(step: Callable[[], object]) -> _Told:
-    """What a step or look has to tell; its error, where it failed, as a line like the others."""
+    """What a step or look has to tell; its error, where it failed, as a line like the others.
+
+    Raises NotSignedIn: all the others would fail in the same way, and nothing is known of what is left.
+    """
     try:
         found = step()
+    except NotSignedIn:
+        raise
     except DsError as error:
         return _Told([error.what], isinstance(error, Unreachable))
     lines = found if isinstance(found, list) else []
