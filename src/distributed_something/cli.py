@@ -463,7 +463,9 @@ def _run(project: Project, options: argparse.Namespace) -> int:
     if (fleet := options.fleet_file) is not None and not fleet.is_file():
         raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
     with project.engine.exclusive():
-        checked = _check(project, options)  # a bad file must not cost the last run's queue
+        if fleet is not None:  # a bad file must not cost the last run's queue
+            project.engine.check_fleet(fleet)
+        checked = _check(project, options)
         steps.setup(project)
         _do_submit(project, checked)
         steps.start(project, options.fleet_file)

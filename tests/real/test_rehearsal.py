@@ -227,6 +227,16 @@ def test_a_fleet_file_that_is_not_there_is_missed_before_anything_is_made(rehear
     assert not processes(rehearsal) and not (rehearsal.folder / "data").exists()
 
 
+def test_a_bad_fleet_file_is_refused_before_anything_is_made(rehearsal: DsProject) -> None:
+    fleet = rehearsal.folder / "fleet.json"
+    launch = {"ImageId": "ami-XXXXXXXX", "EbsOptimized": "yes"}
+    fleet.write_text(json.dumps({"IamFleetRole": "<your role>", "LaunchSpecifications": [launch]}))
+    refused = rehearsal.ds("run", rehearsal.jobs(groups(1)), fleet, code=2, timeout=60)
+
+    assert "IamInstanceProfile: missing" in refused.stderr, "the rehearsal has its own of the others"
+    assert not processes(rehearsal) and not (rehearsal.folder / "data" / "runs").exists()
+
+
 def test_status_says_why_a_task_finds_no_machine(rehearsal: DsProject) -> None:
     rehearsal.ds("setup", timeout=60)
     rehearsal.ds("submit", rehearsal.jobs(groups(100, seconds=5.0)), timeout=60)

@@ -178,8 +178,7 @@ class AwsEngine:
         self._check_bucket()
         config, account = self._config, self.region.account
         shape = shape or self.region.shape(config.machine_type)
-        if why := misfit(config, shape):
-            raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
+        self._check_fits(shape)
         self.region.check_roles()
         self._config = self._given
         found = self._queues()
@@ -193,6 +192,10 @@ class AwsEngine:
         )
         others = (each for each in wanted if each.kind is not Kind.QUEUE)
         return compare(wanted, [*found, *find(self.session, others, config.ecs_cluster)])
+
+    def _check_fits(self, shape: MachineShape) -> None:
+        if why := misfit(self._config, shape):
+            raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
 
     def _carried(self) -> Carried | None:
         return carried_worker(self._config)
@@ -257,12 +260,19 @@ class AwsEngine:
 
     # -- Machines
 
+    def check_fleet(self, fleet_file: Path) -> None:
+        """Read it, and ask EC2 about the types of machine in it."""
+        self._check_fits(self._launch().read(fleet_file).shape)
+
+    def _launch(self) -> Launch:
+        return Launch(self._config, self.region, self._looker.fleets, self._clock)
+
     def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
         """Ask for machines, after everything that they need has been made; a second start adds a fleet.
 
         A fleet that an interrupted start asked for, and could not write down, is taken for this one.
         """
-        launch = Launch(self._config, self.region, self._looker.fleets, self._clock)
+        launch = self._launch()
         asked = launch.read(fleet_file)  # a bad file is found before anything is changed
         if self._config.auto_monitor:
             check_function(self.session)
