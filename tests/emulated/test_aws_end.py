@@ -187,6 +187,24 @@ def test_a_clean_up_that_leaves_something_keeps_the_record_and_waits_for_no_righ
     assert not cloud.project.record_path.exists()
 
 
+@pytest.mark.fault(9, 10)
+@pytest.mark.parametrize("call", ["DescribeSpotFleetRequests", "DescribeFleets"])
+def test_a_right_to_look_at_one_kind_of_fleet_that_is_missing_hides_no_other_kind(
+    cloud: Cloud, call: str
+) -> None:
+    begin(cloud)
+    steps.start(cloud.project, None)
+    kept = cloud.record().fleets[0 if call == "DescribeSpotFleetRequests" else 1]
+    failing = Stop(cloud, call, DsError)
+    told = [line for line in steps.cleanup(cloud.project) if not line.startswith("machine ")]
+    assert told == ["the network went away"]
+    failing.undo()
+    alive = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
+    assert alive == [kept]
+    assert steps.cleanup(cloud.project) == []
+    assert left(cloud) == []
+
+
 @pytest.mark.parametrize("call", ["ListQueueTags", "CancelSpotFleetRequests", "DescribeLaunchTemplates"])
 def test_a_sign_in_that_runs_out_in_a_clean_up_is_one_error_and_the_next_goes_on(
     cloud: Cloud, call: str

@@ -18,7 +18,7 @@ from ..record import RunRecord
 from .alarms import delete_alarms, find_alarms
 from .dashboard import delete_dashboard
 from .desired import Kind
-from .fleets import Fleet, Fleets
+from .fleets import Fleet, FleetKind, Fleets
 from .found import describe_service, find_one
 from .queues import QueueNames, queue_url
 from .schedule import delete_schedule
@@ -53,7 +53,8 @@ class Teardown:
         """Remove everything, with the queues or without; what is left, a line each, with why where known."""
         steps: list[Callable[[], object]] = [
             self._stop_service,
-            self._end_fleets,
+            *(partial(self._end_fleets, kind) for kind in FleetKind),
+            self._end_machines,
             self._delete_service,
             self._deregister_tasks,
             *([] if keep_queues else [self._delete_queues]),
@@ -75,9 +76,14 @@ class Teardown:
             with aws_errors(f"stopping the service {self._service}"):
                 self._ecs.update_service(cluster=self._cluster, service=self._service, desiredCount=0)
 
-    def _end_fleets(self) -> None:
-        """End all fleets of the app that may start machines, then every machine that bears its tag."""
-        self._fleets.cancel(self._app_fleets())
+    def _end_fleets(self, kind: FleetKind) -> None:
+        """End all fleets of the app that may start machines. By kind: one may have rights for one only."""
+        self._fleets.cancel(self._app_fleets(kind))
+
+    def _end_machines(self) -> None:
+        """End every machine that bears the app's tag. None while a fleet stands: it would replace them."""
+        if any(self._app_fleets(kind) for kind in FleetKind):
+            return
         machines = self._fleets.machines(self._config.app_name)
         self._fleets.terminate(machine.id for machine in machines if machine.running)
 
@@ -152,11 +158,11 @@ class Teardown:
         with aws_errors(f"looking for the service {self._service}"):
             return describe_service(self._session, self._service, self._cluster)
 
-    def _app_fleets(self) -> list[Fleet]:
+    def _app_fleets(self, kind: FleetKind) -> list[Fleet]:
         """The fleets in the record and those with the app's tag that may start machines."""
         recorded = self._record.fleets if self._record is not None else ()
-        found = {fleet.id: fleet for fleet in self._fleets.of_app(self._config.app_name)}
-        if others := [each for each in recorded if each not in found]:
+        found = {fleet.id: fleet for fleet in self._fleets.of_app(self._config.app_name, [kind])}
+        if others := [each for each in recorded if each.startswith(kind) and each not in found]:
             found |= {fleet.id: fleet for fleet in self._fleets.look(others)}
         return [fleet for fleet in found.values() if fleet.alive]
 
@@ -186,7 +192,7 @@ class Teardown:
 
     def _looks(self, keep_queues: bool) -> Sequence[Callable[[], object]]:
         looks: list[Callable[[], object]] = [
-            self._left_fleets,
+            *(partial(self._left_fleets, kind) for kind in FleetKind),
             self._left_machines,
             self._left_service,
             self._left_task_definition,
@@ -197,8 +203,8 @@ class Teardown:
             looks if keep_queues else [*looks, *(partial(self._left_queue, name) for name in self._names.all)]
         )
 
-    def _left_fleets(self) -> list[str]:
-        return [f"fleet {fleet.id}" for fleet in self._app_fleets()]
+    def _left_fleets(self, kind: FleetKind) -> list[str]:
+        return [f"fleet {fleet.id}" for fleet in self._app_fleets(kind)]
 
     def _left_machines(self) -> list[str]:
         machines = self._fleets.machines(self._config.app_name)
