@@ -13,9 +13,10 @@ from distributed_something import steps
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.teardown import LEAVE_SECONDS
-from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn
+from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, UsageError
 from distributed_something.failures import read_log
 from distributed_something.job import Cause, Lease
+from distributed_something.record import write_record
 from distributed_something.runfile import read_run_file
 from emulating import session
 
@@ -269,6 +270,77 @@ def test_others_with_names_like_ours_are_left_alone(cloud: Cloud, name: str) -> 
     assert left(cloud) == []
     assert {*others} <= {*sqs.list_queues()["QueueUrls"]}
     assert cloud.found(Kind.TASK_DEFINITION, f"{cloud.app}Task2") is not None
+
+
+def strangers(cloud: Cloud, desired: int, **more: Any) -> str:
+    """A service and a task definition with the app's names, and without its tag; the revision's ARN."""
+    ecs = session().client("ecs")
+    ecs.create_cluster(clusterName=str(cloud.given["ECS_CLUSTER"]))
+    containers = [{"name": "c", "image": "i", "memory": 9}]
+    made = ecs.register_task_definition(family=f"{cloud.app}Task", containerDefinitions=containers, **more)
+    revision = str(made["taskDefinition"]["taskDefinitionArn"])
+    ecs.create_service(
+        cluster=str(cloud.given["ECS_CLUSTER"]),
+        serviceName=f"{cloud.app}Service",
+        taskDefinition=revision,
+        desiredCount=desired,
+        **more,
+    )
+    return revision
+
+
+def active(cloud: Cloud) -> list[str]:
+    found = session().client("ecs").list_task_definitions(familyPrefix=f"{cloud.app}Task", status="ACTIVE")
+    return list(found["taskDefinitionArns"])
+
+
+@pytest.mark.fault(5)
+@pytest.mark.parametrize("tags", [[], [{"key": "ds:app", "value": "Another"}]])
+def test_a_service_and_a_task_of_our_names_that_are_not_ours_are_left_alone(
+    cloud: Cloud, tags: list[dict[str, str]]
+) -> None:
+    revision = strangers(cloud, 2, tags=tags)
+    whose = "belongs to the app Another" if tags else "was not made by us, and has 2 tasks"
+    with pytest.raises(UsageError, match=whose):
+        steps.setup(cloud.project)
+    assert cloud.engine.remove() == []
+    assert active(cloud) == [revision]
+    assert cloud.found(Kind.SERVICE, f"{cloud.app}Service").settings["desiredCount"] == 2
+
+
+@pytest.mark.fault(5)
+def test_what_the_reference_has_left_is_taken_over_and_its_own_revisions_stay(cloud: Cloud) -> None:
+    revision = strangers(cloud, 0)
+    begin(cloud)
+    assert len(active(cloud)) == 2
+    assert cloud.engine.remove() == []
+    assert active(cloud) == [revision]
+    assert cloud.found(Kind.SERVICE, f"{cloud.app}Service") is None
+
+
+@pytest.mark.fault(5)
+@pytest.mark.parametrize(("tags", "ends"), [({}, True), ({"ds:app": "Another"}, False)])
+def test_a_fleet_in_the_record_is_ended_unless_it_bears_another_apps_tag(
+    cloud: Cloud, tags: dict[str, str], ends: bool
+) -> None:
+    begin(cloud)
+    ec2, (own,) = session().client("ec2"), cloud.record().fleets
+    (known,) = ec2.describe_spot_fleet_requests(SpotFleetRequestIds=[own])["SpotFleetRequestConfigs"]
+    first = known["SpotFleetRequestConfig"]["LaunchSpecifications"][0]
+    request = {
+        "IamFleetRole": known["SpotFleetRequestConfig"]["IamFleetRole"],
+        "TargetCapacity": 1,
+        "AllocationStrategy": "diversified",
+        "LaunchSpecifications": [{"ImageId": first["ImageId"], "InstanceType": "m5.xlarge"}],
+    }
+    if tags:
+        told = [{"Key": key, "Value": value} for key, value in tags.items()]
+        request["TagSpecifications"] = [{"ResourceType": "spot-fleet-request", "Tags": told}]
+    other = ec2.request_spot_fleet(SpotFleetRequestConfig=request)["SpotFleetRequestId"]
+    write_record(cloud.project.record_path, cloud.record().with_fleet(other))
+    assert steps.cleanup(cloud.open()) == []
+    alive = [fleet.id for fleet in cloud.engine._looker.fleets.look([own, other]) if fleet.alive]
+    assert alive == ([] if ends else [other])
 
 
 @pytest.mark.fault(5, 37)

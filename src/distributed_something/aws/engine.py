@@ -15,6 +15,7 @@ from ..errors import DsError, UsageError
 from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
+from ..words import many
 from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
 from .alive import heard
 from .apply import Applier
@@ -191,7 +192,9 @@ class AwsEngine:
             config, account, shape, run=run, queue_url=self._queue_url(found), carried=self._carried()
         )
         others = (each for each in wanted if each.kind is not Kind.QUEUE)
-        return compare(wanted, [*found, *find(self.session, others, config.ecs_cluster)])
+        found += find(self.session, others, config.ecs_cluster)
+        self._check_service(found)
+        return compare(wanted, found)
 
     def _check_fits(self, shape: MachineShape) -> None:
         if why := misfit(self._config, shape):
@@ -256,6 +259,25 @@ class AwsEngine:
             raise UsageError(
                 f"SQS_QUEUE_NAME: the queue {queue.name} {whose}",
                 "give the app a queue of its own, such as SQS_QUEUE_NAME = APP_NAME + 'Queue'",
+            )
+
+    def _check_service(self, found: Sequence[Resource]) -> None:
+        """Raise where the service of that name is somebody else's: its tasks would become ours.
+
+        One without an owner and without tasks is the app's: the reference has left it.
+        """
+        for service in (each for each in found if each.kind is Kind.SERVICE):
+            owner, tasks = service.tags.get("ds:app"), _tasks(service)
+            if owner == self._config.app_name or (owner is None and not tasks):
+                continue
+            whose = (
+                f"belongs to the app {owner}"
+                if owner
+                else f"was not made by us, and has {many(tasks, 'task')}"
+            )
+            raise UsageError(
+                f"ECS_CLUSTER: the service {service.name} in the cluster {self._config.ecs_cluster} {whose}",
+                "end that run first, or give the app a cluster of its own: ECS_CLUSTER = APP_NAME",
             )
 
     # -- Machines
@@ -497,6 +519,10 @@ class AwsEngine:
         if self._queue is not None:
             self._queue.close()
             self._queue = None
+
+
+def _tasks(service: Resource) -> int:
+    return sum(int(service.settings.get(name, 0)) for name in ("runningCount", "pendingCount"))
 
 
 def _messages(queue: Resource) -> int:
