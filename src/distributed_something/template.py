@@ -9,7 +9,8 @@ Compiled once, filled for each job. What follows is a promise:
   of `sh -c`, `eval` or `trap`. It stands in single quotes of its own, so nothing in it can be syntax.
 * Where no quotes would hold it (backticks, here-documents, `${…}`, `$((…))`) the template is refused.
 * Where it becomes code of another language, or might (`python -c`, awk, after `-c` or `-e` of an unknown
-  program), only harmless characters are let through: `CommandTemplate.check` refuses the job otherwise.
+  program), or a variable that shells and programs act on (`PS4=`, `PATH=`, `LD_PRELOAD=`), only harmless
+  characters are let through: `CommandTemplate.check` refuses the job otherwise.
 
 Not held: what the command itself does with a value later (`x={v}; eval "$x"`, `make OUT={v}`) or has an
 expansion do with it (`$PROGRAM {v}`); a value that is the program (`{v} …`) or the whole inner script
