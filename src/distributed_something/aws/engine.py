@@ -346,7 +346,7 @@ class AwsEngine:
     def cancel(self, fleet: str) -> None:
         """End a fleet, and let the service want what the others can run."""
         run = self.current_run() or ""
-        self._looker.fleets.cancel(self._looker.fleets.look([fleet]))
+        self._looker.fleets.cancel(self._looker.fleets.recorded([fleet], self._config.app_name))
         facts = self._look(run)
         self._want_tasks(facts.target * self.tasks_per_machine)
 

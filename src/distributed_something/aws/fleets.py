@@ -121,6 +121,10 @@ class Fleets:
         found = [*self._spot(spot)] if spot else []
         return found + ([*self._others(others)] if others else [])
 
+    def recorded(self, ids: Collection[str], app: str) -> list[Fleet]:
+        """Those in an app's run record: the reference's bear no tag. One with another app's is left out."""
+        return [fleet for fleet in self.look(ids) if fleet.tags.get("ds:app", app) == app]
+
     def of_app(self, app: str, kinds: Collection[FleetKind] = tuple(FleetKind)) -> list[Fleet]:
         """Every fleet that bears the app's tag: EC2 finds fleets by no tag, so all are looked through."""
         looks = {FleetKind.SPOT: self._spot, FleetKind.EC2: self._others}

@@ -75,7 +75,7 @@ class Looker:
 
     def look(self, run: str, fleets: Collection[str], now: float) -> Facts:
         """What there is now; of a large fleet one part of it as it was a few looks ago."""
-        known, last = self.fleets.look(fleets) if fleets else (), self._last
+        known, last = self.fleets.recorded(fleets, self._app) if fleets else (), self._last
         if self._serves > 0 and last is not None:
             self._serves -= 1
             facts = self._rest(Facts(known, last.machines), now)

@@ -169,16 +169,12 @@ class Teardown:
         return ecs_tags(self._ecs.describe_task_definition(taskDefinition=arn, include=["TAGS"]))
 
     def _app_fleets(self, kind: FleetKind) -> list[Fleet]:
-        """The fleets with the app's tag, and those in the record, that may start machines.
-
-        One in the record may have no tag, where it is the reference's; one with another app's tag stays.
-        """
+        """The fleets with the app's tag, and those in the record, that may start machines."""
         app = self._config.app_name
         recorded = self._record.fleets if self._record is not None else ()
         found = {fleet.id: fleet for fleet in self._fleets.of_app(app, [kind])}
         if others := [each for each in recorded if each.startswith(kind) and each not in found]:
-            looked = self._fleets.look(others)
-            found |= {each.id: each for each in looked if each.tags.get("ds:app", app) == app}
+            found |= {fleet.id: fleet for fleet in self._fleets.recorded(others, app)}
         return [fleet for fleet in found.values() if fleet.alive]
 
     def _is_ours(self, kind: Kind, name: str) -> bool:
