@@ -252,6 +252,9 @@ class Engine(Protocol):
     def queue(self) -> Queue:
         """The queue of the current run. Raises DsError where nothing is set up."""
 
+    def check_fleet(self, fleet_file: Path) -> None:
+        """Raise UsageError where `start` would refuse the fleet file. Nothing is changed by it."""
+
     def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
         """Ask for machines; the fleet's id. `made` as in `setup`.
 

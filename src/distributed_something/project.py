@@ -87,13 +87,19 @@ class Project:
         shown = run or self._latest_run()
         # the ledger is flushed before the queue is told: read in the other order, it is never behind
         counts = engine.queue().counts() if run else None
-        fold = fold or Fold(engine.store, RunPaths(self.config.app_name, shown or "none"))
+        paths = RunPaths(self.config.app_name, shown or "none")
+        fold = (fold or Fold(engine.store, paths)).update()
+        machines = engine.machines()
+        if run is None and machines.kept:  # the run has ended: its engine knows nothing of it any more
+            from .report import reported_cost
+
+            machines = machines._replace(cost_usd=reported_cost(engine.store, paths))
         return take(
-            fold.update(),
+            fold,
             app=self.config.app_name,
             engine=engine.name,
             run=shown,
-            machines=engine.machines(),
+            machines=machines,
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,

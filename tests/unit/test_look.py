@@ -74,6 +74,12 @@ def test_why_nothing_moves(facts: Facts, said: str) -> None:
     assert said in why(facts)
 
 
+def test_where_to_read_what_tasks_print_is_as_the_engine_says() -> None:
+    assert "CloudWatch Logs, LOG_GROUP_NAME" in why(ALL)
+    found = why_idle(ALL, WAITING, visibility=120, now=NOW, task_logs="/project/tasks.log")
+    assert found is not None and found.endswith("see what they print: /project/tasks.log")
+
+
 def test_machines_tell_of_their_end() -> None:
     spot = Machine("i-1", "terminated", "Server.SpotInstanceTermination: no capacity (2026-09-21)", 1.0, 9.0)
     broken = Machine("i-2", "terminated", "Server.InternalError: host (2026-09-21)")

@@ -15,6 +15,7 @@ from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
 from ..state import one_run
+from ..words import many
 from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
 from .alive import heard
 from .apply import Applier
@@ -34,7 +35,7 @@ from .desired import (
 )
 from .found import find, find_one
 from .launch import Launch
-from .look import Facts, Looker, machines_of, why_idle
+from .look import TASK_LOGS, Facts, Looker, machines_of, why_idle
 from .message import job_room
 from .queue import SqsQueue
 from .queues import QueueNames, dead_queue_of, find_queues
@@ -71,11 +72,13 @@ class AwsEngine:
         *,
         session: AwsSession | None = None,
         store: type[S3Store] = S3Store,
+        task_logs: str = TASK_LOGS,
     ) -> None:
         self._project = project
         self._given = self._config = config
         self._clock = clock
         self._store_class = store
+        self._task_logs = task_logs
         self.tasks_per_machine = config.tasks_per_machine
         self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
@@ -179,8 +182,7 @@ class AwsEngine:
         self._check_bucket()
         config, account = self._config, self.region.account
         shape = shape or self.region.shape(config.machine_type)
-        if why := misfit(config, shape):
-            raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
+        self._check_fits(shape)
         self.region.check_roles()
         self._config = self._given
         found = self._queues()
@@ -193,7 +195,13 @@ class AwsEngine:
             config, account, shape, run=run, queue_url=self._queue_url(found), carried=self._carried()
         )
         others = (each for each in wanted if each.kind is not Kind.QUEUE)
-        return compare(wanted, [*found, *find(self.session, others, config.ecs_cluster)])
+        found += find(self.session, others, config.ecs_cluster)
+        self._check_service(found)
+        return compare(wanted, found)
+
+    def _check_fits(self, shape: MachineShape) -> None:
+        if why := misfit(self._config, shape):
+            raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
 
     def _carried(self) -> Carried | None:
         return carried_worker(self._config)
@@ -256,14 +264,40 @@ class AwsEngine:
                 "give the app a queue of its own, such as SQS_QUEUE_NAME = APP_NAME + 'Queue'",
             )
 
+    def _check_service(self, found: Sequence[Resource]) -> None:
+        """Raise where the service of that name is somebody else's: its tasks would become ours.
+
+        One without an owner and without tasks is the app's: the reference has left it.
+        """
+        for service in (each for each in found if each.kind is Kind.SERVICE):
+            owner, tasks = service.tags.get("ds:app"), _tasks(service)
+            if owner == self._config.app_name or (owner is None and not tasks):
+                continue
+            whose = (
+                f"belongs to the app {owner}"
+                if owner
+                else f"was not made by us, and has {many(tasks, 'task')}"
+            )
+            raise UsageError(
+                f"ECS_CLUSTER: the service {service.name} in the cluster {self._config.ecs_cluster} {whose}",
+                "end that run first, or give the app a cluster of its own: ECS_CLUSTER = APP_NAME",
+            )
+
     # -- Machines
+
+    def check_fleet(self, fleet_file: Path) -> None:
+        """Read it, and ask EC2 about the types of machine in it."""
+        self._check_fits(self._launch().read(fleet_file).shape)
+
+    def _launch(self) -> Launch:
+        return Launch(self._config, self.region, self._looker.fleets, self._clock)
 
     def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
         """Ask for machines, after everything that they need has been made; a second start adds a fleet.
 
         A fleet that an interrupted start asked for, and could not write down, is taken for this one.
         """
-        launch = Launch(self._config, self.region, self._looker.fleets, self._clock)
+        launch = self._launch()
         asked = launch.read(fleet_file)  # a bad file is found before anything is changed
         if self._config.auto_monitor:
             check_function(self.session)
@@ -315,7 +349,7 @@ class AwsEngine:
     def cancel(self, fleet: str) -> None:
         """End a fleet, and let the service want what the others can run."""
         run = self.current_run() or ""
-        self._looker.fleets.cancel(self._looker.fleets.look([fleet]))
+        self._looker.fleets.cancel(self._looker.fleets.recorded([fleet], self._config.app_name))
         facts = self._look(run)
         self._want_tasks(facts.target * self.tasks_per_machine)
 
@@ -373,7 +407,8 @@ class AwsEngine:
             fix = f"write ECS_CLUSTER = {elsewhere!r}, or ds cleanup and begin again"
             return f"no task is in the cluster {self._config.ecs_cluster!r}: {where}; {fix}"
         term = min(LEASE_SECONDS, self._config.sqs_message_visibility)
-        return why_idle(facts, counts, visibility=term, now=self._clock.now())
+        now, logs = self._clock.now(), self._task_logs
+        return why_idle(facts, counts, visibility=term, now=now, task_logs=logs)
 
     def _other_cluster(self) -> str | None:
         """The cluster that the run was set up in, where the config names another one by now."""
@@ -477,6 +512,10 @@ class AwsEngine:
         if self._queue is not None:
             self._queue.close()
             self._queue = None
+
+
+def _tasks(service: Resource) -> int:
+    return sum(int(service.settings.get(name, 0)) for name in ("runningCount", "pendingCount"))
 
 
 def _messages(queue: Resource) -> int:
