@@ -69,6 +69,18 @@ def test_setup_again_makes_nothing_and_brings_settings_in_line(cloud: Cloud) -> 
     assert cloud.found(Kind.SERVICE, cloud.app + "Service").settings["taskDefinition"] == cloud.app + "Task"
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_setup_reads_what_is_there_once(cloud: Cloud, again: bool) -> None:
+    if again:
+        steps.setup(cloud.project)
+        cloud.open()
+    calls = Calls(cloud.engine)
+    steps.setup(cloud.project)
+    seen = ("HeadBucket", "GetInstanceProfile", "DescribeClusters", "DescribeInstanceTypes")
+    assert [calls.names().count(name) for name in seen] == [1, 1, 1, 1]
+    assert len(calls.seen) <= 45
+
+
 def test_tasks_are_told_the_queues_own_address(cloud: Cloud) -> None:
     steps.setup(cloud.project)
     [_, main] = cloud.found(Kind.TASK_DEFINITION, cloud.app + "Task").settings["containerDefinitions"]
@@ -263,6 +275,16 @@ def test_start_asks_for_the_fleet_of_the_file(cloud: Cloud) -> None:
     assert calls.of("UpdateService")[-1]["desiredCount"] == 3
     machines = cloud.engine.machines()
     assert (machines.target, machines.running, machines.slots) == (3, 3, 12)
+
+
+def test_a_fleet_that_is_refused_leaves_no_tasks_wanted_for_it(cloud: Cloud) -> None:
+    """More tasks than the machines are to have would crowd those that are there."""
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    with pytest.raises(DsError, match="ImageId"):
+        steps.start(cloud.project, fleet_file(cloud, ImageId="ami-00000000000000000"))
+    service = cloud.found(Kind.SERVICE, cloud.app + "Service").settings
+    assert service["desiredCount"] == 3
 
 
 @pytest.mark.fault(11)
