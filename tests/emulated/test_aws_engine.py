@@ -17,7 +17,7 @@ from distributed_something.aws.desired import Kind
 from distributed_something.aws.newfleet import write_fleet_file
 from distributed_something.errors import DsError, Unreachable, UsageError
 from distributed_something.job import Cause, Job
-from emulating import endpoint, session
+from emulating import REGION, endpoint, session
 
 
 @pytest.fixture
@@ -417,14 +417,14 @@ def test_a_new_fleet_file_is_resolved_and_can_be_started(cloud: Cloud) -> None:
     path = cloud.folder / "files" / "fleet.json"
     config = cloud.config(SSH_KEY_NAME="no-such-key.pem").config
     with pytest.raises(UsageError, match="has no key pair no-such-key"):
-        write_fleet_file(config, None, path, endpoint())
+        write_fleet_file(config, REGION, path, endpoint())
     config = cloud.config(SSH_KEY_NAME=f"key-{cloud.app}.pem").config
     with pytest.raises(DsError, match="no role distributed-something-fleet"):
-        write_fleet_file(config, None, path, endpoint())
+        write_fleet_file(config, REGION, path, endpoint())
     assert not path.exists()
     iam.create_role(RoleName="distributed-something-fleet", AssumeRolePolicyDocument="{}")
     try:
-        write_fleet_file(config, None, path, endpoint())
+        write_fleet_file(config, REGION, path, endpoint())
     finally:
         iam.delete_role(RoleName="distributed-something-fleet")
     content = json.loads(path.read_text())
