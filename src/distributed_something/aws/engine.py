@@ -121,6 +121,19 @@ class AwsEngine:
                     self._use_own_dead()
         return self._run
 
+    def asked_run(self) -> str | None:
+        """The current run, asked anew; one call where the queue's address is known."""
+        if self._queue is None:
+            self._run = None
+            return self.current_run()
+        try:
+            with aws_errors(f"looking for the queue {self.names.jobs}"):
+                answer = self.session.client("sqs").list_queue_tags(QueueUrl=self._queue.urls.jobs)
+        except QueueGone:
+            return None
+        run: str | None = answer.get("Tags", {}).get("ds:run")
+        return run
+
     def queue(self) -> SqsQueue:
         """The queue of the current run."""
         run = self.current_run()
