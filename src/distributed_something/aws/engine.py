@@ -29,6 +29,7 @@ from .desired import (
     Step,
     compare,
     desired,
+    instance_log_group,
     misfit,
     task_size,
 )
@@ -42,7 +43,7 @@ from .region import Region
 from .roles import Where
 from .schedule import GRACE_SECONDS, Order, check_function, memory_key, put_schedule
 from .session import AwsSession, QueueGone, aws_errors
-from .shrinking import idle, instances, located, spread
+from .shrinking import idle, spread
 from .store import S3Store
 from .teardown import Teardown
 from .worker_image import carried_worker
@@ -404,7 +405,8 @@ class AwsEngine:
             fix = f"write ECS_CLUSTER = {elsewhere!r}, or ds cleanup and begin again"
             return f"no task is in the cluster {self._config.ecs_cluster!r}: {where}; {fix}"
         term = min(LEASE_SECONDS, self._config.sqs_message_visibility)
-        return why_idle(facts, counts, visibility=term, now=self._clock.now())
+        logs = instance_log_group(self._config)
+        return why_idle(facts, counts, visibility=term, now=self._clock.now(), logs=logs)
 
     def _other_cluster(self) -> str | None:
         """The cluster that the run was set up in, where the config names another one by now."""
@@ -418,8 +420,8 @@ class AwsEngine:
         fleets = [fleet for fleet in facts.fleets if fleet.alive]
         for fleet, wanted in spread(fleets, target):
             self._looker.fleets.set_target(fleet, wanted)
-        if spare and any(not instances([name]) for name in busy):
-            busy = located(busy, self._looker.hosts())
+        if spare:
+            busy = self._looker.place(busy)
         ended = idle(facts.machines, busy)[:spare]
         self._looker.fleets.terminate(ended)
         self._looker.forget()

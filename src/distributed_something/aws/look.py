@@ -11,6 +11,7 @@ from ..words import many
 from .fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
 from .found import describe_service
 from .session import AwsSession, aws_errors
+from .shrinking import instances, located
 from .trouble import Trouble, of_history, of_tasks
 
 HISTORY_SECONDS = 1800
@@ -64,6 +65,8 @@ class Looker:
         self._app = app
         self._cluster = cluster
         self.fleets = Fleets(session)
+        self._hosts: dict[str, str] = {}
+        self._located: set[str] = set()
         self._last: Facts | None = None
         self._serves = 0
 
@@ -109,14 +112,26 @@ class Looker:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - HISTORY_SECONDS))
         return of_history(self.fleets.history(alive[-1], since))
 
-    def hosts(self) -> dict[str, str]:
-        """The machine of each running task: by the task's id, and by its containers' names as hosts."""
-        ecs, found = self._session.client("ecs"), dict[str, str]()
+    def place(self, names: Collection[str]) -> set[str]:
+        """These names of machines and workers with the machine in each, as far as it can be known.
+
+        A task stays on its machine: only those that have not been found before are looked for.
+        """
+        found = located(names, self._hosts)
+        if all(instances([name]) for name in found):
+            return found
+        self._find_tasks()
+        return located(names, self._hosts)
+
+    def _find_tasks(self) -> None:
+        """Learn where the running tasks are: by the task's id, and by its containers' names as hosts."""
+        ecs = self._session.client("ecs")
         with aws_errors("looking at the tasks"):
             pages = ecs.get_paginator("list_tasks").paginate(
                 cluster=self._cluster, family=f"{self._app}Task", desiredStatus="RUNNING"
             )
-            arns = [arn for page in pages for arn in page["taskArns"]]
+            running = (arn for page in pages for arn in page["taskArns"])
+            arns = [arn for arn in running if arn not in self._located]
             for start in range(0, len(arns), _A_CALL):
                 tasks = ecs.describe_tasks(cluster=self._cluster, tasks=arns[start : start + _A_CALL])[
                     "tasks"
@@ -124,9 +139,14 @@ class Looker:
                 places = {each["containerInstanceArn"] for each in tasks if "containerInstanceArn" in each}
                 machines = self._machines_at(sorted(places))
                 for task in tasks:
-                    for name in _names(task):
-                        found[name] = machines.get(task.get("containerInstanceArn", ""), "")
-        return {name: machine for name, machine in found.items() if machine}
+                    self._note(task, machines.get(task.get("containerInstanceArn", "")))
+
+    def _note(self, task: Mapping[str, Any], machine: str | None) -> None:
+        if machine is None:
+            return
+        self._hosts |= dict.fromkeys(_names(task), machine)
+        if all(each.get("runtimeId") for each in task.get("containers", ())):
+            self._located.add(str(task["taskArn"]))
 
     def _machines_at(self, places: Sequence[str]) -> dict[str, str]:
         """The EC2 instances behind container instances, at most 100 of them."""
@@ -227,8 +247,11 @@ def _ended(facts: Facts, now: float) -> str | None:
     return "out of time (MAX_RUN_HOURS)" if over else "stopped"
 
 
-def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float) -> str | None:
-    """Why no job runs although some wait; None where nothing is known to be wrong."""
+def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float, logs: str) -> str | None:
+    """Why no job runs although some wait; None where nothing is known to be wrong.
+
+    `logs` is the log group of what tasks print.
+    """
     if not facts.running:
         return _no_machines(facts, now)
     if not facts.tasks():
@@ -236,16 +259,16 @@ def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float) -> 
     if facts.trouble:
         return _line(facts.trouble)
     if counts.waiting:
-        return None if counts.leased else _no_leases(facts)
+        return None if counts.leased else _no_leases(facts, logs)
     hidden = counts.leased + counts.delayed
     until = time.strftime("%H:%M", time.localtime(_last_renewal(facts, visibility, now) + visibility))
     jobs = many(hidden, "job", "is leased or waits", "are leased or wait")
     return f"{jobs} for another attempt, hidden until {until} at the latest"
 
 
-def _no_leases(facts: Facts) -> str:
+def _no_leases(facts: Facts, logs: str) -> str:
     tasks = f"{many(facts.tasks(), 'task', 'runs', 'run')}, and no job is under way yet"
-    return f"{tasks}; if that lasts, see what they print: CloudWatch Logs, LOG_GROUP_NAME"
+    return f"{tasks}; if that lasts, see what they print: aws logs tail {logs}"
 
 
 def _last_renewal(facts: Facts, visibility: float, now: float) -> float:
