@@ -89,7 +89,7 @@ def _processors(
 def _machine_type(config: Config, figures: Mapping[str, Any]) -> Advice | None:
     """Types with the memory that a busy core needs: c has 2 GiB a core, m 4, r 8."""
     memory, seconds, cpu = (figures.get(name) for name in ("max_rss_bytes", "seconds", "cpu_seconds"))
-    if config.engine == "local" or not (memory and seconds and cpu) or seconds["sum"] < 1:
+    if not config.engine_kind.rents or not (memory and seconds and cpu) or seconds["sum"] < 1:
         return None
     needed = memory["p95"] / 2**30 * SPARE / max(cpu["sum"] / seconds["sum"], LEAST_CORES)
     family = next((name for name, has in FAMILIES.items() if needed <= has), None)
@@ -105,7 +105,7 @@ def _machine_type(config: Config, figures: Mapping[str, Any]) -> Advice | None:
 
 def _disk(config: Config, slots: int, seen: float | None, full: int) -> Advice | None:
     """More disk where it was full, or nearly; what jobs write beside inputs and outputs is not known."""
-    if config.engine == "local" or not seen:
+    if not config.engine_kind.rents or not seen:
         return None
     jobs = config.tasks_per_machine * slots
     needed = SYSTEM_GB + math.ceil(seen * jobs * SPARE / 1e9)

@@ -173,7 +173,7 @@ def work_findings(config: Config) -> Iterator[Finding]:
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"
         )
         yield warning(what, "raise MAX_RUN_HOURS: the machines end then, whatever runs on them")
-    if not config.job_timeout and (config.engine == "local" or not config.image_starts_worker):
+    if not config.job_timeout and not config.image_starts_worker:
         yield warning(
             "JOB_TIMEOUT: not given: a job that hangs holds its slot until the run's end",
             "JOB_TIMEOUT = 3600, or whatever no good job takes",

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from . import __version__
+from .engines import ENGINES
 from .errors import FAILED, INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
 from .words import many
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .console import Console
     from .engine import PutReport
     from .project import Project
-    from .steps import CheckedJobs
+    from .submission import CheckedJobs
 
     Command = Callable[[Project, argparse.Namespace], int]
     Options = Callable[[argparse.ArgumentParser], None]
@@ -78,9 +79,10 @@ def _add_common(parser: argparse.ArgumentParser, *, default: bool) -> None:
     def add(name: str, text: str, value: object, **more: Any) -> None:
         parser.add_argument(name, help=text, default=value if default else argparse.SUPPRESS, **more)
 
-    engines = ["local", "aws", "rehearsal"]
+    engines = [*ENGINES]
+    names = f"{', '.join(engines[:-1])} or {engines[-1]}"
     add("-C", "the project folder", ".", dest="folder", metavar="DIR")
-    add("--engine", "local, aws or rehearsal, whatever the config says", None, metavar="E", choices=engines)
+    add("--engine", f"{names}, whatever the config says", None, metavar="E", choices=engines)
     add("--json", "print data for programs", False, action="store_true")
     add("--yes", "answer yes to every confirmation", False, action="store_true")
     add("--debug", "show where an error came from", False, action="store_true")
@@ -300,7 +302,7 @@ def _execute(options: argparse.Namespace) -> int:
 
     project = Project.open(options.folder, console, options.engine)
     project.faults = getattr(options, "faults", "")
-    if project.faults and project.config.engine != "rehearsal":
+    if project.faults and not project.config.engine_kind.rehearses:
         raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
     return int(options.run(project, options))
 
@@ -409,7 +411,7 @@ def _monitor(project: Project, options: argparse.Namespace) -> int:
         project.console.say("\nno longer watching; the work goes on")
         project.console.hint("ds monitor to watch again, ds stop to stop")
         return INTERRUPTED
-    if project.config.engine == "rehearsal":
+    if project.config.engine_kind.rehearses:
         _tell_story(project)
     return code
 
@@ -478,10 +480,11 @@ def _retry(project: Project, options: argparse.Namespace) -> int:
 
 
 def _after_retry(project: Project) -> str:
-    """What brings workers to the jobs; on AWS those of a changed config come of a new set-up."""
+    """What brings workers to the jobs; those of a changed config may come of a new set-up only."""
     if project.engine.machines().running:
         return "ds monitor"
-    first = "" if project.engine.name == "local" else "ds setup, where the config has changed; "
+    anew = project.config.engine_kind.works_as_set_up
+    first = "ds setup, where the config has changed; " if anew else ""
     return f"{first}ds start, then ds monitor"
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .engines import ENGINES, EngineKind
 from .errors import UsageError
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
 
@@ -122,7 +123,7 @@ KEYS: tuple[Key, ...] = (
     Key("EXPECTED_NUMBER_FILES", Kind.WHOLE, 1, "files that make a job count as done", unit="files", low=1),
     Key("MIN_FILE_SIZE_BYTES", Kind.WHOLE, 1, "smallest file that counts for that", unit="bytes", low=0),
     Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
-    Key("ENGINE", Kind.TEXT, "aws", "where jobs run", choices=("local", "aws", "rehearsal")),
+    Key("ENGINE", Kind.TEXT, "aws", "where jobs run", choices=tuple(ENGINES)),
     Key("COMMAND", Kind.TEXT, "", "what a job runs; {name} is a key of the job", example="process {Plate}"),
     Key("HANDLER", Kind.TEXT, "", "Python function that runs a job, instead of COMMAND",
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
@@ -198,6 +199,11 @@ class Config(NamedTuple):
     def image_starts_worker(self) -> bool:
         """Whether the image has a worker of its own kind: nothing here says what a job runs."""
         return not self.command and not self.handler
+
+    @property
+    def engine_kind(self) -> EngineKind:
+        """What is known of the engine."""
+        return ENGINES[self.engine]
 
     def worker_environment(self) -> dict[str, str]:
         """What the command finds in its environment; ENVIRONMENT counts before a key of the same name."""

@@ -35,7 +35,9 @@ class PutReport(NamedTuple):
 
 
 class Queue(Protocol):
-    """The durable list of jobs. Delivery is at least once; several processes may hold one queue open.
+    """The durable list of jobs. Delivery is at least once.
+
+    Several processes may hold one queue open, and threads may share one object.
 
     A lease that has expired, was settled, or belongs to someone else is *stale*: every verb that
     takes leases leaves the job alone where the lease is stale, and never raises for it.
@@ -43,6 +45,8 @@ class Queue(Protocol):
 
     def put(self, jobs: Iterable[Job]) -> PutReport:
         """Add jobs, streaming. Jobs whose id the run already knows (in whatever state) are left as they are.
+
+        The others get the next indexes: those that they bring are not used.
 
         After a failure part-way, the jobs stored so far stay, and putting all of them again is safe.
         Once it returns, a power cut loses none of them.
@@ -56,6 +60,8 @@ class Queue(Protocol):
 
     def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
         """Move deadlines to a full term from now: (renewed, with their new deadlines; no longer ours).
+
+        Tokens stay: a lease from before settles the job as well.
 
         A queue that can tell renews a lease that has run out as long as nobody has taken the job since.
         """
@@ -103,7 +109,7 @@ def check_key(key: str) -> str:
 
 
 class Store(Protocol):
-    """Where inputs, outputs, logs and ledger live: a folder, or a bucket.
+    """Where inputs, outputs, logs and ledger live: a folder, or a bucket. Threads may share one object.
 
     Keys use "/" on every system. A key that is empty, absolute, or holds NUL or a part "", "." or ".."
     raises KeyRefused before anything is touched.
@@ -165,6 +171,7 @@ class Store(Protocol):
 class RentedMachine(NamedTuple):
     """One machine of a run, in its life or after it: `since` and `ended` in Unix seconds, where known.
 
+    `id` is the name that its workers have for it in the ledger.
     `why` says why it ended, in words; `lost`: nobody here asked for that.
     """
 
@@ -180,6 +187,8 @@ class RentedMachine(NamedTuple):
 class Machines(NamedTuple):
     """What an engine knows of its machines.
 
+    While jobs are left and none runs, the monitor gives up with the reason in `ended`; without one it calls
+    `start` again where there is a `target`, unless the machines are `kept`.
     `ended` says why the machines ended on purpose ("stopped", "drained", "out of time"); None while they
     should be there. `trouble` is the fleet's own reason why it has fewer than its target, where it has one.
     `slots` are those of the machines that run.
@@ -255,7 +264,8 @@ class Engine(Protocol):
     def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
         """Ask for `target` machines from now on, and end as many as `spare` of those that have no job.
 
-        `busy` names the machines and workers that have one. The machines that were ended.
+        `busy` names those that have one, each as "MACHINE WORKER" in the words of the ledger. Asked only
+        where the machines are `kept`. The machines that were ended.
         """
 
     def machines(self) -> Machines:

@@ -42,27 +42,11 @@ class Project:
     @cached_property
     def engine(self) -> Engine:
         """The engine that the config names."""
-        if self.config.engine == "local":
-            from .local.engine import LocalEngine
-
-            return LocalEngine(self.folder, self.config, self.clock, self.console.say)
-        if self.config.engine == "aws":
-            from .aws.engine import AwsEngine
-
-            return AwsEngine(self.folder, self.config, self.clock)
-        from .rehearsal.engine import RehearsalEngine
-
-        return RehearsalEngine(self.folder, self.config, self.clock, self.console.say, self.faults)
+        return self.config.engine_kind.make(self)
 
     def checks(self, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
         """What `ds check` looks at, for the engine that the config names. Raises UsageError."""
-        if self.config.engine == "local":
-            from .local import check as local_check
-
-            return local_check.checks(self, job_file, fleet_file)
-        from .aws import check as aws_check
-
-        return aws_check.checks(self, job_file, fleet_file)
+        return self.config.engine_kind.checks(self, job_file, fleet_file)
 
     @property
     def record_path(self) -> Path:

@@ -114,7 +114,7 @@ def _memory_asked(config: Config, snapshot: Snapshot) -> float | None:
 
 def _disk_asked(config: Config, snapshot: Snapshot) -> float | None:
     """The share of a machine's disk that each of its jobs has; None where the machine is not rented."""
-    if config.engine == "local":
+    if not config.engine_kind.rents:
         return None
     return config.ebs_vol_size * 1e9 / (config.tasks_per_machine * _slots(config, snapshot))
 

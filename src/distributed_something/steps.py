@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .engine import Machines, PutReport
 from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, Unreachable, UsageError
-from .job import Job, Lease, Outcome, State, in_batches
-from .ledger import Fold, LedgerWriter, RunPaths, job_ids, write_jobs
+from .job import Job, Lease, Outcome, State
+from .ledger import Fold, LedgerWriter, RunPaths
 from .monitoring import Watch, take_back
 from .project import Project
 from .record import RunRecord, new_run_id, read_record, record_key, write_record
@@ -23,10 +21,7 @@ from .snapshot import Snapshot
 from .words import many
 
 if TYPE_CHECKING:
-    from .jobfile import JobFile
-
-SUBMIT_BATCH = 50_000
-SUBMIT_BYTES = 32 << 20
+    from .submission import CheckedJobs
 
 START_LOOK_SECONDS = 15.0
 """Between two looks at machines that are to come."""
@@ -73,30 +68,10 @@ def _note_made(project: Project, resource: str) -> None:
     write_record(project.record_path, read_record(project.record_path).with_resources((resource,)))
 
 
-class CheckedJobs(NamedTuple):
-    """A job file that fits the config, and how many groups it has."""
-
-    file: JobFile
-    total: int
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector: a million jobs make no cycle, and looking for one takes long."""
-    import gc
-
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@_uncollected()
 def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
     """Read a job file through, and check each of its jobs against the config, before anything is changed."""
     from .jobfile import JobFile
-    from .submission import check_jobs
+    from .submission import CheckedJobs, check_jobs
 
     file = JobFile(job_file, shared)
     with project.console.progress(None, "jobs checked") as progress:
@@ -110,63 +85,24 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     for what is on its way, and is raised when that is listed.
     """
     from .provenance import note_job_file
+    from .submission import held_interrupt, queue_jobs
 
-    with _held_interrupt() as interrupted:
-        report = _submit(project, checked, interrupted)
-        note_job_file(project.engine.store, project.paths(), checked.file.path)
+    engine, paths = project.engine, project.paths()
+    with held_interrupt() as interrupted:
+        jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
+        with project.console.progress(checked.total, "jobs submitted") as progress:
+            report = queue_jobs(jobs, engine.queue(), engine.store, paths, progress.update)
+        note_job_file(engine.store, paths, checked.file.path)
     if interrupted.is_set():
         raise KeyboardInterrupt
     return report
 
 
-@contextmanager
-def _held_interrupt() -> Iterator[threading.Event]:
-    """Within: the first Ctrl-C sets the event that is yielded, and the second ends everything as usual."""
-    import signal
-
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(_number: int, _frame: object) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@_uncollected()
-def _submit(project: Project, checked: CheckedJobs, interrupted: threading.Event) -> PutReport:
-    queue, paths, store = project.engine.queue(), project.paths(), project.engine.store
-    segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
-    listed: set[str] | None = None
-    sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
-    jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
-    with project.console.progress(checked.total, "jobs submitted") as progress:
-        for batch in in_batches(jobs, SUBMIT_BATCH, SUBMIT_BYTES):
-            report = queue.put(batch)
-            sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
-            unlisted = {job_id for job_id, _ in report.failed}
-            if report.known:  # listed already, unless that submission was cut short before it was
-                listed = job_ids(store, paths) if listed is None else listed
-                unlisted |= listed
-            if new := [job for job in batch if job.id not in unlisted]:
-                write_jobs(store, segment, new)
-            progress.update(sent + known)
-    return PutReport(sent, known, failed)
-
-
 def start(project: Project, fleet_file: Path | None) -> None:
     """Ask for machines, and write them into the run record."""
     engine = project.engine
-    if fleet_file is not None and engine.name == "local":
-        project.console.say(f"note: {fleet_file} is not used: the engine 'local' has this machine only")
+    if fleet_file is not None and not project.config.engine_kind.rents:
+        project.console.say(f"note: {fleet_file} is not used: the engine {engine.name!r} rents no machine")
     engine.queue()
     run = project.record().run
     fleet = engine.start(run, fleet_file, lambda resource: _note_made(project, resource))

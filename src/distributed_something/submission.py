@@ -1,14 +1,24 @@
-"""Whether a job file fits the config: everything is checked before anything is queued."""
+"""From a job file to jobs in the queue: all is checked against the config before anything is queued."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from .config import Config
+from .engine import PutReport, Queue, Store
 from .errors import UsageError
+from .job import Job, in_batches
 from .jobfile import JobFile
+from .ledger import RunPaths, job_ids, write_jobs
 from .template import TRUSTED, CommandTemplate, Template, check_names
+
+BATCH_JOBS = 50_000
+BATCH_BYTES = 32 << 20
+"""So many jobs, or bytes of them, are queued and then listed, before the next are read."""
 
 LONG_VALUE = 60_000
 """Characters of a value that could be too long for a command line; short ones need no closer look."""
@@ -16,6 +26,26 @@ LONG_VALUE = 60_000
 _STAND_INS = dict.fromkeys(TRUSTED, "x")
 
 
+class CheckedJobs(NamedTuple):
+    """A job file that fits the config, and how many groups it has."""
+
+    file: JobFile
+    total: int
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: a million jobs make no cycle, and looking for one takes long."""
+    import gc
+
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@_uncollected()
 def check_jobs(
     config: Config, job_file: JobFile, seen: Callable[[int], None], most: int | None = None
 ) -> int:
@@ -38,6 +68,53 @@ def check_jobs(
     return number
 
 
+@contextmanager
+def held_interrupt() -> Iterator[threading.Event]:
+    """Within: the first Ctrl-C sets the event that is yielded, and the second ends everything as usual."""
+    import signal
+
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(_number: int, _frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@_uncollected()
+def queue_jobs(
+    jobs: Iterable[Job], queue: Queue, store: Store, paths: RunPaths, queued: Callable[[int], None]
+) -> PutReport:
+    """Put jobs into the queue, and those that are new to the run into its job list; what became of them.
+
+    `queued` is told how many are in the queue by now. After a failure some are queued, and of the last
+    batch perhaps not listed: the same jobs once more add what is missing, and nothing twice.
+    """
+    segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
+    listed: set[str] | None = None
+    sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
+    for batch in in_batches(jobs, BATCH_JOBS, BATCH_BYTES):
+        report = queue.put(batch)
+        sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
+        unlisted = {job_id for job_id, _ in report.failed}
+        if report.known:  # listed already, unless that submission was cut short before it was
+            listed = job_ids(store, paths) if listed is None else listed
+            unlisted |= listed
+        if new := [job for job in batch if job.id not in unlisted]:
+            write_jobs(store, segment, new)
+        queued(sent + known)
+    return PutReport(sent, known, failed)
+
+
 def nothing_to_run() -> UsageError:
     """The error of a config whose jobs are to run here, and that does not say what a job is."""
     return UsageError(
@@ -50,7 +127,7 @@ class _Checker:
     """Checks one group after another against the placeholders of a config."""
 
     def __init__(self, config: Config, shared: Mapping[str, Any]) -> None:
-        if config.engine == "local" and not (config.command or config.handler):
+        if config.image_starts_worker and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
         for where, text in [*(("INPUTS", each) for each in config.inputs), ("OUTPUT", config.output)]:
             if not {".", ".."}.isdisjoint(text.split("/")):

@@ -58,3 +58,25 @@ def test_each_job_is_done_by_exactly_one_of_many_processes(tmp_path: Path) -> No
     assert sorted(done) == [f"{n:016x}" for n in range(JOBS)]
     # 0.1 to 0.4 s on a quiet machine of two cores; the bound is wide for the sake of busy ones.
     assert max(longest for _, longest in reports) < 5.0
+
+
+def test_a_process_that_has_the_queue_open_twice_loses_nothing_to_another_that_closes_it(
+    tmp_path: Path,
+) -> None:
+    """As the page of a run does, while machine processes begin and end."""
+    path = tmp_path / "queue.db"
+    command = [sys.executable, "-c", WORKER, str(path), "w"]
+
+    def done_elsewhere() -> list[str]:
+        found: list[str] = json.loads(
+            subprocess.run(command, input="", capture_output=True, text=True).stdout
+        )[0]
+        return found
+
+    with SqliteQueue(path) as first:
+        first.put([Job("a" * 16, 0, b'{"group": {}}')])
+        with SqliteQueue(path) as second:
+            assert done_elsewhere() == ["a" * 16]
+            second.put([Job("b" * 16, 1, b'{"group": {}}')])
+            assert done_elsewhere() == ["b" * 16]
+            assert (first.finished(), second.finished()) == (2, 2)

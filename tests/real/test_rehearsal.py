@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +240,37 @@ def test_status_says_why_a_task_finds_no_machine(rehearsal: DsProject) -> None:
     said = "a task does not fit on a machine: too little memory"
     until(lambda: said in (rehearsal.status()["why_idle"] or ""), "the reason", 60)
     assert said in rehearsal.ds("status").stdout
+
+
+AN_HOUR_LATER = """
+import sys, time
+from pathlib import Path
+from distributed_something.config import load_config
+from distributed_something.engine import Guarded
+from distributed_something.rehearsal.engine import RehearsalEngine
+from distributed_something.testing import FakeClock
+
+folder = Path(sys.argv[1])
+engine = RehearsalEngine(folder, load_config(folder), FakeClock(time.time() + 3600), print)
+assert isinstance(engine, Guarded)
+engine.machines()
+print(*engine.guard(), sep="\\n")
+"""
+
+
+@pytest.mark.fault(9)
+def test_a_silent_machine_has_its_alarm_in_a_rehearsal_too(rehearsal: DsProject) -> None:
+    rehearsal.ds("setup", timeout=60)
+    rehearsal.ds("submit", rehearsal.jobs(groups(4, seconds=60.0)), timeout=60)
+    rehearsal.ds("start", timeout=60)
+    until(lambda: rehearsal.status()["machines"]["running"], "a machine", 60)
+    command = [sys.executable, "-c", AN_HOUR_LATER, rehearsal.folder]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    (machine,) = [line.partition(":")[0] for line in said.splitlines() if "its worker is silent" in line]
+    alarms = Emulator.of(rehearsal).client("cloudwatch").describe_alarms()["MetricAlarms"]
+    assert [each["AlarmName"].rpartition(".")[2] for each in alarms] == [machine]
+    assert "clean" in rehearsal.ds("cleanup", "--yes", timeout=120).stderr
 
 
 def test_faults_are_for_rehearsals(project: DsProject) -> None:

@@ -17,6 +17,7 @@ from distributed_something.ledger import (
     LedgerWriter,
     RunPaths,
     SegmentReader,
+    _entries,
     job_bodies,
     job_ids,
     write_jobs,
@@ -193,6 +194,29 @@ def test_broken_lines_are_counted_and_never_stop_the_fold(
     store.append(PATHS.events + "w.jsonl", b"\n".join([*lines, good, b""]))
     fold = Fold(store, PATHS).update()
     assert fold.jobs[JOBS[2].id].state in (State.SUCCEEDED, State.SKIPPED)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(EVENTS.map(json.dumps).map(str.encode) | st.binary(max_size=40), max_size=8))
+def test_many_events_are_read_as_few_are(lines: list[bytes]) -> None:
+    few, broken = _entries(b"\n".join([*lines, b""]), many=False)
+    found, lost = _entries(b"\n".join([*lines, b""]), many=True)
+    assert [each.facts() for each in found] == [each.facts() for each in few]
+    assert lost == broken
+
+
+def test_many_events_are_read_by_the_library(store: FolderStore) -> None:
+    """A line that is no event among them loses none of the others."""
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    ids = [f"{number:016x}" for number in range(10_000)]
+    for number, job_id in enumerate(ids):
+        found = Lease(Job(job_id, number, b"{}"), "", 0.0)
+        ledger.ended("succeeded", 1.0, found, DONE, worker="a worker whose name is as long as they are")
+    ledger.flush()
+    store.append(PATHS.events + "x.jsonl", b"none\n" + b'{"t":1,"event":"dead","id":"one more"}\n')
+    fold = Fold(store, PATHS).update()
+    assert fold.by_state[State.SUCCEEDED] == 10_000
+    assert (fold.by_state[State.DEAD], fold.broken) == (1, 1)
 
 
 class CountingStore(FolderStore):

@@ -10,14 +10,13 @@ has lost its network, is not.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Self
 
 from ..background import complain
 from ..clock import Clock
 from ..engine import Store
 from ..ledger import RunPaths
+from ..repeating import Repeating
 from .session import AwsSession, aws_errors
 
 ALIVE_SECONDS = 120.0
@@ -32,29 +31,17 @@ def alive_prefix(paths: RunPaths) -> str:
     return paths.root + "alive/"
 
 
-class Pulse:
-    """While entered: a thread that gives the signs of a worker's machine.
+class Pulse(Repeating):
+    """While entered: gives the signs of a worker's machine.
 
     `answered` tells when the worker's queue last answered it, in Unix seconds.
     """
 
     def __init__(self, store: Store, key: str, clock: Clock, answered: Callable[[], float]) -> None:
+        super().__init__("pulse", ALIVE_SECONDS, self.beat, clock)
         self._store = store
         self._key = key
-        self._clock = clock
         self._answered = answered
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give no sign any more."""
-        self._closed.set()
-        self._thread.join()
 
     def beat(self) -> bool:
         """Give a sign, unless the queue is silent; whether it was given."""
@@ -66,11 +53,6 @@ class Pulse:
             complain(f"no sign of life could be given: {error}")
             return False
         return True
-
-    def _beat(self) -> None:
-        while not self._closed.is_set():
-            self.beat()
-            self._clock.wait(ALIVE_SECONDS, self._closed)
 
 
 def heard(session: AwsSession, bucket: str, paths: RunPaths) -> dict[str, float]:

@@ -36,23 +36,9 @@ _PRICED = "Linux/UNIX"
 
 
 def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
-    """The checks of a project that runs on AWS, or rehearses to: then those that ask nobody."""
+    """The checks of a project that runs on AWS."""
     config = project.config
-    text = None if fleet_file is None else _read(fleet_file)
-    found = [
-        Check("the work", lambda: work_findings(config)),
-        Check("the image's name", lambda: container_findings(config)),
-        Check("the queues' names", lambda: findings.name_findings(config)),
-        Check("the leases", lambda: findings.lease_findings(config)),
-    ]
-    fleet = None
-    if text is not None:
-        name = fleet_file.name if fleet_file else ""
-        found.append(Check("the fleet file", lambda: findings.fleet_findings(text, name, config)))
-        fleet = _without_mistakes(text, name, config)
-    found += _job_file_checks(config, job_file)
-    if config.engine == "rehearsal":
-        return found
+    found = checks_that_ask_nobody(project, job_file, fleet_file)
     session = AwsSession(config.aws_region, config.aws_profile or None)
     try:
         number, arn = account.who(session)
@@ -60,9 +46,25 @@ def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> 
         said = error(nobody.what, nobody.fix)
         return [*found, Check("who you are", lambda: [said])]
     who = ok(f"you are {arn}, in {config.aws_region}")
+    fleet = None if fleet_file is None else _without_mistakes(_read(fleet_file), fleet_file.name, config)
     asker = Asker(session, config, Where(number, config.aws_region), fleet)
     asked = [Check(about, make) for about, make in asker.all()]
     return [*found, Check("who you are", lambda: [who]), *asked, *_input_checks(config, job_file, session)]
+
+
+def checks_that_ask_nobody(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+    """The checks that need no account: those of a rehearsal."""
+    config = project.config
+    found = [
+        Check("the work", lambda: work_findings(config)),
+        Check("the image's name", lambda: container_findings(config)),
+        Check("the queues' names", lambda: findings.name_findings(config)),
+        Check("the leases", lambda: findings.lease_findings(config)),
+    ]
+    if fleet_file is not None:
+        text, name = _read(fleet_file), fleet_file.name
+        found.append(Check("the fleet file", lambda: findings.fleet_findings(text, name, config)))
+    return found + _job_file_checks(config, job_file)
 
 
 def _read(path: Path) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from ..errors import DsError, Unreachable, UsageError
 from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
+from ..state import one_run
 from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
 from .alive import heard
 from .apply import Applier
@@ -61,7 +61,10 @@ class _Seen(NamedTuple):
 
 
 class AwsEngine:
-    """Implements engine.Engine. Nothing is asked of AWS before the first verb; every verb raises DsError."""
+    """Implements engine.Engine and engine.Guarded.
+
+    Nothing is asked of AWS before the first verb; every verb raises DsError.
+    """
 
     name = "aws"
     look_seconds = 60.0
@@ -448,24 +451,14 @@ class AwsEngine:
             f"{machine}: its worker is silent; an alarm ends it if it does nothing" for machine in wanted.put
         ]
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> AbstractContextManager[None]:
         """Hold the app for one `ds run` at a time on this computer, and none while a fleet is at work."""
-        path = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                run = self.current_run()
-                busy = run is not None and self._look(run).target > 0
-            except BlockingIOError:
-                busy = True
-            if busy:
-                raise DsError(
-                    f"a run of {self._config.app_name} is under way: {self._run or 'it begins just now'}",
-                    "ds monitor follows it, ds submit adds jobs to it, ds stop ends it",
-                )
-            yield
+        lock = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
+        return one_run(lock, self._config.app_name, self._has_a_fleet, lambda: self._run)
+
+    def _has_a_fleet(self) -> bool:
+        run = self.current_run()
+        return run is not None and self._look(run).target > 0
 
     # -- Ending
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..background import complain
 from ..clock import Clock
+from ..repeating import Repeating
 from ..worker.figures import Gauge
 from .cloudwatch import LINE_BYTES, CloudWatch, Stream
 from .session import AwsSession
@@ -17,29 +17,18 @@ REPORT_SECONDS = 60.0
 REMIND_SECONDS = 900.0
 
 
-class MachineReport:
-    """A thread that writes the machine's figures to a stream, and warnings there and to stderr.
+class MachineReport(Repeating):
+    """While entered: writes the machine's figures to a stream, and warnings there and to stderr.
 
     A warning is said when it comes up, and every quarter of an hour while it holds.
     """
 
     def __init__(self, cloudwatch: CloudWatch, stream: Stream, gauge: Gauge, clock: Clock) -> None:
+        super().__init__("machine-report", REPORT_SECONDS, self._report, clock)
         self._cloudwatch = cloudwatch
         self._stream = stream
         self._gauge = gauge
-        self._clock = clock
         self._warned: dict[str, float] = {}
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._report, name="machine-report", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Report no more."""
-        self._closed.set()
-        self._thread.join()
 
     def look(self) -> None:
         """One report."""
@@ -54,10 +43,8 @@ class MachineReport:
                 complain(f"warning: {text}")
 
     def _report(self) -> None:
-        while not self._closed.is_set():
-            with suppress(OSError):  # a disk that cannot be asked: the next minute may tell
-                self.look()
-            self._clock.wait(REPORT_SECONDS, self._closed)
+        with suppress(OSError):  # a disk that cannot be asked: the next minute may tell
+            self.look()
 
 
 class JobLines:
@@ -127,11 +114,10 @@ class Reporting:
             return
         report = MachineReport(self._cloudwatch, self._stream, Gauge(folder), self._clock)
         self._cloudwatch.start()
-        report.start()
         try:
-            yield
+            with report:
+                yield
         finally:
-            report.close()
             self._cloudwatch.close()
 
     def lines(self) -> JobLines | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine import Store
-from ..ledger import Fold, JobRecord, RunPaths, SegmentReader, parse_job_line
+from ..ledger import Entry, Fold, JobRecord, RunPaths, SegmentReader, parse_job_line
 
 _KEPT = frozenset({"failed", "dead", "interrupted", "retried"})
 
@@ -38,15 +38,15 @@ class History(Fold):
         super().update()
         return self
 
-    def _apply(self, when: float, name: str, record: JobRecord, event: Mapping[str, Any]) -> None:
-        super()._apply(when, name, record, event)
+    def _apply(self, record: JobRecord, entry: Entry) -> None:
+        super()._apply(record, entry)
         self.version += 1
-        if name in _KEPT:
-            self.past.setdefault(record.id, []).append(event)
-        elif name == "succeeded":
-            facts = {fact: event[fact] for fact in ("bytes_in", "bytes_out", "phases") if event.get(fact)}
-            if facts:
-                self.results[record.id] = facts
+        if entry.event in _KEPT:
+            self.past.setdefault(record.id, []).append(entry.facts())
+        elif entry.event == "succeeded":
+            facts = {"bytes_in": entry.bytes_in, "bytes_out": entry.bytes_out, "phases": entry.phases}
+            if known := {name: value for name, value in facts.items() if value}:
+                self.results[record.id] = known
             machine = machine_of(record)
             self.done_by[machine] = self.done_by.get(machine, 0) + 1
 

@@ -26,9 +26,10 @@ from ..check import (
 from ..config import Config
 from ..containers import engine_for, wanted
 from ..errors import DsError
+from ..state import state_folder
 from ..submission import nothing_to_run
 from ..words import many
-from .engine import FULL_BELOW, state_folder
+from .engine import FULL_BELOW
 from .place import slots_of
 from .store import FolderStore
 

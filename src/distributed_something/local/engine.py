@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from ..config import Config
 from ..containers import STATE_LABEL, engine_of, sweep, wanted
 from ..engine import Counts, Machines
 from ..errors import DsError
+from ..state import STATE_VARIABLE, one_run, state_folder
 from ..words import many
-from .place import STATE_VARIABLE, Place, slots_of
+from .place import Place, slots_of
 from .queue import SqliteQueue
 from .store import FolderStore
 
@@ -30,17 +30,6 @@ END_SECONDS = 60.0
 FULL_BELOW = 1 << 16
 """Free bytes under which a disk is called full."""
 _RUN = "run"
-
-
-def state_folder(project: Path, app: str) -> Path:
-    """Where the state of an app lies: in `.ds` of its project, or below DS_STATE_DIR where that is set."""
-    elsewhere = os.environ.get("DS_STATE_DIR")
-    if not elsewhere:
-        return project / ".ds" / app
-    import hashlib
-
-    mark = hashlib.sha256(os.fsencode(project)).hexdigest()[:8]
-    return Path(elsewhere).absolute() / f"{app}-{mark}"
 
 
 class LocalEngine:
@@ -185,23 +174,10 @@ class LocalEngine:
         jobs = many(counts.delayed, "job", "failed and waits", "failed and wait")
         return f"{jobs} before the next attempt, until {at}"
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> AbstractContextManager[None]:
         """Hold the app for one `ds run` at a time. Raises DsError where another one is under way."""
-        self._place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._place.folder / "run.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                busy = self._alive()
-            except BlockingIOError:
-                busy = True
-            if busy:
-                run = self.current_run() or "it begins just now"
-                raise DsError(
-                    f"a run of {self._config.app_name} is under way: {run}",
-                    "ds monitor follows it, ds submit adds jobs to it, ds stop ends it",
-                )
-            yield
+        lock = self._place.folder / "run.lock"
+        return one_run(lock, self._config.app_name, self._alive, self.current_run)
 
     def stop(self, *, now: bool = False) -> None:
         """Tell the machine process."""

@@ -37,13 +37,14 @@ from ..engine import Store
 from ..errors import FAILED, DsError
 from ..job import Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
+from ..state import STATE_VARIABLE
 from ..worker.container import Containers, Limits
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.slot import Slot
 from ..worker.task import compile_task
-from .place import LEASE_SECONDS, STATE_VARIABLE, Place, slots_of
+from .place import LEASE_SECONDS, Place, slots_of
 from .store import FolderStore
 
 IDLE_END_SECONDS = 30.0

@@ -8,13 +8,11 @@ from typing import NamedTuple
 
 from ..config import Config
 from ..job import RetryPolicy
+from ..state import mark_of
 from .queue import SqliteQueue
 
 LEASE_SECONDS = 120.0
 """A lease's term: workers renew at a third of it."""
-
-STATE_VARIABLE = "DS_STATE"
-"""Set in the environment of every process of an app, to the app's state folder: so they can be found."""
 
 
 class Place(NamedTuple):
@@ -50,7 +48,7 @@ class Place(NamedTuple):
     @property
     def mark(self) -> bytes:
         """What the environment of every process of the app holds."""
-        return os.fsencode(f"{STATE_VARIABLE}={self.folder}\0")
+        return mark_of(self.folder)
 
     def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
         """The app's queue."""

@@ -17,8 +17,8 @@ import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -117,10 +117,10 @@ _REDRIVE = """UPDATE jobs SET state = 0, visible_at = 0, failed = 0, deliveries 
     cause = NULL, detail = NULL WHERE id = ? AND state = 2"""
 
 _COUNTS = """SELECT
-    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ?1),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= :now),
     (SELECT count(*) FROM jobs INDEXED BY jobs_open
-        WHERE state = 0 AND visible_at > ?1 AND token IS NOT NULL),
-    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ?1),
+        WHERE state = 0 AND visible_at > :now AND token IS NOT NULL),
+    (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > :now),
     (SELECT count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 2)"""
 
 # Rows are never deleted one by one, so the last number is how many there are.
@@ -274,7 +274,7 @@ class SqliteQueue:
 
     def counts(self) -> Counts:
         """How many jobs are in which state now; tens of milliseconds with a million jobs."""
-        waiting, leased, timed, dead = self._read(_COUNTS, (self._clock.now(),))[0]
+        waiting, leased, timed, dead = self._read(_COUNTS, {"now": self._clock.now()})[0]
         return Counts(waiting=waiting, leased=leased, delayed=timed - leased, dead=dead)
 
     def finished(self) -> int:
@@ -354,7 +354,7 @@ class SqliteQueue:
             for seq, number, failed, deliveries, body in rows
         ]
 
-    def _read(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    def _read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """Rows of one consistent reading, taken without the lock: writers do not wait for it."""
         with self._mutex, _explained(self.path):
             return self._db.execute(sql, values).fetchall()
@@ -433,14 +433,17 @@ def _refuse_newer(path: Path, version: int) -> None:
 
 
 def _version_in_header(path: Path) -> int:
-    """The format's version as the file's header has it (0: none), read without SQLite touching anything."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(64)
-    except FileNotFoundError:
-        return 0
-    is_database = len(header) == 64 and header.startswith(b"SQLite format 3\0")
-    return int.from_bytes(header[60:64], "big") if is_database else 0
+    """The format's version as the file's header has it (0: none), read without touching anything.
+
+    By SQLite, which alone knows when the file may be closed again: with any other close of it, the system
+    takes the locks of all connections that this process has. Others then remove a log that is in use.
+    """
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db,
+    ):
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+    return 0
 
 
 def _open_lock(path: Path) -> int:

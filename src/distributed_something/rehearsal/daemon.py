@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..background import READY, log_to
 from ..config import load_config
 from ..errors import FAILED, DsError
-from ..local.place import STATE_VARIABLE
 from ..loopback import ADDRESS
+from ..state import STATE_VARIABLE
 from ..worker.process import adopt_orphans
 from .emulator import CREDENTIALS, SETTINGS, make_server
 from .place import Place, bucket_of

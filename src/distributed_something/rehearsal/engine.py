@@ -31,8 +31,8 @@ from ..engine import Counts, Machines, check_key
 from ..errors import DsError
 from ..fleetfile import is_key_placeholder
 from ..ledger import RunPaths
-from ..local.engine import state_folder
 from ..record import read_record, record_path
+from ..state import state_folder
 from ..worker.process import kill_marked
 from . import serving, story
 from .account import Own, adapted
@@ -49,8 +49,9 @@ _ISOLATED = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.de
 
 
 class RehearsalEngine:
-    """Implements engine.Engine. `faults` is a text that `faults.parse_faults` reads; `say` tells a person.
+    """Implements engine.Engine and engine.Guarded.
 
+    `faults` is a text that `faults.parse_faults` reads; `say` tells a person.
     Real credentials are put out of reach of this process as soon as there is such an engine in it.
     """
 
@@ -224,6 +225,11 @@ class RehearsalEngine:
     def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
         """Ask for fewer machines."""
         return self._needed().shrink(target, spare, busy)
+
+    def guard(self) -> Sequence[str]:
+        """Give silent machines their alarms, which never go off: the emulator measures no processor."""
+        found = self._aws()
+        return () if found is None else found.guard()
 
     def machines(self) -> Machines:
         """How the machines are."""

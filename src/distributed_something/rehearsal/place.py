@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..background import is_held
 from ..config import Config
+from ..state import mark_of
 
 
 def bucket_of(config: Config) -> str:
@@ -56,9 +56,7 @@ class Place(NamedTuple):
     @property
     def mark(self) -> bytes:
         """What the environment of every process of the rehearsal's tasks holds."""
-        from ..local.place import STATE_VARIABLE
-
-        return os.fsencode(f"{STATE_VARIABLE}={self.folder}\0")
+        return mark_of(self.folder)
 
     def tell(self, facts: Mapping[str, Any]) -> None:
         """Write down where the emulator is, for its user alone."""

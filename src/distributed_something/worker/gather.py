@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 from ..background import complain
+from ..clock import SystemClock
 from ..engine import Store
 from ..job import Lease, Outcome
 from ..ledger import LedgerWriter
+from ..repeating import Repeating
 from .logs import SlotLog
 from .slot import Slot
 from .task import Task
@@ -139,23 +141,17 @@ class GatheringSlot(Slot):
             self._listener.end()
 
 
-class LogKeeper:
+class LogKeeper(Repeating):
     """While entered: stores the logs of a worker's slots in time, several at once, in threads of its own."""
 
     def __init__(self, logs: Iterable[GatheredLog]) -> None:
+        super().__init__("log-keeper", LOOK_SECONDS, self._keep, SystemClock())
         self._logs = tuple(logs)
-        self._closed = threading.Event()
         self._pool = ThreadPoolExecutor(LOGS_AT_ONCE, "log")
-        self._thread = threading.Thread(target=self._keep, name="log-keeper", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *what: object) -> None:
         """Store all that waits, once more, and end."""
-        self._closed.set()
-        self._thread.join()
+        super().__exit__(*what)
         self._store(self._logs)
         self._pool.shutdown()
 
@@ -164,9 +160,8 @@ class LogKeeper:
         self._store([log for log in self._logs if log.ended])
 
     def _keep(self) -> None:
-        while not self._closed.wait(LOOK_SECONDS):
-            now = time.monotonic()
-            self._store([log for log in self._logs if log.due(now)])
+        now = time.monotonic()
+        self._store([log for log in self._logs if log.due(now)])
 
     def _store(self, logs: Iterable[GatheredLog]) -> None:
         list(self._pool.map(GatheredLog.store, logs))

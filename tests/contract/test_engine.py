@@ -1,0 +1,206 @@
+"""What every engine promises of its verbs. One suite, every engine: another one is a row of ENGINES.
+
+The engine `rehearsal` is not among them: it passes the verbs on to `aws`, and is run in processes of its own,
+as it puts credentials out of reach of the one that it is in (tests/real/test_rehearsal.py).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from distributed_something import steps
+from distributed_something.clock import SystemClock
+from distributed_something.config import load_config
+from distributed_something.console import Console
+from distributed_something.engine import Counts, Engine
+from distributed_something.errors import OK, DsError
+from distributed_something.job import Cause, Job
+from distributed_something.project import Project
+
+FIRST, SECOND = "20261122T141500Z-0001", "20261122T151500Z-0002"
+JOB = Job("0123456789abcdef", 0, b'{"group": {"n": 1}}')
+
+Open = Callable[[], Project]
+"""Opens the project as a new process does: it knows what lies in its folder, or in its account."""
+
+
+def here(folder: Path, engine: str) -> Open:
+    """A project of an engine whose machines are processes of this computer."""
+    given = {"APP_NAME": "App", "ENGINE": engine, "DOCKER_CORES": 2, "OUTPUT": "out/{n}"}
+    given["COMMAND"] = "echo {n} > {output_dir}/n"
+    (folder / "config.py").write_text("".join(f"{name} = {value!r}\n" for name, value in given.items()))
+
+    def open_project() -> Project:
+        console = Console(yes=True, out=io.StringIO(), err=io.StringIO())
+        return Project(folder, load_config(folder), console, SystemClock())
+
+    return open_project
+
+
+def local(folder: Path) -> Open:
+    return here(folder, "local")
+
+
+def aws(folder: Path) -> Open:
+    from aws_project import Cloud
+
+    return Cloud(folder).open
+
+
+class Kind(NamedTuple):
+    """An engine: how a project with it is opened in a folder, and whether its machines work in this test."""
+
+    project_in: Callable[[Path], Open]
+    works: bool = False
+
+
+ENGINES = {"local": Kind(local, works=True), "aws": Kind(aws)}
+
+
+@pytest.fixture(params=ENGINES)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return ENGINES[request.param]
+
+
+@pytest.fixture
+def open_project(kind: Kind, tmp_path: Path) -> Iterator[Open]:
+    found = kind.project_in(tmp_path)
+    yield found
+    assert [*found().engine.remove()] == []
+
+
+@pytest.fixture
+def engine(open_project: Open) -> Engine:
+    return open_project().engine
+
+
+def nobody(_resource: str) -> None:
+    pass
+
+
+class Interrupted(Exception):
+    """The process that set up was killed."""
+
+
+def holds_nothing(engine: Engine) -> None:
+    assert engine.current_run() is None
+    assert engine.machines().running == 0
+    with pytest.raises(DsError):
+        engine.queue()
+
+
+def test_where_nothing_is_set_up_there_is_nothing_to_stop_or_remove(engine: Engine) -> None:
+    holds_nothing(engine)
+    engine.stop()
+    engine.stop(now=True)
+    assert [*engine.end()] == []
+    assert [*engine.remove()] == []
+    holds_nothing(engine)
+
+
+def test_a_plan_is_told_and_makes_nothing(engine: Engine) -> None:
+    assert [*engine.plan(FIRST)]
+    holds_nothing(engine)
+
+
+def test_what_is_set_up_is_told_and_found_by_others_and_is_not_made_twice(open_project: Open) -> None:
+    made: list[str] = []
+    open_project().engine.setup(FIRST, made.append)
+    assert any(each.startswith("queue ") for each in made)
+    assert len(made) == len({*made})
+    other, again = open_project().engine, list[str]()
+    assert other.current_run() == FIRST
+    other.queue().put([JOB])
+    other.setup(FIRST, again.append)
+    assert again == []
+    assert open_project().engine.queue().counts() == Counts(waiting=1), "the same run goes on"
+
+
+def test_a_set_up_that_breaks_off_anywhere_is_finished_by_the_next_one(open_project: Open) -> None:
+    told: list[str] = []
+
+    def break_off(resource: str) -> None:
+        told.append(resource)
+        raise Interrupted
+
+    for _ in range(50):
+        try:
+            open_project().engine.setup(FIRST, break_off)
+        except Interrupted:
+            continue
+        break
+    assert told
+    assert open_project().engine.current_run() == FIRST
+    assert open_project().engine.queue().counts() == Counts()
+
+
+def test_the_next_run_begins_with_an_empty_queue(open_project: Open) -> None:
+    open_project().engine.setup(FIRST, nobody)
+    open_project().engine.queue().put([JOB])
+    assert [*open_project().engine.plan(SECOND)]
+    open_project().engine.setup(SECOND, nobody)
+    engine = open_project().engine
+    assert engine.current_run() == SECOND
+    assert engine.queue().counts() == Counts()
+
+
+def test_what_is_stored_is_found_by_others_and_stays_when_the_rest_is_removed(open_project: Open) -> None:
+    engine = open_project().engine
+    engine.setup(FIRST, nobody)
+    engine.store.write("a/b", b"result")
+    assert [*engine.remove()] == []
+    holds_nothing(open_project().engine)
+    assert open_project().engine.store.read("a/b") == b"result"
+
+
+def test_dead_jobs_outlive_the_end_of_a_run_and_can_be_put_back(open_project: Open) -> None:
+    engine = open_project().engine
+    engine.setup(FIRST, nobody)
+    queue = engine.queue()
+    queue.put([JOB])
+    queue.fail(queue.lease(1)[0], Cause.EXIT, "exit code 1", final=True)
+    assert [*engine.end()] == []
+    later = open_project().engine
+    assert later.current_run() == FIRST
+    assert [each.job.id for each in later.queue().dead()] == [JOB.id]
+    assert later.queue().redrive() == [JOB.id]
+
+
+def test_one_run_at_a_time_holds_the_app(open_project: Open) -> None:
+    with ExitStack() as held:
+        held.enter_context(open_project().engine.exclusive())
+        with pytest.raises(DsError, match="is under way"), open_project().engine.exclusive():
+            pass
+    with open_project().engine.exclusive():
+        pass
+
+
+def test_jobs_that_wait_without_machines_are_explained(open_project: Open) -> None:
+    engine = open_project().engine
+    engine.setup(FIRST, nobody)
+    engine.queue().put([JOB])
+    assert engine.explain(engine.queue().counts())
+
+
+def test_the_four_steps(kind: Kind, open_project: Open, tmp_path: Path) -> None:
+    if not kind.works:
+        pytest.skip("its machines do not work in this test")
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text("".join(f'{{"n": {n}}}\n' for n in range(5)))
+    steps.setup(open_project())
+    steps.submit(open_project(), steps.check(open_project(), jobs, {}))
+    for _ in range(2):  # the second changes nothing, or adds what is ended with the rest
+        steps.start(open_project(), None)
+    assert steps.monitor(open_project(), None, None) == OK
+    project = open_project()
+    assert project.snapshot().jobs.succeeded == 5
+    assert project.engine.machines().running == 0
+    assert [project.engine.store.read(f"out/{n}/n") for n in range(5)] == [b"%d\n" % n for n in range(5)]
+    assert steps.cleanup(open_project()) == []
+    assert not project.record_path.exists()
