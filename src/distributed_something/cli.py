@@ -152,8 +152,8 @@ _FLEET_FILE = "machines as a spot fleet request has them (aws); without one, the
 def _start_options(parser: argparse.ArgumentParser) -> None:
     _fault_options(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
-    minutes = "how long to watch the machines come (10)"
-    parser.add_argument("--wait", metavar="MINUTES", type=_seconds, default=10, help=minutes)
+    minutes = "how long to watch the machines come (10); 0: one look"
+    parser.add_argument("--wait", metavar="MINUTES", type=_minutes, default=10, help=minutes)
 
 
 def _monitor_options(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +190,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text}: must be more than 0")
+    return value
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
     return value
 
 
@@ -522,14 +529,16 @@ def _after_retry(project: Project) -> str:
 
 
 def _fleet(project: Project, options: argparse.Namespace) -> int:
-    from .aws.newfleet import write_fleet_file
+    from .aws.newfleet import file_name, write_fleet_file
 
-    path = project.folder / "files" / f"{project.config.app_name}Fleet.json"
+    region = options.region or project.config.aws_region
+    path = project.folder / "files" / file_name(project.config, region)
     if path.exists():
         project.console.confirm(f"{path} is there; replace it")
-    write_fleet_file(project.config, options.region, path)
+    write_fleet_file(project.config, region, path)
     project.console.say(f"wrote {path}")
-    project.console.hint(f"ds start files/{path.name}")
+    first = "" if region == project.config.aws_region else f"AWS_REGION = '{region}' in the config, then "
+    project.console.hint(f"{first}ds start files/{path.name}")
     return OK
 
 

@@ -316,13 +316,13 @@ def _kind(value: Any) -> str:
 
 
 def advice(fleet: Fleet) -> tuple[str, ...]:
-    """What is allowed in a fleet file, and will be regretted: a line each."""
+    """What is allowed in a fleet file, and will be regretted: a line each, "what; fix"."""
     request = fleet.request()
     found = []
     if request.get("AllocationStrategy") == "lowestPrice":
-        found.append(f"AllocationStrategy: lowestPrice is interrupted most; {DEFAULT_STRATEGY} is better")
+        found.append(f"AllocationStrategy: lowestPrice is interrupted most; take {DEFAULT_STRATEGY}")
     if not request["IamFleetRole"].endswith((_TAGGING_ROLE, _OWN_ROLE)):
-        found.append(f"IamFleetRole: it must be allowed to tag machines, as {_TAGGING_ROLE} is")
+        found.append(f"IamFleetRole: it must be allowed to tag machines; take {_TAGGING_ROLE}")
     for number, each in enumerate(request["LaunchSpecifications"]):
         found += [f"LaunchSpecifications[{number}].{line}" for line in _advice_on(each)]
     return tuple(found)
@@ -332,11 +332,11 @@ def _advice_on(specification: Mapping[str, Any]) -> Iterator[str]:
     if specification["ImageId"] in _DEAD_IMAGES:
         yield f"ImageId: an Amazon Linux that has ended, too old for our tasks; {_IMAGE.find}"
     if "WeightedCapacity" in specification:
-        yield "WeightedCapacity: CLUSTER_MACHINES then counts units, not machines"
+        yield "WeightedCapacity: CLUSTER_MACHINES then counts units, not machines; remove it"
     if "SpotPrice" in specification:
-        yield "SpotPrice: goes over MACHINE_PRICE"
+        yield "SpotPrice: goes over MACHINE_PRICE; remove it, unless it is meant to"
     if any(_ebs(each).get("DeleteOnTermination") is False for each in _disks_of(specification)):
-        yield "BlockDeviceMappings: disks outlive their machines, and are paid for (DeleteOnTermination)"
+        yield "BlockDeviceMappings: disks outlive their machines, and are paid for; DeleteOnTermination: true"
 
 
 # -- The request of a run -----------------------------------------------------------------------------------

@@ -69,6 +69,11 @@ class Watch:
         """Jobs that were left at the last look."""
         return self._looks[-1].open_jobs if self._looks else 0
 
+    @property
+    def running(self) -> int:
+        """Machines that ran at the last look."""
+        return self._looks[-1].machines_running if self._looks else 0
+
     def look(self, watcher: Watcher) -> Action | None:
         """Look once, show it, and shrink the fleet where it is too large; what else is to be done.
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from aws_project import Cloud, fleet_file, instances
 from distributed_something import steps
 from distributed_something.aws import automonitor
+from distributed_something.aws.automonitor import AutoMonitor
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.roles import PATH, SCHEDULES, Role, Where
 from distributed_something.aws.schedule import Order
@@ -44,11 +46,15 @@ def cloud(tmp_path: Path, function: None) -> Cloud:
 
 
 class Caller:
-    """Calls the auto-monitor with what the app's schedule holds, a minute after the last time."""
+    """Calls the auto-monitor with what the app's schedule holds, a minute after the last time.
 
-    def __init__(self, cloud: Cloud) -> None:
+    `warm`: all calls share a process, as those of a function mostly do; else each has one of its own.
+    """
+
+    def __init__(self, cloud: Cloud, *, warm: bool = True) -> None:
         self.cloud = cloud
         self.said = io.StringIO()
+        self._warm = AutoMonitor(session(), cloud.clock, cloud.folder / "warm") if warm else None
 
     def schedule(self) -> dict[str, Any] | None:
         client = session().client("scheduler")
@@ -66,7 +72,9 @@ class Caller:
     def once(self, order: Order | None = None, after: float = 60.0) -> str:
         self.cloud.clock.advance(after)
         console = Console(yes=True, out=self.said, err=self.said)
-        return automonitor.look(order or self.order(), self.cloud.clock, console, session())
+        folder = Path(mkdtemp(dir=self.cloud.folder))
+        monitor = self._warm or AutoMonitor(session(), self.cloud.clock, folder)
+        return monitor.look(order or self.order(), console)
 
     def until_over(self) -> list[str]:
         """Call for as long as the schedule would, eight times at most."""
@@ -79,6 +87,11 @@ class Caller:
 @pytest.fixture
 def caller(cloud: Cloud) -> Caller:
     return Caller(cloud)
+
+
+@pytest.fixture(params=[False, True], ids=["cold", "warm"])
+def either(request: pytest.FixtureRequest, cloud: Cloud) -> Caller:
+    return Caller(cloud, warm=request.param)
 
 
 def begin(cloud: Cloud, jobs: int = 5) -> str:
@@ -110,7 +123,8 @@ def left(cloud: Cloud) -> list[str]:
 
 
 @pytest.mark.fault(1, 3, 6, 7)
-def test_a_run_ends_without_a_laptop_and_nothing_is_left(cloud: Cloud, caller: Caller) -> None:
+def test_a_run_ends_without_a_laptop_and_nothing_is_left(cloud: Cloud, either: Caller) -> None:
+    caller = either
     run = begin(cloud)
     order = caller.order()
     assert order == Order(cloud.app, run, REGION, cloud.bucket)
@@ -207,9 +221,8 @@ CALLS = [
 
 @pytest.mark.fault(8)
 @pytest.mark.parametrize(("service", "call"), CALLS)
-def test_a_call_that_fails_changes_nothing_for_the_next(
-    cloud: Cloud, caller: Caller, service: str, call: str
-) -> None:
+def test_a_call_that_fails_changes_nothing_for_the_next(cloud: Cloud, service: str, call: str) -> None:
+    caller = Caller(cloud, warm=False)
     begin(cloud)
     work(cloud)
     caller.once()
@@ -255,9 +268,10 @@ def test_a_laptop_that_watches_too_does_no_harm(cloud: Cloud, caller: Caller) ->
     assert caller.once(order) == "over"
 
 
-def test_two_calls_at_once_do_no_harm(cloud: Cloud, caller: Caller) -> None:
+def test_two_calls_at_once_do_no_harm(cloud: Cloud) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
+    caller = Caller(cloud, warm=False)
     begin(cloud)
     work(cloud)
     order = caller.order()
@@ -284,6 +298,32 @@ def test_a_call_for_an_earlier_run_leaves_the_later_one_alone(cloud: Cloud, call
     )
     assert caller.once(order) == "over"
     assert caller.schedule() is not None and instances(cloud)
+
+
+def test_a_new_run_that_waits_for_its_jobs_is_not_ended_by_a_call_for_the_one_before(
+    cloud: Cloud, either: Caller
+) -> None:
+    """The schedule calls for the run before until the new one starts."""
+    begin(cloud)
+    work(cloud)
+    assert either.once() == "watching"
+    order = either.order()
+    cloud.open()
+    assert steps.setup(cloud.project) != order.run
+    assert [either.once(order) for _ in range(4)] == ["over"] * 4
+    assert cloud.found(Kind.QUEUE, cloud.app + "Queue") is not None
+    cloud.submit(cloud.jobs(3))
+    assert cloud.engine.queue().counts().waiting == 3
+
+
+def test_a_config_that_was_changed_and_a_second_fleet_are_seen(cloud: Cloud, caller: Caller) -> None:
+    begin(cloud, jobs=30)
+    assert caller.once() == "watching"
+    cloud.config(DOCKER_CORES=1)
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    assert caller.once() == "watching"
+    assert "6 of 6 machines" in caller.said.getvalue()
 
 
 def test_a_run_whose_machines_had_their_time_is_given_up_and_the_schedule_goes(

@@ -30,7 +30,7 @@ def test_the_steps_one_after_another(cloud: Cloud) -> None:
     assert "5 jobs submitted" in project.ds("submit", cloud.jobs()).stderr
     waiting = project.status()
     assert waiting["jobs"]["waiting"] == 5 and waiting["why_idle"] == "no machines were asked for: ds start"
-    assert "3 of 3 machines" in project.ds("start", fleet_file(cloud), "--wait", "1").stderr
+    assert "3 of 3 machines" in project.ds("start", fleet_file(cloud), "--wait", "0").stderr
     status = json.loads(project.ds("status", "--json").stdout)
     assert status["machines"] == {"target": 3, "running": 3, "lost": 0}
     assert (status["engine"], status["state"]) == ("aws", "running")

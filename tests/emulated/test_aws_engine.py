@@ -17,7 +17,7 @@ from distributed_something.aws.desired import Kind
 from distributed_something.aws.newfleet import write_fleet_file
 from distributed_something.errors import DsError, Unreachable, UsageError
 from distributed_something.job import Cause, Job
-from emulating import endpoint, session
+from emulating import REGION, endpoint, session
 
 
 @pytest.fixture
@@ -67,6 +67,18 @@ def test_setup_again_makes_nothing_and_brings_settings_in_line(cloud: Cloud) -> 
     task = cloud.found(Kind.TASK_DEFINITION, cloud.app + "Task").settings
     assert task["containerDefinitions"][-1]["memory"] == 1000
     assert cloud.found(Kind.SERVICE, cloud.app + "Service").settings["taskDefinition"] == cloud.app + "Task"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_setup_reads_what_is_there_once(cloud: Cloud, again: bool) -> None:
+    if again:
+        steps.setup(cloud.project)
+        cloud.open()
+    calls = Calls(cloud.engine)
+    steps.setup(cloud.project)
+    seen = ("HeadBucket", "GetInstanceProfile", "DescribeClusters", "DescribeInstanceTypes")
+    assert [calls.names().count(name) for name in seen] == [1, 1, 1, 1]
+    assert len(calls.seen) <= 45
 
 
 def test_tasks_are_told_the_queues_own_address(cloud: Cloud) -> None:
@@ -265,6 +277,16 @@ def test_start_asks_for_the_fleet_of_the_file(cloud: Cloud) -> None:
     assert (machines.target, machines.running, machines.slots) == (3, 3, 12)
 
 
+def test_a_fleet_that_is_refused_leaves_no_tasks_wanted_for_it(cloud: Cloud) -> None:
+    """More tasks than the machines are to have would crowd those that are there."""
+    steps.setup(cloud.project)
+    steps.start(cloud.project, fleet_file(cloud))
+    with pytest.raises(DsError, match="ImageId"):
+        steps.start(cloud.project, fleet_file(cloud, ImageId="ami-00000000000000000"))
+    service = cloud.found(Kind.SERVICE, cloud.app + "Service").settings
+    assert service["desiredCount"] == 3
+
+
 @pytest.mark.fault(11)
 def test_a_second_start_adds_a_fleet(cloud: Cloud) -> None:
     steps.setup(cloud.project)
@@ -395,14 +417,14 @@ def test_a_new_fleet_file_is_resolved_and_can_be_started(cloud: Cloud) -> None:
     path = cloud.folder / "files" / "fleet.json"
     config = cloud.config(SSH_KEY_NAME="no-such-key.pem").config
     with pytest.raises(UsageError, match="has no key pair no-such-key"):
-        write_fleet_file(config, None, path, endpoint())
+        write_fleet_file(config, REGION, path, endpoint())
     config = cloud.config(SSH_KEY_NAME=f"key-{cloud.app}.pem").config
     with pytest.raises(DsError, match="no role distributed-something-fleet"):
-        write_fleet_file(config, None, path, endpoint())
+        write_fleet_file(config, REGION, path, endpoint())
     assert not path.exists()
     iam.create_role(RoleName="distributed-something-fleet", AssumeRolePolicyDocument="{}")
     try:
-        write_fleet_file(config, None, path, endpoint())
+        write_fleet_file(config, REGION, path, endpoint())
     finally:
         iam.delete_role(RoleName="distributed-something-fleet")
     content = json.loads(path.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ import pytest
 
 from aws_project import Cloud, fleet_file, work
 from distributed_something import steps
+from distributed_something.aws.automonitor import AutoMonitor
+from distributed_something.aws.schedule import Order
 from distributed_something.console import Console
+from distributed_something.ledger import RunPaths
 from distributed_something.monitoring import Watch
+from distributed_something.record import record_key
 from distributed_something.testing import FakeClock
+from emulating import REGION
 
 A_MINUTE = 10
 
@@ -82,9 +88,37 @@ class LargeFleet:
         return self._http, {"services": [{"serviceName": "s", "status": "ACTIVE", "events": [], **counts}]}
 
 
+def by_hand(cloud: Cloud) -> Callable[[], object]:
+    """A look of `ds monitor`, whose first look asked names and prices."""
+    cloud.project.snapshot()
+    watch = Watch(cloud.project)
+
+    def look() -> object:
+        with Console(yes=True, out=cloud.out, err=cloud.err).watch() as watcher:
+            return watch.look(watcher)
+
+    return look
+
+
+def by_itself(cloud: Cloud) -> Callable[[], object]:
+    """A call of the auto-monitor, in a process that has had one before."""
+    record = cloud.record()
+    paths = RunPaths(cloud.app, record.run)
+    cloud.engine.store.write(record_key(paths), record.to_json().encode())
+    order = Order(cloud.app, record.run, REGION, cloud.bucket)
+    monitor = AutoMonitor(cloud.engine.session, cloud.clock, cloud.folder / "monitor")
+    console = Console(yes=True, out=cloud.out, err=cloud.err)
+    assert monitor.look(order, console) == "watching"
+    cloud.clock.advance(60)
+    return lambda: monitor.look(order, console)
+
+
 @pytest.mark.fault(36)
 @pytest.mark.parametrize("running", [900, 3000, 5000])
-def test_a_minute_of_watching_thousands_of_machines_takes_few_calls(tmp_path: Path, running: int) -> None:
+@pytest.mark.parametrize("watching", [by_hand, by_itself])
+def test_a_minute_of_watching_thousands_of_machines_takes_few_calls(
+    tmp_path: Path, running: int, watching: Callable[[Cloud], Callable[[], object]]
+) -> None:
     """Machines are missing, all are silent, and there is work for all: what is ever asked is asked.
 
     The bucket's own requests are not counted: the ledger is read as it grows.
@@ -96,16 +130,14 @@ def test_a_minute_of_watching_thousands_of_machines_takes_few_calls(tmp_path: Pa
     cloud.submit(cloud.jobs(5))
     steps.start(cloud.project, fleet_file(cloud))
     work(cloud, 1, hold=True)
-    cloud.project.snapshot()  # what the first look alone asks: names, prices
+    look = watching(cloud)
     fleet = LargeFleet(cloud, running, target=running + 100)
-    watch = Watch(cloud.project)
     minutes = []
-    with Console(yes=True, out=cloud.out, err=cloud.err).watch() as watcher:
-        for _ in range(12):
-            fleet.calls.clear()
-            watch.look(watcher)
-            minutes.append(dict(fleet.calls))
-            cloud.clock.advance(60)
+    for _ in range(12):
+        fleet.calls.clear()
+        look()
+        minutes.append(dict(fleet.calls))
+        cloud.clock.advance(60)
     seen = set().union(*minutes)
     assert {"GetQueueAttributes", "DescribeInstances", "DescribeServices", "PutMetricAlarm"} <= seen
     assert [minute for minute in minutes if sum(minute.values()) >= A_MINUTE] == []

@@ -14,6 +14,7 @@ from distributed_something.aws.roles import Where
 from distributed_something.aws.session import AwsSession
 from distributed_something.check import Check, Severity
 from distributed_something.config import parse_config
+from distributed_something.errors import DsError
 from distributed_something.fleetfile import parse_fleet
 from distributed_something.rehearsal.emulator import CREDENTIALS
 from emulating import REGION, endpoint, session
@@ -144,3 +145,10 @@ def test_a_profile_that_a_fleet_file_names_and_nobody_has_is_found() -> None:
     there, missing = check.Asker(session(), parse_config("APP_NAME = 'App'"), where, fleet).fleet_roles()
     assert (there.severity, missing.severity) == (Severity.OK, Severity.ERROR)
     assert f"{profile} is not there" in missing.what
+
+
+def test_a_profile_that_is_not_there_says_how_to_do_without() -> None:
+    session()
+    with pytest.raises(DsError, match="nobody") as refused:
+        AwsSession(REGION, "nobody").credentials()
+    assert "AWS_PROFILE = ''" in refused.value.fix

@@ -238,6 +238,20 @@ def test_a_fleet_file_with_placeholders_is_a_bad_file() -> None:
     assert "placeholder" in found[0].what
 
 
+def test_what_is_regretted_in_a_fleet_file_comes_with_its_fix() -> None:
+    profile = {"Arn": "arn:aws:iam::123456789012:instance-profile/ecsInstanceRole"}
+    text = json.dumps(
+        {
+            "IamFleetRole": "arn:aws:iam::123456789012:role/aws-ec2-spot-fleet-tagging-role",
+            "AllocationStrategy": "lowestPrice",
+            "LaunchSpecifications": [{"ImageId": "ami-0123456789abcdef0", "IamInstanceProfile": profile}],
+        }
+    )
+    found, _ = findings.fleet_findings(text, "fleet.json", config())
+    assert found.what == "fleet.json: AllocationStrategy: lowestPrice is interrupted most"
+    assert found.fix == "take priceCapacityOptimized"
+
+
 # -- AWS: what it answers
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from distributed_something.aws.newfleet import file_name
 from distributed_something.config import Config, parse_config
 from distributed_something.errors import UsageError
 from distributed_something.fleetfile import (
@@ -527,7 +528,14 @@ def test_what_will_be_regretted_is_said() -> None:
         "BlockDeviceMappings",
     ]
     assert [line.partition(": ")[0].rpartition(".")[2] for line in lines] == named
+    assert all(line.partition("; ")[2] for line in lines), "each has its fix"
     assert not advice(parse_fleet(json.dumps(MINIMAL), NAME))
+
+
+def test_a_new_file_for_another_region_replaces_none() -> None:
+    config = config_of("AWS_REGION = 'us-east-1'")
+    assert file_name(config, "us-east-1") == "DemoFleet.json"
+    assert file_name(config, "us-west-2") == "DemoFleet_us-west-2.json"
 
 
 @pytest.mark.parametrize("assign", [True, False])

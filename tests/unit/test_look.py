@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from distributed_something.aws.fleets import Fleet, Machine
-from distributed_something.aws.look import Facts, machines_of, why_idle
+from distributed_something.aws.look import Facts, Looker, machines_of, why_idle
 from distributed_something.aws.shrinking import idle, instances, located, spread
 from distributed_something.aws.trouble import Trouble
 from distributed_something.engine import Counts
+
+if TYPE_CHECKING:
+    from distributed_something.aws.session import AwsSession
 
 NOW = 1_790_000_000.0
 FLEET = Fleet("sfr-1", alive=True, target=3, made=NOW - 240)
@@ -22,7 +28,7 @@ FULL = Trouble("the account's limit is reached", "ask for more")
 
 
 def why(facts: Facts, counts: Counts = WAITING) -> str:
-    return why_idle(facts, counts, visibility=120, now=NOW) or ""
+    return why_idle(facts, counts, visibility=120, now=NOW, task_logs="aws logs tail App_perInstance") or ""
 
 
 def test_machines_are_counted() -> None:
@@ -67,7 +73,7 @@ def test_partial_capacity_goes_on_and_a_final_error_without_a_machine_does_not()
          "check DOCKERHUB_TAG"),
         (ALL._replace(service=SERVICE | {"runningCount": 0, "events": [{"message": "odd"}]}),
          "ECS says: odd"),
-        (ALL, "no job is under way yet"),
+        (ALL, "no job is under way yet; if that lasts, see what they print: aws logs tail App_perInstance"),
     ],
 )  # fmt: skip
 def test_why_nothing_moves(facts: Facts, said: str) -> None:
@@ -75,7 +81,6 @@ def test_why_nothing_moves(facts: Facts, said: str) -> None:
 
 
 def test_where_to_read_what_tasks_print_is_as_the_engine_says() -> None:
-    assert "CloudWatch Logs, LOG_GROUP_NAME" in why(ALL)
     found = why_idle(ALL, WAITING, visibility=120, now=NOW, task_logs="/project/tasks.log")
     assert found is not None and found.endswith("see what they print: /project/tasks.log")
 
@@ -133,6 +138,61 @@ def test_a_worker_that_is_named_after_its_container_is_found_by_its_task() -> No
     assert "4f1b2c9a7d3e worker-2 i-00000002" in found and "i-00000000 worker" in found
     assert idle(HERE, found) == [], "one is not found: it may be on any machine"
     assert idle(HERE, located(names - {"gone worker"}, hosts)) == ["i-00000001"]
+
+
+class Ecs:
+    """ECS with running tasks, each on a machine of its own; every call is counted."""
+
+    def __init__(self, count: int) -> None:
+        self.tasks = [f"arn:aws:ecs:us-east-1:1:task/lab/{number:032x}" for number in range(count)]
+        self.calls: Counter[str] = Counter()
+
+    def client(self, _: str) -> Ecs:
+        return self
+
+    def get_paginator(self, _: str) -> Ecs:
+        return self
+
+    def paginate(self, **_: object) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self.tasks), 100):
+            self.calls["list"] += 1
+            yield {"taskArns": self.tasks[start : start + 100]}
+
+    def describe_tasks(self, *, tasks: list[str], **_: object) -> dict[str, Any]:
+        self.calls["describe"] += 1
+        return {"tasks": [self._task(arn) for arn in tasks]}
+
+    def _task(self, arn: str) -> dict[str, Any]:
+        number = arn[-8:]
+        containers = [{"runtimeId": f"feed{number}ffffffff"}]
+        return {"taskArn": arn, "containerInstanceArn": f"place-{number}", "containers": containers}
+
+    def describe_container_instances(
+        self,
+        *,
+        containerInstances: list[str],  # noqa: N803
+        **_: object,
+    ) -> dict[str, Any]:
+        self.calls["machines"] += 1
+        found = [
+            {"containerInstanceArn": each, "ec2InstanceId": f"i-{each[-8:]}"} for each in containerInstances
+        ]
+        return {"containerInstances": found}
+
+
+def test_tasks_that_were_found_once_are_not_looked_for_again() -> None:
+    pytest.importorskip("botocore")
+    ecs = Ecs(3000)
+    looker = Looker(cast("AwsSession", ecs), "App", "lab")
+    busy = {f"feed{number:08x} worker" for number in range(300)}
+    found = looker.place(busy)
+    assert "feed0000012b worker i-0000012b" in found and len(found) == 300
+    assert ecs.calls == {"list": 30, "describe": 30, "machines": 30}
+    ecs.calls.clear()
+    assert looker.place({*list(busy)[:50], "i-00000001 worker"}) and not ecs.calls
+    ecs.tasks.append(f"arn:aws:ecs:us-east-1:1:task/lab/{3000:032x}")
+    assert looker.place({f"feed{3000:08x} worker"}) == {f"feed{3000:08x} worker i-{3000:08x}"}
+    assert ecs.calls == {"list": 31, "describe": 1, "machines": 1}
 
 
 @pytest.mark.fault(27)

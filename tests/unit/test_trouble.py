@@ -56,6 +56,8 @@ NO_ROOM = error(
          False),
         ("The architecture 'x86_64' of the specified instance type does not match the architecture 'arm64' "
          "of the specified AMI", "does not fit the image", "MACHINE_TYPE", True),
+        ("InvalidBlockDeviceMapping: snapshotId cannot be modified on root device", "disks",
+         "remove SnapshotId", True),
         ("InvalidBlockDeviceMapping: Volume of size 22GB is smaller than snapshot 'snap-1', expect 30GB",
          "disks", "EBS_VOL_SIZE", True),
         ("p3.2xlarge is not supported in your requested Availability Zone (us-east-1e)",

@@ -1,8 +1,9 @@
 """The auto-monitor: `ds monitor` without a laptop, one look each time a schedule calls it.
 
-A call keeps nothing in its process. What it needs of the run lies in the store: the config, the run record,
-and what the latest looks saw. It decides as `ds monitor` does, by the same code, and the two may watch one
-run together. A call that fails changes nothing for the next, a minute later.
+What it needs of the run lies in the store: the config, the run record, and what the latest looks saw. Calls
+that share a process share what they have learnt of AWS, and decide the same without it. It decides as `ds
+monitor` does, by the same code, and the two may watch one run together. A call that fails changes nothing
+for the next, a minute later.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any, NamedTuple
 
 from ..clock import Clock, SystemClock
+from ..config import Config
 from ..console import Console
 from ..engine import Store
 from ..errors import DsError, KeyMissing
@@ -29,13 +33,19 @@ from ..steps import end
 from .engine import AwsEngine
 from .plain_store import PlainStore
 from .schedule import Order, delete_schedule, memory_key
-from .session import AwsSession
+from .session import AwsSession, QueueGone
 
 APART_SECONDS = 45.0
 """Looks that follow each other faster say the same thing twice: only one of them counts."""
 
 FRESH_SECONDS = 900.0
 """Looks that were so long ago do not agree with those of now."""
+
+WATCHING, LOOKED = "watching", "looked already"
+
+
+KEPT = 8
+"""Runs of which a process keeps what it knows."""
 
 
 def handler(event: Mapping[str, Any], _context: object) -> str:
@@ -46,71 +56,125 @@ def handler(event: Mapping[str, Any], _context: object) -> str:
     console = Console(yes=True, out=sys.stderr)
     try:
         order = Order.of(event)
-        return look(order, SystemClock(), console, _session(order.region))
+        return _monitor(order.region).look(order, console)
     except DsError as error:
         console.error(error)
         raise
 
 
 @cache
-def _session(region: str) -> AwsSession:
-    """Clients take a second to make: calls that share a process share them, and nothing else."""
-    return AwsSession(region)
+def _monitor(region: str) -> AutoMonitor:
+    """Clients take a second to make: calls that share a process share them."""
+    return AutoMonitor(AwsSession(region), SystemClock(), Path(mkdtemp()))
 
 
-def look(order: Order, clock: Clock, console: Console, session: AwsSession) -> str:
-    """Look once, and do what is to be done: "watching", "finished", "over", "given up" or "looked already".
+class _Kept(NamedTuple):
+    """What is known of a run."""
 
-    At the end everything that the run made is removed, and at last the schedule; where something is left,
-    the schedule stays, and the next call tries again. Raises DsError.
+    engine: AwsEngine
+    config: Config
+
+
+class AutoMonitor:
+    """Looks at runs. What cannot change of a run, such as where its queues are, it asks for once.
+
+    It is kept by order, for as long as looks succeed: a new AutoMonitor decides the same, with more calls.
+    `folder` is for the run records, all that there is of the runs' projects here.
     """
-    with TemporaryDirectory() as folder:
-        project = _project(order, Path(folder), clock, console, session)
-        run = project.engine.current_run()
-        if run == order.run:
-            return _look(project, order, session)
+
+    def __init__(self, session: AwsSession, clock: Clock, folder: Path) -> None:
+        self._session = session
+        self._clock = clock
+        self._folder = folder
+        self._kept: dict[Order, _Kept] = {}
+
+    def look(self, order: Order, console: Console) -> str:
+        """Look once, and act: "watching", "finished", "over", "given up" or "looked already".
+
+        At the end everything that the run made is removed, and at last the schedule; where something is left,
+        the schedule stays, and the next call tries again. Raises DsError.
+        """
+        known = order in self._kept
+        try:
+            return self._once(order, console)
+        except QueueGone:
+            if not known:
+                raise
+            return self._once(order, console)  # somebody else has ended the run
+
+    def _once(self, order: Order, console: Console) -> str:
+        stays = False
+        try:
+            project = self._project(order, console)
+            run = project.engine.current_run()
+            said = self._look(project, order) if run == order.run else self._over(project, order, run)
+            stays = said in (WATCHING, LOOKED)
+        finally:
+            if not stays:
+                self._forget(order)
+        return said
+
+    def _project(self, order: Order, console: Console) -> Project:
+        """The run's project as the store has it: config and record, and nothing else of its folder."""
+        store, paths = PlainStore(order.bucket, session=self._session), RunPaths(order.app, order.run)
+        config = read_run_file(store, order.app, order.run).config._replace(aws_profile="")
+        folder = self._folder_of(order)
+        kept = self._kept.get(order)
+        if kept is None or kept.config != config:
+            self._forget(order)
+            if len(self._kept) >= KEPT:
+                self._forget(next(iter(self._kept)))
+            engine = AwsEngine(folder, config, self._clock, session=self._session, store=PlainStore)
+            kept = self._kept[order] = _Kept(engine, config)
+        with suppress(KeyMissing):  # fleets are then found by their tags
+            record = store.read(record_key(paths))
+            path = record_path(folder, order.app)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(record)
+        project = Project(folder, config, console, self._clock)
+        project.engine = kept.engine
+        return project
+
+    def _folder_of(self, order: Order) -> Path:
+        return self._folder / f"{order.app}-{order.run}"
+
+    def _forget(self, order: Order) -> None:
+        self._kept.pop(order, None)
+        rmtree(self._folder_of(order), ignore_errors=True)
+
+    def _over(self, project: Project, order: Order, run: str | None) -> str:
+        """The queue is gone, or of another run: nobody looks at this one any more."""
         left = project.engine.remove() if run is None else ()
         for each in left:
-            console.say(f"still there: {each}")
+            project.console.say(f"still there: {each}")
         if not left:
-            delete_schedule(session, order.app, order.run)
+            delete_schedule(self._session, order.app, order.run)
         return "over"
 
-
-def _project(order: Order, folder: Path, clock: Clock, console: Console, session: AwsSession) -> Project:
-    """The run's project as the store has it: config and record, and nothing else of the folder."""
-    store, paths = PlainStore(order.bucket, session=session), RunPaths(order.app, order.run)
-    config = read_run_file(store, order.app, order.run).config._replace(aws_profile="")
-    project = Project(folder, config, console, clock)
-    project.engine = AwsEngine(folder, config, clock, session=session, store=PlainStore)
-    try:
-        record = store.read(record_key(paths))
-    except KeyMissing:
-        return project  # fleets are found by their tags
-    path = record_path(folder, order.app)
-    path.parent.mkdir()
-    path.write_bytes(record)
-    return project
-
-
-def _look(project: Project, order: Order, session: AwsSession) -> str:
-    store, key = project.engine.store, memory_key(RunPaths(order.app, order.run))
-    now = project.clock.now()
-    memory, at = _remembered(store, key)
-    if now - at < APART_SECONDS:
-        return "looked already"
-    watch = Watch(project, memory=memory if now - at < FRESH_SECONDS else None, patience=1)
-    with project.console.watch() as watcher:
-        action = watch.look(watcher)
-    store.write(key, _written(watch.memory, now))
-    if isinstance(action, Finish):
-        end(project, watch.fold)
-        return "finished"
-    if isinstance(action, GiveUp):
-        project.console.say(f"{watch.open_jobs:,} jobs are left, and the machines have ended: {action.why}")
-        delete_schedule(session, order.app, order.run)
-        return "given up"
-    return "watching"
+    def _look(self, project: Project, order: Order) -> str:
+        store, key = project.engine.store, memory_key(RunPaths(order.app, order.run))
+        now = self._clock.now()
+        memory, at = _remembered(store, key)
+        if now - at < APART_SECONDS:
+            return LOOKED
+        watch = Watch(project, memory=memory if now - at < FRESH_SECONDS else None, patience=1)
+        with project.console.watch() as watcher:
+            action = watch.look(watcher)
+        store.write(key, _written(watch.memory, now))
+        if action is not None or not watch.running:  # another may have been set up since we asked
+            run = self._kept[order].engine.asked_run()
+            if run != order.run:
+                return self._over(project, order, run)
+        if isinstance(action, Finish):
+            end(project, watch.fold)
+            return "finished"
+        if isinstance(action, GiveUp):
+            project.console.say(
+                f"{watch.open_jobs:,} jobs are left, and the machines have ended: {action.why}"
+            )
+            delete_schedule(self._session, order.app, order.run)
+            return "given up"
+        return WATCHING
 
 
 def _written(memory: Memory, at: float) -> bytes:

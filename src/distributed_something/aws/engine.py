@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from ..clock import Clock
 from ..config import Config
 from ..engine import Counts, Machines
-from ..errors import DsError, UsageError
+from ..errors import DsError, Unreachable, UsageError
 from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
@@ -23,19 +24,19 @@ from .bill import Bill
 from .dashboard import put_dashboard
 from .desired import (
     Action,
-    Carried,
     Kind,
     MachineShape,
     Resource,
     Step,
     compare,
     desired,
+    instance_log_group,
     misfit,
     task_size,
 )
 from .found import find, find_one
 from .launch import Launch
-from .look import TASK_LOGS, Facts, Looker, machines_of, why_idle
+from .look import Facts, Looker, machines_of, why_idle
 from .message import job_room
 from .queue import SqsQueue
 from .queues import QueueNames, dead_queue_of, find_queues
@@ -43,13 +44,21 @@ from .region import Region
 from .roles import Where
 from .schedule import GRACE_SECONDS, Order, check_function, memory_key, put_schedule
 from .session import AwsSession, QueueGone, aws_errors
-from .shrinking import idle, instances, located, spread
+from .shrinking import idle, spread
 from .store import S3Store
 from .teardown import Teardown
 from .worker_image import carried_worker
 
 LEASE_SECONDS = 120.0
 """A lease's term: workers renew at a third of it."""
+
+
+class _Seen(NamedTuple):
+    """What is there before a change; the machines are as the types have it that will be asked for."""
+
+    shape: MachineShape
+    queues: Sequence[Resource]
+    others: Sequence[Resource] = ()
 
 
 class AwsEngine:
@@ -72,7 +81,7 @@ class AwsEngine:
         *,
         session: AwsSession | None = None,
         store: type[S3Store] = S3Store,
-        task_logs: str = TASK_LOGS,
+        task_logs: str = "",
     ) -> None:
         self._project = project
         self._given = self._config = config
@@ -119,6 +128,19 @@ class AwsEngine:
                     self._use_own_dead()
         return self._run
 
+    def asked_run(self) -> str | None:
+        """The current run, asked anew; one call where the queue's address is known."""
+        if self._queue is None:
+            self._run = None
+            return self.current_run()
+        try:
+            with aws_errors(f"looking for the queue {self.names.jobs}"):
+                answer = self.session.client("sqs").list_queue_tags(QueueUrl=self._queue.urls.jobs)
+        except QueueGone:
+            return None
+        run: str | None = answer.get("Tags", {}).get("ds:run")
+        return run
+
     def queue(self) -> SqsQueue:
         """The queue of the current run."""
         run = self.current_run()
@@ -143,7 +165,7 @@ class AwsEngine:
 
     def plan(self, run: str) -> Sequence[str]:
         """The steps of `setup`."""
-        return [*self._purge_plan(run), *(step.text for step in self._plan(run))]
+        return [*self._purge_plan(run), *(step.text for step in self._steps(run, self._see(run)))]
 
     def _purge_plan(self, run: str) -> Sequence[str]:
         old = self.current_run()
@@ -151,23 +173,23 @@ class AwsEngine:
 
     def setup(self, run: str, made: Callable[[str], None]) -> None:
         """Make what is missing, bring the rest in line. Machines and jobs of an earlier run are ended."""
-        self._plan(run)  # what is wrong is said before anything is changed
+        seen = self._see(run)  # what is wrong is said before anything is changed
         if self._purge_plan(run):
             fleets = self._looker.fleets
             fleets.cancel([each for each in fleets.of_app(self._config.app_name) if each.alive])
             fleets.terminate(each.id for each in fleets.machines(self._config.app_name) if each.running)
             self.queue().purge()  # while it still has the old run's tag: after a failure it is purged again
-        self._ensure(run, made)
+        self._ensure(run, made, seen)
         self._forget()
         self._run = run
 
-    def _ensure(self, run: str, made: Callable[[str], None], shape: MachineShape | None = None) -> None:
+    def _ensure(self, run: str, made: Callable[[str], None], seen: _Seen) -> None:
         """Apply the plan. The queue comes first: its address, which tasks are told, is known then."""
-        steps = self._plan(run, shape)
+        steps = self._steps(run, seen)
         new = [step for step in steps if step.action is Action.CREATE and step.resource.kind is Kind.QUEUE]
         if new:
             self._apply(new, made)
-            steps = self._plan(run, shape)
+            steps = self._steps(run, seen._replace(queues=self._queues()))
         self._apply(steps, made)
 
     def _apply(self, steps: Sequence[Step], made: Callable[[str], None]) -> None:
@@ -177,40 +199,35 @@ class AwsEngine:
             if step.action is Action.CREATE:
                 made(f"{step.resource.kind} {step.resource.name}")
 
-    def _plan(self, run: str, shape: MachineShape | None = None) -> list[Step]:
-        """The steps to what there should be. Raises DsError where config or account cannot have it."""
+    def _see(self, run: str, shape: MachineShape | None = None) -> _Seen:
+        """Read what is there, once. Raises DsError where config or account cannot have what is wanted."""
         self._check_bucket()
-        config, account = self._config, self.region.account
-        shape = shape or self.region.shape(config.machine_type)
+        shape = shape or self.region.shape(self._config.machine_type)
         self._check_fits(shape)
         self.region.check_roles()
         self._config = self._given
-        found = self._queues()
-        if any(queue.name == self.names.dead and self._may_serve_others(queue) for queue in found):
+        queues = self._queues()
+        if any(queue.name == self.names.dead and self._may_serve_others(queue) for queue in queues):
             self._use_own_dead()
-            found = self._queues()
-        config = self._config
-        self._check_queues(found)
-        wanted = desired(
-            config, account, shape, run=run, queue_url=self._queue_url(found), carried=self._carried()
-        )
-        others = (each for each in wanted if each.kind is not Kind.QUEUE)
-        found += find(self.session, others, config.ecs_cluster)
-        self._check_service(found)
-        return compare(wanted, found)
+            queues = self._queues()
+        self._check_queues(queues)
+        seen = _Seen(shape, queues)
+        others = (each for each in self._wanted(run, seen) if each.kind is not Kind.QUEUE)
+        return seen._replace(others=[*find(self.session, others, self._config.ecs_cluster)])
 
     def _check_fits(self, shape: MachineShape) -> None:
         if why := misfit(self._config, shape):
             raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
 
-    def _carried(self) -> Carried | None:
-        return carried_worker(self._config)
+    def _steps(self, run: str, seen: _Seen) -> list[Step]:
+        """The steps from what was seen to what there should be."""
+        return compare(self._wanted(run, seen), [*seen.queues, *seen.others])
 
-    def _queue_url(self, found: Sequence[Resource]) -> str | None:
-        """The queue's address as AWS has it, where it is there."""
-        jobs = next((each for each in found if each.name == self.names.jobs), None)
-        urls = find_queues(self.session, self.names) if jobs else None
-        return urls.jobs if urls else None
+    def _wanted(self, run: str, seen: _Seen) -> Sequence[Resource]:
+        """What there should be; tasks are told the queue's address as AWS has it, where it is there."""
+        url = next((each.settings["QueueUrl"] for each in seen.queues if each.name == self.names.jobs), None)
+        account, carried = self.region.account, carried_worker(self._config)
+        return desired(self._config, account, seen.shape, run=run, queue_url=url, carried=carried)
 
     def _check_bucket(self) -> None:
         import botocore.exceptions
@@ -304,7 +321,7 @@ class AwsEngine:
         known = self._fleet_ids(run)
         alive = [fleet for fleet in self._looker.fleets.of_app(self._config.app_name) if fleet.alive]
         forgotten = [fleet for fleet in alive if fleet.run == run and fleet.id not in known]
-        self._ensure(run, made, asked.shape)
+        self._ensure(run, made, self._see(run, asked.shape))
         if self._config.auto_monitor:  # before the machines, which cost money
             self._watch(run, made)
         mine = [fleet for fleet in alive if fleet.run == run]
@@ -314,9 +331,25 @@ class AwsEngine:
             fleet = forgotten[-1].id
         else:
             self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
-            fleet = launch.ask(asked, run, len(known), made)
+            with self._refused(machines):
+                fleet = launch.ask(asked, run, len(known), made)
         self._show(run, [*known, fleet])
         return fleet
+
+    @contextmanager
+    def _refused(self, machines: int) -> Iterator[None]:
+        """Within: where a fleet is refused, the service wants what the machines of the others can run.
+
+        Where AWS could not be reached the fleet may have been made: the next start finds it.
+        """
+        try:
+            yield
+        except Unreachable:
+            raise
+        except DsError:
+            with suppress(DsError):
+                self._want_tasks(machines * self.tasks_per_machine)
+            raise
 
     def _watch(self, run: str, made: Callable[[str], None]) -> None:
         """Have the auto-monitor look at the run from now on, until its machines have had their time."""
@@ -407,8 +440,8 @@ class AwsEngine:
             fix = f"write ECS_CLUSTER = {elsewhere!r}, or ds cleanup and begin again"
             return f"no task is in the cluster {self._config.ecs_cluster!r}: {where}; {fix}"
         term = min(LEASE_SECONDS, self._config.sqs_message_visibility)
-        now, logs = self._clock.now(), self._task_logs
-        return why_idle(facts, counts, visibility=term, now=now, task_logs=logs)
+        logs = self._task_logs or f"aws logs tail {instance_log_group(self._config)}"
+        return why_idle(facts, counts, visibility=term, now=self._clock.now(), task_logs=logs)
 
     def _other_cluster(self) -> str | None:
         """The cluster that the run was set up in, where the config names another one by now."""
@@ -422,8 +455,8 @@ class AwsEngine:
         fleets = [fleet for fleet in facts.fleets if fleet.alive]
         for fleet, wanted in spread(fleets, target):
             self._looker.fleets.set_target(fleet, wanted)
-        if spare and any(not instances([name]) for name in busy):
-            busy = located(busy, self._looker.hosts())
+        if spare:
+            busy = self._looker.place(busy)
         ended = idle(facts.machines, busy)[:spare]
         self._looker.fleets.terminate(ended)
         self._looker.forget()

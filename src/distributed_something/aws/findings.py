@@ -80,7 +80,8 @@ def fleet_findings(text: str, name: str, config: Config) -> Iterator[Finding]:
     yield from map(refused, problems)
     if not problems:
         for line in advice(parse_fleet(text, name, key_name=config.ssh_key_name)):
-            yield warning(f"{name}: {line}", "see there")
+            what, _, fix = line.partition("; ")
+            yield warning(f"{name}: {what}", fix)
         yield ok(f"{name}: every field is filled in")
 
 

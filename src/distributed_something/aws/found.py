@@ -39,7 +39,7 @@ def _queue(session: AwsSession, name: str) -> Resource | None:
         return None
     attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     tags = client.list_queue_tags(QueueUrl=url).get("Tags", {})
-    return Resource(Kind.QUEUE, name, attributes, tags=tags)
+    return Resource(Kind.QUEUE, name, {"QueueUrl": url, **attributes}, tags=tags)
 
 
 def _log_group(session: AwsSession, name: str) -> Resource | None:

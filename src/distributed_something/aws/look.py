@@ -11,6 +11,7 @@ from ..words import many
 from .fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
 from .found import describe_service
 from .session import AwsSession, aws_errors
+from .shrinking import instances, located
 from .trouble import Trouble, of_history, of_tasks
 
 HISTORY_SECONDS = 1800
@@ -19,7 +20,6 @@ HISTORY_SECONDS = 1800
 SILENT_SECONDS = 600.0
 """A machine that has run for so long should have a task: it takes about 3 minutes to join the cluster."""
 
-TASK_LOGS = "CloudWatch Logs, LOG_GROUP_NAME"
 
 _EVENTS = 10
 _STOPPED = 10
@@ -66,6 +66,8 @@ class Looker:
         self._app = app
         self._cluster = cluster
         self.fleets = Fleets(session)
+        self._hosts: dict[str, str] = {}
+        self._located: set[str] = set()
         self._last: Facts | None = None
         self._serves = 0
 
@@ -111,14 +113,26 @@ class Looker:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - HISTORY_SECONDS))
         return of_history(self.fleets.history(alive[-1], since))
 
-    def hosts(self) -> dict[str, str]:
-        """The machine of each running task: by the task's id, and by its containers' names as hosts."""
-        ecs, found = self._session.client("ecs"), dict[str, str]()
+    def place(self, names: Collection[str]) -> set[str]:
+        """These names of machines and workers with the machine in each, as far as it can be known.
+
+        A task stays on its machine: only those that have not been found before are looked for.
+        """
+        found = located(names, self._hosts)
+        if all(instances([name]) for name in found):
+            return found
+        self._find_tasks()
+        return located(names, self._hosts)
+
+    def _find_tasks(self) -> None:
+        """Learn where the running tasks are: by the task's id, and by its containers' names as hosts."""
+        ecs = self._session.client("ecs")
         with aws_errors("looking at the tasks"):
             pages = ecs.get_paginator("list_tasks").paginate(
                 cluster=self._cluster, family=f"{self._app}Task", desiredStatus="RUNNING"
             )
-            arns = [arn for page in pages for arn in page["taskArns"]]
+            running = (arn for page in pages for arn in page["taskArns"])
+            arns = [arn for arn in running if arn not in self._located]
             for start in range(0, len(arns), _A_CALL):
                 tasks = ecs.describe_tasks(cluster=self._cluster, tasks=arns[start : start + _A_CALL])[
                     "tasks"
@@ -126,9 +140,14 @@ class Looker:
                 places = {each["containerInstanceArn"] for each in tasks if "containerInstanceArn" in each}
                 machines = self._machines_at(sorted(places))
                 for task in tasks:
-                    for name in _names(task):
-                        found[name] = machines.get(task.get("containerInstanceArn", ""), "")
-        return {name: machine for name, machine in found.items() if machine}
+                    self._note(task, machines.get(task.get("containerInstanceArn", "")))
+
+    def _note(self, task: Mapping[str, Any], machine: str | None) -> None:
+        if machine is None:
+            return
+        self._hosts |= dict.fromkeys(_names(task), machine)
+        if all(each.get("runtimeId") for each in task.get("containers", ())):
+            self._located.add(str(task["taskArn"]))
 
     def _machines_at(self, places: Sequence[str]) -> dict[str, str]:
         """The EC2 instances behind container instances, at most 100 of them."""
@@ -229,12 +248,10 @@ def _ended(facts: Facts, now: float) -> str | None:
     return "out of time (MAX_RUN_HOURS)" if over else "stopped"
 
 
-def why_idle(
-    facts: Facts, counts: Counts, *, visibility: float, now: float, task_logs: str = TASK_LOGS
-) -> str | None:
+def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float, task_logs: str) -> str | None:
     """Why no job runs although some wait; None where nothing is known to be wrong.
 
-    `task_logs` is where people read what tasks print.
+    `task_logs` is where, or how, people read what tasks print.
     """
     if not facts.running:
         return _no_machines(facts, now)

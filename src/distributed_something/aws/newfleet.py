@@ -15,14 +15,21 @@ from .region import Region
 from .session import AwsSession
 
 
-def write_fleet_file(config: Config, region: str | None, path: Path, endpoint: str | None = None) -> None:
+def file_name(config: Config, region: str) -> str:
+    """What the file for a region is called: one for another region than the config's does not replace it."""
+    where = "" if region == config.aws_region else f"_{region}"
+    return f"{config.app_name}Fleet{where}.json"
+
+
+def write_fleet_file(config: Config, region: str, path: Path, endpoint: str | None = None) -> None:
     """Look up what a fleet file needs, and write it. Raises DsError, and then nothing is written."""
-    config = config._replace(aws_region=region or config.aws_region)
+    config = config._replace(aws_region=region)
     facts = Region(AwsSession(config.aws_region, config.aws_profile or None, endpoint), config)
     key = key_pair(config)
     if key and key not in (known := facts.key_pairs()):
         what = f"SSH_KEY_NAME: {config.aws_region} has no key pair {key}"
-        raise UsageError(what, f"name one of: {', '.join(known) or 'none there'}; or remove it")
+        others = f", or name one of: {', '.join(known)}" if known else ""
+        raise UsageError(what, f"remove it (machines need no key){others}")
     facts.check_roles()
     image_id = facts.image_id()
     content = fleet_file(

@@ -22,6 +22,10 @@ READ_SECONDS = 60
 _SIGN_IN = (
     "aws configure, or aws sso login, for the profile that AWS_PROFILE in the config names; then try again"
 )
+_PROFILE = (
+    "aws configure makes it; or name one of `aws configure list-profiles` in AWS_PROFILE in the config;"
+    " AWS_PROFILE = '' takes the credentials of the environment, or of this machine"
+)
 _REACH = "check the network, a proxy (HTTPS_PROXY) and AWS_REGION in the config; then try again"
 _WRONG_KEYS = frozenset(
     {
@@ -223,12 +227,13 @@ def _failed(doing: str, error: Exception) -> DsError:
         exceptions.CredentialRetrievalError,
         exceptions.TokenRetrievalError,
         exceptions.SSOError,
-        exceptions.ProfileNotFound,
     )
     network = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.EndpointConnectionError)
     said = f"{doing}: {str(error).splitlines()[0]}"
     if isinstance(error, credentials):
         return NotSignedIn(said, _SIGN_IN)
+    if isinstance(error, exceptions.ProfileNotFound):
+        return NotSignedIn(said, _PROFILE)
     if isinstance(error, network):
         return Unreachable(said, _REACH)
     if isinstance(error, exceptions.NoRegionError):

@@ -53,7 +53,8 @@ _RULES = (
           _ASK_ANEW, True),
     _Rule(r"InvalidGroup|InvalidSecurityGroup|security group .* (not exist|not found)",
           "a security group of the fleet file is not there", _ASK_ANEW, True),
-    _Rule(r"InvalidSnapshot|snapshot .* (not exist|not found)|smaller than snapshot|VolumeSize",
+    _Rule(r"InvalidSnapshot|snapshot .* (not exist|not found)|smaller than snapshot|VolumeSize"
+          r"|InvalidBlockDevice|snapshotId",
           "the disks of the machines do not fit the image: {said}",
           f"remove SnapshotId from the fleet file, or raise EBS_VOL_SIZE; {_ASK_ANEW}", True),
     _Rule(r"architecture", "a type of machine does not fit the image: {said}",
