@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .engine import Machines, PutReport
 from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, Unreachable, UsageError
@@ -21,10 +22,16 @@ from .snapshot import Snapshot
 from .words import many
 
 if TYPE_CHECKING:
+    from .console import Watcher
     from .submission import CheckedJobs
 
 START_LOOK_SECONDS = 15.0
 """Between two looks at machines that are to come."""
+
+STOP_PATIENCE_SECONDS = 3600.0
+"""So long looks may fail before a stop gives up: it is who ends the machines when nothing runs on them."""
+
+_T = TypeVar("_T")
 
 
 def setup(project: Project) -> str:
@@ -117,7 +124,9 @@ def await_machines(project: Project, seconds: float) -> Machines:
     engine, until = project.engine, project.clock.now() + seconds
     shown: tuple[object, ...] = ()
     while True:
-        machines = _patient_look(project, until)
+        machines = _patiently(
+            project, until, engine.machines, lambda said: project.console.say(f"note: {said}")
+        )
         if machines.hopeless:
             take_back(project, machines)
         if machines.kept and shown != machines[:2]:
@@ -131,15 +140,15 @@ def await_machines(project: Project, seconds: float) -> Machines:
         project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
 
 
-def _patient_look(project: Project, until: float) -> Machines:
-    """How the machines are. They come whether a look fails or not: looks go on until that time."""
+def _patiently(project: Project, until: float, look: Callable[[], _T], say: Callable[[str], None]) -> _T:
+    """What a look sees. Machines come and go whether one fails or not: looks go on until that time."""
     while True:
         try:
-            return project.engine.machines()
+            return look()
         except Unreachable as error:
             if project.clock.now() >= until:
                 raise
-            project.console.say(f"note: {error.what}; looking again")
+            say(f"{error.what}; looking again")
         project.clock.wait(min(START_LOOK_SECONDS, project.engine.look_seconds))
 
 
@@ -266,15 +275,23 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
 
 def stop(project: Project, *, now: bool) -> Snapshot:
     """Drain: no new leases; wait until what runs has finished, or (`now`) gone back to the queue."""
-    engine, fold = project.engine, project.fold()
+    engine, clock, fold = project.engine, project.clock, project.fold()
     engine.stop(now=now)
     with project.console.watch() as watcher:
-        while (machines := engine.machines()).running:
-            watcher.show(project.snapshot(fold))
-            if machines.tasks == 0 and not now:
-                engine.stop(now=True)  # nothing runs on them any more
-            project.clock.wait(min(engine.look_seconds, 1.0))
+        look = partial(_stop_look, project, fold, watcher, now=now)
+        while _patiently(project, clock.now() + STOP_PATIENCE_SECONDS, look, watcher.note):
+            clock.wait(min(engine.look_seconds, 1.0))
     return project.snapshot(fold)
+
+
+def _stop_look(project: Project, fold: Fold, watcher: Watcher, *, now: bool) -> bool:
+    """Whether machines still run; those on which nothing runs any more are ended, without `now` too."""
+    machines = project.engine.machines()
+    if machines.running:
+        watcher.show(project.snapshot(fold))
+        if machines.tasks == 0 and not now:
+            project.engine.stop(now=True)
+    return machines.running > 0
 
 
 def cleanup(project: Project) -> list[str]:

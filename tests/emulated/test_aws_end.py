@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,22 @@ def test_one_step_that_fails_stops_no_other_and_is_told(cloud: Cloud, step: str)
     assert remaining and len(remaining) <= 4
     failing.undo()
     assert steps.cleanup(cloud.project) == []
+    assert left(cloud) == []
+
+
+@pytest.mark.fault(9, 10)
+@pytest.mark.parametrize("call", ["ListQueueTags", "GetQueueAttributes"])
+def test_where_nobody_can_tell_of_dead_jobs_the_machines_end_and_the_queues_stay(
+    cloud: Cloud, call: str
+) -> None:
+    begin(cloud)
+    cloud.open()
+    failing = Stop(cloud, call, DsError)
+    told = cloud.engine.end()
+    assert told[0] == f"queue {cloud.app}Queue, as it may have dead jobs: the network went away"
+    assert left(cloud) == ["queue Queue", "queue DeadMessages", "queue Queue-carried"]
+    failing.undo()
+    assert steps.cleanup(cloud.open()) == []
     assert left(cloud) == []
 
 
@@ -439,22 +456,26 @@ def test_a_look_at_a_fleet_in_trouble_takes_nine_calls_at_most(cloud: Cloud) -> 
 
 @pytest.mark.fault(8)
 def test_looks_that_fail_do_not_end_the_watching(cloud: Cloud) -> None:
-    from botocore.exceptions import EndpointConnectionError
-
     begin(cloud)
     work(cloud, 5)
-    failures = 0
-
-    def fail(**_: object) -> None:
-        nonlocal failures
-        failures += 1
-        if failures in (2, 3, 5):
-            raise EndpointConnectionError(endpoint_url="https://aws")
-
-    cloud.engine.session.client("ec2").meta.events.register("before-call.ec2.DescribeInstances", fail)
+    network_goes(cloud, "ec2.DescribeInstances", (2, 3, 5))
     assert steps.monitor(cloud.project, None, None) == OK
     assert cloud.err.getvalue().count("looking again") >= 1
     assert left(cloud) == []
+
+
+def network_goes(cloud: Cloud, call: str, times: tuple[int, ...]) -> None:
+    """Of the calls of this name ("ec2.DescribeInstances") these, counted from one, do not reach AWS."""
+    from botocore.exceptions import EndpointConnectionError
+
+    calls = count(1)
+
+    def fail(**_: object) -> None:
+        if next(calls) in times:
+            raise EndpointConnectionError(endpoint_url="https://aws")
+
+    client = cloud.engine.session.client(call.partition(".")[0])
+    client.meta.events.register(f"before-call.{call}", fail)
 
 
 class Enough(Exception):
@@ -493,6 +514,18 @@ def test_stop_drains_and_then_ends_the_machines(cloud: Cloud) -> None:
     assert instances(cloud) == []
     assert cloud.engine.machines().ended == "stopped" or not cloud.engine.machines().target
     assert cloud.engine.queue().counts().waiting == 5
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(("call", "times"), [("ec2.DescribeInstances", (2, 3)), ("s3.ListObjectsV2", (1, 2))])
+def test_looks_that_fail_do_not_end_a_stop_before_the_machines(
+    cloud: Cloud, call: str, times: tuple[int, ...]
+) -> None:
+    begin(cloud)
+    network_goes(cloud, call, times)
+    steps.stop(cloud.project, now=False)
+    assert cloud.err.getvalue().count("looking again") >= 1
+    assert instances(cloud) == []
 
 
 def test_stop_now_ends_the_machines_at_once_and_start_goes_on(cloud: Cloud) -> None:

@@ -518,12 +518,18 @@ class AwsEngine:
                 self._looker.fleets.set_target(fleet, 0)
 
     def end(self) -> Sequence[str]:
-        """Remove what the run made; where jobs are dead, not the queues: `ds retry` needs them."""
+        """Remove what the run made; where jobs are dead, not the queues: `ds retry` needs them.
+
+        Where nobody can tell, the queues stay and are among what is left: the machines go all the same.
+        """
+        told: list[str] = []
         try:
             keep = self.current_run() is not None and self.queue().counts().dead > 0
         except QueueGone:  # somebody else ends the run too
             keep = False
-        left = self._teardown().remove(keep_queues=keep)
+        except DsError as error:
+            keep, told = True, [f"queue {self.names.jobs}, as it may have dead jobs: {error.what}"]
+        left = self._teardown().remove(keep_queues=keep, told=told)
         if not keep:
             self._forget()
         return left

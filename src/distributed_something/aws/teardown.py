@@ -50,8 +50,11 @@ class Teardown:
         self._cluster = config.ecs_cluster
         self._names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
 
-    def remove(self, *, keep_queues: bool = False) -> list[str]:
-        """Remove everything, with the queues or without; what is left, a line each, with why where known."""
+    def remove(self, *, keep_queues: bool = False, told: Sequence[str] = ()) -> list[str]:
+        """Remove everything, with the queues or without; what is left, a line each, with why where known.
+
+        `told`: lines on what is known to stay, for somebody to remove later.
+        """
         steps: list[Callable[[], object]] = [
             self._stop_service,
             *(partial(self._end_fleets, kind) for kind in FleetKind),
@@ -65,7 +68,7 @@ class Teardown:
             self._delete_cluster,
         ]
         failed = [line for step in steps for line in _tried(step).lines]
-        left = list(dict.fromkeys([*failed, *self._leftovers(keep_queues)]))
+        left = list(dict.fromkeys([*told, *failed, *self._leftovers(keep_queues)]))
         return left or _tried(self._delete_schedule).lines  # until all has gone, the auto-monitor tries again
 
     # -- Steps
