@@ -170,7 +170,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _watch_options(parser: argparse.ArgumentParser) -> None:
-    every = "time between two looks (60 on aws, less elsewhere); the end needs three that agree"
+    every = "between two looks (60 on aws, less elsewhere); the end needs three that agree, on aws 60 apart"
     parser.add_argument("--every", metavar="SECONDS", type=_seconds, help=every)
     cheapest = "after 15 minutes, machines that AWS takes back are not replaced (aws)"
     parser.add_argument("--cheapest", action="store_true", help=cheapest)

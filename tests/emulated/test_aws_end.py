@@ -63,11 +63,12 @@ def test_what_a_run_has_cost_is_known_when_everything_has_gone(cloud: Cloud) -> 
 
 
 @pytest.mark.fault(7)
-def test_the_end_needs_looks_that_agree_a_minute_apart(cloud: Cloud) -> None:
+@pytest.mark.parametrize("every", [None, 5.0])
+def test_the_end_needs_looks_that_agree_a_minute_apart(cloud: Cloud, every: float | None) -> None:
     begin(cloud)
     work(cloud, 5)
     before = cloud.clock.now()
-    steps.monitor(cloud.project, None, None)
+    steps.monitor(cloud.project, None, every)
     assert cloud.clock.now() - before >= 2 * 60
 
 
