@@ -125,7 +125,10 @@ class Watch:
             soon = max(min(jobs / rate / 4, measured), engine.last_looks_seconds) if jobs and rate else left
             clock.wait(min(left, soon))
             if soon < left:
-                before, jobs = jobs, engine.queue().counts().open
+                try:
+                    before, jobs = jobs, engine.queue().counts().open
+                except DsError:  # the next look meets it again, and is patient
+                    return
                 if not jobs:
                     return
                 rate = max(rate, ((before or 0) - jobs) / soon)

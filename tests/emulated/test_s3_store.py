@@ -18,7 +18,7 @@ import pytest
 
 import services
 from distributed_something.aws.session import AwsSession
-from distributed_something.errors import DsError, KeyMissing, KeyRefused
+from distributed_something.errors import DsError, KeyMissing, KeyRefused, Unreachable
 
 PART = 8 << 20
 
@@ -334,8 +334,44 @@ def test_wrong_keys_are_told(servers: services.Servers, monkeypatch: pytest.Monk
 
 def test_no_network_is_told() -> None:
     store = s3("http://127.0.0.1:9", "bucket", retry_seconds=0.2)
-    with pytest.raises(DsError, match="no connection to S3"):
+    with pytest.raises(Unreachable, match="no connection to S3"):
         store.read("file")
+
+
+PASSING: dict[str, tuple[int, bytes]] = {
+    "SlowDown": (503, b"<Error><Code>SlowDown</Code></Error>"),
+    "ServiceUnavailable": (503, b"<Error><Code>ServiceUnavailable</Code></Error>"),
+    "InternalError": (500, b"<Error><Code>InternalError</Code></Error>"),
+    "a proxy's": (502, b"<html>bad gateway</html>"),
+    "without words": (503, b""),
+    "too many": (429, b""),
+}
+
+
+class AskingOnce(AwsSession):
+    """Its clients repeat nothing: botocore would repeat a list for half a minute."""
+
+    def client(self, service: str, connections: int = 10, **_: Any) -> Any:
+        return super().client(service, connections, attempts=1)
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("answer", PASSING)
+def test_what_passes_by_itself_is_told_from_what_does_not(fake: FakeS3, answer: str) -> None:
+    """Who watches a run waits for the one, and ends with the other."""
+    from distributed_something.aws.store import S3Store
+
+    fake.answer = lambda _method, _path: PASSING[answer]
+    session = AskingOnce("us-east-1", endpoint=f"http://127.0.0.1:{fake.server_port}")
+    store = S3Store("bucket", session=session, retry_seconds=0.2)
+    for verb in (lambda: store.read("file"), lambda: store.write("file", b""), lambda: [*store.list()]):
+        with pytest.raises(Unreachable) as raised:
+            verb()
+        assert raised.value.fix
+    fake.refuse(403, "AccessDenied")
+    with pytest.raises(DsError) as denied:
+        store.read("file")
+    assert not isinstance(denied.value, Unreachable)
 
 
 def test_no_credentials_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

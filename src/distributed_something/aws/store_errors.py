@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ..errors import DsError, KeyMissing
+from ..errors import DsError, KeyMissing, Unreachable
 from .session import aws_errors, error_code
 
 
@@ -35,6 +35,10 @@ class Conflict(Exception):
 
 _RACES = {"PreconditionFailed": Exists, "ConditionalRequestConflict": Conflict}
 _CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
+_STATUS = re.compile(r"status code: ([45]\d\d)")
+_SERVER_FAILED = re.compile(r"5\d\d")
+_NAMED = {"408": "RequestTimeout", "429": "TooManyRequests", "503": "ServiceUnavailable"}
+"""S3's codes for what a status says where there are no words with it, as from a proxy."""
 
 _KEYS = "sign in again (aws sso login), or renew the keys: aws sts get-caller-identity tells whose are in use"
 _RIGHTS = (
@@ -45,6 +49,7 @@ _REGION = "set AWS_REGION to the bucket's: aws s3api get-bucket-location --bucke
 _LATER = "try again later; fewer machines at a time ask less of S3"
 _elsewhere = ("the bucket is not in region {region}", _REGION)
 _busy = ("S3 has too much to do just now, and had for minutes", _LATER)
+_network = ("no connection to S3", "look at the network, HTTPS_PROXY and AWS_REGION; then try again")
 _expired = ("the credentials have expired", _KEYS)
 _wrong_keys = ("the credentials are not valid", _KEYS)
 _EXPLAINED = {
@@ -64,9 +69,14 @@ _EXPLAINED = {
     "SlowDown": _busy,
     "TooManyRequests": _busy,
     "InternalError": ("S3 failed, and did so again when asked again", "try again later"),
-    "Network": ("no connection to S3", "look at the network, HTTPS_PROXY and AWS_REGION; then try again"),
+    "RequestTimeout": _network,
+    "Network": _network,
     "KeyTooLongError": ("the key is longer than 1,024 bytes", "give the files shorter names"),
 }
+
+_PASSING = frozenset(
+    {"InternalError", "Network", "RequestTimeout", "ServiceUnavailable", "SlowDown", "TooManyRequests"}
+)
 
 
 def translated(error: Exception, place: Place) -> Exception | None:
@@ -94,15 +104,17 @@ def _missing(place: Place) -> KeyMissing:
 
 
 def _explained(error: Exception, place: Place) -> DsError:
-    what, fix = _EXPLAINED.get(code_of(error), (_first_line(error), ""))
+    code = code_of(error)
+    what, fix = _EXPLAINED.get(code, (_first_line(error), ""))
     facts = {"bucket": place.bucket, "region": place.region}
-    return DsError(f"{place.address}: {what.format_map(facts) if fix else what}", fix.format_map(facts))
+    kind = Unreachable if code in _PASSING else DsError
+    return kind(f"{place.address}: {what.format_map(facts) if fix else what}", fix.format_map(facts))
 
 
 def code_of(error: Exception) -> str:
     """S3's code for an error, or one of ours; empty where there is none."""
     if hasattr(error, "response"):
-        return error_code(error)
+        return _named(error_code(error))
     text = str(error)
     if found := _CODE.search(text):
         return found[1]
@@ -110,7 +122,14 @@ def code_of(error: Exception) -> str:
         return "InvalidRange"
     if "Received redirect without LOCATION" in text:
         return "PermanentRedirect"
+    if found := _STATUS.search(text):
+        return _named(found[1])
     return "Network" if "HTTP error" in text or "error sending request" in text else ""
+
+
+def _named(code: str) -> str:
+    """S3's code where botocore or obstore has only a status."""
+    return _NAMED.get(code, "InternalError" if _SERVER_FAILED.fullmatch(code) else code)
 
 
 def _first_line(error: Exception) -> str:
