@@ -179,6 +179,24 @@ def test_one_step_that_fails_stops_no_other_and_is_told(cloud: Cloud, step: str)
 
 
 @pytest.mark.fault(9, 10)
+def test_a_fleet_that_will_not_end_keeps_no_other_one_running(cloud: Cloud) -> None:
+    begin(cloud)
+    steps.start(cloud.project, fleet_file(cloud))
+    first, _ = cloud.record().fleets
+
+    def refuse(params: dict[str, Any], **_: object) -> None:
+        if first in params["SpotFleetRequestIds"]:
+            raise DsError(f"ending the fleet {first}: not now")
+
+    events = cloud.engine.session.client("ec2").meta.events
+    events.register("provide-client-params.ec2.CancelSpotFleetRequests", refuse)
+    told = cloud.engine.end()
+    assert f"ending the fleet {first}: not now" in told
+    alive = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
+    assert (alive, len(instances(cloud))) == ([first], 3), "those of the other one have ended"
+
+
+@pytest.mark.fault(9, 10)
 @pytest.mark.parametrize("call", ["ListQueueTags", "GetQueueAttributes"])
 def test_where_nobody_can_tell_of_dead_jobs_the_machines_end_and_the_queues_stay(
     cloud: Cloud, call: str

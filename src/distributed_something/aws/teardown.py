@@ -80,9 +80,13 @@ class Teardown:
             with aws_errors(f"stopping the service {self._service}"):
                 self._ecs.update_service(cluster=self._cluster, service=self._service, desiredCount=0)
 
-    def _end_fleets(self, kind: FleetKind) -> None:
-        """End all fleets of the app that may start machines. By kind: one may have rights for one only."""
-        self._fleets.cancel(self._app_fleets(kind))
+    def _end_fleets(self, kind: FleetKind) -> list[str]:
+        """End all fleets of the app that may start machines, each by itself; why, where one would not.
+
+        By kind: one may have rights for one only.
+        """
+        steps = (partial(self._fleets.cancel, [fleet]) for fleet in self._app_fleets(kind))
+        return [line for step in steps for line in _tried(step).lines]
 
     def _end_machines(self) -> None:
         """End every machine that bears the app's tag. None while a fleet stands: it would replace them."""
