@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from distributed_something.engine import Counts, PutReport
-from distributed_something.job import Cause, Job, RetryPolicy
+from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.testing import FakeClock, MemoryQueue
 
@@ -555,6 +555,17 @@ def test_a_job_given_back_did_not_take_its_worker_down(queue: Any) -> None:
         (lease,) = queue.lease(1)
         assert lease.deliveries == 1
         queue.release([lease])
+
+
+@pytest.mark.fault(17)
+def test_however_often_a_job_is_given_back_it_is_not_taken_for_one_that_loses_its_workers(queue: Any) -> None:
+    queue.put(jobs(2))
+    for _ in range(3 * MAX_DELIVERIES):
+        leases = queue.lease(2)
+        assert [(lease.attempt, lease.deliveries <= MAX_DELIVERIES) for lease in leases] == [(1, True)] * 2
+        queue.release(leases)
+    assert queue.counts() == Counts(waiting=2)
+    assert sorted(numbers(queue.lease(9))) == [0, 1]
 
 
 def test_the_live_leases_of_a_batch_count_though_others_are_stale(queue: Any, clock: FakeClock) -> None:

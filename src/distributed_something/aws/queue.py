@@ -13,6 +13,8 @@ What SQS cannot do, and what is done instead:
   longer than the term: both may run it, and the one that finishes first ends it.
 - Failing a job sends it anew with the next attempt's number, then deletes it. A crash between the two leaves
   both, and the job runs once more than it should; no job is lost.
+- It counts how often a message was received, and never forgets. A job that is given back has not taken its
+  worker down: one that was received often is then sent anew too, with the same attempt.
 - Order is roughly that of submission, and counts may lag a minute.
 
 Carrying over: when a message comes near twelve hours since it was received, its holder sends a copy to the
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..clock import Clock, SystemClock
 from ..engine import Counts, PutReport
-from ..job import Cause, DeadJob, Job, Lease, RetryPolicy
+from ..job import MAX_DELIVERIES, Cause, DeadJob, Job, Lease, RetryPolicy
 from .channel import BATCH, LONG_POLL, PURGE_SECONDS, Channel
 from .fill import Filler, Submitted
 from .message import Message, NotAJob, parse, poison, whole_seconds
@@ -58,6 +60,9 @@ CARRY_GRACE = 60.0
 CARRY_TRIES = 5
 CARRIED_LOOK = 60.0
 
+MANY_RECEIPTS = MAX_DELIVERIES // 2
+"""A job that was received so often is sent anew when it is given back: the new message counts from one."""
+
 GATHER_SECONDS = 120.0
 GATHER_RATE = 20
 """Dead jobs are hidden while they are read: so long, and a second more for so many of them."""
@@ -72,8 +77,14 @@ class _Held:
     handle: str
     received: float
     deadline: float
+    receipts: int
     carrying: str = ""
     moving: bool = False
+
+    @property
+    def worn(self) -> bool:
+        """Whether it was received so often that a new message should take its place."""
+        return self.receipts >= MANY_RECEIPTS
 
 
 class SqsQueue:
@@ -190,10 +201,10 @@ class SqsQueue:
 
     def _hold(self, channel: Channel, received: MessageTypeDef, message: Message, now: float) -> Lease:
         token = received["ReceiptHandle"]
-        deadline = now + self._term
+        deadline, receipts = now + self._term, _receipts(received)
         with self._lock:
-            self._held[token] = _Held(message, channel, token, now, deadline)
-        return Lease(message.job, token, deadline, message.attempt, _receipts(received))
+            self._held[token] = _Held(message, channel, token, now, deadline, receipts)
+        return Lease(message.job, token, deadline, message.attempt, receipts)
 
     def _bury(self, channel: Channel, received: MessageTypeDef, why: NotAJob) -> None:
         """Park what no worker could ever do anything with."""
@@ -251,7 +262,7 @@ class SqsQueue:
             return
         before = held.channel, held.handle
         held.channel, held.handle, held.carrying = self._carried, copy["ReceiptHandle"], ""
-        held.received = self._clock.now()
+        held.received, held.receipts = self._clock.now(), _receipts(copy)
         before[0].delete([before[1]])
 
     def _find_carried(self, mark: str) -> MessageTypeDef | None:
@@ -274,9 +285,14 @@ class SqsQueue:
                 channel.delete([each.handle for each in held])
 
     def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Give jobs back after `delay` seconds; until then they count as leased."""
+        """Give jobs back after `delay` seconds; until then they count as leased, or as delayed."""
         with self._settling(leases) as ours:
-            for channel, held in _by_channel(ours.values()):
+            worn = [held for held in ours.values() if held.worn and delay <= DELAY_LIMIT]
+            self._jobs.send((replace(held.message, carried="") for held in worn), delay)
+            for channel, held in _by_channel(worn):
+                channel.delete([each.handle for each in held])
+            rest = (held for held in ours.values() if not held.worn or delay > DELAY_LIMIT)
+            for channel, held in _by_channel(rest):
                 channel.hide([each.handle for each in held], min(delay, TERM_LIMIT))
 
     def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
