@@ -10,7 +10,9 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 import services
 from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError, KeyMissing, KeyRefused, Unreachable
+from distributed_something.testing import FakeClock
 
 PART = 8 << 20
 
@@ -42,12 +45,14 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
-def s3(endpoint: str, bucket: str, prefix: str | None = None, retry_seconds: float = 10.0) -> Any:
+def s3(
+    endpoint: str, bucket: str, prefix: str | None = None, retry_seconds: float = 10.0, **more: Any
+) -> Any:
     from distributed_something.aws.store import S3Store
 
     prefix = secrets.token_hex(6) if prefix is None else prefix
     session = AwsSession("us-east-1", endpoint=endpoint)
-    return S3Store(bucket, session=session, prefix=prefix, retry_seconds=retry_seconds)
+    return S3Store(bucket, session=session, prefix=prefix, retry_seconds=retry_seconds, **more)
 
 
 @pytest.fixture
@@ -198,6 +203,26 @@ def test_a_large_file_that_is_replaced_while_it_is_read_is_not_mixed(fake: FakeS
     later = [headers for method, _, headers, _ in fake.asked[1:] if method == "GET"]
     assert later
     assert all(headers["if-match"] == '"tag"' for headers in later)
+
+
+@pytest.mark.parametrize(("waited", "asked"), [(1.0, 1), (3600.0, 2)])
+def test_a_file_that_had_to_wait_long_for_memory_is_asked_for_again(
+    fake: FakeS3, tmp_path: Path, waited: float, asked: int
+) -> None:
+    """An answer that nobody reads is cut off after five minutes."""
+    from distributed_something.aws.transfer import MEMORY, MEMORY_BYTES
+
+    fake.answer, fake.size, clock = lambda _method, _path: (206, b"content"), 7, FakeClock()
+    store = fake.store(now=clock.now)
+    with ThreadPoolExecutor(1) as other:
+        with MEMORY.hold(MEMORY_BYTES):
+            fetched = other.submit(store.fetch, "file", tmp_path / "file")
+            while not fake.asked and not fetched.done():
+                time.sleep(0.01)
+            clock.advance(waited)
+        assert fetched.result() == 7
+    assert (tmp_path / "file").read_bytes() == b"content"
+    assert [headers.get("if-match") for _, _, headers, _ in fake.asked] == [None, '"tag"'][:asked]
 
 
 # Conditions

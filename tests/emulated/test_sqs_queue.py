@@ -576,7 +576,7 @@ def test_clients_use_the_region_and_profile_they_were_given(
 def test_an_absent_profile_is_an_error_that_says_what_to_do(client: Any) -> None:
     with pytest.raises(DsError, match="nobody") as raised:
         AwsSession(REGION, "nobody").client("sqs")
-    assert "aws sso login" in raised.value.fix
+    assert "AWS_PROFILE in the config" in raised.value.fix
 
 
 def test_no_credentials_and_no_region_are_errors_that_say_what_to_do(

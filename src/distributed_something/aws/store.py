@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ from .transfer import (
 RETRY_SECONDS = 180.0
 """How long a request is repeated that the network or S3 failed: less than the 5 minutes a signature lives."""
 
+FRESH_SECONDS = 60.0
+"""A request has five minutes in all: one whose answer was left unread for so long, as there was no memory for
+it, is made again."""
+
 _CONFLICT_TRIES = 20
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -44,7 +49,8 @@ class S3Store:
     """Implements engine.Store on a bucket, or on what lies below `prefix` in it. Threads may share it.
 
     Nothing is imported and no call made before the first verb. `region` is the bucket's where it is not the
-    session's own; `retry_seconds` bounds the repetition of requests that the network or S3 failed.
+    session's own; `retry_seconds` bounds the repetition of requests that the network or S3 failed; `now` says
+    how many seconds have passed.
     Keys with control characters, or that are not UTF-8, are refused, as S3 cannot list them.
     """
 
@@ -56,12 +62,14 @@ class S3Store:
         region: str | None = None,
         prefix: str = "",
         retry_seconds: float = RETRY_SECONDS,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bucket = bucket
         self._session = session
         self._region = region
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self._retry_seconds = retry_seconds
+        self._now = now
         self._credentials: Credentials | None = None
         self._objects: Any = None
         self._segments: dict[str, Segment] = {}
@@ -181,10 +189,11 @@ class S3Store:
         """
         name = self._name(key)
         with self._errors(key):
+            asked = self._now()
             first = self._first_part(name)
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
-                return 0 if first is None else self._copy(name, first, file)
+                return 0 if first is None else self._copy(name, first, asked, file)
             finally:
                 os.close(file)
 
@@ -197,18 +206,16 @@ class S3Store:
                 return None
             raise
 
-    def _copy(self, name: str, first: Any, file: int) -> int:
+    def _copy(self, name: str, first: Any, asked: float, file: int) -> int:
+        """Write the whole file, the first part by the answer asked for then, as long as that is fresh."""
         size, tag = first.meta["size"], first.meta["e_tag"]
-        if size <= PART_BYTES:
-            with MEMORY.hold(size):
-                write_from(first, file, 0)
-            return int(size)
 
         def copy(start: int) -> None:
-            answer = self._get(name, (start, min(start + PART_BYTES, size)), tag) if start else first
+            fresh = not start and self._now() - asked < FRESH_SECONDS
+            answer = first if fresh else self._get(name, (start, min(start + PART_BYTES, size)), tag)
             write_from(answer, file, start)
 
-        with MEMORY.hold(PART_BYTES * PARTS_AT_ONCE):
+        with MEMORY.hold(min(size, PART_BYTES * PARTS_AT_ONCE)):
             at_once(copy, [(start,) for start in range(0, size, PART_BYTES)], PARTS_AT_ONCE)
         return int(size)
 
@@ -242,7 +249,9 @@ class S3Store:
     def sibling(self, bucket: str) -> S3Store:
         """The store of another bucket, wherever it lies, with the same credentials."""
         region = None if self._session.endpoint else self._region_of(bucket)
-        return S3Store(bucket, session=self._session, region=region, retry_seconds=self._retry_seconds)
+        return S3Store(
+            bucket, session=self._session, region=region, retry_seconds=self._retry_seconds, now=self._now
+        )
 
     # Appended files
 
