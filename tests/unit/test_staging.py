@@ -17,6 +17,7 @@ from distributed_something.local.store import FolderStore
 from distributed_something.worker.staging import (
     Claim,
     DoneRule,
+    JobFile,
     Manifest,
     Scratch,
     empty_folder,
@@ -450,3 +451,73 @@ def test_folders_that_are_in_doubt_are_made_again(tmp_path: Path) -> None:
     scratch.clear()
     assert list((slot / "work").iterdir()) == []
     scratch.close()
+
+
+# The job's own file
+
+
+def _replace(path: Path) -> None:
+    path.with_name("new").write_text("another")
+    path.with_name("new").replace(path)
+
+
+def _move_and_replace(path: Path) -> None:  # as sed -i.bak does
+    path.replace(path.with_name("kept"))
+    path.write_text("another")
+
+
+def _publish_by_a_second_name(path: Path) -> None:
+    path.with_name("kept").hardlink_to(path)
+
+
+def _link_to_a_file_outside(path: Path) -> None:
+    path.replace(path.with_name("kept"))
+    path.symlink_to("kept")
+
+
+def _put_a_folder(path: Path) -> None:
+    path.unlink()
+    make(path, left="x")
+
+
+def _take_permissions(path: Path) -> None:
+    path.chmod(0)
+
+
+def _take_the_whole_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def _write_more(path: Path) -> None:
+    path.write_text("x" * 1000)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        _replace,
+        _move_and_replace,
+        _publish_by_a_second_name,
+        _link_to_a_file_outside,
+        _put_a_folder,
+        _take_permissions,
+        _take_the_whole_folder,
+        _write_more,
+        Path.unlink,
+    ],
+)
+def test_whatever_a_job_does_to_its_file_the_next_one_finds_itself_in_it(
+    tmp_path: Path, act: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "slot" / "job.json"
+    path.parent.mkdir()
+    file = JobFile(path)
+    file.write(b'{"n": 1}')
+    act(path)
+    file.write(b'{"n": 22}')
+    file.write(b'{"n": 3}')
+    assert path.read_bytes() == b'{"n": 3}'
+    assert not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600
+    kept = path.with_name("kept")
+    assert not kept.exists() or kept.read_bytes() == b'{"n": 1}'
+    file.close()
