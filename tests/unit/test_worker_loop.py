@@ -404,12 +404,60 @@ def test_jobs_held_ahead_go_back_when_the_worker_stops(bench: Bench) -> None:
             gate.wait(10)
         return SUCCESS
 
-    running = Running(bench.worker(slot := FakeSlot(attempt)))
+    running = Running(bench.worker(slot := FakeSlot(attempt), clock=FakeClock()))
     wait_for(lambda: len(slot.ran) > 20 and bench.queue.counts().leased > 10)
     threading.Timer(0.05, gate.set).start()
     running.stop(None)
     counts = bench.queue.counts()
     assert (counts.leased, counts.waiting + bench.queue.finished()) == (0, 1000)
+
+
+def test_jobs_held_ahead_go_back_when_the_one_before_them_turns_out_long(bench: Bench) -> None:
+    bench.queue.put(jobs(1000))
+    gate = threading.Event()
+
+    def attempt(lease: Lease) -> Outcome:
+        if lease.job.index == 20:
+            gate.wait(20)
+        return SUCCESS
+
+    running = Running(bench.worker(slot := FakeSlot(attempt)))
+    wait_for(lambda: len(slot.ran) == 21)
+    try:
+        wait_for(lambda: bench.queue.counts().waiting == 979)
+    finally:
+        gate.set()
+        running.stop(0.0)
+
+
+def test_one_long_job_does_not_have_the_short_ones_beside_it_leased_singly(bench: Bench) -> None:
+    bench.queue.put(jobs(1000))
+    clock, gate = FakeClock(), threading.Event()
+
+    def long(_: Lease) -> Outcome:
+        clock.advance(10.0)  # so long it has gone on already when the other slot begins
+        gate.wait(20)
+        return SUCCESS
+
+    slow, quick = FakeSlot(long), FakeSlot()
+    running = Running(bench.worker(slow, quick, clock=clock))
+    wait_for(lambda: bench.queue.finished() >= 900)
+    assert len(slow.ran) == 1
+    assert len(bench.queue.batches) < 100
+    gate.set()
+    running.stop(0.0)
+
+
+def test_jobs_that_were_done_already_do_not_say_how_long_the_others_take(bench: Bench) -> None:
+    def attempt(lease: Lease) -> Outcome:
+        if 50 <= lease.job.index < 70:
+            return Outcome(State.SUCCEEDED, seconds=60.0)
+        return Outcome(State.SKIPPED, seconds=0.001)
+
+    bench.queue.put(jobs(100))
+    bench.worker(FakeSlot(attempt)).run(until_empty=True)
+    assert 1 < max(bench.queue.batches) <= loop.SKIPPED_AHEAD + 1
+    assert bench.queue.batches[-40:] == [1] * 40
 
 
 @pytest.mark.fault(15)
