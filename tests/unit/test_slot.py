@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,3 +54,9 @@ def test_a_job_that_replaces_its_file_leaves_the_next_one_its_own(bench: Bench) 
     outcome = bench.run('cat "$DS_JOB"')
     assert outcome.state is State.SUCCEEDED
     assert json.loads(bench.printed(outcome))["group"]["n"] == 2
+
+
+def test_a_job_that_makes_its_output_non_blocking_leaves_the_next_ones_as_it_was(bench: Bench) -> None:
+    bench.run(f"exec {sys.executable} -c 'import os; os.set_blocking(1, False)'")
+    outcome = bench.run(f"exec {sys.executable} -c 'import os; print(os.get_blocking(1))'")
+    assert bench.printed(outcome) == b"True\n"

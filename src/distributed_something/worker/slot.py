@@ -172,6 +172,7 @@ class Slot:
 
     def _execute(self, lease: Lease, argv: list[str]) -> Outcome:
         self._job_file.write(lease.job.body)
+        self._watch.unblock()
         own = {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
         if argv:
             return self._run_command(argv, own)
