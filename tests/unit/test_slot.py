@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.job import Job, Lease, Outcome, State
+from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.local.store import FolderStore
 from distributed_something.template import CommandTemplate
 from distributed_something.worker.logs import SlotLog
@@ -60,3 +60,9 @@ def test_a_job_that_makes_its_output_non_blocking_leaves_the_next_ones_as_it_was
     bench.run(f"exec {sys.executable} -c 'import os; os.set_blocking(1, False)'")
     outcome = bench.run(f"exec {sys.executable} -c 'import os; print(os.get_blocking(1))'")
     assert bench.printed(outcome) == b"True\n"
+
+
+def test_a_job_that_removes_its_folder_fails_as_its_exit_code_says(bench: Bench) -> None:
+    outcome = bench.run('rm -rf "$DS_WORK_DIR"; exit 7')
+    assert (outcome.cause, outcome.exit_code, outcome.detail) == (Cause.EXIT, 7, "exit code 7")
+    assert bench.run("touch here").state is State.SUCCEEDED

@@ -272,7 +272,7 @@ class Slot:
         return Outcome(State.WAITING, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
 
     def _disk_is_full(self) -> bool:
-        disk = os.statvfs(self._fixed["work_dir"])
+        disk = os.statvfs(self._job_file.opened)  # which no job can take away, as it can its folder
         if disk.f_bavail * disk.f_frsize < DISK_FULL_BELOW:
             return True
         return os.strerror(errno.ENOSPC).encode() in self._log.tail(_TAIL_LOOKED_AT)

@@ -299,7 +299,7 @@ _STAMP_LAG_NS = 50_000_000
 
 
 class JobFile:
-    """The file at `path` in which a job finds itself as JSON, written anew for every job.
+    """The file at `path` in which a job finds itself as JSON, written anew for every job; `opened` is it.
 
     It is kept open and written in place, as that is quickest. A job may replace it, move it, give it a
     second name, or take its permissions away: then the next job gets another file, and the old one is left
@@ -320,11 +320,11 @@ class JobFile:
             if _identity(there) != self._known:
                 self._replace()
             elif there.st_size > len(body):
-                os.ftruncate(self._opened, 0)
-        os.pwrite(self._opened, body, 0)
+                os.ftruncate(self.opened, 0)
+        os.pwrite(self.opened, body, 0)
 
     def _replace(self) -> None:
-        before = self._opened
+        before = self.opened
         self._create()
         os.close(before)
 
@@ -332,12 +332,12 @@ class JobFile:
         path = Path(self.path)
         _remove(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._known = _identity(os.fstat(self._opened))
+        self.opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._known = _identity(os.fstat(self.opened))
 
     def close(self) -> None:
         """Close it; it stays where it is."""
-        os.close(self._opened)
+        os.close(self.opened)
 
 
 def _identity(file: os.stat_result) -> tuple[float, ...]:
@@ -360,10 +360,18 @@ def _remove(path: Path) -> None:
         return
     shutil.rmtree(path, ignore_errors=True)
     if path.exists():  # something in it could not be removed with its own permissions
-        for where, _, _ in os.walk(path):
-            with suppress(OSError):
-                Path(where).chmod(0o700)
+        _make_writable(path)
         shutil.rmtree(path)
+
+
+def _make_writable(folder: Path) -> None:
+    """Give us all permissions to a folder and those below it, each before it is looked into."""
+    folder.chmod(0o700)
+    for where, folders, _ in os.walk(folder):
+        for below in (Path(where, name) for name in folders):
+            if not below.is_symlink():
+                with suppress(OSError):  # somebody else's; if it is empty it can be removed all the same
+                    below.chmod(0o700)
 
 
 def _is_empty(folder: Path) -> bool:
