@@ -124,8 +124,13 @@ class WatchedStore(FolderStore):
         super().__init__(root)
         self._notes = notes
         self.raising = 0
+        self.asked = threading.Event()
+        self.answers = threading.Event()
+        self.answers.set()
 
     def append(self, key: str, data: bytes) -> None:
+        self.asked.set()
+        self.answers.wait(30)
         if self.raising:
             self.raising -= 1
             raise OSError("append: the disk is full")
@@ -391,6 +396,27 @@ def test_an_order_to_stop_leaves_its_grace_however_long_ago_a_drain_began(bench:
     worker.stop(Stop(None, "drain"))
     time.sleep(0.4)
     assert running.stop(0.3) >= 0.3
+    assert bench.queue.counts() == Counts(waiting=1)
+
+
+@pytest.mark.fault(15, 26)
+def test_leases_are_renewed_and_a_stop_is_heard_while_the_ledger_does_not_answer(bench: Bench) -> None:
+    bench.queue.put(jobs(1))
+    clock, slot = FakeClock(), FakeSlot(seconds=60)
+    worker = bench.worker(slot, clock=clock)
+    running = Running(worker)
+    wait_for(slot.running.is_set)
+    bench.store.answers.clear()
+    clock.advance(loop.FLUSH_SECONDS)
+    wait_for(bench.store.asked.is_set)
+    try:
+        clock.advance(40.0)
+        wait_for(lambda: "renew" in bench.notes)
+        worker.stop(Stop(0.0, "now"))
+        wait_for(slot.cancelled.is_set)
+    finally:
+        bench.store.answers.set()
+        running.stop(0.0)
     assert bench.queue.counts() == Counts(waiting=1)
 
 

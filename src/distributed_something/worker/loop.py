@@ -3,8 +3,8 @@
     slots       run one attempt after another, the first in the main thread, each other one in its own;
                 the one that finds few jobs left leases for all, and settles what has ended on the way
     keeper      a thread that is there while an attempt takes long: it renews the leases at a third of
-                their term, flushes the ledger, settles what lingers, gives back what was leased ahead
-                for the slot, and carries out the order to stop
+                their term, gives back what was leased ahead for the slot, and carries out the order to
+                stop. A thread of its own flushes the ledger and settles what lingers: that may take long
 
 Without a keeper the main thread does its work between two attempts: a worker of one slot and of short jobs
 has a single thread, in which starting a process costs a tenth less.
@@ -139,6 +139,7 @@ class Worker:
         self._idle_rounds = 0
         self._renewed = self._flushed = self._needed = clock.now()
         self._keeper: threading.Thread | None = None
+        self._writer: threading.Thread | None = None
         self._long: dict[Slot, float] = {}
         """The slots whose attempts take long, and since when."""
         self._longest: float | None = None
@@ -163,8 +164,9 @@ class Worker:
             self._tend()
             threads[0].join(TICK_SECONDS)
         self._over.set()
-        if self._keeper is not None:
-            self._keeper.join()
+        for helper in (self._keeper, self._writer):
+            if helper is not None:
+                helper.join()
         self._settle_rest()
         for slot in self._slots:
             slot.close()
@@ -194,18 +196,32 @@ class Worker:
 
     def _keep(self) -> None:
         while not self._over.wait(TICK_SECONDS):
-            self._tend()
+            if self._has_to_write() and not (self._writer is not None and self._writer.is_alive()):
+                self._writer = threading.Thread(target=self._write, daemon=True)
+                self._writer.start()
+            self._hold()
             with self._lock:
                 if not self._long and self._clock.now() - self._needed > KEEPER_SECONDS:
                     self._keeper = None
                     return
 
     def _tend(self) -> None:
+        if self._has_to_write():
+            self._write()
+        self._hold()
+
+    def _has_to_write(self) -> bool:
+        return self._clock.now() - self._flushed >= FLUSH_SECONDS
+
+    def _write(self) -> None:
+        """Bring what happened to the ledger and the queue, which may take minutes where a store is slow."""
+        self._attempt(self._settle)
+        self._attempt(self._ledger.flush)
+        self._flushed = self._clock.now()
+
+    def _hold(self) -> None:
+        """See to the leases and to the order to stop."""
         now = self._clock.now()
-        if now - self._flushed >= FLUSH_SECONDS:
-            self._attempt(self._settle)
-            self._attempt(self._ledger.flush)
-            self._flushed = now
         if now - self._renewed >= self._term / 3 and self._attempt(self._renew):
             self._renewed = now
         if self._slow():
