@@ -399,6 +399,27 @@ def test_an_order_to_stop_leaves_its_grace_however_long_ago_a_drain_began(bench:
     assert bench.queue.counts() == Counts(waiting=1)
 
 
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_leases_are_renewed_and_a_grace_lasts_whatever_the_clock_is_set_to(bench: Bench, jump: float) -> None:
+    bench.queue.put(jobs(1))
+    clock, slot = FakeClock(), FakeSlot(seconds=60)
+    worker = bench.worker(slot, clock=clock)
+    running = Running(worker)
+    wait_for(slot.running.is_set)
+    worker.stop(Stop(100.0, "test"))
+    time.sleep(3 * loop.TICK_SECONDS)  # the order is heard
+    clock.set(clock.now() + jump)
+    for _ in range(2):
+        seen = bench.notes.count("renew")
+        clock.advance(40.0)
+        wait_for(lambda seen=seen: bench.notes.count("renew") > seen)  # type: ignore[misc]
+    assert not slot.cancelled.is_set()
+    clock.advance(100.0)
+    wait_for(slot.cancelled.is_set)
+    running.stop(0.0)
+
+
 @pytest.mark.fault(15, 26)
 def test_leases_are_renewed_and_a_stop_is_heard_while_the_ledger_does_not_answer(bench: Bench) -> None:
     bench.queue.put(jobs(1))

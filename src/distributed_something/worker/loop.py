@@ -137,7 +137,7 @@ class Worker:
         self._ordered = 0.0
         self._drained = False
         self._idle_rounds = 0
-        self._renewed = self._flushed = self._needed = clock.now()
+        self._renewed = self._flushed = self._needed = clock.monotonic()
         self._keeper: threading.Thread | None = None
         self._writer: threading.Thread | None = None
         self._long: dict[Slot, float] = {}
@@ -183,7 +183,7 @@ class Worker:
 
         Only now the ledger is told that the attempt began: of a short one its end tells all.
         """
-        now = self._clock.now()
+        now = self._clock.monotonic()
         with self._lock:
             lease = None if slot in self._long else self._running[slot]
             self._long.setdefault(slot, now)
@@ -192,7 +192,7 @@ class Worker:
                 self._keeper = threading.Thread(target=self._keep, daemon=True)
                 self._keeper.start()
         if lease is not None:
-            self._ledger.started(now, lease, **self._who, log=slot.log_place)
+            self._ledger.started(self._clock.now(), lease, **self._who, log=slot.log_place)
 
     def _keep(self) -> None:
         while not self._over.wait(TICK_SECONDS):
@@ -201,7 +201,7 @@ class Worker:
                 self._writer.start()
             self._hold()
             with self._lock:
-                if not self._long and self._clock.now() - self._needed > KEEPER_SECONDS:
+                if not self._long and self._clock.monotonic() - self._needed > KEEPER_SECONDS:
                     self._keeper = None
                     return
 
@@ -211,17 +211,17 @@ class Worker:
         self._hold()
 
     def _has_to_write(self) -> bool:
-        return self._clock.now() - self._flushed >= FLUSH_SECONDS
+        return self._clock.monotonic() - self._flushed >= FLUSH_SECONDS
 
     def _write(self) -> None:
         """Bring what happened to the ledger and the queue, which may take minutes where a store is slow."""
         self._attempt(self._settle)
         self._attempt(self._ledger.flush)
-        self._flushed = self._clock.now()
+        self._flushed = self._clock.monotonic()
 
     def _hold(self) -> None:
         """See to the leases and to the order to stop."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if now - self._renewed >= self._term / 3 and self._attempt(self._renew):
             self._renewed = now
         if self._slow():
@@ -264,19 +264,19 @@ class Worker:
         grace = math.inf if stop.grace_seconds is None else stop.grace_seconds
         if stop.unsure_seconds is None:
             return grace
-        now = self._clock.now()
+        now = self._clock.monotonic()
         ran = now - self._long.get(slot, now)
         sure = self._longest is not None and self._longest - ran <= grace - seconds
         return grace if sure else min(grace, stop.unsure_seconds)
 
     def _settle_rest(self) -> None:
         """At the end; what cannot be settled for a while is left to the end of its lease."""
-        deadline = self._clock.now() + GIVE_UP_SECONDS
+        deadline = self._clock.monotonic() + GIVE_UP_SECONDS
         with self._lock:
             unstarted = list(self._ready)
             self._ready.clear()
         settled = False
-        while not settled and self._clock.now() < deadline:
+        while not settled and self._clock.monotonic() < deadline:
             settled = self._attempt(self._settle) and self._attempt(lambda: self._queue.release(unstarted))
         self._attempt(self._ledger.flush)
 
@@ -329,8 +329,8 @@ class Worker:
 
     def _doze(self, seconds: float) -> None:
         """Let time pass; an order to stop ends it soon, also one that a signal brings to this thread."""
-        until = self._clock.now() + seconds
-        while self._stop is None and (left := until - self._clock.now()) > 0:
+        until = self._clock.monotonic() + seconds
+        while self._stop is None and (left := until - self._clock.monotonic()) > 0:
             self._clock.wait(min(left, DOZE_SECONDS))
 
     def _take(self, slot: Slot) -> Lease | None:
@@ -408,7 +408,7 @@ class Worker:
         """How many slots have an attempt that goes on for longer than jobs are leased ahead."""
         if not self._long:
             return 0
-        before = self._clock.now() - AHEAD_SECONDS
+        before = self._clock.monotonic() - AHEAD_SECONDS
         return sum(since < before for since in list(self._long.values()))
 
     def _lacking(self) -> int:
