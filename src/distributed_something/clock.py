@@ -11,10 +11,17 @@ class Clock(Protocol):
     """What the project knows of time."""
 
     def now(self) -> float:
-        """Seconds since the Unix epoch."""
+        """Seconds since the Unix epoch: jumps where somebody sets the clock."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment, by which intervals are measured: never jumps, and goes on in sleep."""
 
     def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
         """Let `seconds` pass, or less if `until` is set meanwhile; whether `until` is set."""
+
+
+_INTERVALS: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux stops its CLOCK_MONOTONIC while the machine sleeps."""
 
 
 class SystemClock:
@@ -23,6 +30,10 @@ class SystemClock:
     def now(self) -> float:
         """Seconds since the Unix epoch."""
         return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since the machine was started, those that it slept included."""
+        return time.clock_gettime(_INTERVALS)
 
     def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
         """Sleep for `seconds`, or less if `until` is set meanwhile."""

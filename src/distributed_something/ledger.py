@@ -115,7 +115,7 @@ _Noted = tuple[str, float, Lease, Outcome | None, Mapping[str, object]]
 
 
 class LedgerWriter:
-    """Appends events to one segment. Thread-safe.
+    """Appends events to one segment. Thread-safe; noting an event never waits for the store.
 
     Events wait in memory until `flush`, which a worker calls before it settles a job: what the queue
     counts as done, the ledger has. A `started` that is still waiting when its job ends is dropped, so
@@ -128,6 +128,8 @@ class LedgerWriter:
         self._started: dict[str, _Noted] = {}
         self._ended: list[_Noted] = []
         self._lock = threading.Lock()
+        self._unwritten = b""
+        self._flushing = threading.Lock()
 
     def started(self, now: float, lease: Lease, **facts: object) -> None:
         """Note that an attempt began."""
@@ -141,13 +143,24 @@ class LedgerWriter:
             self._ended.append((name, now, lease, outcome, facts))
 
     def flush(self) -> None:
-        """Write what waits. Raises what the store raises; the events stay."""
-        with self._lock:
-            noted = [*self._started.values(), *self._ended]
-            if noted:
-                self._store.append(self._key, _lines([event(*each) for each in noted]))
+        """Write what waits. Raises what the store raises; the events stay.
+
+        What a failed flush could not write goes first, the same bytes in the same way: they may be there, as
+        only the answer was lost, and somebody may have read them.
+        """
+        with self._flushing:
+            self._write()
+            with self._lock:
+                noted = [*self._started.values(), *self._ended]
+                self._unwritten = _lines([event(*each) for each in noted])
                 self._started.clear()
                 self._ended.clear()
+            self._write()
+
+    def _write(self) -> None:
+        if self._unwritten:
+            self._store.append(self._key, self._unwritten)
+            self._unwritten = b""
 
 
 def write_jobs(store: Store, key: str, jobs: Iterable[Job]) -> None:

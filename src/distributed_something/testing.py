@@ -19,6 +19,7 @@ class FakeClock:
 
     def __init__(self, now: float = 1_000_000_000.0) -> None:
         self._now = now
+        self._passed = 0.0
         self._lock = threading.Lock()
 
     def now(self) -> float:
@@ -26,10 +27,21 @@ class FakeClock:
         with self._lock:
             return self._now
 
+    def monotonic(self) -> float:
+        """Seconds that have passed."""
+        with self._lock:
+            return self._passed
+
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass."""
         with self._lock:
             self._now += seconds
+            self._passed += seconds
+
+    def set(self, now: float) -> None:
+        """Tell another time from now on; none passes."""
+        with self._lock:
+            self._now = now
 
     def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
         """Let `seconds` pass at once, or none if `until` is set already; whether `until` is set."""

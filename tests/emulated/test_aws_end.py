@@ -512,6 +512,9 @@ class ClockUntil:
     def now(self) -> float:
         return self._clock.now()
 
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
     def wait(self, seconds: float, until: Any = None) -> bool:
         self._left -= 1
         if not self._left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -108,6 +109,69 @@ def test_what_could_not_be_written_is_written_later(tmp_path: Path) -> None:
     store.full = False
     ledger.flush()
     assert Fold(store, PATHS).update().jobs[JOBS[0].id].state is State.SUCCEEDED
+
+
+class RewritingStore(FolderStore):
+    """Appends as to an object: what there was is written anew, with more. Answers can be lost or late."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._known = b""
+        self.answers = True
+        self.asked = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
+
+    def append(self, key: str, data: bytes) -> None:
+        self.asked.set()
+        self.open.wait(20)
+        self.write(key, self._known + data)
+        if not self.answers:
+            raise OSError("the answer was lost")
+        self._known += data
+
+
+def test_what_was_written_without_an_answer_stays_where_somebody_may_have_read_it(tmp_path: Path) -> None:
+    store = RewritingStore(tmp_path)
+    write_jobs(FolderStore(tmp_path), PATHS.jobs + "a.jsonl", JOBS)
+    fold, ledger = Fold(store, PATHS), LedgerWriter(store, PATHS.events + "w.jsonl")
+    ledger.started(10, lease(0), worker="w", log="w.log@0")
+    ledger.started(11, lease(1), worker="w", log="w.log@0")
+    store.answers = False
+    with pytest.raises(OSError, match="lost"):
+        ledger.flush()
+    fold.update()
+    for number in range(3):
+        ledger.ended("succeeded", 12 + number, lease(number), DONE, worker="w")
+    store.answers = True
+    ledger.flush()
+    for found in (fold.update(), Fold(store, PATHS).update()):
+        assert [job.state for job in found.jobs.values()] == [State.SUCCEEDED] * 3
+        assert (found.broken, found.attempts) == (0, 3)
+
+
+def test_an_event_is_noted_while_the_store_does_not_answer(tmp_path: Path) -> None:
+    store = RewritingStore(tmp_path)
+    store.open.clear()
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    ledger.ended("succeeded", 10, lease(0), DONE)
+
+    def note() -> None:
+        ledger.started(11, lease(1))
+        ledger.ended("succeeded", 12, lease(1), DONE)
+
+    flushing, noting = threading.Thread(target=ledger.flush), threading.Thread(target=note, daemon=True)
+    flushing.start()
+    store.asked.wait(10)
+    noting.start()
+    noting.join(10)
+    in_time = not noting.is_alive()
+    store.open.set()
+    flushing.join()
+    assert in_time
+    ledger.flush()
+    lines = store.read(PATHS.events + "w.jsonl").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [JOBS[0].id, JOBS[1].id]
 
 
 @pytest.mark.fault(15)

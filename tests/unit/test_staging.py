@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from distributed_something.local.store import FolderStore
 from distributed_something.worker.staging import (
     Claim,
     DoneRule,
+    JobFile,
     Manifest,
     Scratch,
     empty_folder,
@@ -376,14 +379,30 @@ def test_an_emptied_folder_is_there_and_empty(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+_EMPTY_WHAT_IS_LOCKED = """
+import os
+from pathlib import Path
+from distributed_something.worker.staging import empty_folder
+
+if os.getuid() == 0:  # whom no permission stops
+    os.chown(".", 65534, 65534)
+    os.setgid(65534)
+    os.setuid(65534)
+for locked in ("work", "work/a", "work/a/b"):
+    Path("work/a/b").mkdir(parents=True)
+    Path("work/a/b/c.txt").write_text("x")
+    Path("work/link").symlink_to("/")
+    Path("work/a/b").chmod(0)
+    Path(locked).chmod(0)
+    empty_folder(Path("work"))
+    print(os.listdir("work"))
+"""
+
+
 def test_a_folder_that_its_job_made_unreadable_is_emptied_too(tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    make(folder, a__b__c_txt="x", d__e_txt="y")
-    for path in (folder / "a" / "b", folder / "a", folder / "d"):
-        path.chmod(0)
-    folder.chmod(0o500)
-    empty_folder(folder)
-    assert list(folder.iterdir()) == []
+    argv = [sys.executable, "-c", _EMPTY_WHAT_IS_LOCKED]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout.split("\n"), done.stderr) == (["[]"] * 3 + [""], "")
 
 
 def test_links_are_removed_and_what_they_point_to_stays(tmp_path: Path) -> None:
@@ -450,3 +469,73 @@ def test_folders_that_are_in_doubt_are_made_again(tmp_path: Path) -> None:
     scratch.clear()
     assert list((slot / "work").iterdir()) == []
     scratch.close()
+
+
+# The job's own file
+
+
+def _replace(path: Path) -> None:
+    path.with_name("new").write_text("another")
+    path.with_name("new").replace(path)
+
+
+def _move_and_replace(path: Path) -> None:  # as sed -i.bak does
+    path.replace(path.with_name("kept"))
+    path.write_text("another")
+
+
+def _publish_by_a_second_name(path: Path) -> None:
+    path.with_name("kept").hardlink_to(path)
+
+
+def _link_to_a_file_outside(path: Path) -> None:
+    path.replace(path.with_name("kept"))
+    path.symlink_to("kept")
+
+
+def _put_a_folder(path: Path) -> None:
+    path.unlink()
+    make(path, left="x")
+
+
+def _take_permissions(path: Path) -> None:
+    path.chmod(0)
+
+
+def _take_the_whole_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def _write_more(path: Path) -> None:
+    path.write_text("x" * 1000)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        _replace,
+        _move_and_replace,
+        _publish_by_a_second_name,
+        _link_to_a_file_outside,
+        _put_a_folder,
+        _take_permissions,
+        _take_the_whole_folder,
+        _write_more,
+        Path.unlink,
+    ],
+)
+def test_whatever_a_job_does_to_its_file_the_next_one_finds_itself_in_it(
+    tmp_path: Path, act: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "slot" / "job.json"
+    path.parent.mkdir()
+    file = JobFile(path)
+    file.write(b'{"n": 1}')
+    act(path)
+    file.write(b'{"n": 22}')
+    file.write(b'{"n": 3}')
+    assert path.read_bytes() == b'{"n": 3}'
+    assert not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600
+    kept = path.with_name("kept")
+    assert not kept.exists() or kept.read_bytes() == b'{"n": 1}'
+    file.close()

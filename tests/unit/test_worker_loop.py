@@ -124,8 +124,13 @@ class WatchedStore(FolderStore):
         super().__init__(root)
         self._notes = notes
         self.raising = 0
+        self.asked = threading.Event()
+        self.answers = threading.Event()
+        self.answers.set()
 
     def append(self, key: str, data: bytes) -> None:
+        self.asked.set()
+        self.answers.wait(30)
         if self.raising:
             self.raising -= 1
             raise OSError("append: the disk is full")
@@ -394,6 +399,48 @@ def test_an_order_to_stop_leaves_its_grace_however_long_ago_a_drain_began(bench:
     assert bench.queue.counts() == Counts(waiting=1)
 
 
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_leases_are_renewed_and_a_grace_lasts_whatever_the_clock_is_set_to(bench: Bench, jump: float) -> None:
+    bench.queue.put(jobs(1))
+    clock, slot = FakeClock(), FakeSlot(seconds=60)
+    worker = bench.worker(slot, clock=clock)
+    running = Running(worker)
+    wait_for(slot.running.is_set)
+    worker.stop(Stop(100.0, "test"))
+    time.sleep(3 * loop.TICK_SECONDS)  # the order is heard
+    clock.set(clock.now() + jump)
+    for _ in range(2):
+        seen = bench.notes.count("renew")
+        clock.advance(40.0)
+        wait_for(lambda seen=seen: bench.notes.count("renew") > seen)  # type: ignore[misc]
+    assert not slot.cancelled.is_set()
+    clock.advance(100.0)
+    wait_for(slot.cancelled.is_set)
+    running.stop(0.0)
+
+
+@pytest.mark.fault(15, 26)
+def test_leases_are_renewed_and_a_stop_is_heard_while_the_ledger_does_not_answer(bench: Bench) -> None:
+    bench.queue.put(jobs(1))
+    clock, slot = FakeClock(), FakeSlot(seconds=60)
+    worker = bench.worker(slot, clock=clock)
+    running = Running(worker)
+    wait_for(slot.running.is_set)
+    bench.store.answers.clear()
+    clock.advance(loop.FLUSH_SECONDS)
+    wait_for(bench.store.asked.is_set)
+    try:
+        clock.advance(40.0)
+        wait_for(lambda: "renew" in bench.notes)
+        worker.stop(Stop(0.0, "now"))
+        wait_for(slot.cancelled.is_set)
+    finally:
+        bench.store.answers.set()
+        running.stop(0.0)
+    assert bench.queue.counts() == Counts(waiting=1)
+
+
 def test_jobs_held_ahead_go_back_when_the_worker_stops(bench: Bench) -> None:
     bench.queue.put(jobs(1000))
     fast = iter(range(20))
@@ -404,12 +451,60 @@ def test_jobs_held_ahead_go_back_when_the_worker_stops(bench: Bench) -> None:
             gate.wait(10)
         return SUCCESS
 
-    running = Running(bench.worker(slot := FakeSlot(attempt)))
+    running = Running(bench.worker(slot := FakeSlot(attempt), clock=FakeClock()))
     wait_for(lambda: len(slot.ran) > 20 and bench.queue.counts().leased > 10)
     threading.Timer(0.05, gate.set).start()
     running.stop(None)
     counts = bench.queue.counts()
     assert (counts.leased, counts.waiting + bench.queue.finished()) == (0, 1000)
+
+
+def test_jobs_held_ahead_go_back_when_the_one_before_them_turns_out_long(bench: Bench) -> None:
+    bench.queue.put(jobs(1000))
+    gate = threading.Event()
+
+    def attempt(lease: Lease) -> Outcome:
+        if lease.job.index == 20:
+            gate.wait(20)
+        return SUCCESS
+
+    running = Running(bench.worker(slot := FakeSlot(attempt)))
+    wait_for(lambda: len(slot.ran) == 21)
+    try:
+        wait_for(lambda: bench.queue.counts().waiting == 979)
+    finally:
+        gate.set()
+        running.stop(0.0)
+
+
+def test_one_long_job_does_not_have_the_short_ones_beside_it_leased_singly(bench: Bench) -> None:
+    bench.queue.put(jobs(1000))
+    clock, gate = FakeClock(), threading.Event()
+
+    def long(_: Lease) -> Outcome:
+        clock.advance(10.0)  # so long it has gone on already when the other slot begins
+        gate.wait(20)
+        return SUCCESS
+
+    slow, quick = FakeSlot(long), FakeSlot()
+    running = Running(bench.worker(slow, quick, clock=clock))
+    wait_for(lambda: bench.queue.finished() >= 900)
+    assert len(slow.ran) == 1
+    assert len(bench.queue.batches) < 100
+    gate.set()
+    running.stop(0.0)
+
+
+def test_jobs_that_were_done_already_do_not_say_how_long_the_others_take(bench: Bench) -> None:
+    def attempt(lease: Lease) -> Outcome:
+        if 50 <= lease.job.index < 70:
+            return Outcome(State.SUCCEEDED, seconds=60.0)
+        return Outcome(State.SKIPPED, seconds=0.001)
+
+    bench.queue.put(jobs(100))
+    bench.worker(FakeSlot(attempt)).run(until_empty=True)
+    assert 1 < max(bench.queue.batches) <= loop.SKIPPED_AHEAD + 1
+    assert bench.queue.batches[-40:] == [1] * 40
 
 
 @pytest.mark.fault(15)

@@ -65,6 +65,10 @@ class BriskClock:
         """Seconds since the Unix epoch."""
         return self._clock.now()
 
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        return self._clock.monotonic()
+
     def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
         """Wait a tenth of the time, or until the event is set; whether it is."""
         return self._clock.wait(seconds * self.SHARE, until)
@@ -80,6 +84,10 @@ class EmulatorClock:
     def now(self) -> float:
         """Seconds since the Unix epoch, as far as the emulator is concerned."""
         return float(self._ask(None)["now"])
+
+    def monotonic(self) -> float:
+        """The same, as nobody sets it back."""
+        return self.now()
 
     def follow(self) -> None:
         """Let the emulator follow the machine's clock again."""

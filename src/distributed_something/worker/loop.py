@@ -3,7 +3,8 @@
     slots       run one attempt after another, the first in the main thread, each other one in its own;
                 the one that finds few jobs left leases for all, and settles what has ended on the way
     keeper      a thread that is there while an attempt takes long: it renews the leases at a third of
-                their term, flushes the ledger, settles what lingers, and carries out the order to stop
+                their term, gives back what was leased ahead for the slot, and carries out the order to
+                stop. A thread of its own flushes the ledger and settles what lingers: that may take long
 
 Without a keeper the main thread does its work between two attempts: a worker of one slot and of short jobs
 has a single thread, in which starting a process costs a tenth less.
@@ -35,7 +36,13 @@ BATCH = 100
 """At most this many jobs a slot are leased ahead."""
 
 AHEAD_SECONDS = 0.25
-"""Jobs are leased ahead for about this long: long jobs not at all, so that other workers get them."""
+"""Jobs are leased ahead for about this long: long jobs not at all, so that other workers get them.
+
+What is held for a slot whose attempt goes on for longer is given back.
+"""
+
+SKIPPED_AHEAD = 10
+"""At most this many jobs a slot are leased ahead while all that is known are jobs that were done already."""
 
 RETRY_SECONDS = 1.0
 TICK_SECONDS = 0.05
@@ -80,6 +87,11 @@ class _Ended(NamedTuple):
     outcome: Outcome
 
 
+def _moved(mean: float | None, seconds: float) -> float:
+    """A mean of which the latest count most, once it has taken in one more."""
+    return seconds if mean is None else 0.8 * mean + 0.2 * seconds
+
+
 class Worker:
     """Runs jobs from a queue until it is told to stop, or, with `until_empty`, until the queue is drained.
 
@@ -119,13 +131,15 @@ class Worker:
         """What has ended and is in the ledger's hands, but not yet settled with the queue."""
         self._settling = threading.Lock()
         self._mean_seconds: float | None = None
+        self._mean_skipped: float | None = None
         self._stop: Stop | None = None
         self._order: Stop | None = None
         self._ordered = 0.0
         self._drained = False
         self._idle_rounds = 0
-        self._renewed = self._flushed = self._needed = clock.now()
+        self._renewed = self._flushed = self._needed = clock.monotonic()
         self._keeper: threading.Thread | None = None
+        self._writer: threading.Thread | None = None
         self._long: dict[Slot, float] = {}
         """The slots whose attempts take long, and since when."""
         self._longest: float | None = None
@@ -150,8 +164,9 @@ class Worker:
             self._tend()
             threads[0].join(TICK_SECONDS)
         self._over.set()
-        if self._keeper is not None:
-            self._keeper.join()
+        for helper in (self._keeper, self._writer):
+            if helper is not None:
+                helper.join()
         self._settle_rest()
         for slot in self._slots:
             slot.close()
@@ -168,7 +183,7 @@ class Worker:
 
         Only now the ledger is told that the attempt began: of a short one its end tells all.
         """
-        now = self._clock.now()
+        now = self._clock.monotonic()
         with self._lock:
             lease = None if slot in self._long else self._running[slot]
             self._long.setdefault(slot, now)
@@ -177,24 +192,40 @@ class Worker:
                 self._keeper = threading.Thread(target=self._keep, daemon=True)
                 self._keeper.start()
         if lease is not None:
-            self._ledger.started(now, lease, **self._who, log=slot.log_place)
+            self._ledger.started(self._clock.now(), lease, **self._who, log=slot.log_place)
 
     def _keep(self) -> None:
         while not self._over.wait(TICK_SECONDS):
-            self._tend()
+            if self._has_to_write() and not (self._writer is not None and self._writer.is_alive()):
+                self._writer = threading.Thread(target=self._write, daemon=True)
+                self._writer.start()
+            self._hold()
             with self._lock:
-                if not self._long and self._clock.now() - self._needed > KEEPER_SECONDS:
+                if not self._long and self._clock.monotonic() - self._needed > KEEPER_SECONDS:
                     self._keeper = None
                     return
 
     def _tend(self) -> None:
-        now = self._clock.now()
-        if now - self._flushed >= FLUSH_SECONDS:
-            self._attempt(self._settle)
-            self._attempt(self._ledger.flush)
-            self._flushed = now
+        if self._has_to_write():
+            self._write()
+        self._hold()
+
+    def _has_to_write(self) -> bool:
+        return self._clock.monotonic() - self._flushed >= FLUSH_SECONDS
+
+    def _write(self) -> None:
+        """Bring what happened to the ledger and the queue, which may take minutes where a store is slow."""
+        self._attempt(self._settle)
+        self._attempt(self._ledger.flush)
+        self._flushed = self._clock.monotonic()
+
+    def _hold(self) -> None:
+        """See to the leases and to the order to stop."""
+        now = self._clock.monotonic()
         if now - self._renewed >= self._term / 3 and self._attempt(self._renew):
             self._renewed = now
+        if self._slow():
+            self._give_back_surplus()
         if self._stop is not None:
             if self._stop is not self._order:  # a drain may be followed, hours later, by one that is urgent
                 self._order, self._ordered = self._stop, now
@@ -209,6 +240,13 @@ class Worker:
             self._clock.wait(RETRY_SECONDS)
             return False
         return True
+
+    def _give_back_surplus(self) -> None:
+        """Give back what was leased ahead for slots whose attempts turn out to be long: the last first."""
+        with self._lock:
+            surplus = [self._ready.pop() for _ in range(-self._lacking())]
+        if surplus:
+            self._attempt(lambda: self._queue.release(surplus))
 
     def _wind_down(self, stop: Stop, seconds: float) -> None:
         """Give back what has not begun; let run what may, as long as it may."""
@@ -226,19 +264,19 @@ class Worker:
         grace = math.inf if stop.grace_seconds is None else stop.grace_seconds
         if stop.unsure_seconds is None:
             return grace
-        now = self._clock.now()
+        now = self._clock.monotonic()
         ran = now - self._long.get(slot, now)
         sure = self._longest is not None and self._longest - ran <= grace - seconds
         return grace if sure else min(grace, stop.unsure_seconds)
 
     def _settle_rest(self) -> None:
         """At the end; what cannot be settled for a while is left to the end of its lease."""
-        deadline = self._clock.now() + GIVE_UP_SECONDS
+        deadline = self._clock.monotonic() + GIVE_UP_SECONDS
         with self._lock:
             unstarted = list(self._ready)
             self._ready.clear()
         settled = False
-        while not settled and self._clock.now() < deadline:
+        while not settled and self._clock.monotonic() < deadline:
             settled = self._attempt(self._settle) and self._attempt(lambda: self._queue.release(unstarted))
         self._attempt(self._ledger.flush)
 
@@ -291,8 +329,8 @@ class Worker:
 
     def _doze(self, seconds: float) -> None:
         """Let time pass; an order to stop ends it soon, also one that a signal brings to this thread."""
-        until = self._clock.now() + seconds
-        while self._stop is None and (left := until - self._clock.now()) > 0:
+        until = self._clock.monotonic() + seconds
+        while self._stop is None and (left := until - self._clock.monotonic()) > 0:
             self._clock.wait(min(left, DOZE_SECONDS))
 
     def _take(self, slot: Slot) -> Lease | None:
@@ -308,8 +346,10 @@ class Worker:
             del self._running[slot]
             self._long.pop(slot, None)
             self._ended.append(_Ended(self._clock.now(), lease, outcome))
-            mean = self._mean_seconds
-            self._mean_seconds = outcome.seconds if mean is None else 0.8 * mean + 0.2 * outcome.seconds
+            if outcome.state is State.SKIPPED:  # tells nothing of how long the command takes
+                self._mean_skipped = _moved(self._mean_skipped, outcome.seconds)
+            else:
+                self._mean_seconds = _moved(self._mean_seconds, outcome.seconds)
             if outcome.state is State.SUCCEEDED and outcome.seconds > (self._longest or 0.0):
                 self._longest = outcome.seconds
 
@@ -356,14 +396,28 @@ class Worker:
         return len(self._ready) <= self._ahead() // 2
 
     def _ahead(self) -> int:
-        """How many jobs to hold beyond those that run."""
-        if self._mean_seconds is None:
+        """How many jobs to hold beyond those that run, and those that idle slots take at once."""
+        most, mean = BATCH, self._mean_seconds
+        if mean is None:
+            most, mean = SKIPPED_AHEAD, self._mean_skipped
+        if mean is None:
             return 0
-        return min(int(AHEAD_SECONDS / max(self._mean_seconds, 1e-6)), BATCH) * len(self._slots)
+        return min(int(AHEAD_SECONDS / max(mean, 1e-6)), most) * (len(self._slots) - self._slow())
+
+    def _slow(self) -> int:
+        """How many slots have an attempt that goes on for longer than jobs are leased ahead."""
+        if not self._long:
+            return 0
+        before = self._clock.monotonic() - AHEAD_SECONDS
+        return sum(since < before for since in list(self._long.values()))
+
+    def _lacking(self) -> int:
+        """How many jobs to lease, or, where it is less than none, to give back. Under the lock."""
+        return len(self._slots) - len(self._running) - len(self._ready) + self._ahead()
 
     def _wanted(self) -> int:
         with self._lock:
-            return len(self._slots) - len(self._running) - len(self._ready) + self._ahead()
+            return max(self._lacking(), 0)
 
     def _offer(self, leases: Sequence[Lease]) -> None:
         spent = [lease for lease in leases if lease.deliveries > MAX_DELIVERIES]

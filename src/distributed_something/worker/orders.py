@@ -25,7 +25,7 @@ class Orders:
     def give(self, stop: Stop) -> None:
         """Have the worker stop. An order that leaves more time than an earlier one changes nothing."""
         with self._lock:
-            now = self._clock.now()
+            now = self._clock.monotonic()
             deadline = None if stop.grace_seconds is None else now + stop.grace_seconds
             if self._given and (
                 deadline is None or (self._deadline is not None and deadline >= self._deadline)

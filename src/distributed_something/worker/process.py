@@ -151,6 +151,13 @@ class Watch:
         self._reader = io.FileIO(self._out, closefd=False)
         self._printed = False  # whether the pipe may hold what an ended child printed
 
+    def unblock(self) -> None:
+        """Have what the next child prints wait where the pipe is full.
+
+        The pipe's flags belong to whoever holds it, so a child may have changed them for those after it.
+        """
+        os.set_blocking(self.stdout, True)
+
     def wake(self) -> None:
         """End the wait that goes on now, or the next one."""
         with suppress(BlockingIOError):

@@ -298,19 +298,80 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STAMP_LAG_NS = 50_000_000
 
 
+class JobFile:
+    """The file at `path` in which a job finds itself as JSON, written anew for every job; `opened` is it.
+
+    It is kept open and written in place, as that is quickest. A job may replace it, move it, give it a
+    second name, or take its permissions away: then the next job gets another file, and the old one is left
+    as it is, for it may have been published.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._create()
+
+    def write(self, body: bytes) -> None:
+        """Make this the content. Raises OSError."""
+        try:
+            there = os.lstat(self.path)
+        except OSError:
+            self._replace()
+        else:
+            if _identity(there) != self._known:
+                self._replace()
+            elif there.st_size > len(body):
+                os.ftruncate(self.opened, 0)
+        os.pwrite(self.opened, body, 0)
+
+    def _replace(self) -> None:
+        before = self.opened
+        self._create()
+        os.close(before)
+
+    def _create(self) -> None:
+        path = Path(self.path)
+        _remove(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._known = _identity(os.fstat(self.opened))
+
+    def close(self) -> None:
+        """Close it; it stays where it is."""
+        os.close(self.opened)
+
+
+def _identity(file: os.stat_result) -> tuple[float, ...]:
+    """Mode, inode, device, links, user and group: what stays the same while a file is only written."""
+    return file[:6]
+
+
 def empty_folder(folder: Path) -> None:
     """Make the folder exist and be empty, whatever a job has put in its place."""
     if _is_empty(folder):
         return
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():  # something in it could not be removed with its own permissions
-        for where, _, _ in os.walk(folder):
-            with suppress(OSError):
-                Path(where).chmod(0o700)
-        shutil.rmtree(folder)
+    _remove(folder)
     folder.mkdir(parents=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever is there, if anything is."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():  # something in it could not be removed with its own permissions
+        _make_writable(path)
+        shutil.rmtree(path)
+
+
+def _make_writable(folder: Path) -> None:
+    """Give us all permissions to a folder and those below it, each before it is looked into."""
+    folder.chmod(0o700)
+    for where, folders, _ in os.walk(folder):
+        for below in (Path(where, name) for name in folders):
+            if not below.is_symlink():
+                with suppress(OSError):  # somebody else's; if it is empty it can be removed all the same
+                    below.chmod(0o700)
 
 
 def _is_empty(folder: Path) -> bool:

@@ -1,0 +1,68 @@
+"""A slot that runs real processes: what one job does must not be felt by the next one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distributed_something.job import Cause, Job, Lease, Outcome, State
+from distributed_something.local.store import FolderStore
+from distributed_something.template import CommandTemplate
+from distributed_something.worker.logs import SlotLog
+from distributed_something.worker.slot import Slot
+from distributed_something.worker.task import Task
+
+
+class Bench:
+    """A slot whose jobs are shell scripts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = FolderStore(folder / "store")
+        self._scripts = folder
+        task = Task(CommandTemplate("sh {script}"), None)
+        self.slot = Slot(task, self._store, folder / "slot", SlotLog(self._store, "", "log"), "run", "w")
+        self._count = 0
+
+    def run(self, script: str) -> Outcome:
+        self._count += 1
+        path = self._scripts / f"{self._count}.sh"
+        path.write_text(script)
+        body = json.dumps({"group": {"script": str(path), "n": self._count}}).encode()
+        lease = Lease(Job(f"{self._count:016x}", self._count, body), "token", 0.0)
+        self.slot.begin()
+        return self.slot.run(lease, lambda _: None)
+
+    def printed(self, outcome: Outcome) -> bytes:
+        assert outcome.log is not None
+        start, length = map(int, outcome.log.rpartition("@")[2].split("+"))
+        return self._store.read("log", start, length)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.slot.close()
+
+
+def test_a_job_that_replaces_its_file_leaves_the_next_one_its_own(bench: Bench) -> None:
+    bench.run('echo other > "$DS_JOB.new"; mv "$DS_JOB.new" "$DS_JOB"')
+    outcome = bench.run('cat "$DS_JOB"')
+    assert outcome.state is State.SUCCEEDED
+    assert json.loads(bench.printed(outcome))["group"]["n"] == 2
+
+
+def test_a_job_that_makes_its_output_non_blocking_leaves_the_next_ones_as_it_was(bench: Bench) -> None:
+    bench.run(f"exec {sys.executable} -c 'import os; os.set_blocking(1, False)'")
+    outcome = bench.run(f"exec {sys.executable} -c 'import os; print(os.get_blocking(1))'")
+    assert bench.printed(outcome) == b"True\n"
+
+
+def test_a_job_that_removes_its_folder_fails_as_its_exit_code_says(bench: Bench) -> None:
+    outcome = bench.run('rm -rf "$DS_WORK_DIR"; exit 7')
+    assert (outcome.cause, outcome.exit_code, outcome.detail) == (Cause.EXIT, 7, "exit code 7")
+    assert bench.run("touch here").state is State.SUCCEEDED
