@@ -425,6 +425,54 @@ def test_a_carried_job_whose_worker_is_lost_goes_to_another(urls: QueueUrls, clo
         assert queue.counts() == Counts(leased=1)
 
 
+class SetClock:
+    """A clock whose time of day somebody has set; what it measures is what it was."""
+
+    def __init__(self, clock: EmulatorClock) -> None:
+        self._clock = clock
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        return self._clock.now() + self.ahead
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("jump", [-HOUR, HOUR])
+def test_a_clock_that_is_set_loses_no_lease(urls: QueueUrls, clock: EmulatorClock, jump: float) -> None:
+    set_clock = SetClock(clock)
+    with opened(urls, set_clock) as queue:
+        queue.put(jobs(2))
+        held = queue.lease(2)
+        set_clock.ahead = jump
+        held, lost = queue.renew(held)
+        assert (len(held), lost) == (2, [])
+        set_clock.ahead = 0.0
+        queue.done(held[:1])
+        queue.release(held[1:])
+        assert queue.counts() == Counts(waiting=1)
+
+
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("settle", [False, True])
+def test_sqs_says_whether_a_lease_whose_time_seems_over_is_ours(
+    queue: SqsQueue, client: Any, clock: EmulatorClock, settle: bool
+) -> None:
+    queue.put(jobs(2))
+    kept, over = queue.lease(2)
+    hidden = {"ReceiptHandle": kept.token, "VisibilityTimeout": 600}
+    client.change_message_visibility(QueueUrl=queue.urls.jobs, **hidden)  # a renewal whose answer was lost
+    clock.advance(TERM + 1)
+    if not settle:
+        renewed, lost = queue.renew([kept, over])
+        assert ([lease.token for lease in renewed], lost) == ([kept.token], [over])
+        assert queue.renew([over]) == ([], [over])
+    queue.done([kept, over])
+    assert queue.counts() == Counts(waiting=1)
+
+
 def test_without_a_carried_queue_a_lease_ends_after_twelve_hours(
     urls: QueueUrls, clock: EmulatorClock
 ) -> None:

@@ -8,9 +8,10 @@ What SQS cannot do, and what is done instead:
 - It knows no ids. Jobs that are known are found by their ids, which this object remembers, and `known` tells
   those that were submitted before; so only one process should submit to a run at a time.
 - It does not say whether a message is still ours when it is deleted, and its handles may work after their
-  time. A lease counts as stale here when its deadline has passed on this machine, or when it was settled
-  through this object. Two workers may hold one job all the same, where a machine slept or an answer took
-  longer than the term: both may run it, and the one that finishes first ends it.
+  time. A lease counts as stale here when it was settled through this object, or when its deadline has passed
+  on this machine and SQS, asked to go on hiding the message, refuses. Two workers may hold one job all the
+  same, where a machine slept or an answer took longer than the term: both may run it, and the one that
+  finishes first ends it.
 - Failing a job sends it anew with the next attempt's number, then deletes it. A crash between the two leaves
   both, and the job runs once more than it should; no job is lost.
 - It counts how often a message was received, and never forgets. A job that is given back has not taken its
@@ -29,7 +30,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -70,7 +71,10 @@ GATHER_RATE = 20
 
 @dataclass
 class _Held:
-    """What we hold in SQS for a lease; a renewal or carrying over changes it, and the lease's token stays."""
+    """What we hold in SQS for a lease; a renewal or carrying over changes it, and the lease's token stays.
+
+    `received` and `deadline` are by the monotonic clock.
+    """
 
     message: Message
     channel: Channel
@@ -178,17 +182,17 @@ class SqsQueue:
 
     def _lease_abandoned(self, limit: int) -> list[Lease]:
         """Jobs that were carried over by a worker that is gone; looked for once a minute."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if self._carried is None or now < self._next_look:
             return []
         self._next_look = now + CARRIED_LOOK
         received = self._carried.receive(min(limit, BATCH), 0, self._term)
-        young = [each for each in received if now - _sent_at(each) < CARRY_GRACE]
+        sent_before = self._clock.now() - CARRY_GRACE
+        young = [each for each in received if _sent_at(each) > sent_before]
         self._carried.hide([each["ReceiptHandle"] for each in young], 0)
         return self._leases(self._carried, [each for each in received if each not in young])
 
     def _leases(self, channel: Channel, received: Sequence[MessageTypeDef]) -> list[Lease]:
-        now = self._clock.now()
         leases = []
         for each in received:
             try:
@@ -196,15 +200,14 @@ class SqsQueue:
             except NotAJob as why:
                 self._bury(channel, each, why)
                 continue
-            leases.append(self._hold(channel, each, message, now))
+            leases.append(self._hold(channel, each, message))
         return leases
 
-    def _hold(self, channel: Channel, received: MessageTypeDef, message: Message, now: float) -> Lease:
-        token = received["ReceiptHandle"]
-        deadline, receipts = now + self._term, _receipts(received)
+    def _hold(self, channel: Channel, received: MessageTypeDef, message: Message) -> Lease:
+        token, now, receipts = received["ReceiptHandle"], self._clock.monotonic(), _receipts(received)
         with self._lock:
-            self._held[token] = _Held(message, channel, token, now, deadline, receipts)
-        return Lease(message.job, token, deadline, message.attempt, receipts)
+            self._held[token] = _Held(message, channel, token, now, now + self._term, receipts)
+        return Lease(message.job, token, self._clock.now() + self._term, message.attempt, receipts)
 
     def _bury(self, channel: Channel, received: MessageTypeDef, why: NotAJob) -> None:
         """Park what no worker could ever do anything with."""
@@ -216,24 +219,30 @@ class SqsQueue:
 
         Jobs near SQS's limit of twelve hours are carried over; the lease's token stays what it was.
         """
-        now = self._clock.now()
-        deadline = now + self._term
-        ours = self._ours(leases)
-        for channel, held in _by_channel(ours.values()):
-            lost = channel.hide([each.handle for each in held], self._term)
-            for each in held:
-                each.deadline = 0.0 if each.handle in lost else deadline
-        renewed = [
-            lease._replace(deadline=deadline)
-            for lease in leases
-            if lease.token in ours and ours[lease.token].deadline
-        ]
-        kept = {lease.token for lease in renewed}
-        for token in kept:
+        now, deadline = self._clock.monotonic(), self._clock.now() + self._term
+        with self._lock:
+            held = self._held_for(leases)
+        ours = self._hide(held)
+        with self._lock:
+            for token in held.keys() - ours.keys():
+                self._held.pop(token, None)
+        renewed = [lease._replace(deadline=deadline) for lease in leases if lease.token in ours]
+        for token in ours:
             # One term for the lease that was just renewed, one for the time until the next renewal.
             if now + 2 * self._term + CARRY_EARLY > ours[token].received + HIDDEN_LIMIT:
                 self._carry(token)
-        return renewed, [lease for lease in leases if lease.token not in kept]
+        return renewed, [lease for lease in leases if lease.token not in ours]
+
+    def _hide(self, held: Mapping[str, _Held]) -> dict[str, _Held]:
+        """Have SQS hide messages for a full term from now; without those that it says are not ours."""
+        deadline = self._clock.monotonic() + self._term
+        lost: set[str] = set()
+        for channel, group in _by_channel(held.values()):
+            lost |= channel.hide([each.handle for each in group], self._term)
+        ours = {token: each for token, each in held.items() if each.handle not in lost}
+        for each in ours.values():
+            each.deadline = deadline
+        return ours
 
     def _carry(self, token: str) -> None:
         """Go on with a copy in the carried queue, unless the lease was settled meanwhile."""
@@ -262,7 +271,7 @@ class SqsQueue:
             return
         before = held.channel, held.handle
         held.channel, held.handle, held.carrying = self._carried, copy["ReceiptHandle"], ""
-        held.received, held.receipts = self._clock.now(), _receipts(copy)
+        held.received, held.receipts = self._clock.monotonic(), _receipts(copy)
         before[0].delete([before[1]])
 
     def _find_carried(self, mark: str) -> MessageTypeDef | None:
@@ -314,26 +323,27 @@ class SqsQueue:
     def _settling(self, leases: Sequence[Lease]) -> Iterator[dict[str, _Held]]:
         """What we hold for these leases, and nobody else has in hand; after an error, held as before."""
         with self._lock:
-            self._lock.wait_for(lambda: not any(held.moving for held in self._ours(leases).values()))
-            ours = self._ours(leases)
-            for token in ours:
+            self._lock.wait_for(lambda: not any(held.moving for held in self._held_for(leases).values()))
+            held = self._held_for(leases)
+            for token in held:
                 del self._held[token]
         try:
-            yield ours
+            yield self._still_ours(held)
         except BaseException:  # held again, and the error raised
             with self._lock:
-                self._held |= ours
+                self._held |= held
             raise
 
-    def _ours(self, leases: Sequence[Lease]) -> dict[str, _Held]:
-        """What we hold for these leases, by token; nothing for stale ones."""
-        now = self._clock.now()
-        with self._lock:
-            found = {lease.token: self._held.get(lease.token) for lease in leases}
-            for token, held in found.items():
-                if held is not None and held.deadline <= now:
-                    del self._held[token]
-        return {token: held for token, held in found.items() if held is not None and held.deadline > now}
+    def _held_for(self, leases: Sequence[Lease]) -> dict[str, _Held]:
+        """What we hold for these leases, by token. The lock is held."""
+        return {lease.token: self._held[lease.token] for lease in leases if lease.token in self._held}
+
+    def _still_ours(self, held: Mapping[str, _Held]) -> dict[str, _Held]:
+        """Without the stale: SQS is asked about those whose time is over by our clock."""
+        now = self._clock.monotonic()
+        late = {token: each for token, each in held.items() if each.deadline <= now}
+        ours = self._hide(late)
+        return {token: each for token, each in held.items() if token not in late or token in ours}
 
     # Looking, and starting over
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -34,7 +35,7 @@ class WorkersQueue(SqsQueue):
         super().__init__(session, urls, clock=clock, **more)
         self.on_gone: Callable[[QueueGone], None] = lambda _gone: None
         self.answered = clock.now()
-        self._missing_since = self._missing_last = 0.0
+        self._missing_since = self._missing_last = -math.inf
         self._gone = False
         self._leaving = False
         self._paused_until = 0.0
@@ -108,7 +109,7 @@ class WorkersQueue(SqsQueue):
 
     def _is_sure(self) -> bool:
         """Whether SQS has said often enough, and lately, that it does not know the queue."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if now - self._missing_last > GONE_LAPSE:
             self._missing_since = now
         self._missing_last = now
