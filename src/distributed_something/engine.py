@@ -291,6 +291,14 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Billed(Protocol):
+    """What an engine promises beside, whose machines cost money."""
+
+    def cost_of(self, run: str) -> float | None:
+        """What the machines of a run that has ended have cost, in dollars; None where it is not known."""
+
+
+@runtime_checkable
 class Guarded(Protocol):
     """What an engine promises beside, whose machines may be ended where nobody watches them."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .clock import Clock, SystemClock
 from .config import Config, load_config
 from .console import Console
-from .engine import Engine
+from .engine import Billed, Engine, Machines
 from .errors import DsError
 from .ledger import Fold, RunPaths
 from .record import RunRecord, read_record, record_path
@@ -80,6 +80,13 @@ class Project:
         """The state of every job of the current run."""
         return Fold(self.engine.store, self.paths())
 
+    def _ended(self, run: str | None) -> Machines:
+        """The machines where no run is set up; those of the latest have cost what they have cost."""
+        machines, engine = self.engine.machines(), self.engine
+        if run is None or not isinstance(engine, Billed):
+            return machines
+        return machines._replace(cost_usd=engine.cost_of(run))
+
     def snapshot(self, fold: Fold | None = None) -> Snapshot:
         """How the current run is now; `fold` (or a new one) is brought up to date first."""
         engine = self.engine
@@ -93,7 +100,7 @@ class Project:
             app=self.config.app_name,
             engine=engine.name,
             run=shown,
-            machines=engine.machines(),
+            machines=engine.machines() if run else self._ended(shown),
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,

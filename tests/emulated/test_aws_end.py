@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,19 @@ def test_the_monitor_ends_a_run_that_is_done_and_nothing_is_left(cloud: Cloud) -
     assert names.index("UpdateService") < names.index("DeleteService"), "to 0, then deleted"
     assert names.index("CancelSpotFleetRequests") < names.index("DeleteService")
     assert all(each["TerminateInstances"] for each in calls.of("CancelSpotFleetRequests"))
+
+
+def test_a_run_that_has_ended_keeps_what_its_machines_have_cost(cloud: Cloud) -> None:
+    run = begin(cloud)
+    work(cloud, 5)
+    steps.monitor(cloud.project, None, None)
+    report = f"runs/{cloud.app}/{run}/report.json"
+    cost = json.loads(cloud.engine.store.read(report))["cost_usd"]
+    assert cost
+    cloud.open()
+    assert cloud.project.snapshot().cost_usd == cost
+    steps.monitor(cloud.project, None, None)
+    assert json.loads(cloud.engine.store.read(report))["cost_usd"] == cost
 
 
 @pytest.mark.fault(7)

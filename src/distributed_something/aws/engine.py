@@ -19,7 +19,7 @@ from ..state import one_run
 from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
 from .alive import heard
 from .apply import Applier
-from .bill import Bill
+from .bill import Bill, bill_key
 from .dashboard import put_dashboard
 from .desired import (
     Action,
@@ -381,13 +381,20 @@ class AwsEngine:
         cost = bill.cost(facts.machines, now)
         return machines._replace(cost_usd=cost, usd_per_hour=None if cost is None else bill.per_hour)
 
+    def cost_of(self, run: str) -> float | None:
+        """What the machines of a run that has ended have cost."""
+        return self._new_bill(run).total(self._clock.now())
+
     def _bill_of(self, run: str) -> Bill:
         if self._bill is None:
-            key = RunPaths(self._config.app_name, run).root + "machines.json"
-            bid = self._config.machine_price
-            real = not (self._emulated and bid is not None)  # an emulator's prices are no prices
-            self._bill = Bill(self.session, self.store, key, bid, ask=real)
+            self._bill = self._new_bill(run)
         return self._bill
+
+    def _new_bill(self, run: str) -> Bill:
+        key = bill_key(RunPaths(self._config.app_name, run))
+        bid = self._config.machine_price
+        real = not (self._emulated and bid is not None)  # an emulator's prices are no prices
+        return Bill(self.session, self.store, key, bid, ask=real)
 
     def _look(self, run: str) -> Facts:
         self._facts = self._looker.look(run, self._fleet_ids(run), self._clock.now())

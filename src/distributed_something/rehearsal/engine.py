@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import background
+from ..aws.bill import Bill, bill_key
 from ..aws.engine import AwsEngine
 from ..aws.session import AwsSession
 from ..aws.store import S3Store
@@ -235,6 +236,11 @@ class RehearsalEngine:
         """How the machines are."""
         found = self._aws()
         return Machines(kept=True) if found is None else found.machines()
+
+    def cost_of(self, run: str) -> float | None:
+        """What the machines of a run that has ended would have cost."""
+        key, bid = bill_key(RunPaths(self._config.app_name, run)), self._config.machine_price
+        return Bill(AwsSession(), self.store, key, bid, ask=False).total(self._clock.now())
 
     def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait."""
