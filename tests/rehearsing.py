@@ -118,6 +118,11 @@ def check_counts(project: DsProject, count: int, dead: int) -> None:
     assert len(project.job_lines("--state", "dead")) == dead
 
 
+def queues(app: str, dead: int = 0) -> dict[str, int]:
+    """What an app's queues hold once no job is left but the dead."""
+    return {f"{app}Queue": 0, f"{app}Queue-carried": 0, f"{app}DeadMessages": dead}
+
+
 class Emulator:
     """An emulator, asked behind the product's back."""
 

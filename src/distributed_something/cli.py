@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from itertools import takewhile
 
 from . import __version__
 from .engines import ENGINES
 from .errors import FAILED, INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
-from .words import many
+from .words import many, nearest
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from typing import Any, NoReturn
 
@@ -40,6 +42,42 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}", f"{self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but each command refuses what it does not know, in its own name."""
+        ends = {*COMMANDS, *REFERENCE_NAMES, "--"}  # what comes later is the command's, or no option
+        for word in takewhile(lambda word: word not in ends, args or ()):
+            name = word.partition("=")[0]
+            if re.fullmatch("--[a-z-]+", name) and not any(each.startswith(name) for each in self._options):
+                self._unknown(name)
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self._unknown(unknown[0])
+        return found, unknown
+
+    def _unknown(self, word: str) -> NoReturn:
+        what = "option" if word.startswith("-") else "argument"
+        self.error(f"unknown {what} {word}" + _did_you_mean(word, self._options))
+
+    @property
+    def _options(self) -> Iterable[str]:
+        return self._option_string_actions
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        if action.dest == "command":
+            self.error(f"unknown command {value}" + _did_you_mean(value, [*COMMANDS, *REFERENCE_NAMES]))
+        raise argparse.ArgumentError(action, _none_of(value, list(action.choices)))
+
+
+def _none_of(word: str, known: Sequence[str]) -> str:
+    return f"{word}: is none of {', '.join(known)}" + _did_you_mean(word, known)
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = nearest(word, known)
+    return f": did you mean {near}?" if near else ""
 
 
 def build_parser(prog: str, words: Sequence[str]) -> argparse.ArgumentParser:
@@ -167,7 +205,7 @@ def _cause(text: str) -> str:
 
     known = [cause.value for cause in Cause]
     if text not in known:
-        raise argparse.ArgumentTypeError(f"{text}: is none of {', '.join(known)}")
+        raise argparse.ArgumentTypeError(_none_of(text, known))
     return text
 
 
@@ -438,7 +476,9 @@ def _run(project: Project, options: argparse.Namespace) -> int:
     if (fleet := options.fleet_file) is not None and not fleet.is_file():
         raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
     with project.engine.exclusive():
-        checked = _check(project, options)  # a bad file must not cost the last run's queue
+        if fleet is not None:  # a bad file must not cost the last run's queue
+            project.engine.check_fleet(fleet)
+        checked = _check(project, options)
         steps.setup(project)
         _do_submit(project, checked)
         steps.start(project, options.fleet_file)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from .engines import ENGINES, EngineKind
 from .errors import UsageError
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
+from .words import nearest
 
 MAX_NUMBER = 10**13
 """The end of every range that has no end of its own: what follows may be stored in 64 bits."""
@@ -300,6 +301,8 @@ def _known(key: Key, entry: Assignment, name: str) -> Any:
         return check_value(key, entry.value)
     except ValueError as error:
         examples = (True, False) if key.kind is Kind.BOOL else (_example(key),)
+        if key.choices and isinstance(entry.value, str):
+            examples = (nearest(entry.value, key.choices) or examples[0],)
         fix = "write " + " or ".join(f"{key.name} = {_written(example, name)}" for example in examples)
         raise UsageError(f"{name}:{entry.line}: {key.name}: {error}", fix) from error
 
@@ -331,14 +334,7 @@ def _own(entry: Assignment, name: str) -> str:
 def _near(name: str) -> str | None:
     """The known key that a name is a slip of: letters in another order, or one of about eight wrong."""
     near = [known for known in _BY_NAME if _letters_in_common(name, known) >= NEAR]
-    if not near:
-        return None
-    from difflib import (
-        get_close_matches,  # costs as much to load as all of this module: only for a likely slip
-    )
-
-    swapped = [known for known in near if sorted(known) == sorted(name)]
-    return next(iter(swapped or get_close_matches(name, near, n=1, cutoff=NEAR)), None)
+    return nearest(name, near, NEAR) if near else None
 
 
 def _letters_in_common(one: str, other: str) -> float:

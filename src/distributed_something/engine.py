@@ -252,6 +252,9 @@ class Engine(Protocol):
     def queue(self) -> Queue:
         """The queue of the current run. Raises DsError where nothing is set up."""
 
+    def check_fleet(self, fleet_file: Path) -> None:
+        """Raise UsageError where `start` would refuse the fleet file. Nothing is changed by it."""
+
     def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
         """Ask for machines; the fleet's id. `made` as in `setup`.
 
@@ -288,14 +291,6 @@ class Engine(Protocol):
 
     def remove(self) -> Sequence[str]:
         """Remove everything that `setup` and `start` made; what is still there after a last look."""
-
-
-@runtime_checkable
-class Billed(Protocol):
-    """What an engine promises beside, whose machines cost money."""
-
-    def cost_of(self, run: str) -> float | None:
-        """What the machines of a run that has ended have cost, in dollars; None where it is not known."""
 
 
 @runtime_checkable

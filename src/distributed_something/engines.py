@@ -80,9 +80,9 @@ def _rehearsal(project: Project) -> Engine:
 
 
 def _rehearsal_checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
-    from .aws.check import checks_that_ask_nobody
+    from .rehearsal.check import checks
 
-    return checks_that_ask_nobody(project, job_file, fleet_file)
+    return checks(project, job_file, fleet_file)
 
 
 ENGINES: Mapping[str, EngineKind] = {

@@ -35,6 +35,10 @@ class Unreachable(DsError):
     """A service did not answer, or asks for patience: it may pass by itself, and nothing was lost."""
 
 
+class NotSignedIn(DsError):
+    """The account does not know who asks: nothing can be seen or done in it, whatever is tried."""
+
+
 class KeyRefused(DsError):
     """A store key that could lead out of the store: nothing was touched."""
 

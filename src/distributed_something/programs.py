@@ -33,6 +33,7 @@ _NAME = Rule("where the shell expects a name or a number", fix="v={x} sets a var
 _STDIN = Rule("in a script that a pipe feeds to an interpreter", fix="pass it as an argument")
 _NO_DASH = Rule("where a program expects an option", "(?s:[^+-].*)?", "write -- or ./ before {x}")
 _QUERY = Rule("in the words of a database", fix="give it a file made of it by a program that knows SQL")
+_VARIABLE = Rule("in a variable that shells or programs act on", fix="give it a fixed value")
 _SED_TEXT = Rule("inside sed code", "[A-Za-z0-9_.-]*", "awk -v x={x} '…'")
 _SED_CODE = _SED_TEXT._replace(pattern="[0-9]+")  # to sed even a letter is a command
 
@@ -97,6 +98,15 @@ _PLAIN = {
     "test", "touch", "tr", "uniq", "unzip", "wc", "xz", "zcat", "zip", "zstd",
 }
 # fmt: on
+# Shells expand some of these, count with some, and run what others name; so do loaders and interpreters.
+_ACTED_ON = (
+    "PS[0-4]|PROMPT_COMMAND|ENV|BASH_[A-Z_]+|BASHOPTS|SHELLOPTS|IFS|PATH|CDPATH|S?RANDOM|SECONDS|LINENO"
+)
+_ACTED_ON += (
+    "|OPTIND|HISTCMD|TMOUT|(LD|DYLD|GIT)_[A-Z0-9_]+|GCONV_PATH|PYTHON[A-Z]+|PERL5[A-Z]+|PERLLIB|RUBY[A-Z]+"
+)
+_ACTED_ON += "|NODE_(OPTIONS|PATH)|R_[A-Z_]+|LUA_[A-Z0-9_]+|(JAVA_TOOL|JDK_JAVA|_JAVA|TAR)_OPTIONS|CLASSPATH"
+_ACTED_ON += "|AWK(LIB)?PATH|(GNU)?MAKEFLAGS|EDITOR|VISUAL|PAGER|LESSOPEN|LESSCLOSE|RSYNC_RSH"
 _WORDY = "--?(eval|batch|command|Command|macro)|--(checkpoint-action|code|compress-program|entrypoint|execute"
 _WORDY += (
     "|expression|filter|print|rsh|run|session-command|source|split-string|to-command|use-compress-program"
@@ -115,6 +125,7 @@ def judge(command: Sequence[Word], piped: Sequence[Word]) -> Iterator[Finding]:
     """
     words = _without_prefix(command)
     program = _name(words[0]) if words else ""
+    yield from _all([word for word in command if re.match(rf"({_ACTED_ON})\+?=", word.head)], _VARIABLE)
     yield from _builtin(program, words[1:])
     unknown = len(command) - len(words) if program in _PLAIN else len(command)
     for index, word in enumerate(command):
@@ -173,6 +184,9 @@ def _builtin(name: str, arguments: Sequence[Word]) -> Iterator[Finding]:
         yield from _all([word for word in arguments if word.static != "--"][:1], SCRIPT)
     elif name in _NAMING:
         yield from _all([w for w in arguments if name != "export" or not ASSIGNMENT.match(w.head)], _NAME)
+    elif name in ("for", "select"):  # their first word is assigned each of the others
+        acted_on = any(re.fullmatch(_ACTED_ON, word.plain) for word in arguments[:1])
+        yield from _all(arguments if acted_on else (), _VARIABLE)
     elif name in ("[", "test", "printf"):
         yield from _tested(name, [word for word in arguments if word.marks or not word.may_vanish])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .clock import Clock, SystemClock
 from .config import Config, load_config
 from .console import Console
-from .engine import Billed, Engine, Machines
+from .engine import Engine
 from .errors import DsError
 from .ledger import Fold, RunPaths
 from .record import RunRecord, read_record, record_path
@@ -80,13 +80,6 @@ class Project:
         """The state of every job of the current run."""
         return Fold(self.engine.store, self.paths())
 
-    def _ended(self, run: str | None) -> Machines:
-        """The machines where no run is set up; those of the latest have cost what they have cost."""
-        machines, engine = self.engine.machines(), self.engine
-        if run is None or not isinstance(engine, Billed):
-            return machines
-        return machines._replace(cost_usd=engine.cost_of(run))
-
     def snapshot(self, fold: Fold | None = None) -> Snapshot:
         """How the current run is now; `fold` (or a new one) is brought up to date first."""
         engine = self.engine
@@ -94,13 +87,19 @@ class Project:
         shown = run or self._latest_run()
         # the ledger is flushed before the queue is told: read in the other order, it is never behind
         counts = engine.queue().counts() if run else None
-        fold = fold or Fold(engine.store, RunPaths(self.config.app_name, shown or "none"))
+        paths = RunPaths(self.config.app_name, shown or "none")
+        fold = (fold or Fold(engine.store, paths)).update()
+        machines = engine.machines()
+        if run is None and machines.kept:  # the run has ended: its engine knows nothing of it any more
+            from .report import reported_cost
+
+            machines = machines._replace(cost_usd=reported_cost(engine.store, paths))
         return take(
-            fold.update(),
+            fold,
             app=self.config.app_name,
             engine=engine.name,
             run=shown,
-            machines=engine.machines() if run else self._ended(shown),
+            machines=machines,
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,

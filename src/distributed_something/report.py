@@ -10,6 +10,7 @@ from typing import Any
 from .config import KEYS, Config
 from .console import bytes_text, duration, money, rate_text
 from .engine import Store
+from .errors import KeyMissing
 from .failures import FailureGroup
 from .figures import histogram, quantiles, throughput
 from .job import State
@@ -23,6 +24,8 @@ SLOWEST = 10
 
 REPORT = "report.html"
 """The page's name, beside the run's ledger."""
+
+DATA = "report.json"
 
 
 def build_report(
@@ -167,10 +170,19 @@ def write_report(store: Store, paths: RunPaths, report: dict[str, Any]) -> str:
     """Put the report beside the run's ledger, as data and as a page; the key of the page."""
     from .report_page import render
 
-    store.write(paths.root + "report.json", json.dumps(report, ensure_ascii=False, indent=1).encode() + b"\n")
+    store.write(paths.root + DATA, json.dumps(report, ensure_ascii=False, indent=1).encode() + b"\n")
     page = paths.root + REPORT
     store.write(page, render(report).encode("utf-8", "replace"))
     return page
+
+
+def reported_cost(store: Store, paths: RunPaths) -> float | None:
+    """What the run's report says that the machines have cost; None where it says nothing, or is not there."""
+    try:
+        cost = json.loads(store.read(paths.root + DATA))["cost_usd"]
+    except (KeyMissing, ValueError, KeyError, TypeError):
+        return None
+    return float(cost) if isinstance(cost, int | float) else None
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:

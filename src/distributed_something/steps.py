@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .engine import Machines, PutReport
-from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, Unreachable, UsageError
+from .errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, Unreachable, UsageError
 from .job import Job, Lease, Outcome, State
 from .ledger import Fold, LedgerWriter, RunPaths
 from .monitoring import Watch, take_back
@@ -308,6 +308,8 @@ def _unfinished(project: Project) -> int | None:
     """How many jobs are not finished; None where a damaged queue keeps it to itself."""
     try:
         return project.snapshot().queued or 0
+    except NotSignedIn:
+        raise
     except DsError as error:
         project.console.say(f"note: {error.what}")
         return None

@@ -9,7 +9,8 @@ Compiled once, filled for each job. What follows is a promise:
   of `sh -c`, `eval` or `trap`. It stands in single quotes of its own, so nothing in it can be syntax.
 * Where no quotes would hold it (backticks, here-documents, `${…}`, `$((…))`) the template is refused.
 * Where it becomes code of another language, or might (`python -c`, awk, after `-c` or `-e` of an unknown
-  program), only harmless characters are let through: `CommandTemplate.check` refuses the job otherwise.
+  program), or a variable that shells and programs act on (`PS4=`, `PATH=`, `LD_PRELOAD=`), only harmless
+  characters are let through: `CommandTemplate.check` refuses the job otherwise.
 
 Not held: what the command itself does with a value later (`x={v}; eval "$x"`, `make OUT={v}`) or has an
 expansion do with it (`$PROGRAM {v}`); a value that is the program (`{v} …`) or the whole inner script
@@ -28,6 +29,7 @@ from typing import Any
 from .errors import UsageError
 from .programs import SCRIPT, Rule, judge
 from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, render
+from .words import nearest
 
 TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"})
 """Names whose values are ours and not the job file's: they may stand in code."""
@@ -134,10 +136,8 @@ def check_names(template: Template | CommandTemplate, available: Iterable[str], 
 
 
 def _unknown(name: str, known: Iterable[str], where: str) -> UsageError:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, list(known), 1)
-    hint = f": did you mean {{{close[0]}}}?" if close else ""
+    near = nearest(name, known)
+    hint = f": did you mean {{{near}}}?" if near else ""
     fix = f"name a key of the job, or write {{{{{name}}}}} where the braces themselves are meant"
     return UsageError(f"{where}: {{{name}}} is not a key of the job{hint}", fix)
 

@@ -10,6 +10,7 @@ import pytest
 
 from aws_project import Cloud, fleet_file
 from conftest import DsProject
+from distributed_something.aws.desired import Kind
 from emulating import endpoint
 
 
@@ -41,10 +42,34 @@ def test_the_steps_one_after_another(cloud: Cloud) -> None:
     assert "is not set up" in project.ds("start", code=1).stderr
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"ImageId": "ami-XXXXXXXX"}, "LaunchSpecifications[0].ImageId: still the placeholder"),
+        ({"InstanceType": "m9.nothing"}, "m9.nothing"),
+        ({"InstanceType": "t3.nano"}, "no task fits on a machine"),
+    ],
+)
+def test_a_bad_fleet_file_is_refused_before_anything_is_made(
+    cloud: Cloud, wrong: dict[str, str], says: str
+) -> None:
+    project = DsProject(cloud.folder)
+    project.environment["AWS_ENDPOINT_URL"] = endpoint()
+    del cloud.given["MACHINE_TYPE"]  # it goes over the file's
+    cloud.config(MEMORY=2000)
+    refused = project.ds("run", cloud.jobs(), fleet_file(cloud, **wrong), code=2)
+    assert says in refused.stderr
+    assert cloud.found(Kind.QUEUE, f"{cloud.app}Queue") is None
+    assert not cloud.project.record_path.exists()
+
+
 def test_without_credentials_there_is_one_clear_line(cloud: Cloud) -> None:
     project = DsProject(cloud.folder)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         project.environment.pop(name, None)
     project.environment["AWS_ENDPOINT_URL"] = endpoint()
-    said = project.ds("setup", code=1).stderr
-    assert said.startswith("error: ") and "redentials" in said and "aws configure" in said
+    project.environment["AWS_EC2_METADATA_DISABLED"] = "true"
+    for command in ("setup", "cleanup --yes"):
+        error, fix = project.ds(*command.split(), code=1).stderr.splitlines()
+        assert error.startswith("error: ") and "redentials" in error
+        assert fix.startswith("fix: ") and "aws configure" in fix

@@ -13,9 +13,10 @@ from distributed_something import steps
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.teardown import LEAVE_SECONDS
-from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError
+from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, UsageError
 from distributed_something.failures import read_log
 from distributed_something.job import Cause, Lease
+from distributed_something.record import write_record
 from distributed_something.runfile import read_run_file
 from emulating import session
 
@@ -47,17 +48,17 @@ def test_the_monitor_ends_a_run_that_is_done_and_nothing_is_left(cloud: Cloud) -
     assert all(each["TerminateInstances"] for each in calls.of("CancelSpotFleetRequests"))
 
 
-def test_a_run_that_has_ended_keeps_what_its_machines_have_cost(cloud: Cloud) -> None:
+def test_what_a_run_has_cost_is_known_when_everything_has_gone(cloud: Cloud) -> None:
+    cloud.config(MACHINE_PRICE=0.2)
     run = begin(cloud)
+    cloud.clock.advance(3600)
     work(cloud, 5)
     steps.monitor(cloud.project, None, None)
-    report = f"runs/{cloud.app}/{run}/report.json"
-    cost = json.loads(cloud.engine.store.read(report))["cost_usd"]
-    assert cost
-    cloud.open()
-    assert cloud.project.snapshot().cost_usd == cost
-    steps.monitor(cloud.project, None, None)
-    assert json.loads(cloud.engine.store.read(report))["cost_usd"] == cost
+    report = json.loads(cloud.engine.store.read(f"runs/{cloud.app}/{run}/report.json"))
+    assert report["cost_usd"] > 0
+    ended = cloud.open().snapshot()
+    assert (ended.state, ended.cost_usd) == ("finished", report["cost_usd"])
+    assert ended.to_json()["cost_usd"] == report["cost_usd"]
 
 
 @pytest.mark.fault(7)
@@ -187,6 +188,40 @@ def test_a_clean_up_that_leaves_something_keeps_the_record_and_waits_for_no_righ
     assert not cloud.project.record_path.exists()
 
 
+@pytest.mark.fault(9, 10)
+@pytest.mark.parametrize("call", ["DescribeSpotFleetRequests", "DescribeFleets"])
+def test_a_right_to_look_at_one_kind_of_fleet_that_is_missing_hides_no_other_kind(
+    cloud: Cloud, call: str
+) -> None:
+    begin(cloud)
+    steps.start(cloud.project, None)
+    kept = cloud.record().fleets[0 if call == "DescribeSpotFleetRequests" else 1]
+    failing = Stop(cloud, call, DsError)
+    told = [line for line in steps.cleanup(cloud.project) if not line.startswith("machine ")]
+    assert told == ["the network went away"]
+    failing.undo()
+    alive = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
+    assert alive == [kept]
+    assert steps.cleanup(cloud.project) == []
+    assert left(cloud) == []
+
+
+@pytest.mark.parametrize("call", ["ListQueueTags", "CancelSpotFleetRequests", "DescribeLaunchTemplates"])
+def test_a_sign_in_that_runs_out_in_a_clean_up_is_one_error_and_the_next_goes_on(
+    cloud: Cloud, call: str
+) -> None:
+    begin(cloud)
+    cloud.open()
+    failing = Stop(cloud, call, NotSignedIn)
+    with pytest.raises(NotSignedIn):
+        steps.cleanup(cloud.project)
+    assert "went away" not in cloud.err.getvalue(), "said once, by whoever catches it"
+    failing.undo()
+    assert cloud.project.record_path.exists()
+    assert steps.cleanup(cloud.open()) == []
+    assert left(cloud) == []
+
+
 @pytest.mark.fault(10)
 def test_what_is_absent_is_fine(cloud: Cloud) -> None:
     begin(cloud)
@@ -235,6 +270,77 @@ def test_others_with_names_like_ours_are_left_alone(cloud: Cloud, name: str) -> 
     assert left(cloud) == []
     assert {*others} <= {*sqs.list_queues()["QueueUrls"]}
     assert cloud.found(Kind.TASK_DEFINITION, f"{cloud.app}Task2") is not None
+
+
+def strangers(cloud: Cloud, desired: int, **more: Any) -> str:
+    """A service and a task definition with the app's names, and without its tag; the revision's ARN."""
+    ecs = session().client("ecs")
+    ecs.create_cluster(clusterName=str(cloud.given["ECS_CLUSTER"]))
+    containers = [{"name": "c", "image": "i", "memory": 9}]
+    made = ecs.register_task_definition(family=f"{cloud.app}Task", containerDefinitions=containers, **more)
+    revision = str(made["taskDefinition"]["taskDefinitionArn"])
+    ecs.create_service(
+        cluster=str(cloud.given["ECS_CLUSTER"]),
+        serviceName=f"{cloud.app}Service",
+        taskDefinition=revision,
+        desiredCount=desired,
+        **more,
+    )
+    return revision
+
+
+def active(cloud: Cloud) -> list[str]:
+    found = session().client("ecs").list_task_definitions(familyPrefix=f"{cloud.app}Task", status="ACTIVE")
+    return list(found["taskDefinitionArns"])
+
+
+@pytest.mark.fault(5)
+@pytest.mark.parametrize("tags", [[], [{"key": "ds:app", "value": "Another"}]])
+def test_a_service_and_a_task_of_our_names_that_are_not_ours_are_left_alone(
+    cloud: Cloud, tags: list[dict[str, str]]
+) -> None:
+    revision = strangers(cloud, 2, tags=tags)
+    whose = "belongs to the app Another" if tags else "was not made by us, and has 2 tasks"
+    with pytest.raises(UsageError, match=whose):
+        steps.setup(cloud.project)
+    assert cloud.engine.remove() == []
+    assert active(cloud) == [revision]
+    assert cloud.found(Kind.SERVICE, f"{cloud.app}Service").settings["desiredCount"] == 2
+
+
+@pytest.mark.fault(5)
+def test_what_the_reference_has_left_is_taken_over_and_its_own_revisions_stay(cloud: Cloud) -> None:
+    revision = strangers(cloud, 0)
+    begin(cloud)
+    assert len(active(cloud)) == 2
+    assert cloud.engine.remove() == []
+    assert active(cloud) == [revision]
+    assert cloud.found(Kind.SERVICE, f"{cloud.app}Service") is None
+
+
+@pytest.mark.fault(5)
+@pytest.mark.parametrize(("tags", "ends"), [({}, True), ({"ds:app": "Another"}, False)])
+def test_a_fleet_in_the_record_is_ended_unless_it_bears_another_apps_tag(
+    cloud: Cloud, tags: dict[str, str], ends: bool
+) -> None:
+    begin(cloud)
+    ec2, (own,) = session().client("ec2"), cloud.record().fleets
+    (known,) = ec2.describe_spot_fleet_requests(SpotFleetRequestIds=[own])["SpotFleetRequestConfigs"]
+    first = known["SpotFleetRequestConfig"]["LaunchSpecifications"][0]
+    request = {
+        "IamFleetRole": known["SpotFleetRequestConfig"]["IamFleetRole"],
+        "TargetCapacity": 1,
+        "AllocationStrategy": "diversified",
+        "LaunchSpecifications": [{"ImageId": first["ImageId"], "InstanceType": "m5.xlarge"}],
+    }
+    if tags:
+        told = [{"Key": key, "Value": value} for key, value in tags.items()]
+        request["TagSpecifications"] = [{"ResourceType": "spot-fleet-request", "Tags": told}]
+    other = ec2.request_spot_fleet(SpotFleetRequestConfig=request)["SpotFleetRequestId"]
+    write_record(cloud.project.record_path, cloud.record().with_fleet(other))
+    assert steps.cleanup(cloud.open()) == []
+    alive = [fleet.id for fleet in cloud.engine._looker.fleets.look([own, other]) if fleet.alive]
+    assert alive == ([] if ends else [other])
 
 
 @pytest.mark.fault(5, 37)

@@ -20,12 +20,11 @@ from conftest import DsProject, until
 from distributed_something.rehearsal.emulator import emulator
 from distributed_something.worker.process import kill_marked
 from pretending import require
-from rehearsing import Emulator, check_counts, check_files
+from rehearsing import Emulator, check_counts, check_files, queues
 
 BUCKET = "bucket-of-a-test"
 COUNT = 120
 DEAD = {"7": "exit", "77": "exit"}
-EMPTY = {"AppQueue": 0, "AppQueue-carried": 0, "AppDeadMessages": 0}
 
 
 @pytest.fixture(params=["moto", "ministack"])
@@ -118,7 +117,7 @@ def test_a_run_whose_workers_are_killed_comes_to_the_same_end(
         done = finished()
     with worker(task, tmp_path / "3"):
         until(lambda: finished() == COUNT - len(DEAD), "all jobs", 120)
-        until(lambda: account.messages() == {**EMPTY, "AppDeadMessages": len(DEAD)}, "dead jobs", 60)
+        until(lambda: account.messages() == queues("App", dead=len(DEAD)), "dead jobs", 60)
 
     assert done < COUNT - len(DEAD), "nothing was left for those that came after"
     assert f"0 jobs submitted; {COUNT} were in the run already" in again.stderr

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,13 +61,13 @@ def opened(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens an address; nothing may go wrong on the page, and it asks nobody but its server."""
     contexts, wrong = [], []
 
-    def open_page(url: str, **more: Any) -> Any:
+    def open_page(url: str, asks: tuple[str, ...] = (), **more: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **more})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda asked: asked.url.startswith(url[:20]) or wrong.append(asked.url))
+        page.on("request", lambda asked: asked.url.startswith(asks or url[:20]) or wrong.append(asked.url))
         page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
         page.goto(url)
         return page
@@ -303,6 +304,38 @@ def test_the_report_of_a_run_opens_from_its_file(project: DsProject, opened: Cal
     assert page.get_by_role("row", name=re.compile("no such plate: 'bad1'")).count() == 1
     assert page.get_by_role("img", name=re.compile("Jobs: succeeded 1, dead 1")).count() == 1
     assert page.evaluate(CONTRAST) == []
+
+
+def test_the_browser_is_led_to_the_page_and_its_command_has_no_token(
+    project: DsProject, opened: Callable[..., Any]
+) -> None:
+    project.config()
+    given, browser = project.folder / "given", project.folder / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {given}.new && mv {given}.new {given}\n')
+    browser.chmod(0o755)
+    terminal, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distributed_something", "-C", str(project.folder), "dashboard"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**project.environment, "DISPLAY": ":none", "BROWSER": f"{browser} %s"},
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        until(given.exists, "the browser's command")
+        address = given.read_text()
+        assert url.split("/")[3] not in address
+        door = Path(address.removeprefix("file://"))
+        assert door.stat().st_mode & 0o777 == 0o600
+        opened(address, asks=(address, url)).get_by_role("heading", name="No run yet").wait_for()
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        process.communicate()
+        os.close(terminal)
+        os.close(theirs)
+    assert not door.exists()
 
 
 def test_the_address_is_data_for_programs(project: DsProject) -> None:

@@ -108,6 +108,8 @@ def test_the_story_as_data(rehearsal: DsProject) -> None:
     assert story["machine_hours"] > 0
     (cost,) = [each["cost_usd"] for each in lines if "cost_usd" in each]
     assert story["dollars"] - story["request_dollars"] == pytest.approx(cost, rel=0.5)
+    assert rehearsal.status()["cost_usd"] == cost, "when the emulator has gone too"
+    assert "cost" in rehearsal.ds("status").stdout
 
 
 def test_dead_jobs_stay_with_the_emulator_until_clean_up(rehearsal: DsProject) -> None:
@@ -225,6 +227,16 @@ def test_a_fleet_file_that_is_not_there_is_missed_before_anything_is_made(rehear
 
     assert "files/none.json: there is no such file" in refused.stderr
     assert not processes(rehearsal) and not (rehearsal.folder / "data").exists()
+
+
+def test_a_bad_fleet_file_is_refused_before_anything_is_made(rehearsal: DsProject) -> None:
+    fleet = rehearsal.folder / "fleet.json"
+    launch = {"ImageId": "ami-XXXXXXXX", "EbsOptimized": "yes"}
+    fleet.write_text(json.dumps({"IamFleetRole": "<your role>", "LaunchSpecifications": [launch]}))
+    refused = rehearsal.ds("run", rehearsal.jobs(groups(1)), fleet, code=2, timeout=60)
+
+    assert "IamInstanceProfile: missing" in refused.stderr, "the rehearsal has its own of the others"
+    assert not processes(rehearsal) and not (rehearsal.folder / "data" / "runs").exists()
 
 
 def test_status_says_why_a_task_finds_no_machine(rehearsal: DsProject) -> None:

@@ -17,7 +17,7 @@ import pytest
 import distributed_something
 from conftest import DsProject, until
 from pretending import require
-from rehearsing import Emulator, check_counts, check_files, processes
+from rehearsing import Emulator, check_counts, check_files, processes, queues
 
 pytestmark = pytest.mark.real
 
@@ -63,7 +63,7 @@ def check_end(project: DsProject, count: int, dead: int) -> dict[str, Any]:
     gone = [each for each in emulator.account["machines"] if each["lost"] or each["noticed"]]
     assert gone, "no machine was lost"
     assert emulator.machines() == []
-    assert sorted(emulator.messages().values()) == [0, 0, dead]
+    assert emulator.messages() == queues(project.status()["app"], dead=dead)
     check_counts(project, count, dead)
     (file,) = (project.folder / "data" / "runs").glob("*/*/rehearsal.json")
     story: dict[str, Any] = json.loads(file.read_bytes())

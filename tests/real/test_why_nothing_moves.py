@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -122,7 +123,9 @@ def test_tasks_run_and_take_no_job(rehearsal: DsProject) -> None:
     until(frozen, "two workers", 60)
     starting.communicate()
     try:
-        says(rehearsal, "2 tasks run, and no job is under way yet")
+        log = rehearsal.folder / ".ds" / "App.rehearsal" / "tasks.log"
+        says(rehearsal, "2 tasks run, and no job is under way yet", f"see what they print: {log}")
+        assert log.is_file()
     finally:
         for pid in workers:
             os.kill(pid, signal.SIGCONT)
@@ -134,7 +137,8 @@ def test_jobs_of_lost_machines_are_hidden_until_their_leases_end(rehearsal: DsPr
     start(rehearsal)
     until(lambda: rehearsal.status()["jobs"]["running"] == 2, "two jobs", 60)
     for pid in rehearsal.processes():  # without a word: nobody gives the jobs back
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it went with the one that was killed before it
+            os.kill(pid, signal.SIGKILL)
     ec2 = client(rehearsal, "ec2")
     found = ec2.describe_instances()["Reservations"]
     ec2.terminate_instances(InstanceIds=[each["InstanceId"] for some in found for each in some["Instances"]])

@@ -414,6 +414,30 @@ def test_a_rehearsal_asks_nobody(project: DsProject) -> None:
     assert "you are" not in found.stdout and "1 job, and each fits" in found.stdout
 
 
+def test_what_a_rehearsal_replaces_is_no_error_in_it(project: DsProject) -> None:
+    project.config(ENGINE="rehearsal", COMMAND="true", JOB_TIMEOUT=9)
+    specification = {
+        "ImageId": "ami-XXXXXXXX",
+        "KeyName": "your-key",
+        "IamInstanceProfile": {"Arn": "arn:aws:iam::XXXXXXXXXXXX:instance-profile/ecsInstanceRole"},
+        "SubnetId": "subnet-XXXXXXXX",
+    }
+    file = project.folder / "fleet.json"
+    role = "arn:aws:iam::XXXXXXXXXXXX:role/aws-ec2-spot-fleet-tagging-role"
+    file.write_text(json.dumps({"IamFleetRole": role, "LaunchSpecifications": [specification]}))
+    lines = project.ds("check", "--json", "--fleet", file, code=0).stdout.splitlines()
+    found = {each["what"]: each["severity"] for each in map(json.loads, lines)}
+    for field in ("IamFleetRole", "ImageId", "KeyName", "Arn", "SubnetId", "DOCKERHUB_TAG"):
+        (told,) = (severity for what, severity in found.items() if f"{field}: " in what)
+        assert told == "warning", found
+
+    specification["EbsOptimized"] = "yes"
+    file.write_text(json.dumps({"LaunchSpecifications": [specification]}))
+    checked = project.ds("check", "--fleet", file, code=2)
+    assert "2 errors" in checked.stderr
+    assert "IamFleetRole: missing" in checked.stdout and "EbsOptimized: is a text" in checked.stdout
+
+
 # -- A fleet file's own
 
 

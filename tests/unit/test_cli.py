@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conftest import DsProject
-from distributed_something.cli import as_ours, in_our_words
+from distributed_something.cli import as_ours, build_parser, in_our_words
 from distributed_something.errors import USAGE, DsError, UsageError
 
 
@@ -52,12 +52,31 @@ def test_the_last_word_of_monitor_is_the_references(typed: str, ours: str) -> No
     [
         ("retry --cause timeuot", "timeuot: is none of exit, signal, timeout"),
         ("jobs --cause nothing", "nothing: is none of"),
+        ("retry --cause timuot", "worker-lost: did you mean timeout?"),
+        ("statsu", "ds: unknown command statsu: did you mean status?"),
+        ("-C jobs statsu", "ds: unknown command statsu: did you mean status?"),
+        ("submitjob jobs.json", "ds: unknown command submitjob: did you mean submitJob?"),
+        ("nothing", "ds: unknown command nothing\n"),
+        ("status --wacth", "ds status: unknown option --wacth: did you mean --watch?"),
+        ("submitJob jobs.json --sett=a=1", "unknown option --sett: did you mean --set?"),
+        ("--egine local status", "ds: unknown option --egine: did you mean --engine?"),
+        ("stop now", "ds stop: unknown argument now: did you mean --now?"),
+        ("jobs --state ded", "ds jobs: argument --state: ded: is none of"),
+        ("--engine loca status", "local, aws, rehearsal: did you mean local?"),
+        ("image wroker", "worker, build: did you mean worker?"),
         ("dashboard --port 99999", "99999: is not between 0 and 65535"),
     ],
 )
 def test_a_word_that_can_mean_nothing_is_wrong_usage(typed: str, says: str, project: DsProject) -> None:
     found = project.config(COMMAND="true").ds(*typed.split(), code=2)
-    assert says in found.stderr and "fix: " in found.stderr
+    assert says in found.stderr
+    assert [line.partition(": ")[0] for line in found.stderr.splitlines()] == ["error", "fix"]
+
+
+@pytest.mark.parametrize("typed", ["status --js", "--json status", "logs --json -- --not-an-option"])
+def test_options_may_be_shortened_and_ended(typed: str) -> None:
+    words = typed.split()
+    assert build_parser("ds", words).parse_args(words).json
 
 
 def test_hints_can_be_typed(project: DsProject) -> None:

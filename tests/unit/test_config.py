@@ -361,6 +361,14 @@ def test_wrong_values_are_named_with_their_line(line, what):
     assert error.fix.startswith(f"write {line.split()[0]} = ")
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("loca", "local"), ("LOCAL", "local"), ("rehersal", "rehearsal"), ("asw", "aws"), ("azure", "aws")],
+)
+def test_the_fix_of_a_slip_is_the_nearest_value(written, meant):
+    assert refused("", f"ENGINE = {written!r}").fix == f"write ENGINE = {meant!r}"
+
+
 def test_the_fix_shows_a_value_that_would_do():
     assert refused("MEMORY = '15 GB'").fix == "write MEMORY = 15000"
     for key in KEYS:

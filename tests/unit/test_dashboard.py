@@ -27,6 +27,7 @@ from distributed_something.snapshot import take
 from synthetic import RUN, write_run
 
 TOKEN = "token-of-thirty-two-characters-000"
+OPENED = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
 
 
 class Answer(NamedTuple):
@@ -94,6 +95,11 @@ def page(tmp_path: Path) -> Iterator[Page]:
         (f"/{TOKEN}/api/overview", {"Origin": "http://evil.example"}),
         (f"/{TOKEN}/api/overview", {"Origin": "null"}),
         (f"/{TOKEN}/api/overview", {"Sec_Fetch_Site": "cross-site"}),
+        (f"/{TOKEN}/api/overview", {"Sec_Fetch_Site": "cross-site", **OPENED}),
+        (f"/{TOKEN}/", {"Sec_Fetch_Site": "cross-site"}),
+        (f"/{TOKEN}/", {"Sec_Fetch_Site": "cross-site", **OPENED, "Sec_Fetch_Dest": "iframe"}),
+        ("/wrong/", {"Sec_Fetch_Site": "cross-site", **OPENED}),
+        (f"/{TOKEN}/", {"Sec_Fetch_Site": "cross-site", **OPENED, "Host": "evil.example"}),
         (f"/{TOKEN}/index.html", {"Host": "localhost@evil.example"}),
     ],
 )
@@ -102,6 +108,10 @@ def test_who_is_not_let_in(page: Page, path: str, headers: dict[str, str]) -> No
         found = page.ask(path, method, b"{}", X_Token=TOKEN, **headers)
         assert found.status == 403
         assert TOKEN.encode() not in found.body
+
+
+def test_a_link_opens_the_page(page: Page) -> None:
+    assert page.ask(f"/{TOKEN}/", Sec_Fetch_Site="cross-site", **OPENED).status == 200
 
 
 def test_a_forwarded_port_is_let_in(page: Page) -> None:

@@ -141,6 +141,24 @@ def test_fleets_are_described_by_one_call_a_kind() -> None:
     assert found[0].made == found[0].valid_until == when.timestamp()
 
 
+@pytest.mark.fault(5)
+def test_a_fleet_of_another_app_is_none_of_the_records() -> None:
+    config = {"IamFleetRole": "r", "TargetCapacity": 4}
+    owners = {"sfr-1": ["App"], "sfr-2": ["Another"], "sfr-3": []}
+    described = [
+        {
+            "SpotFleetRequestId": name,
+            "SpotFleetRequestConfig": config,
+            "Tags": [{"Key": "ds:app", "Value": each} for each in owner],
+        }
+        for name, owner in owners.items()
+    ]
+    asked = {"SpotFleetRequestIds": [*owners]}
+    answer = {"SpotFleetRequestConfigs": described}
+    with answering(("describe_spot_fleet_requests", asked, answer)) as fleets:
+        assert [each.id for each in fleets.recorded([*owners], "App")] == ["sfr-1", "sfr-3"]
+
+
 def test_a_fleet_that_aws_no_longer_knows_does_not_hide_the_others() -> None:
     call = "describe_spot_fleet_requests"
     config = {"IamFleetRole": "r", "TargetCapacity": 4}

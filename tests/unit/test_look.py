@@ -28,7 +28,7 @@ FULL = Trouble("the account's limit is reached", "ask for more")
 
 
 def why(facts: Facts, counts: Counts = WAITING) -> str:
-    return why_idle(facts, counts, visibility=120, now=NOW, logs="App_perInstance") or ""
+    return why_idle(facts, counts, visibility=120, now=NOW, task_logs="aws logs tail App_perInstance") or ""
 
 
 def test_machines_are_counted() -> None:
@@ -78,6 +78,11 @@ def test_partial_capacity_goes_on_and_a_final_error_without_a_machine_does_not()
 )  # fmt: skip
 def test_why_nothing_moves(facts: Facts, said: str) -> None:
     assert said in why(facts)
+
+
+def test_where_to_read_what_tasks_print_is_as_the_engine_says() -> None:
+    found = why_idle(ALL, WAITING, visibility=120, now=NOW, task_logs="/project/tasks.log")
+    assert found is not None and found.endswith("see what they print: /project/tasks.log")
 
 
 def test_machines_tell_of_their_end() -> None:

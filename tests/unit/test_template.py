@@ -364,6 +364,19 @@ CODE = [
     "perl -e $A {x}",
     "awk $A {x}",
     "$A unset {x}",
+    "PS4={x} sh -xc 'echo a'",
+    "PS4={x}; set -x; echo a",
+    "a=1 ENV=\"$HOME/{x}\" bash -c 'echo a'",
+    "if true; then BASH_ENV={x} bash -c 'echo a'; fi",
+    "echo $(IFS={x} sh -c 'echo a')",
+    "PATH+=:{x} sh -c 'echo a'",
+    "env LD_PRELOAD={x} sh -c 'echo a'",
+    "env -i PATH=/bin:{x} tool",
+    "sudo PYTHONPATH={x} python3 tool.py",
+    "export PATH={x}",
+    "sh -c 'OPTIND={x}; echo a'",
+    "GIT_SSH_COMMAND={x} git fetch",
+    "while read f; do for PS4 in a {x}; do sh -x \"$f\"; done; done < list",
 ]  # fmt: skip
 
 
@@ -395,6 +408,8 @@ def test_trusted_names_may_stand_in_code(text: str) -> None:
         "awk -v a={x} '{ print a }' f",
         "sed -e p -- {x}",
         "export A={x}",
+        "A={x} MY_PATH={x} PS={x} sh -c 'echo \"$A\"'",
+        'for a in {x}; do echo "$a"; done',
         "Rscript script.R {x}",
         "cat f | python script.py {x}",
         "grep -c -e {x} f",

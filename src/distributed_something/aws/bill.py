@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine import Store
 from ..errors import DsError, KeyMissing
-from ..ledger import RunPaths
 from .session import AwsSession, aws_errors
 
 if TYPE_CHECKING:
@@ -82,11 +81,6 @@ def hourly(
     return sum(known) if len(known) == len(found) else None
 
 
-def bill_key(paths: RunPaths) -> str:
-    """Where what was seen of a run's machines is kept."""
-    return paths.root + "machines.json"
-
-
 class Bill:
     """The cost of one run's machines so far. It never raises: what cannot be known is None.
 
@@ -119,15 +113,6 @@ class Bill:
         except (DsError, OSError):
             return None
         return dollars(self._lives, self._prices, self._bid)
-
-    def total(self, now: float) -> float | None:
-        """In dollars, where all machines have ended; None where none was ever seen."""
-        try:
-            self._lives = {name: life._replace(over=True) for name, life in self._read().items()}
-            self._ask_prices(now)
-        except (DsError, OSError):
-            return None
-        return dollars(self._lives, self._prices, self._bid) if self._lives else None
 
     @property
     def per_hour(self) -> float | None:

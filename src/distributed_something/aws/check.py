@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..check import (
     Check,
@@ -36,9 +36,11 @@ _PRICED = "Linux/UNIX"
 
 
 def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
-    """The checks of a project that runs on AWS."""
+    """The checks of a project that runs on AWS. Raises UsageError where the fleet file cannot be read."""
     config = project.config
-    found = checks_that_ask_nobody(project, job_file, fleet_file)
+    file = read_fleet_file(fleet_file)
+    fleet = _without_mistakes(file, config)
+    found = [*unasked(config, file), *job_file_checks(config, job_file)]
     session = AwsSession(config.aws_region, config.aws_profile or None)
     try:
         number, arn = account.who(session)
@@ -46,43 +48,51 @@ def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> 
         said = error(nobody.what, nobody.fix)
         return [*found, Check("who you are", lambda: [said])]
     who = ok(f"you are {arn}, in {config.aws_region}")
-    fleet = None if fleet_file is None else _without_mistakes(_read(fleet_file), fleet_file.name, config)
     asker = Asker(session, config, Where(number, config.aws_region), fleet)
     asked = [Check(about, make) for about, make in asker.all()]
     return [*found, Check("who you are", lambda: [who]), *asked, *_input_checks(config, job_file, session)]
 
 
-def checks_that_ask_nobody(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
-    """The checks that need no account: those of a rehearsal."""
-    config = project.config
+class FleetText(NamedTuple):
+    """The text of a fleet file, and the file's name for messages."""
+
+    name: str
+    text: str
+
+
+def unasked(config: Config, file: FleetText | None) -> list[Check]:
+    """The checks that ask nobody, and read no job file."""
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the image's name", lambda: container_findings(config)),
         Check("the queues' names", lambda: findings.name_findings(config)),
         Check("the leases", lambda: findings.lease_findings(config)),
     ]
-    if fleet_file is not None:
-        text, name = _read(fleet_file), fleet_file.name
-        found.append(Check("the fleet file", lambda: findings.fleet_findings(text, name, config)))
-    return found + _job_file_checks(config, job_file)
+    if file is None:
+        return found
+    return [*found, Check("the fleet file", lambda: findings.fleet_findings(file.text, file.name, config))]
 
 
-def _read(path: Path) -> str:
+def read_fleet_file(path: Path | None) -> FleetText | None:
+    """The fleet file, if one is given. Raises UsageError where it cannot be read."""
+    if path is None:
+        return None
     try:
-        return path.read_text(encoding="utf-8")
+        return FleetText(path.name, path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as wrong:
         reason = wrong.strerror if isinstance(wrong, OSError) else "not UTF-8 text"
         raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from wrong
 
 
-def _without_mistakes(text: str, name: str, config: Config) -> Fleet | None:
+def _without_mistakes(file: FleetText | None, config: Config) -> Fleet | None:
     try:
-        return parse_fleet(text, name, key_name=config.ssh_key_name)
+        return file and parse_fleet(file.text, file.name, key_name=config.ssh_key_name)
     except UsageError:
         return None
 
 
-def _job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
+def job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
+    """The job file read through, if one is given."""
     if job_file is None:
         return []
     from ..jobfile import JobFile

@@ -16,10 +16,11 @@ from ..job import RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
 from ..state import one_run
+from ..words import many
 from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
 from .alive import heard
 from .apply import Applier
-from .bill import Bill, bill_key
+from .bill import Bill
 from .dashboard import put_dashboard
 from .desired import (
     Action,
@@ -80,11 +81,13 @@ class AwsEngine:
         *,
         session: AwsSession | None = None,
         store: type[S3Store] = S3Store,
+        task_logs: str = "",
     ) -> None:
         self._project = project
         self._given = self._config = config
         self._clock = clock
         self._store_class = store
+        self._task_logs = task_logs
         self.tasks_per_machine = config.tasks_per_machine
         self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
@@ -200,8 +203,7 @@ class AwsEngine:
         """Read what is there, once. Raises DsError where config or account cannot have what is wanted."""
         self._check_bucket()
         shape = shape or self.region.shape(self._config.machine_type)
-        if why := misfit(self._config, shape):
-            raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
+        self._check_fits(shape)
         self.region.check_roles()
         self._config = self._given
         queues = self._queues()
@@ -212,6 +214,10 @@ class AwsEngine:
         seen = _Seen(shape, queues)
         others = (each for each in self._wanted(run, seen) if each.kind is not Kind.QUEUE)
         return seen._replace(others=[*find(self.session, others, self._config.ecs_cluster)])
+
+    def _check_fits(self, shape: MachineShape) -> None:
+        if why := misfit(self._config, shape):
+            raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
 
     def _steps(self, run: str, seen: _Seen) -> list[Step]:
         """The steps from what was seen to what there should be."""
@@ -275,14 +281,40 @@ class AwsEngine:
                 "give the app a queue of its own, such as SQS_QUEUE_NAME = APP_NAME + 'Queue'",
             )
 
+    def _check_service(self, found: Sequence[Resource]) -> None:
+        """Raise where the service of that name is somebody else's: its tasks would become ours.
+
+        One without an owner and without tasks is the app's: the reference has left it.
+        """
+        for service in (each for each in found if each.kind is Kind.SERVICE):
+            owner, tasks = service.tags.get("ds:app"), _tasks(service)
+            if owner == self._config.app_name or (owner is None and not tasks):
+                continue
+            whose = (
+                f"belongs to the app {owner}"
+                if owner
+                else f"was not made by us, and has {many(tasks, 'task')}"
+            )
+            raise UsageError(
+                f"ECS_CLUSTER: the service {service.name} in the cluster {self._config.ecs_cluster} {whose}",
+                "end that run first, or give the app a cluster of its own: ECS_CLUSTER = APP_NAME",
+            )
+
     # -- Machines
+
+    def check_fleet(self, fleet_file: Path) -> None:
+        """Read it, and ask EC2 about the types of machine in it."""
+        self._check_fits(self._launch().read(fleet_file).shape)
+
+    def _launch(self) -> Launch:
+        return Launch(self._config, self.region, self._looker.fleets, self._clock)
 
     def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
         """Ask for machines, after everything that they need has been made; a second start adds a fleet.
 
         A fleet that an interrupted start asked for, and could not write down, is taken for this one.
         """
-        launch = Launch(self._config, self.region, self._looker.fleets, self._clock)
+        launch = self._launch()
         asked = launch.read(fleet_file)  # a bad file is found before anything is changed
         if self._config.auto_monitor:
             check_function(self.session)
@@ -350,7 +382,7 @@ class AwsEngine:
     def cancel(self, fleet: str) -> None:
         """End a fleet, and let the service want what the others can run."""
         run = self.current_run() or ""
-        self._looker.fleets.cancel(self._looker.fleets.look([fleet]))
+        self._looker.fleets.cancel(self._looker.fleets.recorded([fleet], self._config.app_name))
         facts = self._look(run)
         self._want_tasks(facts.target * self.tasks_per_machine)
 
@@ -381,20 +413,13 @@ class AwsEngine:
         cost = bill.cost(facts.machines, now)
         return machines._replace(cost_usd=cost, usd_per_hour=None if cost is None else bill.per_hour)
 
-    def cost_of(self, run: str) -> float | None:
-        """What the machines of a run that has ended have cost."""
-        return self._new_bill(run).total(self._clock.now())
-
     def _bill_of(self, run: str) -> Bill:
         if self._bill is None:
-            self._bill = self._new_bill(run)
+            key = RunPaths(self._config.app_name, run).root + "machines.json"
+            bid = self._config.machine_price
+            real = not (self._emulated and bid is not None)  # an emulator's prices are no prices
+            self._bill = Bill(self.session, self.store, key, bid, ask=real)
         return self._bill
-
-    def _new_bill(self, run: str) -> Bill:
-        key = bill_key(RunPaths(self._config.app_name, run))
-        bid = self._config.machine_price
-        real = not (self._emulated and bid is not None)  # an emulator's prices are no prices
-        return Bill(self.session, self.store, key, bid, ask=real)
 
     def _look(self, run: str) -> Facts:
         self._facts = self._looker.look(run, self._fleet_ids(run), self._clock.now())
@@ -415,8 +440,8 @@ class AwsEngine:
             fix = f"write ECS_CLUSTER = {elsewhere!r}, or ds cleanup and begin again"
             return f"no task is in the cluster {self._config.ecs_cluster!r}: {where}; {fix}"
         term = min(LEASE_SECONDS, self._config.sqs_message_visibility)
-        logs = instance_log_group(self._config)
-        return why_idle(facts, counts, visibility=term, now=self._clock.now(), logs=logs)
+        logs = self._task_logs or f"aws logs tail {instance_log_group(self._config)}"
+        return why_idle(facts, counts, visibility=term, now=self._clock.now(), task_logs=logs)
 
     def _other_cluster(self) -> str | None:
         """The cluster that the run was set up in, where the config names another one by now."""
@@ -520,6 +545,10 @@ class AwsEngine:
         if self._queue is not None:
             self._queue.close()
             self._queue = None
+
+
+def _tasks(service: Resource) -> int:
+    return sum(int(service.settings.get(name, 0)) for name in ("runningCount", "pendingCount"))
 
 
 def _messages(queue: Resource) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ..errors import DsError
@@ -23,7 +24,6 @@ MACHINES_A_PAGE = 1000
 
 IDS_A_CALL = 100
 
-_SPOT = "sfr-"
 _ALIVE = frozenset({"submitted", "active", "modifying"})
 _GONE = frozenset(
     {
@@ -38,6 +38,13 @@ _GONE = frozenset(
         "fleetNotInDeletableState",
     }
 )
+
+
+class FleetKind(StrEnum):
+    """Which of EC2's two kinds a fleet is; the value is what its id begins with."""
+
+    SPOT = "sfr-"
+    EC2 = "fleet-"
 
 
 class Fleet(NamedTuple):
@@ -109,14 +116,19 @@ class Fleets:
 
     def look(self, ids: Collection[str]) -> list[Fleet]:
         """These fleets: one call for each kind of them. One that AWS no longer knows is left out."""
-        spot = [each for each in ids if each.startswith(_SPOT)]
-        others = [each for each in ids if not each.startswith(_SPOT)]
+        spot = [each for each in ids if each.startswith(FleetKind.SPOT)]
+        others = [each for each in ids if not each.startswith(FleetKind.SPOT)]
         found = [*self._spot(spot)] if spot else []
         return found + ([*self._others(others)] if others else [])
 
-    def of_app(self, app: str) -> list[Fleet]:
+    def recorded(self, ids: Collection[str], app: str) -> list[Fleet]:
+        """Those in an app's run record: the reference's bear no tag. One with another app's is left out."""
+        return [fleet for fleet in self.look(ids) if fleet.tags.get("ds:app", app) == app]
+
+    def of_app(self, app: str, kinds: Collection[FleetKind] = tuple(FleetKind)) -> list[Fleet]:
         """Every fleet that bears the app's tag: EC2 finds fleets by no tag, so all are looked through."""
-        every = [*self._spot(()), *self._others(())]
+        looks = {FleetKind.SPOT: self._spot, FleetKind.EC2: self._others}
+        every = (fleet for kind in kinds for fleet in looks[kind](()))
         return [fleet for fleet in every if fleet.tags.get("ds:app") == app]
 
     def _spot(self, ids: Sequence[str]) -> Iterator[Fleet]:
@@ -187,7 +199,7 @@ class Fleets:
     def history(self, fleet: Fleet, since: str) -> list[dict[str, Any]]:
         """What a fleet has to tell of itself since then (UTC, as ISO 8601), the oldest first."""
         with aws_errors(f"reading the history of {fleet.id}"):
-            if fleet.id.startswith(_SPOT):
+            if fleet.id.startswith(FleetKind.SPOT):
                 answer = self._ec2.describe_spot_fleet_request_history(
                     SpotFleetRequestId=fleet.id, StartTime=since
                 )
@@ -200,7 +212,7 @@ class Fleets:
     def set_target(self, fleet: Fleet, target: int) -> None:
         """Change how many machines a fleet wants, a whole number. No machine ends by that."""
         with aws_errors(f"changing the target of {fleet.id}"):
-            if fleet.id.startswith(_SPOT):
+            if fleet.id.startswith(FleetKind.SPOT):
                 self._ec2.modify_spot_fleet_request(
                     SpotFleetRequestId=fleet.id,
                     TargetCapacity=target,
@@ -226,8 +238,8 @@ class Fleets:
             if fleet.target > MACHINES_A_CALL:
                 self.set_target(fleet, 0)
                 self.terminate(self._members(fleet))
-        spot = [fleet.id for fleet in fleets if fleet.id.startswith(_SPOT)]
-        others = [fleet.id for fleet in fleets if not fleet.id.startswith(_SPOT)]
+        spot = [fleet.id for fleet in fleets if fleet.id.startswith(FleetKind.SPOT)]
+        others = [fleet.id for fleet in fleets if not fleet.id.startswith(FleetKind.SPOT)]
         for ids in _cut(spot, IDS_A_CALL):
             with aws_errors("ending the fleet"):
                 answer = self._ec2.cancel_spot_fleet_requests(
@@ -240,7 +252,7 @@ class Fleets:
             _check(answer.get("UnsuccessfulFleetDeletions", ()), "FleetId")
 
     def _members(self, fleet: Fleet) -> list[str]:
-        spot = fleet.id.startswith(_SPOT)
+        spot = fleet.id.startswith(FleetKind.SPOT)
         name = "SpotFleetRequestId" if spot else "FleetId"
         call = self._ec2.describe_spot_fleet_instances if spot else self._ec2.describe_fleet_instances
         found: list[str] = []

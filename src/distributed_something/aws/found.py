@@ -52,7 +52,7 @@ def _log_group(session: AwsSession, name: str) -> Resource | None:
 def _cluster(session: AwsSession, name: str) -> Resource | None:
     clusters = session.client("ecs").describe_clusters(clusters=[name], include=["TAGS"])["clusters"]
     found = [each for each in clusters if each["clusterName"] == name and each["status"] == "ACTIVE"]
-    return Resource(Kind.CLUSTER, name, found[0], tags=_tags(found[0])) if found else None
+    return Resource(Kind.CLUSTER, name, found[0], tags=ecs_tags(found[0])) if found else None
 
 
 def _task_definition(session: AwsSession, family: str) -> Resource | None:
@@ -67,7 +67,7 @@ def _task_definition(session: AwsSession, family: str) -> Resource | None:
     definition = answer["taskDefinition"]
     if definition["status"] != "ACTIVE":
         return None
-    return Resource(Kind.TASK_DEFINITION, family, definition, tags=_tags(answer))
+    return Resource(Kind.TASK_DEFINITION, family, definition, tags=ecs_tags(answer))
 
 
 def _service(session: AwsSession, name: str, cluster: str) -> Resource | None:
@@ -79,7 +79,7 @@ def _service(session: AwsSession, name: str, cluster: str) -> Resource | None:
     newest = _task_definition(session, family)
     if newest is not None and str(newest.settings["taskDefinitionArn"]).endswith(f"/{revision}"):
         revision = family
-    return Resource(Kind.SERVICE, name, {**service, "taskDefinition": revision}, tags=_tags(service))
+    return Resource(Kind.SERVICE, name, {**service, "taskDefinition": revision}, tags=ecs_tags(service))
 
 
 def describe_service(session: AwsSession, name: str, cluster: str) -> dict[str, Any] | None:
@@ -96,6 +96,6 @@ def describe_service(session: AwsSession, name: str, cluster: str) -> dict[str, 
     return found[0] if found else None
 
 
-def _tags(described: Any) -> dict[str, str]:
-    """Tags in the form of ECS."""
+def ecs_tags(described: Any) -> dict[str, str]:
+    """The tags of something that ECS describes."""
     return {tag["key"]: tag["value"] for tag in described.get("tags", ())}

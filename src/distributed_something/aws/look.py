@@ -20,6 +20,7 @@ HISTORY_SECONDS = 1800
 SILENT_SECONDS = 600.0
 """A machine that has run for so long should have a task: it takes about 3 minutes to join the cluster."""
 
+
 _EVENTS = 10
 _STOPPED = 10
 _A_CALL = 100
@@ -76,7 +77,7 @@ class Looker:
 
     def look(self, run: str, fleets: Collection[str], now: float) -> Facts:
         """What there is now; of a large fleet one part of it as it was a few looks ago."""
-        known, last = self.fleets.look(fleets) if fleets else (), self._last
+        known, last = self.fleets.recorded(fleets, self._app) if fleets else (), self._last
         if self._serves > 0 and last is not None:
             self._serves -= 1
             facts = self._rest(Facts(known, last.machines), now)
@@ -247,10 +248,10 @@ def _ended(facts: Facts, now: float) -> str | None:
     return "out of time (MAX_RUN_HOURS)" if over else "stopped"
 
 
-def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float, logs: str) -> str | None:
+def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float, task_logs: str) -> str | None:
     """Why no job runs although some wait; None where nothing is known to be wrong.
 
-    `logs` is the log group of what tasks print.
+    `task_logs` is where, or how, people read what tasks print.
     """
     if not facts.running:
         return _no_machines(facts, now)
@@ -259,16 +260,16 @@ def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float, log
     if facts.trouble:
         return _line(facts.trouble)
     if counts.waiting:
-        return None if counts.leased else _no_leases(facts, logs)
+        return None if counts.leased else _no_leases(facts, task_logs)
     hidden = counts.leased + counts.delayed
     until = time.strftime("%H:%M", time.localtime(_last_renewal(facts, visibility, now) + visibility))
     jobs = many(hidden, "job", "is leased or waits", "are leased or wait")
     return f"{jobs} for another attempt, hidden until {until} at the latest"
 
 
-def _no_leases(facts: Facts, logs: str) -> str:
+def _no_leases(facts: Facts, task_logs: str) -> str:
     tasks = f"{many(facts.tasks(), 'task', 'runs', 'run')}, and no job is under way yet"
-    return f"{tasks}; if that lasts, see what they print: aws logs tail {logs}"
+    return f"{tasks}; if that lasts, see what they print: {task_logs}"
 
 
 def _last_renewal(facts: Facts, visibility: float, now: float) -> float:

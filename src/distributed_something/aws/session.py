@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from ..errors import DsError, Unreachable
+from ..errors import DsError, NotSignedIn, Unreachable
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -117,7 +117,7 @@ class AwsSession:
         with aws_errors("looking for AWS credentials"):
             found = self._botocore().get_credentials()
         if found is None:
-            raise DsError("no AWS credentials were found", _SIGN_IN)
+            raise NotSignedIn("no AWS credentials were found", _SIGN_IN)
         return found
 
     def setting(self, name: str) -> Any:
@@ -206,7 +206,7 @@ def error_code(error: Any) -> str:
 def _refused(doing: str, code: str, message: str) -> DsError:
     said = f"{doing}: {message.strip().splitlines()[0] if message.strip() else code} ({code})"
     if code in _WRONG_KEYS:
-        return DsError(said, _SIGN_IN + "; if that does not help, check this machine's clock")
+        return NotSignedIn(said, _SIGN_IN + "; if that does not help, check this machine's clock")
     if code in _FORBIDDEN or code.startswith("AccessDenied"):
         return DsError(said, "ask the account's administrator for the right that the message names")
     if code in _FAILED:
@@ -231,9 +231,9 @@ def _failed(doing: str, error: Exception) -> DsError:
     network = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.EndpointConnectionError)
     said = f"{doing}: {str(error).splitlines()[0]}"
     if isinstance(error, credentials):
-        return DsError(said, _SIGN_IN)
+        return NotSignedIn(said, _SIGN_IN)
     if isinstance(error, exceptions.ProfileNotFound):
-        return DsError(said, _PROFILE)
+        return NotSignedIn(said, _PROFILE)
     if isinstance(error, network):
         return Unreachable(said, _REACH)
     if isinstance(error, exceptions.NoRegionError):

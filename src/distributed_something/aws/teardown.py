@@ -2,24 +2,25 @@
 
 A step that fails does not stop those after it, and what it could not remove is among the leftovers. What is
 absent is fine. Things are found by name, by the run record, and by their tags: a step that a killed process
-could not write down is found all the same. Log groups stay, for as long as their retention says.
+could not write down is found all the same. What is found by its name goes only where it bears the app's tag.
+Log groups stay, for as long as their retention says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..config import Config
-from ..errors import DsError, Unreachable
+from ..errors import DsError, NotSignedIn, Unreachable
 from ..record import RunRecord
 from .alarms import delete_alarms, find_alarms
 from .dashboard import delete_dashboard
 from .desired import Kind
-from .fleets import Fleet, Fleets
-from .found import describe_service, find_one
+from .fleets import Fleet, FleetKind, Fleets
+from .found import describe_service, ecs_tags, find_one
 from .queues import QueueNames, queue_url
 from .schedule import delete_schedule
 from .session import AwsSession, aws_errors
@@ -53,7 +54,8 @@ class Teardown:
         """Remove everything, with the queues or without; what is left, a line each, with why where known."""
         steps: list[Callable[[], object]] = [
             self._stop_service,
-            self._end_fleets,
+            *(partial(self._end_fleets, kind) for kind in FleetKind),
+            self._end_machines,
             self._delete_service,
             self._deregister_tasks,
             *([] if keep_queues else [self._delete_queues]),
@@ -75,9 +77,14 @@ class Teardown:
             with aws_errors(f"stopping the service {self._service}"):
                 self._ecs.update_service(cluster=self._cluster, service=self._service, desiredCount=0)
 
-    def _end_fleets(self) -> None:
-        """End all fleets of the app that may start machines, then every machine that bears its tag."""
-        self._fleets.cancel(self._app_fleets())
+    def _end_fleets(self, kind: FleetKind) -> None:
+        """End all fleets of the app that may start machines. By kind: one may have rights for one only."""
+        self._fleets.cancel(self._app_fleets(kind))
+
+    def _end_machines(self) -> None:
+        """End every machine that bears the app's tag. None while a fleet stands: it would replace them."""
+        if any(self._app_fleets(kind) for kind in FleetKind):
+            return
         machines = self._fleets.machines(self._config.app_name)
         self._fleets.terminate(machine.id for machine in machines if machine.running)
 
@@ -93,15 +100,10 @@ class Teardown:
             waited += _LOOK_SECONDS
 
     def _deregister_tasks(self) -> None:
-        """Every active revision of the app's own task definition."""
-        with aws_errors(f"removing the task definition {self._family}"):
-            pages = self._ecs.get_paginator("list_task_definitions").paginate(
-                familyPrefix=self._family, status="ACTIVE"
-            )
-            arns = [arn for page in pages for arn in page["taskDefinitionArns"]]
-            for arn in arns:
-                if arn.rpartition("/")[2].rpartition(":")[0] == self._family:
-                    self._ecs.deregister_task_definition(taskDefinition=arn)
+        """Every active revision of the task definition that we made; the reference's of this name stay."""
+        for arn in self._revisions():
+            with aws_errors(f"removing the task definition {self._family}"):
+                self._ecs.deregister_task_definition(taskDefinition=arn)
 
     def _delete_queues(self) -> None:
         """Those that bear the app's tag; that of the jobs first: while it is there, the run needs all."""
@@ -150,20 +152,38 @@ class Teardown:
 
     def _found_service(self) -> dict[str, Any] | None:
         with aws_errors(f"looking for the service {self._service}"):
-            return describe_service(self._session, self._service, self._cluster)
+            found = describe_service(self._session, self._service, self._cluster)
+        return found if found is not None and self._is_tagged(ecs_tags(found)) else None
 
-    def _app_fleets(self) -> list[Fleet]:
-        """The fleets in the record and those with the app's tag that may start machines."""
+    def _revisions(self) -> list[str]:
+        """The active revisions of the task definition that bear the app's tag."""
+        with aws_errors(f"looking for the task definition {self._family}"):
+            pages = self._ecs.get_paginator("list_task_definitions").paginate(
+                familyPrefix=self._family, status="ACTIVE"
+            )
+            arns = [str(arn) for page in pages for arn in page["taskDefinitionArns"]]
+            named = [arn for arn in arns if arn.rpartition("/")[2].rpartition(":")[0] == self._family]
+            return [arn for arn in named if self._is_tagged(self._revision_tags(arn))]
+
+    def _revision_tags(self, arn: str) -> dict[str, str]:
+        return ecs_tags(self._ecs.describe_task_definition(taskDefinition=arn, include=["TAGS"]))
+
+    def _app_fleets(self, kind: FleetKind) -> list[Fleet]:
+        """The fleets with the app's tag, and those in the record, that may start machines."""
+        app = self._config.app_name
         recorded = self._record.fleets if self._record is not None else ()
-        found = {fleet.id: fleet for fleet in self._fleets.of_app(self._config.app_name)}
-        if others := [each for each in recorded if each not in found]:
-            found |= {fleet.id: fleet for fleet in self._fleets.look(others)}
+        found = {fleet.id: fleet for fleet in self._fleets.of_app(app, [kind])}
+        if others := [each for each in recorded if each.startswith(kind) and each not in found]:
+            found |= {fleet.id: fleet for fleet in self._fleets.recorded(others, app)}
         return [fleet for fleet in found.values() if fleet.alive]
 
     def _is_ours(self, kind: Kind, name: str) -> bool:
         with aws_errors(f"looking for the {kind} {name}"):
             found = find_one(self._session, kind, name, self._cluster)
-        return found is not None and found.tags.get("ds:app") == self._config.app_name
+        return found is not None and self._is_tagged(found.tags)
+
+    def _is_tagged(self, tags: Mapping[str, str]) -> bool:
+        return tags.get("ds:app") == self._config.app_name
 
     def _used(self, *counts: str) -> bool:
         """Whether one of these counts of the cluster is above zero."""
@@ -186,7 +206,7 @@ class Teardown:
 
     def _looks(self, keep_queues: bool) -> Sequence[Callable[[], object]]:
         looks: list[Callable[[], object]] = [
-            self._left_fleets,
+            *(partial(self._left_fleets, kind) for kind in FleetKind),
             self._left_machines,
             self._left_service,
             self._left_task_definition,
@@ -197,8 +217,8 @@ class Teardown:
             looks if keep_queues else [*looks, *(partial(self._left_queue, name) for name in self._names.all)]
         )
 
-    def _left_fleets(self) -> list[str]:
-        return [f"fleet {fleet.id}" for fleet in self._app_fleets()]
+    def _left_fleets(self, kind: FleetKind) -> list[str]:
+        return [f"fleet {fleet.id}" for fleet in self._app_fleets(kind)]
 
     def _left_machines(self) -> list[str]:
         machines = self._fleets.machines(self._config.app_name)
@@ -209,9 +229,7 @@ class Teardown:
         return [f"service {self._service}"] if service and service["status"] == "ACTIVE" else []
 
     def _left_task_definition(self) -> list[str]:
-        with aws_errors(f"looking for the task definition {self._family}"):
-            found = find_one(self._session, Kind.TASK_DEFINITION, self._family, self._cluster)
-        return [f"task definition {self._family}"] if found else []
+        return [f"task definition {self._family}"] if self._revisions() else []
 
     def _left_templates(self) -> list[str]:
         return [f"launch template {name}" for name in self._fleets.templates(self._config.app_name)]
@@ -231,9 +249,14 @@ class _Told(NamedTuple):
 
 
 def _tried(step: Callable[[], object]) -> _Told:
-    """What a step or look has to tell; its error, where it failed, as a line like the others."""
+    """What a step or look has to tell; its error, where it failed, as a line like the others.
+
+    Raises NotSignedIn: all the others would fail in the same way, and nothing is known of what is left.
+    """
     try:
         found = step()
+    except NotSignedIn:
+        raise
     except DsError as error:
         return _Told([error.what], isinstance(error, Unreachable))
     lines = found if isinstance(found, list) else []

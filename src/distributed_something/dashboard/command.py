@@ -31,15 +31,18 @@ def dashboard(project: Project, port: int | None) -> int:
     model = Model(lambda: Project.open(project.folder, console, project.config.engine))
     with _bound(model, token, port, known.port if known else 0) as server:
         _write(place, Address(token, server.server_address[1]))
+        door = place.with_suffix(".html")
         try:
-            _tell(console, server.url)
+            _tell(console, server.url, door)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             console.say("")
+        finally:
+            door.unlink(missing_ok=True)
     return OK
 
 
-def _tell(console: Console, url: str) -> None:
+def _tell(console: Console, url: str, door: Path) -> None:
     if console.json:
         console.data({"url": url})
     else:
@@ -47,7 +50,7 @@ def _tell(console: Console, url: str) -> None:
     console.out.flush()
     console.say("the page is for this machine and whoever has its address; Ctrl-C ends it, not the run")
     if not console.json and console.err.isatty():
-        _open(url)
+        _open(url, door)
 
 
 def _bound(model: Model, token: str, port: int | None, known: int) -> PageServer:
@@ -73,20 +76,32 @@ def _read(place: Path) -> Address | None:
 
 
 def _write(place: Path, address: Address) -> None:
-    """Remember the address, readable for its user only; where that cannot be, the next one is new."""
+    """Remember the address; where that cannot be, the next one is new."""
+    _keep(place, json.dumps(address._asdict()))
+
+
+def _keep(place: Path, text: str) -> bool:
+    """Write a file that is readable for its user only; whether that could be."""
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         place.parent.mkdir(mode=0o700, exist_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(address._asdict(), file)
+            file.write(text)
         temporary.replace(place)
     except OSError:
         temporary.unlink(missing_ok=True)
+        return False
+    return True
 
 
-def _open(url: str) -> None:
-    """Show the page where there is a screen; a browser in this terminal would take it over."""
-    if sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+def _open(url: str, door: Path) -> None:
+    """Show the page where there is a screen; a browser in this terminal would take it over.
+
+    All users of the machine see the words of the browser's command: so it is given a file that leads to the
+    page, and that only its user can read.
+    """
+    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if screen and _keep(door, f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">\n'):
         import webbrowser
 
-        webbrowser.open(url)
+        webbrowser.open(door.as_uri())

@@ -116,10 +116,12 @@ class Handler(BaseHTTPRequestHandler):
     def _admitted(self) -> tuple[str, Query]:
         """The path below the token and the query. Raises Refused."""
         hosts, get = self.headers.get_all("Host", []), self.headers.get
-        if len(hosts) != 1 or is_foreign(hosts[0], get("Origin"), get("Sec-Fetch-Site")):
-            raise Refused(HTTPStatus.FORBIDDEN, "this page answers itself only, on localhost")
         parts = urlsplit(self.path)
         token, slash, path = parts.path.removeprefix("/").partition("/")
+        opened = not path and get("Sec-Fetch-Mode") == "navigate" and get("Sec-Fetch-Dest") == "document"
+        site = None if opened else get("Sec-Fetch-Site")  # a link from elsewhere opens the page, if it can
+        if len(hosts) != 1 or is_foreign(hosts[0], get("Origin"), site):
+            raise Refused(HTTPStatus.FORBIDDEN, "this page answers itself only, on localhost")
         if not slash or not _same(token, self.server.token):
             raise Refused(HTTPStatus.FORBIDDEN, "open the address that `ds dashboard` printed")
         query = {name: values[-1] for name, values in parse_qs(parts.query, errors="replace").items()}

@@ -89,6 +89,9 @@ class LocalEngine:
             self._queue = self._place.open_queue(self._config)
         return self._queue
 
+    def check_fleet(self, _fleet_file: Path) -> None:
+        """Nothing of it is used here."""
+
     def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
         """Leave the machine process in the background; it is ready when this returns."""
         self._need_image()

@@ -216,6 +216,7 @@ def main(project: str, folder: str, held: str, *command: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.end())
     reached = {"endpoint": daemon.endpoint, "key": daemon.key}
+    place.tasks_log.touch()  # people are told to look there, whether tasks print or not
     place.tell({"pid": os.getpid(), **reached, "started": time.time(), "note": daemon.note})
     os.write(caller, READY)
     os.close(caller)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import background
-from ..aws.bill import Bill, bill_key
 from ..aws.engine import AwsEngine
 from ..aws.session import AwsSession
 from ..aws.store import S3Store
@@ -86,7 +85,13 @@ class RehearsalEngine:
             self._found = None
         elif self._found is None or self._found.session.endpoint != endpoint:
             session = self._session(endpoint, self._place.key())
-            self._found = AwsEngine(self._project, self._config, BriskClock(self._clock), session=session)
+            self._found = AwsEngine(
+                self._project,
+                self._config,
+                BriskClock(self._clock),
+                session=session,
+                task_logs=str(self._place.tasks_log),
+            )
             self._tell_faults(endpoint)
         return self._found
 
@@ -201,23 +206,32 @@ class RehearsalEngine:
         """The queue of the current run."""
         return self._needed().queue()
 
+    def check_fleet(self, fleet_file: Path) -> None:
+        """As on AWS, but for what is replaced of it. Starts the emulator."""
+        aws = self._started()
+        aws.check_fleet(self._adapted(fleet_file, aws)[0])
+
     def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
         """As on AWS; what a fleet file has of a real account is replaced, and named."""
         aws = self._needed()
-        return aws.start(run, fleet_file and self._adapted(fleet_file, aws), made)
+        if fleet_file is not None:
+            fleet_file, replaced = self._adapted(fleet_file, aws)
+            if replaced:
+                self._say(f"note: {fleet_file.name}: the pretend account's own: {', '.join(replaced)}")
+        return aws.start(run, fleet_file, made)
 
-    def _adapted(self, fleet_file: Path, aws: AwsEngine) -> Path:
+    def _adapted(self, fleet_file: Path, aws: AwsEngine) -> tuple[Path, Sequence[str]]:
+        """The file as the pretend account can have it, and what was replaced in it."""
         try:
             text, replaced = adapted(fleet_file.read_text(), Own.of(aws.region))
         except (OSError, UnicodeDecodeError):
-            return fleet_file  # who reads it says what is wrong
+            return fleet_file, ()  # who reads it says what is wrong
         if not replaced:
-            return fleet_file
-        self._say(f"note: {fleet_file.name}: the pretend account's own: {', '.join(replaced)}")
+            return fleet_file, ()
         copy = self._place.folder / "fleet" / fleet_file.name
         copy.parent.mkdir(exist_ok=True)
         copy.write_text(text)
-        return copy
+        return copy, replaced
 
     def cancel(self, fleet: str) -> None:
         """Take back a fleet."""
@@ -236,11 +250,6 @@ class RehearsalEngine:
         """How the machines are."""
         found = self._aws()
         return Machines(kept=True) if found is None else found.machines()
-
-    def cost_of(self, run: str) -> float | None:
-        """What the machines of a run that has ended would have cost."""
-        key, bid = bill_key(RunPaths(self._config.app_name, run)), self._config.machine_price
-        return Bill(AwsSession(), self.store, key, bid, ask=False).total(self._clock.now())
 
     def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait."""

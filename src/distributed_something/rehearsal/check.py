@@ -1,0 +1,53 @@
+"""`ds check` for a rehearsal: those for AWS that ask nobody. What the rehearsal mends is no error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..aws.check import job_file_checks, read_fleet_file, unasked
+from ..check import Check, Finding, Severity, warning
+from ..config import Config
+from .account import Own, adapted
+
+if TYPE_CHECKING:
+    from ..project import Project
+
+_IMAGE = "rehearsal/image:1"
+_ACCOUNT = "arn:aws:iam::000000000000"
+_OWN = Own(
+    f"{_ACCOUNT}:role/fleet",
+    f"{_ACCOUNT}:instance-profile/machine",
+    "ami-00000000",
+    "subnet-00000000",
+    ("sg-00000000",),
+)
+"""Stands for what the pretend account has, which nobody has started yet."""
+
+
+def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+    """The checks of a project that is rehearsed. Raises UsageError where the fleet file cannot be read."""
+    config, file = project.config, read_fleet_file(fleet_file)
+    mended = file and file._replace(text=adapted(file.text, _OWN)[0])
+    pairs = zip(unasked(config, file), unasked(_mended(config), mended), strict=True)
+    return [*(_pair(real, pretended) for real, pretended in pairs), *job_file_checks(config, job_file)]
+
+
+def _mended(config: Config) -> Config:
+    """Our worker needs no image here; one that is part of the image does."""
+    return config if config.image_starts_worker else config._replace(dockerhub_tag=_IMAGE)
+
+
+def _pair(real: Check, pretended: Check) -> Check:
+    """A check whose errors are warnings, where the pretended one does not have them."""
+
+    def found() -> Iterator[Finding]:
+        errors = {each.what for each in pretended.findings()}
+        for each in real.findings():
+            mended = each.severity is Severity.ERROR and each.what not in errors
+            yield (
+                warning(f"{each.what} (no matter in a rehearsal, but on AWS)", each.fix) if mended else each
+            )
+
+    return Check(real.about, found)
