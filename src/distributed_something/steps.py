@@ -116,6 +116,7 @@ def await_machines(project: Project, seconds: float) -> Machines:
     """
     engine, until = project.engine, project.clock.now() + seconds
     shown: tuple[object, ...] = ()
+    told: str | None = None
     while True:
         machines = _patient_look(project, until)
         if machines.hopeless:
@@ -125,8 +126,9 @@ def await_machines(project: Project, seconds: float) -> Machines:
             project.console.say(f"{machines.running:,} of {machines.target:,} machines")
         if machines.running >= machines.target or project.clock.now() >= until:
             return machines
-        if machines.trouble:
-            project.console.say(f"note: {machines.trouble}" + (f"; {machines.fix}" if machines.fix else ""))
+        if machines.trouble and machines.trouble != told:
+            told = machines.trouble
+            project.console.say(f"note: {told}" + (f"; {machines.fix}" if machines.fix else ""))
         pause = min(START_LOOK_SECONDS, engine.look_seconds)
         project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
 
