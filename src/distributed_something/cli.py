@@ -410,7 +410,11 @@ def _do_submit(project: Project, checked: CheckedJobs) -> PutReport:
     """Submit and say what came of it. Raises DsError where the queue refused jobs."""
     from . import steps
 
-    report = steps.submit(project, checked)
+    try:
+        report = steps.submit(project, checked)
+    except KeyboardInterrupt:
+        project.console.hint("submit the file again: it adds what is missing")
+        raise
     were = "was" if report.known == 1 else "were"
     known = f"; {report.known:,} {were} in the run already" if report.known else ""
     project.console.say(f"{many(report.sent, 'job')} submitted{known}")

@@ -127,6 +127,12 @@ class Store(Protocol):
         Several are read at a time where that is faster. The first failure is raised in its place.
         """
 
+    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """The size of each file in bytes, in the given order; None where there is no such file.
+
+        Of files that were written or published: an appended one may have none.
+        """
+
     def write(self, key: str, data: bytes) -> None:
         """Replace the file: others see the old or the new content, never a part."""
 

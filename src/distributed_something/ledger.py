@@ -386,11 +386,13 @@ class Fold:
         for line in self._jobs.new_lines():
             self._record(_listed_id(line))
         entries: list[Entry] = []
+        none = 0
         for piece in self._events.new_pieces():
             self._bytes += len(piece)
             found, broken = _entries(piece, many=self._bytes >= MANY_BYTES)
             entries += found
-            self.broken += broken
+            none += broken
+        self.broken += none
         entries.sort(key=_time)
         entries.reverse()
         while entries:  # each is let go of as its record takes it in: a million take a gigabyte

@@ -39,14 +39,14 @@ class RunRecord(NamedTuple):
 
     @classmethod
     def new(cls, config: Config, engine: str, run: str, bucket: str, now: float) -> RunRecord:
-        """The record of a run that has made nothing yet."""
+        """The record of a run that has made nothing yet; `bucket` says where its data is without one."""
         return cls(
             app=config.app_name,
             run=run,
             engine=engine,
             cluster=config.ecs_cluster,
             queue=config.sqs_queue_name,
-            bucket=bucket,
+            bucket=config.aws_bucket or bucket,
             log_group=config.log_group_name,
             started=int(now * 1000),
             clean_dashboard=config.clean_dashboard,

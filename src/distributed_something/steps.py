@@ -123,6 +123,7 @@ def await_machines(project: Project, seconds: float) -> Machines:
     """
     engine, until = project.engine, project.clock.now() + seconds
     shown: tuple[object, ...] = ()
+    told: str | None = None
     while True:
         machines = _patiently(
             project, until, engine.machines, lambda said: project.console.say(f"note: {said}")
@@ -134,8 +135,9 @@ def await_machines(project: Project, seconds: float) -> Machines:
             project.console.say(f"{machines.running:,} of {machines.target:,} machines")
         if machines.running >= machines.target or project.clock.now() >= until:
             return machines
-        if machines.trouble:
-            project.console.say(f"note: {machines.trouble}" + (f"; {machines.fix}" if machines.fix else ""))
+        if machines.trouble and machines.trouble != told:
+            told = machines.trouble
+            project.console.say(f"note: {told}" + (f"; {machines.fix}" if machines.fix else ""))
         pause = min(START_LOOK_SECONDS, engine.look_seconds)
         project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
 

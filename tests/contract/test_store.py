@@ -484,6 +484,19 @@ def test_many_files_go_there_and_back(store: Any, tmp_path: Path) -> None:
     assert list(store.fetch_many([])) == list(store.publish_many([])) == []
 
 
+def test_sizes_are_those_of_files_and_of_nothing_else(store: Any) -> None:
+    store.write("size/b", b"12345")
+    store.write("size/empty", b"")
+    store.write("size/bc/d", b"1")
+    wanted = ["size/empty", "size/b", "size/none", "size/b/c", "size", "size/bc", *STRANGE]
+    for number, key in enumerate(STRANGE):
+        store.write(key, b"x" * number)
+    assert list(store.sizes(wanted)) == [0, 5, None, None, None, None, *range(len(STRANGE))]
+    assert list(store.sizes([])) == []
+    with pytest.raises(KeyRefused):
+        store.sizes(["size/b", "../a"])
+
+
 def test_an_address_is_one_that_a_person_can_open(place: Place) -> None:
     address = place.store.locate("a b/c.txt")
     assert address.startswith("/" if place.name == "folder" else "s3://ds-tests/")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aws_project import IMAGE, Calls, Cloud, answer, fleet_file, instances
-from distributed_something import steps
+from distributed_something import cli, steps
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.newfleet import write_fleet_file
 from distributed_something.errors import DsError, Unreachable, UsageError
@@ -41,6 +41,7 @@ def test_setup_makes_everything_and_records_it(cloud: Cloud) -> None:
         assert cloud.found(kind, cloud.app + name) is not None, name
         assert f"{kind} {cloud.app}{name}" in cloud.record().resources
     assert cloud.engine.current_run() == cloud.record().run == run
+    assert cloud.record().bucket == cloud.bucket, "as the reference has it"
     assert cloud.found(Kind.LOG_GROUP, cloud.app).settings["retentionInDays"] == 60
 
 
@@ -220,7 +221,8 @@ def test_an_interrupted_submission_adds_what_is_missing_and_nothing_twice(cloud:
     checked = steps.check(cloud.project, jobs, {})
     checked = checked._replace(file=_Interrupting(checked.file, after=150))
     with pytest.raises(KeyboardInterrupt):
-        steps.submit(cloud.project, checked)
+        cli._do_submit(cloud.project, checked)
+    assert "submit the file again" in cloud.err.getvalue()
     sent = cloud.engine.queue().counts().waiting
     assert 100 <= sent < 400
     cloud.open()
@@ -472,5 +474,5 @@ def test_where_capacity_is_short_the_request_stands_and_the_wait_ends(cloud: Clo
     found = steps.await_machines(cloud.project, 600)
     assert cloud.clock.now() - before == 600
     assert (found.running, found.target) == (machines, 3)
-    assert "no spare capacity for m5.xlarge in us-east-1d" in cloud.err.getvalue()
+    assert cloud.err.getvalue().count("no spare capacity for m5.xlarge in us-east-1d") == 1
     assert "Cancel" not in " ".join(calls.names())

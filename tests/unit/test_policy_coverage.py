@@ -46,6 +46,7 @@ PREFIXES = {
 OTHER_ACTIONS = {
     "s3:DeleteObjects": {"s3:DeleteObject"},
     "s3:HeadBucket": {"s3:ListBucket"},
+    "s3:HeadObject": {"s3:GetObject"},
     "s3:ListObjectsV2": {"s3:ListBucket"},
     "sqs:ChangeMessageVisibilityBatch": {"sqs:ChangeMessageVisibility"},
     "sqs:DeleteMessageBatch": {"sqs:DeleteMessage"},

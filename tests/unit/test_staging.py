@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distributed_something.engine import StoredFile
 from distributed_something.errors import DsError, KeyMissing, KeyRefused
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.staging import (
@@ -21,6 +22,7 @@ from distributed_something.worker.staging import (
     DoneRule,
     JobFile,
     Manifest,
+    OutputFile,
     Scratch,
     empty_folder,
     fetch_inputs,
@@ -365,6 +367,32 @@ def test_the_reference_rule_sees_more_than_a_thousand_files(store: FolderStore) 
         store.write(f"out/{number:04d}", b"x")
     assert is_done(store, "out", CLAIM.job, DoneRule(1100, 1, ""))
     assert is_done(store, "out", CLAIM.job, DoneRule(1, 1, "1099"))
+
+
+class Unlisted(FolderStore):
+    """May not be listed: it is where a million jobs leave their files."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        raise AssertionError(prefix)
+
+
+def test_a_manifest_is_checked_by_its_own_files_alone(store: FolderStore, outputs: Path) -> None:
+    make(outputs, a_txt="one", sub__b_txt="two")
+    assert publish_outputs(store, "out", outputs, CLAIM, print)
+    assert is_done(Unlisted(store.root), "out", CLAIM.job, DoneRule(1, 1, ""))
+    store.write("out/sub/b.txt", b"cut")
+    assert is_done(Unlisted(store.root), "out", CLAIM.job, None)
+    store.write("out/sub/b.txt", b"c")
+    assert not is_done(Unlisted(store.root), "out", CLAIM.job, None)
+    store.delete(["out/sub/b.txt"])
+    assert not is_done(Unlisted(store.root), "out", CLAIM.job, None)
+
+
+def test_a_manifest_with_a_name_that_is_none_proves_nothing(store: FolderStore) -> None:
+    store.write("secret", b"x")
+    file = OutputFile("../secret", 1, "")
+    store.write(MANIFEST, Manifest(CLAIM.job, "r", 1, "w", "t", (file,)).to_json())
+    assert not is_done(store, "out", CLAIM.job, None)
 
 
 # Folders

@@ -47,6 +47,14 @@ class Stores:
         """The bytes of each (key, start, length), in order, many at a time; None where there is no file."""
         return read_ahead(self.read, pieces)
 
+    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """The size of each file in bytes, many asked at a time; None where there is no such file."""
+        return at_once(self._size, [(key,) for key in keys], FILES_AT_ONCE)
+
+    def _size(self, key: str) -> int | None:
+        _, store, rest = self._at(key)
+        return store.sizes([rest])[0]
+
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
         _, store, rest = self._at(key)

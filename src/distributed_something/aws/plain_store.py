@@ -34,6 +34,18 @@ class PlainStore(S3Store):
             data: bytes = answer["Body"].read()
             return data[:length]
 
+    def _size(self, key: str) -> int | None:
+        import botocore.exceptions
+
+        name = self._name(key)
+        with self._errors(key):
+            try:
+                return int(self._client().head_object(Bucket=self.bucket, Key=name)["ContentLength"])
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) == "404":
+                    return None
+                raise
+
     def _put(self, key: str, data: bytes, mode: Any) -> None:
         condition = {"IfNoneMatch": "*"} if mode == "create" else {}
         name = self._name(key)
@@ -70,6 +82,3 @@ class PlainStore(S3Store):
         with self._errors(key), TransferManager(self._client()) as transfers:
             transfers.upload(str(path), self.bucket, name).result()
             return path.stat().st_size
-
-    def _is_appended(self, key: str) -> bool:
-        return any(True for _ in self._list(f"{key}.00000001"))

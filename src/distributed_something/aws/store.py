@@ -131,6 +131,20 @@ class S3Store:
                     return b""
                 raise
 
+    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """The size of each file in bytes, many asked at a time; None where there is no such file."""
+        return at_once(self._size, [(key,) for key in keys], FILES_AT_ONCE)
+
+    def _size(self, key: str) -> int | None:
+        import obstore
+
+        name = self._name(key)
+        with self._errors(key):
+            try:
+                return int(obstore.head(self._open(), name)["size"])
+            except FileNotFoundError:
+                return None
+
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
         self._put(key, data, "overwrite")
@@ -265,14 +279,7 @@ class S3Store:
             self._segments.pop(key.rpartition(".")[0], None)
 
     def _is_appended(self, key: str) -> bool:
-        import obstore
-
-        with self._errors(key):
-            try:
-                obstore.head(self._open(), self._name(Segment(key).part(1)))
-            except FileNotFoundError:
-                return False
-        return True
+        return self._size(Segment(key).part(1)) is not None
 
     def _look(self, segment: Segment) -> None:
         """Learn of parts that have come or grown."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -57,6 +58,10 @@ class FolderStore:
                 yield self.read(key, start, length)
             except KeyMissing:
                 yield None
+
+    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """The size of each file in bytes; None where there is no such file."""
+        return [_size(self._path(key)) for key in keys]
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
@@ -149,6 +154,14 @@ class FolderStore:
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:

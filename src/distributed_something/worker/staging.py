@@ -120,16 +120,25 @@ def is_done(store: Store, prefix: str, job_id: str, rule: DoneRule | None) -> bo
     A manifest counts only while the files that it names are there with their sizes.
     """
     manifest = read_manifest(store, prefix, job_id)
-    if manifest is None and rule is None:
-        return False
-    there = {file.key: file.size for file in store.list(prefix + "/") if not _is_manifest(file.key, prefix)}
     if manifest is not None:
-        return all(there.get(f"{prefix}/{file.name}") == file.size for file in manifest.files)
-    assert rule is not None
+        return _is_complete(store, prefix, manifest.files)
+    if rule is None:
+        return False
     matching = (
-        1 for key, size in there.items() if size >= rule.min_bytes and rule.containing in key[len(prefix) :]
+        1
+        for key, size in store.list(prefix + "/")
+        if size >= rule.min_bytes and rule.containing in key[len(prefix) :] and not _is_manifest(key, prefix)
     )
     return sum(matching) >= rule.files
+
+
+def _is_complete(store: Store, prefix: str, files: Sequence[OutputFile]) -> bool:
+    """Asks for just these files: the prefix may hold those of many jobs."""
+    try:
+        sizes = store.sizes(f"{prefix}/{file.name}" for file in files)
+    except KeyRefused:  # a manifest of somebody else's, with a name that is none
+        return False
+    return list(sizes) == [file.size for file in files]
 
 
 def _is_manifest(key: str, prefix: str) -> bool:
