@@ -462,6 +462,17 @@ def test_a_damaged_queue(project: DsProject) -> None:
     project.ds("run", project.jobs([{"n": 1}]))
 
 
+def test_the_hours_of_a_run_end_it_whatever_is_wrong_with_its_queue(project: DsProject) -> None:
+    project.config(COMMAND="true {n}", MAX_RUN_HOURS=0.0015)
+    project.ds("setup")
+    project.ds("start")
+    queue = project.folder / ".ds/App/queue.db"
+    queue.replace(queue.with_name("elsewhere"))
+    queue.mkdir()
+    until(lambda: not project.processes(), "the workers to end")
+    assert project.machine()["ended"] == "MAX_RUN_HOURS = 0.0015 are over"
+
+
 def test_a_bad_job_file_costs_nothing_of_the_last_run(project: DsProject) -> None:
     project.config(COMMAND="exit {n}", JOB_RETRIES=1)
     project.ds("run", project.jobs([{"n": 1}]), code=3)

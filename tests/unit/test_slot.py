@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.local.store import FolderStore
-from distributed_something.template import CommandTemplate
+from distributed_something.template import CommandTemplate, Template
 from distributed_something.worker.logs import SlotLog
 from distributed_something.worker.slot import Slot
 from distributed_something.worker.task import Task
 
 
+class WatchedStore(FolderStore):
+    """A folder that tells what is fetched from it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.on_fetch: Callable[[], None] = lambda: None
+
+    def fetch(self, key: str, path: Path) -> int:
+        self.on_fetch()
+        return super().fetch(key, path)
+
+
 class Bench:
-    """A slot whose jobs are shell scripts."""
+    """A slot whose jobs are shell scripts, which find what lies below `in/` in the store."""
 
     def __init__(self, folder: Path) -> None:
-        self._store = FolderStore(folder / "store")
+        self.store = WatchedStore(folder / "store")
         self._scripts = folder
-        task = Task(CommandTemplate("sh {script}"), None)
-        self.slot = Slot(task, self._store, folder / "slot", SlotLog(self._store, "", "log"), "run", "w")
+        self.store.write("in/1", b"1")
+        task = Task(CommandTemplate("sh {script}"), None, inputs=(Template("in/"),))
+        self.slot = Slot(task, self.store, folder / "slot", SlotLog(self.store, "", "log"), "run", "w")
         self._count = 0
 
     def run(self, script: str) -> Outcome:
@@ -39,14 +53,15 @@ class Bench:
     def printed(self, outcome: Outcome) -> bytes:
         assert outcome.log is not None
         start, length = map(int, outcome.log.rpartition("@")[2].split("+"))
-        return self._store.read("log", start, length)
+        return self.store.read("log", start, length)
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.slot.close()
+    with chdir(tmp_path):  # and back: a slot starts its processes in the folder of its own one
+        bench = Bench(tmp_path)
+        yield bench
+        bench.slot.close()
 
 
 def test_a_job_that_replaces_its_file_leaves_the_next_one_its_own(bench: Bench) -> None:
@@ -66,3 +81,16 @@ def test_a_job_that_removes_its_folder_fails_as_its_exit_code_says(bench: Bench)
     outcome = bench.run('rm -rf "$DS_WORK_DIR"; exit 7')
     assert (outcome.cause, outcome.exit_code, outcome.detail) == (Cause.EXIT, 7, "exit code 7")
     assert bench.run("touch here").state is State.SUCCEEDED
+
+
+def test_an_attempt_that_is_cancelled_fetches_no_more_files(bench: Bench) -> None:
+    bench.store.write("in/2", b"2")
+    fetched: list[None] = []
+
+    def cancel() -> None:
+        fetched.append(None)
+        bench.slot.cancel(Cause.INTERRUPTED)
+
+    bench.store.on_fetch = cancel
+    assert bench.run("exit 1").cause is Cause.INTERRUPTED
+    assert len(fetched) == 1

@@ -80,6 +80,10 @@ def publish(
     return publish_outputs(store, "out", folder, claim, note)
 
 
+def fetch(store: FolderStore, keys: list[str], folder: Path) -> int:
+    return fetch_inputs(store, keys, folder, lambda: None)
+
+
 class Breaking:
     """A store that breaks at one of its verbs."""
 
@@ -97,13 +101,13 @@ class Breaking:
 
 def test_inputs_are_fetched_under_their_base_names(store: FolderStore, inputs: Path) -> None:
     fill(store, "a/one.tif", "b/c/two.tif")
-    assert fetch_inputs(store, ["a/one.tif", "/b//c/two.tif"], inputs) == 20
+    assert fetch(store, ["a/one.tif", "/b//c/two.tif"], inputs) == 20
     assert below(inputs) == {"one.tif": "a/one.tif", "two.tif": "b/c/two.tif"}
 
 
 def test_a_prefix_fetches_all_below_it(store: FolderStore, inputs: Path) -> None:
     fill(store, "plate/a.tif", "plate/b/c.tif", "plate2/d.tif", "plate.txt", "plate/.ds/0123.json")
-    fetch_inputs(store, ["plate/"], inputs)
+    fetch(store, ["plate/"], inputs)
     assert below(inputs) == {"a.tif": "plate/a.tif", "b/c.tif": "plate/b/c.tif"}
 
 
@@ -111,13 +115,13 @@ def test_a_prefix_fetches_all_below_it(store: FolderStore, inputs: Path) -> None
 def test_an_input_that_is_not_there_is_named(store: FolderStore, inputs: Path, key: str) -> None:
     fill(store, "a/b")
     with pytest.raises(KeyMissing, match=key):
-        fetch_inputs(store, [key], inputs)
+        fetch(store, [key], inputs)
 
 
 @pytest.mark.parametrize("key", ["../x", "a/..", "", "a/./b", ".."])
 def test_an_input_cannot_lead_out_of_the_store(store: FolderStore, inputs: Path, key: str) -> None:
     with pytest.raises(KeyRefused):
-        fetch_inputs(store, [key], inputs)
+        fetch(store, [key], inputs)
     assert below(inputs) == {}
 
 
@@ -129,7 +133,7 @@ def test_two_inputs_at_one_place_are_refused_before_any_is_fetched(
 ) -> None:
     fill(store, "a/x", "b/x", "c/x/y")
     with pytest.raises(KeyMissing, match="another input has the name 'x'"):
-        fetch_inputs(store, wanted, inputs)
+        fetch(store, wanted, inputs)
     assert below(inputs) == {}
 
 

@@ -477,6 +477,32 @@ def test_jobs_held_ahead_go_back_when_the_one_before_them_turns_out_long(bench: 
         running.stop(0.0)
 
 
+def test_jobs_that_were_handed_out_often_are_not_given_back_for_a_long_one(bench: Bench) -> None:
+    bench.queue.put(jobs(100))
+    for _ in range(loop.GIVEN_BACK_UP_TO):
+        bench.queue.lease(100)
+        bench.queue.release_owner(bench.queue.owner)
+    clock, gate = FakeClock(), threading.Event()
+
+    def attempt(_: Lease) -> Outcome:
+        if len(slot.ran) == 6:
+            gate.wait(20)
+        return SUCCESS
+
+    slot = FakeSlot(attempt)
+    running = Running(bench.worker(slot, clock=clock))
+    wait_for(lambda: len(slot.ran) == 6)
+    try:
+        for count in (1, 2):
+            clock.advance(40.0)
+            wait_for(lambda count=count: bench.notes.count("renew") >= count)  # type: ignore[misc]
+        assert "release" not in bench.notes
+        assert bench.queue.counts().leased > 50
+    finally:
+        gate.set()
+        running.stop(0.0)
+
+
 def test_one_long_job_does_not_have_the_short_ones_beside_it_leased_singly(bench: Bench) -> None:
     bench.queue.put(jobs(1000))
     clock, gate = FakeClock(), threading.Event()

@@ -58,7 +58,7 @@ ORDERS = {
 
 
 class _Running(NamedTuple):
-    """A worker process."""
+    """A worker process, and when (by the clock for intervals) it was started."""
 
     name: str
     number: int
@@ -87,7 +87,9 @@ class Machine:
         """Workers that have ended and whose leases are to be given back."""
         self._containers: Containers | None = None
         self._stop: Stop | None = None
-        self._began = time.time()
+        self._clock = SystemClock()
+        self._began = self._clock.now()
+        self._up_since = self._clock.monotonic()
         self._empty_since: float | None = None
         self._ledger = LedgerWriter(store, f"{self._paths.events}{self._name}.jsonl")
 
@@ -106,9 +108,10 @@ class Machine:
             for order in self._signals.wait(1.0):
                 self._order(order)
             self._reap()
+            self._check_hours()
             try:
                 self._give_back_owed()
-                self._check_time()
+                self._check_idle()
             except (DsError, OSError) as error:  # disk full, say: what is left to do is done at a later turn
                 complain(f"{self._name}: {error}")
         return self._stop.why if self._stop else "drained"
@@ -134,7 +137,7 @@ class Machine:
 
     def _give_back(self, owner: str) -> None:
         outcome = Outcome(State.WAITING, Cause.WORKER_LOST, f"its worker {owner} was killed")
-        now = time.time()  # before the next worker can have the job: the ledger's order is that of time
+        now = self._clock.now()  # before the next worker can have the job: the ledger's order is that of time
         with self._place.open_queue(self._config) as queue:
             leases = queue.release_owner(owner)
         for lease in leases:
@@ -153,7 +156,7 @@ class Machine:
             what = self._place, self._config, self._store, self._paths, name, number, self._containers
             _become_worker(partial(_make_worker, *what), parent)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
-        self._workers[pid] = _Running(name, number, time.time())
+        self._workers[pid] = _Running(name, number, self._clock.monotonic())
 
     def _reap(self) -> None:
         """Notice workers that ended; an end that nobody ordered is a loss, and the worker is replaced.
@@ -193,17 +196,23 @@ class Machine:
         if self._stop is not None:
             return
         self._lost += 1
-        quick = time.time() - worker.started < 2.0
+        quick = self._clock.monotonic() - worker.started < 2.0
         self._quick_deaths = self._quick_deaths + 1 if quick else 0
         if self._quick_deaths > slots_of(self._config):
             time.sleep(min(0.05 * 2 ** min(self._quick_deaths, 4), 0.5))
         self._fork(worker.number)
         self._tell()
 
-    def _check_time(self) -> None:
+    def _check_hours(self) -> None:
+        """End where MAX_RUN_HOURS are over: whatever is wrong with the queue, and asked before it."""
+        hours = self._config.max_run_hours
+        if self._stop is None and self._clock.monotonic() - self._up_since > hours * 3600:
+            self._give_order(signal.SIGTERM, Stop(25.0, f"MAX_RUN_HOURS = {hours:g} are over"))
+
+    def _check_idle(self) -> None:
         if self._stop is not None:
             return
-        now = time.time()
+        now = self._clock.monotonic()
         with self._place.open_queue(self._config) as queue:
             open_jobs = queue.counts().open
         if open_jobs:
@@ -212,10 +221,6 @@ class Machine:
             self._empty_since = now
         elif now - self._empty_since > IDLE_END_SECONDS:
             self._give_order(signal.SIGTERM, Stop(25.0, "drained"))
-        if now - self._began > self._config.max_run_hours * 3600:
-            self._give_order(
-                signal.SIGTERM, Stop(25.0, f"MAX_RUN_HOURS = {self._config.max_run_hours:g} are over")
-            )
 
     def _order(self, number: int) -> None:
         with suppress(ValueError):

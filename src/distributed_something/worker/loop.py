@@ -41,6 +41,12 @@ AHEAD_SECONDS = 0.25
 What is held for a slot whose attempt goes on for longer is given back.
 """
 
+GIVEN_BACK_UP_TO = MAX_DELIVERIES // 4
+"""So often a job may have been handed out to be given back because others before it are long.
+
+SQS counts what is given back, too: that alone must not bring a job near MAX_DELIVERIES.
+"""
+
 SKIPPED_AHEAD = 10
 """At most this many jobs a slot are leased ahead while all that is known are jobs that were done already."""
 
@@ -243,8 +249,14 @@ class Worker:
 
     def _give_back_surplus(self) -> None:
         """Give back what was leased ahead for slots whose attempts turn out to be long: the last first."""
+        surplus: list[Lease] = []
+        kept: list[Lease] = []
         with self._lock:
-            surplus = [self._ready.pop() for _ in range(-self._lacking())]
+            too_many = -self._lacking()
+            while self._ready and len(surplus) < too_many:
+                lease = self._ready.pop()
+                (surplus if lease.deliveries <= GIVEN_BACK_UP_TO else kept).append(lease)
+            self._ready.extend(reversed(kept))
         if surplus:
             self._attempt(lambda: self._queue.release(surplus))
 

@@ -161,7 +161,8 @@ class Slot:
         if work.inputs:
             self._takes_long(self)
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
-                self._fetched = fetch_inputs(self._store, work.inputs, self._folders["input_dir"])
+                folder, check = self._folders["input_dir"], self._check_cancelled
+                self._fetched = fetch_inputs(self._store, work.inputs, folder, check)
         self._check_cancelled()
         outcome = self._execute(lease, work.argv)
         if outcome.state is State.SUCCEEDED and work.prefix:

@@ -76,17 +76,24 @@ def clean_prefix(text: str) -> str:
     return "/".join(part for part in text.split("/") if part)
 
 
-def fetch_inputs(store: Store, keys: Sequence[str], folder: Path) -> int:
+def fetch_inputs(store: Store, keys: Sequence[str], folder: Path, check: Callable[[], None]) -> int:
     """Fetch each key into `folder` under its base name; bytes fetched.
 
     A key that ends in "/" fetches everything below it, names kept relative to it. Raises KeyMissing
-    (also where two inputs would have one name) and KeyRefused.
+    (also where two inputs would have one name) and KeyRefused. `check` is asked before each file that
+    the store takes up, and ends it all by what it raises.
     """
     found = [pair for key in keys for pair in _expand(store, key)]
     _check_names(found)
     for target in {(folder / name).parent for _, name in found}:
         target.mkdir(parents=True, exist_ok=True)
-    return sum(store.fetch_many((source, folder / name) for source, name in found))
+
+    def files() -> Iterator[tuple[str, Path]]:
+        for source, name in found:
+            check()
+            yield source, folder / name
+
+    return sum(store.fetch_many(files()))
 
 
 def _check_names(found: Sequence[tuple[str, str]]) -> None:
