@@ -212,8 +212,10 @@ class AwsEngine:
             queues = self._queues()
         self._check_queues(queues)
         seen = _Seen(shape, queues)
-        others = (each for each in self._wanted(run, seen) if each.kind is not Kind.QUEUE)
-        return seen._replace(others=[*find(self.session, others, self._config.ecs_cluster)])
+        wanted = (each for each in self._wanted(run, seen) if each.kind is not Kind.QUEUE)
+        others = [*find(self.session, wanted, self._config.ecs_cluster)]
+        self._check_service(others)
+        return seen._replace(others=others)
 
     def _check_fits(self, shape: MachineShape) -> None:
         if why := misfit(self._config, shape):
