@@ -333,7 +333,7 @@ class JobFile:
         except OSError:
             self._replace()
         else:
-            if _identity(there) != self._known:
+            if there[:6] != self._known:
                 self._replace()
             elif there.st_size > len(body):
                 os.ftruncate(self.opened, 0)
@@ -349,16 +349,12 @@ class JobFile:
         _remove(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._known = _identity(os.fstat(self.opened))
+        # mode, inode, device, links, user and group stay the same while a file is only written
+        self._known = os.fstat(self.opened)[:6]
 
     def close(self) -> None:
         """Close it; it stays where it is."""
         os.close(self.opened)
-
-
-def _identity(file: os.stat_result) -> tuple[float, ...]:
-    """Mode, inode, device, links, user and group: what stays the same while a file is only written."""
-    return file[:6]
 
 
 def empty_folder(folder: Path) -> None:
