@@ -25,7 +25,7 @@ from .job import UNCOUNTED, Job, Lease, Outcome, State
 CHUNK_BYTES = 16 << 20
 """Read at a time; longer than any line (a job's body fits into a message of 1 MiB)."""
 
-MANY_BYTES = 1 << 20
+MANY_BYTES = 2 << 20
 """Of events that are read: from here on a library is faster, the time to load it included."""
 
 

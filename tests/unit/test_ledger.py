@@ -272,14 +272,14 @@ def test_many_events_are_read_as_few_are(lines: list[bytes]) -> None:
 def test_many_events_are_read_by_the_library(store: FolderStore) -> None:
     """A line that is no event among them loses none of the others."""
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
-    ids = [f"{number:016x}" for number in range(10_000)]
+    ids = [f"{number:016x}" for number in range(20_000)]
     for number, job_id in enumerate(ids):
         found = Lease(Job(job_id, number, b"{}"), "", 0.0)
         ledger.ended("succeeded", 1.0, found, DONE, worker="a worker whose name is as long as they are")
     ledger.flush()
     store.append(PATHS.events + "x.jsonl", b"none\n" + b'{"t":1,"event":"dead","id":"one more"}\n')
     fold = Fold(store, PATHS).update()
-    assert fold.by_state[State.SUCCEEDED] == 10_000
+    assert fold.by_state[State.SUCCEEDED] == 20_000
     assert (fold.by_state[State.DEAD], fold.broken) == (1, 1)
 
 
