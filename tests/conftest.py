@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 
 from distributed_something.worker.process import marked_processes
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start."""
 
 
 class DsProject:
