@@ -19,6 +19,7 @@ from operator import attrgetter
 from sys import intern
 from typing import Any, NamedTuple, NoReturn, cast
 
+from .collector import uncollected
 from .engine import Store
 from .job import UNCOUNTED, Job, Lease, Outcome, State
 
@@ -381,6 +382,7 @@ class Fold:
         self._jobs = SegmentReader(store, paths.jobs)
         self._events = SegmentReader(store, paths.events)
 
+    @uncollected()
     def update(self) -> Fold:
         """Read what is new in the store."""
         for line in self._jobs.new_lines():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from .collector import uncollected
 from .config import Config
 from .engine import PutReport, Queue, Store
 from .errors import UsageError
@@ -33,19 +34,7 @@ class CheckedJobs(NamedTuple):
     total: int
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector: a million jobs make no cycle, and looking for one takes long."""
-    import gc
-
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@_uncollected()
+@uncollected()
 def check_jobs(
     config: Config, job_file: JobFile, seen: Callable[[int], None], most: int | None = None
 ) -> int:
@@ -90,7 +79,7 @@ def held_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-@_uncollected()
+@uncollected()
 def queue_jobs(
     jobs: Iterable[Job], queue: Queue, store: Store, paths: RunPaths, queued: Callable[[int], None]
 ) -> PutReport:
