@@ -488,13 +488,18 @@ def _run(project: Project, options: argparse.Namespace) -> int:
 
 def _status(project: Project, options: argparse.Namespace) -> int:
     from . import views
+    from .collector import never_again
 
+    if not options.watch:
+        never_again()
     return views.status(project, watch=options.watch)
 
 
 def _jobs(project: Project, options: argparse.Namespace) -> int:
     from . import views
+    from .collector import never_again
 
+    never_again()
     return views.jobs(project, options.state, options.cause, csv=options.csv)
 
 

@@ -17,3 +17,8 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def never_again() -> None:
+    """Put the collector off for good, in a process that looks at something once and ends."""
+    gc.disable()
