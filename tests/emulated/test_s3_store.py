@@ -363,6 +363,13 @@ def test_no_network_is_told() -> None:
         store.read("file")
 
 
+def test_a_request_is_repeated_for_as_long_as_was_said() -> None:
+    store, began = s3("http://127.0.0.1:9", "bucket", retry_seconds=5.0), time.monotonic()
+    with pytest.raises(Unreachable):
+        store.read("file")
+    assert 4.9 < time.monotonic() - began < 8
+
+
 PASSING: dict[str, tuple[int, bytes]] = {
     "SlowDown": (503, b"<Error><Code>SlowDown</Code></Error>"),
     "ServiceUnavailable": (503, b"<Error><Code>ServiceUnavailable</Code></Error>"),

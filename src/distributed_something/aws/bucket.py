@@ -13,6 +13,13 @@ _REQUEST_SECONDS = 300
 _SILENCE_SECONDS = 120
 _CREDENTIALS_SECONDS = 420
 
+_FIRST_WAIT_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 15.0
+_GROWTH = 4
+"""obstore waits at random between the first wait and this times the one before: with its own 2 waits would
+not grow, and 12 of them, the most it makes unless told otherwise, end after some 3 seconds."""
+_NO_LIMIT = 10_000
+
 
 class Credentials:
     """botocore's credentials for obstore: roles, SSO and tokens are renewed by botocore.
@@ -67,6 +74,20 @@ def open_bucket(
         region=region,
         endpoint=endpoint,
         client_options=client,
-        retry_config={"max_retries": 12, "retry_timeout": timedelta(seconds=retry_seconds)},
+        retry_config=_patience(retry_seconds),
         credential_provider=credentials,
     )
+
+
+def _patience(seconds: float) -> Any:
+    """How obstore repeats a request: for so long, and at most a quarter longer."""
+    longest = min(_LONGEST_WAIT_SECONDS, seconds / 4)
+    return {
+        "max_retries": _NO_LIMIT,
+        "retry_timeout": timedelta(seconds=seconds),
+        "backoff": {
+            "init_backoff": timedelta(seconds=min(_FIRST_WAIT_SECONDS, longest)),
+            "max_backoff": timedelta(seconds=longest),
+            "base": _GROWTH,
+        },
+    }

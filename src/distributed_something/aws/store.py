@@ -33,8 +33,11 @@ from .transfer import (
     write_from,
 )
 
-RETRY_SECONDS = 180.0
-"""How long a request is repeated that the network or S3 failed: less than the 5 minutes a signature lives."""
+RETRY_SECONDS = 15.0
+"""How long a request is repeated that the network or S3 failed, while a person waits for it."""
+
+WORKER_RETRY_SECONDS = 180.0
+"""The same where a job, perhaps of hours, is lost by giving up."""
 
 FRESH_SECONDS = 60.0
 """A request has five minutes in all: one whose answer was left unread for so long, as there was no memory for

@@ -40,7 +40,7 @@ from .buckets import Stores
 from .queues import QueueNames, QueueUrls
 from .reporting import JobLines, Reporting
 from .session import AwsSession, QueueGone
-from .store import S3Store
+from .store import WORKER_RETRY_SECONDS, S3Store
 from .userdata import STOP_SECONDS
 from .worker_queue import WorkersQueue
 
@@ -177,7 +177,8 @@ class _Task:
         self._machine = machine_name(metadata)
         self._paths = RunPaths(settings.app, settings.run)
         self._session = AwsSession(settings.region)
-        self._store: Store = Stores(S3Store(settings.bucket, session=self._session))
+        bucket = S3Store(settings.bucket, session=self._session, retry_seconds=WORKER_RETRY_SECONDS)
+        self._store: Store = Stores(bucket)
         self._gone: QueueGone | None = None
         self.folder = settings.scratch / f"ds-{self._name}"
 
