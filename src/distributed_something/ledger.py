@@ -24,7 +24,7 @@ from .engine import Store
 from .job import UNCOUNTED, Job, Lease, Outcome, State
 
 CHUNK_BYTES = 16 << 20
-"""Read at a time; longer than any line (a job's body fits into a message of 1 MiB)."""
+"""Read at a time, unless a line is longer."""
 
 MANY_BYTES = 2 << 20
 """Of events that are read: from here on a library is faster, the time to load it included."""
@@ -299,14 +299,19 @@ class SegmentReader:
         pieces = ((key, self._read.get(key, 0), min(size, CHUNK_BYTES)) for key, size in grown)
         read = dict[str, int]()
         for file, data in zip(grown, self._store.read_many(pieces), strict=True):
-            start = self._read.get(file.key, 0)
+            start, wanted = self._read.get(file.key, 0), CHUNK_BYTES
             while data:
-                end = data.rfind(b"\n") + 1
-                yield data[:end]
-                start = read[file.key] = start + end
-                if not end or start >= file.size:
-                    break  # all, or up to a line that is being written (none is longer than a message can be)
-                data = next(self._store.read_many([(file.key, start, CHUNK_BYTES)]))
+                if end := data.rfind(b"\n") + 1:
+                    yield data[:end]
+                    start = read[file.key] = start + end
+                    wanted = CHUNK_BYTES
+                elif len(data) < wanted:
+                    break  # a line that is being written
+                else:
+                    wanted *= 2  # on the local engine a job may have any size
+                if start >= file.size:
+                    break
+                data = next(self._store.read_many([(file.key, start, wanted)]))
         self._read |= read
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from distributed_something.engine import StoredFile
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import (
+    CHUNK_BYTES,
     Fold,
     LedgerWriter,
     RunPaths,
@@ -323,6 +324,15 @@ def test_a_file_larger_than_a_chunk_is_read_whole_and_in_order(tmp_path: Path) -
     store.append("events/b.jsonl", b"last\n")
     lines = [line[-3:] for line in SegmentReader(store, "events/").new_lines()]
     assert lines == [b"%03d" % number for number in range(40)] + [b"ast"]
+
+
+def test_a_line_longer_than_a_chunk_hides_nothing(tmp_path: Path) -> None:
+    store, long = FolderStore(tmp_path), b"x" * (2 * CHUNK_BYTES + 1)
+    store.append("events/a.jsonl", b"first\n" + long + b"\nlast\n" + long)
+    reader = SegmentReader(store, "events/")
+    assert [*reader.new_lines()] == [b"first", long, b"last"], "the end is being written"
+    store.append("events/a.jsonl", b"\n")
+    assert [*reader.new_lines()] == [long]
 
 
 def test_a_look_that_fails_half_way_loses_no_event(store: FolderStore) -> None:
