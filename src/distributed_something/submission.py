@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .collector import uncollected
 from .config import Config
@@ -23,6 +23,9 @@ BATCH_BYTES = 32 << 20
 
 LONG_VALUE = 60_000
 """Characters of a value that could be too long for a command line; short ones need no closer look."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 _STAND_INS = dict.fromkeys(TRUSTED, "x")
 
@@ -90,18 +93,40 @@ def queue_jobs(
     """
     segment = f"{paths.jobs}{os.urandom(4).hex()}.jsonl"
     listed: set[str] | None = None
-    sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
-    for batch in in_batches(jobs, BATCH_JOBS, BATCH_BYTES):
+
+    def put(batch: list[Job]) -> PutReport:
+        nonlocal listed
         report = queue.put(batch)
-        sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
         unlisted = {job_id for job_id, _ in report.failed}
         if report.known:  # listed already, unless that submission was cut short before it was
             listed = job_ids(store, paths) if listed is None else listed
             unlisted |= listed
         if new := [job for job in batch if job.id not in unlisted]:
             write_jobs(store, segment, new)
+        return report
+
+    sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
+    for report in _while_reading(put, in_batches(jobs, BATCH_JOBS, BATCH_BYTES)):
+        sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
         queued(sent + known)
     return PutReport(sent, known, failed)
+
+
+def _while_reading(verb: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """`verb` of each item, in order: done in a thread while the next item is read.
+
+    Whatever goes wrong, nothing is begun any more, and what has begun is waited for.
+    """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as helper:
+        doing: Future[_R] | None = None
+        for item in items:
+            if doing is not None:
+                yield doing.result()
+            doing = helper.submit(verb, item)
+        if doing is not None:
+            yield doing.result()
 
 
 def nothing_to_run() -> UsageError:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from distributed_something.engine import PutReport
+from distributed_something.errors import DsError, UsageError
 from distributed_something.job import Job
 from distributed_something.ledger import RunPaths, job_ids
 from distributed_something.local.store import FolderStore
-from distributed_something.submission import held_interrupt, queue_jobs
+from distributed_something.submission import BATCH_JOBS, held_interrupt, queue_jobs
 from distributed_something.testing import MemoryQueue
 
 PATHS = RunPaths("App", "20261122T141500Z-3f2a")
@@ -55,6 +56,44 @@ def test_a_job_that_the_queue_refuses_is_told_and_not_listed(tmp_path: Path) -> 
     report = queue_jobs(jobs(3), Choosy(), store, PATHS, lambda _: None)
     assert report == PutReport(sent=2, failed=((jobs(2)[1].id, "too strange"),))
     assert job_ids(store, PATHS) == {jobs(3)[0].id, jobs(3)[2].id}
+
+
+class Full(MemoryQueue):
+    """Takes so many batches, and then its disk is full."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def put(self, jobs: Iterable[Job]) -> PutReport:
+        self.room -= 1
+        if self.room < 0:
+            raise DsError("the disk is full")
+        return super().put(jobs)
+
+
+THREE = 3 * BATCH_JOBS
+"""As many jobs as make three batches."""
+
+
+def test_what_was_queued_before_a_failure_is_listed_and_nothing_more_is_queued(tmp_path: Path) -> None:
+    queue, store, told = Full(1), FolderStore(tmp_path), list[int]()
+    with pytest.raises(DsError, match="full"):
+        queue_jobs(jobs(THREE), queue, store, PATHS, told.append)
+    assert queue.counts().waiting == len(job_ids(store, PATHS)) == BATCH_JOBS
+    assert told == [BATCH_JOBS]
+    assert queue.room == -1, "after the failure nothing is tried any more"
+
+
+def test_what_is_on_its_way_is_finished_where_the_jobs_come_to_a_wrong_one(tmp_path: Path) -> None:
+    def wrong_at_last() -> Iterator[Job]:
+        yield from jobs(THREE)
+        raise UsageError("job 150001: wrong")
+
+    queue, store = MemoryQueue(), FolderStore(tmp_path)
+    with pytest.raises(UsageError, match="job 150001"):
+        queue_jobs(wrong_at_last(), queue, store, PATHS, lambda _: None)
+    assert queue.counts().waiting == len(job_ids(store, PATHS)) == THREE
 
 
 def test_the_first_interrupt_is_noted_and_the_second_is_one() -> None:
