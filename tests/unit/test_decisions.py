@@ -32,6 +32,11 @@ def test_one_empty_look_does_not_end_a_run() -> None:
     assert decide([BUSY, EMPTY, EMPTY, EMPTY]) == Finish()
 
 
+def test_a_run_that_was_ended_before_has_no_counts_that_may_lag() -> None:
+    assert decide([EMPTY._replace(queue_gone=True)]) == Finish()
+    assert decide([BUSY._replace(queue_gone=True)]) is None
+
+
 def test_machines_that_died_are_replaced_and_machines_that_were_stopped_are_not() -> None:
     assert decide([BUSY._replace(machines_running=0)]) == Replace()
     assert decide([BUSY._replace(machines_running=0, machines_target=0, ended="drain")]) == GiveUp("drain")
