@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .tools import table
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import services
 
@@ -156,25 +158,18 @@ class Bench:
         assert size_of(target) == size_of(source), f"{name} lost something"
         shutil.rmtree(target)
 
-    def table(self) -> str:
-        """The best of each, and how it compares with ours."""
-        lines = [
-            "| transfer | tool | s | CPU s | MB | ours is … times as fast | ours, running |",
-            "|---|---|---|---|---|---|---|",
-        ]
+    def rows(self) -> list[tuple[str, ...]]:
+        """The best of each, and how many times as fast ours is."""
+        rows: list[tuple[str, ...]] = []
         for (direction, label), by_tool in self.costs.items():
             best = {name: min(costs, key=lambda cost: cost.seconds) for name, costs in by_tool.items()}
             for name, cost in best.items():
-                compared = name not in (MINE, RUNNING)
+                times = [f"{cost.seconds / best[mine].seconds:.2f}" for mine in (MINE, RUNNING)]
+                compared = times if name not in (MINE, RUNNING) else ["", ""]
                 memory = max(each.memory for each in by_tool[name])
-                ratio = " | ".join(
-                    f"{cost.seconds / best[mine].seconds:.2f}" if compared else "" for mine in (MINE, RUNNING)
-                )
-                line = (
-                    f"| {direction} {label} | {name} | {cost.seconds:.2f} | {cost.cpu:.2f} | {memory:.0f} |"
-                )
-                lines.append(f"{line} {ratio} |")
-        return "\n".join(lines)
+                figures = (f"{cost.seconds:.2f}", f"{cost.cpu:.2f}", f"{memory:.0f}")
+                rows.append((f"{direction} {label}", name, *figures, *compared))
+        return rows
 
 
 def main(_jobs: int = 0, rounds: int = 3, large_mb: int = 256) -> None:
@@ -188,7 +183,7 @@ def main(_jobs: int = 0, rounds: int = 3, large_mb: int = 256) -> None:
         for number in range(rounds):
             with services.Servers(work / f"round-{number}") as servers:
                 bench.round(number, servers.get("seaweedfs"))
-        print(bench.table())
+        table(("transfer", "by", "s", "CPU s", "MB", "x ours", "x ours, running"), bench.rows())
 
 
 if __name__ == "__main__":
