@@ -386,6 +386,14 @@ def test_two_runs_of_one_app_at_once(project: DsProject) -> None:
     assert first.returncode == 0
 
 
+def test_set_ups_of_one_app_at_once_are_for_one_run(project: DsProject) -> None:
+    project.config(COMMAND="true {n}")
+    several = [project.start("setup", "--json") for _ in range(4)]
+    runs = {json.loads(each.communicate(timeout=60)[0])["run"] for each in several}
+    assert runs == {project.status()["run"]}
+    assert [each.name for each in (project.folder / "data/runs/App").iterdir()] == [*runs]
+
+
 def test_stop_lets_running_jobs_finish_and_start_goes_on(project: DsProject) -> None:
     project.config(COMMAND="while ! test -e {gate}; do sleep 0.05; done # {n}", DOCKER_CORES=1)
     gate = project.folder / "gate"
