@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from errno import EACCES, ENOSPC, EROFS
 from itertools import takewhile
 
 from . import __version__
@@ -267,16 +268,21 @@ def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
     """Run a command; its exit code. `reference` reads the arguments as the reference's run.py does."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
+    _replace_closed_streams()
     try:
         words = as_ours(args) if reference else args
-        return _execute(build_parser("run.py" if reference else "ds", words).parse_args(words))
+        try:
+            return _execute(build_parser("run.py" if reference else "ds", words).parse_args(words))
+        finally:
+            sys.stdout.flush()  # where that fails it is told here, and not by Python when all is over
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        _settle_stdout()
         return FAILED
     except Exception as error:  # whatever it is, a person reads one line of it; with --debug all
+        _settle_stdout()
         if debug:
             raise
         return _tell(in_our_words(error))
@@ -284,6 +290,13 @@ def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
 
 _EXTRAS = {"boto3": "aws", "botocore": "aws", "obstore": "aws", "moto": "rehearsal", "flask": "rehearsal"}
 """What of ours is installed only on request, and by which extra."""
+
+_OF_THE_SYSTEM = {
+    EACCES: "check the rights on it and on its folder, or ",
+    EROFS: "have that disk mounted for writing, or ",
+    ENOSPC: "make room on that disk, or ",
+}
+"""What to do about errors of the system, wherever they come up."""
 
 
 def in_our_words(error: Exception) -> DsError:
@@ -294,7 +307,8 @@ def in_our_words(error: Exception) -> DsError:
         return DsError(f"{error.name} is not installed", f"pip install 'distributed-something[{extra}]'")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return DsError(f"{where}{error.strerror or error}", "add --debug to see where it happened")
+        fix = _OF_THE_SYSTEM.get(error.errno or 0, "")
+        return DsError(f"{where}{error.strerror or error}", f"{fix}add --debug to see where it happened")
     what = f"a fault in ds itself: {type(error).__name__}: {error}".splitlines()[0]
     return DsError(what, "add --debug to see where it happened, and report it; nothing of the run is lost")
 
@@ -313,11 +327,26 @@ def as_ours(args: Sequence[str]) -> list[str]:
     return list(args)
 
 
-def _silence_stdout() -> None:
-    """Whoever read our output has gone: let Python's last flush go nowhere."""
+def _replace_closed_streams() -> None:
+    """A stream that whoever started us closed (`>&-`) leads nowhere, and no file comes to be in its place."""
     import os
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, number)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
+def _settle_stdout() -> None:
+    """Whoever read our output has gone, or its disk is full: let Python's last flush go nowhere."""
+    from .console import silence
+
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence(sys.stdout)
 
 
 def _execute(options: argparse.Namespace) -> int:

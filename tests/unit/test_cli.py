@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from conftest import DsProject
@@ -90,3 +93,41 @@ def test_hints_can_be_typed(project: DsProject) -> None:
     project.ds("cleanup", "--yes")
     assert "the queue is gone, and 1 job has not ended: ds run JOBFILE" in project.ds("status").stdout
     project.ds("run", "files/exampleJob.json")
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "says"),
+    [
+        ("status >&-", 0, ""),
+        ("status >/dev/null 2>&-", 0, ""),
+        ("status <&- >&- 2>&-", 0, ""),
+        ("status --nope 2>&-", 2, ""),
+        ("status --nope 2>/dev/full", 2, ""),
+        ("status --nope >/dev/full", 2, "unknown option --nope"),
+        ("setup >/dev/null 2>/dev/full", 0, ""),
+        ("status >/dev/full", 1, "No space left on device\nfix: make room"),
+        ("status --json >/dev/full", 1, "No space left on device\nfix: make room"),
+        ("--help >/dev/full", 1, "No space left on device"),
+        ("status >&3", 1, ""),
+        ("--version >&3", 1, ""),
+    ],
+)
+def test_output_that_nobody_takes_changes_no_exit_code_but_to_1(
+    typed: str, code: int, says: str, project: DsProject
+) -> None:
+    """What was asked for could not be told: 1. Only progress or hints: as ever. Nobody reads from 3."""
+    project.config(COMMAND="true {n}")
+    command = (
+        f'{{ sleep 0.1; "$0" -m distributed_something -C "$1" {typed}; echo "code $?" >&4; }} 3>&1 | true'
+    )
+    environment = {name: value for name, value in project.environment.items() if name != "PYTHONUNBUFFERED"}
+    found = subprocess.run(
+        ["sh", "-c", f"{{ {command}; }} 4>&1", sys.executable, project.folder],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.stdout == f"code {code}\n"
+    assert says in found.stderr
+    assert bool(found.stderr) == bool(says), found.stderr
