@@ -230,7 +230,7 @@ def _jobs_options(parser: argparse.ArgumentParser) -> None:
 
 def _logs_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
-    parser.add_argument("--follow", action="store_true", help="go on while it runs")
+    parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
     parser.add_argument("--attempt", metavar="N", type=int, help="of this attempt (the latest)")
 
 
@@ -407,7 +407,10 @@ def _setup(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     if options.dry_run:
-        for line in project.engine.plan(steps.next_run(project)):
+        plan = project.engine.plan(steps.next_run(project))
+        if project.console.json:
+            project.console.data({"plan": list(plan)})
+        for line in () if project.console.json else plan:
             project.console.line(line)
         return OK
     run = steps.setup(project)
@@ -464,6 +467,9 @@ def _start(project: Project, options: argparse.Namespace) -> int:
         project.console.say("\nno longer watching; the machines that were asked for still come")
         project.console.hint("ds status, or ds monitor")
         return INTERRUPTED
+    if project.console.json:
+        facts = {"target": machines.target, "running": machines.running, "lost": machines.lost}
+        project.console.data({"run": project.record().run, "machines": facts})
     if machines.running < machines.target:
         wanted = f"{machines.running:,} of {machines.target:,} machines have come; the request stands"
         project.console.say(f"{wanted}: {machines.trouble}" if machines.trouble else wanted)
@@ -585,6 +591,8 @@ def _stop(project: Project, options: argparse.Namespace) -> int:
     from .console import progress_line
 
     snapshot = steps.stop(project, now=options.now)
+    if project.console.json:
+        project.console.data(snapshot.to_json())
     project.console.say(f"stopped: {progress_line(snapshot)}")
     return OK
 
