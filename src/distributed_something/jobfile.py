@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from .errors import UsageError
 from .job import Job
+from .words import many
 
 WINDOW = 1 << 20
 """Bytes of a JSON file that are looked at together."""
@@ -188,7 +189,7 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
             if len(row) == width:
                 yield dict(zip(names, row, strict=True))
             elif row:
-                what = f"{path}:{reader.line_num}: {len(row)} values, and the header has {width} names"
+                what = f"{path}:{reader.line_num}: {many(len(row), 'value')}, and the header has {width}"
                 raise UsageError(what, 'put a value that holds a comma into "quotes"')
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}:{_not_utf8(file)}: not UTF-8", "save it as CSV UTF-8") from error

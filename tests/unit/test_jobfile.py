@@ -193,7 +193,7 @@ def test_a_file_that_was_cut_off_is_told(cut: int, window: int, tmp_path: Path) 
         ("a.csv", "a,b\n", "holds no jobs"),
         ("a.csv", "a, ,b\n1,2,3", "a.csv:1: column 2 has no name"),
         ("a.csv", "a,b,a\n1,2,3", "a.csv:1: two columns are named a"),
-        ("a.csv", "a,b\n1,2\n3\n", "a.csv:3: 1 values, and the header has 2 names"),
+        ("a.csv", "a,b\n1,2\n3\n", "a.csv:3: 1 value, and the header has 2"),
         ("a.csv", 'a,b\n"1\n2",2\n3,4,5\n', "a.csv:4: 3 values"),
         ("a.csv", 'a,b\n"1,2\n', "a.csv:2: unexpected end of data"),
         ("a.csv", b"a\n\xff\n", "a.csv:2: not UTF-8"),
