@@ -322,9 +322,9 @@ def _tell(error: DsError) -> int:
 
 def as_ours(args: Sequence[str]) -> list[str]:
     """The reference's `monitor RECORD True` is our `monitor RECORD --cheapest`; `False` is nothing."""
-    if "monitor" in args[:-2] and args[-1].lower() in ("true", "false"):
-        return [*args[:-1], *(["--cheapest"] if args[-1].lower() == "true" else [])]
-    return list(args)
+    behind = args.index("monitor") + 2 if "monitor" in args else len(args)
+    ours = {"true": ["--cheapest"], "false": []}
+    return [*args[:behind], *(each for word in args[behind:] for each in ours.get(word.lower(), [word]))]
 
 
 def _replace_closed_streams() -> None:

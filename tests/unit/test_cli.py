@@ -42,11 +42,13 @@ def test_whatever_comes_up_is_one_line_and_a_fix(error: Exception, what: str, fi
         ("monitor record.json True", "monitor record.json --cheapest"),
         ("--engine rehearsal monitor record.json True", "--engine rehearsal monitor record.json --cheapest"),
         ("-C folder monitor record.json False", "-C folder monitor record.json"),
+        ("monitor record.json true --json", "monitor record.json --cheapest --json"),
+        ("monitor record.json False --engine local", "monitor record.json --engine local"),
         ("monitor True", "monitor True"),
         ("logs True", "logs True"),
     ],
 )
-def test_the_last_word_of_monitor_is_the_references(typed: str, ours: str) -> None:
+def test_the_word_behind_the_record_is_the_references(typed: str, ours: str) -> None:
     assert as_ours(typed.split()) == ours.split()
 
 
