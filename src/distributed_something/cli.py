@@ -187,15 +187,22 @@ def _worker_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: is no number") from None
+
+
 def _seconds(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text}: must be more than 0")
     return value
 
 
 def _minutes(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value < 1e6:
         raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
     return value
@@ -211,10 +218,10 @@ def _cause(text: str) -> str:
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text}: is not between 0 and 65535")
-    return value
+    value = _number(text)
+    if not 0 <= value <= 65_535 or value != int(value):
+        raise argparse.ArgumentTypeError(f"{text}: is no whole number between 0 and 65535")
+    return int(value)
 
 
 def _status_options(parser: argparse.ArgumentParser) -> None:
@@ -417,8 +424,7 @@ def _setup(project: Project, options: argparse.Namespace) -> int:
     if project.console.json:
         project.console.data({"app": project.config.app_name, "run": run})
     project.console.say(f"{project.config.app_name} is set up: run {run}")
-    example = "files/exampleJob.json"
-    project.console.hint(f"ds submit {example if (project.folder / example).is_file() else 'JOBFILE'}")
+    project.console.hint(f"ds submit {project.example_jobs}")
     return OK
 
 

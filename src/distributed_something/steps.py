@@ -104,11 +104,12 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     from .provenance import note_job_file
     from .submission import held_interrupt, queue_jobs
 
-    engine, paths = project.engine, project.paths()
+    engine = project.engine
+    queue, paths = engine.queue(), project.paths()
     with held_interrupt() as interrupted:
         jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
         with project.console.progress(checked.total, "jobs submitted") as progress:
-            report = queue_jobs(jobs, engine.queue(), engine.store, paths, progress.update)
+            report = queue_jobs(jobs, queue, engine.store, paths, progress.update)
         note_job_file(engine.store, paths, checked.file.path)
     if interrupted.is_set():
         raise KeyboardInterrupt

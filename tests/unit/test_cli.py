@@ -69,7 +69,10 @@ def test_the_word_behind_the_record_is_the_references(typed: str, ours: str) -> 
         ("jobs --state ded", "ds jobs: argument --state: ded: is none of"),
         ("--engine loca status", "local, aws, rehearsal: did you mean local?"),
         ("image wroker", "worker, build: did you mean worker?"),
-        ("dashboard --port 99999", "99999: is not between 0 and 65535"),
+        ("dashboard --port 99999", "99999: is no whole number between 0 and 65535"),
+        ("dashboard --port 1.5", "1.5: is no whole number between 0 and 65535"),
+        ("dashboard --port nan", "nan: is no whole number between 0 and 65535"),
+        ("monitor --every soon", "soon: is no number"),
     ],
 )
 def test_a_word_that_can_mean_nothing_is_wrong_usage(typed: str, says: str, project: DsProject) -> None:
@@ -87,8 +90,12 @@ def test_options_may_be_shortened_and_ended(typed: str) -> None:
 def test_hints_can_be_typed(project: DsProject) -> None:
     project.config(COMMAND="true", ENGINE="local")
     assert "nothing is set up: ds run JOBFILE" in project.ds("status").stdout
+    jobs = project.jobs([{"n": 1}])
+    for words in (["jobs"], ["failures"], ["logs", "0"], ["stop"], ["monitor"]):
+        assert project.ds(*words, code=1).stderr.endswith("fix: ds run JOBFILE\n")
+    assert project.ds("submit", jobs, code=1).stderr.endswith("fix: ds setup\n")
     assert "next: ds submit JOBFILE" in project.ds("setup").stderr
-    project.jobs([{"n": 1}]).rename(project.folder / "files" / "exampleJob.json")
+    jobs.rename(project.folder / "files" / "exampleJob.json")
     assert "next: ds submit files/exampleJob.json" in project.ds("setup").stderr
     assert "0 jobs put back: no such job is dead" in project.ds("retry").stderr
     project.ds("submit", "files/exampleJob.json")
