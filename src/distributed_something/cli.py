@@ -288,10 +288,10 @@ def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
     except BrokenPipeError:
         _settle_stdout()
         return FAILED
-    except Exception as error:  # whatever it is, a person reads one line of it; with --debug all
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line of it
         _settle_stdout()
         if debug:
-            raise
+            _tell_where(error)
         return _tell(in_our_words(error))
 
 
@@ -318,6 +318,14 @@ def in_our_words(error: Exception) -> DsError:
         return DsError(f"{where}{error.strerror or error}", f"{fix}add --debug to see where it happened")
     what = f"a fault in ds itself: {type(error).__name__}: {error}".splitlines()[0]
     return DsError(what, "add --debug to see where it happened, and report it; nothing of the run is lost")
+
+
+def _tell_where(error: Exception) -> None:
+    from traceback import format_exception
+
+    from .console import Console
+
+    Console().say("".join(format_exception(error)).rstrip())
 
 
 def _tell(error: DsError) -> int:

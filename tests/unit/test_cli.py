@@ -81,6 +81,15 @@ def test_a_word_that_can_mean_nothing_is_wrong_usage(typed: str, says: str, proj
     assert [line.partition(": ")[0] for line in found.stderr.splitlines()] == ["error", "fix"]
 
 
+def test_an_error_with_debug_is_the_same_and_shows_where_it_came_from(project: DsProject) -> None:
+    plain = project.config(COMMAND="true {n}").ds("submit", "absent.json", code=2).stderr
+    process = project.start("submit", "absent.json", "--debug")
+    where = process.communicate(timeout=60)[1].removesuffix(plain)
+    assert process.returncode == 2
+    assert where.startswith("Traceback")
+    assert where.splitlines()[-1].startswith("distributed_something.errors.UsageError: absent.json")
+
+
 @pytest.mark.parametrize("typed", ["status --js", "--json status", "logs --json -- --not-an-option"])
 def test_options_may_be_shortened_and_ended(typed: str) -> None:
     words = typed.split()
