@@ -398,6 +398,8 @@ def _init(console: Console, target: Path, example: str) -> int:
     from .examples import copy_example
 
     readme = copy_example(example, target)
+    if console.json:
+        console.data({"folder": str(target)})
     console.say(f"made {target}: see {readme}")
     console.hint(f"cd {target} && ds run files/exampleJob.json")
     return OK
@@ -594,6 +596,8 @@ def _fleet(project: Project, options: argparse.Namespace) -> int:
     if path.exists():
         project.console.confirm(f"{path} is there; replace it")
     write_fleet_file(project.config, region, path)
+    if project.console.json:
+        project.console.data({"fleet_file": str(path)})
     project.console.say(f"wrote {path}")
     first = "" if region == project.config.aws_region else f"AWS_REGION = '{region}' in the config, then "
     project.console.hint(f"{first}ds start files/{path.name}")

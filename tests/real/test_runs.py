@@ -298,6 +298,8 @@ def test_every_step_prints_data_with_json(project: DsProject) -> None:
         found: dict[str, Any] = json.loads(project.ds(*words, "--json").stdout)
         return found
 
+    new = project.folder / "new"
+    assert data("init", new) == {"folder": str(new)}
     project.config(COMMAND="echo hello {n}")
     assert [line.split()[0] for line in data("setup", "--dry-run")["plan"]] == ["create"]
     run = data("setup")["run"]
