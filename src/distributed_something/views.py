@@ -43,10 +43,15 @@ def _watch(project: Project) -> Snapshot:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
-            waits = snapshot.machines.kept and snapshot.machines.target  # its machines are still to come
-            if snapshot.state == "finished" or (snapshot.state == "idle" and not waits):
+            idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
+            if snapshot.state == "finished" or idle:
                 return snapshot
             project.clock.wait(max(project.engine.look_seconds, 0.5))
+
+
+def _at_work(machines: Machines) -> bool:
+    """Whether machines run, or are still to come."""
+    return bool(machines.running or (machines.kept and machines.target))
 
 
 def _facts(snapshot: Snapshot) -> dict[str, object]:
@@ -169,27 +174,40 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
 
 
 def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) -> int:
-    """Print what a job printed in its latest attempt, or another one; with `follow`, until it has ended."""
+    """Print what a job printed in its latest attempt, or another one.
+
+    With `follow` until the job has ended, from its beginning where that is still to come; a next attempt
+    too. As JSON it is an object for each piece.
+    """
     from .failures import read_log
 
     fold = project.fold().update()
+    record = find(fold, wanted)
     if attempt is not None:
-        return _earlier_log(project, find(fold, wanted), attempt)
-    _tell_attempt(project.console, find(fold, wanted))
-    shown = 0
+        return _earlier_log(project, record, attempt)
+    _tell_attempt(project.console, record)
+    begin, shown = _begin(record), 0
     while True:
-        record = find(fold, wanted)
+        if _begin(record) != begin:
+            begin, shown = _begin(record), 0  # the next attempt
         text = read_log(project.engine.store, project.paths(), record.log, skip=shown)
-        _write(project, text)
+        if text or not follow:
+            _write(project, record, record.attempt, text)
         shown += len(text)
-        if not follow or record.state is not State.RUNNING or not project.engine.machines().running:
+        ended = record.state not in (State.WAITING, State.RUNNING)
+        if not follow or ended or not _at_work(project.engine.machines()):
             break
         project.clock.wait(min(project.engine.look_seconds, FOLLOW_SECONDS))
-        fold.update()
+        record = fold.update().jobs[record.id]
     if not shown:
         reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")
         project.console.say(f"job {record.id} has printed nothing ({reason})")
     return OK
+
+
+def _begin(record: JobRecord) -> str:
+    """Where the log of a job's latest attempt begins, told in the same words while it runs and afterwards."""
+    return (record.log or "").partition("+")[0]
 
 
 def _tell_attempt(console: Console, record: JobRecord) -> None:
@@ -208,13 +226,15 @@ def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
     if not events:
         raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
     place = next((each["log"] for each in reversed(events) if each.get("log")), None)
-    _write(project, read_log(store, paths, place))
+    _write(project, record, attempt, read_log(store, paths, place))
     return OK
 
 
-def _write(project: Project, text: bytes) -> None:
+def _write(project: Project, record: JobRecord, attempt: int, text: bytes) -> None:
     """A log as it is, in whatever encoding; only a terminal is kept from being moved about."""
-    if project.console.out.isatty():
+    if project.console.json:
+        project.console.data({"id": record.id, "attempt": attempt, "text": text.decode(errors="replace")})
+    elif project.console.out.isatty():
         project.console.write(text.decode(errors="replace"))
     elif text:
         sys.stdout.flush()
