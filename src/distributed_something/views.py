@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from .console import Console, bytes_text, describe, duration, money, progress_li
 from .engine import Machines
 from .errors import OK, UsageError
 from .job import State
+from .joblog import begin_of, read_log
 from .ledger import Fold, JobRecord, events_of, job_bodies
 from .project import Project
 from .snapshot import Alive, Snapshot, job_line
@@ -170,26 +170,54 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
 
 def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) -> int:
     """Print what a job printed in its latest attempt, or another one; with `follow`, until it has ended."""
-    from .failures import read_log
-
     fold = project.fold().update()
+    record = find(fold, wanted)
     if attempt is not None:
-        return _earlier_log(project, find(fold, wanted), attempt)
-    _tell_attempt(project.console, find(fold, wanted))
-    shown = 0
-    while True:
-        record = find(fold, wanted)
-        text = read_log(project.engine.store, project.paths(), record.log, skip=shown)
-        _write(project, text)
-        shown += len(text)
-        if not follow or record.state is not State.RUNNING or not project.engine.machines().running:
-            break
+        return _earlier_log(project, record, attempt)
+    _tell_attempt(project.console, record)
+    log = _ShownLog(project)
+    log.show(record)
+    while follow and record.state is State.RUNNING and project.engine.machines().running:
         project.clock.wait(min(project.engine.look_seconds, FOLLOW_SECONDS))
-        fold.update()
-    if not shown:
+        record = find(fold.update(), record.id)
+        log.show(record)
+    if not log.size:
         reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")
         project.console.say(f"job {record.id} has printed nothing ({reason})")
     return OK
+
+
+class _ShownLog:
+    """A job's log as far as it is on the screen; `size` in bytes, of the attempt that is shown."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._place: str | None = None
+        self.size = 0
+
+    def show(self, record: JobRecord) -> None:
+        """Print what is new. Where another attempt has begun, the rest of the one before comes first."""
+        if begin_of(record.log) != begin_of(self._place):
+            if self._place is not None:
+                self._print(self._ended(record, self._place))
+                self._project.console.say(f"attempt {record.attempt} begins")
+            self.size = 0
+        self._place = record.log
+        self._print(record.log)
+
+    def _print(self, place: str | None) -> None:
+        text = read_log(self._project.engine.store, self._project.paths(), place, skip=self.size)
+        self._project.console.raw(text)
+        self.size += len(text)
+
+    def _ended(self, record: JobRecord, place: str) -> str:
+        """The place with its length, as the attempt's end tells it: more lies behind it in the segment.
+
+        Of a worker that was killed nobody tells, and nothing lies behind it.
+        """
+        events = events_of(self._project.engine.store, self._project.paths(), record.id)
+        places = (str(each["log"]) for each in events if each.get("log"))
+        return next((each for each in places if "+" in each and begin_of(each) == begin_of(place)), place)
 
 
 def _tell_attempt(console: Console, record: JobRecord) -> None:
@@ -201,25 +229,13 @@ def _tell_attempt(console: Console, record: JobRecord) -> None:
 
 def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
     """Print what a job printed in this attempt; in the newest of that number, as a retry begins anew."""
-    from .failures import read_log
-
     store, paths = project.engine.store, project.paths()
     events = [each for each in events_of(store, paths, record.id) if each.get("attempt") == attempt]
     if not events:
         raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
     place = next((each["log"] for each in reversed(events) if each.get("log")), None)
-    _write(project, read_log(store, paths, place))
+    project.console.raw(read_log(store, paths, place))
     return OK
-
-
-def _write(project: Project, text: bytes) -> None:
-    """A log as it is, in whatever encoding; only a terminal is kept from being moved about."""
-    if project.console.out.isatty():
-        project.console.write(text.decode(errors="replace"))
-    elif text:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text)
-    project.console.out.flush()
 
 
 def failures(project: Project) -> int:
