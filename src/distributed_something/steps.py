@@ -106,13 +106,19 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
 
 
 def start(project: Project, fleet_file: Path | None) -> None:
-    """Ask for machines, and write them into the run record."""
+    """Ask for machines, and write them into the run record.
+
+    Raises DsError, with nothing changed, where the record is that of another run: another engine's, perhaps.
+    """
     engine = project.engine
     if fleet_file is not None and not project.config.engine_kind.rents:
         project.console.say(f"note: {fleet_file} is not used: the engine {engine.name!r} rents no machine")
     engine.queue()
-    run = project.record().run
-    fleet = engine.start(run, fleet_file, lambda resource: _note_made(project, resource))
+    record, run = project.record(), engine.current_run()
+    if record.run != run:
+        what = f"the latest set-up was of run {record.run} ({record.engine}), and the queue is that of {run}"
+        raise DsError(what, "ds setup, to go on with the queue's run; then ds start")
+    fleet = engine.start(record.run, fleet_file, lambda resource: _note_made(project, resource))
     _keep(project, project.record().with_fleet(fleet))
 
 
