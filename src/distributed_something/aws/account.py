@@ -13,7 +13,7 @@ from ..clock import Clock
 from ..errors import DsError
 from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, trusted
 from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where
-from .session import AwsSession, aws_errors, error_code
+from .session import NO_SUCH, AwsSession, aws_errors, error_code, or_none
 
 PROPAGATION_SECONDS = 120.0
 """How long IAM may take to tell EC2 of a new profile, before we give up."""
@@ -205,9 +205,10 @@ def find(session: AwsSession) -> Found:
 
 
 def _find_role(iam: Any, name: str) -> FoundRole | None:
-    role = _or_none(iam.get_role, "Role", RoleName=name)
-    if role is None:
+    found = or_none(iam.get_role, NO_SUCH, RoleName=name)
+    if found is None:
         return None
+    role = found["Role"]
     pages = iam.get_paginator("list_role_policies").paginate(RoleName=name)
     names = [policy for page in pages for policy in page["PolicyNames"]]
     policies = {
@@ -217,23 +218,12 @@ def _find_role(iam: Any, name: str) -> FoundRole | None:
 
 
 def _find_profile(iam: Any) -> FoundProfile | None:
-    profile = _or_none(iam.get_instance_profile, "InstanceProfile", InstanceProfileName=PROFILE)
-    if profile is None:
+    found = or_none(iam.get_instance_profile, NO_SUCH, InstanceProfileName=PROFILE)
+    if found is None:
         return None
+    profile = found["InstanceProfile"]
     roles = tuple(role["RoleName"] for role in profile["Roles"])
     return FoundProfile(profile["Path"], _tags(profile), roles)
-
-
-def _or_none(call: Any, field: str, **request: str) -> Any:
-    """What a call of IAM finds; None where there is no such thing."""
-    import botocore.exceptions
-
-    try:
-        return call(**request)[field]
-    except botocore.exceptions.ClientError as error:
-        if error_code(error) == "NoSuchEntity":
-            return None
-        raise
 
 
 def _tags(described: Mapping[str, Any]) -> dict[str, str]:

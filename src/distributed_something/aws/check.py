@@ -25,9 +25,10 @@ from ..fleetfile import Fleet, key_pair, parse_fleet
 from . import account, findings
 from .desired import instance_log_group
 from .policies import buckets_of
-from .region import Region
+from .queues import NO_QUEUE
+from .region import NO_IMAGE, Region
 from .roles import Where
-from .session import AwsSession, aws_errors, error_code
+from .session import NO_SUCH, AwsSession, aws_errors, or_none
 
 if TYPE_CHECKING:
     from ..project import Project
@@ -164,10 +165,9 @@ class Asker:
             yield from findings.arn_findings(self._where, place, arn, there=there)
 
     def _has(self, place: str, name: str) -> bool:
-        absent = ("NoSuchEntity",)
         if place == "IamFleetRole":
-            return self._ask_or("iam", "get_role", absent, RoleName=name) is not None
-        return self._ask_or("iam", "get_instance_profile", absent, InstanceProfileName=name) is not None
+            return self._ask_or("iam", "get_role", NO_SUCH, RoleName=name) is not None
+        return self._ask_or("iam", "get_instance_profile", NO_SUCH, InstanceProfileName=name) is not None
 
     def machines(self) -> Iterator[Finding]:
         """The machine types, and whether a zone offers them."""
@@ -200,8 +200,7 @@ class Asker:
             yield from findings.image_findings(name, self._image(name), self.described())
 
     def _image(self, name: str) -> dict[str, Any] | None:
-        absent = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable")
-        found = self._ask_or("ec2", "describe_images", absent, ImageIds=[name])
+        found = self._ask_or("ec2", "describe_images", *NO_IMAGE, ImageIds=[name])
         images: list[dict[str, Any]] = found["Images"] if found else []
         return images[0] if images else None
 
@@ -245,7 +244,7 @@ class Asker:
     def key(self) -> Iterator[Finding]:
         """The key pair."""
         name = key_pair(self._config)
-        found = self._ask_or("ec2", "describe_key_pairs", ("InvalidKeyPair.NotFound",), KeyNames=[name])
+        found = self._ask_or("ec2", "describe_key_pairs", "InvalidKeyPair.NotFound", KeyNames=[name])
         return findings.key_findings(name, found is not None)
 
     def bucket(self) -> Iterator[Finding]:
@@ -268,8 +267,7 @@ class Asker:
 
     def queue(self) -> Iterator[Finding]:
         """Whose the queue is, where there is one."""
-        absent = ("QueueDoesNotExist", "NonExistentQueue")
-        found = self._ask_or("sqs", "get_queue_url", absent, QueueName=self._config.sqs_queue_name)
+        found = self._ask_or("sqs", "get_queue_url", *NO_QUEUE, QueueName=self._config.sqs_queue_name)
         tags = (
             self._ask("sqs", "list_queue_tags", QueueUrl=found["QueueUrl"]).get("Tags", {}) if found else None
         )
@@ -298,18 +296,10 @@ class Asker:
         with aws_errors(f"{service} {call}"):
             return getattr(self._session.client(service), call)(**request)
 
-    def _ask_or(self, service: str, call: str, absent: tuple[str, ...], **request: Any) -> Any:
-        """The answer; None where the error says that there is no such thing."""
-        import botocore.exceptions
-
+    def _ask_or(self, service: str, call: str, *absent: str, **request: Any) -> Any:
+        """The answer; None where an error with one of these codes says that there is no such thing."""
         with aws_errors(f"{service} {call}"):
-            try:
-                return getattr(self._session.client(service), call)(**request)
-            except botocore.exceptions.ClientError as refused:
-                code = refused.response["Error"].get("Code", "")
-                if code in absent or error_code(refused) in absent:
-                    return None
-                raise
+            return or_none(getattr(self._session.client(service), call), *absent, **request)
 
     def _pages(self, service: str, call: str, field: str, **request: Any) -> list[Any]:
         with aws_errors(f"{service} {call}"):

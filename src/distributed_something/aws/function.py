@@ -19,7 +19,8 @@ from ..clock import Clock
 from ..errors import DsError
 from .account import PROPAGATION_SECONDS, Step
 from .roles import FUNCTION, SCHEDULES, TAGS, Role, Where
-from .session import AwsSession, aws_errors, error_code
+from .schedule import ABSENT
+from .session import AwsSession, aws_errors, error_code, or_none
 
 TIMEOUT_SECONDS = 900
 """As long as AWS allows: at a run's end, tasks have minutes to end."""
@@ -158,9 +159,10 @@ def find_function(session: AwsSession) -> FoundFunction:
     """What the session's region has of the auto-monitor. Raises DsError."""
     client, logs = session.client("lambda"), session.client("logs")
     with aws_errors("looking for the auto-monitor"):
-        function = _or_none(client.get_function, FunctionName=FUNCTION)
-        tries = _or_none(client.get_function_event_invoke_config, FunctionName=FUNCTION) if function else None
-        group = _or_none(session.client("scheduler").get_schedule_group, Name=SCHEDULES)
+        function = or_none(client.get_function, *ABSENT, FunctionName=FUNCTION)
+        invoked = client.get_function_event_invoke_config
+        tries = or_none(invoked, *ABSENT, FunctionName=FUNCTION) if function else None
+        group = or_none(session.client("scheduler").get_schedule_group, *ABSENT, Name=SCHEDULES)
         pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=LOG_GROUP)
         named = [each for page in pages for each in page["logGroups"] if each["logGroupName"] == LOG_GROUP]
     return FoundFunction(
@@ -171,18 +173,6 @@ def find_function(session: AwsSession) -> FoundFunction:
         named[0].get("retentionInDays") if named else None,
         bool(named),
     )
-
-
-def _or_none(call: Any, **request: str) -> Any:
-    """What a call finds; None where there is no such thing."""
-    import botocore.exceptions
-
-    try:
-        return call(**request)
-    except botocore.exceptions.ClientError as error:
-        if error_code(error) in ("ResourceNotFoundException", "404"):
-            return None
-        raise
 
 
 def apply_function(session: AwsSession, steps: Iterable[Step], clock: Clock) -> None:

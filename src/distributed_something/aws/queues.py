@@ -11,7 +11,7 @@ from ..clock import Clock, SystemClock
 from ..errors import DsError
 from ..job import MAX_DELIVERIES
 from .message import MAX_BYTES
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, error_code, or_none
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -28,7 +28,8 @@ RECREATE_SECONDS = 60.0
 CARRIED_SUFFIX = "-carried"
 OWN_DEAD_SUFFIX = "-dead"
 _NAME_LIMIT = 80
-_ABSENT = frozenset({"QueueDoesNotExist", "NonExistentQueue"})
+NO_QUEUE = ("QueueDoesNotExist", "NonExistentQueue")
+"""SQS's codes for a queue that is not there: the newer protocol's, and the older one's."""
 
 
 @dataclass(frozen=True)
@@ -186,15 +187,9 @@ class QueueMaker:
 
 def queue_url(client: SQSClient, name: str) -> str | None:
     """The address of a queue; None where there is none of that name."""
-    import botocore.exceptions
-
     with aws_errors(f"looking for the queue {name}"):
-        try:
-            return client.get_queue_url(QueueName=name)["QueueUrl"]
-        except botocore.exceptions.ClientError as error:
-            if error_code(error) in _ABSENT:
-                return None
-            raise
+        found = or_none(client.get_queue_url, *NO_QUEUE, QueueName=name)
+    return None if found is None else str(found["QueueUrl"])
 
 
 def _same(found: str | None, wanted: str) -> bool:
