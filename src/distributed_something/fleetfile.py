@@ -34,7 +34,9 @@ DEFAULT_STRATEGY = "priceCapacityOptimized"
 
 _TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
 _OWN_ROLE = "/distributed-something-fleet"
-_IMAGE_PARAMETER = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
+IMAGE_PARAMETER = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
+"""Where AWS tells the newest ECS-optimised image of a region."""
+
 _DEAD_IMAGES = frozenset({"ami-03562b14", "ami-c9c87cb1", "ami-fad25980"})
 """The images in the reference's example files: of the first Amazon Linux."""
 
@@ -163,7 +165,7 @@ _PROFILE = _Text(
 _IMAGE = _Text(
     "the id of an image",
     "ami-[0-9a-z]{8,17}",
-    f"`aws ssm get-parameter --name {_IMAGE_PARAMETER}` prints the newest of this region",
+    f"`aws ssm get-parameter --name {IMAGE_PARAMETER}` prints the newest of this region",
 )
 _SNAPSHOT = _Text(
     "the id of a snapshot",

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..errors import DsError
+from ..fleetfile import tag_list
 from .account import PROPAGATION_SECONDS, Step
-from .roles import FUNCTION, SCHEDULES, TAGS, Role, Where
+from .roles import FUNCTION, SCHEDULES, TAGS, Role, Where, is_ours
 from .schedule import ABSENT
 from .session import AwsSession, aws_errors, error_code, or_none
 
@@ -80,14 +81,14 @@ def plan_function(where: Where, found: FoundFunction, code: bytes) -> list[Step]
 
     Raises DsError where a function of that name is somebody else's.
     """
-    if found.function is not None and not _ours(found.tags):
+    if found.function is not None and not is_ours(found.tags):
         what = f"the function {FUNCTION} is there, and was not made by this program"
         raise DsError(
             what, "rename or remove it, if nothing needs it: its name is one that this program gives"
         )
     steps = [*_log_steps(found)]
     if not found.schedules:
-        request: dict[str, Any] = {"Name": SCHEDULES, "Tags": _tag_list()}
+        request: dict[str, Any] = {"Name": SCHEDULES, "Tags": tag_list(TAGS)}
         text = f"create schedule group {SCHEDULES}"
         steps.append(Step(text, "create_schedule_group", request, "scheduler"))
     steps += _function_steps(where, found.function, code)
@@ -128,7 +129,7 @@ def digest(code: bytes) -> str:
 
 def plan_removal(found: FoundFunction) -> list[Step]:
     """The calls that remove what `plan_function` made."""
-    if found.function is not None and not _ours(found.tags):
+    if found.function is not None and not is_ours(found.tags):
         return []
     steps = []
     if found.schedules:
@@ -142,14 +143,6 @@ def plan_removal(found: FoundFunction) -> list[Step]:
         request = {"logGroupName": LOG_GROUP}
         steps.append(Step(f"delete log group {LOG_GROUP}", "delete_log_group", request, "logs"))
     return steps
-
-
-def _ours(tags: Mapping[str, str]) -> bool:
-    return all(tags.get(key) == value for key, value in TAGS.items())
-
-
-def _tag_list() -> list[dict[str, str]]:
-    return [{"Key": key, "Value": value} for key, value in TAGS.items()]
 
 
 # -- Asking and acting --------------------------------------------------------------------------------------
