@@ -54,9 +54,6 @@ class State(StrEnum):
     DEAD = "dead"
 
 
-FINAL = frozenset({State.SUCCEEDED, State.SKIPPED, State.DEAD})
-
-
 class Job:
     """One unit of work: the shared keys and one group of a job file. A value: nothing changes it.
 

@@ -90,13 +90,6 @@ class JobFile:
             yield group
 
 
-def read_jobs(
-    path: Path, shared: Mapping[str, Any] = MappingProxyType({}), *, window: int = WINDOW
-) -> Iterator[Job]:
-    """The jobs of a file in its order, from index 0. Raises UsageError, as JobFile does."""
-    return JobFile(path, shared, window=window).jobs()
-
-
 def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
     """`key=value` words of --set as shared keys: a value is JSON where it is that, else text."""
     result = {}
@@ -400,7 +393,7 @@ class _Outline:
         if name == "groups":
             self._groups(window)
         else:
-            self.shared[name] = window.value(Any, f"{name}")
+            self.shared[name] = window.value(Any, name)
 
     def _groups(self, window: _Window) -> None:
         if window.peek() != b"[":

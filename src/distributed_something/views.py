@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .console import Console, bytes_text, describe, duration, money, progress_line, rate_text
+from .console import Console, bytes_text, describe, duration, fitting, money, progress_parts, rate_text
 from .engine import Machines
 from .errors import OK, UsageError
 from .job import State
@@ -55,7 +55,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "app": f"{snapshot.app} ({snapshot.engine})",
         "run": snapshot.run,
         "state": snapshot.state,
-        "jobs": progress_line(snapshot).rpartition(" · ")[0],
+        "jobs": fitting(progress_parts(snapshot)[:-1], None),  # the last one is the state
         "succeeded": jobs.succeeded or None,
         "skipped": jobs.skipped or None,
         "dead": jobs.dead or None,

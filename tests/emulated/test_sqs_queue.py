@@ -105,14 +105,14 @@ def test_any_text_arrives_as_it_was(queue: SqsQueue) -> None:
 def test_a_message_of_the_references_submit_is_a_job_with_the_id_that_ours_gives_it(
     queue: SqsQueue, client: Any, tmp_path: Path
 ) -> None:
-    from distributed_something.jobfile import read_jobs
+    from distributed_something.jobfile import JobFile
 
     document = {"output": "s3://b/out", "Metadata": "", "group": {"z": 1.5, "a": "é"}}
     client.send_message(QueueUrl=queue.urls.jobs, MessageBody=json.dumps(document))
     file = tmp_path / "jobs.json"
     file.write_text(json.dumps({"output": "s3://b/out", "Metadata": "", "groups": [document["group"]]}))
     (lease,) = queue.lease(5)
-    (ours,) = read_jobs(file)
+    (ours,) = JobFile(file).jobs()
     assert (lease.job.id, lease.job.body, lease.attempt) == (ours.id, ours.body, 1)
     queue.done([lease])
     assert queue.counts() == Counts()

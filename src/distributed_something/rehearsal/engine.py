@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -142,13 +141,13 @@ class RehearsalEngine:
         if endpoint is not None:
             with suppress(OSError):
                 ask(endpoint, "end", self._place.key(), b"")
-        deadline = time.monotonic() + END_SECONDS
+        deadline = self._clock.monotonic() + END_SECONDS
         while self._place.alive():
-            if time.monotonic() > deadline:
+            if self._clock.monotonic() > deadline:
                 raise DsError(
                     f"the emulator did not end within {END_SECONDS:.0f} s", "ds cleanup --engine rehearsal"
                 )
-            time.sleep(0.02)
+            self._clock.wait(0.02)
         self._sweep()
         self._place.facts.unlink(missing_ok=True)
         self._found = None
