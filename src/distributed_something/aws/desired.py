@@ -161,11 +161,6 @@ def misfit(config: Config, shape: MachineShape) -> str | None:
     return None
 
 
-def tasks_wanted(config: Config) -> int:
-    """How many tasks the service runs while the fleet is whole."""
-    return config.cluster_machines * config.tasks_per_machine
-
-
 # -- What there should be -----------------------------------------------------------------------------------
 
 
