@@ -65,6 +65,12 @@ def test_the_last_word_of_monitor_is_the_references(typed: str, ours: str) -> No
         ("--engine loca status", "local, aws, rehearsal: did you mean local?"),
         ("image wroker", "worker, build: did you mean worker?"),
         ("dashboard --port 99999", "99999: is not between 0 and 65535"),
+        ("dashboard --port any", "any: is no whole number"),
+        ("logs 0 --attempt first", "first: is no whole number"),
+        ("monitor --every often", "often: is no number"),
+        ("monitor --every 0", "0: must be more than 0, and 1,000,000 at most"),
+        ("monitor --every 2000000", "2000000: must be more than 0, and 1,000,000 at most"),
+        ("start --wait nan", "nan: must be from 0 to 1,000,000"),
     ],
 )
 def test_a_word_that_can_mean_nothing_is_wrong_usage(typed: str, says: str, project: DsProject) -> None:
