@@ -19,17 +19,15 @@ from distributed_something.aws.desired import (
     Kind,
     MachineShape,
     Resource,
-    Subnet,
     compare,
     desired,
-    ec2_fleet_request,
-    launch_template,
     misfit,
     partition,
     smallest,
     task_definition,
     task_size,
 )
+from distributed_something.aws.ownfleet import Subnet, ec2_fleet_request, launch_template
 from distributed_something.aws.userdata import agent_settings, placement, user_data
 from distributed_something.aws.worker_image import carried_worker
 from distributed_something.config import Config, parse_config

@@ -11,8 +11,9 @@ from ..config import Config
 from ..errors import UsageError
 from ..fleetfile import Fleet as FleetFile
 from ..fleetfile import Image, parse_fleet, spot_fleet_request
-from .desired import MachineShape, ec2_fleet_request, launch_template
+from .desired import MachineShape
 from .fleets import Fleets
+from .ownfleet import ec2_fleet_request, launch_template
 from .region import Region
 from .userdata import user_data
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..config import Config
 from ..errors import UsageError
 from ..fleetfile import DEFAULT_STRATEGY, image_of, key_pair, parse_fleet, price_text
-from .desired import Subnet
+from .ownfleet import Subnet
 from .region import Region
 from .session import AwsSession
 

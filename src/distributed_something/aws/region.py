@@ -9,7 +9,8 @@ from typing import Any
 from ..config import Config
 from ..errors import DsError, UsageError
 from ..fleetfile import Image, image_of
-from .desired import Account, MachineShape, Subnet, smallest
+from .desired import Account, MachineShape, smallest
+from .ownfleet import Subnet
 from .roles import TAGGING_ROLE, Role, account_of
 from .session import NO_SUCH, AwsSession, aws_errors, error_code, or_none
 
@@ -59,6 +60,24 @@ class Region:
         if found is None:
             said = f"the account has no {what} {named}: tasks and machines need it"
             raise DsError(said, "ds account setup, once an account")
+
+    def check_bucket(self, name: str) -> None:
+        """Raise DsError where the bucket is not there, or may not be used."""
+        import botocore.exceptions
+
+        with aws_errors(f"looking for the bucket {name}"):
+            try:
+                found = or_none(self._session.client("s3").head_bucket, "404", "NoSuchBucket", Bucket=name)
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) != "403":  # an answer to HEAD has no words
+                    raise
+                raise DsError(
+                    f"AWS_BUCKET: no access to the bucket {name}: not ours, or a right is missing",
+                    "name a bucket of this account, or ask its administrator for s3:ListBucket on it",
+                ) from error
+        if found is None:
+            fix = f"aws s3 mb s3://{name}, or name another"
+            raise UsageError(f"AWS_BUCKET: there is no bucket {name}", fix)
 
     def shape(self, types: Iterable[str]) -> MachineShape:
         """What each of these machines has at least. Raises UsageError for a type that there is not."""
