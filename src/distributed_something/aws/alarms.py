@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config
 from ..errors import DsError
-from ..fleetfile import run_tags, tag_list
+from ..fleetrequest import run_tags, tag_list
 from .desired import partition
 from .fleets import Machine
 from .roles import PREFIX

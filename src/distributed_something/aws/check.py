@@ -21,7 +21,8 @@ from ..check import (
 )
 from ..config import Config
 from ..errors import DsError, UsageError
-from ..fleetfile import Fleet, key_pair, parse_fleet
+from ..fleetfile import Fleet, parse_fleet
+from ..fleetrequest import key_pair
 from . import account, findings
 from .desired import instance_log_group
 from .policies import buckets_of

@@ -15,10 +15,7 @@ from typing import Any, NamedTuple
 from ..config import Config
 from ..containers import IMAGE_FOLDER, WORKER_FOLDER
 from ..errors import UsageError
-from ..fleetfile import (
-    price_text,
-    run_tags,
-)
+from ..fleetrequest import price_text, run_tags
 from .message import MAX_BYTES
 from .queues import MAX_RECEIPTS, RETENTION_SECONDS, QueueNames
 from .userdata import STOP_SECONDS, placement

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..errors import DsError
-from ..fleetfile import tag_list
+from ..fleetrequest import tag_list
 from .account import PROPAGATION_SECONDS, Step
 from .roles import FUNCTION, SCHEDULES, TAGS, Role, Where, is_ours
 from .schedule import ABSENT

@@ -10,7 +10,8 @@ from ..clock import Clock
 from ..config import Config
 from ..errors import UsageError
 from ..fleetfile import Fleet as FleetFile
-from ..fleetfile import Image, parse_fleet, spot_fleet_request
+from ..fleetfile import parse_fleet
+from ..fleetrequest import Image, spot_fleet_request
 from .desired import MachineShape
 from .fleets import Fleets
 from .ownfleet import ec2_fleet_request, launch_template

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config
 from ..errors import UsageError
-from ..fleetfile import Image, encoded, key_pair, machine_tags, price_text, run_tags, tag_list, valid_until
+from ..fleetrequest import Image, encoded, key_pair, machine_tags, price_text, run_tags, tag_list, valid_until
 from .desired import Account
 
 MAX_OVERRIDES = 300

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import DsError, UsageError
-from ..fleetfile import Image, image_of
+from ..fleetrequest import Image, image_of
 from .desired import Account, MachineShape, smallest
 from .ownfleet import Subnet
 from .roles import TAGGING_ROLE, Role, account_of
