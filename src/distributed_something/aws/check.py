@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +15,7 @@ from ..check import (
     job_file_findings,
     ok,
     work_findings,
+    wrong,
 )
 from ..check import (
     image_findings as container_findings,
@@ -51,8 +52,8 @@ def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> 
         return [*found, Check("who you are", lambda: [said])]
     who = ok(f"you are {arn}, in {config.aws_region}")
     asker = Asker(session, config, Where(number, config.aws_region), fleet)
-    asked = [Check(about, make) for about, make in asker.all()]
-    return [*found, Check("who you are", lambda: [who]), *asked, *_input_checks(config, job_file, session)]
+    inputs = _input_checks(config, job_file, session)
+    return [*found, Check("who you are", lambda: [who]), *asker.all(), *inputs]
 
 
 class FleetText(NamedTuple):
@@ -81,9 +82,9 @@ def read_fleet_file(path: Path | None) -> FleetText | None:
         return None
     try:
         return FleetText(path.name, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as wrong:
-        reason = wrong.strerror if isinstance(wrong, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from wrong
+    except (OSError, UnicodeDecodeError) as failed:
+        reason = failed.strerror if isinstance(failed, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from failed
 
 
 def _without_mistakes(file: FleetText | None, config: Config) -> Fleet | None:
@@ -122,9 +123,9 @@ class Asker:
         self._types: list[dict[str, Any]] | None = None
         self._lock = Lock()
 
-    def all(self) -> list[tuple[str, Any]]:
-        """What each check is about, and the function that makes it. The slowest come first."""
-        config, made = self._config, [
+    def all(self) -> list[Check]:
+        """Every check of what is in the account. The slowest come first."""
+        made: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("the account's roles", self.roles),
             ("the machine types", self.machines),
             ("the machine image", self.images),
@@ -136,10 +137,12 @@ class Asker:
             ("the queue", self.queue),
             ("the cluster", self.cluster),
             ("the log groups", self.logs),
-        ]  # fmt: skip
+        ]
         if self._fleet:
             made.append(("the fleet file's roles", self.fleet_roles))
-        return [*made, *([("the key pair", self.key)] if config.ssh_key_name else [])]
+        if self._config.ssh_key_name:
+            made.append(("the key pair", self.key))
+        return [Check(about, make) for about, make in made]
 
     def region(self) -> Iterator[Finding]:
         """Whether the region may be used: AWS refuses calls to one that is not enabled."""
@@ -193,11 +196,8 @@ class Asker:
 
     def images(self) -> Iterator[Finding]:
         """The images of the fleet file, or else the newest for these machines."""
-        for name in (
-            findings.images_of(self._fleet)
-            if self._fleet
-            else [Region(self._session, self._config).image_id()]
-        ):
+        own = [] if self._fleet else [Region(self._session, self._config).image_id()]
+        for name in findings.images_of(self._fleet) if self._fleet else own:
             yield from findings.image_findings(name, self._image(name), self.described())
 
     def _image(self, name: str) -> dict[str, Any] | None:
@@ -253,9 +253,9 @@ class Asker:
         import botocore.exceptions
 
         if not self._config.aws_bucket:
-            yield error(
+            yield wrong(
                 "AWS_BUCKET: missing: nowhere for inputs, outputs and logs", "AWS_BUCKET = 'my-bucket'"
-            )._replace(in_file=True)
+            )
             return
         with aws_errors(f"looking for the bucket {self._config.aws_bucket}"):
             try:
