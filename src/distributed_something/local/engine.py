@@ -123,10 +123,8 @@ class LocalEngine:
             str(self._place.folder),
         ]
         environment = {**os.environ, STATE_VARIABLE: str(self._place.folder)}
-        wrong = background.leave([*command, run], lock, environment)
-        if wrong is not None:
-            said, _, fix = wrong.partition("\n")
-            raise DsError(f"the workers could not be started: {said or f'see {self._place.log}'}", fix)
+        failure, log = "the workers could not be started", self._place.log
+        background.leave([*command, run], lock, environment, failure=failure, log=log)
 
     def machines(self) -> Machines:
         """The machine process as it tells of itself, and whether it lives."""

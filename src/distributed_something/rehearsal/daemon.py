@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..background import READY, log_to
+from ..background import READY, log_to, refuse
 from ..config import load_config
-from ..errors import FAILED, DsError
+from ..errors import DsError
 from ..loopback import ADDRESS
 from ..state import STATE_VARIABLE
 from ..worker.process import adopt_orphans
@@ -210,9 +210,7 @@ def main(project: str, folder: str, held: str, *command: str) -> int:
         daemon = Daemon(Path(project), place, command or WORKER)
         daemon.furnish()
     except (DsError, OSError) as error:
-        what, fix = (error.what, error.fix) if isinstance(error, DsError) else (str(error), "")
-        os.write(caller, f"{what}\n{fix}\n".encode(errors="replace"))
-        return FAILED
+        return refuse(caller, error)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.end())
     reached = {"endpoint": daemon.endpoint, "key": daemon.key}

@@ -126,10 +126,8 @@ class RehearsalEngine:
             what = "a rehearsal needs a library that is not installed: moto"
             raise DsError(what, "pip install 'distributed-something[rehearsal]'")
         command = [sys.executable, "-m", f"{__package__}.daemon", str(self._project), str(self._place.folder)]
-        wrong = background.leave(command, lock, os.environ)
-        if wrong is not None:
-            said, _, fix = wrong.partition("\n")
-            raise DsError(f"the emulator did not start: {said or f'see {self._place.log}'}", fix)
+        failure, log = "the emulator did not start", self._place.log
+        background.leave(command, lock, os.environ, failure=failure, log=log)
 
     def _tell_faults(self, endpoint: str) -> None:
         if self._faults:
