@@ -130,7 +130,7 @@ class Store(Protocol):
     def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
         """The size of each file in bytes, in the given order; None where there is no such file.
 
-        Of files that were written or published: an appended one may have none.
+        It tells of files that were written or published; one that was appended may come out as None.
         """
 
     def write(self, key: str, data: bytes) -> None:

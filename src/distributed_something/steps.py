@@ -254,7 +254,7 @@ def note_ends(project: Project, fold: Fold) -> None:
         project.console.say(f"note: {error.what}")
         return
     now = project.clock.now()
-    ledger = LedgerWriter(project.engine.store, f"{project.paths().events}queue-{os.urandom(4).hex()}.jsonl")
+    ledger = _own_ledger(project, "queue")
     for record in left:
         lease, found = Lease(Job(record.id, record.index, b""), "", now), dead.get(record.id)
         if found is None:
@@ -266,8 +266,7 @@ def note_ends(project: Project, fold: Fold) -> None:
 
 def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> list[str]:
     """Put dead jobs back as new (of these causes, or these ids, or all); the ids that went back."""
-    engine, paths, fold = project.engine, project.paths(), project.fold().update()
-    queue = engine.queue()
+    fold, queue = project.fold().update(), project.engine.queue()
     wanted = [
         record
         for record in fold.jobs.values()
@@ -277,12 +276,16 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
     ]
     now = project.clock.now()  # before a worker can have one: the ledger's order is that of time
     back = queue.redrive([record.id for record in wanted])
-    ledger = LedgerWriter(engine.store, f"{paths.events}retry-{os.urandom(4).hex()}.jsonl")
+    ledger = _own_ledger(project, "retry")
     for job_id in back:
-        lease = Lease(Job(job_id, 0, b""), "", now)
-        ledger.ended("retried", now, lease, None)
+        ledger.ended("retried", now, Lease(Job(job_id, 0, b""), "", now), None)
     ledger.flush()
     return back
+
+
+def _own_ledger(project: Project, name: str) -> LedgerWriter:
+    """A segment of the run's ledger for what this command has to tell: each has one writer."""
+    return LedgerWriter(project.engine.store, f"{project.paths().events}{name}-{os.urandom(4).hex()}.jsonl")
 
 
 def stop(project: Project, *, now: bool) -> Snapshot:

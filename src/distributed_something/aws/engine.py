@@ -12,7 +12,7 @@ from ..clock import Clock
 from ..config import Config
 from ..engine import Counts, Machines
 from ..errors import DsError, Unreachable, UsageError
-from ..job import RetryPolicy
+from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
 from ..state import one_run
@@ -48,9 +48,6 @@ from .shrinking import idle, spread
 from .store import S3Store
 from .teardown import Teardown
 from .worker_image import carried_worker
-
-LEASE_SECONDS = 120.0
-"""A lease's term: workers renew at a third of it."""
 
 
 class _Seen(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..clock import Clock
 from ..errors import UsageError
 from ..job import MAX_DELIVERIES
-from .session import AwsSession, aws_errors, error_code, or_none
+from .session import AwsSession, aws_errors, or_none
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -120,20 +120,13 @@ class QueueMaker:
 
     def _create(self, name: str, wanted: dict[str, str]) -> str:
         """Make a queue; where one of that name was deleted just now, when SQS allows it again."""
-        import botocore.exceptions
-
-        for last in (False, True):
-            with aws_errors(f"making the queue {name}"):
-                try:
-                    answer = self._client.create_queue(
-                        QueueName=name, Attributes=_any(wanted), tags=self._tags
-                    )
-                    return answer["QueueUrl"]
-                except botocore.exceptions.ClientError as error:
-                    if last or error_code(error) != "QueueDeletedRecently":
-                        raise
-            self._clock.wait(RECREATE_SECONDS)
-        raise AssertionError("not reached")
+        request: Any = {"QueueName": name, "Attributes": wanted, "tags": self._tags}
+        with aws_errors(f"making the queue {name}"):
+            made = or_none(self._client.create_queue, "QueueDeletedRecently", **request)
+            if made is None:
+                self._clock.wait(RECREATE_SECONDS)
+                made = self._client.create_queue(**request)
+        return str(made["QueueUrl"])
 
 
 def queue_url(client: SQSClient, name: str) -> str | None:

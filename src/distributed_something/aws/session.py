@@ -206,8 +206,8 @@ def error_code(error: Any) -> str:
     return str(error.response["Error"].get("Code", "")).rsplit(".", 1)[-1]
 
 
-def or_none(call: Callable[..., Any], *absent: str, **request: Any) -> Any:
-    """What a call answers; None where the code of its error is one of `absent`: there is no such thing.
+def or_none(call: Callable[..., Any], *codes: str, **request: Any) -> Any:
+    """What a call answers; None where its error has one of these codes: mostly, that there is no such thing.
 
     Raises what botocore raises for every other error.
     """
@@ -216,7 +216,7 @@ def or_none(call: Callable[..., Any], *absent: str, **request: Any) -> Any:
     try:
         return call(**request)
     except botocore.exceptions.ClientError as error:
-        if {error_code(error), error.response["Error"].get("Code")}.isdisjoint(absent):
+        if {error_code(error), error.response["Error"].get("Code")}.isdisjoint(codes):
             raise
     return None
 

@@ -35,7 +35,7 @@ from ..config import Config, load_config
 from ..containers import STATE_LABEL, WORKER_LABEL, engine_of, sweep, wanted
 from ..engine import Store
 from ..errors import DsError
-from ..job import Cause, Outcome, RetryPolicy, State
+from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..state import STATE_VARIABLE
 from ..worker.container import Containers, Limits
@@ -44,7 +44,7 @@ from ..worker.loop import Identity, Stop, Worker
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.slot import Slot
 from ..worker.task import compile_task
-from .place import LEASE_SECONDS, Place, slots_of
+from .place import Place, slots_of
 from .store import FolderStore
 
 IDLE_END_SECONDS = 30.0
