@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from .config import Config
+from .engine import files_at
 from .errors import FAILED, OK, USAGE, DsError, UsageError
 from .template import TRUSTED, Template
 from .words import many
@@ -154,20 +155,12 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
         ]
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so
-    if missing := [key for key in keys if not _is_there(store, key)]:
+    if missing := [key for key in keys if next(files_at(store, key), None) is None]:
         part = f"{len(missing)} of the {many(len(keys), 'input')} of the first jobs"
         what = f"INPUTS: {part} {'is' if len(missing) == 1 else 'are'} not there, such as {missing[0]}"
         yield error(what, f"put them into {where}, or correct INPUTS")
     elif keys:
         yield ok(f"INPUTS: {many(len(keys), 'input', 'is', 'are')} there, of the first jobs")
-
-
-def _is_there(store: Store, key: str) -> bool:
-    """Whether a key is in the store; for one that ends in "/", whether anything is below it."""
-    cleaned = "/".join(part for part in key.split("/") if part)
-    if key.endswith("/"):
-        return any(True for _ in store.list(cleaned + "/"))
-    return any(file.key == cleaned for file in islice(store.list(cleaned), 1))
 
 
 def work_findings(config: Config) -> Iterator[Finding]:
