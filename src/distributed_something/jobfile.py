@@ -186,9 +186,10 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}:{reader.line_num + 1}: not UTF-8", "save it as CSV UTF-8") from error
     except csv.Error as error:
-        raise UsageError(
-            f"{path}:{reader.line_num}: {error}", 'write CSV with commas and "quotes"'
-        ) from error
+        fix = 'write CSV with commas and "quotes"'
+        if "field limit" in str(error):
+            fix = 'close its "quotes"; or give values as long as that in a .jsonl file'
+        raise UsageError(f"{path}:{reader.line_num}: {error}", fix) from error
     finally:
         text.detach()  # the file is closed by who opened it
 

@@ -276,3 +276,11 @@ def test_set_refuses(pair: str) -> None:
 def test_a_value_that_json_cannot_carry_is_told(write: Write) -> None:
     with pytest.raises(UsageError, match=r"a\.jsonl: the shared keys: .*surrogate"):
         list(read_jobs(write("a.jsonl", '{"a": 1}'), {"s": "\udcff"}))
+
+
+def test_a_value_that_is_too_long_for_csv_has_its_own_fix(write: Write) -> None:
+    """Its quotes were never closed, mostly."""
+    path = write("a.csv", 'a,b\n1,"' + "x\n" * 100_000)
+    with pytest.raises(UsageError, match="field limit") as raised:
+        list(read_jobs(path))
+    assert raised.value.fix == 'close its "quotes"; or give values as long as that in a .jsonl file'
