@@ -84,20 +84,18 @@ class Daemon:
         from .calls import Calls
         from .cloud import Cloud
         from .faults import Faults
+        from .moto_server import Dispatcher
         from .objects import Buckets
 
         config = self._config
         cloud = Cloud(config.aws_region, Faults(), self._start, config.machine_price)
         moto_fleets.install(cloud.registry, cloud.active)
         buckets = Buckets(self._place.buckets, {bucket_of(config): self._project / config.store})
-        server = make_server(0, lambda moto: self._wrap(Calls(cloud, buckets, moto, self.end)), self.key)
+        calls = Calls(cloud, buckets, Dispatcher(), self.end)
+        server = make_server(0, calls, self.key)
         self.endpoint = f"http://{ADDRESS}:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        return cloud, self._calls
-
-    def _wrap(self, calls: Calls) -> Calls:
-        self._calls = calls
-        return calls
+        return cloud, calls
 
     def furnish(self) -> None:
         """Give the account what every account has. Raises DsError."""
