@@ -41,9 +41,9 @@ def _whole(text: str) -> int:
 
 
 def _port(text: str) -> int:
-    if (value := _whole(text)) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text}: is not between 0 and 65535")
-    return value
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text}: is no whole number between 0 and 65535")
+    return int(text)
 
 
 def _cause(text: str) -> str:
@@ -131,7 +131,7 @@ def _jobs(parser: argparse.ArgumentParser) -> None:
 
 def _logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
-    parser.add_argument("--follow", action="store_true", help="go on while it runs")
+    parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
     parser.add_argument("--attempt", metavar="N", type=_whole, help="of this attempt (the latest)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from errno import EACCES, ENOSPC, EROFS
 from itertools import takewhile
 
 from . import __version__, arguments
@@ -120,23 +121,35 @@ def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
     """Run a command; its exit code. `reference` reads the arguments as the reference's run.py does."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
+    _replace_closed_streams()
     try:
         words = as_ours(args) if reference else args
-        return _execute(build_parser("run.py" if reference else "ds", words).parse_args(words))
+        try:
+            return _execute(build_parser("run.py" if reference else "ds", words).parse_args(words))
+        finally:
+            sys.stdout.flush()  # where that fails it is told here, and not by Python when all is over
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        _settle_stdout()
         return FAILED
-    except Exception as error:  # whatever it is, a person reads one line of it; with --debug all
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line of it
+        _settle_stdout()
         if debug:
-            raise
+            _tell_where(error)
         return _tell(in_our_words(error))
 
 
 _EXTRAS = {"boto3": "aws", "botocore": "aws", "obstore": "aws", "moto": "rehearsal", "flask": "rehearsal"}
 """What of ours is installed only on request, and by which extra."""
+
+_OF_THE_SYSTEM = {
+    EACCES: "check the rights on it and on its folder, or ",
+    EROFS: "have that disk mounted for writing, or ",
+    ENOSPC: "make room on that disk, or ",
+}
+"""What to do about errors of the system, wherever they come up."""
 
 
 def in_our_words(error: Exception) -> DsError:
@@ -147,9 +160,18 @@ def in_our_words(error: Exception) -> DsError:
         return DsError(f"{error.name} is not installed", f"pip install 'distributed-something[{extra}]'")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return DsError(f"{where}{error.strerror or error}", "add --debug to see where it happened")
+        fix = _OF_THE_SYSTEM.get(error.errno or 0, "")
+        return DsError(f"{where}{error.strerror or error}", f"{fix}add --debug to see where it happened")
     what = f"a fault in ds itself: {type(error).__name__}: {error}".splitlines()[0]
     return DsError(what, "add --debug to see where it happened, and report it; nothing of the run is lost")
+
+
+def _tell_where(error: Exception) -> None:
+    from traceback import format_exception
+
+    from .console import Console
+
+    Console().say("".join(format_exception(error)).rstrip())
 
 
 def _tell(error: DsError) -> int:
@@ -161,16 +183,31 @@ def _tell(error: DsError) -> int:
 
 def as_ours(args: Sequence[str]) -> list[str]:
     """The reference's `monitor RECORD True` is our `monitor RECORD --cheapest`; `False` is nothing."""
-    if "monitor" in args[:-2] and args[-1].lower() in ("true", "false"):
-        return [*args[:-1], *(["--cheapest"] if args[-1].lower() == "true" else [])]
-    return list(args)
+    behind = args.index("monitor") + 2 if "monitor" in args else len(args)
+    ours = {"true": ["--cheapest"], "false": []}
+    return [*args[:behind], *(each for word in args[behind:] for each in ours.get(word.lower(), [word]))]
 
 
-def _silence_stdout() -> None:
-    """Whoever read our output has gone: let Python's last flush go nowhere."""
+def _replace_closed_streams() -> None:
+    """A stream that whoever started us closed (`>&-`) leads nowhere, and no file comes to be in its place."""
     import os
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, number)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
+def _settle_stdout() -> None:
+    """Whoever read our output has gone, or its disk is full: let Python's last flush go nowhere."""
+    from .console import silence
+
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence(sys.stdout)
 
 
 def _execute(options: argparse.Namespace) -> int:
@@ -214,6 +251,8 @@ def _init(console: Console, options: argparse.Namespace) -> int:
 
     target = Path(options.target)
     readme = copy_example(options.example, target)
+    if console.json:
+        console.data({"folder": str(target)})
     console.say(f"made {target}: see {readme}")
     console.hint(f"cd {target} && ds run files/exampleJob.json")
     return OK
@@ -238,15 +277,17 @@ def _setup(project: Project, options: argparse.Namespace) -> int:
     from . import steps
 
     if options.dry_run:
-        for line in project.engine.plan(steps.next_run(project)):
+        plan = project.engine.plan(steps.next_run(project))
+        if project.console.json:
+            project.console.data({"plan": list(plan)})
+        for line in () if project.console.json else plan:
             project.console.line(line)
         return OK
     run = steps.setup(project)
     if project.console.json:
         project.console.data({"app": project.config.app_name, "run": run})
     project.console.say(f"{project.config.app_name} is set up: run {run}")
-    example = "files/exampleJob.json"
-    project.console.hint(f"ds submit {example if (project.folder / example).is_file() else 'JOBFILE'}")
+    project.console.hint(f"ds submit {project.example_jobs}")
     return OK
 
 
@@ -295,6 +336,9 @@ def _start(project: Project, options: argparse.Namespace) -> int:
         project.console.say("\nno longer watching; the machines that were asked for still come")
         project.console.hint("ds status, or ds monitor")
         return INTERRUPTED
+    if project.console.json:
+        facts = {"target": machines.target, "running": machines.running, "lost": machines.lost}
+        project.console.data({"run": project.record().run, "machines": facts})
     if machines.running < machines.target:
         wanted = f"{machines.running:,} of {machines.target:,} machines have come; the request stands"
         project.console.say(f"{wanted}: {machines.trouble}" if machines.trouble else wanted)
@@ -405,6 +449,8 @@ def _fleet(project: Project, options: argparse.Namespace) -> int:
     if path.exists():
         project.console.confirm(f"{path} is there; replace it")
     write_fleet_file(project.config, region, path)
+    if project.console.json:
+        project.console.data({"fleet_file": str(path)})
     project.console.say(f"wrote {path}")
     first = "" if region == project.config.aws_region else f"AWS_REGION = '{region}' in the config, then "
     project.console.hint(f"{first}ds start files/{path.name}")
@@ -416,6 +462,8 @@ def _stop(project: Project, options: argparse.Namespace) -> int:
     from .console import progress_line
 
     snapshot = steps.stop(project, now=options.now)
+    if project.console.json:
+        project.console.data(snapshot.to_json())
     project.console.say(f"stopped: {progress_line(snapshot)}")
     return OK
 

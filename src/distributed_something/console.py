@@ -9,7 +9,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -56,8 +57,9 @@ class Console:
         return term != "dumb" and not build_server and not notebook
 
     def data(self, value: object) -> None:
-        """Print one JSON value as a line."""
-        self.line(json.dumps(value, ensure_ascii=False, default=str))
+        """Print one JSON value as a line, whole also where the stream cannot encode all of its characters."""
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        self.line(text if _fits(text, self.out) else json.dumps(value, default=str))
 
     def line(self, text: str = "") -> None:
         """Print a line of data."""
@@ -77,8 +79,9 @@ class Console:
         self.out.flush()
 
     def say(self, text: str) -> None:
-        """Print a line about what goes on."""
-        print(_printable(text, self.err), file=self.err, flush=True)
+        """Print a line about what goes on, which goes on where nobody can be told, too."""
+        with _heard_or_not(self.err):
+            print(_printable(text, self.err), file=self.err, flush=True)
 
     def hint(self, text: str) -> None:
         """Print what could be typed next."""
@@ -127,6 +130,20 @@ class Console:
         return Watcher(self)
 
 
+def silence(stream: TextIO) -> None:
+    """Nobody can read what is written there any more: let it, and Python's last flush of it, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _heard_or_not(stream: TextIO) -> Iterator[None]:
+    """Progress, hints and errors end no run: a log on a full disk and a closed terminal are of no account."""
+    try:
+        yield
+    except OSError:
+        silence(stream)
+
+
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
     return text.replace("\t", " ").replace("\n", " ")
@@ -136,7 +153,19 @@ def _printable(text: str, stream: TextIO) -> str:
     """The text without what would move a terminal's cursor, and without what the stream cannot encode."""
     if stream.isatty():
         text = "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    encoding = stream.encoding or "utf-8"
+    return text if _fits(text, stream) else _replaced(text, stream.encoding or "utf-8")
+
+
+def _fits(text: str, stream: TextIO) -> bool:
+    """Whether the stream can encode all of it."""
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _replaced(text: str, encoding: str) -> str:
     return text.encode(encoding, "replace").decode(encoding)
 
 
@@ -198,6 +227,10 @@ class _Bar:
 
     def show(self, done: int, total: int | None, parts: Sequence[Part]) -> None:
         """Draw it: `parts` are words with their weight, the weightiest 0."""
+        with _heard_or_not(self._stream):
+            self._show(done, total, parts)
+
+    def _show(self, done: int, total: int | None, parts: Sequence[Part]) -> None:
         self._bar.console.width = _columns(self._stream)
         wide = self._bar.console.width - 2  # a space between, and one that some terminals wrap at
         text = fitting(parts, wide - BAR_COLUMNS[0])
@@ -211,11 +244,13 @@ class _Bar:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False)
+        with _heard_or_not(self._stream):
+            self._bar.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         """Leave it as it is, or take it away where it is transient."""
-        self._bar.stop()
+        with _heard_or_not(self._stream):
+            self._bar.stop()
 
 
 def _columns(stream: TextIO) -> int:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from .errors import UsageError
 from .job import Job
+from .words import many
 
 WINDOW = 1 << 20
 """Bytes of a JSON file that are looked at together."""
@@ -181,10 +182,10 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
             if len(row) == width:
                 yield dict(zip(names, row, strict=True))
             elif row:
-                what = f"{path}:{reader.line_num}: {len(row)} values, and the header has {width} names"
+                what = f"{path}:{reader.line_num}: {many(len(row), 'value')}, and the header has {width}"
                 raise UsageError(what, 'put a value that holds a comma into "quotes"')
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}:{reader.line_num + 1}: not UTF-8", "save it as CSV UTF-8") from error
+        raise UsageError(f"{path}:{_not_utf8(file)}: not UTF-8", "save it as CSV UTF-8") from error
     except csv.Error as error:
         fix = 'write CSV with commas and "quotes"'
         if "field limit" in str(error):
@@ -192,6 +193,20 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
         raise UsageError(f"{path}:{reader.line_num}: {error}", fix) from error
     finally:
         text.detach()  # the file is closed by who opened it
+
+
+def _not_utf8(file: BinaryIO) -> int:
+    """The first line of a file that is not UTF-8: what reads text meets it many lines ahead."""
+    file.seek(0)
+    return next(number for number, line in enumerate(file, 1) if _is_not_utf8(line))
+
+
+def _is_not_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _header(path: Path, names: list[str]) -> list[str]:
@@ -392,6 +407,8 @@ class _Outline:
         name = window.value(str, "a name")
         window.take(b":")
         if name == "groups":
+            if self.pieces:
+                window.fail('"groups" is there twice', "put all groups into one list")
             self._groups(window)
         else:
             self.shared[name] = window.value(Any, name)

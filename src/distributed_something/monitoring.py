@@ -175,7 +175,8 @@ def _seen(snapshot: Snapshot) -> Look:
     """What counts for the end is the queue; where it is gone, the ledger."""
     machines = snapshot.machines
     target = 0 if machines.kept else machines.target  # replaced by the engine itself: nothing for us to do
-    return Look(_open_jobs(snapshot), target, machines.running, machines.ended)
+    gone = snapshot.queued is None
+    return Look(_open_jobs(snapshot), target, machines.running, machines.ended, gone)
 
 
 def _open_jobs(snapshot: Snapshot) -> int:

@@ -53,6 +53,12 @@ class Project:
         """Where the run record lies."""
         return record_path(self.folder, self.config.app_name)
 
+    @property
+    def example_jobs(self) -> str:
+        """The job file that a hint names: one that is there, or whatever the user has."""
+        example = "files/exampleJob.json"
+        return example if (self.folder / example).is_file() else "JOBFILE"
+
     def record(self) -> RunRecord:
         """The run record. Raises DsError where there is none."""
         if not self.record_path.exists():
@@ -73,7 +79,7 @@ class Project:
         """Where the current run lies in the store. Raises DsError where there is none."""
         run = self.current_run()
         if run is None:
-            raise DsError(f"{self.config.app_name} has no run yet", "ds run files/exampleJob.json")
+            raise DsError(f"{self.config.app_name} has no run yet", f"ds run {self.example_jobs}")
         return RunPaths(self.config.app_name, run)
 
     def fold(self) -> Fold:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,13 +105,21 @@ class RunRecord(NamedTuple):
 _LONGEST_TIME = 20
 """Digits: Python refuses to read very long ones."""
 
-_FIX = "name the file that `ds start` wrote: files/<APP_NAME>SpotFleetRequestId.json"
+_FIX = (
+    "name the file that `ds start` wrote: files/<APP_NAME>SpotFleetRequestId.json;"
+    " where that one is broken, ds cleanup ends what the run made, and removes it"
+)
+
+_REFERENCES = re.compile(r'\s*\{\s*(?:"(?:MONITOR_[A-Z_]+|CLEAN_DASHBOARD)"\s*:\s*"[^"]*"[\s,}]+)+')
+"""A record as the reference writes it: nothing but these keys, and a closing brace too many."""
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if _REFERENCES.fullmatch(text):
+            return dict(re.findall(r'"(\w+)"\s*:\s*"([^"]*)"', text))
         raise UsageError(f"{name}: not a run record: {error}", _FIX) from error
     if not isinstance(facts, dict):
         raise UsageError(f"{name}: not a run record: no JSON object", _FIX)

@@ -16,6 +16,7 @@ from .figures import histogram, quantiles, throughput
 from .job import State
 from .ledger import Fold, JobRecord, RunPaths
 from .snapshot import Snapshot
+from .words import many
 
 SHOWN_IDS = 100
 """Ids of a group of failures that a report names; the ledger has all."""
@@ -183,10 +184,11 @@ def reported_cost(store: Store, paths: RunPaths) -> float | None:
 def summary_lines(report: dict[str, Any]) -> list[str]:
     """The report in a few lines for a person."""
     jobs = report["jobs"]
-    lines = [f"{jobs['total']:,} jobs: " + ", ".join(_counted(jobs))]
+    lines = [": ".join(filter(None, [many(jobs["total"], "job"), ", ".join(_counted(jobs))]))]
     if report["elapsed_s"]:
         rate = rate_text((jobs["succeeded"] + jobs["skipped"] + jobs["dead"]) / report["elapsed_s"])
-        lines.append(f"took {duration(report['elapsed_s'])}, {rate}, {report['attempts']:,} attempts")
+        attempts = many(report["attempts"], "attempt")
+        lines.append(f"took {duration(report['elapsed_s'])}, {rate}, {attempts}")
     if report["seconds"] and report["max_rss_bytes"]:
         seconds, memory = report["seconds"], report["max_rss_bytes"]
         lines.append(
@@ -199,7 +201,8 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             f"machines cost {money(report['cost_usd'])}" + (f", {money(each)} a job" if each else "")
         )
     if report["interruptions"]:
-        lines.append(f"{report['interruptions']:,} interruptions (no attempt was charged for them)")
+        interruptions = many(report["interruptions"], "interruption")
+        lines.append(f"{interruptions} (no attempt was charged for that)")
     failures = report["failures"][:5]
     return lines + [f"  {f['jobs']:,} x {f['cause']}: {f['example'][:100]}" for f in failures]
 

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 AGREEING_LOOKS = 3
-"""The end of a run needs this many looks in a row that see nothing left: counts may lag."""
+"""The end of a run needs this many looks in a row that see nothing left: a queue's counts may lag."""
 
 
 class Look(NamedTuple):
-    """One look at a run: jobs not final, machines, and why the machines ended if they did on purpose."""
+    """One look at a run: jobs not final, machines, why they ended if they did on purpose, and whether the
+    queue is gone, so that the ledger alone tells of the jobs.
+    """
 
     open_jobs: int
     machines_target: int
     machines_running: int
     ended: str | None = None
+    queue_gone: bool = False
 
 
 class Finish(NamedTuple):
@@ -41,6 +44,8 @@ def decide(looks: Sequence[Look]) -> Action | None:
     if len(recent) == AGREEING_LOOKS and not any(look.open_jobs for look in recent):
         return Finish()
     last = looks[-1]
+    if not last.open_jobs and last.queue_gone:  # the run has been ended before
+        return Finish()
     if not last.open_jobs or last.machines_running:
         return None
     if last.ended is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import DsError
@@ -28,6 +28,21 @@ def state_folder(project: Path, app: str) -> Path:
 def mark_of(folder: Path) -> bytes:
     """What the environment of every process of the app with this state folder holds."""
     return os.fsencode(f"{STATE_VARIABLE}={folder}\0")
+
+
+@contextmanager
+def one_at_a_time(project: Path) -> Iterator[None]:
+    """Hold the project folder: whoever else on this machine wants it waits. It leaves no file behind.
+
+    On a file system that locks no folders (NFS) nobody waits.
+    """
+    folder = os.open(project, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager

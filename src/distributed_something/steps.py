@@ -19,6 +19,7 @@ from .record import RunRecord, new_run_id, read_record, record_key, write_record
 from .runfile import write_run_file
 from .scaling import Finish, GiveUp, Replace
 from .snapshot import Snapshot
+from .state import one_at_a_time
 from .words import many
 
 if TYPE_CHECKING:
@@ -35,8 +36,16 @@ _T = TypeVar("_T")
 
 
 def setup(project: Project) -> str:
-    """Make what a run needs; its id. A run that is not finished goes on; nothing is made twice."""
-    engine, config, run = project.engine, project.config, next_run(project)
+    """Make what a run needs; its id. A run that is not finished goes on; nothing is made twice.
+
+    Of two at a time on this machine the second finds the run of the first, instead of emptying its queue.
+    """
+    with one_at_a_time(project.folder):
+        return _set_up(project, next_run(project))
+
+
+def _set_up(project: Project, run: str) -> str:
+    engine, config = project.engine, project.config
     store = engine.store
     record = RunRecord.new(config, engine.name, run, store.locate("runs"), project.clock.now())
     if project.record_path.exists():
@@ -72,7 +81,8 @@ def _keep(project: Project, record: RunRecord) -> None:
 
 def _note_made(project: Project, resource: str) -> None:
     """Write down what was made, before the next thing is made."""
-    write_record(project.record_path, read_record(project.record_path).with_resources((resource,)))
+    with one_at_a_time(project.folder):
+        write_record(project.record_path, read_record(project.record_path).with_resources((resource,)))
 
 
 def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
@@ -94,11 +104,12 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     from .provenance import note_job_file
     from .submission import held_interrupt, queue_jobs
 
-    engine, paths = project.engine, project.paths()
+    engine = project.engine
+    queue, paths = engine.queue(), project.paths()
     with held_interrupt() as interrupted:
         jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
         with project.console.progress(checked.total, "jobs submitted") as progress:
-            report = queue_jobs(jobs, engine.queue(), engine.store, paths, progress.update)
+            report = queue_jobs(jobs, queue, engine.store, paths, progress.update)
         note_job_file(engine.store, paths, checked.file.path)
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -119,7 +130,8 @@ def start(project: Project, fleet_file: Path | None) -> None:
         what = f"the latest set-up was of run {record.run} ({record.engine}), and the queue is that of {run}"
         raise DsError(what, "ds setup, to go on with the queue's run; then ds start")
     fleet = engine.start(record.run, fleet_file, lambda resource: _note_made(project, resource))
-    _keep(project, project.record().with_fleet(fleet))
+    with one_at_a_time(project.folder):
+        _keep(project, project.record().with_fleet(fleet))
 
 
 def await_machines(project: Project, seconds: float) -> Machines:

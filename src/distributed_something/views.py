@@ -43,10 +43,15 @@ def _watch(project: Project) -> Snapshot:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
-            waits = snapshot.machines.kept and snapshot.machines.target  # its machines are still to come
-            if snapshot.state == "finished" or (snapshot.state == "idle" and not waits):
+            idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
+            if snapshot.state == "finished" or idle:
                 return snapshot
             project.clock.wait(max(project.engine.look_seconds, 0.5))
+
+
+def _at_work(machines: Machines) -> bool:
+    """Whether machines run, or are still to come."""
+    return bool(machines.running or (machines.kept and machines.target))
 
 
 def _facts(snapshot: Snapshot) -> dict[str, object]:
@@ -169,17 +174,21 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
 
 
 def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) -> int:
-    """Print what a job printed in its latest attempt, or another one; with `follow`, until it has ended."""
+    """Print what a job printed in its latest attempt, or another one.
+
+    With `follow` until the job has ended, from its beginning where that is still to come; a next attempt
+    too. As JSON it is an object for each piece.
+    """
     fold = project.fold().update()
     record = find(fold, wanted)
     if attempt is not None:
         return _earlier_log(project, record, attempt)
     _tell_attempt(project.console, record)
-    log = _ShownLog(project)
-    log.show(record)
-    while follow and record.state is State.RUNNING and project.engine.machines().running:
+    log = _ShownLog(project, record.id)
+    log.show(record, whole=not follow)
+    while follow and record.state in (State.WAITING, State.RUNNING) and _at_work(project.engine.machines()):
         project.clock.wait(min(project.engine.look_seconds, FOLLOW_SECONDS))
-        record = find(fold.update(), record.id)
+        record = fold.update().jobs[record.id]
         log.show(record)
     if not log.size:
         reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")
@@ -190,32 +199,38 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
 class _ShownLog:
     """A job's log as far as it is on the screen; `size` in bytes, of the attempt that is shown."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, job_id: str) -> None:
         self._project = project
+        self._id = job_id
         self._place: str | None = None
+        self._attempt = 0
         self.size = 0
 
-    def show(self, record: JobRecord) -> None:
-        """Print what is new. Where another attempt has begun, the rest of the one before comes first."""
+    def show(self, record: JobRecord, *, whole: bool = False) -> None:
+        """Print what is new. Where another attempt has begun, the rest of the one before comes first.
+
+        `whole`: that is all there will be, even if it is nothing.
+        """
         if begin_of(record.log) != begin_of(self._place):
             if self._place is not None:
-                self._print(self._ended(record, self._place))
+                self._print(self._ended(self._place))
                 self._project.console.say(f"attempt {record.attempt} begins")
             self.size = 0
-        self._place = record.log
-        self._print(record.log)
+        self._place, self._attempt = record.log, record.attempt
+        self._print(record.log, whole=whole)
 
-    def _print(self, place: str | None) -> None:
+    def _print(self, place: str | None, *, whole: bool = False) -> None:
         text = read_log(self._project.engine.store, self._project.paths(), place, skip=self.size)
-        self._project.console.raw(text)
+        if text or whole:
+            _write(self._project.console, self._id, self._attempt, text)
         self.size += len(text)
 
-    def _ended(self, record: JobRecord, place: str) -> str:
+    def _ended(self, place: str) -> str:
         """The place with its length, as the attempt's end tells it: more lies behind it in the segment.
 
         Of a worker that was killed nobody tells, and nothing lies behind it.
         """
-        events = events_of(self._project.engine.store, self._project.paths(), record.id)
+        events = events_of(self._project.engine.store, self._project.paths(), self._id)
         places = (str(each["log"]) for each in events if each.get("log"))
         return next((each for each in places if "+" in each and begin_of(each) == begin_of(place)), place)
 
@@ -234,8 +249,15 @@ def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
     if not events:
         raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
     place = next((each["log"] for each in reversed(events) if each.get("log")), None)
-    project.console.raw(read_log(store, paths, place))
+    _write(project.console, record.id, attempt, read_log(store, paths, place))
     return OK
+
+
+def _write(console: Console, job_id: str, attempt: int, text: bytes) -> None:
+    if console.json:
+        console.data({"id": job_id, "attempt": attempt, "text": text.decode(errors="replace")})
+    else:
+        console.raw(text)
 
 
 def failures(project: Project) -> int:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -276,6 +277,43 @@ def test_logs_keep_binary_output_and_bound_a_gigabyte(project: DsProject) -> Non
     assert len(log) < 5_000_000
 
 
+def test_a_log_is_followed_from_before_its_job_begins_to_the_last_attempt(project: DsProject) -> None:
+    command = "echo try {attempt}; while ! test -e {gate}; do sleep 0.05; done; exit 1"
+    project.config(COMMAND=command, JOB_RETRIES=2)
+    gate = project.folder / "gate"
+    project.ds("setup")
+    project.ds("submit", project.jobs([{"gate": str(gate)}]))
+    project.ds("start")
+    first = project.start("logs", "0", "--follow")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "try 1\n"
+    gate.touch()
+    assert first.communicate(timeout=60)[0] == "try 2\n"
+    assert first.returncode == 0
+    assert project.ds("logs", "0", "--follow").stdout == "try 2\n"
+
+
+def test_every_step_prints_data_with_json(project: DsProject) -> None:
+    def data(*words: object) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(project.ds(*words, "--json").stdout)
+        return found
+
+    new = project.folder / "new"
+    assert data("init", new) == {"folder": str(new)}
+    project.config(COMMAND="echo hello {n}")
+    assert [line.split()[0] for line in data("setup", "--dry-run")["plan"]] == ["create"]
+    run = data("setup")["run"]
+    assert data("submit", project.jobs([{"n": 1}])) == {"sent": 1, "known": 0, "failed": {}}
+    assert data("start") == {"run": run, "machines": {"target": 1, "running": 1, "lost": 0}}
+    assert data("monitor")["jobs"]["succeeded"] == 1
+    job = project.job_lines()[0]["id"]
+    assert data("logs", "0") == data("logs", "0", "--attempt", "1")
+    assert data("logs", "0") == {"id": job, "attempt": 1, "text": "hello 1\n"}
+    assert data("retry") == {"retried": []}
+    assert data("stop") == project.status()
+    assert data("cleanup") == {"leftovers": []}
+
+
 def test_logs_of_short_jobs_share_a_segment_and_are_told_apart(project: DsProject) -> None:
     project.config(COMMAND="echo job {n}", DOCKER_CORES=1)
     project.ds("run", project.jobs({"n": n} for n in range(20)))
@@ -384,6 +422,14 @@ def test_two_runs_of_one_app_at_once(project: DsProject) -> None:
     assert "ds monitor" in second.stderr
     first.communicate(timeout=30)
     assert first.returncode == 0
+
+
+def test_set_ups_of_one_app_at_once_are_for_one_run(project: DsProject) -> None:
+    project.config(COMMAND="true {n}")
+    several = [project.start("setup", "--json") for _ in range(4)]
+    runs = {json.loads(each.communicate(timeout=60)[0])["run"] for each in several}
+    assert runs == {project.status()["run"]}
+    assert [each.name for each in (project.folder / "data/runs/App").iterdir()] == [*runs]
 
 
 def test_stop_lets_running_jobs_finish_and_start_goes_on(project: DsProject) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ from distributed_something.console import Console
 from distributed_something.errors import DsError, UsageError
 from distributed_something.fleetfile import Fleet, parse_fleet
 from distributed_something.jobfile import JobFile
-from distributed_something.local.check import disk_findings, memory_findings, program_findings
+from distributed_something.local.check import (
+    disk_findings,
+    folder_findings,
+    memory_findings,
+    program_findings,
+)
 from distributed_something.local.store import FolderStore
 
 
@@ -132,6 +138,23 @@ def test_memory_and_processors_against_slots() -> None:
     )
     assert "MB of memory each" in worst(memory_findings(config(DOCKER_CORES=64), 8 * gib, 64))[1]
     assert "2 processors" in worst(memory_findings(config(DOCKER_CORES=5), 8 * gib, 2))[1]
+
+
+def test_folders_that_a_run_cannot_write_are_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert list(folder_findings({tmp_path, tmp_path / "new" / "data"})) == []
+    found = list(folder_findings({tmp_path, tmp_path / "file" / "data"}))
+    assert [each.what for each in found] == [
+        f"{tmp_path}/file/data: {tmp_path}/file is a file, and a folder is needed there"
+    ]
+
+
+def test_a_project_without_the_right_to_write_is_told(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir(mode=0o555)
+    if os.access(tmp_path / "project", os.W_OK):
+        pytest.skip("root may write everywhere")
+    found = list(folder_findings({tmp_path / "project" / "data"}))
+    assert [each.severity for each in found] == [Severity.ERROR]
 
 
 def test_a_disk_is_looked_at_once_and_also_before_its_folder_is_there(tmp_path: Path) -> None:

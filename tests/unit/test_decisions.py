@@ -32,6 +32,11 @@ def test_one_empty_look_does_not_end_a_run() -> None:
     assert decide([BUSY, EMPTY, EMPTY, EMPTY]) == Finish()
 
 
+def test_a_run_that_was_ended_before_has_no_counts_that_may_lag() -> None:
+    assert decide([EMPTY._replace(queue_gone=True)]) == Finish()
+    assert decide([BUSY._replace(queue_gone=True)]) is None
+
+
 def test_machines_that_died_are_replaced_and_machines_that_were_stopped_are_not() -> None:
     assert decide([BUSY._replace(machines_running=0)]) == Replace()
     assert decide([BUSY._replace(machines_running=0, machines_target=0, ended="drain")]) == GiveUp("drain")
@@ -194,13 +199,18 @@ def test_a_record_reads_back_and_a_second_fleet_is_added() -> None:
     assert record.fleets == ("one", "two")
 
 
-def test_a_record_of_the_reference_is_read() -> None:
+@pytest.mark.fault(3)
+@pytest.mark.parametrize(
+    ("mended", "written"), [("", ""), ('"False"}', '"False"}\n}\n'), (', "CLEAN', '},\n"CLEAN')]
+)
+def test_a_record_of_the_reference_is_read(mended: str, written: str) -> None:
+    """Also as it wrote them: with a closing brace too many."""
     text = (
         '{"MONITOR_FLEET_ID": "sfr-1", "MONITOR_APP_NAME": "My_AppQueue", "MONITOR_ECS_CLUSTER": "default",'
         ' "MONITOR_QUEUE_NAME": "My_AppQQueue", "MONITOR_BUCKET_NAME": "b", "MONITOR_LOG_GROUP_NAME": "",'
         ' "MONITOR_START_TIME": "1700000000000", "CLEAN_DASHBOARD": "False"}'
     )
-    record = RunRecord.from_json(text, "x")
+    record = RunRecord.from_json(text.replace(mended, written), "x")
     assert (record.app, record.fleets, record.clean_dashboard) == ("My_AppQueue", ("sfr-1",), False)
 
 

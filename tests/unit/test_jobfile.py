@@ -95,7 +95,7 @@ def test_numbers_keep_their_value(write: Write) -> None:
 
 
 def test_a_name_given_twice_counts_the_last_time(write: Write) -> None:
-    path = write("a.json", '{"s": 1, "s": 2, "groups": [{"a": 0}], "groups": [{"a": 1, "a": 2}]}')
+    path = write("a.json", '{"s": 1, "s": 2, "groups": [{"a": 1, "a": 2}]}')
     assert documents(path) == [{"s": 2, "group": {"a": 2}}]
 
 
@@ -169,6 +169,7 @@ def test_a_file_that_was_cut_off_is_told(cut: int, window: int, tmp_path: Path) 
         ("a.json", '{"groups": 5}', '"groups" is not a list'),
         ("a.json", '{"groups": {"a": 1}}', '"groups" is not a list'),
         ("a.json", '{"groups": []}', '"groups" is empty'),
+        ("a.json", '{"groups": [{}],\n"groups": [{}]}', 'line 2, byte 26: "groups" is there twice'),
         ("a.json", '{"groups": [{}, "P1"]}', "group 2 is a text, not an object"),
         ("a.json", '{"groups": [null]}', "group 1 is null, not an object"),
         ("a.json", '{"groups": [{"a": 1},]}', "byte 21: group 2: not JSON"),
@@ -196,10 +197,11 @@ def test_a_file_that_was_cut_off_is_told(cut: int, window: int, tmp_path: Path) 
         ("a.csv", "a,b\n", "holds no jobs"),
         ("a.csv", "a, ,b\n1,2,3", "a.csv:1: column 2 has no name"),
         ("a.csv", "a,b,a\n1,2,3", "a.csv:1: two columns are named a"),
-        ("a.csv", "a,b\n1,2\n3\n", "a.csv:3: 1 values, and the header has 2 names"),
+        ("a.csv", "a,b\n1,2\n3\n", "a.csv:3: 1 value, and the header has 2"),
         ("a.csv", 'a,b\n"1\n2",2\n3,4,5\n', "a.csv:4: 3 values"),
         ("a.csv", 'a,b\n"1,2\n', "a.csv:2: unexpected end of data"),
-        ("a.csv", b"a\n\xff\n", "not UTF-8"),
+        ("a.csv", b"a\n\xff\n", "a.csv:2: not UTF-8"),
+        ("a.csv", b"a\n" + 3000 * b"good\n" + b"\xff\n", "a.csv:3002: not UTF-8"),
         ("a.csv", "a\n" + "x" * 200_000, "a.csv:2: field larger than field limit"),
         ("a.txt", "a", "not a job file by its name"),
     ],

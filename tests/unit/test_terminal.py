@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import select
@@ -47,6 +48,11 @@ class Terminal:
         """What has come since the last call, without what only colours and moves."""
         text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw().decode())
         return [line for line in re.split(r"[\r\n]+", text) if line]
+
+    def hang_up(self) -> None:
+        """Its window is closed: what is written to it fails from now on."""
+        os.close(self._outer)
+        self._outer = os.open(os.devnull, os.O_RDONLY)
 
     def close(self) -> None:
         self.stream.close()
@@ -152,6 +158,23 @@ def test_a_pipe_has_a_line_now_and_then() -> None:
     with Console(err=pipe, json=True).watch() as watcher:
         watcher.show(SNAPSHOT)
     assert pipe.getvalue().count("\n") == 1
+
+
+def test_a_terminal_that_is_gone_ends_nothing(terminal: Terminal) -> None:
+    console = Console(err=terminal.stream)
+    with console.watch() as watcher:
+        watcher.show(SNAPSHOT)
+        terminal.hang_up()
+        watcher.show(SNAPSHOT)
+        watcher.note("the workers were killed: starting them again")
+    console.say("report: there")
+
+
+def test_data_is_whole_where_the_stream_cannot_encode_it() -> None:
+    value, raw = {"Plate": "漢 \ud800"}, io.BytesIO()
+    out = io.TextIOWrapper(raw, "latin-1", write_through=True)
+    Console(out=out).data(value)
+    assert json.loads(raw.getvalue()) == value
 
 
 def test_short_work_of_our_own_has_no_bar(terminal: Terminal) -> None:

@@ -48,10 +48,12 @@ def checks(project: Project, job_file: Path | None, _fleet_file: Path | None) ->
     """The checks of a project that runs on this machine."""
     config, folder = project.config, project.folder
     store = folder / config.store
+    written = {store, state_folder(folder, config.app_name), project.record_path.parent}
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: program_findings(config, folder)),
-        Check("the disk", lambda: disk_findings({store, state_folder(folder, config.app_name)})),
+        Check("the folders", lambda: folder_findings(written)),
+        Check("the disk", lambda: disk_findings(written)),
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     if job_file is not None:
@@ -140,11 +142,26 @@ def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:
     return {name: str(path) for name, path in names.items()}
 
 
+def _nearest(folder: Path) -> Path:
+    """The folder, or what is there of the way to it."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def folder_findings(folders: set[Path]) -> Iterator[Finding]:
+    """Which of these folders a run could not make, or not write into; nothing where all is well."""
+    for folder in sorted(folders):
+        there = _nearest(folder)
+        if not there.is_dir():
+            yield error(f"{folder}: {there} is a file, and a folder is needed there", "move the file away")
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield error(f"{folder}: {there} cannot be written to", f"check the rights on {there}")
+
+
 def disk_findings(folders: set[Path]) -> Iterator[Finding]:
     """Whether there is room for outputs and for the queue: one finding a disk."""
     seen = set()
     for folder in sorted(folders):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+        there = _nearest(folder)
         device = there.stat().st_dev
         if device in seen:
             continue
