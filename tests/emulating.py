@@ -15,8 +15,13 @@ from pathlib import Path
 import pytest
 
 import services
-from distributed_something.aws.queues import QueueNames, QueueUrls, ensure_queues
+from distributed_something.aws.desired import queues
+from distributed_something.aws.queues import QueueMaker, QueueNames, QueueUrls, queue_url
+from distributed_something.aws.roles import account_of
 from distributed_something.aws.session import AwsSession
+from distributed_something.clock import SystemClock
+from distributed_something.config import parse_config
+from distributed_something.fleetrequest import run_tags
 from distributed_something.rehearsal.clock import EmulatorClock
 from distributed_something.rehearsal.emulator import CREDENTIALS, emulator
 
@@ -72,10 +77,31 @@ def second_session() -> AwsSession:
     return AwsSession(REGION, endpoint=server.endpoint)
 
 
-def new_queues(where: AwsSession | None = None, visibility: float = 120.0) -> QueueUrls:
+def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -> tuple[QueueUrls, list[str]]:
+    """An app's queues as `ds setup` makes them and brings them in line: (addresses, what was done)."""
+    config = parse_config(
+        f"APP_NAME = 'lab'\nSQS_QUEUE_NAME = {names.jobs!r}\nSQS_DEAD_LETTER_QUEUE = {names.dead!r}\n"
+        f"SQS_MESSAGE_VISIBILITY = {visibility}\nAWS_REGION = {where.region!r}\n"
+    )
+    number = where.client("sts").get_caller_identity()["Account"]
+    wanted = queues(config, account_of(config, number), "run1")
+    maker = QueueMaker(where.client("sqs"), SystemClock(), run_tags(config, "run1"))
+    urls = {each.name: maker.ensure(each.name, {**each.settings}) for each in wanted}
+    return QueueUrls(urls[names.jobs], urls[names.dead], urls[names.carried]), maker.changes
+
+
+def delete_queues(where: AwsSession, names: QueueNames) -> None:
+    """Delete the queues, with all that is in them."""
+    client = where.client("sqs")
+    for name in (names.jobs, names.carried, names.dead):
+        if url := queue_url(client, name):
+            client.delete_queue(QueueUrl=url)
+
+
+def new_queues(where: AwsSession | None = None) -> QueueUrls:
     """Queues that no other test knows, in the emulator, or somewhere else."""
     name = f"q-{uuid.uuid4().hex[:12]}"
-    urls, _ = ensure_queues(where or session(), QueueNames(name, f"{name}-dead"), visibility=visibility)
+    urls, _ = ensure_queues(where or session(), QueueNames(name, f"{name}-dead"))
     return urls
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import FAILED, DsError
+
 READY = b"ready\n"
 """What such a process says, once, when it can be spoken to."""
 
@@ -53,10 +55,12 @@ def _take(lock: int) -> bool:
     return False
 
 
-def leave(command: Sequence[str], lock: int, environment: Mapping[str, str]) -> str | None:
-    """Start the process, which inherits the lock, and wait for its word: None, or what it says is wrong.
+def leave(
+    command: Sequence[str], lock: int, environment: Mapping[str, str], *, failure: str, log: Path
+) -> None:
+    """Start the process, which inherits the lock, and wait until it can be spoken to.
 
-    What is wrong may have a second line: the fix.
+    Raises DsError where it does not start: `failure`, and why, or the `log` that may tell why.
     """
     import subprocess
 
@@ -74,7 +78,16 @@ def leave(command: Sequence[str], lock: int, environment: Mapping[str, str]) -> 
         said = process.stdout.readline()
         said += b"" if said == READY else process.stdout.read()
     process.returncode = 0  # it goes on without us: nothing to wait for
-    return None if said == READY else said.decode(errors="replace").strip()
+    if said != READY:
+        why, _, fix = said.decode(errors="replace").strip().partition("\n")
+        raise DsError(f"{failure}: {why or f'see {log}'}", fix)
+
+
+def refuse(caller: int, error: DsError | OSError) -> int:
+    """In that process: tell the caller why it does not start; its exit code."""
+    why, fix = (error.what, error.fix) if isinstance(error, DsError) else (str(error), "")
+    os.write(caller, f"{why}\n{fix}\n".encode(errors="replace"))
+    return FAILED
 
 
 def complain(text: str) -> None:

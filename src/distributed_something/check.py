@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from .config import Config
+from .engine import files_at
 from .errors import FAILED, OK, USAGE, DsError, UsageError
 from .template import TRUSTED, Template
 from .words import many
@@ -66,6 +67,11 @@ def error(what: str, fix: str) -> Finding:
     return Finding(Severity.ERROR, what, fix)
 
 
+def wrong(what: str, fix: str) -> Finding:
+    """A run would fail, for what the user wrote in a file."""
+    return Finding(Severity.ERROR, what, fix, in_file=True)
+
+
 def refused(found: DsError) -> Finding:
     """What one of our own errors says, as a finding."""
     return Finding(Severity.ERROR, found.what, found.fix, in_file=isinstance(found, UsageError))
@@ -82,8 +88,8 @@ class Check(NamedTuple):
         found: list[Finding] = []
         try:
             found.extend(self.make())
-        except UsageError as wrong:
-            found.append(refused(wrong))
+        except UsageError as unfit:
+            found.append(refused(unfit))
         except DsError as failed:
             found.append(warning(f"could not check {self.about}: {failed.what}", failed.fix))
         return found
@@ -127,14 +133,13 @@ def job_file_findings(config: Config, file: JobFile) -> Iterator[Finding]:
 
     try:
         total = check_jobs(config, file, lambda _: None)
-    except UsageError as wrong:
-        yield refused(wrong)
+    except UsageError as unfit:
+        yield refused(unfit)
         return
-    yield (
-        ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
-        if total
-        else error(f"{file.path.name}: no jobs in it", 'give it "groups": [{…}, …]')._replace(in_file=True)
-    )
+    if total:
+        yield ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
+    else:
+        yield wrong(f"{file.path.name}: no jobs in it", 'give it "groups": [{…}, …]')
 
 
 def input_findings(config: Config, file: JobFile, store: Store, where: str) -> Iterator[Finding]:
@@ -150,20 +155,12 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
         ]
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so
-    if missing := [key for key in keys if not _is_there(store, key)]:
+    if missing := [key for key in keys if next(files_at(store, key), None) is None]:
         part = f"{len(missing)} of the {many(len(keys), 'input')} of the first jobs"
         what = f"INPUTS: {part} {'is' if len(missing) == 1 else 'are'} not there, such as {missing[0]}"
         yield error(what, f"put them into {where}, or correct INPUTS")
     elif keys:
         yield ok(f"INPUTS: {many(len(keys), 'input', 'is', 'are')} there, of the first jobs")
-
-
-def _is_there(store: Store, key: str) -> bool:
-    """Whether a key is in the store; for one that ends in "/", whether anything is below it."""
-    cleaned = "/".join(part for part in key.split("/") if part)
-    if key.endswith("/"):
-        return any(True for _ in store.list(cleaned + "/"))
-    return any(file.key == cleaned for file in islice(store.list(cleaned), 1))
 
 
 def work_findings(config: Config) -> Iterator[Finding]:
@@ -186,25 +183,15 @@ def image_findings(config: Config) -> Iterator[Finding]:
     """Whether the name of the container image can be right."""
     name = config.dockerhub_tag
     if not name:
-        yield _in_config(
-            "DOCKERHUB_TAG: missing: no image to run on machines", "DOCKERHUB_TAG = 'user/image:1'"
-        )
+        yield wrong("DOCKERHUB_TAG: missing: no image to run on machines", "DOCKERHUB_TAG = 'user/image:1'")
     elif _PLACEHOLDER.search(name):
-        yield _in_config(
-            f"DOCKERHUB_TAG: still a placeholder: {name}", "name the image that has your program"
-        )
+        yield wrong(f"DOCKERHUB_TAG: still a placeholder: {name}", "name the image that has your program")
     elif not _IMAGE.fullmatch(name):
-        yield _in_config(
-            f"DOCKERHUB_TAG: {name} is not the name of an image", "user/image:tag, in small letters"
-        )
+        yield wrong(f"DOCKERHUB_TAG: {name} is not the name of an image", "user/image:tag, in small letters")
     elif "@" not in name and (":" not in name.rpartition("/")[2] or name.endswith(":latest")):
         yield warning(f"DOCKERHUB_TAG: {name} may be another image tomorrow", "add a tag that is never moved")
     else:
         yield ok(f"DOCKERHUB_TAG: {name} looks like the name of an image")
-
-
-def _in_config(what: str, fix: str) -> Finding:
-    return error(what, fix)._replace(in_file=True)
 
 
 def program_of(command: str) -> str | None:

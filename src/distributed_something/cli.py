@@ -8,10 +8,10 @@ import sys
 from errno import EACCES, ENOSPC, EROFS
 from itertools import takewhile
 
-from . import __version__
+from . import __version__, arguments
 from .engines import ENGINES
 from .errors import FAILED, INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
-from .words import many, nearest
+from .words import did_you_mean, many, none_of
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .project import Project
     from .submission import CheckedJobs
 
-    Command = Callable[[Project, argparse.Namespace], int]
-    Options = Callable[[argparse.ArgumentParser], None]
+    Command = Callable[[Console, argparse.Namespace], int]
+    InProject = Callable[[Project, argparse.Namespace], int]
 
 
 class _Help(argparse.HelpFormatter):
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _unknown(self, word: str) -> NoReturn:
         what = "option" if word.startswith("-") else "argument"
-        self.error(f"unknown {what} {word}" + _did_you_mean(word, self._options))
+        self.error(f"unknown {what} {word}" + did_you_mean(word, self._options))
 
     @property
     def _options(self) -> Iterable[str]:
@@ -68,17 +68,8 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         if action.dest == "command":
-            self.error(f"unknown command {value}" + _did_you_mean(value, [*COMMANDS, *REFERENCE_NAMES]))
-        raise argparse.ArgumentError(action, _none_of(value, list(action.choices)))
-
-
-def _none_of(word: str, known: Sequence[str]) -> str:
-    return f"{word}: is none of {', '.join(known)}" + _did_you_mean(word, known)
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    near = nearest(word, known)
-    return f": did you mean {near}?" if near else ""
+            self.error(f"unknown command {value}" + did_you_mean(value, [*COMMANDS, *REFERENCE_NAMES]))
+        raise argparse.ArgumentError(action, none_of(value, list(action.choices)))
 
 
 def build_parser(prog: str, words: Sequence[str]) -> argparse.ArgumentParser:
@@ -103,13 +94,12 @@ def build_parser(prog: str, words: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_command(found: argparse._SubParsersAction[_Parser], name: str) -> None:
-    run, text, fill = COMMANDS[name]
+    run, text = COMMANDS[name]
     aliases = [old for old, new in REFERENCE_NAMES.items() if new == name]
     sub = found.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", aliases=aliases)
     sub.set_defaults(run=run)
     _add_common(sub, default=False)
-    if fill is not None:
-        fill(sub)
+    arguments.add(name, sub)
 
 
 def _add_common(parser: argparse.ArgumentParser, *, default: bool) -> None:
@@ -125,150 +115,6 @@ def _add_common(parser: argparse.ArgumentParser, *, default: bool) -> None:
     add("--json", "print data for programs", False, action="store_true")
     add("--yes", "answer yes to every confirmation", False, action="store_true")
     add("--debug", "show where an error came from", False, action="store_true")
-
-
-def _init_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="DIR", help="a folder that is not there yet, or is empty")
-    examples = ["images", "text"]
-    parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
-
-
-def _setup_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
-
-
-def _submit_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl or .csv")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
-
-
-def _fault_options(parser: argparse.ArgumentParser) -> None:
-    faults = "what goes wrong, with the engine rehearsal: notice=0.2/min,kill=0.1/min,…, or rough-day"
-    parser.add_argument("--faults", metavar="FAULTS", default="", help=faults.replace("%", "%%"))
-
-
-_FLEET_FILE = "machines as a spot fleet request has them (aws); without one, the config says which"
-
-
-def _start_options(parser: argparse.ArgumentParser) -> None:
-    _fault_options(parser)
-    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
-    minutes = "how long to watch the machines come (10); 0: one look"
-    parser.add_argument("--wait", metavar="MINUTES", type=_minutes, default=10, help=minutes)
-
-
-def _monitor_options(parser: argparse.ArgumentParser) -> None:
-    record = "the run record that `ds start` wrote (the app's)"
-    parser.add_argument("record", metavar="RECORD", nargs="?", help=record)
-    _watch_options(parser)
-
-
-def _run_options(parser: argparse.ArgumentParser) -> None:
-    _fault_options(parser)
-    _submit_options(parser)
-    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
-    _watch_options(parser)
-
-
-def _watch_options(parser: argparse.ArgumentParser) -> None:
-    every = "between two looks (60 on aws, less elsewhere); the end needs three that agree, on aws 60 apart"
-    parser.add_argument("--every", metavar="SECONDS", type=_seconds, help=every)
-    cheapest = "after 15 minutes, machines that AWS takes back are not replaced (aws)"
-    parser.add_argument("--cheapest", action="store_true", help=cheapest)
-
-
-def _worker_options(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "It leases jobs from the queue and runs them until it is"
-        " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
-        " task an environment with APP_NAME, DS_RUN, SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES"
-        " (jobs at a time) and SECONDS_TO_START; `ds setup` leaves the rest in the bucket. DS_SCRATCH is the"
-        " folder for the files of jobs (else TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
-    )
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: is no number") from None
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text}: must be more than 0")
-    return value
-
-
-def _minutes(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
-    return value
-
-
-def _cause(text: str) -> str:
-    from .job import Cause
-
-    known = [cause.value for cause in Cause]
-    if text not in known:
-        raise argparse.ArgumentTypeError(_none_of(text, known))
-    return text
-
-
-def _port(text: str) -> int:
-    value = _number(text)
-    if not 0 <= value <= 65_535 or value != int(value):
-        raise argparse.ArgumentTypeError(f"{text}: is no whole number between 0 and 65535")
-    return int(value)
-
-
-def _status_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
-
-
-def _jobs_options(parser: argparse.ArgumentParser) -> None:
-    states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
-    parser.add_argument("--state", choices=states, help="only these")
-    parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
-    parser.add_argument("--csv", action="store_true", help="as CSV")
-
-
-def _logs_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
-    parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
-    parser.add_argument("--attempt", metavar="N", type=int, help="of this attempt (the latest)")
-
-
-def _retry_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
-    parser.add_argument(
-        "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
-    )
-    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
-
-
-def _fleet_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file into files/")
-    parser.add_argument("--region", metavar="R", help="for this region (the config's)")
-
-
-def _stop_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
-
-
-def _dashboard_options(parser: argparse.ArgumentParser) -> None:
-    port = "its port on this machine (the one it had before, or any)"
-    parser.add_argument("--port", metavar="N", type=_port, help=port)
-
-
-def _completion_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell that reads it")
-    parser.epilog = (
-        'bash: eval "$(ds completion bash)" in ~/.bashrc. zsh: ds completion zsh > a folder of $fpath/_ds.'
-        " fish: ds completion fish > ~/.config/fish/completions/ds.fish."
-    )
 
 
 def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
@@ -374,19 +220,23 @@ def _execute(options: argparse.Namespace) -> int:
     for name in ("job_file", "fleet_file", "record"):
         if (given := getattr(options, name, None)) is not None:
             setattr(options, name, _find_file(Path(given), options.folder))
-    if options.command == "init":
-        return _init(console, Path(options.target), options.example)
-    if options.command == "worker":
-        return _worker()
-    if options.command == "completion":
-        return _completion(console, options.shell)
-    from .project import Project
+    run: Command = options.run
+    return run(console, options)
 
-    project = Project.open(options.folder, console, options.engine)
-    project.faults = getattr(options, "faults", "")
-    if project.faults and not project.config.engine_kind.rehearses:
-        raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
-    return int(options.run(project, options))
+
+def _in_project(run: InProject) -> Command:
+    """The command in the project that -C and --engine choose."""
+
+    def opened(console: Console, options: argparse.Namespace) -> int:
+        from .project import Project
+
+        project = Project.open(options.folder, console, options.engine)
+        project.faults = getattr(options, "faults", "")
+        if project.faults and not project.config.engine_kind.rehearses:
+            raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
+        return run(project, options)
+
+    return opened
 
 
 def _find_file(path: Path, folder: Path) -> Path:
@@ -394,10 +244,13 @@ def _find_file(path: Path, folder: Path) -> Path:
     return path if path.exists() or not (folder / path).exists() else folder / path
 
 
-def _init(console: Console, target: Path, example: str) -> int:
+def _init(console: Console, options: argparse.Namespace) -> int:
+    from pathlib import Path
+
     from .examples import copy_example
 
-    readme = copy_example(example, target)
+    target = Path(options.target)
+    readme = copy_example(options.example, target)
     if console.json:
         console.data({"folder": str(target)})
     console.say(f"made {target}: see {readme}")
@@ -405,7 +258,7 @@ def _init(console: Console, target: Path, example: str) -> int:
     return OK
 
 
-def _worker() -> int:
+def _worker(_console: Console, _options: argparse.Namespace) -> int:
     import os
 
     from .aws import worker
@@ -413,10 +266,10 @@ def _worker() -> int:
     return worker.run(os.environ)
 
 
-def _completion(console: Console, shell: str) -> int:
+def _completion(console: Console, options: argparse.Namespace) -> int:
     import shtab
 
-    console.line(shtab.complete(build_parser("ds", []), shell))
+    console.line(shtab.complete(build_parser("ds", []), options.shell))
     return OK
 
 
@@ -644,26 +497,11 @@ def _look(project: Project, options: argparse.Namespace) -> int:
     return check.exit_code(findings)
 
 
-def _look_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
-    )
-    fleet = "a fleet file (aws)"
-    parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
-
-
 def _image(project: Project, options: argparse.Namespace) -> int:
     from .image import command
 
     make = command.worker if options.what == "worker" else command.build
     return make(project, options.tag, push=options.push)
-
-
-def _image_options(parser: argparse.ArgumentParser) -> None:
-    what = "worker: an image that brings the worker into others; build: DOCKERHUB_TAG with the worker in it"
-    parser.add_argument("what", choices=["worker", "build"], help=what)
-    parser.add_argument("--tag", metavar="NAME", help="what to call it")
-    parser.add_argument("--push", action="store_true", help="push it to its registry")
 
 
 def _account(project: Project, options: argparse.Namespace) -> int:
@@ -676,41 +514,29 @@ def _account(project: Project, options: argparse.Namespace) -> int:
     return account_command.setup(project, dry_run=options.dry_run)
 
 
-def _account_options(parser: argparse.ArgumentParser) -> None:
-    what = "setup and destroy: roles and instance profile; policy: print what you yourself need"
-    parser.add_argument("action", choices=["setup", "destroy", "policy"], help=what)
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
-    who = "policy: of whoever types `ds account`, not of whoever runs the app"
-    parser.add_argument("--administrator", action="store_true", help=who)
-
-
-COMMANDS: dict[str, tuple[Command | None, str, Options | None]] = {
-    "init": (None, "make a project that runs as it stands", _init_options),
-    "check": (_look, "tell what can be known to be wrong before a run", _look_options),
-    "setup": (_setup, "make the queue and whatever else a run needs", _setup_options),
-    "submit": (_submit, "queue the jobs of a job file", _submit_options),
-    "start": (_start, "start the machines", _start_options),
-    "monitor": (_monitor, "watch until all is done, then end the machines", _monitor_options),
-    "run": (_run, "the four steps in a row", _run_options),
-    "status": (_status, "counts, rate, time left, machines", _status_options),
-    "jobs": (_jobs, "one line a job", _jobs_options),
-    "logs": (_logs, "what a job printed", _logs_options),
-    "failures": (_failures, "failed and dead jobs, grouped by cause and last line", None),
-    "retry": (_retry, "put dead jobs back into the queue", _retry_options),
-    "stop": (_stop, "drain: running jobs finish, no new ones start", _stop_options),
-    "dashboard": (_dashboard, "the run as a web page, for this machine only", _dashboard_options),
-    "fleet": (_fleet, "a fleet file for this account and region", _fleet_options),
-    "worker": (
-        None,
-        "the process inside a task of the fleet: runs jobs until it is told to stop",
-        _worker_options,
-    ),
-    "cleanup": (_cleanup, "remove everything the run made, but its results", None),
-    "image": (_image, "build an image that has the worker", _image_options),
-    "account": (_account, "once per AWS account: the roles of tasks and machines", _account_options),
-    "completion": (None, "print what a shell needs to complete commands and options", _completion_options),
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "init": (_init, "make a project that runs as it stands"),
+    "check": (_in_project(_look), "tell what can be known to be wrong before a run"),
+    "setup": (_in_project(_setup), "make the queue and whatever else a run needs"),
+    "submit": (_in_project(_submit), "queue the jobs of a job file"),
+    "start": (_in_project(_start), "start the machines"),
+    "monitor": (_in_project(_monitor), "watch until all is done, then end the machines"),
+    "run": (_in_project(_run), "the four steps in a row"),
+    "status": (_in_project(_status), "counts, rate, time left, machines"),
+    "jobs": (_in_project(_jobs), "one line a job"),
+    "logs": (_in_project(_logs), "what a job printed"),
+    "failures": (_in_project(_failures), "failed and dead jobs, grouped by cause and last line"),
+    "retry": (_in_project(_retry), "put dead jobs back into the queue"),
+    "stop": (_in_project(_stop), "drain: running jobs finish, no new ones start"),
+    "dashboard": (_in_project(_dashboard), "the run as a web page, for this machine only"),
+    "fleet": (_in_project(_fleet), "a fleet file for this account and region"),
+    "worker": (_worker, "the process inside a task of the fleet: runs jobs until it is told to stop"),
+    "cleanup": (_in_project(_cleanup), "remove everything the run made, but its results"),
+    "image": (_in_project(_image), "build an image that has the worker"),
+    "account": (_in_project(_account), "once per AWS account: the roles of tasks and machines"),
+    "completion": (_completion, "print what a shell needs to complete commands and options"),
 }
-"""Every command: the function that runs it, what it does, and the function that adds its options."""
+"""Every command: the function that runs it, and what it does. What it takes is in `arguments`."""
 
 REFERENCE_NAMES = {"submitJob": "submit", "startCluster": "start"}
 """The reference's names of the steps, where they differ."""

@@ -250,7 +250,7 @@ def parse_config(text: str, name: str = "config.py") -> Config:
 
 
 def values_given(config: Config) -> dict[str, Any]:
-    """What a worker elsewhere needs of the config, for JSON: the keys that the user gave, with their values.
+    """The keys that the user gave, with their values, for JSON: what a worker elsewhere and a report need.
 
     Left out is what may be secret and reaches workers by their environment, and what is the user's own.
     """

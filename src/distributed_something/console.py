@@ -69,6 +69,15 @@ class Console:
         """Print data that has its own line ends."""
         self.out.write(_printable(text, self.out))
 
+    def raw(self, data: bytes) -> None:
+        """Print bytes as they are, in whatever encoding; only a terminal is kept from being moved about."""
+        if self.out.isatty():
+            self.write(data.decode(errors="replace"))
+        elif data:
+            self.out.flush()
+            self.out.buffer.write(data)
+        self.out.flush()
+
     def say(self, text: str) -> None:
         """Print a line about what goes on, which goes on where nobody can be told, too."""
         with _heard_or_not(self.err):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -130,7 +131,7 @@ class Store(Protocol):
     def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
         """The size of each file in bytes, in the given order; None where there is no such file.
 
-        Of files that were written or published: an appended one may have none.
+        It tells of files that were written or published; one that was appended may come out as None.
         """
 
     def write(self, key: str, data: bytes) -> None:
@@ -172,6 +173,15 @@ class Store(Protocol):
 
     def locate(self, key: str) -> str:
         """The address a person can open: a path, or s3://bucket/key."""
+
+
+def files_at(store: Store, wanted: str) -> Iterator[StoredFile]:
+    """The files that an entry of INPUTS names: the one of that key, or all below it where it ends in "/"."""
+    key = "/".join(part for part in wanted.split("/") if part)
+    if wanted.endswith("/"):
+        yield from store.list(key + "/")
+    else:  # of the keys that begin so, it would be the first
+        yield from (file for file in islice(store.list(key), 1) if file.key == key)
 
 
 class RentedMachine(NamedTuple):

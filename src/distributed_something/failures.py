@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
 from .alike import fold_line, is_ours, merge_varied, telling_line
-from .engine import Store, check_key
-from .errors import DsError, KeyRefused
+from .engine import Store
 from .job import State
+from .joblog import piece_of
 from .ledger import JobRecord, RunPaths
 
 TAIL_BYTES = 4096
@@ -26,38 +26,9 @@ class FailureGroup:
         self.dead = 0
 
 
-def read_log(store: Store, paths: RunPaths, place: str | None, *, skip: int = 0) -> bytes:
-    """The text at a place in a log segment (`file@offset+length`), without its first `skip` bytes.
-
-    Without a length it is an attempt that still runs: everything from the offset on.
-    """
-    found = _piece(paths, place or "", None)
-    if found is None:
-        return b""
-    key, start, size = found
-    try:
-        return store.read(key, start + skip, None if size is None else max(size - skip, 0))
-    except DsError:
-        return b""
-
-
-def _piece(paths: RunPaths, place: str, limit: int | None) -> tuple[str, int, int | None] | None:
-    """The (key, start, length) of a place; None where it is none."""
-    name, _, span = place.rpartition("@")
-    offset, _, length = span.partition("+")
-    try:
-        start, size = int(offset), int(length) if length else None
-        key = check_key(paths.logs + name)
-    except (ValueError, KeyRefused):
-        return None
-    if limit is not None and size is not None and size > limit:
-        start, size = start + size - limit, limit
-    return key, start, size
-
-
 def _tails(store: Store, paths: RunPaths, records: Sequence[JobRecord]) -> Iterator[str]:
     """What each job said last; nothing where its log cannot be read."""
-    found = [_piece(paths, record.log or "", TAIL_BYTES) for record in records]
+    found = [piece_of(paths, record.log or "", TAIL_BYTES) for record in records]
     texts = store.read_many(
         (key, start, TAIL_BYTES if size is None else size) for key, start, size in filter(None, found)
     )

@@ -20,6 +20,9 @@ from typing import Any, NamedTuple
 MAX_DELIVERIES = 20
 """A job handed out this often without any outcome kills its workers: it is dead (`worker-lost`)."""
 
+LEASE_SECONDS = 120.0
+"""A lease's term, where nothing else is said: workers renew at a third of it."""
+
 BACKOFF_FIRST = 1.0
 BACKOFF_LIMIT = 300.0
 
@@ -52,9 +55,6 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     SKIPPED = "skipped"
     DEAD = "dead"
-
-
-FINAL = frozenset({State.SUCCEEDED, State.SKIPPED, State.DEAD})
 
 
 class Job:

@@ -91,13 +91,6 @@ class JobFile:
             yield group
 
 
-def read_jobs(
-    path: Path, shared: Mapping[str, Any] = MappingProxyType({}), *, window: int = WINDOW
-) -> Iterator[Job]:
-    """The jobs of a file in its order, from index 0. Raises UsageError, as JobFile does."""
-    return JobFile(path, shared, window=window).jobs()
-
-
 def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
     """`key=value` words of --set as shared keys: a value is JSON where it is that, else text."""
     result = {}
@@ -194,9 +187,10 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}:{_not_utf8(file)}: not UTF-8", "save it as CSV UTF-8") from error
     except csv.Error as error:
-        raise UsageError(
-            f"{path}:{reader.line_num}: {error}", 'write CSV with commas and "quotes"'
-        ) from error
+        fix = 'write CSV with commas and "quotes"'
+        if "field limit" in str(error):
+            fix = 'close its "quotes"; or give values as long as that in a .jsonl file'
+        raise UsageError(f"{path}:{reader.line_num}: {error}", fix) from error
     finally:
         text.detach()  # the file is closed by who opened it
 
@@ -417,7 +411,7 @@ class _Outline:
                 window.fail('"groups" is there twice', "put all groups into one list")
             self._groups(window)
         else:
-            self.shared[name] = window.value(Any, f"{name}")
+            self.shared[name] = window.value(Any, name)
 
     def _groups(self, window: _Window) -> None:
         if window.peek() != b"[":

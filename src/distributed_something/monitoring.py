@@ -99,15 +99,16 @@ class Watch:
 
     def _patient_look(self, watcher: Watcher) -> Snapshot:
         """How the run is: an hour without a network, or a bad hour of AWS, does not end the watching."""
-        for left in range(self._patience, 0, -1):
+        failed = 0
+        while True:
             try:
                 return self._project.snapshot(self.fold)
             except Unreachable as error:
-                if left == 1:
+                failed += 1
+                if failed >= self._patience:
                     raise
                 watcher.note(f"{error.what}; looking again")
             self._project.clock.wait(self._project.engine.look_seconds)
-        raise AssertionError("not reached")
 
     def rest(self) -> None:
         """Wait for the next look, or for the end where the queue can tell of it sooner.

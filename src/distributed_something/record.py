@@ -40,7 +40,7 @@ class RunRecord(NamedTuple):
 
     @classmethod
     def new(cls, config: Config, engine: str, run: str, bucket: str, now: float) -> RunRecord:
-        """The record of a run that has made nothing yet; `bucket` says where its data is without one."""
+        """The record of a run that has made nothing yet; `bucket` is where its data is without AWS_BUCKET."""
         return cls(
             app=config.app_name,
             run=run,

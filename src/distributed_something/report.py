@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .config import KEYS, Config
+from .config import Config, values_given
 from .console import bytes_text, duration, money, rate_text
 from .engine import Store
 from .errors import KeyMissing
@@ -135,10 +135,6 @@ def _slowest(records: Iterable[JobRecord]) -> list[dict[str, Any]]:
     return [{"id": r.id, "index": r.index, "seconds": r.seconds, "state": r.state} for r in timed[:SLOWEST]]
 
 
-_OWN = frozenset({"ENVIRONMENT", "AWS_PROFILE", "SSH_KEY_NAME"})
-"""What a report does not tell: people hand it on."""
-
-
 def _what(config: Config, records: Iterable[JobRecord]) -> dict[str, Any]:
     """What ran: the config as given, the version, and a hash over the jobs' ids, which are of their contents.
 
@@ -146,10 +142,9 @@ def _what(config: Config, records: Iterable[JobRecord]) -> dict[str, Any]:
     """
     from . import __version__
 
-    given = (key for key in KEYS if key.name in config.given and key.name not in _OWN)
     return {
         "version": __version__,
-        "config": {key.name: getattr(config, key.field) for key in given},
+        "config": values_given(config),
         "environment": sorted({*config.extra, *config.environment}),
         "jobs_sha256": hashlib.sha256("".join(sorted(r.id for r in records)).encode()).hexdigest(),
     }

@@ -117,13 +117,19 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
 
 
 def start(project: Project, fleet_file: Path | None) -> None:
-    """Ask for machines, and write them into the run record."""
+    """Ask for machines, and write them into the run record.
+
+    Raises DsError, with nothing changed, where the record is that of another run: another engine's, perhaps.
+    """
     engine = project.engine
     if fleet_file is not None and not project.config.engine_kind.rents:
         project.console.say(f"note: {fleet_file} is not used: the engine {engine.name!r} rents no machine")
     engine.queue()
-    run = project.record().run
-    fleet = engine.start(run, fleet_file, lambda resource: _note_made(project, resource))
+    record, run = project.record(), engine.current_run()
+    if record.run != run:
+        what = f"the latest set-up was of run {record.run} ({record.engine}), and the queue is that of {run}"
+        raise DsError(what, "ds setup, to go on with the queue's run; then ds start")
+    fleet = engine.start(record.run, fleet_file, lambda resource: _note_made(project, resource))
     with one_at_a_time(project.folder):
         _keep(project, project.record().with_fleet(fleet))
 
@@ -260,7 +266,7 @@ def note_ends(project: Project, fold: Fold) -> None:
         project.console.say(f"note: {error.what}")
         return
     now = project.clock.now()
-    ledger = LedgerWriter(project.engine.store, f"{project.paths().events}queue-{os.urandom(4).hex()}.jsonl")
+    ledger = _own_ledger(project, "queue")
     for record in left:
         lease, found = Lease(Job(record.id, record.index, b""), "", now), dead.get(record.id)
         if found is None:
@@ -272,8 +278,7 @@ def note_ends(project: Project, fold: Fold) -> None:
 
 def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> list[str]:
     """Put dead jobs back as new (of these causes, or these ids, or all); the ids that went back."""
-    engine, paths, fold = project.engine, project.paths(), project.fold().update()
-    queue = engine.queue()
+    fold, queue = project.fold().update(), project.engine.queue()
     wanted = [
         record
         for record in fold.jobs.values()
@@ -283,12 +288,16 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
     ]
     now = project.clock.now()  # before a worker can have one: the ledger's order is that of time
     back = queue.redrive([record.id for record in wanted])
-    ledger = LedgerWriter(engine.store, f"{paths.events}retry-{os.urandom(4).hex()}.jsonl")
+    ledger = _own_ledger(project, "retry")
     for job_id in back:
-        lease = Lease(Job(job_id, 0, b""), "", now)
-        ledger.ended("retried", now, lease, None)
+        ledger.ended("retried", now, Lease(Job(job_id, 0, b""), "", now), None)
     ledger.flush()
     return back
+
+
+def _own_ledger(project: Project, name: str) -> LedgerWriter:
+    """A segment of the run's ledger for what this command has to tell: each has one writer."""
+    return LedgerWriter(project.engine.store, f"{project.paths().events}{name}-{os.urandom(4).hex()}.jsonl")
 
 
 def stop(project: Project, *, now: bool) -> Snapshot:

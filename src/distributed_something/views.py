@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .console import Console, bytes_text, describe, duration, money, progress_line, rate_text
+from .console import Console, bytes_text, describe, duration, fitting, money, progress_parts, rate_text
 from .engine import Machines
 from .errors import OK, UsageError
 from .job import State
+from .joblog import begin_of, read_log
 from .ledger import Fold, JobRecord, events_of, job_bodies
 from .project import Project
 from .snapshot import Alive, Snapshot, job_line
@@ -60,7 +60,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "app": f"{snapshot.app} ({snapshot.engine})",
         "run": snapshot.run,
         "state": snapshot.state,
-        "jobs": progress_line(snapshot).rpartition(" · ")[0],
+        "jobs": fitting(progress_parts(snapshot)[:-1], None),  # the last one is the state
         "succeeded": jobs.succeeded or None,
         "skipped": jobs.skipped or None,
         "dead": jobs.dead or None,
@@ -179,35 +179,60 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     With `follow` until the job has ended, from its beginning where that is still to come; a next attempt
     too. As JSON it is an object for each piece.
     """
-    from .failures import read_log
-
     fold = project.fold().update()
     record = find(fold, wanted)
     if attempt is not None:
         return _earlier_log(project, record, attempt)
     _tell_attempt(project.console, record)
-    begin, shown = _begin(record), 0
-    while True:
-        if _begin(record) != begin:
-            begin, shown = _begin(record), 0  # the next attempt
-        text = read_log(project.engine.store, project.paths(), record.log, skip=shown)
-        if text or not follow:
-            _write(project, record, record.attempt, text)
-        shown += len(text)
-        ended = record.state not in (State.WAITING, State.RUNNING)
-        if not follow or ended or not _at_work(project.engine.machines()):
-            break
+    log = _ShownLog(project, record.id)
+    log.show(record, whole=not follow)
+    while follow and record.state in (State.WAITING, State.RUNNING) and _at_work(project.engine.machines()):
         project.clock.wait(min(project.engine.look_seconds, FOLLOW_SECONDS))
         record = fold.update().jobs[record.id]
-    if not shown:
+        log.show(record)
+    if not log.size:
         reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")
         project.console.say(f"job {record.id} has printed nothing ({reason})")
     return OK
 
 
-def _begin(record: JobRecord) -> str:
-    """Where the log of a job's latest attempt begins, told in the same words while it runs and afterwards."""
-    return (record.log or "").partition("+")[0]
+class _ShownLog:
+    """A job's log as far as it is on the screen; `size` in bytes, of the attempt that is shown."""
+
+    def __init__(self, project: Project, job_id: str) -> None:
+        self._project = project
+        self._id = job_id
+        self._place: str | None = None
+        self._attempt = 0
+        self.size = 0
+
+    def show(self, record: JobRecord, *, whole: bool = False) -> None:
+        """Print what is new. Where another attempt has begun, the rest of the one before comes first.
+
+        `whole`: that is all there will be, even if it is nothing.
+        """
+        if begin_of(record.log) != begin_of(self._place):
+            if self._place is not None:
+                self._print(self._ended(self._place))
+                self._project.console.say(f"attempt {record.attempt} begins")
+            self.size = 0
+        self._place, self._attempt = record.log, record.attempt
+        self._print(record.log, whole=whole)
+
+    def _print(self, place: str | None, *, whole: bool = False) -> None:
+        text = read_log(self._project.engine.store, self._project.paths(), place, skip=self.size)
+        if text or whole:
+            _write(self._project.console, self._id, self._attempt, text)
+        self.size += len(text)
+
+    def _ended(self, place: str) -> str:
+        """The place with its length, as the attempt's end tells it: more lies behind it in the segment.
+
+        Of a worker that was killed nobody tells, and nothing lies behind it.
+        """
+        events = events_of(self._project.engine.store, self._project.paths(), self._id)
+        places = (str(each["log"]) for each in events if each.get("log"))
+        return next((each for each in places if "+" in each and begin_of(each) == begin_of(place)), place)
 
 
 def _tell_attempt(console: Console, record: JobRecord) -> None:
@@ -219,27 +244,20 @@ def _tell_attempt(console: Console, record: JobRecord) -> None:
 
 def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
     """Print what a job printed in this attempt; in the newest of that number, as a retry begins anew."""
-    from .failures import read_log
-
     store, paths = project.engine.store, project.paths()
     events = [each for each in events_of(store, paths, record.id) if each.get("attempt") == attempt]
     if not events:
         raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
     place = next((each["log"] for each in reversed(events) if each.get("log")), None)
-    _write(project, record, attempt, read_log(store, paths, place))
+    _write(project.console, record.id, attempt, read_log(store, paths, place))
     return OK
 
 
-def _write(project: Project, record: JobRecord, attempt: int, text: bytes) -> None:
-    """A log as it is, in whatever encoding; only a terminal is kept from being moved about."""
-    if project.console.json:
-        project.console.data({"id": record.id, "attempt": attempt, "text": text.decode(errors="replace")})
-    elif project.console.out.isatty():
-        project.console.write(text.decode(errors="replace"))
-    elif text:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text)
-    project.console.out.flush()
+def _write(console: Console, job_id: str, attempt: int, text: bytes) -> None:
+    if console.json:
+        console.data({"id": job_id, "attempt": attempt, "text": text.decode(errors="replace")})
+    else:
+        console.raw(text)
 
 
 def failures(project: Project) -> int:

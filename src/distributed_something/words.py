@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def many(number: int, thing: str, does: str = "", do: str = "") -> str:
@@ -25,3 +25,14 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
     swapped = [each for each in folded if sorted(each) == sorted(meant)]
     found = [meant] if meant in folded else swapped or get_close_matches(meant, folded, 1, likeness)
     return folded[found[0]] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message on a word that is not known: nothing where none is like it."""
+    near = nearest(word, known)
+    return f": did you mean {near}?" if near else ""
+
+
+def none_of(word: str, known: Sequence[str]) -> str:
+    """What is wrong with a word that is none of the known ones."""
+    return f"{word}: is none of {', '.join(known)}" + did_you_mean(word, known)

@@ -22,6 +22,7 @@ from distributed_something.engine import Counts, Engine
 from distributed_something.errors import OK, DsError
 from distributed_something.job import Cause, Job
 from distributed_something.project import Project
+from distributed_something.record import read_record, write_record
 
 FIRST, SECOND = "20261122T141500Z-0001", "20261122T151500Z-0002"
 JOB = Job("0123456789abcdef", 0, b'{"group": {"n": 1}}')
@@ -186,6 +187,19 @@ def test_jobs_that_wait_without_machines_are_explained(open_project: Open) -> No
     engine.setup(FIRST, nobody)
     engine.queue().put([JOB])
     assert engine.explain(engine.queue().counts())
+
+
+def test_a_start_is_refused_where_the_record_is_of_another_run(open_project: Open) -> None:
+    """Of another engine, say: its machines would work for a run whose jobs are not in the queue."""
+    run = steps.setup(open_project())
+    project = open_project()
+    mine = read_record(project.record_path)
+    write_record(project.record_path, mine._replace(run=SECOND, engine="other"))
+    with pytest.raises(DsError, match=f"run {SECOND} .other., and the queue is that of {run}"):
+        steps.start(project, None)
+    assert open_project().engine.current_run() == run
+    assert open_project().engine.machines().target == 0
+    assert steps.setup(open_project()) == run == read_record(project.record_path).run
 
 
 def test_the_four_steps(kind: Kind, open_project: Open, tmp_path: Path) -> None:

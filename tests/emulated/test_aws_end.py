@@ -15,8 +15,8 @@ from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, UsageError
-from distributed_something.failures import read_log
 from distributed_something.job import Cause, Lease
+from distributed_something.joblog import read_log
 from distributed_something.record import write_record
 from distributed_something.runfile import read_run_file
 from emulating import session

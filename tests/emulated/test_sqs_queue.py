@@ -25,16 +25,16 @@ import pytest
 from distributed_something.aws.fill import Filler, Submitted
 from distributed_something.aws.idset import IdSet
 from distributed_something.aws.queue import SqsQueue
-from distributed_something.aws.queues import QueueNames, QueueUrls, delete_queues, ensure_queues, find_queues
+from distributed_something.aws.queues import QueueNames, QueueUrls, find_queues
 from distributed_something.aws.send import _Signer
 from distributed_something.aws.session import AwsSession
 from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
-from distributed_something.errors import DsError
+from distributed_something.errors import DsError, UsageError
 from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
 from distributed_something.rehearsal.clock import EmulatorClock
 from distributed_something.testing import FakeClock
-from emulating import REGION, endpoint, new_queues, session, stopped_clock
+from emulating import REGION, delete_queues, endpoint, ensure_queues, new_queues, session, stopped_clock
 
 TERM = 120.0
 HOUR = 3600.0
@@ -105,14 +105,14 @@ def test_any_text_arrives_as_it_was(queue: SqsQueue) -> None:
 def test_a_message_of_the_references_submit_is_a_job_with_the_id_that_ours_gives_it(
     queue: SqsQueue, client: Any, tmp_path: Path
 ) -> None:
-    from distributed_something.jobfile import read_jobs
+    from distributed_something.jobfile import JobFile
 
     document = {"output": "s3://b/out", "Metadata": "", "group": {"z": 1.5, "a": "é"}}
     client.send_message(QueueUrl=queue.urls.jobs, MessageBody=json.dumps(document))
     file = tmp_path / "jobs.json"
     file.write_text(json.dumps({"output": "s3://b/out", "Metadata": "", "groups": [document["group"]]}))
     (lease,) = queue.lease(5)
-    (ours,) = read_jobs(file)
+    (ours,) = JobFile(file).jobs()
     assert (lease.job.id, lease.job.body, lease.attempt) == (ours.id, ours.body, 1)
     queue.done([lease])
     assert queue.counts() == Counts()
@@ -560,7 +560,7 @@ def settings(client: Any, url: str) -> dict[str, str]:
 @pytest.mark.fault(16, 17, 18)
 def test_queues_are_made_once_and_brought_in_line_when_the_config_changes(clock: Any, client: Any) -> None:
     names = QueueNames("lab-queue", "arn:aws:sqs:us-east-1:123456789012:lab-dead")
-    urls, made = ensure_queues(session(), names, visibility=300, tags={"ds:app": "lab"})
+    urls, made = ensure_queues(session(), names, visibility=300)
     assert made == ["queue lab-dead", "queue lab-queue", "queue lab-queue-carried"]
     assert ensure_queues(session(), names, visibility=300) == (urls, [])
     found = settings(client, urls.jobs)
@@ -569,7 +569,7 @@ def test_queues_are_made_once_and_brought_in_line_when_the_config_changes(clock:
     redrive = json.loads(found["RedrivePolicy"])
     assert redrive["deadLetterTargetArn"].endswith(":lab-dead")
     assert int(redrive["maxReceiveCount"]) > MAX_DELIVERIES
-    assert client.list_queue_tags(QueueUrl=urls.jobs)["Tags"] == {"ds:app": "lab"}
+    assert client.list_queue_tags(QueueUrl=urls.jobs)["Tags"] == {"ds:app": "lab", "ds:run": "run1"}
 
     client.set_queue_attributes(QueueUrl=urls.dead, Attributes={"MessageRetentionPeriod": "345600"})
     urls, changed = ensure_queues(session(), names, visibility=60)
@@ -579,7 +579,7 @@ def test_queues_are_made_once_and_brought_in_line_when_the_config_changes(clock:
         "settings of queue lab-queue-carried: VisibilityTimeout",
     ]
     assert settings(client, urls.jobs)["VisibilityTimeout"] == "60"
-    assert delete_queues(session(), names) == []
+    delete_queues(session(), names)
 
 
 @pytest.mark.fault(35, 36, 42)
@@ -588,12 +588,12 @@ def test_a_queue_is_found_by_its_whole_name_only(clock: Any, client: Any) -> Non
         client.create_queue(QueueName=name)
     assert find_queues(session(), QueueNames("default", "default-dead")) is None
     assert find_queues(session(), QueueNames("lab-default", "lab-default-dead")) is not None
-    assert delete_queues(session(), QueueNames("default", "default-dead")) == []
+    delete_queues(session(), QueueNames("default", "default-dead"))
     assert len(client.list_queues(QueueNamePrefix="lab-default")["QueueUrls"]) == 2
 
 
 def test_a_name_without_room_for_the_third_queue_is_refused() -> None:
-    with pytest.raises(DsError, match="too long"):
+    with pytest.raises(UsageError, match="too long"):
         QueueNames("q" * 75, "dead")
 
 

@@ -16,7 +16,7 @@ from distributed_something.aws.queue import SqsQueue
 from distributed_something.aws.worker import Settings, container_facts
 from distributed_something.config import parse_config
 from distributed_something.errors import UsageError
-from distributed_something.failures import read_log
+from distributed_something.joblog import read_log
 from distributed_something.provenance import what_ran
 from emulating import session
 from metadata import metadata_server

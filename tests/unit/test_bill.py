@@ -66,6 +66,7 @@ class Ec2:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.price = "0.04"
 
     def client(self, _service: str) -> Ec2:
         return self
@@ -75,7 +76,7 @@ class Ec2:
 
     def paginate(self, **_: Any) -> list[dict[str, Any]]:
         self.asked += 1
-        facts = {"InstanceType": "m5.large", "AvailabilityZone": "a", "SpotPrice": "0.04"}
+        facts = {"InstanceType": "m5.large", "AvailabilityZone": "a", "SpotPrice": self.price}
         return [{"SpotPriceHistory": [facts, {**facts, "SpotPrice": "9"}]}]
 
 
@@ -89,6 +90,26 @@ def test_another_process_goes_on_with_what_was_seen_and_prices_are_asked_for_onc
     assert first.per_hour == pytest.approx(0.04), "of the one that still runs"
     second = Bill(cast(AwsSession, ec2), store, "runs/a/machines.json", None)
     assert second.cost([], 999_999.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
+
+
+def test_prices_that_have_moved_are_those_of_now_an_hour_later(tmp_path: Path) -> None:
+    ec2 = Ec2()
+    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
+    bill.cost([machine("i-1")], 3600.0)
+    ec2.price = "0.06"
+    bill.cost([machine("i-1")], 7199.0)
+    assert (bill.per_hour, ec2.asked) == (pytest.approx(0.04), 1)
+    bill.cost([machine("i-1")], 7200.0)
+    assert (bill.per_hour, ec2.asked) == (pytest.approx(0.06), 2)
+
+
+def test_a_price_that_nobody_knows_is_asked_for_once_a_minute(tmp_path: Path) -> None:
+    ec2 = Ec2()
+    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
+    odd = machine("i-1")._replace(kind="p5.large")
+    for now in (3600.0, 3601.0, 3659.0, 3660.0):
+        assert bill.cost([odd], now) is None
+    assert ec2.asked == 2
 
 
 def test_where_prices_are_not_asked_for_the_bid_is_the_price(tmp_path: Path) -> None:

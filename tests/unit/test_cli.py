@@ -72,7 +72,11 @@ def test_the_word_behind_the_record_is_the_references(typed: str, ours: str) -> 
         ("dashboard --port 99999", "99999: is no whole number between 0 and 65535"),
         ("dashboard --port 1.5", "1.5: is no whole number between 0 and 65535"),
         ("dashboard --port nan", "nan: is no whole number between 0 and 65535"),
+        ("logs 0 --attempt first", "first: is no whole number"),
         ("monitor --every soon", "soon: is no number"),
+        ("monitor --every 0", "0: must be more than 0, and 1,000,000 at most"),
+        ("monitor --every 2000000", "2000000: must be more than 0, and 1,000,000 at most"),
+        ("start --wait nan", "nan: must be from 0 to 1,000,000"),
     ],
 )
 def test_a_word_that_can_mean_nothing_is_wrong_usage(typed: str, says: str, project: DsProject) -> None:

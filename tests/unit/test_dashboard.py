@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -16,9 +18,10 @@ from distributed_something.console import Console
 from distributed_something.dashboard.files import how_shown
 from distributed_something.dashboard.history import History
 from distributed_something.dashboard.model import Model
-from distributed_something.dashboard.server import PageServer
+from distributed_something.dashboard.server import PIECE_BYTES, PageServer
 from distributed_something.dashboard.show import overview
-from distributed_something.engine import Counts, Machines, RentedMachine
+from distributed_something.engine import Counts, Machines, RentedMachine, StoredFile
+from distributed_something.errors import KeyMissing
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
@@ -292,6 +295,58 @@ def test_what_a_job_wrote_is_never_run(page: Page, finished: str) -> None:
         odd["Content-Disposition"]
         == f"inline; filename*=UTF-8''{quote('a bé' + chr(13) + chr(10) + ';' + chr(34) + '.png')}"
     )
+
+
+class Vanishing(Model):
+    """A model whose one file is taken away while it is read."""
+
+    def __init__(self) -> None:
+        self.size = 3 * PIECE_BYTES
+
+    def file(self, job_id: str, key: str) -> tuple[StoredFile, Callable[[int, int], bytes]]:
+        def read(start: int, length: int) -> bytes:
+            if start:
+                raise KeyMissing(f"{key}: not in the store")
+            return b"x" * length
+
+        return StoredFile(key, self.size), read
+
+
+@pytest.fixture
+def vanishing() -> Iterator[PageServer]:
+    server = PageServer(Vanishing(), TOKEN, 0)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_file_that_vanishes_while_it_is_sent_is_cut_short_and_holds_nothing_else(
+    vanishing: PageServer,
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", vanishing.server_address[1], timeout=20)
+    connection.request("GET", f"/{TOKEN}/file?id=a&key=b.bin")
+    answer = connection.getresponse()
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        answer.read()
+    assert cut.value.partial == b"x" * PIECE_BYTES
+    connection.close()
+
+
+def test_a_browser_that_goes_away_is_no_news_on_the_terminal(
+    vanishing: PageServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    request = f"GET /{TOKEN}/api/nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() * 50
+    for _ in range(20):
+        with socket.create_connection(vanishing.server_address[:2]) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets
+            gone.sendall(request)
+    with socket.create_connection(vanishing.server_address[:2]) as later:
+        later.sendall(request)
+        assert later.recv(1)  # those before have been heard
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("end", ["PNG", "jpg", "jpeg", "gif", "webp", "svg"])

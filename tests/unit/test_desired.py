@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws import queues as sqs
 from distributed_something.aws.desired import (
     WORKER_FOLDER,
     Account,
@@ -20,23 +19,20 @@ from distributed_something.aws.desired import (
     Kind,
     MachineShape,
     Resource,
-    Subnet,
     compare,
     desired,
-    ec2_fleet_request,
-    launch_template,
     misfit,
     partition,
     smallest,
     task_definition,
     task_size,
-    tasks_wanted,
 )
+from distributed_something.aws.ownfleet import Subnet, ec2_fleet_request, launch_template
 from distributed_something.aws.userdata import agent_settings, placement, user_data
 from distributed_something.aws.worker_image import carried_worker
 from distributed_something.config import Config, parse_config
 from distributed_something.errors import UsageError
-from distributed_something.fleetfile import Image
+from distributed_something.fleetrequest import Image
 from distributed_something.job import MAX_DELIVERIES
 
 ARN = "arn:aws:iam::123456789012:"
@@ -97,14 +93,6 @@ def test_sqs_gives_a_job_up_only_long_after_our_workers_do() -> None:
     redrive = json.loads(settings["RedrivePolicy"])
     assert int(redrive["maxReceiveCount"]) > MAX_DELIVERIES
     assert redrive["deadLetterTargetArn"] == "arn:aws:sqs:us-east-1:123456789012:DemoDeadMessages"
-
-
-def test_queues_are_wanted_as_they_are_made() -> None:
-    settings = one(Kind.QUEUE, name="DemoQueue").settings
-    made = sqs._settings(120)
-    assert {name: value for name, value in settings.items() if name != "RedrivePolicy"} == made
-    assert one(Kind.QUEUE, name="DemoQueue-carried").settings == made
-    assert one(Kind.QUEUE, name="DemoDeadMessages").settings == sqs._settings(30)
 
 
 def test_a_dead_queue_that_old_configs_name_by_its_arn() -> None:
@@ -281,7 +269,6 @@ def test_the_service_starts_empty_and_its_tasks_are_not_moved() -> None:
     assert service.initial["desiredCount"] == 0
     assert "desiredCount" not in service.settings
     assert service.settings["availabilityZoneRebalancing"] == "DISABLED"
-    assert tasks_wanted(config_of("CLUSTER_MACHINES = 7", "TASKS_PER_MACHINE = 3")) == 21
 
 
 # -- User data ----------------------------------------------------------------------------------------------

@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from distributed_something.aws.newfleet import file_name
 from distributed_something.config import Config, parse_config
 from distributed_something.errors import UsageError
-from distributed_something.fleetfile import (
-    Fleet,
-    Image,
-    advice,
-    fleet_problems,
-    image_of,
-    key_pair,
-    parse_fleet,
-    price_text,
-    spot_fleet_request,
-)
+from distributed_something.fleetfile import Fleet, advice, fleet_problems, parse_fleet
+from distributed_something.fleetrequest import Image, image_of, key_pair, price_text, spot_fleet_request
 
 NAME = "files/exampleFleet.json"
 NOW = 1_795_000_000.0

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tracemalloc
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from distributed_something.errors import UsageError
 from distributed_something.job import Job
-from distributed_something.jobfile import parse_set, read_jobs
+from distributed_something.jobfile import WINDOW, JobFile, parse_set
 
 Write = Callable[[str, "str | bytes"], Path]
 
@@ -33,8 +33,12 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
+def read_jobs(path: Path, shared: Mapping[str, Any] | None = None, *, window: int = WINDOW) -> Iterator[Job]:
+    return JobFile(path, shared or {}, window=window).jobs()
+
+
 def documents(path: Path, shared: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    return [json.loads(job.body) for job in read_jobs(path, shared or {})]
+    return [json.loads(job.body) for job in read_jobs(path, shared)]
 
 
 def canonical(document: dict[str, Any]) -> bytes:
@@ -274,3 +278,11 @@ def test_set_refuses(pair: str) -> None:
 def test_a_value_that_json_cannot_carry_is_told(write: Write) -> None:
     with pytest.raises(UsageError, match=r"a\.jsonl: the shared keys: .*surrogate"):
         list(read_jobs(write("a.jsonl", '{"a": 1}'), {"s": "\udcff"}))
+
+
+def test_a_value_that_is_too_long_for_csv_has_its_own_fix(write: Write) -> None:
+    """Its quotes were never closed, mostly."""
+    path = write("a.csv", 'a,b\n1,"' + "x\n" * 100_000)
+    with pytest.raises(UsageError, match="field limit") as raised:
+        list(read_jobs(path))
+    assert raised.value.fix == 'close its "quotes"; or give values as long as that in a .jsonl file'

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import DsProject
 from distributed_something.config import load_config
-from distributed_something.jobfile import read_jobs
+from distributed_something.jobfile import JobFile
 
 PROJECTS = Path(__file__).parents[1] / "moving"
 NAMES = sorted(folder.name for folder in PROJECTS.iterdir())
@@ -51,7 +51,7 @@ def test_messages_are_those_that_old_workers_know(name: str) -> None:
     path = PROJECTS / name / "jobs.json"
     whole = json.loads(path.read_text())
     shared = {key: value for key, value in whole.items() if key != "groups" and "_comment" not in key}
-    bodies = [json.loads(job.body) for job in read_jobs(path)]
+    bodies = [json.loads(job.body) for job in JobFile(path).jobs()]
     assert bodies == [{**shared, "group": group} for group in whole["groups"]]
 
 

@@ -119,7 +119,7 @@ BY_THE_AGENT = {
 
 IN_TASKS = {"alive", "channel", "cloudwatch", "queue", "reporting", "store", "worker", "worker_queue"}
 ONLY_IN_TASKS = IN_TASKS - {"alive", "channel", "queue", "store"}
-NOT_OF_A_WORKER = {"purge", "delete_queues", "heard"}
+NOT_OF_A_WORKER = {"purge", "heard"}
 OF_THE_ACCOUNT = {"account", "account_command", "function"}
 NOT_MEANT = {"servicequotas:ListServices"}
 """Other services' operations that have the name of one that is called."""

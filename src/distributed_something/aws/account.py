@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..errors import DsError
+from ..fleetfile import IMAGE_PARAMETER
+from ..fleetrequest import tag_list
 from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, trusted
-from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where
-from .session import AwsSession, aws_errors, error_code
+from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where, is_ours
+from .session import NO_SUCH, AwsSession, aws_errors, error_code, or_none
 
 PROPAGATION_SECONDS = 120.0
 """How long IAM may take to tell EC2 of a new profile, before we give up."""
@@ -22,7 +24,6 @@ LINK = "create_service_linked_role"
 """The call that makes a role of AWS's own: without it, AWS makes the role when it is first needed."""
 
 _TRY_SECONDS = 3.0
-_IMAGE_PARAMETER = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
 
 
 class FoundRole(NamedTuple):
@@ -84,16 +85,12 @@ def plan_setup(where: Where, buckets: Buckets, found: Found) -> list[Step]:
 def _check_ours(found: Found) -> None:
     fix = "rename or remove it, if nothing needs it: its name is one that this program gives"
     for name, role in found.roles.items():
-        if role.path != PATH or not _ours(role.tags):
+        if role.path != PATH or not is_ours(role.tags):
             raise DsError(f"the role {role.path}{name} is there, and was not made by this program", fix)
     profile = found.profile
-    if profile and (profile.path != PATH or not _ours(profile.tags)):
+    if profile and (profile.path != PATH or not is_ours(profile.tags)):
         what = f"the instance profile {profile.path}{PROFILE} is there, and was not made by this program"
         raise DsError(what, fix)
-
-
-def _ours(tags: Mapping[str, str]) -> bool:
-    return all(tags.get(key) == value for key, value in TAGS.items())
 
 
 def _role_steps(where: Where, wanted: Trusted, found: FoundRole | None) -> Iterator[Step]:
@@ -104,7 +101,7 @@ def _role_steps(where: Where, wanted: Trusted, found: FoundRole | None) -> Itera
             "Path": PATH,
             "AssumeRolePolicyDocument": compact(trusting),
             "Description": f"distributed-something: {wanted.purpose}",
-            "Tags": _tag_list(),
+            "Tags": tag_list(TAGS),
         }
         yield Step(f"create role {name}: {wanted.purpose}", "create_role", request)
     elif not _same(found.trust, trusting):
@@ -128,7 +125,7 @@ def _without_policy(role: str, policy: str) -> Step:
 def _profile_steps(found: FoundProfile | None) -> Iterator[Step]:
     name = {"InstanceProfileName": PROFILE}
     if found is None:
-        request = {**name, "Path": PATH, "Tags": _tag_list()}
+        request = {**name, "Path": PATH, "Tags": tag_list(TAGS)}
         yield Step(f"create instance profile {PROFILE}", "create_instance_profile", request)
     roles = found.roles if found else ()
     for role in roles:  # a profile holds one role
@@ -148,19 +145,15 @@ def plan_removal(found: Found) -> list[Step]:
     """The calls that remove what `plan_setup` made, and nothing else: it has our path and our tag."""
     steps: list[Step] = []
     profile = found.profile
-    if profile and profile.path == PATH and _ours(profile.tags):
+    if profile and profile.path == PATH and is_ours(profile.tags):
         steps += [_out_of_profile(role) for role in profile.roles]
         request = {"InstanceProfileName": PROFILE}
         steps.append(Step(f"delete instance profile {PROFILE}", "delete_instance_profile", request))
     for name, role in sorted(found.roles.items()):
-        if role.path == PATH and _ours(role.tags):
+        if role.path == PATH and is_ours(role.tags):
             steps += [_without_policy(name, policy) for policy in sorted(role.policies)]
             steps.append(Step(f"delete role {name}", "delete_role", {"RoleName": name}))
     return steps
-
-
-def _tag_list() -> list[dict[str, str]]:
-    return [{"Key": key, "Value": value} for key, value in TAGS.items()]
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -205,9 +198,10 @@ def find(session: AwsSession) -> Found:
 
 
 def _find_role(iam: Any, name: str) -> FoundRole | None:
-    role = _or_none(iam.get_role, "Role", RoleName=name)
-    if role is None:
+    found = or_none(iam.get_role, NO_SUCH, RoleName=name)
+    if found is None:
         return None
+    role = found["Role"]
     pages = iam.get_paginator("list_role_policies").paginate(RoleName=name)
     names = [policy for page in pages for policy in page["PolicyNames"]]
     policies = {
@@ -217,23 +211,12 @@ def _find_role(iam: Any, name: str) -> FoundRole | None:
 
 
 def _find_profile(iam: Any) -> FoundProfile | None:
-    profile = _or_none(iam.get_instance_profile, "InstanceProfile", InstanceProfileName=PROFILE)
-    if profile is None:
+    found = or_none(iam.get_instance_profile, NO_SUCH, InstanceProfileName=PROFILE)
+    if found is None:
         return None
+    profile = found["InstanceProfile"]
     roles = tuple(role["RoleName"] for role in profile["Roles"])
     return FoundProfile(profile["Path"], _tags(profile), roles)
-
-
-def _or_none(call: Any, field: str, **request: str) -> Any:
-    """What a call of IAM finds; None where there is no such thing."""
-    import botocore.exceptions
-
-    try:
-        return call(**request)[field]
-    except botocore.exceptions.ClientError as error:
-        if error_code(error) == "NoSuchEntity":
-            return None
-        raise
 
 
 def _tags(described: Mapping[str, Any]) -> dict[str, str]:
@@ -286,7 +269,7 @@ def _try_profile(session: AwsSession, where: Where) -> str | None:
     import botocore.exceptions
 
     try:
-        answer = session.client("ssm").get_parameter(Name=_IMAGE_PARAMETER)
+        answer = session.client("ssm").get_parameter(Name=IMAGE_PARAMETER)
         session.client("ec2").run_instances(
             DryRun=True,
             ImageId=answer["Parameter"]["Value"],

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config
 from ..errors import DsError
+from ..fleetrequest import run_tags, tag_list
 from .desired import partition
 from .fleets import Machine
 from .roles import PREFIX
@@ -80,7 +81,7 @@ def plan(
 
 def idle_alarm(config: Config, run: str, machine: str) -> dict[str, Any]:
     """PutMetricAlarm's request for a silent machine: it ends after a quarter of an hour without work."""
-    region, tags = config.aws_region, {"ds:app": config.app_name, "ds:run": run}
+    region = config.aws_region
     return {
         "AlarmName": alarm_prefix(config.app_name) + machine,
         "AlarmDescription": f"ends a machine of {config.app_name}: its worker is silent, and it does nothing",
@@ -95,7 +96,7 @@ def idle_alarm(config: Config, run: str, machine: str) -> dict[str, Any]:
         "Threshold": _IDLE_PERCENT,
         "ComparisonOperator": "LessThanThreshold",
         "TreatMissingData": "notBreaching",
-        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        "Tags": tag_list(run_tags(config, run)),
     }
 
 

@@ -25,6 +25,10 @@ WRITE_SECONDS = 300.0
 """So much of a machine's life may be missing where nobody looked any more before EC2 forgot it."""
 
 PRICES_SECONDS = 3600.0
+"""Prices that are older than this are asked for anew."""
+
+ASK_SECONDS = 60.0
+"""Between two questions at least: a pair of type and zone without a price is not asked for at every look."""
 
 
 class Life(NamedTuple):
@@ -129,15 +133,11 @@ class Bill:
     def _ask_prices(self, now: float) -> None:
         """The newest price of each type in each zone, once an hour, or where a new pair has come."""
         pairs = {(life.kind, life.zone) for life in (self._lives or {}).values()}
-        if (
-            not self._ask
-            or not pairs
-            or (pairs <= self._prices.keys() and now - self._priced < PRICES_SECONDS)
-        ):
+        known = pairs <= self._prices.keys()
+        if not self._ask or not pairs or now - self._priced < (PRICES_SECONDS if known else ASK_SECONDS):
             return
-        if now - self._priced < SHORTEST_SECONDS:
-            return  # a pair without a price is not asked for at every look
         self._priced = now
+        newest: dict[tuple[str, str], float] = {}
         with aws_errors("asking for spot prices"):
             pages = self._session.client("ec2").get_paginator("describe_spot_price_history")
             for page in pages.paginate(
@@ -145,9 +145,11 @@ class Bill:
                 ProductDescriptions=["Linux/UNIX"],
                 StartTime=now,
             ):
-                for each in page["SpotPriceHistory"]:
-                    pair = each["InstanceType"], each["AvailabilityZone"]
-                    self._prices.setdefault(pair, float(each["SpotPrice"]))
+                for each in page["SpotPriceHistory"]:  # the newest price of a pair comes first
+                    newest.setdefault(
+                        (each["InstanceType"], each["AvailabilityZone"]), float(each["SpotPrice"])
+                    )
+        self._prices |= newest
 
 
 def _ends(lives: Mapping[str, Life]) -> dict[str, bool]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..clock import Clock
 from ..errors import DsError
 from .message import MAX_BYTES, Message, size, whole_seconds
-from .session import SLOW_DOWN, aws_errors, error_code
+from .session import SLOW_DOWN, aws_errors, or_none
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -90,17 +90,11 @@ class Channel:
 
     def purge(self) -> None:
         """Delete every message there is. SQS takes up to PURGE_SECONDS for it: the caller waits that long."""
-        import botocore.exceptions
-
-        for last in (False, True):
-            with aws_errors(f"purging {self.name}"):
-                try:
-                    self._client.purge_queue(QueueUrl=self.url)
-                    return
-                except botocore.exceptions.ClientError as error:
-                    if last or error_code(error) != "PurgeQueueInProgress":
-                        raise
-            self._clock.wait(PURGE_SECONDS)
+        with aws_errors(f"purging {self.name}"):
+            begun = or_none(self._client.purge_queue, "PurgeQueueInProgress", QueueUrl=self.url)
+            if begun is None:
+                self._clock.wait(PURGE_SECONDS)
+                self._client.purge_queue(QueueUrl=self.url)
 
     def _settle(self, doing: str, call: Callable[..., Any], entries: list[Entry]) -> dict[str, str]:
         """Call until SQS has taken or refused each entry: why, by id. Raises DsError if it does neither."""

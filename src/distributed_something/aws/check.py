@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,19 +15,22 @@ from ..check import (
     job_file_findings,
     ok,
     work_findings,
+    wrong,
 )
 from ..check import (
     image_findings as container_findings,
 )
 from ..config import Config
 from ..errors import DsError, UsageError
-from ..fleetfile import Fleet, key_pair, parse_fleet
+from ..fleetfile import Fleet, parse_fleet
+from ..fleetrequest import key_pair
 from . import account, findings
 from .desired import instance_log_group
 from .policies import buckets_of
-from .region import Region
+from .queues import NO_QUEUE
+from .region import NO_IMAGE, Region
 from .roles import Where
-from .session import AwsSession, aws_errors, error_code
+from .session import NO_SUCH, AwsSession, aws_errors, or_none
 
 if TYPE_CHECKING:
     from ..project import Project
@@ -49,8 +52,8 @@ def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> 
         return [*found, Check("who you are", lambda: [said])]
     who = ok(f"you are {arn}, in {config.aws_region}")
     asker = Asker(session, config, Where(number, config.aws_region), fleet)
-    asked = [Check(about, make) for about, make in asker.all()]
-    return [*found, Check("who you are", lambda: [who]), *asked, *_input_checks(config, job_file, session)]
+    inputs = _input_checks(config, job_file, session)
+    return [*found, Check("who you are", lambda: [who]), *asker.all(), *inputs]
 
 
 class FleetText(NamedTuple):
@@ -79,9 +82,9 @@ def read_fleet_file(path: Path | None) -> FleetText | None:
         return None
     try:
         return FleetText(path.name, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as wrong:
-        reason = wrong.strerror if isinstance(wrong, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from wrong
+    except (OSError, UnicodeDecodeError) as failed:
+        reason = failed.strerror if isinstance(failed, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from failed
 
 
 def _without_mistakes(file: FleetText | None, config: Config) -> Fleet | None:
@@ -120,9 +123,9 @@ class Asker:
         self._types: list[dict[str, Any]] | None = None
         self._lock = Lock()
 
-    def all(self) -> list[tuple[str, Any]]:
-        """What each check is about, and the function that makes it. The slowest come first."""
-        config, made = self._config, [
+    def all(self) -> list[Check]:
+        """Every check of what is in the account. The slowest come first."""
+        made: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("the account's roles", self.roles),
             ("the machine types", self.machines),
             ("the machine image", self.images),
@@ -134,10 +137,12 @@ class Asker:
             ("the queue", self.queue),
             ("the cluster", self.cluster),
             ("the log groups", self.logs),
-        ]  # fmt: skip
+        ]
         if self._fleet:
             made.append(("the fleet file's roles", self.fleet_roles))
-        return [*made, *([("the key pair", self.key)] if config.ssh_key_name else [])]
+        if self._config.ssh_key_name:
+            made.append(("the key pair", self.key))
+        return [Check(about, make) for about, make in made]
 
     def region(self) -> Iterator[Finding]:
         """Whether the region may be used: AWS refuses calls to one that is not enabled."""
@@ -164,10 +169,9 @@ class Asker:
             yield from findings.arn_findings(self._where, place, arn, there=there)
 
     def _has(self, place: str, name: str) -> bool:
-        absent = ("NoSuchEntity",)
         if place == "IamFleetRole":
-            return self._ask_or("iam", "get_role", absent, RoleName=name) is not None
-        return self._ask_or("iam", "get_instance_profile", absent, InstanceProfileName=name) is not None
+            return self._ask_or("iam", "get_role", NO_SUCH, RoleName=name) is not None
+        return self._ask_or("iam", "get_instance_profile", NO_SUCH, InstanceProfileName=name) is not None
 
     def machines(self) -> Iterator[Finding]:
         """The machine types, and whether a zone offers them."""
@@ -192,16 +196,12 @@ class Asker:
 
     def images(self) -> Iterator[Finding]:
         """The images of the fleet file, or else the newest for these machines."""
-        for name in (
-            findings.images_of(self._fleet)
-            if self._fleet
-            else [Region(self._session, self._config).image_id()]
-        ):
+        own = [] if self._fleet else [Region(self._session, self._config).image_id()]
+        for name in findings.images_of(self._fleet) if self._fleet else own:
             yield from findings.image_findings(name, self._image(name), self.described())
 
     def _image(self, name: str) -> dict[str, Any] | None:
-        absent = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable")
-        found = self._ask_or("ec2", "describe_images", absent, ImageIds=[name])
+        found = self._ask_or("ec2", "describe_images", *NO_IMAGE, ImageIds=[name])
         images: list[dict[str, Any]] = found["Images"] if found else []
         return images[0] if images else None
 
@@ -245,7 +245,7 @@ class Asker:
     def key(self) -> Iterator[Finding]:
         """The key pair."""
         name = key_pair(self._config)
-        found = self._ask_or("ec2", "describe_key_pairs", ("InvalidKeyPair.NotFound",), KeyNames=[name])
+        found = self._ask_or("ec2", "describe_key_pairs", "InvalidKeyPair.NotFound", KeyNames=[name])
         return findings.key_findings(name, found is not None)
 
     def bucket(self) -> Iterator[Finding]:
@@ -253,9 +253,9 @@ class Asker:
         import botocore.exceptions
 
         if not self._config.aws_bucket:
-            yield error(
+            yield wrong(
                 "AWS_BUCKET: missing: nowhere for inputs, outputs and logs", "AWS_BUCKET = 'my-bucket'"
-            )._replace(in_file=True)
+            )
             return
         with aws_errors(f"looking for the bucket {self._config.aws_bucket}"):
             try:
@@ -268,8 +268,7 @@ class Asker:
 
     def queue(self) -> Iterator[Finding]:
         """Whose the queue is, where there is one."""
-        absent = ("QueueDoesNotExist", "NonExistentQueue")
-        found = self._ask_or("sqs", "get_queue_url", absent, QueueName=self._config.sqs_queue_name)
+        found = self._ask_or("sqs", "get_queue_url", *NO_QUEUE, QueueName=self._config.sqs_queue_name)
         tags = (
             self._ask("sqs", "list_queue_tags", QueueUrl=found["QueueUrl"]).get("Tags", {}) if found else None
         )
@@ -298,18 +297,10 @@ class Asker:
         with aws_errors(f"{service} {call}"):
             return getattr(self._session.client(service), call)(**request)
 
-    def _ask_or(self, service: str, call: str, absent: tuple[str, ...], **request: Any) -> Any:
-        """The answer; None where the error says that there is no such thing."""
-        import botocore.exceptions
-
+    def _ask_or(self, service: str, call: str, *absent: str, **request: Any) -> Any:
+        """The answer; None where an error with one of these codes says that there is no such thing."""
         with aws_errors(f"{service} {call}"):
-            try:
-                return getattr(self._session.client(service), call)(**request)
-            except botocore.exceptions.ClientError as refused:
-                code = refused.response["Error"].get("Code", "")
-                if code in absent or error_code(refused) in absent:
-                    return None
-                raise
+            return or_none(getattr(self._session.client(service), call), *absent, **request)
 
     def _pages(self, service: str, call: str, field: str, **request: Any) -> list[Any]:
         with aws_errors(f"{service} {call}"):

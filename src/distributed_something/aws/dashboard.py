@@ -14,11 +14,11 @@ from ..config import Config
 from ..errors import DsError
 from .desired import instance_log_group
 from .queues import QueueNames
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, or_none
 
 PERIOD = 300
 _WIDTH, _HEIGHT = 24, 6
-_ABSENT = frozenset({"ResourceNotFound", "DashboardNotFoundError"})
+_ABSENT = ("ResourceNotFound", "DashboardNotFoundError")
 
 Widget = dict[str, Any]
 
@@ -116,30 +116,19 @@ def put_dashboard(session: AwsSession, config: Config, fleets: Sequence[str], ru
 
 def delete_dashboard(session: AwsSession, config: Config) -> bool:
     """Remove the app's dashboard, and no other; whether it was there. Raises DsError."""
-    import botocore.exceptions
-
     name = config.app_name
     if _mark(config) not in (_find(session, name) or ""):
         return False
     with aws_errors(f"removing the dashboard {name}"):
-        try:
-            session.client("cloudwatch").delete_dashboards(DashboardNames=[name])
-        except botocore.exceptions.ClientError as error:
-            if error_code(error) not in _ABSENT:
-                raise
+        or_none(session.client("cloudwatch").delete_dashboards, *_ABSENT, DashboardNames=[name])
     return True
 
 
 def _find(session: AwsSession, name: str) -> str | None:
     """What a dashboard shows, as text; None where there is none of that name."""
-    import botocore.exceptions
-
     with aws_errors(f"looking for the dashboard {name}"):
-        try:
-            answer = session.client("cloudwatch").get_dashboard(DashboardName=name)
-        except botocore.exceptions.ClientError as error:
-            if error_code(error) in _ABSENT:
-                return None
-            raise
+        answer = or_none(session.client("cloudwatch").get_dashboard, *_ABSENT, DashboardName=name)
+    if answer is None:
+        return None
     # JSON says which strings there are, whatever AWS does with spaces and escapes
     return json.dumps(json.loads(answer["DashboardBody"]), ensure_ascii=False)

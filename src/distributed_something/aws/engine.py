@@ -12,11 +12,10 @@ from ..clock import Clock
 from ..config import Config
 from ..engine import Counts, Machines
 from ..errors import DsError, Unreachable, UsageError
-from ..job import RetryPolicy
+from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..record import RunRecord, read_record, record_path
 from ..state import one_run
-from ..words import many
 from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
 from .alive import heard
 from .apply import Applier
@@ -38,6 +37,7 @@ from .found import find, find_one
 from .launch import Launch
 from .look import Facts, Looker, machines_of, why_idle
 from .message import job_room
+from .owners import check_queues, check_service, may_serve_others
 from .queue import SqsQueue
 from .queues import QueueNames, dead_queue_of, find_queues
 from .region import Region
@@ -48,9 +48,6 @@ from .shrinking import idle, spread
 from .store import S3Store
 from .teardown import Teardown
 from .worker_image import carried_worker
-
-LEASE_SECONDS = 120.0
-"""A lease's term: workers renew at a third of it."""
 
 
 class _Seen(NamedTuple):
@@ -201,20 +198,20 @@ class AwsEngine:
 
     def _see(self, run: str, shape: MachineShape | None = None) -> _Seen:
         """Read what is there, once. Raises DsError where config or account cannot have what is wanted."""
-        self._check_bucket()
+        self.region.check_bucket(self.store.bucket)
         shape = shape or self.region.shape(self._config.machine_type)
         self._check_fits(shape)
         self.region.check_roles()
-        self._config = self._given
+        self._config, app = self._given, self._given.app_name
         queues = self._queues()
-        if any(queue.name == self.names.dead and self._may_serve_others(queue) for queue in queues):
+        if any(each.name == self.names.dead and may_serve_others(each, app) for each in queues):
             self._use_own_dead()
             queues = self._queues()
-        self._check_queues(queues)
+        check_queues(queues, app)
         seen = _Seen(shape, queues)
         wanted = (each for each in self._wanted(run, seen) if each.kind is not Kind.QUEUE)
         others = [*find(self.session, wanted, self._config.ecs_cluster)]
-        self._check_service(others)
+        check_service(others, app, self._config.ecs_cluster)
         return seen._replace(others=others)
 
     def _check_fits(self, shape: MachineShape) -> None:
@@ -231,76 +228,11 @@ class AwsEngine:
         account, carried = self.region.account, carried_worker(self._config)
         return desired(self._config, account, seen.shape, run=run, queue_url=url, carried=carried)
 
-    def _check_bucket(self) -> None:
-        import botocore.exceptions
-
-        bucket = self.store.bucket
-        with aws_errors(f"looking for the bucket {bucket}"):
-            try:
-                self.session.client("s3").head_bucket(Bucket=bucket)
-            except botocore.exceptions.ClientError as error:
-                code = str(error.response["Error"].get("Code"))
-                if code == "403":  # an answer to HEAD has no words
-                    raise DsError(
-                        f"AWS_BUCKET: no access to the bucket {bucket}: not ours, or a right is missing",
-                        "name a bucket of this account, or ask its administrator for s3:ListBucket on it",
-                    ) from error
-                if code not in ("404", "NoSuchBucket"):
-                    raise
-                raise UsageError(
-                    f"AWS_BUCKET: there is no bucket {bucket}", f"aws s3 mb s3://{bucket}, or name another"
-                ) from error
-
     def _queues(self) -> list[Resource]:
         """Those of the app's queues that are there."""
         names = (self.names.dead, self.names.jobs, self.names.carried)
         wanted = (Resource(Kind.QUEUE, name) for name in names)
         return list(find(self.session, wanted, self._config.ecs_cluster))
-
-    def _may_serve_others(self, queue: Resource) -> bool:
-        """Whether a queue is not the app's alone: another app's, or nobody's.
-
-        One without an owner is the app's, and is removed with the run, where it is empty and bears the app's
-        name: the reference has left it.
-        """
-        owner = queue.tags.get("ds:app")
-        left = not _messages(queue) and queue.name.startswith(self._config.app_name)
-        return owner != self._config.app_name and not (owner is None and left)
-
-    def _check_queues(self, found: Sequence[Resource]) -> None:
-        """Raise where a queue is somebody else's: jobs of two apps in one would be lost to both."""
-        for queue in filter(self._may_serve_others, found):
-            owner, messages = queue.tags.get("ds:app"), _messages(queue)
-            whose = (
-                f"belongs to the app {owner}"
-                if owner
-                else f"was not made by us, and holds {messages} messages"
-                if messages
-                else "was not made by us, and others may use it"
-            )
-            raise UsageError(
-                f"SQS_QUEUE_NAME: the queue {queue.name} {whose}",
-                "give the app a queue of its own, such as SQS_QUEUE_NAME = APP_NAME + 'Queue'",
-            )
-
-    def _check_service(self, found: Sequence[Resource]) -> None:
-        """Raise where the service of that name is somebody else's: its tasks would become ours.
-
-        One without an owner and without tasks is the app's: the reference has left it.
-        """
-        for service in (each for each in found if each.kind is Kind.SERVICE):
-            owner, tasks = service.tags.get("ds:app"), _tasks(service)
-            if owner == self._config.app_name or (owner is None and not tasks):
-                continue
-            whose = (
-                f"belongs to the app {owner}"
-                if owner
-                else f"was not made by us, and has {many(tasks, 'task')}"
-            )
-            raise UsageError(
-                f"ECS_CLUSTER: the service {service.name} in the cluster {self._config.ecs_cluster} {whose}",
-                "end that run first, or give the app a cluster of its own: ECS_CLUSTER = APP_NAME",
-            )
 
     # -- Machines
 
@@ -553,11 +485,3 @@ class AwsEngine:
         if self._queue is not None:
             self._queue.close()
             self._queue = None
-
-
-def _tasks(service: Resource) -> int:
-    return sum(int(service.settings.get(name, 0)) for name in ("runningCount", "pendingCount"))
-
-
-def _messages(queue: Resource) -> int:
-    return int(queue.settings.get("ApproximateNumberOfMessages", 0))

@@ -18,6 +18,7 @@ class Submitted:
     def __init__(self, known: Callable[[], Iterable[str]]) -> None:
         self._load: Callable[[], Iterable[str]] | None = known
         self._ids = IdSet()
+        self._next = 0
         self._open: set[str] = set()
         self._again: set[str] = set()
 
@@ -28,20 +29,20 @@ class Submitted:
         """A new submission: what the last one left unconfirmed is to be sent if it is given again."""
         if self._load is not None:
             self._ids = IdSet(self._load())
+            self._next = len(self._ids)
             self._load = None
         self._again |= self._open
         self._open = set()
 
     def take(self, job_id: str) -> int | None:
-        """The number of a job that is to be sent; None where it is known."""
-        if self._ids.add(job_id):
-            self._open.add(job_id)
-            return len(self._ids) - 1
-        if job_id in self._again:
+        """The number of a job that is to be sent, which no other has; None where it is known."""
+        if not self._ids.add(job_id):
+            if job_id not in self._again:
+                return None
             self._again.discard(job_id)
-            self._open.add(job_id)
-            return len(self._ids) - 1
-        return None
+        self._open.add(job_id)
+        self._next += 1
+        return self._next - 1
 
     def confirm(self, ids: Iterable[str]) -> None:
         """These are stored."""

@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..check import Finding, error, ok, refused, warning
+from ..check import Finding, error, ok, refused, warning, wrong
 from ..config import Config
 from ..errors import DsError
 from ..fleetfile import Fleet, advice, fleet_problems, parse_fleet
+from ..words import many
 from .account import LINK, Found, plan_setup
 from .desired import MachineShape, misfit, task_size
 from .policies import Buckets
@@ -45,12 +46,12 @@ def name_findings(config: Config) -> Iterator[Finding]:
     """Whether the queues can have their names."""
     try:
         names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
-    except DsError as wrong:
-        yield refused(wrong)._replace(in_file=True)
+    except DsError as unfit:
+        yield refused(unfit)
         return
     if names.dead in (names.jobs, names.carried):
         what = f"SQS_DEAD_LETTER_QUEUE: {names.dead} is a queue of the jobs themselves"
-        yield error(what, f"SQS_DEAD_LETTER_QUEUE = '{config.app_name}DeadMessages'")._replace(in_file=True)
+        yield wrong(what, f"SQS_DEAD_LETTER_QUEUE = '{config.app_name}DeadMessages'")
 
 
 def lease_findings(config: Config) -> Iterator[Finding]:
@@ -108,41 +109,40 @@ def machine_findings(
     config: Config, described: Sequence[Answer], offered: Iterable[str]
 ) -> Iterator[Finding]:
     """Whether the machine types exist here, are of one kind, and hold the tasks."""
-    types = {each["InstanceType"]: each for each in described}
-    offered = set(offered)
+    types, here = {each["InstanceType"]: each for each in described}, set(offered)
     for name in config.machine_type:
-        if name not in types:
-            yield error(
-                f"MACHINE_TYPE: there is no {name} in {config.aws_region}",
-                "`aws ec2 describe-instance-types` lists what there is",
-            )._replace(in_file=True)
-        elif name not in offered:
-            yield warning(
-                f"MACHINE_TYPE: {name} is offered in no zone that has a subnet", "name other types too"
-            )
-        elif "spot" not in types[name].get("SupportedUsageClasses", ["spot"]):
-            yield error(f"MACHINE_TYPE: {name} is never offered as spot", "name another type")._replace(
-                in_file=True
-            )
-        elif why := misfit(config, MachineShape.of(types[name])):
-            yield error(
-                f"no task would be placed on {name}: {why}",
-                "lower TASKS_PER_MACHINE, CPU_SHARES or MEMORY, or take larger machines",
-            )
-        else:
-            facts = MachineShape.of(types[name])
-            yield ok(f"{name}: {facts.vcpus} vCPUs, {facts.memory_mib // _GIB} GB; the tasks fit")
-            if facts.gpus and not task_size(config, facts).gpus:
-                what = f"TASKS_PER_MACHINE = {config.tasks_per_machine}: {name} has {facts.gpus} GPU"
-                yield warning(
-                    f"{what}{'s' * (facts.gpus > 1)}, and no task gets one",
-                    f"TASKS_PER_MACHINE = {facts.gpus}; the jobs of a task (DOCKER_CORES) share its GPU",
-                )
+        yield from _of_type(config, name, types.get(name), offered=name in here)
     if len(kinds := {kind for each in described for kind in architectures(each)[:1]}) > 1:
-        yield error(
+        yield wrong(
             f"MACHINE_TYPE: machines of different kinds: {', '.join(sorted(kinds))}: one image fits one",
             "name types of one kind",
-        )._replace(in_file=True)
+        )
+
+
+def _of_type(config: Config, name: str, described: Answer | None, *, offered: bool) -> Iterator[Finding]:
+    if described is None:
+        what = f"MACHINE_TYPE: there is no {name} in {config.aws_region}"
+        yield wrong(what, "`aws ec2 describe-instance-types` lists what there is")
+        return
+    if not offered:
+        what = f"MACHINE_TYPE: {name} is offered in no zone that has a subnet"
+        yield warning(what, "name other types too")
+        return
+    if "spot" not in described.get("SupportedUsageClasses", ["spot"]):
+        yield wrong(f"MACHINE_TYPE: {name} is never offered as spot", "name another type")
+        return
+    shape = MachineShape.of(described)
+    if why := misfit(config, shape):
+        fix = "lower TASKS_PER_MACHINE, CPU_SHARES or MEMORY, or take larger machines"
+        yield error(f"no task would be placed on {name}: {why}", fix)
+        return
+    yield ok(f"{name}: {shape.vcpus} vCPUs, {shape.memory_mib // _GIB} GB; the tasks fit")
+    if shape.gpus and not task_size(config, shape).gpus:
+        yield warning(
+            f"TASKS_PER_MACHINE = {config.tasks_per_machine}: {name} has {many(shape.gpus, 'GPU')},"
+            " and no task gets one",
+            f"TASKS_PER_MACHINE = {shape.gpus}; the jobs of a task (DOCKER_CORES) share its GPU",
+        )
 
 
 def architectures(described: Answer) -> list[str]:
@@ -272,10 +272,10 @@ def queue_findings(config: Config, tags: Mapping[str, str] | None) -> Iterator[F
     """Whether another app has the queue; None: it is not there yet."""
     owner = (tags or {}).get("ds:app")
     if owner not in (None, config.app_name):
-        yield error(
+        yield wrong(
             f"SQS_QUEUE_NAME: {config.sqs_queue_name} belongs to the app {owner}",
             f"SQS_QUEUE_NAME = '{config.app_name}Queue'",
-        )._replace(in_file=True)
+        )
 
 
 def cluster_findings(config: Config, services: Iterable[str]) -> Iterator[Finding]:
@@ -298,10 +298,10 @@ def log_findings(groups: Mapping[str, int | None]) -> Iterator[Finding]:
 def key_findings(name: str, found: bool) -> Iterator[Finding]:
     """Whether the key pair is there."""
     if not found:
-        yield error(
+        yield wrong(
             f"SSH_KEY_NAME: there is no key pair {name} in this region",
             "remove it (machines need no key), or see `aws ec2 describe-key-pairs`",
-        )._replace(in_file=True)
+        )
     else:
         yield ok(f"SSH_KEY_NAME: {name} is there")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .desired import Kind, Resource
 from .queues import queue_url
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, or_none
 
 
 def find(session: AwsSession, wanted: Iterable[Resource], cluster: str) -> Iterator[Resource]:
@@ -56,17 +56,11 @@ def _cluster(session: AwsSession, name: str) -> Resource | None:
 
 
 def _task_definition(session: AwsSession, family: str) -> Resource | None:
-    import botocore.exceptions
-
-    try:
-        answer = session.client("ecs").describe_task_definition(taskDefinition=family, include=["TAGS"])
-    except botocore.exceptions.ClientError as error:
-        if error_code(error) == "ClientException":  # ECS has no code of its own for one that is not there
-            return None
-        raise
-    definition = answer["taskDefinition"]
-    if definition["status"] != "ACTIVE":
+    look = session.client("ecs").describe_task_definition  # which has no code of its own for none
+    answer = or_none(look, "ClientException", taskDefinition=family, include=["TAGS"])
+    if answer is None or answer["taskDefinition"]["status"] != "ACTIVE":
         return None
+    definition = answer["taskDefinition"]
     return Resource(Kind.TASK_DEFINITION, family, definition, tags=ecs_tags(answer))
 
 
@@ -84,14 +78,10 @@ def _service(session: AwsSession, name: str, cluster: str) -> Resource | None:
 
 def describe_service(session: AwsSession, name: str, cluster: str) -> dict[str, Any] | None:
     """A service as ECS describes it, in whatever state; None where it, or its cluster, is not there."""
-    import botocore.exceptions
-
-    try:
-        answer = session.client("ecs").describe_services(cluster=cluster, services=[name], include=["TAGS"])
-    except botocore.exceptions.ClientError as error:
-        if error_code(error) == "ClusterNotFoundException":
-            return None
-        raise
+    look = session.client("ecs").describe_services
+    answer = or_none(look, "ClusterNotFoundException", cluster=cluster, services=[name], include=["TAGS"])
+    if answer is None:
+        return None
     found: list[dict[str, Any]] = [each for each in answer["services"] if each["serviceName"] == name]
     return found[0] if found else None
 

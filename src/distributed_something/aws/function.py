@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..errors import DsError
+from ..fleetrequest import tag_list
 from .account import PROPAGATION_SECONDS, Step
-from .roles import FUNCTION, SCHEDULES, TAGS, Role, Where
-from .session import AwsSession, aws_errors, error_code
+from .roles import FUNCTION, SCHEDULES, TAGS, Role, Where, is_ours
+from .schedule import ABSENT
+from .session import AwsSession, aws_errors, error_code, or_none
 
 TIMEOUT_SECONDS = 900
 """As long as AWS allows: at a run's end, tasks have minutes to end."""
@@ -79,14 +81,14 @@ def plan_function(where: Where, found: FoundFunction, code: bytes) -> list[Step]
 
     Raises DsError where a function of that name is somebody else's.
     """
-    if found.function is not None and not _ours(found.tags):
+    if found.function is not None and not is_ours(found.tags):
         what = f"the function {FUNCTION} is there, and was not made by this program"
         raise DsError(
             what, "rename or remove it, if nothing needs it: its name is one that this program gives"
         )
     steps = [*_log_steps(found)]
     if not found.schedules:
-        request: dict[str, Any] = {"Name": SCHEDULES, "Tags": _tag_list()}
+        request: dict[str, Any] = {"Name": SCHEDULES, "Tags": tag_list(TAGS)}
         text = f"create schedule group {SCHEDULES}"
         steps.append(Step(text, "create_schedule_group", request, "scheduler"))
     steps += _function_steps(where, found.function, code)
@@ -127,7 +129,7 @@ def digest(code: bytes) -> str:
 
 def plan_removal(found: FoundFunction) -> list[Step]:
     """The calls that remove what `plan_function` made."""
-    if found.function is not None and not _ours(found.tags):
+    if found.function is not None and not is_ours(found.tags):
         return []
     steps = []
     if found.schedules:
@@ -143,14 +145,6 @@ def plan_removal(found: FoundFunction) -> list[Step]:
     return steps
 
 
-def _ours(tags: Mapping[str, str]) -> bool:
-    return all(tags.get(key) == value for key, value in TAGS.items())
-
-
-def _tag_list() -> list[dict[str, str]]:
-    return [{"Key": key, "Value": value} for key, value in TAGS.items()]
-
-
 # -- Asking and acting --------------------------------------------------------------------------------------
 
 
@@ -158,9 +152,10 @@ def find_function(session: AwsSession) -> FoundFunction:
     """What the session's region has of the auto-monitor. Raises DsError."""
     client, logs = session.client("lambda"), session.client("logs")
     with aws_errors("looking for the auto-monitor"):
-        function = _or_none(client.get_function, FunctionName=FUNCTION)
-        tries = _or_none(client.get_function_event_invoke_config, FunctionName=FUNCTION) if function else None
-        group = _or_none(session.client("scheduler").get_schedule_group, Name=SCHEDULES)
+        function = or_none(client.get_function, *ABSENT, FunctionName=FUNCTION)
+        invoked = client.get_function_event_invoke_config
+        tries = or_none(invoked, *ABSENT, FunctionName=FUNCTION) if function else None
+        group = or_none(session.client("scheduler").get_schedule_group, *ABSENT, Name=SCHEDULES)
         pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=LOG_GROUP)
         named = [each for page in pages for each in page["logGroups"] if each["logGroupName"] == LOG_GROUP]
     return FoundFunction(
@@ -171,18 +166,6 @@ def find_function(session: AwsSession) -> FoundFunction:
         named[0].get("retentionInDays") if named else None,
         bool(named),
     )
-
-
-def _or_none(call: Any, **request: str) -> Any:
-    """What a call finds; None where there is no such thing."""
-    import botocore.exceptions
-
-    try:
-        return call(**request)
-    except botocore.exceptions.ClientError as error:
-        if error_code(error) in ("ResourceNotFoundException", "404"):
-            return None
-        raise
 
 
 def apply_function(session: AwsSession, steps: Iterable[Step], clock: Clock) -> None:

@@ -10,9 +10,11 @@ from ..clock import Clock
 from ..config import Config
 from ..errors import UsageError
 from ..fleetfile import Fleet as FleetFile
-from ..fleetfile import parse_fleet, spot_fleet_request
-from .desired import MachineShape, ec2_fleet_request, launch_template
+from ..fleetfile import parse_fleet
+from ..fleetrequest import Image, spot_fleet_request
+from .desired import MachineShape
 from .fleets import Fleets
+from .ownfleet import ec2_fleet_request, launch_template
 from .region import Region
 from .userdata import user_data
 
@@ -56,7 +58,6 @@ class Launch:
             images = self._region.images(each["ImageId"] for each in specifications)
             return self._fleets.ask_spot(self._spot_request(asked.file, run, token, images))
         image_id = self._region.image_id()
-        image = self._region.images([image_id]).get(image_id)
         template = launch_template(
             self._config,
             self._region.account,
@@ -64,8 +65,8 @@ class Launch:
             run=run,
             token=token,
             user_data=self._user_data,
+            image=self._region.images([image_id]).get(image_id, Image()),
             security_groups=self._region.security_groups(),
-            **({} if image is None else {"image": image}),
         )
         subnets = self._region.subnets()
         template_id, version = self._fleets.make_template(template)
@@ -83,7 +84,7 @@ class Launch:
         )
 
     def _spot_request(
-        self, file: FleetFile, run: str, token: str, images: Mapping[str, Any]
+        self, file: FleetFile, run: str, token: str, images: Mapping[str, Image]
     ) -> dict[str, Any]:
         return spot_fleet_request(
             file,

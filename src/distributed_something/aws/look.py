@@ -20,7 +20,6 @@ HISTORY_SECONDS = 1800
 SILENT_SECONDS = 600.0
 """A machine that has run for so long should have a task: it takes about 3 minutes to join the cluster."""
 
-
 _EVENTS = 10
 _STOPPED = 10
 _A_CALL = 100
@@ -106,7 +105,7 @@ class Looker:
         return facts
 
     def _trouble(self, fleets: Sequence[Fleet], now: float) -> Trouble | None:
-        """Of the newest fleet: what holds it up."""
+        """Why the newest fleet does not get its machines, by its history."""
         alive = [fleet for fleet in fleets if fleet.alive and fleet.target]
         if not alive:
             return None

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..config import Config
 from ..errors import UsageError
-from ..fleetfile import DEFAULT_STRATEGY, image_of, key_pair, parse_fleet, price_text
-from .desired import Subnet
+from ..fleetfile import DEFAULT_STRATEGY, parse_fleet
+from ..fleetrequest import image_of, key_pair, price_text
+from .ownfleet import Subnet
 from .region import Region
 from .session import AwsSession
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..config import Config
 from .alarms import alarm_prefix
+from .desired import instance_log_group
 from .policies import (
     APP_TAG,
     NO_NARROWER,
@@ -142,7 +143,7 @@ def _user_machines(config: Config, where: Where) -> tuple[Grant, ...]:
 
 def _user_watch(config: Config, where: Where) -> tuple[Grant, ...]:
     """Logs, dashboard and alarms, by the app's names."""
-    names = (config.log_group_name, config.log_group_name + "_perInstance")
+    names = (config.log_group_name, instance_log_group(config))
     groups = tuple(where.arn("logs", f"log-group:{name}{end}") for name in names for end in ("", ":*"))
     make = ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource")
     dashboard = where.arn("cloudwatch", f"dashboard/{config.app_name}", region="")

@@ -1,4 +1,4 @@
-"""The SQS queues of an app: made, brought in line with the config, found, removed. Names match exactly."""
+"""The SQS queues of an app: named, found by their whole names, made, brought in line with the config."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..clock import Clock, SystemClock
-from ..errors import DsError
+from ..clock import Clock
+from ..errors import UsageError
 from ..job import MAX_DELIVERIES
-from .message import MAX_BYTES
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, or_none
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -28,7 +27,8 @@ RECREATE_SECONDS = 60.0
 CARRIED_SUFFIX = "-carried"
 OWN_DEAD_SUFFIX = "-dead"
 _NAME_LIMIT = 80
-_ABSENT = frozenset({"QueueDoesNotExist", "NonExistentQueue"})
+NO_QUEUE = ("QueueDoesNotExist", "NonExistentQueue")
+"""SQS's codes for a queue that is not there: the newer protocol's, and the older one's."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class QueueNames:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dead", self.dead.rsplit(":", 1)[-1])
         if len(self.carried) > _NAME_LIMIT:
-            raise DsError(
-                f"SQS_QUEUE_NAME {self.jobs!r} is too long",
+            raise UsageError(
+                f"SQS_QUEUE_NAME: {self.jobs!r} is too long for the queue {CARRIED_SUFFIX} beside it",
                 f"give it a name of at most {_NAME_LIMIT - len(CARRIED_SUFFIX)} characters",
             )
 
@@ -86,50 +86,6 @@ def find_queues(session: AwsSession, names: QueueNames) -> QueueUrls | None:
     return QueueUrls(jobs, dead, carried) if jobs and dead else None
 
 
-def ensure_queues(
-    session: AwsSession,
-    names: QueueNames,
-    *,
-    visibility: float = 120.0,
-    tags: Mapping[str, str] | None = None,
-    clock: Clock | None = None,
-) -> tuple[QueueUrls, list[str]]:
-    """Make the queues that are missing and bring the others in line: (addresses, what was made or changed).
-
-    `visibility` (seconds) is for workers that do not name their own, as the reference's. Messages stay as
-    they are. After a failure part-way, calling again goes on where it stopped.
-    """
-    maker = QueueMaker(session.client("sqs"), clock or SystemClock(), dict(tags or {}))
-    dead = maker.ensure(names.dead, _settings(30))
-    redrive = {"deadLetterTargetArn": maker.arn(dead), "maxReceiveCount": str(MAX_RECEIPTS)}
-    jobs = maker.ensure(names.jobs, _settings(visibility) | {"RedrivePolicy": json.dumps(redrive)})
-    carried = maker.ensure(names.carried, _settings(visibility))
-    return QueueUrls(jobs, dead, carried), maker.changes
-
-
-def delete_queues(session: AwsSession, names: QueueNames) -> list[str]:
-    """Delete the queues with all that is in them; the names of those that could be found again afterwards.
-
-    SQS may take a minute to forget a name.
-    """
-    client = session.client("sqs")
-    for name in (names.jobs, names.carried, names.dead):
-        if url := queue_url(client, name):
-            with aws_errors(f"deleting the queue {name}"):
-                client.delete_queue(QueueUrl=url)
-    return [name for name in (names.jobs, names.carried, names.dead) if queue_url(client, name)]
-
-
-def _settings(visibility: float) -> dict[str, str]:
-    return {
-        "DelaySeconds": "0",
-        "MaximumMessageSize": str(MAX_BYTES),
-        "MessageRetentionPeriod": str(RETENTION_SECONDS),
-        "ReceiveMessageWaitTimeSeconds": "20",
-        "VisibilityTimeout": str(min(round(visibility), 43_200)),
-    }
-
-
 class QueueMaker:
     """Makes and corrects queues, and notes what it did."""
 
@@ -157,10 +113,6 @@ class QueueMaker:
                 self._client.tag_queue(QueueUrl=url, Tags=self._tags)
         return url
 
-    def arn(self, url: str) -> str:
-        """The queue's ARN."""
-        return self._attributes(url)["QueueArn"]
-
     def _attributes(self, url: str) -> dict[str, str]:
         with aws_errors(f"reading the settings of {url.rsplit('/', 1)[-1]}"):
             answer = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
@@ -168,33 +120,20 @@ class QueueMaker:
 
     def _create(self, name: str, wanted: dict[str, str]) -> str:
         """Make a queue; where one of that name was deleted just now, when SQS allows it again."""
-        import botocore.exceptions
-
-        for last in (False, True):
-            with aws_errors(f"making the queue {name}"):
-                try:
-                    answer = self._client.create_queue(
-                        QueueName=name, Attributes=_any(wanted), tags=self._tags
-                    )
-                    return answer["QueueUrl"]
-                except botocore.exceptions.ClientError as error:
-                    if last or error_code(error) != "QueueDeletedRecently":
-                        raise
-            self._clock.wait(RECREATE_SECONDS)
-        raise AssertionError("not reached")
+        request: Any = {"QueueName": name, "Attributes": wanted, "tags": self._tags}
+        with aws_errors(f"making the queue {name}"):
+            made = or_none(self._client.create_queue, "QueueDeletedRecently", **request)
+            if made is None:
+                self._clock.wait(RECREATE_SECONDS)
+                made = self._client.create_queue(**request)
+        return str(made["QueueUrl"])
 
 
 def queue_url(client: SQSClient, name: str) -> str | None:
     """The address of a queue; None where there is none of that name."""
-    import botocore.exceptions
-
     with aws_errors(f"looking for the queue {name}"):
-        try:
-            return client.get_queue_url(QueueName=name)["QueueUrl"]
-        except botocore.exceptions.ClientError as error:
-            if error_code(error) in _ABSENT:
-                return None
-            raise
+        found = or_none(client.get_queue_url, *NO_QUEUE, QueueName=name)
+    return None if found is None else str(found["QueueUrl"])
 
 
 def _same(found: str | None, wanted: str) -> bool:

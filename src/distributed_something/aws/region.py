@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from ..config import Config
 from ..errors import DsError, UsageError
-from ..fleetfile import Image, image_of
-from .desired import Account, MachineShape, Subnet, smallest
+from ..fleetrequest import Image, image_of
+from .desired import Account, MachineShape, smallest
+from .ownfleet import Subnet
 from .roles import TAGGING_ROLE, Role, account_of
-from .session import AwsSession, aws_errors, error_code
+from .session import NO_SUCH, AwsSession, aws_errors, error_code, or_none
 
 IMAGE_PARAMETERS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/"
 """Below it are the newest ECS-optimised images of Amazon Linux 2023."""
 
-_NO_ROLES = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+NO_IMAGE = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable")
+"""EC2's codes for an image that is not there, or not for this account."""
+
+_NOT_ALLOWED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 
 
 class Region:
@@ -36,26 +40,44 @@ class Region:
 
     def check_roles(self) -> None:
         """Raise DsError where a role is missing. Who may not look at roles is believed."""
+        iam, account = self._session.client("iam"), self.account
+        for arn in (account.task_role, account.execution_role):
+            self._check_there("role", iam.get_role, RoleName=_name_in(arn))
+        profile = _name_in(account.instance_profile)
+        self._check_there("instance profile", iam.get_instance_profile, InstanceProfileName=profile)
+
+    def _check_there(self, what: str, look: Callable[..., Any], **name: str) -> None:
         import botocore.exceptions
 
-        iam, account = self._session.client("iam"), self.account
-        roles = [("role", each) for each in (account.task_role, account.execution_role)]
-        for what, arn in [*roles, ("instance profile", account.instance_profile)]:
-            name = arn.rpartition("/")[2]
-            with aws_errors(f"looking for the {what} {name}"):
-                try:
-                    if what == "role":
-                        iam.get_role(RoleName=name)
-                    else:
-                        iam.get_instance_profile(InstanceProfileName=name)
-                except botocore.exceptions.ClientError as error:
-                    if error_code(error) == "NoSuchEntity":
-                        raise DsError(
-                            f"the account has no {what} {name}: tasks and machines need it",
-                            "ds account setup, once an account",
-                        ) from error
-                    if error_code(error) not in _NO_ROLES:
-                        raise
+        (named,) = name.values()
+        with aws_errors(f"looking for the {what} {named}"):
+            try:
+                found = or_none(look, NO_SUCH, **name)
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) not in _NOT_ALLOWED:
+                    raise
+                return
+        if found is None:
+            said = f"the account has no {what} {named}: tasks and machines need it"
+            raise DsError(said, "ds account setup, once an account")
+
+    def check_bucket(self, name: str) -> None:
+        """Raise DsError where the bucket is not there, or may not be used."""
+        import botocore.exceptions
+
+        with aws_errors(f"looking for the bucket {name}"):
+            try:
+                found = or_none(self._session.client("s3").head_bucket, "404", "NoSuchBucket", Bucket=name)
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) != "403":  # an answer to HEAD has no words
+                    raise
+                raise DsError(
+                    f"AWS_BUCKET: no access to the bucket {name}: not ours, or a right is missing",
+                    "name a bucket of this account, or ask its administrator for s3:ListBucket on it",
+                ) from error
+        if found is None:
+            fix = f"aws s3 mb s3://{name}, or name another"
+            raise UsageError(f"AWS_BUCKET: there is no bucket {name}", fix)
 
     def shape(self, types: Iterable[str]) -> MachineShape:
         """What each of these machines has at least. Raises UsageError for a type that there is not."""
@@ -74,16 +96,10 @@ class Region:
 
     def describe_images(self, ids: Iterable[str]) -> list[Mapping[str, Any]]:
         """Images as EC2 describes them; none where one of them is not there."""
-        import botocore.exceptions
-
         with aws_errors("looking at the machines' image"):
-            try:
-                answer = self._session.client("ec2").describe_images(ImageIds=sorted(set(ids)))
-            except botocore.exceptions.ClientError as error:
-                if str(error.response["Error"].get("Code")).startswith("InvalidAMI"):
-                    return []
-                raise
-        return list(answer["Images"])
+            look = self._session.client("ec2").describe_images
+            found = or_none(look, *NO_IMAGE, ImageIds=sorted(set(ids)))
+        return [] if found is None else list(found["Images"])
 
     def fleet_role(self) -> str:
         """The role for spot fleet requests: the one that EC2's console makes, or ours. Raises DsError."""
@@ -93,15 +109,9 @@ class Region:
         raise DsError(f"the account has no role {Role.FLEET} for fleets", "ds account setup, once an account")
 
     def _role(self, name: str) -> str | None:
-        import botocore.exceptions
-
         with aws_errors(f"looking for the role {name}"):
-            try:
-                return str(self._session.client("iam").get_role(RoleName=name)["Role"]["Arn"])
-            except botocore.exceptions.ClientError as error:
-                if error_code(error) == "NoSuchEntity":
-                    return None
-                raise
+            found = or_none(self._session.client("iam").get_role, NO_SUCH, RoleName=name)
+        return None if found is None else str(found["Role"]["Arn"])
 
     def subnets(self) -> list[Subnet]:
         """The subnets of the default VPC, one a zone."""
@@ -150,6 +160,10 @@ class Region:
                         "name types of `aws ec2 describe-instance-type-offerings`",
                     ) from error
         return [self._types[each] for each in wanted if each in self._types]
+
+
+def _name_in(arn: str) -> str:
+    return arn.rpartition("/")[2]
 
 
 def image_variant(types: Iterable[Mapping[str, Any]]) -> str:

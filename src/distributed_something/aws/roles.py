@@ -7,6 +7,7 @@ account's, whatever the region.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -71,6 +72,11 @@ class Where(NamedTuple):
     def profile(self) -> str:
         """The ARN of the instance profile."""
         return self.arn("iam", f"instance-profile{PATH}{PROFILE}", region="")
+
+
+def is_ours(tags: Mapping[str, str]) -> bool:
+    """Whether something with these tags was made by the set-up of an account."""
+    return all(tags.get(key) == value for key, value in TAGS.items())
 
 
 def account_of(config: Config, number: str) -> Account:

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 from ..errors import DsError
 from ..ledger import RunPaths
 from .roles import FUNCTION, SCHEDULES, Role, Where
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, error_code, or_none
 
 GRACE_SECONDS = 3600.0
 """How long a schedule outlives the time that machines have: to remove what they leave."""
 
 EVERY = "rate(1 minute)"
+
+ABSENT = ("ResourceNotFoundException", "404")
+"""How Lambda and the scheduler say that there is no such thing."""
 
 
 class Order(NamedTuple):
@@ -53,18 +56,14 @@ def memory_key(paths: RunPaths) -> str:
 
 def check_function(session: AwsSession) -> None:
     """Raise DsError where the account has no auto-monitor in this region."""
-    import botocore.exceptions
-
     with aws_errors("looking for the auto-monitor"):
-        try:
-            session.client("lambda").get_function_configuration(FunctionName=FUNCTION)
-        except botocore.exceptions.ClientError as error:
-            if error_code(error) not in _ABSENT:
-                raise
-            raise DsError(
-                f"AUTO_MONITOR: the account has no auto-monitor in {session.region}",
-                "ds account setup makes it; or AUTO_MONITOR = False, and ds monitor",
-            ) from error
+        look = session.client("lambda").get_function_configuration
+        found = or_none(look, *ABSENT, FunctionName=FUNCTION)
+    if found is None:
+        raise DsError(
+            f"AUTO_MONITOR: the account has no auto-monitor in {session.region}",
+            "ds account setup makes it; or AUTO_MONITOR = False, and ds monitor",
+        )
 
 
 def put_schedule(session: AwsSession, where: Where, order: Order, until: float) -> bool:
@@ -117,10 +116,7 @@ def delete_schedule(session: AwsSession, app: str, run: str | None = None) -> bo
                     return False
             client.delete_schedule(**which)
         except botocore.exceptions.ClientError as error:
-            if error_code(error) not in _ABSENT:
+            if error_code(error) not in ABSENT:
                 raise
             return False
     return True
-
-
-_ABSENT = ("ResourceNotFoundException", "404")

@@ -8,7 +8,7 @@ boto3 adds to them is not needed here, and makes a start a fifth slower.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -43,6 +43,9 @@ _WRONG_KEYS = frozenset(
     }
 )
 _FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthFailure"})
+NO_SUCH = "NoSuchEntity"
+"""IAM's code for a role or an instance profile that is not there."""
+
 SLOW_DOWN = frozenset(
     {"RequestThrottled", "Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown"}
 )
@@ -201,6 +204,21 @@ def aws_errors(doing: str) -> Iterator[None]:
 def error_code(error: Any) -> str:
     """The code of a ClientError, without the prefix of SQS's older protocol (AWS.SimpleQueueService.…)."""
     return str(error.response["Error"].get("Code", "")).rsplit(".", 1)[-1]
+
+
+def or_none(call: Callable[..., Any], *codes: str, **request: Any) -> Any:
+    """What a call answers; None where its error has one of these codes: mostly, that there is no such thing.
+
+    Raises what botocore raises for every other error.
+    """
+    import botocore.exceptions
+
+    try:
+        return call(**request)
+    except botocore.exceptions.ClientError as error:
+        if {error_code(error), error.response["Error"].get("Code")}.isdisjoint(codes):
+            raise
+    return None
 
 
 def _refused(doing: str, code: str, message: str) -> DsError:

@@ -24,7 +24,7 @@ from ..clock import Clock, SystemClock
 from ..config import Config
 from ..engine import Store
 from ..errors import OK, DsError, UsageError
-from ..job import RetryPolicy
+from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths
 from ..provenance import note_worker
 from ..runfile import read_run_file
@@ -43,10 +43,6 @@ from .session import AwsSession, QueueGone
 from .store import WORKER_RETRY_SECONDS, S3Store
 from .userdata import STOP_SECONDS
 from .worker_queue import WorkersQueue
-
-LEASE_SECONDS = 120.0
-"""A lease's term at most, renewed at a third of it: a lost machine's jobs are back in two minutes, whatever
-SQS_MESSAGE_VISIBILITY the config has for workers that do not renew."""
 
 POLL_SECONDS = 5.0
 """How long a worker waits for a job in one call; SQS allows 20, but an idle worker is to end sooner."""
@@ -247,7 +243,7 @@ class _Task:
             queue_urls(self._settings, config),
             run=self._settings.run,
             policy=RetryPolicy(config.job_retries),
-            term=min(config.sqs_message_visibility, LEASE_SECONDS),
+            term=_term(config),
             clock=self._clock,
             connections=8,
         )
@@ -266,7 +262,7 @@ class _Task:
             Identity(self._name, self._machine),
             RetryPolicy(config.job_retries),
             self._clock,
-            term=min(config.sqs_message_visibility, LEASE_SECONDS),
+            term=_term(config),
             delays=[number * self._settings.stagger for number in range(len(logs))],
             poll=POLL_SECONDS,
         )
@@ -274,3 +270,8 @@ class _Task:
     def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:
         folder = self.folder / str(number)
         return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name)
+
+
+def _term(config: Config) -> float:
+    """A lost machine's jobs are back in two minutes, whatever the config has for workers of other kinds."""
+    return min(config.sqs_message_visibility, LEASE_SECONDS)

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from ..config import Config
-from ..engine import Store, StoredFile
+from ..engine import Store, StoredFile, files_at
 from ..errors import DsError
 from ..ledger import JobRecord
 from ..template import Template
@@ -72,12 +72,7 @@ def inputs(store: Store, config: Config, keys: Mapping[str, Any], record: JobRec
 def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator[StoredFile]:
     for text in config.inputs:
         try:
-            wanted = Template(text).fill(values)
-            prefix = "/".join(part for part in wanted.split("/") if part)
-            if wanted.endswith("/"):
-                yield from store.list(prefix + "/")
-            else:
-                yield from (file for file in islice(store.list(prefix), 1) if file.key == prefix)
+            yield from files_at(store, Template(text).fill(values))
         except DsError:
             continue
 

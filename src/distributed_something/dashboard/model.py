@@ -13,7 +13,8 @@ from typing import Any
 
 from ..engine import StoredFile
 from ..errors import DsError, KeyMissing
-from ..failures import FailureGroup, group_failures, read_log
+from ..failures import FailureGroup, group_failures
+from ..joblog import begin_of, read_log
 from ..ledger import JobRecord, RunPaths
 from ..project import Project
 from ..report import REPORT
@@ -118,7 +119,7 @@ class Model:
             history = self._looked()
             record = self._record(history, job_id)
             places = [record.log, *(event.get("log") for event in history.past.get(record.id, ()))]
-            full = next((known for known in places if known and _begin(known) == _begin(place)), None)
+            full = next((known for known in places if known and begin_of(known) == begin_of(place)), None)
             if full is None:
                 raise NotFound
             store, ended = self._project.engine.store, "+" in full.rpartition("@")[2]
@@ -284,9 +285,3 @@ def _keys(history: History, record: JobRecord) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _begin(place: str) -> str:
-    """A log's place without its length, which is known only at its end."""
-    name, _, span = place.rpartition("@")
-    return f"{name}@{span.partition('+')[0]}"

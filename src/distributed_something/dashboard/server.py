@@ -75,6 +75,9 @@ class PageServer(ThreadingHTTPServer):
         """The address of the page, with the token."""
         return f"http://{ADDRESS}:{self.server_address[1]}/{self.token}/"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that has gone: the terminal is the user's."""
+
 
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
@@ -97,21 +100,29 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing: the terminal is the user's."""
 
     def _answer(self, act: Callable[[str, Query], None]) -> None:
+        self._begun = False
         try:
             act(*self._admitted())
         except Refused as error:
             self.close_connection = True
-            self._json({"error": {"what": error.why, "fix": ""}}, error.status)
+            self._fail(error.status, error.why)
         except NotFound:
-            self._json({"error": {"what": "this run has no such thing", "fix": ""}}, HTTPStatus.NOT_FOUND)
+            self._fail(HTTPStatus.NOT_FOUND, "this run has no such thing")
         except DsError as error:
-            self._json({"error": {"what": error.what, "fix": error.fix}}, HTTPStatus.CONFLICT)
+            self._fail(HTTPStatus.CONFLICT, error.what, error.fix)
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close_connection = True  # the browser has gone
         except Exception as error:  # noqa: BLE001  one odd request must not end in a traceback on the terminal
-            what = {"what": f"{type(error).__name__}: {error}", "fix": "reload the page"}
             self.close_connection = True
-            self._json({"error": what}, HTTPStatus.INTERNAL_SERVER_ERROR)
+            what = f"{type(error).__name__}: {error}"
+            self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, what, "reload the page")
+
+    def _fail(self, status: HTTPStatus, what: str, fix: str = "") -> None:
+        """Tell what is wrong; an answer that has begun is cut short: the browser notices by its length."""
+        if self._begun:
+            self.close_connection = True
+        else:
+            self._json({"error": {"what": what, "fix": fix}}, status)
 
     def _admitted(self) -> tuple[str, Query]:
         """The path below the token and the query. Raises Refused."""
@@ -198,6 +209,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _head(self, status: HTTPStatus, kind: str, length: int | None, more: Mapping[str, str]) -> None:
+        self._begun = True
         self.send_response(status)
         self.send_header("Content-Type", kind)
         if length is not None:

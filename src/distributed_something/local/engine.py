@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
@@ -124,10 +123,8 @@ class LocalEngine:
             str(self._place.folder),
         ]
         environment = {**os.environ, STATE_VARIABLE: str(self._place.folder)}
-        wrong = background.leave([*command, run], lock, environment)
-        if wrong is not None:
-            said, _, fix = wrong.partition("\n")
-            raise DsError(f"the workers could not be started: {said or f'see {self._place.log}'}", fix)
+        failure, log = "the workers could not be started", self._place.log
+        background.leave([*command, run], lock, environment, failure=failure, log=log)
 
     def machines(self) -> Machines:
         """The machine process as it tells of itself, and whether it lives."""
@@ -201,12 +198,12 @@ class LocalEngine:
 
     def _end(self, order: signal.Signals) -> None:
         self._signal(order)
-        deadline = time.monotonic() + END_SECONDS
+        deadline = self._clock.monotonic() + END_SECONDS
         pause = 0.002
         while self._alive():
-            if time.monotonic() > deadline:
+            if self._clock.monotonic() > deadline:
                 raise DsError(f"the workers did not end within {END_SECONDS:.0f} s", "ds stop --now")
-            time.sleep(pause)
+            self._clock.wait(pause)
             pause = min(pause * 1.5, 0.02)
 
     def remove(self) -> Sequence[str]:
@@ -238,14 +235,14 @@ class LocalEngine:
         """Tell the machine process, waiting for one that is about to start; sweep where it was killed."""
         from ..worker.process import LINUX, environment_of
 
-        deadline = time.monotonic() + START_SECONDS
-        while self._alive() and time.monotonic() < deadline:
+        deadline = self._clock.monotonic() + START_SECONDS
+        while self._alive() and self._clock.monotonic() < deadline:
             pid = (self._status() or {}).get("pid", 0)
             if pid and (not LINUX or self._place.mark in environment_of(pid)):
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
                 return
-            time.sleep(0.02)
+            self._clock.wait(0.02)
         self._sweep()
 
     def _sweep(self) -> None:

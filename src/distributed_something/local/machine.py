@@ -29,13 +29,13 @@ from typing import NamedTuple
 
 import msgspec.json  # noqa: F401  the workers need it: loaded once, before they are forked
 
-from ..background import READY, complain, log_to
+from ..background import READY, complain, log_to, refuse
 from ..clock import SystemClock
 from ..config import Config, load_config
 from ..containers import STATE_LABEL, WORKER_LABEL, engine_of, sweep, wanted
 from ..engine import Store
-from ..errors import FAILED, DsError
-from ..job import Cause, Outcome, RetryPolicy, State
+from ..errors import DsError
+from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..state import STATE_VARIABLE
 from ..worker.container import Containers, Limits
@@ -44,7 +44,7 @@ from ..worker.loop import Identity, Stop, Worker
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.slot import Slot
 from ..worker.task import compile_task
-from .place import LEASE_SECONDS, Place, slots_of
+from .place import Place, slots_of
 from .store import FolderStore
 
 IDLE_END_SECONDS = 30.0
@@ -367,9 +367,7 @@ def main(project: str, folder: str, run: str, held: str) -> int:
         machine = Machine(place, config, FolderStore(Path(project) / config.store), run, lock)
         machine.start()
     except (DsError, OSError) as error:
-        what, fix = (error.what, error.fix) if isinstance(error, DsError) else (str(error), "")
-        os.write(caller, f"{what}\n{fix}\n".encode(errors="replace"))
-        return FAILED
+        return refuse(caller, error)
     os.write(caller, READY)
     os.close(caller)
     machine.tell_end(machine.run())

@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..config import Config
-from ..job import RetryPolicy
+from ..job import LEASE_SECONDS, RetryPolicy
 from ..state import mark_of
 from .queue import SqliteQueue
-
-LEASE_SECONDS = 120.0
-"""A lease's term: workers renew at a third of it."""
 
 
 class Place(NamedTuple):

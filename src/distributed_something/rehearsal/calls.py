@@ -64,15 +64,15 @@ class Calls:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
         if environ["PATH_INFO"].startswith("/ds/"):
-            return _send(self._own(environ), environ, start_response)
+            return self._own(environ).send(environ, start_response)
         called = called_of(environ)
         if called is None:
             return self._moto(environ, start_response)
         if (fault := self._befalls(called)) is not None:
             _drain(environ)
-            return _send(refusal(called, fault), environ, start_response)
+            return refusal(called, fault).send(environ, start_response)
         if called.service == "s3":
-            return _send(self._buckets.answer(environ), environ, start_response)
+            return self._buckets.answer(environ).send(environ, start_response)
         if called.service not in _LOCKED:
             return self._moto(environ, start_response)
         with self._cloud.lock:
@@ -175,15 +175,6 @@ _NOWHERE = Answer("404 Not Found", _TEXT, b"not found")
 
 def _json(value: object) -> Answer:
     return Answer("200 OK", (("Content-Type", "application/json"),), json.dumps(value).encode())
-
-
-def _send(answer: Answer, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    headers = [*answer.headers]
-    if not any(name == "Content-Length" for name, _ in headers):
-        headers.append(("Content-Length", str(len(answer.body))))
-    headers.append(("x-amz-request-id", uuid.uuid4().hex[:16]))
-    start_response(answer.status, headers)
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
 
 
 def called_of(environ: dict[str, Any]) -> Called | None:

@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..background import READY, log_to
+from ..background import READY, log_to, refuse
 from ..config import load_config
-from ..errors import FAILED, DsError
+from ..errors import DsError
 from ..loopback import ADDRESS
 from ..state import STATE_VARIABLE
 from ..worker.process import adopt_orphans
@@ -84,20 +84,18 @@ class Daemon:
         from .calls import Calls
         from .cloud import Cloud
         from .faults import Faults
+        from .moto_server import Dispatcher
         from .objects import Buckets
 
         config = self._config
         cloud = Cloud(config.aws_region, Faults(), self._start, config.machine_price)
         moto_fleets.install(cloud.registry, cloud.active)
         buckets = Buckets(self._place.buckets, {bucket_of(config): self._project / config.store})
-        server = make_server(0, lambda moto: self._wrap(Calls(cloud, buckets, moto, self.end)), self.key)
+        calls = Calls(cloud, buckets, Dispatcher(), self.end)
+        server = make_server(0, calls, self.key)
         self.endpoint = f"http://{ADDRESS}:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        return cloud, self._calls
-
-    def _wrap(self, calls: Calls) -> Calls:
-        self._calls = calls
-        return calls
+        return cloud, calls
 
     def furnish(self) -> None:
         """Give the account what every account has. Raises DsError."""
@@ -210,9 +208,7 @@ def main(project: str, folder: str, held: str, *command: str) -> int:
         daemon = Daemon(Path(project), place, command or WORKER)
         daemon.furnish()
     except (DsError, OSError) as error:
-        what, fix = (error.what, error.fix) if isinstance(error, DsError) else (str(error), "")
-        os.write(caller, f"{what}\n{fix}\n".encode(errors="replace"))
-        return FAILED
+        return refuse(caller, error)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.end())
     reached = {"endpoint": daemon.endpoint, "key": daemon.key}

@@ -81,10 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def make_server(port: int, wrap: Callable[[Wsgi], Wsgi] = lambda moto: moto, key: str | None = None) -> Any:
+def make_server(port: int, account: Wsgi | None = None, key: str | None = None) -> Any:
     """A werkzeug server of every service, corrected; `serve_forever` runs it. Once a process.
 
-    `wrap` may put something before moto; with a `key`, only calls that are signed with it are answered.
+    `account` answers in the place of bare moto; with a `key`, only calls signed with it are answered.
     """
     os.environ.update(SETTINGS | os.environ)
     try:
@@ -97,7 +97,7 @@ def make_server(port: int, wrap: Callable[[Wsgi], Wsgi] = lambda moto: moto, key
     time = ServiceTime()
     moto_sqs.install(time)
     try:
-        application = for_programs(_with_clock(wrap(moto_server.Dispatcher()), time), key)
+        application = for_programs(_with_clock(account or moto_server.Dispatcher(), time), key)
         return moto_server.make(ADDRESS, port, application)
     except (OSError, SystemExit) as error:
         raise DsError(

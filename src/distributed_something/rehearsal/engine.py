@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -127,10 +126,8 @@ class RehearsalEngine:
             what = "a rehearsal needs a library that is not installed: moto"
             raise DsError(what, "pip install 'distributed-something[rehearsal]'")
         command = [sys.executable, "-m", f"{__package__}.daemon", str(self._project), str(self._place.folder)]
-        wrong = background.leave(command, lock, os.environ)
-        if wrong is not None:
-            said, _, fix = wrong.partition("\n")
-            raise DsError(f"the emulator did not start: {said or f'see {self._place.log}'}", fix)
+        failure, log = "the emulator did not start", self._place.log
+        background.leave(command, lock, os.environ, failure=failure, log=log)
 
     def _tell_faults(self, endpoint: str) -> None:
         if self._faults:
@@ -142,13 +139,13 @@ class RehearsalEngine:
         if endpoint is not None:
             with suppress(OSError):
                 ask(endpoint, "end", self._place.key(), b"")
-        deadline = time.monotonic() + END_SECONDS
+        deadline = self._clock.monotonic() + END_SECONDS
         while self._place.alive():
-            if time.monotonic() > deadline:
+            if self._clock.monotonic() > deadline:
                 raise DsError(
                     f"the emulator did not end within {END_SECONDS:.0f} s", "ds cleanup --engine rehearsal"
                 )
-            time.sleep(0.02)
+            self._clock.wait(0.02)
         self._sweep()
         self._place.facts.unlink(missing_ok=True)
         self._found = None

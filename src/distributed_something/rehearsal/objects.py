@@ -42,6 +42,15 @@ class Answer(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
+    def send(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer the request of a WSGI server; one for the HEAD gets no body, and its length all the same."""
+        headers = [*self.headers]
+        if not any(name == "Content-Length" for name, _ in headers):
+            headers.append(("Content-Length", str(len(self.body))))
+        headers.append(("x-amz-request-id", uuid.uuid4().hex[:16]))
+        start_response(self.status, headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.body]
+
 
 class S3Error(Exception):
     """An error that S3 answers with."""

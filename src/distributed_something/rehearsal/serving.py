@@ -26,12 +26,7 @@ def serve(folder: Path, named: dict[str, Path], key: str) -> str:
     buckets = Buckets(folder, named)
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        answer = buckets.answer(environ)
-        headers = [*answer.headers]
-        if not any(name == "Content-Length" for name, _ in headers):
-            headers.append(("Content-Length", str(len(answer.body))))
-        start_response(answer.status, headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+        return buckets.answer(environ).send(environ, start_response)
 
     server = WSGIServer((ADDRESS, 0), _Handler)
     server.set_app(for_programs(application, key))
