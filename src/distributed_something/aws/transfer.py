@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from ..errors import KeyMissing
@@ -73,17 +74,38 @@ def write_from(answer: Any, file: int, offset: int) -> None:
 
 
 def at_once(verb: Callable[..., _T], calls: Iterable[tuple[Any, ...]], limit: int) -> Sequence[_T]:
-    """The results of the calls, in order, `limit` at a time. After a failure no more begin; it is raised."""
-    todo = [*calls]
-    if len(todo) < 2:
-        return [verb(*call) for call in todo]
-    with ThreadPoolExecutor(min(limit, len(todo))) as pool:
+    """The results of the calls, in order, `limit` at a time. Each call is drawn when it can begin.
+
+    After a failure, of a call or of `calls` itself, no more begin; it is raised when none is under way.
+    """
+    rest = iter(calls)
+    first = [*islice(rest, limit)]
+    if len(first) < 2:
+        return [verb(*call) for call in first]
+    todo, lock, over = enumerate(chain(first, rest)), threading.Lock(), threading.Event()
+    results: dict[int, _T] = {}
+
+    def draw() -> tuple[int, tuple[Any, ...]] | None:
+        with lock:
+            return None if over.is_set() else next(todo, None)
+
+    def work() -> None:
         try:
-            futures = [pool.submit(verb, *call) for call in todo]
-            wait(futures, return_when=FIRST_EXCEPTION)
+            while (drawn := draw()) is not None:
+                number, call = drawn
+                results[number] = verb(*call)
+        finally:  # where all are drawn, or one has failed
+            over.set()
+
+    with ThreadPoolExecutor(len(first)) as pool:
+        try:
+            workers = [pool.submit(work) for _ in first]
+            wait(workers, return_when=FIRST_EXCEPTION)
         finally:
-            pool.shutdown(cancel_futures=True)
-    return [future.result() for future in futures if not future.cancelled()]
+            over.set()
+    for worker in workers:
+        worker.result()
+    return [results[number] for number in range(len(results))]
 
 
 def read_ahead(
