@@ -13,7 +13,7 @@ from ..clock import Clock
 from ..errors import DsError
 from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, trusted
 from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, error_code, error_words
 
 PROPAGATION_SECONDS = 120.0
 """How long IAM may take to tell EC2 of a new profile, before we give up."""
@@ -296,7 +296,7 @@ def _try_profile(session: AwsSession, where: Where) -> str | None:
             MaxCount=1,
         )
     except botocore.exceptions.ClientError as error:
-        code, message = error_code(error), str(error.response["Error"].get("Message", ""))
+        code, message = error_code(error), error_words(error)
         if code == "DryRunOperation":
             return None
         unknown = code in ("NoSuchEntity", "InvalidParameterValue") and "profile" in message.lower()

@@ -27,7 +27,7 @@ from .desired import instance_log_group
 from .policies import buckets_of
 from .region import Region
 from .roles import Where
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, error_code, whole_code
 
 if TYPE_CHECKING:
     from ..project import Project
@@ -306,8 +306,7 @@ class Asker:
             try:
                 return getattr(self._session.client(service), call)(**request)
             except botocore.exceptions.ClientError as refused:
-                code = refused.response["Error"].get("Code", "")
-                if code in absent or error_code(refused) in absent:
+                if whole_code(refused) in absent or error_code(refused) in absent:
                     return None
                 raise
 

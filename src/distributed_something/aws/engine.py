@@ -43,7 +43,7 @@ from .queues import QueueNames, dead_queue_of, find_queues
 from .region import Region
 from .roles import Where
 from .schedule import GRACE_SECONDS, Order, check_function, memory_key, put_schedule
-from .session import AwsSession, QueueGone, aws_errors
+from .session import AwsSession, QueueGone, aws_errors, whole_code
 from .shrinking import idle, spread
 from .store import S3Store
 from .teardown import Teardown
@@ -239,7 +239,7 @@ class AwsEngine:
             try:
                 self.session.client("s3").head_bucket(Bucket=bucket)
             except botocore.exceptions.ClientError as error:
-                code = str(error.response["Error"].get("Code"))
+                code = whole_code(error)
                 if code == "403":  # an answer to HEAD has no words
                     raise DsError(
                         f"AWS_BUCKET: no access to the bucket {bucket}: not ours, or a right is missing",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import DsError
 from . import trouble
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, error_code, error_words, whole_code
 
 MACHINES_A_CALL = 500
 """Machines that are ended with one call. AWS may fail to end fleets of more than a thousand at once."""
@@ -167,7 +167,7 @@ class Fleets:
             try:
                 yield from self._ec2.get_paginator(call).paginate(**({name: list(ids)} if ids else {}))
             except botocore.exceptions.ClientError as error:
-                if error_code(error) not in _GONE and str(error.response["Error"]["Code"]) not in _GONE:
+                if error_code(error) not in _GONE and whole_code(error) not in _GONE:
                     raise
                 if len(ids) > 1:  # one of them is unknown to AWS: the others are still looked at
                     for each in ids:
@@ -306,8 +306,7 @@ def _refusals(call: str) -> Iterator[None]:
         try:
             yield
         except botocore.exceptions.ClientError as error:
-            found = error.response["Error"]
-            known = trouble.known(f"{found.get('Code', '')}: {found.get('Message', '')} ({call})")
+            known = trouble.known(f"{whole_code(error)}: {error_words(error)} ({call})")
             if known is None:
                 raise
             raise DsError(f"asking for machines: {known.what}", known.fix) from error
@@ -320,7 +319,7 @@ def tags(described: Mapping[str, Any]) -> dict[str, str]:
 
 def _exists_already(error: Any) -> bool:
     codes = ("InvalidLaunchTemplateName.AlreadyExistsException", "IdempotentParameterMismatch")
-    return error.response["Error"].get("Code") in codes
+    return whole_code(error) in codes
 
 
 def _seconds(when: Any) -> float | None:

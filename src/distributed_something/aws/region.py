@@ -11,7 +11,7 @@ from ..errors import DsError, UsageError
 from ..fleetfile import Image, image_of
 from .desired import Account, MachineShape, Subnet, smallest
 from .roles import TAGGING_ROLE, Role, account_of
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, error_code, error_words, whole_code
 
 IMAGE_PARAMETERS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/"
 """Below it are the newest ECS-optimised images of Amazon Linux 2023."""
@@ -80,7 +80,7 @@ class Region:
             try:
                 answer = self._session.client("ec2").describe_images(ImageIds=sorted(set(ids)))
             except botocore.exceptions.ClientError as error:
-                if str(error.response["Error"].get("Code")).startswith("InvalidAMI"):
+                if whole_code(error).startswith("InvalidAMI"):
                     return []
                 raise
         return list(answer["Images"])
@@ -144,9 +144,8 @@ class Region:
                 except botocore.exceptions.ClientError as error:
                     if error_code(error) != "InvalidInstanceType":
                         raise
-                    said = error.response["Error"]["Message"]
                     raise UsageError(
-                        f"MACHINE_TYPE: {said.rstrip('.')} (in {self._config.aws_region})",
+                        f"MACHINE_TYPE: {error_words(error).rstrip('.')} (in {self._config.aws_region})",
                         "name types of `aws ec2 describe-instance-type-offerings`",
                     ) from error
         return [self._types[each] for each in wanted if each in self._types]

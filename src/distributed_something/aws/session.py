@@ -188,9 +188,7 @@ def aws_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except botocore.exceptions.ClientError as error:
-        raise _refused(
-            doing, error_code(error), str(error.response["Error"].get("Message", error))
-        ) from error
+        raise _refused(doing, error_code(error), error_words(error)) from error
     except botocore.exceptions.BotoCoreError as error:
         raise _failed(doing, error) from error
     except botocore.parsers.ResponseParserError as error:  # not one of botocore's own kind of errors
@@ -200,11 +198,22 @@ def aws_errors(doing: str) -> Iterator[None]:
 
 def error_code(error: Any) -> str:
     """The code of a ClientError, without the prefix of SQS's older protocol (AWS.SimpleQueueService.…)."""
-    return str(error.response["Error"].get("Code", "")).rsplit(".", 1)[-1]
+    return whole_code(error).rsplit(".", 1)[-1]
+
+
+def whole_code(error: Any) -> str:
+    """The code with all that is before a dot; the HTTP status where what answered, say a proxy, has none."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    return str(error.response.get("Error", {}).get("Code") or status)
+
+
+def error_words(error: Any) -> str:
+    """What a ClientError says beside its code; empty where it says nothing."""
+    return str(error.response.get("Error", {}).get("Message") or "")
 
 
 def _refused(doing: str, code: str, message: str) -> DsError:
-    said = f"{doing}: {message.strip().splitlines()[0] if message.strip() else code} ({code})"
+    said = f"{doing}: {message.strip().splitlines()[0] if message.strip() else 'refused'} ({code})"
     if code in _WRONG_KEYS:
         return NotSignedIn(said, _SIGN_IN + "; if that does not help, check this machine's clock")
     if code in _FORBIDDEN or code.startswith("AccessDenied"):
