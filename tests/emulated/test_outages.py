@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
 
 import services
+from distributed_something.aws.queue import SqsQueue
+from distributed_something.aws.queues import QueueUrls
 from distributed_something.aws.session import AwsSession, aws_errors
-from distributed_something.errors import Unreachable
-
-REFUSED = "http://127.0.0.1:9"
-"""Where nobody listens."""
+from distributed_something.aws.store import S3Store
+from distributed_something.errors import DsError, Unreachable
+from distributed_something.job import Job
+from distributed_something.testing import FakeClock
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +76,10 @@ def service(answer: bytes | None) -> Iterator[Service]:
         serving.close()
 
 
+def session(away: Service) -> AwsSession:
+    return AwsSession("us-east-1", endpoint=away.endpoint)
+
+
 def answer(status: int, body: bytes, kind: str = "text/xml") -> bytes:
     head = f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -87,7 +94,58 @@ IN_XML = answer(503, b"<Error><Code>SlowDown</Code></Error>")
 )
 def test_an_answer_in_the_words_of_another_service_is_told_in_a_line(name: str, call: str) -> None:
     with service(IN_XML) as away, pytest.raises(Unreachable, match="503") as raised:
-        client = AwsSession("us-east-1", endpoint=away.endpoint).client(name, attempts=1)
+        client = session(away).client(name, patience=0.0)
         with aws_errors("looking"):
             getattr(client, call)()
     assert "try again in a minute" in raised.value.fix
+
+
+EMPTY = answer(200, b"<ListBucketResult></ListBucketResult>")
+NOTHING = answer(500, b"")
+
+
+def test_a_list_of_a_bucket_is_asked_for_again_for_as_long_as_was_said() -> None:
+    """By botocore it is given up within 7 seconds, whatever it is told of tries."""
+    with service(NOTHING) as away:
+        store = S3Store("bucket", session=session(away), retry_seconds=60.0)
+        threading.Timer(8.0, lambda: setattr(away, "answer", EMPTY)).start()
+        assert [*store.list()] == []
+
+
+@pytest.mark.parametrize("answered", [NOTHING, None])
+def test_a_call_that_fails_again_and_again_is_given_up_soon(answered: bytes | None) -> None:
+    """Also where whoever was asked is silent, each time as long as may be."""
+    with service(answered) as away, pytest.raises(Unreachable):
+        began = time.monotonic()
+        client = session(away).client("sqs", read_seconds=0.5, patience=2.0)
+        with aws_errors("looking"):
+            client.list_queues()
+    assert 2 < away.asked < 30
+    assert time.monotonic() - began < 15
+
+
+def test_a_person_does_not_wait_for_a_bucket_that_is_silent() -> None:
+    with service(None) as away, pytest.raises(Unreachable):
+        began = time.monotonic()
+        S3Store("bucket", session=session(away), retry_seconds=0.1).read("file")
+    assert time.monotonic() - began < 40
+
+
+def test_jobs_are_not_sent_again_and_again_where_each_time_takes_long() -> None:
+    with service(NOTHING) as away:
+        urls = QueueUrls(f"{away.endpoint}/1/jobs", f"{away.endpoint}/1/dead")
+        with (
+            SqsQueue(session(away), urls, clock=SlowClock(), connections=1) as queue,
+            pytest.raises(DsError) as raised,
+        ):
+            queue.put([Job("0123456789abcdef", 0, b"{}")])
+    assert away.asked == 1
+    assert "submit again" in raised.value.fix
+
+
+class SlowClock(FakeClock):
+    """A clock by which every call took long: half a minute passes between two looks."""
+
+    def monotonic(self) -> float:
+        self.advance(30.0)
+        return super().monotonic()

@@ -381,10 +381,10 @@ PASSING: dict[str, tuple[int, bytes]] = {
 
 
 class AskingOnce(AwsSession):
-    """Its clients repeat nothing: botocore would repeat a list for half a minute."""
+    """Its clients repeat nothing."""
 
     def client(self, service: str, connections: int = 10, **_: Any) -> Any:
-        return super().client(service, connections, attempts=1)
+        return super().client(service, connections, patience=0.0)
 
 
 @pytest.mark.fault(8)

@@ -7,7 +7,9 @@ boto3 adds to them is not needed here, and makes a start a fifth slower.
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -16,8 +18,15 @@ from typing import Any
 from ..errors import DsError, NotSignedIn, Unreachable
 
 CONNECT_SECONDS = 10
-READ_SECONDS = 60
+READ_SECONDS = 25.0
 """Longer than the longest answer that is waited for: a long poll of SQS takes 20 s."""
+
+PATIENCE_SECONDS = 15.0
+"""How long a call that fails is made again. A person waits so long, and one call more, to be told why."""
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+_BEGAN = "ds_began"
 
 _SIGN_IN = (
     "aws configure, or aws sso login, for the profile that AWS_PROFILE in the config names; then try again"
@@ -45,6 +54,7 @@ _WRONG_KEYS = frozenset(
 _FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthFailure"})
 SLOW_DOWN = frozenset(
     {"RequestThrottled", "Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown"}
+    | {"EC2ThrottledException", "ThrottledException", "TooManyRequests", "TooManyRequestsException", "429"}
 )
 
 
@@ -54,7 +64,8 @@ class QueueGone(DsError):
 
 _FAILED = frozenset(
     {"InternalError", "InternalFailure", "InternalServerError", "ServerException", "ServiceUnavailable"}
-    | {"ServiceUnavailableException", "Unavailable", "RequestTimeout", "500", "502", "503", "504"}
+    | {"ServiceUnavailableException", "Unavailable", "RequestTimeout", "RequestTimeoutException"}
+    | {"500", "502", "503", "504"}
 )
 
 
@@ -78,7 +89,7 @@ class AwsSession:
         self._key = key
         self._region = region
         self._session: Any = None
-        self._clients: dict[tuple[str, int, float, int], Any] = {}
+        self._clients: dict[tuple[str, int, float, float], Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -96,20 +107,29 @@ class AwsSession:
         return other
 
     def client(
-        self, service: str, connections: int = 10, *, read_seconds: float = READ_SECONDS, attempts: int = 8
+        self,
+        service: str,
+        connections: int = 10,
+        *,
+        read_seconds: float = READ_SECONDS,
+        patience: float = PATIENCE_SECONDS,
     ) -> Any:
         """A client of a service, made once; as many as `connections` threads can use it at a time.
 
-        A call is given up after `read_seconds` of silence. Calls that are throttled or fail on AWS's side
-        are repeated by botocore, up to so many `attempts`.
+        A call is given up after `read_seconds` of silence. One that is throttled, or fails on AWS's side or
+        on the way, is made again, as long as no more than `patience` seconds have passed since it began.
         """
-        key = (service, connections, read_seconds, attempts)
+        key = (service, connections, read_seconds, patience)
         session, region = self._botocore(), self.region
         with self._lock, aws_errors(f"making a client for {service}"):
             if key not in self._clients:
-                self._clients[key] = session.create_client(
-                    service, region_name=region, endpoint_url=self.endpoint, config=_config(*key[1:])
+                client = self._clients[key] = session.create_client(
+                    service,
+                    region_name=region,
+                    endpoint_url=self.endpoint,
+                    config=_config(connections, read_seconds),
                 )
+                _Patience(patience).have(client)
             return self._clients[key]
 
     def credentials(self) -> Any:
@@ -163,17 +183,63 @@ def _not_installed(error: ImportError) -> DsError:
     return DsError(what, "pip install 'distributed-something[aws]'")
 
 
-def _config(connections: int, read_seconds: float, attempts: int) -> Any:
+def _config(connections: int, read_seconds: float) -> Any:
     from botocore.config import Config
 
     return Config(
-        retries={"mode": "standard", "total_max_attempts": attempts},
+        retries={"mode": "standard", "total_max_attempts": 1},  # see _Patience
         connect_timeout=CONNECT_SECONDS,
         read_timeout=read_seconds,
         max_pool_connections=connections,
         tcp_keepalive=True,
         user_agent_extra="distributed-something",
     )
+
+
+class _Patience:
+    """Has a client make calls again for so many seconds, in place of botocore.
+
+    botocore counts tries, and how long these take depends on its version, and on what fails: eight of them
+    end after 3 seconds where nobody answers, and after 8 minutes where somebody is silent.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def have(self, client: Any) -> None:
+        """Decide for this client from now on."""
+        client.meta.events.register_first("before-call", self._begins)
+        client.meta.events.register_first("needs-retry", self._pause)
+
+    def _begins(self, context: dict[str, Any], **_: object) -> None:
+        context[_BEGAN] = time.monotonic()
+
+    def _pause(
+        self,
+        response: tuple[Any, Any] | None,
+        caught_exception: Exception | None,
+        attempts: int,
+        request_dict: dict[str, Any],
+        **_: object,
+    ) -> float | None:
+        """Seconds until the call is made again; None: it is not."""
+        if not _passes(response, caught_exception):
+            return None
+        pause = min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
+        spent = time.monotonic() - request_dict["context"][_BEGAN]
+        return pause if spent + pause <= self._seconds else None
+
+
+def _passes(response: tuple[Any, Any] | None, error: Exception | None) -> bool:
+    """Whether what came of a call may be otherwise when it is made again."""
+    from botocore.exceptions import ConnectionError as NoConnection
+    from botocore.exceptions import HTTPClientError
+
+    if response is None:
+        return isinstance(error, HTTPClientError | NoConnection)
+    http, parsed = response
+    code = str(parsed.get("Error", {}).get("Code", "")).rsplit(".", 1)[-1]
+    return http.status_code >= 500 or http.status_code == 429 or code in SLOW_DOWN | _FAILED
 
 
 @contextmanager

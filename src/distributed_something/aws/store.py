@@ -39,6 +39,13 @@ RETRY_SECONDS = 15.0
 WORKER_RETRY_SECONDS = 180.0
 """The same where a job, perhaps of hours, is lost by giving up."""
 
+SILENCE_SECONDS = 120.0
+"""How long S3 may be silent, at most: slow lines take so long to send a large body."""
+
+ANSWER_SECONDS = 10.0
+SMALL_BYTES = 1 << 20
+"""Where no larger body is sent, S3 may be silent for so long, and for as long as requests are repeated."""
+
 FRESH_SECONDS = 60.0
 """A request has five minutes in all: one whose answer was left unread for so long, as there was no memory for
 it, is made again."""
@@ -74,7 +81,7 @@ class S3Store:
         self._retry_seconds = retry_seconds
         self._now = now
         self._credentials: Credentials | None = None
-        self._objects: Any = None
+        self._objects: dict[float, Any] = {}
         self._segments: dict[str, Segment] = {}
         self._lock = threading.Lock()
 
@@ -172,7 +179,7 @@ class S3Store:
 
         name = self._name(key)
         with self._errors(key):
-            obstore.put(self._open(), name, data, mode=mode, use_multipart=False)
+            obstore.put(self._open(len(data)), name, data, mode=mode, use_multipart=False)
 
     def append(self, key: str, data: bytes) -> None:
         """Add to the end of an appended file that only this process writes: its last part is written anew.
@@ -252,7 +259,7 @@ class S3Store:
             return len(data)
         part, at_a_time = parts(size)
         with MEMORY.hold(part * (at_a_time + 1)), self._errors(key):
-            obstore.put(self._open(), name, path, chunk_size=part, max_concurrency=at_a_time)
+            obstore.put(self._open(size), name, path, chunk_size=part, max_concurrency=at_a_time)
         return size
 
     def fetch_many(self, files: Iterable[tuple[str, Path]]) -> Sequence[int]:
@@ -309,23 +316,26 @@ class S3Store:
         return obstore.get(self._open(), name, options=options)
 
     def _client(self) -> Any:
-        return self._session.client("s3")
+        return self._session.client("s3", patience=self._retry_seconds)
 
-    def _open(self) -> Any:
-        """The bucket as obstore's, with the endpoint that botocore would take."""
-        if self._objects is None:
+    def _open(self, sent: int = 0) -> Any:
+        """The bucket as obstore's, with the endpoint that botocore would take; `sent`: bytes in a request."""
+        quick = ANSWER_SECONDS + self._retry_seconds
+        silence = SILENCE_SECONDS if sent > SMALL_BYTES else min(quick, SILENCE_SECONDS)
+        if silence not in self._objects:
             with aws_errors(f"opening s3://{self.bucket}"):
                 endpoint = self._session.endpoint or self._client().meta.endpoint_url
                 self._credentials = self._credentials or Credentials(self._session)
-                self._objects = open_bucket(
+                self._objects[silence] = open_bucket(
                     self.bucket,
                     self._session,
                     region=self.region,
                     endpoint=endpoint,
                     retry_seconds=self._retry_seconds,
+                    silence_seconds=silence,
                     credentials=self._credentials,
                 )
-        return self._objects
+        return self._objects[silence]
 
     def _region_of(self, bucket: str) -> str | None:
         """Where a bucket lies: S3 says so even to those whom it refuses."""
