@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -129,6 +132,38 @@ def test_a_person_does_not_wait_for_a_bucket_that_is_silent() -> None:
         began = time.monotonic()
         S3Store("bucket", session=session(away), retry_seconds=0.1).read("file")
     assert time.monotonic() - began < 40
+
+
+ASKING = """
+import sys
+from distributed_something.aws.session import AwsSession
+from distributed_something.aws.store import S3Store
+store = S3Store("bucket", session=AwsSession("us-east-1", endpoint=sys.argv[1]))
+print("asking", flush=True)
+try:
+    list(getattr(store, sys.argv[2])(*eval(sys.argv[3])) or ())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"), [("read", ("a",)), ("write", ("a", b"")), ("sizes", (["a", "b"],)), ("list", ())]
+)
+def test_ctrl_c_is_heard_while_a_bucket_is_silent(verb: str, arguments: object) -> None:
+    with service(None) as away:
+        command = [sys.executable, "-c", ASKING, away.endpoint, verb, repr(arguments)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as asking:
+            assert asking.stdout is not None
+            asking.stdout.readline()
+            while not away.asked:
+                assert asking.poll() is None
+                time.sleep(0.05)
+            time.sleep(0.2)
+            began = time.monotonic()
+            asking.send_signal(signal.SIGINT)
+            assert asking.wait() == 130
+    assert time.monotonic() - began < 15
 
 
 def test_jobs_are_not_sent_again_and_again_where_each_time_takes_long() -> None:

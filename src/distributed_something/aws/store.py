@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .transfer import (
     MEMORY,
     PART_BYTES,
     PARTS_AT_ONCE,
+    aside,
     at_once,
     parts,
     read_ahead,
@@ -132,7 +134,8 @@ class S3Store:
         name = self._name(key)
         with self._errors(key):
             try:
-                found: bytes = self._get(name, *_range(start, length)).bytes().to_bytes()
+                wanted = _range(start, length)
+                found: bytes = aside(lambda: self._get(name, *wanted).bytes().to_bytes())
                 return found[:length]
             except Exception as error:
                 if start == 0 and length is None:
@@ -151,7 +154,7 @@ class S3Store:
         name = self._name(key)
         with self._errors(key):
             try:
-                return int(obstore.head(self._open(), name)["size"])
+                return int(aside(lambda: obstore.head(self._open(), name))["size"])
             except FileNotFoundError:
                 return None
 
@@ -179,7 +182,8 @@ class S3Store:
 
         name = self._name(key)
         with self._errors(key):
-            obstore.put(self._open(len(data)), name, data, mode=mode, use_multipart=False)
+            bucket = self._open(len(data))
+            aside(lambda: obstore.put(bucket, name, data, mode=mode, use_multipart=False))
 
     def append(self, key: str, data: bytes) -> None:
         """Add to the end of an appended file that only this process writes: its last part is written anew.
@@ -204,7 +208,7 @@ class S3Store:
         self._forget(gone)
         with self._errors(""):
             for start in range(0, len(names), 1000):
-                obstore.delete(self._open(), names[start : start + 1000])
+                aside(partial(obstore.delete, self._open(), names[start : start + 1000]))
 
     def fetch(self, key: str, path: Path) -> int:
         """Copy a stored file to a new local path: a large one by several ranges at a time.
@@ -212,6 +216,9 @@ class S3Store:
         Raises KeyMissing, and DsError where a large file is replaced while it is read.
         """
         name = self._name(key)
+        return aside(lambda: self._fetch(key, name, path))
+
+    def _fetch(self, key: str, name: str, path: Path) -> int:
         with self._errors(key):
             asked = self._now()
             first = self._first_part(name)
@@ -248,10 +255,13 @@ class S3Store:
 
         Only a process that is killed leaves parts, unseen: a lifecycle rule of the bucket removes those.
         """
+        name = self._name(key)
+        return aside(lambda: self._publish(path, key, name))
+
+    def _publish(self, path: Path, key: str, name: str) -> int:
         import obstore
 
         size = path.stat().st_size
-        name = self._name(key)
         if size <= PART_BYTES:
             with MEMORY.hold(size):
                 data = path.read_bytes()
