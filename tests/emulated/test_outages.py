@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -16,7 +16,7 @@ import pytest
 import services
 from distributed_something.aws.queue import SqsQueue
 from distributed_something.aws.queues import QueueUrls
-from distributed_something.aws.session import AwsSession, aws_errors
+from distributed_something.aws.session import AwsSession, NoAnswer, aws_errors
 from distributed_something.aws.store import S3Store
 from distributed_something.errors import DsError, Unreachable
 from distributed_something.job import Job
@@ -125,6 +125,27 @@ def test_a_call_that_fails_again_and_again_is_given_up_soon(answered: bytes | No
             client.list_queues()
     assert 2 < away.asked < 30
     assert time.monotonic() - began < 15
+
+
+def test_without_a_network_patience_is_spent_once_and_is_there_again_when_somebody_answers() -> None:
+    with service(None) as away:
+        aws = AwsSession("us-east-1", endpoint=away.endpoint, patience=1.0)
+        sqs = aws.client("sqs", read_seconds=0.3)
+        ecs = aws.client("ecs", read_seconds=0.3)
+
+        def ask(call: Callable[[], object]) -> int:
+            """How often a call is made before it is given up."""
+            before = away.asked
+            with pytest.raises(NoAnswer), aws_errors("looking"):
+                call()
+            return away.asked - before
+
+        assert ask(sqs.list_queues) > 1
+        assert ask(ecs.list_clusters) == ask(sqs.list_queues) == 1
+        away.answer = answer(200, b"{}", "application/x-amz-json-1.0")
+        ecs.list_clusters()
+        away.answer = None
+        assert ask(sqs.list_queues) > 1
 
 
 def test_a_person_does_not_wait_for_a_bucket_that_is_silent() -> None:

@@ -380,13 +380,6 @@ PASSING: dict[str, tuple[int, bytes]] = {
 }
 
 
-class AskingOnce(AwsSession):
-    """Its clients repeat nothing."""
-
-    def client(self, service: str, connections: int = 10, **_: Any) -> Any:
-        return super().client(service, connections, patience=0.0)
-
-
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("answer", PASSING)
 def test_what_passes_by_itself_is_told_from_what_does_not(fake: FakeS3, answer: str) -> None:
@@ -394,7 +387,7 @@ def test_what_passes_by_itself_is_told_from_what_does_not(fake: FakeS3, answer: 
     from distributed_something.aws.store import S3Store
 
     fake.answer = lambda _method, _path: PASSING[answer]
-    session = AskingOnce("us-east-1", endpoint=f"http://127.0.0.1:{fake.server_port}")
+    session = AwsSession("us-east-1", endpoint=f"http://127.0.0.1:{fake.server_port}")
     store = S3Store("bucket", session=session, retry_seconds=0.2)
     for verb in (lambda: store.read("file"), lambda: store.write("file", b""), lambda: [*store.list()]):
         with pytest.raises(Unreachable) as raised:

@@ -24,7 +24,7 @@ READ_SECONDS = 25.0
 PATIENCE_SECONDS = 15.0
 """How long a call that fails is made again. A person waits so long, and one call more, to be told why."""
 
-_FIRST_PAUSE = 0.2
+_FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _BEGAN = "ds_began"
 
@@ -58,6 +58,10 @@ SLOW_DOWN = frozenset(
 )
 
 
+class NoAnswer(Unreachable):
+    """Nobody answered: there is no network, or nothing at the other end of it."""
+
+
 class QueueGone(DsError):
     """A queue that was there is not there any more: the run was cleaned up, or never set up."""
 
@@ -75,6 +79,9 @@ class AwsSession:
     `region`, `profile` and `endpoint` (an URL, for an emulator) are as the config gives them; None leaves the
     choice to the user's AWS files and environment. `key` is the access key that an emulator wants, and takes
     for the secret one too. Nothing is imported or read before the first client.
+
+    A call that fails on the way is made again for `patience` seconds. When these are spent, the calls after
+    it are made once, until somebody answers: so what consists of many calls ends soon without a network.
     """
 
     def __init__(
@@ -83,13 +90,15 @@ class AwsSession:
         profile: str | None = None,
         endpoint: str | None = None,
         key: str | None = None,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.profile = profile
         self.endpoint = endpoint
         self._key = key
         self._region = region
         self._session: Any = None
-        self._clients: dict[tuple[str, int, float, float], Any] = {}
+        self._patience = _Patience(patience)
+        self._clients: dict[tuple[str, int, float, float | None], Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -102,9 +111,14 @@ class AwsSession:
 
     def elsewhere(self, region: str) -> AwsSession:
         """A session of the same profile in another region; what has been read for this one is not again."""
-        other = AwsSession(region, self.profile, self.endpoint, self._key)
+        other = AwsSession(region, self.profile, self.endpoint, self._key, self.patience)
         other._session, other._lock = self._botocore(), self._lock
         return other
+
+    @property
+    def patience(self) -> float:
+        """How many seconds a call is made again for."""
+        return self._patience.seconds
 
     def client(
         self,
@@ -112,12 +126,13 @@ class AwsSession:
         connections: int = 10,
         *,
         read_seconds: float = READ_SECONDS,
-        patience: float = PATIENCE_SECONDS,
+        patience: float | None = None,
     ) -> Any:
         """A client of a service, made once; as many as `connections` threads can use it at a time.
 
         A call is given up after `read_seconds` of silence. One that is throttled, or fails on AWS's side or
-        on the way, is made again, as long as no more than `patience` seconds have passed since it began.
+        on the way, is made again, as long as no more than `patience` seconds (None: the session's) have
+        passed since it began.
         """
         key = (service, connections, read_seconds, patience)
         session, region = self._botocore(), self.region
@@ -129,7 +144,7 @@ class AwsSession:
                     endpoint_url=self.endpoint,
                     config=_config(connections, read_seconds),
                 )
-                _Patience(patience).have(client)
+                (self._patience if patience is None else _Patience(patience)).have(client)
             return self._clients[key]
 
     def credentials(self) -> Any:
@@ -197,17 +212,18 @@ def _config(connections: int, read_seconds: float) -> Any:
 
 
 class _Patience:
-    """Has a client make calls again for so many seconds, in place of botocore.
+    """Has clients make calls again for so many seconds, in place of botocore.
 
     botocore counts tries, and how long these take depends on its version, and on what fails: eight of them
     end after 3 seconds where nobody answers, and after 8 minutes where somebody is silent.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
+        self._spent = False
 
     def have(self, client: Any) -> None:
-        """Decide for this client from now on."""
+        """Decide for this client too."""
         client.meta.events.register_first("before-call", self._begins)
         client.meta.events.register_first("needs-retry", self._pause)
 
@@ -223,11 +239,16 @@ class _Patience:
         **_: object,
     ) -> float | None:
         """Seconds until the call is made again; None: it is not."""
-        if not _passes(response, caught_exception):
+        self._spent = self._spent and response is None
+        if self._spent or not _passes(response, caught_exception):
             return None
-        pause = min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
-        spent = time.monotonic() - request_dict["context"][_BEGAN]
-        return pause if spent + pause <= self._seconds else None
+        longest: float = min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE)
+        pause = longest * random.uniform(0.5, 1.0)  # noqa: S311
+        began: float = request_dict["context"][_BEGAN]
+        if time.monotonic() + pause <= began + self.seconds:
+            return pause
+        self._spent = response is None
+        return None
 
 
 def _passes(response: tuple[Any, Any] | None, error: Exception | None) -> bool:
@@ -310,7 +331,7 @@ def _failed(doing: str, error: Exception) -> DsError:
     if isinstance(error, exceptions.ProfileNotFound):
         return NotSignedIn(said, _PROFILE)
     if isinstance(error, network):
-        return Unreachable(said, _REACH)
+        return NoAnswer(said, _REACH)
     if isinstance(error, exceptions.NoRegionError):
         return DsError(said, "set AWS_REGION in the config")
     return DsError(said)

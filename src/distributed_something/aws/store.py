@@ -35,11 +35,8 @@ from .transfer import (
     write_from,
 )
 
-RETRY_SECONDS = 15.0
-"""How long a request is repeated that the network or S3 failed, while a person waits for it."""
-
 WORKER_RETRY_SECONDS = 180.0
-"""The same where a job, perhaps of hours, is lost by giving up."""
+"""How long a request is repeated that the network or S3 failed, where a job of hours is lost by giving up."""
 
 SILENCE_SECONDS = 120.0
 """How long S3 may be silent, at most: slow lines take so long to send a large body."""
@@ -61,8 +58,8 @@ class S3Store:
     """Implements engine.Store on a bucket, or on what lies below `prefix` in it. Threads may share it.
 
     Nothing is imported and no call made before the first verb. `region` is the bucket's where it is not the
-    session's own; `retry_seconds` bounds the repetition of requests that the network or S3 failed; `now` says
-    how many seconds have passed.
+    session's own; `retry_seconds` (None: the session's patience) bounds the repetition of requests that the
+    network or S3 failed; `now` says how many seconds have passed.
     Keys with control characters, or that are not UTF-8, are refused, as S3 cannot list them.
     """
 
@@ -73,14 +70,15 @@ class S3Store:
         session: AwsSession,
         region: str | None = None,
         prefix: str = "",
-        retry_seconds: float = RETRY_SECONDS,
+        retry_seconds: float | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bucket = bucket
         self._session = session
         self._region = region
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self._retry_seconds = retry_seconds
+        self._given_seconds = retry_seconds
+        self._retry_seconds = session.patience if retry_seconds is None else retry_seconds
         self._now = now
         self._credentials: Credentials | None = None
         self._objects: dict[float, Any] = {}
@@ -284,7 +282,7 @@ class S3Store:
         """The store of another bucket, wherever it lies, with the same credentials."""
         region = None if self._session.endpoint else self._region_of(bucket)
         return S3Store(
-            bucket, session=self._session, region=region, retry_seconds=self._retry_seconds, now=self._now
+            bucket, session=self._session, region=region, retry_seconds=self._given_seconds, now=self._now
         )
 
     # Appended files
@@ -326,7 +324,7 @@ class S3Store:
         return obstore.get(self._open(), name, options=options)
 
     def _client(self) -> Any:
-        return self._session.client("s3", patience=self._retry_seconds)
+        return self._session.client("s3", patience=self._given_seconds)
 
     def _open(self, sent: int = 0) -> Any:
         """The bucket as obstore's, with the endpoint that botocore would take; `sent`: bytes in a request."""
