@@ -182,6 +182,7 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
 def end(project: Project, fold: Fold) -> int:
     """Write the report and end the machines, whatever becomes of the report: they cost money."""
     engine, console = project.engine, project.console
+    _tell_of_damage(project)
     try:
         engine.stop()  # the workers end while the report is written
     except DsError as error:
@@ -308,12 +309,22 @@ def cleanup(project: Project) -> list[str]:
     """
     if _unfinished(project) != 0:
         project.console.confirm("not all jobs are finished; remove the queue all the same")
+    _tell_of_damage(project)
     leftovers = list(project.engine.remove())
     if other := _other_engine(project):
         project.console.hint(f"ds cleanup --engine {other}, as the latest run was one of {other!r}")
     elif not leftovers:
         project.record_path.unlink(missing_ok=True)
     return leftovers
+
+
+def _tell_of_damage(project: Project) -> None:
+    """Say so where the run record is there, and cannot be read: what it alone knows of stays."""
+    if project.record_path.exists():
+        try:
+            read_record(project.record_path)
+        except UsageError as error:
+            project.console.say(f"note: {error.what}; what it alone knows of is not removed")
 
 
 def _other_engine(project: Project) -> str | None:

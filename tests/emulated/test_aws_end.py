@@ -244,6 +244,28 @@ def test_a_right_to_look_at_one_kind_of_fleet_that_is_missing_hides_no_other_kin
 
 
 @pytest.mark.fault(9, 10)
+@pytest.mark.parametrize("text", ["{", "[]", "", '{"MONITOR_FLEET_ID": 1}'])
+def test_a_damaged_record_stops_no_clean_up(cloud: Cloud, text: str) -> None:
+    begin(cloud)
+    cloud.project.record_path.write_text(text)
+    cloud.open()
+    assert cloud.engine.machines().running == 3
+    assert steps.cleanup(cloud.project) == []
+    assert "what it alone knows of is not removed" in cloud.err.getvalue()
+    assert left(cloud) == []
+    assert not cloud.project.record_path.exists()
+
+
+def test_a_damaged_record_stops_no_end_of_a_run(cloud: Cloud) -> None:
+    begin(cloud)
+    fold = cloud.project.fold()
+    work(cloud, 5)
+    cloud.project.record_path.write_text("{")
+    assert steps.end(cloud.open(), fold) == OK
+    assert left(cloud) == []
+
+
+@pytest.mark.fault(9, 10)
 def test_without_a_network_a_clean_up_is_one_error_and_the_next_goes_on(cloud: Cloud) -> None:
     begin(cloud)
     cloud.open()

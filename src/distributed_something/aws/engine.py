@@ -388,9 +388,14 @@ class AwsEngine:
         facts = self._look(run)
         self._want_tasks(facts.target * self.tasks_per_machine)
 
+    def _any_record(self) -> RunRecord | None:
+        """The run record; None where there is none, or a damaged one: tags find what is in it."""
+        with suppress(UsageError):
+            return read_record(record_path(self._project, self._config.app_name))
+        return None
+
     def _record(self, run: str) -> RunRecord | None:
-        path = record_path(self._project, self._config.app_name)
-        record = read_record(path) if path.exists() else None
+        record = self._any_record()
         return record if record is not None and record.run == run else None
 
     def _fleet_ids(self, run: str) -> tuple[str, ...]:
@@ -543,9 +548,8 @@ class AwsEngine:
         return left
 
     def _teardown(self) -> Teardown:
-        path = record_path(self._project, self._config.app_name)
-        record = read_record(path) if path.exists() else None
-        return Teardown(self._config, self.session, self._looker.fleets, self._clock, record)
+        fleets, record = self._looker.fleets, self._any_record()
+        return Teardown(self._config, self.session, fleets, self._clock, record)
 
     def _forget(self) -> None:
         self._run, self._facts, self._bill = None, None, None
