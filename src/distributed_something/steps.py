@@ -31,6 +31,9 @@ START_LOOK_SECONDS = 15.0
 STOP_PATIENCE_SECONDS = 3600.0
 """So long looks may fail before a stop gives up: it is who ends the machines when nothing runs on them."""
 
+LAST_LOOK_PATIENCE_SECONDS = 300.0
+"""The same of the look that tells how the run is once all has stopped."""
+
 _T = TypeVar("_T")
 
 
@@ -288,7 +291,8 @@ def stop(project: Project, *, now: bool) -> Snapshot:
         look = partial(_stop_look, project, fold, watcher, now=now)
         while _patiently(project, clock.now() + STOP_PATIENCE_SECONDS, look, watcher.note):
             clock.wait(min(engine.look_seconds, 1.0))
-    return project.snapshot(fold)
+        until = clock.now() + LAST_LOOK_PATIENCE_SECONDS
+        return _patiently(project, until, partial(project.snapshot, fold), watcher.note)
 
 
 def _stop_look(project: Project, fold: Fold, watcher: Watcher, *, now: bool) -> bool:

@@ -614,6 +614,15 @@ def test_looks_that_fail_do_not_end_a_stop_before_the_machines(
     assert instances(cloud) == []
 
 
+@pytest.mark.fault(8)
+def test_a_last_look_that_fails_does_not_make_a_stop_one_that_failed(cloud: Cloud) -> None:
+    begin(cloud)
+    cloud.engine.stop(now=True)  # no machine runs: the next look is the last one
+    network_goes(cloud, "s3.ListObjectsV2", (1, 2))
+    assert steps.stop(cloud.project, now=True).jobs.total == 5
+    assert cloud.err.getvalue().count("looking again") == 1
+
+
 def test_stop_now_ends_the_machines_at_once_and_start_goes_on(cloud: Cloud) -> None:
     begin(cloud)
     steps.stop(cloud.project, now=True)
