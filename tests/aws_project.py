@@ -68,8 +68,9 @@ class Cloud:
         config = load_config(self.folder)
         console = Console(yes=True, out=self.out, err=self.err)
         self.project = Project(self.folder, config, console, self.clock)
-        own = AwsSession(REGION, endpoint=self._endpoint, patience=self.patience)
-        self.engine = AwsEngine(self.folder, config, self.clock, self._endpoint, session=own)
+        own = AwsSession(config.aws_region, endpoint=self._endpoint, patience=self.patience)
+        said = console.say
+        self.engine = AwsEngine(self.folder, config, self.clock, self._endpoint, session=own, say=said)
         vars(self.project)["engine"] = self.engine  # the engine by endpoint, as a rehearsal has it
         return self.project
 

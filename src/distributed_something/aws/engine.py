@@ -64,7 +64,8 @@ class _Seen(NamedTuple):
 class AwsEngine:
     """Implements engine.Engine and engine.Guarded.
 
-    Nothing is asked of AWS before the first verb; every verb raises DsError.
+    Nothing is asked of AWS before the first verb; every verb raises DsError. `say` is told what is changed of
+    that which was there already, a line each.
     """
 
     name = "aws"
@@ -82,12 +83,14 @@ class AwsEngine:
         session: AwsSession | None = None,
         store: type[S3Store] = S3Store,
         task_logs: str = "",
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._project = project
         self._given = self._config = config
         self._clock = clock
         self._store_class = store
         self._task_logs = task_logs
+        self._say = say
         self.tasks_per_machine = config.tasks_per_machine
         self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
@@ -198,6 +201,8 @@ class AwsEngine:
             applier.apply(step)
             if step.action is Action.CREATE:
                 made(f"{step.resource.kind} {step.resource.name}")
+            elif step.action is Action.UPDATE:
+                self._say(f"changed {step.subject}")
 
     def _see(self, run: str, shape: MachineShape | None = None) -> _Seen:
         """Read what is there, once. Raises DsError where config or account cannot have what is wanted."""
