@@ -122,6 +122,23 @@ def fake() -> Iterator[FakeS3]:
 # Parts
 
 
+def test_an_upload_whose_last_answer_is_lost_is_made_again(fake: FakeS3, tmp_path: Path) -> None:
+    """S3 knows no such upload when it is asked a second time to complete one that it has completed."""
+    (tmp_path / "file").write_bytes(b"x" * (PART + 1))
+    completed = iter([(500, b""), (404, b"<Error><Code>NoSuchUpload</Code></Error>")])
+    begun = b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+    done = b"<CompleteMultipartUploadResult><ETag>tag</ETag></CompleteMultipartUploadResult>"
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        if method != "POST":
+            return (200, b"")
+        return (200, begun) if "uploads" in path else next(completed, (200, done))
+
+    fake.answer = answer
+    assert fake.store(retry_seconds=10.0).publish(tmp_path / "file", "file") == PART + 1
+    assert sum(method == "POST" and "uploads" in path for method, path, _, _ in fake.asked) == 2
+
+
 @pytest.mark.parametrize(("size", "parts"), [(PART, None), (PART + 1, 2), (3 * PART, 3)])
 def test_a_file_goes_in_parts_only_where_it_is_large(
     store: Any, client: Any, tmp_path: Path, size: int, parts: int | None

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -257,14 +257,19 @@ class S3Store:
         return aside(lambda: self._publish(path, key, name))
 
     def _publish(self, path: Path, key: str, name: str) -> int:
-        import obstore
-
         size = path.stat().st_size
         if size <= PART_BYTES:
             with MEMORY.hold(size):
                 data = path.read_bytes()
                 self._put(key, data, "overwrite")
             return len(data)
+        with suppress(KeyMissing):  # its last answer was lost, and asked again S3 knows no such upload
+            return self._publish_parts(path, key, name, size)
+        return self._publish_parts(path, key, name, size)
+
+    def _publish_parts(self, path: Path, key: str, name: str, size: int) -> int:
+        import obstore
+
         part, at_a_time = parts(size)
         with MEMORY.hold(part * (at_a_time + 1)), self._errors(key):
             obstore.put(self._open(size), name, path, chunk_size=part, max_concurrency=at_a_time)
