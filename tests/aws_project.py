@@ -14,6 +14,7 @@ from distributed_something.aws.desired import Kind
 from distributed_something.aws.engine import AwsEngine
 from distributed_something.aws.found import find_one
 from distributed_something.aws.roles import PATH, PROFILE
+from distributed_something.aws.session import AwsSession
 from distributed_something.config import load_config
 from distributed_something.console import Console
 from distributed_something.job import Cause, Outcome, State
@@ -28,6 +29,9 @@ IMAGE = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
 
 class Cloud:
     """A project whose engine is aws, on the emulator; its names are no other test's."""
+
+    patience = 2.0
+    """Seconds that a call is made again for: less than a person waits."""
 
     def __init__(self, folder: Path, through: str | None = None, **keys: object) -> None:
         self._endpoint = through or endpoint()
@@ -64,7 +68,9 @@ class Cloud:
         config = load_config(self.folder)
         console = Console(yes=True, out=self.out, err=self.err)
         self.project = Project(self.folder, config, console, self.clock)
-        self.engine = AwsEngine(self.folder, config, self.clock, self._endpoint)
+        own = AwsSession(config.aws_region, endpoint=self._endpoint, patience=self.patience)
+        said = console.say
+        self.engine = AwsEngine(self.folder, config, self.clock, self._endpoint, session=own, say=said)
         vars(self.project)["engine"] = self.engine  # the engine by endpoint, as a rehearsal has it
         return self.project
 

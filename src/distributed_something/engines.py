@@ -64,7 +64,7 @@ def _local_checks(project: Project, job_file: Path | None, fleet_file: Path | No
 def _aws(project: Project) -> Engine:
     from .aws.engine import AwsEngine
 
-    return AwsEngine(project.folder, project.config, project.clock)
+    return AwsEngine(project.folder, project.config, project.clock, say=project.console.say)
 
 
 def _aws_checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:

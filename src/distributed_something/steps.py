@@ -32,6 +32,9 @@ START_LOOK_SECONDS = 15.0
 STOP_PATIENCE_SECONDS = 3600.0
 """So long looks may fail before a stop gives up: it is who ends the machines when nothing runs on them."""
 
+LAST_LOOK_PATIENCE_SECONDS = 300.0
+"""The same of the look that tells how the run is once all has stopped."""
+
 _T = TypeVar("_T")
 
 
@@ -200,6 +203,7 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
 def end(project: Project, fold: Fold) -> int:
     """Write the report and end the machines, whatever becomes of the report: they cost money."""
     engine, console = project.engine, project.console
+    _tell_of_damage(project)
     try:
         engine.stop()  # the workers end while the report is written
     except DsError as error:
@@ -308,7 +312,8 @@ def stop(project: Project, *, now: bool) -> Snapshot:
         look = partial(_stop_look, project, fold, watcher, now=now)
         while _patiently(project, clock.now() + STOP_PATIENCE_SECONDS, look, watcher.note):
             clock.wait(min(engine.look_seconds, 1.0))
-    return project.snapshot(fold)
+        until = clock.now() + LAST_LOOK_PATIENCE_SECONDS
+        return _patiently(project, until, partial(project.snapshot, fold), watcher.note)
 
 
 def _stop_look(project: Project, fold: Fold, watcher: Watcher, *, now: bool) -> bool:
@@ -329,12 +334,22 @@ def cleanup(project: Project) -> list[str]:
     """
     if _unfinished(project) != 0:
         project.console.confirm("not all jobs are finished; remove the queue all the same")
+    _tell_of_damage(project)
     leftovers = list(project.engine.remove())
     if other := _other_engine(project):
         project.console.hint(f"ds cleanup --engine {other}, as the latest run was one of {other!r}")
     elif not leftovers:
         project.record_path.unlink(missing_ok=True)
     return leftovers
+
+
+def _tell_of_damage(project: Project) -> None:
+    """Say so where the run record is there, and cannot be read: what it alone knows of stays."""
+    if project.record_path.exists():
+        try:
+            read_record(project.record_path)
+        except UsageError as error:
+            project.console.say(f"note: {error.what}; what it alone knows of is not removed")
 
 
 def _other_engine(project: Project) -> str | None:

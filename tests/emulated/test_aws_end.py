@@ -13,6 +13,7 @@ from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
 from distributed_something import steps
 from distributed_something.aws.dashboard import put_dashboard
 from distributed_something.aws.desired import Kind
+from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, UsageError
 from distributed_something.job import Cause, Lease
@@ -240,6 +241,69 @@ def test_a_right_to_look_at_one_kind_of_fleet_that_is_missing_hides_no_other_kin
     assert alive == [kept]
     assert steps.cleanup(cloud.project) == []
     assert left(cloud) == []
+
+
+@pytest.mark.fault(9, 10)
+@pytest.mark.parametrize("text", ["{", "[]", "", '{"MONITOR_FLEET_ID": 1}'])
+def test_a_damaged_record_stops_no_clean_up(cloud: Cloud, text: str) -> None:
+    begin(cloud)
+    cloud.project.record_path.write_text(text)
+    cloud.open()
+    assert cloud.engine.machines().running == 3
+    assert steps.cleanup(cloud.project) == []
+    assert "what it alone knows of is not removed" in cloud.err.getvalue()
+    assert left(cloud) == []
+    assert not cloud.project.record_path.exists()
+
+
+def test_a_damaged_record_stops_no_end_of_a_run(cloud: Cloud) -> None:
+    begin(cloud)
+    fold = cloud.project.fold()
+    work(cloud, 5)
+    cloud.project.record_path.write_text("{")
+    assert steps.end(cloud.open(), fold) == OK
+    assert left(cloud) == []
+
+
+@pytest.mark.fault(9, 10)
+def test_without_a_network_a_clean_up_is_one_error_and_the_next_goes_on(cloud: Cloud) -> None:
+    begin(cloud)
+    cloud.open()
+    gone = [no_network(cloud, service) for service in ("sqs", "ecs", "ec2", "cloudwatch")]
+    before = cloud.clock.now()
+    with pytest.raises(NoAnswer) as raised:
+        steps.cleanup(cloud.project)
+    assert "network" in raised.value.fix
+    assert cloud.clock.now() == before, "nobody waits for what is left to go"
+    assert sum(map(len, gone)) <= 4
+    assert cloud.project.record_path.exists()
+    assert steps.cleanup(cloud.open()) == []
+    assert left(cloud) == []
+
+
+def no_network(cloud: Cloud, service: str) -> list[object]:
+    """From now on nobody answers for a service; the calls that are made to it all the same."""
+    from botocore.exceptions import EndpointConnectionError
+
+    made: list[object] = []
+
+    def fail(model: Any, **_: object) -> None:
+        made.append(model.name)
+        raise EndpointConnectionError(endpoint_url="https://aws")
+
+    cloud.engine.session.client(service).meta.events.register("before-call", fail)
+    return made
+
+
+@pytest.mark.fault(9, 10)
+def test_where_one_service_does_not_answer_the_others_are_cleaned_up(cloud: Cloud) -> None:
+    begin(cloud)
+    cloud.open()
+    no_network(cloud, "ecs")
+    told = steps.cleanup(cloud.project)
+    assert any("Could not connect" in line for line in told)
+    assert instances(cloud) == []
+    assert steps.cleanup(cloud.open()) == []
 
 
 @pytest.mark.parametrize("call", ["ListQueueTags", "CancelSpotFleetRequests", "DescribeLaunchTemplates"])
@@ -548,6 +612,15 @@ def test_looks_that_fail_do_not_end_a_stop_before_the_machines(
     steps.stop(cloud.project, now=False)
     assert cloud.err.getvalue().count("looking again") >= 1
     assert instances(cloud) == []
+
+
+@pytest.mark.fault(8)
+def test_a_last_look_that_fails_does_not_make_a_stop_one_that_failed(cloud: Cloud) -> None:
+    begin(cloud)
+    cloud.engine.stop(now=True)  # no machine runs: the next look is the last one
+    network_goes(cloud, "s3.ListObjectsV2", (1, 2))
+    assert steps.stop(cloud.project, now=True).jobs.total == 5
+    assert cloud.err.getvalue().count("looking again") == 1
 
 
 def test_stop_now_ends_the_machines_at_once_and_start_goes_on(cloud: Cloud) -> None:

@@ -62,8 +62,12 @@ def test_setup_again_makes_nothing_and_brings_settings_in_line(cloud: Cloud) -> 
     assert steps.setup(cloud.project) == run
     assert cloud.record().resources == made
     assert not [name for name in calls.names() if name.startswith(("Create", "Register", "Delete", "Purge"))]
+    assert "changed queue" not in cloud.err.getvalue()
     cloud.config(SQS_MESSAGE_VISIBILITY=77, MEMORY=1000)
     assert steps.setup(cloud.project) == run
+    told = cloud.err.getvalue()
+    assert f"changed queue {cloud.app}Queue: VisibilityTimeout 120 → 77\n" in told
+    assert f"changed task definition {cloud.app}Task: containerDefinitions.{cloud.app}.memory " in told
     assert cloud.found(Kind.QUEUE, cloud.app + "Queue").settings["VisibilityTimeout"] == "77"
     task = cloud.found(Kind.TASK_DEFINITION, cloud.app + "Task").settings
     assert task["containerDefinitions"][-1]["memory"] == 1000

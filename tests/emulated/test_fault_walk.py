@@ -126,15 +126,6 @@ def way() -> Iterator[FaultyWay]:
         yield found
 
 
-@pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore repeats as ever, without its pauses: it has no setting for them and takes no clock."""
-    import botocore.retries.standard as standard
-
-    CLIENTS.clear()  # a client repeats only so many calls in its life
-    monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", lambda *_: 0.0)
-
-
 def went_on(phase: str, said: object) -> bool:
     """Whether a phase ended as if nothing had been."""
     expected: dict[str, object] = {"monitor": OK, "cleanup": []}
@@ -174,7 +165,6 @@ def test_a_call_that_fails_once_changes_nothing(
     assert (jobs.total, jobs.succeeded, jobs.dead) == (JOBS, JOBS, 0)
     assert len(run.cloud.engine._looker.fleets.of_app(run.cloud.app)) <= 2
     for walk in others:
-        CLIENTS.clear()
         run.until(walk[-1])
         stumble(way, run, walk[-1], calls, kind)
         run.over()

@@ -122,6 +122,23 @@ def fake() -> Iterator[FakeS3]:
 # Parts
 
 
+def test_an_upload_whose_last_answer_is_lost_is_made_again(fake: FakeS3, tmp_path: Path) -> None:
+    """S3 knows no such upload when it is asked a second time to complete one that it has completed."""
+    (tmp_path / "file").write_bytes(b"x" * (PART + 1))
+    completed = iter([(500, b""), (404, b"<Error><Code>NoSuchUpload</Code></Error>")])
+    begun = b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+    done = b"<CompleteMultipartUploadResult><ETag>tag</ETag></CompleteMultipartUploadResult>"
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        if method != "POST":
+            return (200, b"")
+        return (200, begun) if "uploads" in path else next(completed, (200, done))
+
+    fake.answer = answer
+    assert fake.store(retry_seconds=10.0).publish(tmp_path / "file", "file") == PART + 1
+    assert sum(method == "POST" and "uploads" in path for method, path, _, _ in fake.asked) == 2
+
+
 @pytest.mark.parametrize(("size", "parts"), [(PART, None), (PART + 1, 2), (3 * PART, 3)])
 def test_a_file_goes_in_parts_only_where_it_is_large(
     store: Any, client: Any, tmp_path: Path, size: int, parts: int | None
@@ -380,13 +397,6 @@ PASSING: dict[str, tuple[int, bytes]] = {
 }
 
 
-class AskingOnce(AwsSession):
-    """Its clients repeat nothing: botocore would repeat a list for half a minute."""
-
-    def client(self, service: str, connections: int = 10, **_: Any) -> Any:
-        return super().client(service, connections, attempts=1)
-
-
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("answer", PASSING)
 def test_what_passes_by_itself_is_told_from_what_does_not(fake: FakeS3, answer: str) -> None:
@@ -394,7 +404,7 @@ def test_what_passes_by_itself_is_told_from_what_does_not(fake: FakeS3, answer: 
     from distributed_something.aws.store import S3Store
 
     fake.answer = lambda _method, _path: PASSING[answer]
-    session = AskingOnce("us-east-1", endpoint=f"http://127.0.0.1:{fake.server_port}")
+    session = AwsSession("us-east-1", endpoint=f"http://127.0.0.1:{fake.server_port}")
     store = S3Store("bucket", session=session, retry_seconds=0.2)
     for verb in (lambda: store.read("file"), lambda: store.write("file", b""), lambda: [*store.list()]):
         with pytest.raises(Unreachable) as raised:

@@ -452,26 +452,28 @@ def test_names_are_compared_whole() -> None:
 def test_a_queue_follows_the_config() -> None:
     changed = actions(wanted("SQS_MESSAGE_VISIBILITY = 600"), list(wanted()))
     assert changed == [
-        "update queue DemoQueue: VisibilityTimeout",
-        "update queue DemoQueue-carried: VisibilityTimeout",
+        "update queue DemoQueue: VisibilityTimeout 120 → 600",
+        "update queue DemoQueue-carried: VisibilityTimeout 120 → 600",
     ]
     old = [
         each._replace(settings={**each.settings, "MessageRetentionPeriod": "345600"}) for each in wanted()[:1]
     ]
-    assert "update queue DemoDeadMessages: MessageRetentionPeriod" in actions(wanted(), old)
+    assert "update queue DemoDeadMessages: MessageRetentionPeriod 345600 → 1209600" in actions(wanted(), old)
 
 
 def test_a_new_task_brings_the_service_to_it() -> None:
     assert actions(wanted("MEMORY = 9000"), list(wanted())) == [
-        "update task definition DemoTask: containerDefinitions", "update service DemoService: taskDefinition",
-    ]  # fmt: skip
+        "update task definition DemoTask: containerDefinitions.Demo.memory 15457 → 9000",
+        "update service DemoService: taskDefinition",
+    ]
     old = [each._replace(settings={**each.settings, "taskDefinition": "DemoTask:3"}) for each in wanted()]
-    assert actions(wanted(), old)[-1] == "update service DemoService: taskDefinition"
+    assert actions(wanted(), old)[-1] == "update service DemoService: taskDefinition DemoTask:3 → DemoTask"
 
 
 def test_what_an_earlier_task_had_and_this_one_has_not_goes() -> None:
     changes = actions(wanted(), list(wanted("COMMAND = 'x'")))
-    assert changes[0] == "update task definition DemoTask: containerDefinitions, volumes"
+    start = "update task definition DemoTask: containerDefinitions.Demo."
+    assert changes[0].startswith(start) and changes[0].endswith(", volumes")
 
 
 @pytest.mark.fault(31)
@@ -484,12 +486,15 @@ def test_what_an_earlier_task_had_and_this_one_has_not_goes() -> None:
     ],
 )
 def test_a_privileged_task_of_an_earlier_system_is_replaced(left: dict[str, Any]) -> None:
+    (what,) = left
     task = one(Kind.TASK_DEFINITION)
     [main] = task.settings["containerDefinitions"]
     linux = {**main["linuxParameters"], **left.get("linuxParameters", {})}
     old = {**task.settings, "containerDefinitions": [{**main, **left, "linuxParameters": linux}]}
-    assert "update task definition DemoTask: containerDefinitions" in actions(
-        wanted(), [task._replace(settings=old)]
+    changes = actions(wanted(), [task._replace(settings=old)])
+    assert any(
+        each.startswith(f"update task definition DemoTask: containerDefinitions.Demo.{what}")
+        for each in changes
     )
 
 
@@ -499,15 +504,14 @@ def test_keys_in_an_old_task_definition_do_not_stay() -> None:
     [main] = task.settings["containerDefinitions"]
     variables = [*main["environment"], {"name": "AWS_SECRET_ACCESS_KEY", "value": "s"}]
     old = {**task.settings, "containerDefinitions": [{**main, "environment": variables}]}
-    assert "update task definition DemoTask: containerDefinitions" in actions(
-        wanted(), [task._replace(settings=old)]
-    )
+    told = "update task definition DemoTask: containerDefinitions.Demo.environment"
+    assert told in actions(wanted(), [task._replace(settings=old)]), "and no value"
 
 
 def test_a_later_run_tags_what_is_the_apps_and_not_what_others_share() -> None:
     texts = actions(wanted(run="run2"), list(wanted()))
     assert [text for text in texts if "cluster" in text or "log group" in text] == []
-    assert "update queue DemoQueue: tags" in texts
+    assert "update queue DemoQueue: tag ds:run run1 → run2" in texts
     keep = [each._replace(settings={"retentionInDays": 3650}, tags={}) for each in wanted() if each.shared]
     assert not any("log group" in text or "cluster" in text for text in actions(wanted(), keep))
 

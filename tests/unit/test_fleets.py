@@ -95,6 +95,33 @@ def test_a_large_fleet_is_emptied_in_steps_before_it_is_cancelled() -> None:
         fleets.cancel([large])
 
 
+@pytest.mark.fault(1)
+def test_a_large_fleet_that_cannot_be_emptied_is_cancelled_all_the_same() -> None:
+    wanted = {
+        "SpotFleetRequestId": "sfr-1",
+        "TargetCapacity": 0,
+        "ExcessCapacityTerminationPolicy": "noTermination",
+    }
+    with answering(
+        ("modify_spot_fleet_request", wanted, "UnauthorizedOperation: not you"),
+        ("cancel_spot_fleet_requests", {"SpotFleetRequestIds": ["sfr-1"], "TerminateInstances": True}, {}),
+    ) as fleets:
+        fleets.cancel([SPOT._replace(target=1200)])
+
+
+@pytest.mark.fault(1)
+def test_a_kind_of_fleet_that_will_not_end_keeps_none_of_the_other() -> None:
+    call = {"SpotFleetRequestIds": ["sfr-1"], "TerminateInstances": True}
+    with (
+        answering(
+            ("cancel_spot_fleet_requests", call, "UnauthorizedOperation: not you"),
+            ("delete_fleets", {"FleetIds": ["fleet-1"], "TerminateInstances": True}, {}),
+        ) as fleets,
+        pytest.raises(DsError, match="not you"),
+    ):
+        fleets.cancel([SPOT, OTHER])
+
+
 @pytest.mark.parametrize(("code", "raises"), [("fleetRequestIdDoesNotExist", False), ("unexpected", True)])
 def test_a_fleet_that_cannot_be_cancelled_is_told_and_one_that_is_gone_is_fine(
     code: str, raises: bool

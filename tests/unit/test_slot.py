@@ -19,11 +19,16 @@ from distributed_something.worker.task import Task
 
 
 class WatchedStore(FolderStore):
-    """A folder that tells what is fetched from it."""
+    """A folder that tells what is fetched from it and published to it."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.on_fetch: Callable[[], None] = lambda: None
+        self.on_publish: Callable[[], None] = lambda: None
+
+    def publish(self, path: Path, key: str) -> int:
+        self.on_publish()
+        return super().publish(path, key)
 
     def fetch(self, key: str, path: Path) -> int:
         self.on_fetch()
@@ -94,3 +99,21 @@ def test_an_attempt_that_is_cancelled_fetches_no_more_files(bench: Bench) -> Non
     bench.store.on_fetch = cancel
     assert bench.run("exit 1").cause is Cause.INTERRUPTED
     assert len(fetched) == 1
+
+
+def test_an_attempt_that_is_cancelled_publishes_no_more_files(tmp_path: Path) -> None:
+    store, published = WatchedStore(tmp_path / "store"), list[None]()
+    task = Task(CommandTemplate("touch {output_dir}/a {output_dir}/b"), None, output=Template("out"))
+    slot = Slot(task, store, tmp_path / "slot", SlotLog(store, "", "log"), "run", "w")
+
+    def cancel() -> None:
+        published.append(None)
+        slot.cancel(Cause.INTERRUPTED)
+
+    store.on_publish = cancel
+    slot.begin()
+    outcome = slot.run(Lease(Job("1" * 16, 1, b'{"group": {}}'), "token", 0.0), lambda _: None)
+    slot.close()
+    assert outcome.cause is Cause.INTERRUPTED
+    assert len(published) == 1
+    assert [file.key for file in store.list("out/.ds/")] == []

@@ -77,11 +77,15 @@ def keys(store: FolderStore, prefix: str = "") -> list[str]:
 def publish(
     store: FolderStore, folder: Path, claim: Claim = CLAIM, note: Callable[[str], None] = pytest.fail
 ) -> Manifest | None:
-    return publish_outputs(store, "out", folder, claim, note)
+    return publish_outputs(store, "out", folder, claim, note, go_on)
+
+
+def go_on() -> None:
+    """No order to stop."""
 
 
 def fetch(store: FolderStore, keys: list[str], folder: Path) -> int:
-    return fetch_inputs(store, keys, folder, lambda: None)
+    return fetch_inputs(store, keys, folder, go_on)
 
 
 class Breaking:
@@ -169,7 +173,7 @@ def test_outputs_without_their_manifest_are_not_done(
 ) -> None:
     make(outputs, a_txt="first", b_txt="second")
     with pytest.raises(DsError, match="no network"):
-        publish_outputs(Breaking(store, verb), "out", outputs, CLAIM, pytest.fail)  # type: ignore[arg-type]
+        publish_outputs(Breaking(store, verb), "out", outputs, CLAIM, pytest.fail, go_on)  # type: ignore[arg-type]
     assert not is_done(store, "out", CLAIM.job, None)
     make(outputs, a_txt="first", b_txt="second")
     assert publish(store, outputs) is not None
@@ -182,7 +186,7 @@ def test_a_failed_publication_takes_the_earlier_proof_away(store: FolderStore, o
     make(outputs, a_txt="other")
     later = Claim(CLAIM.job, "run2", 1, "w2")
     with pytest.raises(DsError):
-        publish_outputs(Breaking(store, "publish_many"), "out", outputs, later, pytest.fail)  # type: ignore[arg-type]
+        publish_outputs(Breaking(store, "publish_many"), "out", outputs, later, pytest.fail, go_on)  # type: ignore[arg-type]
     assert not is_done(store, "out", CLAIM.job, None)
 
 
@@ -291,13 +295,13 @@ def test_a_value_in_output_cannot_lead_to_what_runs_keep(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("forged")
     with pytest.raises(KeyRefused, match="keep of themselves"):
-        publish_outputs(store, prefix, outputs, CLAIM, pytest.fail)
+        publish_outputs(store, prefix, outputs, CLAIM, pytest.fail, go_on)
     assert keys(store) == []
 
 
 def test_a_folder_named_runs_is_the_users_own(store: FolderStore, outputs: Path) -> None:
     make(outputs, a_txt="mine")
-    assert publish_outputs(store, "runs/2026/plate1", outputs, CLAIM, pytest.fail) is not None
+    assert publish_outputs(store, "runs/2026/plate1", outputs, CLAIM, pytest.fail, go_on) is not None
 
 
 def test_a_name_that_is_not_utf8_is_an_error_before_anything_is_published(
@@ -382,7 +386,7 @@ class Unlisted(FolderStore):
 
 def test_a_manifest_is_checked_by_its_own_files_alone(store: FolderStore, outputs: Path) -> None:
     make(outputs, a_txt="one", sub__b_txt="two")
-    assert publish_outputs(store, "out", outputs, CLAIM, print)
+    assert publish_outputs(store, "out", outputs, CLAIM, print, go_on)
     assert is_done(Unlisted(store.root), "out", CLAIM.job, DoneRule(1, 1, ""))
     store.write("out/sub/b.txt", b"cut")
     assert is_done(Unlisted(store.root), "out", CLAIM.job, None)

@@ -15,7 +15,7 @@ from ..fleetfile import IMAGE_PARAMETER
 from ..fleetrequest import tag_list
 from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, trusted
 from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where, is_ours
-from .session import NO_SUCH, AwsSession, aws_errors, error_code, or_none
+from .session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 
 PROPAGATION_SECONDS = 120.0
 """How long IAM may take to tell EC2 of a new profile, before we give up."""
@@ -279,7 +279,7 @@ def _try_profile(session: AwsSession, where: Where) -> str | None:
             MaxCount=1,
         )
     except botocore.exceptions.ClientError as error:
-        code, message = error_code(error), str(error.response["Error"].get("Message", ""))
+        code, message = error_code(error), error_words(error)
         if code == "DryRunOperation":
             return None
         unknown = code in ("NoSuchEntity", "InvalidParameterValue") and "profile" in message.lower()

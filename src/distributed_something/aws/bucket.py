@@ -10,7 +10,6 @@ from ..errors import DsError
 from .session import AwsSession, aws_errors
 
 _REQUEST_SECONDS = 300
-_SILENCE_SECONDS = 120
 _CREDENTIALS_SECONDS = 420
 
 _FIRST_WAIT_SECONDS = 0.1
@@ -55,15 +54,20 @@ def open_bucket(
     region: str,
     endpoint: str,
     retry_seconds: float,
+    silence_seconds: float,
     credentials: Credentials,
 ) -> Any:
-    """The bucket `name`. No call is made. Requests that fail are repeated for `retry_seconds`."""
+    """The bucket `name`. No call is made.
+
+    A request has failed after `silence_seconds` without an answer, those in which its own body is sent
+    included. Those that fail are repeated for `retry_seconds`.
+    """
     from obstore.store import S3Store
 
     client: Any = {
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=10),
-        "read_timeout": timedelta(seconds=_SILENCE_SECONDS),
+        "read_timeout": timedelta(seconds=silence_seconds),
         "timeout": timedelta(seconds=_REQUEST_SECONDS),
         "user_agent": "distributed-something",
     }

@@ -195,7 +195,7 @@ class CloudWatch:
         return True
 
     def _send(self, stream: Stream, lines: list[Line]) -> None:
-        client: Any = self._session.client("logs", 1, read_seconds=READ_SECONDS, attempts=2)
+        client: Any = self._session.client("logs", 1, read_seconds=READ_SECONDS, patience=1.0)
         if stream not in self._known:
             with suppress(client.exceptions.ResourceAlreadyExistsException):  # an earlier attempt's
                 client.create_log_stream(logGroupName=stream.group, logStreamName=stream.name)

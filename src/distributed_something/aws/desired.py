@@ -384,18 +384,42 @@ class Action(StrEnum):
     NOTHING = "keep"
 
 
+class Change(NamedTuple):
+    """A setting of what is there, as it is and as it shall be, where both can be told in a word."""
+
+    name: str
+    before: object = None
+    after: object = None
+
+    @property
+    def text(self) -> str:
+        """For a person."""
+        words = [str(each) if each or each == 0 else "none" for each in (self.before, self.after)]
+        plain = not any(isinstance(each, Mapping | list | tuple) for each in (self.before, self.after))
+        told = plain and words[0] != words[1] and max(map(len, words)) <= _LONGEST_WORD
+        return f"{self.name} {words[0]} → {words[1]}" if told else self.name
+
+
+_LONGEST_WORD = 60
+
+
 class Step(NamedTuple):
     """One step of a plan: the wanted resource, and the settings in which the one that is there differs."""
 
     action: Action
     resource: Resource
-    changes: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     @property
     def text(self) -> str:
         """The step on one line."""
-        changes = f": {', '.join(self.changes)}" if self.changes else ""
-        return f"{self.action} {self.resource.kind} {self.resource.name}{changes}"
+        return f"{self.action} {self.subject}"
+
+    @property
+    def subject(self) -> str:
+        """What is changed, and how."""
+        changes = f": {', '.join(each.text for each in self.changes)}" if self.changes else ""
+        return f"{self.resource.kind} {self.resource.name}{changes}"
 
 
 def compare(wanted: Iterable[Resource], found: Iterable[Resource]) -> list[Step]:
@@ -417,8 +441,8 @@ def _with_revision(step: Step) -> Step:
     """A step that brings a service to the new revision of its task."""
     if step.resource.kind is not Kind.SERVICE or step.action is Action.CREATE:
         return step
-    changes = sorted({*step.changes, "taskDefinition"})
-    return step._replace(action=Action.UPDATE, changes=tuple(changes))
+    others = (each for each in step.changes if each.name != "taskDefinition")
+    return step._replace(action=Action.UPDATE, changes=(*others, Change("taskDefinition")))
 
 
 def _step(wanted: Resource, found: Resource | None) -> Step:
@@ -428,12 +452,27 @@ def _step(wanted: Resource, found: Resource | None) -> Step:
     return Step(Action.UPDATE if changes else Action.NOTHING, wanted, changes)
 
 
-def _changes(wanted: Resource, found: Resource) -> Iterator[str]:
+def _changes(wanted: Resource, found: Resource) -> Iterator[Change]:
     for name in sorted(wanted.settings.keys() | (found.settings.keys() & _OURS)):
-        if not _same(wanted.settings.get(name), found.settings.get(name)):
-            yield name
-    if any(found.tags.get(key) != value for key, value in wanted.tags.items()):
-        yield "tags"
+        yield from _differences(name, wanted.settings.get(name), found.settings.get(name))
+    for key, value in wanted.tags.items():
+        if found.tags.get(key) != value:
+            yield Change(f"tag {key}", found.tags.get(key), value)
+
+
+def _differences(name: str, wanted: Any, found: Any) -> Iterator[Change]:
+    """Where two settings differ, as deep as both have names. Of a task's variables no values are told."""
+    if _same(wanted, found):
+        return
+    deeper: list[Change] = []
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for key in sorted(wanted.keys() | (found.keys() & _OURS)):
+            deeper += _differences(f"{name}.{key}", wanted.get(key), found.get(key))
+    elif _named(wanted) and _named(found) and "value" not in wanted[0]:
+        ours, theirs = ({each["name"]: each for each in one} for one in (wanted, found))
+        for key in sorted(ours.keys() | theirs.keys()):
+            deeper += _differences(f"{name}.{key}", ours.get(key), theirs.get(key))
+    yield from deeper or [Change(name, found, wanted)]
 
 
 _OURS = frozenset(
@@ -468,8 +507,13 @@ def _as_long(wanted: Sequence[Any], found: Any) -> bool:
 
 def _ordered(items: Sequence[Any]) -> Sequence[Any]:
     """Things with names in the order of their names: AWS gives them back in any."""
-    named = all(isinstance(each, Mapping) and "name" in each for each in items)
-    return sorted(items, key=lambda each: str(each["name"])) if named else items
+    return sorted(items, key=lambda each: str(each["name"])) if _named(items) else items
+
+
+def _named(items: Any) -> bool:
+    """Whether these are things that each have a name."""
+    listed = isinstance(items, (list, tuple)) and bool(items)
+    return listed and all(isinstance(each, Mapping) and "name" in each for each in items)
 
 
 def _comparable(value: Any) -> Any:

@@ -61,7 +61,8 @@ class _Seen(NamedTuple):
 class AwsEngine:
     """Implements engine.Engine and engine.Guarded.
 
-    Nothing is asked of AWS before the first verb; every verb raises DsError.
+    Nothing is asked of AWS before the first verb; every verb raises DsError. `say` is told what is changed of
+    that which was there already, a line each.
     """
 
     name = "aws"
@@ -79,12 +80,14 @@ class AwsEngine:
         session: AwsSession | None = None,
         store: type[S3Store] = S3Store,
         task_logs: str = "",
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._project = project
         self._given = self._config = config
         self._clock = clock
         self._store_class = store
         self._task_logs = task_logs
+        self._say = say
         self.tasks_per_machine = config.tasks_per_machine
         self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
@@ -195,6 +198,8 @@ class AwsEngine:
             applier.apply(step)
             if step.action is Action.CREATE:
                 made(f"{step.resource.kind} {step.resource.name}")
+            elif step.action is Action.UPDATE:
+                self._say(f"changed {step.subject}")
 
     def _see(self, run: str, shape: MachineShape | None = None) -> _Seen:
         """Read what is there, once. Raises DsError where config or account cannot have what is wanted."""
@@ -320,9 +325,14 @@ class AwsEngine:
         facts = self._look(run)
         self._want_tasks(facts.target * self.tasks_per_machine)
 
+    def _any_record(self) -> RunRecord | None:
+        """The run record; None where there is none, or a damaged one: tags find what is in it."""
+        with suppress(UsageError):
+            return read_record(record_path(self._project, self._config.app_name))
+        return None
+
     def _record(self, run: str) -> RunRecord | None:
-        path = record_path(self._project, self._config.app_name)
-        record = read_record(path) if path.exists() else None
+        record = self._any_record()
         return record if record is not None and record.run == run else None
 
     def _fleet_ids(self, run: str) -> tuple[str, ...]:
@@ -475,9 +485,8 @@ class AwsEngine:
         return left
 
     def _teardown(self) -> Teardown:
-        path = record_path(self._project, self._config.app_name)
-        record = read_record(path) if path.exists() else None
-        return Teardown(self._config, self.session, self._looker.fleets, self._clock, record)
+        fleets, record = self._looker.fleets, self._any_record()
+        return Teardown(self._config, self.session, fleets, self._clock, record)
 
     def _forget(self) -> None:
         self._run, self._facts, self._bill = None, None, None

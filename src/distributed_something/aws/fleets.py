@@ -7,14 +7,14 @@ Two kinds: spot fleet requests (fleet files are written for these; ids begin wit
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ..errors import DsError
 from . import trouble
-from .session import AwsSession, aws_errors, error_code
+from .session import AwsSession, aws_errors, error_code, error_words, whole_code
 
 MACHINES_A_CALL = 500
 """Machines that are ended with one call. AWS may fail to end fleets of more than a thousand at once."""
@@ -167,7 +167,7 @@ class Fleets:
             try:
                 yield from self._ec2.get_paginator(call).paginate(**({name: list(ids)} if ids else {}))
             except botocore.exceptions.ClientError as error:
-                if error_code(error) not in _GONE and str(error.response["Error"]["Code"]) not in _GONE:
+                if error_code(error) not in _GONE and whole_code(error) not in _GONE:
                     raise
                 if len(ids) > 1:  # one of them is unknown to AWS: the others are still looked at
                     for each in ids:
@@ -233,23 +233,34 @@ class Fleets:
                 self._ec2.terminate_instances(InstanceIds=every[start : start + MACHINES_A_CALL])
 
     def cancel(self, fleets: Collection[Fleet]) -> None:
-        """End fleets and their machines. A fleet too large for one call is emptied in steps before."""
+        """End fleets and their machines. A fleet too large for one call is emptied in steps before.
+
+        One kind of fleet that would not end keeps none of the other; the first error is raised then.
+        """
         for fleet in fleets:
             if fleet.target > MACHINES_A_CALL:
-                self.set_target(fleet, 0)
-                self.terminate(self._members(fleet))
-        spot = [fleet.id for fleet in fleets if fleet.id.startswith(FleetKind.SPOT)]
-        others = [fleet.id for fleet in fleets if not fleet.id.startswith(FleetKind.SPOT)]
-        for ids in _cut(spot, IDS_A_CALL):
-            with aws_errors("ending the fleet"):
-                answer = self._ec2.cancel_spot_fleet_requests(
-                    SpotFleetRequestIds=ids, TerminateInstances=True
-                )
-            _check(answer.get("UnsuccessfulFleetRequests", ()), "SpotFleetRequestId")
-        for ids in _cut(others, IDS_A_CALL):
-            with aws_errors("ending the fleet"):
-                answer = self._ec2.delete_fleets(FleetIds=ids, TerminateInstances=True)
-            _check(answer.get("UnsuccessfulFleetDeletions", ()), "FleetId")
+                with suppress(DsError):  # a fleet that is not empty has to end all the more
+                    self.set_target(fleet, 0)
+                    self.terminate(self._members(fleet))
+        wrong: DsError | None = None
+        for kind, cancel in ((FleetKind.SPOT, self._cancel_spot), (FleetKind.EC2, self._delete)):
+            for ids in _cut([fleet.id for fleet in fleets if fleet.id.startswith(kind)], IDS_A_CALL):
+                try:
+                    cancel(ids)
+                except DsError as error:
+                    wrong = wrong or error
+        if wrong is not None:
+            raise wrong
+
+    def _cancel_spot(self, ids: Sequence[str]) -> None:
+        with aws_errors("ending the fleet"):
+            answer = self._ec2.cancel_spot_fleet_requests(SpotFleetRequestIds=ids, TerminateInstances=True)
+        _check(answer.get("UnsuccessfulFleetRequests", ()), "SpotFleetRequestId")
+
+    def _delete(self, ids: Sequence[str]) -> None:
+        with aws_errors("ending the fleet"):
+            answer = self._ec2.delete_fleets(FleetIds=ids, TerminateInstances=True)
+        _check(answer.get("UnsuccessfulFleetDeletions", ()), "FleetId")
 
     def _members(self, fleet: Fleet) -> list[str]:
         spot = fleet.id.startswith(FleetKind.SPOT)
@@ -306,8 +317,7 @@ def _refusals(call: str) -> Iterator[None]:
         try:
             yield
         except botocore.exceptions.ClientError as error:
-            found = error.response["Error"]
-            known = trouble.known(f"{found.get('Code', '')}: {found.get('Message', '')} ({call})")
+            known = trouble.known(f"{whole_code(error)}: {error_words(error)} ({call})")
             if known is None:
                 raise
             raise DsError(f"asking for machines: {known.what}", known.fix) from error
@@ -320,7 +330,7 @@ def tags(described: Mapping[str, Any]) -> dict[str, str]:
 
 def _exists_already(error: Any) -> bool:
     codes = ("InvalidLaunchTemplateName.AlreadyExistsException", "IdempotentParameterMismatch")
-    return error.response["Error"].get("Code") in codes
+    return whole_code(error) in codes
 
 
 def _seconds(when: Any) -> float | None:

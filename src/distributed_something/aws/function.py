@@ -21,7 +21,7 @@ from ..fleetrequest import tag_list
 from .account import PROPAGATION_SECONDS, Step
 from .roles import FUNCTION, SCHEDULES, TAGS, Role, Where, is_ours
 from .schedule import ABSENT
-from .session import AwsSession, aws_errors, error_code, or_none
+from .session import AwsSession, aws_errors, error_code, error_words, or_none
 
 TIMEOUT_SECONDS = 900
 """As long as AWS allows: at a run's end, tasks have minutes to end."""
@@ -189,7 +189,7 @@ def _patiently(session: AwsSession, step: Step, clock: Clock) -> None:
             getattr(session.client(step.service), step.call)(**step.request)
             return
         except botocore.exceptions.ClientError as error:
-            code, said = error_code(error), str(error.response["Error"].get("Message", ""))
+            code, said = error_code(error), error_words(error)
             unknown_role = code == "InvalidParameterValueException" and "role" in said.lower()
             if not (unknown_role or code == "ResourceConflictException") or clock.now() >= deadline:
                 raise

@@ -43,7 +43,7 @@ from .fill import Filler, Submitted
 from .message import Message, NotAJob, parse, poison, whole_seconds
 from .queues import QueueUrls
 from .send import Sender
-from .session import AwsSession
+from .session import READ_SECONDS, AwsSession
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -95,7 +95,8 @@ class SqsQueue:
     """Implements engine.Queue on SQS. Threads may share one object; `close` it when done.
 
     `term` is how many seconds a lease lasts (at most four hours); `run` travels with each job; `known` gives
-    the ids that were submitted to the run before, and is asked once, at the first `put`.
+    the ids that were submitted to the run before, and is asked once, at the first `put`. SQS may be silent
+    for `read_seconds`, which are more than the longest `wait` for a job.
     Every verb raises DsError where AWS cannot be reached or refuses; leases stay as they were then, and the
     verb can be called again.
     """
@@ -111,6 +112,7 @@ class SqsQueue:
         clock: Clock | None = None,
         known: Callable[[], Iterable[str]] = tuple,
         connections: int = 64,
+        read_seconds: float = READ_SECONDS,
     ) -> None:
         self.urls = urls
         self.run = run
@@ -119,7 +121,7 @@ class SqsQueue:
         self._term = min(term, TERM_LIMIT)
         self._clock = clock or SystemClock()
         self._connections = connections
-        client = session.client("sqs", connections)
+        client = session.client("sqs", connections, read_seconds=read_seconds)
         self._jobs = Channel(client, urls.jobs, self._clock)
         self._dead = Channel(client, urls.dead, self._clock)
         self._carried = Channel(client, urls.carried, self._clock) if urls.carried else None

@@ -12,7 +12,7 @@ from ..fleetrequest import Image, image_of
 from .desired import Account, MachineShape, smallest
 from .ownfleet import Subnet
 from .roles import TAGGING_ROLE, Role, account_of
-from .session import NO_SUCH, AwsSession, aws_errors, error_code, or_none
+from .session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 
 IMAGE_PARAMETERS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/"
 """Below it are the newest ECS-optimised images of Amazon Linux 2023."""
@@ -154,9 +154,8 @@ class Region:
                 except botocore.exceptions.ClientError as error:
                     if error_code(error) != "InvalidInstanceType":
                         raise
-                    said = error.response["Error"]["Message"]
                     raise UsageError(
-                        f"MACHINE_TYPE: {said.rstrip('.')} (in {self._config.aws_region})",
+                        f"MACHINE_TYPE: {error_words(error).rstrip('.')} (in {self._config.aws_region})",
                         "name types of `aws ec2 describe-instance-type-offerings`",
                     ) from error
         return [self._types[each] for each in wanted if each in self._types]

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import md5, sha256
+from itertools import count
 from json.encoder import encode_basestring_ascii as quote
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -29,9 +30,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from ..clock import Clock
 from ..errors import DsError
 from .channel import passing, reason
-from .session import CONNECT_SECONDS, SLOW_DOWN, AwsSession, aws_errors
+from .session import CONNECT_SECONDS, PATIENCE_SECONDS, SLOW_DOWN, AwsSession, aws_errors
 
-TRIES = 8
 PAUSE_FIRST = 0.1
 PAUSE_LAST = 10.0
 """Seconds between two tries of a call that failed for a passing reason; doubled each time, and jittered."""
@@ -106,20 +106,22 @@ class Sender:
 
     def _deliver(self, batch: Batch) -> tuple[Batch, Refused]:
         """Send until each message is stored or refused. Raises DsError where that does not come to an end."""
-        left, refused = batch, Refused()
-        for number in range(1, TRIES + 1):
+        left, refused, began = batch, Refused(), self._clock.monotonic()
+        for number in count(1):
+            trouble: Passing | None = None
             try:
                 left, no = self._attempt(left)
-            except Passing as error:
-                if number == TRIES or self._stop.is_set():
-                    what = f"sending jobs to {self._url}: {error}"
-                    raise DsError(what, "check the network, then submit again") from error
-            else:
                 refused += no
-                if not left:
-                    break
+            except Passing as error:
+                trouble = error
             pause = min(PAUSE_FIRST * 2**number, PAUSE_LAST) * random.uniform(0.5, 1.0)  # noqa: S311
+            late = self._clock.monotonic() + pause > began + PATIENCE_SECONDS
+            if not left or late or self._stop.is_set():
+                break
             self._clock.wait(pause, self._stop)
+        if trouble is not None:
+            what = f"sending jobs to {self._url}: {trouble}"
+            raise DsError(what, "check the network, then submit again") from trouble
         return batch, refused + [(each.job_id, "SQS did not store it, try after try") for each in left]
 
     def _attempt(self, batch: Batch) -> tuple[Batch, Refused]:

@@ -7,7 +7,9 @@ boto3 adds to them is not needed here, and makes a start a fifth slower.
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -16,8 +18,15 @@ from typing import Any
 from ..errors import DsError, NotSignedIn, Unreachable
 
 CONNECT_SECONDS = 10
-READ_SECONDS = 60
+READ_SECONDS = 25.0
 """Longer than the longest answer that is waited for: a long poll of SQS takes 20 s."""
+
+PATIENCE_SECONDS = 15.0
+"""How long a call that fails is made again. A person waits so long, and one call more, to be told why."""
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+_BEGAN = "ds_began"
 
 _SIGN_IN = (
     "aws configure, or aws sso login, for the profile that AWS_PROFILE in the config names; then try again"
@@ -48,7 +57,12 @@ NO_SUCH = "NoSuchEntity"
 
 SLOW_DOWN = frozenset(
     {"RequestThrottled", "Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown"}
+    | {"EC2ThrottledException", "ThrottledException", "TooManyRequests", "TooManyRequestsException", "429"}
 )
+
+
+class NoAnswer(Unreachable):
+    """Nobody answered: there is no network, or nothing at the other end of it."""
 
 
 class QueueGone(DsError):
@@ -57,7 +71,8 @@ class QueueGone(DsError):
 
 _FAILED = frozenset(
     {"InternalError", "InternalFailure", "InternalServerError", "ServerException", "ServiceUnavailable"}
-    | {"ServiceUnavailableException", "Unavailable", "RequestTimeout", "500", "502", "503", "504"}
+    | {"ServiceUnavailableException", "Unavailable", "RequestTimeout", "RequestTimeoutException"}
+    | {"500", "502", "503", "504"}
 )
 
 
@@ -67,6 +82,9 @@ class AwsSession:
     `region`, `profile` and `endpoint` (an URL, for an emulator) are as the config gives them; None leaves the
     choice to the user's AWS files and environment. `key` is the access key that an emulator wants, and takes
     for the secret one too. Nothing is imported or read before the first client.
+
+    A call that fails on the way is made again for `patience` seconds. When these are spent, the calls after
+    it are made once, until somebody answers: so what consists of many calls ends soon without a network.
     """
 
     def __init__(
@@ -75,13 +93,15 @@ class AwsSession:
         profile: str | None = None,
         endpoint: str | None = None,
         key: str | None = None,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.profile = profile
         self.endpoint = endpoint
         self._key = key
         self._region = region
         self._session: Any = None
-        self._clients: dict[tuple[str, int, float, int], Any] = {}
+        self._patience = _Patience(patience)
+        self._clients: dict[tuple[str, int, float, float | None], Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -94,25 +114,40 @@ class AwsSession:
 
     def elsewhere(self, region: str) -> AwsSession:
         """A session of the same profile in another region; what has been read for this one is not again."""
-        other = AwsSession(region, self.profile, self.endpoint, self._key)
+        other = AwsSession(region, self.profile, self.endpoint, self._key, self.patience)
         other._session, other._lock = self._botocore(), self._lock
         return other
 
+    @property
+    def patience(self) -> float:
+        """How many seconds a call is made again for."""
+        return self._patience.seconds
+
     def client(
-        self, service: str, connections: int = 10, *, read_seconds: float = READ_SECONDS, attempts: int = 8
+        self,
+        service: str,
+        connections: int = 10,
+        *,
+        read_seconds: float = READ_SECONDS,
+        patience: float | None = None,
     ) -> Any:
         """A client of a service, made once; as many as `connections` threads can use it at a time.
 
-        A call is given up after `read_seconds` of silence. Calls that are throttled or fail on AWS's side
-        are repeated by botocore, up to so many `attempts`.
+        A call is given up after `read_seconds` of silence. One that is throttled, or fails on AWS's side or
+        on the way, is made again, as long as no more than `patience` seconds (None: the session's) have
+        passed since it began.
         """
-        key = (service, connections, read_seconds, attempts)
+        key = (service, connections, read_seconds, patience)
         session, region = self._botocore(), self.region
         with self._lock, aws_errors(f"making a client for {service}"):
             if key not in self._clients:
-                self._clients[key] = session.create_client(
-                    service, region_name=region, endpoint_url=self.endpoint, config=_config(*key[1:])
+                client = self._clients[key] = session.create_client(
+                    service,
+                    region_name=region,
+                    endpoint_url=self.endpoint,
+                    config=_config(connections, read_seconds),
                 )
+                (self._patience if patience is None else _Patience(patience)).have(client)
             return self._clients[key]
 
     def credentials(self) -> Any:
@@ -166,17 +201,69 @@ def _not_installed(error: ImportError) -> DsError:
     return DsError(what, "pip install 'distributed-something[aws]'")
 
 
-def _config(connections: int, read_seconds: float, attempts: int) -> Any:
+def _config(connections: int, read_seconds: float) -> Any:
     from botocore.config import Config
 
     return Config(
-        retries={"mode": "standard", "total_max_attempts": attempts},
+        retries={"mode": "standard", "total_max_attempts": 1},  # see _Patience
         connect_timeout=CONNECT_SECONDS,
         read_timeout=read_seconds,
         max_pool_connections=connections,
         tcp_keepalive=True,
         user_agent_extra="distributed-something",
     )
+
+
+class _Patience:
+    """Has clients make calls again for so many seconds, in place of botocore.
+
+    botocore counts tries, and how long these take depends on its version, and on what fails: eight of them
+    end after 3 seconds where nobody answers, and after 8 minutes where somebody is silent.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._spent = False
+
+    def have(self, client: Any) -> None:
+        """Decide for this client too."""
+        client.meta.events.register_first("before-call", self._begins)
+        client.meta.events.register_first("needs-retry", self._pause)
+
+    def _begins(self, context: dict[str, Any], **_: object) -> None:
+        context[_BEGAN] = time.monotonic()
+
+    def _pause(
+        self,
+        response: tuple[Any, Any] | None,
+        caught_exception: Exception | None,
+        attempts: int,
+        request_dict: dict[str, Any],
+        **_: object,
+    ) -> float | None:
+        """Seconds until the call is made again; None: it is not."""
+        self._spent = self._spent and response is None
+        if self._spent or not _passes(response, caught_exception):
+            return None
+        longest: float = min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE)
+        pause = longest * random.uniform(0.5, 1.0)  # noqa: S311
+        began: float = request_dict["context"][_BEGAN]
+        if time.monotonic() + pause <= began + self.seconds:
+            return pause
+        self._spent = response is None
+        return None
+
+
+def _passes(response: tuple[Any, Any] | None, error: Exception | None) -> bool:
+    """Whether what came of a call may be otherwise when it is made again."""
+    from botocore.exceptions import ConnectionError as NoConnection
+    from botocore.exceptions import HTTPClientError
+
+    if response is None:
+        return isinstance(error, HTTPClientError | NoConnection)
+    http, parsed = response
+    code = str(parsed.get("Error", {}).get("Code", "")).rsplit(".", 1)[-1]
+    return http.status_code >= 500 or http.status_code == 429 or code in SLOW_DOWN | _FAILED
 
 
 @contextmanager
@@ -191,9 +278,7 @@ def aws_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except botocore.exceptions.ClientError as error:
-        raise _refused(
-            doing, error_code(error), str(error.response["Error"].get("Message", error))
-        ) from error
+        raise _refused(doing, error_code(error), error_words(error)) from error
     except botocore.exceptions.BotoCoreError as error:
         raise _failed(doing, error) from error
     except botocore.parsers.ResponseParserError as error:  # not one of botocore's own kind of errors
@@ -203,7 +288,18 @@ def aws_errors(doing: str) -> Iterator[None]:
 
 def error_code(error: Any) -> str:
     """The code of a ClientError, without the prefix of SQS's older protocol (AWS.SimpleQueueService.…)."""
-    return str(error.response["Error"].get("Code", "")).rsplit(".", 1)[-1]
+    return whole_code(error).rsplit(".", 1)[-1]
+
+
+def whole_code(error: Any) -> str:
+    """The code with all that is before a dot; the HTTP status where what answered, say a proxy, has none."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    return str(error.response.get("Error", {}).get("Code") or status)
+
+
+def error_words(error: Any) -> str:
+    """What a ClientError says beside its code; empty where it says nothing."""
+    return str(error.response.get("Error", {}).get("Message") or "")
 
 
 def or_none(call: Callable[..., Any], *codes: str, **request: Any) -> Any:
@@ -216,13 +312,13 @@ def or_none(call: Callable[..., Any], *codes: str, **request: Any) -> Any:
     try:
         return call(**request)
     except botocore.exceptions.ClientError as error:
-        if {error_code(error), error.response["Error"].get("Code")}.isdisjoint(codes):
+        if {error_code(error), whole_code(error)}.isdisjoint(codes):
             raise
     return None
 
 
 def _refused(doing: str, code: str, message: str) -> DsError:
-    said = f"{doing}: {message.strip().splitlines()[0] if message.strip() else code} ({code})"
+    said = f"{doing}: {message.strip().splitlines()[0] if message.strip() else 'refused'} ({code})"
     if code in _WRONG_KEYS:
         return NotSignedIn(said, _SIGN_IN + "; if that does not help, check this machine's clock")
     if code in _FORBIDDEN or code.startswith("AccessDenied"):
@@ -253,7 +349,7 @@ def _failed(doing: str, error: Exception) -> DsError:
     if isinstance(error, exceptions.ProfileNotFound):
         return NotSignedIn(said, _PROFILE)
     if isinstance(error, network):
-        return Unreachable(said, _REACH)
+        return NoAnswer(said, _REACH)
     if isinstance(error, exceptions.NoRegionError):
         return DsError(said, "set AWS_REGION in the config")
     return DsError(said)

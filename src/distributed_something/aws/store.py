@@ -12,7 +12,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,22 @@ from .transfer import (
     MEMORY,
     PART_BYTES,
     PARTS_AT_ONCE,
+    aside,
     at_once,
     parts,
     read_ahead,
     write_from,
 )
 
-RETRY_SECONDS = 15.0
-"""How long a request is repeated that the network or S3 failed, while a person waits for it."""
-
 WORKER_RETRY_SECONDS = 180.0
-"""The same where a job, perhaps of hours, is lost by giving up."""
+"""How long a request is repeated that the network or S3 failed, where a job of hours is lost by giving up."""
+
+SILENCE_SECONDS = 120.0
+"""How long S3 may be silent, at most: slow lines take so long to send a large body."""
+
+ANSWER_SECONDS = 10.0
+SMALL_BYTES = 1 << 20
+"""Where no larger body is sent, S3 may be silent for so long, and for as long as requests are repeated."""
 
 FRESH_SECONDS = 60.0
 """A request has five minutes in all: one whose answer was left unread for so long, as there was no memory for
@@ -52,8 +58,8 @@ class S3Store:
     """Implements engine.Store on a bucket, or on what lies below `prefix` in it. Threads may share it.
 
     Nothing is imported and no call made before the first verb. `region` is the bucket's where it is not the
-    session's own; `retry_seconds` bounds the repetition of requests that the network or S3 failed; `now` says
-    how many seconds have passed.
+    session's own; `retry_seconds` (None: the session's patience) bounds the repetition of requests that the
+    network or S3 failed; `now` says how many seconds have passed.
     Keys with control characters, or that are not UTF-8, are refused, as S3 cannot list them.
     """
 
@@ -64,17 +70,18 @@ class S3Store:
         session: AwsSession,
         region: str | None = None,
         prefix: str = "",
-        retry_seconds: float = RETRY_SECONDS,
+        retry_seconds: float | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bucket = bucket
         self._session = session
         self._region = region
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self._retry_seconds = retry_seconds
+        self._given_seconds = retry_seconds
+        self._retry_seconds = session.patience if retry_seconds is None else retry_seconds
         self._now = now
         self._credentials: Credentials | None = None
-        self._objects: Any = None
+        self._objects: dict[float, Any] = {}
         self._segments: dict[str, Segment] = {}
         self._lock = threading.Lock()
 
@@ -125,7 +132,8 @@ class S3Store:
         name = self._name(key)
         with self._errors(key):
             try:
-                found: bytes = self._get(name, *_range(start, length)).bytes().to_bytes()
+                wanted = _range(start, length)
+                found: bytes = aside(lambda: self._get(name, *wanted).bytes().to_bytes())
                 return found[:length]
             except Exception as error:
                 if start == 0 and length is None:
@@ -144,7 +152,7 @@ class S3Store:
         name = self._name(key)
         with self._errors(key):
             try:
-                return int(obstore.head(self._open(), name)["size"])
+                return int(aside(lambda: obstore.head(self._open(), name))["size"])
             except FileNotFoundError:
                 return None
 
@@ -172,7 +180,8 @@ class S3Store:
 
         name = self._name(key)
         with self._errors(key):
-            obstore.put(self._open(), name, data, mode=mode, use_multipart=False)
+            bucket = self._open(len(data))
+            aside(lambda: obstore.put(bucket, name, data, mode=mode, use_multipart=False))
 
     def append(self, key: str, data: bytes) -> None:
         """Add to the end of an appended file that only this process writes: its last part is written anew.
@@ -197,7 +206,7 @@ class S3Store:
         self._forget(gone)
         with self._errors(""):
             for start in range(0, len(names), 1000):
-                obstore.delete(self._open(), names[start : start + 1000])
+                aside(partial(obstore.delete, self._open(), names[start : start + 1000]))
 
     def fetch(self, key: str, path: Path) -> int:
         """Copy a stored file to a new local path: a large one by several ranges at a time.
@@ -205,6 +214,9 @@ class S3Store:
         Raises KeyMissing, and DsError where a large file is replaced while it is read.
         """
         name = self._name(key)
+        return aside(lambda: self._fetch(key, name, path))
+
+    def _fetch(self, key: str, name: str, path: Path) -> int:
         with self._errors(key):
             asked = self._now()
             first = self._first_part(name)
@@ -241,18 +253,26 @@ class S3Store:
 
         Only a process that is killed leaves parts, unseen: a lifecycle rule of the bucket removes those.
         """
-        import obstore
-
-        size = path.stat().st_size
         name = self._name(key)
+        return aside(lambda: self._publish(path, key, name))
+
+    def _publish(self, path: Path, key: str, name: str) -> int:
+        size = path.stat().st_size
         if size <= PART_BYTES:
             with MEMORY.hold(size):
                 data = path.read_bytes()
                 self._put(key, data, "overwrite")
             return len(data)
+        with suppress(KeyMissing):  # its last answer was lost, and asked again S3 knows no such upload
+            return self._publish_parts(path, key, name, size)
+        return self._publish_parts(path, key, name, size)
+
+    def _publish_parts(self, path: Path, key: str, name: str, size: int) -> int:
+        import obstore
+
         part, at_a_time = parts(size)
         with MEMORY.hold(part * (at_a_time + 1)), self._errors(key):
-            obstore.put(self._open(), name, path, chunk_size=part, max_concurrency=at_a_time)
+            obstore.put(self._open(size), name, path, chunk_size=part, max_concurrency=at_a_time)
         return size
 
     def fetch_many(self, files: Iterable[tuple[str, Path]]) -> Sequence[int]:
@@ -267,7 +287,7 @@ class S3Store:
         """The store of another bucket, wherever it lies, with the same credentials."""
         region = None if self._session.endpoint else self._region_of(bucket)
         return S3Store(
-            bucket, session=self._session, region=region, retry_seconds=self._retry_seconds, now=self._now
+            bucket, session=self._session, region=region, retry_seconds=self._given_seconds, now=self._now
         )
 
     # Appended files
@@ -309,23 +329,26 @@ class S3Store:
         return obstore.get(self._open(), name, options=options)
 
     def _client(self) -> Any:
-        return self._session.client("s3")
+        return self._session.client("s3", patience=self._given_seconds)
 
-    def _open(self) -> Any:
-        """The bucket as obstore's, with the endpoint that botocore would take."""
-        if self._objects is None:
+    def _open(self, sent: int = 0) -> Any:
+        """The bucket as obstore's, with the endpoint that botocore would take; `sent`: bytes in a request."""
+        quick = ANSWER_SECONDS + self._retry_seconds
+        silence = SILENCE_SECONDS if sent > SMALL_BYTES else min(quick, SILENCE_SECONDS)
+        if silence not in self._objects:
             with aws_errors(f"opening s3://{self.bucket}"):
                 endpoint = self._session.endpoint or self._client().meta.endpoint_url
                 self._credentials = self._credentials or Credentials(self._session)
-                self._objects = open_bucket(
+                self._objects[silence] = open_bucket(
                     self.bucket,
                     self._session,
                     region=self.region,
                     endpoint=endpoint,
                     retry_seconds=self._retry_seconds,
+                    silence_seconds=silence,
                     credentials=self._credentials,
                 )
-        return self._objects
+        return self._objects[silence]
 
     def _region_of(self, bucket: str) -> str | None:
         """Where a bucket lies: S3 says so even to those whom it refuses."""

@@ -23,7 +23,7 @@ from .fleets import Fleet, FleetKind, Fleets
 from .found import describe_service, ecs_tags, find_one
 from .queues import QueueNames, queue_url
 from .schedule import delete_schedule
-from .session import AwsSession, aws_errors
+from .session import AwsSession, NoAnswer, aws_errors
 
 DRAIN_SECONDS = 180.0
 """How long tasks may take to end: the two minutes that they have, and some."""
@@ -53,7 +53,8 @@ class Teardown:
     def remove(self, *, keep_queues: bool = False, told: Sequence[str] = ()) -> list[str]:
         """Remove everything, with the queues or without; what is left, a line each, with why where known.
 
-        `told`: lines on what is known to stay, for somebody to remove later.
+        `told`: lines on what is known to stay, for somebody to remove later. Raises NotSignedIn, and NoAnswer
+        where nobody answers at the beginning, or at the end.
         """
         steps: list[Callable[[], object]] = [
             self._stop_service,
@@ -67,7 +68,9 @@ class Teardown:
             self._delete_dashboard,
             self._delete_cluster,
         ]
-        failed = [line for step in steps for line in _tried(step).lines]
+        first = _answered([_tried(step) for step in steps[:2]])  # by ECS, or at least by EC2
+        done = [*first, *(_tried(step) for step in steps[2:])]
+        failed = [line for each in done for line in each.lines]
         left = list(dict.fromkeys([*told, *failed, *self._leftovers(keep_queues)]))
         return left or _tried(self._delete_schedule).lines  # until all has gone, the auto-monitor tries again
 
@@ -205,7 +208,7 @@ class Teardown:
         """
         waited, pause = 0.0, _LOOK_SECONDS
         while True:
-            found = [_tried(look) for look in self._looks(keep_queues)]
+            found = _answered([_tried(look) for look in self._looks(keep_queues)])
             if waited >= LEAVE_SECONDS or not any(each.may_pass for each in found):
                 return [line for each in found for line in each.lines]
             self._clock.wait(pause)
@@ -249,10 +252,14 @@ class Teardown:
 
 
 class _Told(NamedTuple):
-    """What a step or look has to tell, a line each; `may_pass`: after a while perhaps no more."""
+    """What a step or look has to tell, a line each; `may_pass`: after a while perhaps no more.
+
+    `silence` is its error, where nobody answered.
+    """
 
     lines: list[str]
     may_pass: bool
+    silence: NoAnswer | None = None
 
 
 def _tried(step: Callable[[], object]) -> _Told:
@@ -265,6 +272,15 @@ def _tried(step: Callable[[], object]) -> _Told:
     except NotSignedIn:
         raise
     except DsError as error:
-        return _Told([error.what], isinstance(error, Unreachable))
+        silence = error if isinstance(error, NoAnswer) else None
+        return _Told([error.what], isinstance(error, Unreachable), silence)
     lines = found if isinstance(found, list) else []
     return _Told(lines, bool(lines))
+
+
+def _answered(told: Sequence[_Told]) -> Sequence[_Told]:
+    """These, where somebody answered one of them. Raises NoAnswer: without a network, all others fail too."""
+    silence = [each.silence for each in told if each.silence is not None]
+    if len(silence) == len(told):
+        raise silence[0]
+    return told

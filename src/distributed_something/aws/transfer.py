@@ -6,9 +6,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain, islice
+from queue import Empty, SimpleQueue
+from typing import Any, Self, TypeVar
 
 from ..errors import KeyMissing
 
@@ -72,18 +75,87 @@ def write_from(answer: Any, file: int, offset: int) -> None:
             view, offset = view[written:], offset + written
 
 
+class _Helpers:
+    """Up to `most` threads that make calls. Leaving drops the calls that have not begun, and waits for none.
+
+    So Ctrl-C, which the main thread hears between two steps of Python, ends it at once: for Python a request
+    of obstore is a single step, which may take minutes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._threads = 0
+        self._todo: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(Empty):
+            while True:
+                self._todo.get_nowait()
+        for _thread in range(self._threads):
+            self._todo.put(None)
+
+    def submit(self, call: Callable[[], _T]) -> Future[_T]:
+        """Have a call made."""
+        if self._threads < self._most:
+            self._threads += 1
+            threading.Thread(target=self._help, name="transfer", daemon=True).start()
+        future: Future[_T] = Future()
+        self._todo.put((future, call))
+        return future
+
+    def _help(self) -> None:
+        while (task := self._todo.get()) is not None:
+            future, call = task
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001  raised where the result is asked for
+                future.set_exception(error)
+
+
+def aside(call: Callable[[], _T]) -> _T:
+    """The result of a call that is one step for Python: the main thread waits for it, and hears Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    with _Helpers(1) as helpers:
+        return helpers.submit(call).result()
+
+
 def at_once(verb: Callable[..., _T], calls: Iterable[tuple[Any, ...]], limit: int) -> Sequence[_T]:
-    """The results of the calls, in order, `limit` at a time. After a failure no more begin; it is raised."""
-    todo = [*calls]
-    if len(todo) < 2:
-        return [verb(*call) for call in todo]
-    with ThreadPoolExecutor(min(limit, len(todo))) as pool:
+    """The results of the calls, in order, `limit` at a time. Each call is drawn when it can begin.
+
+    After a failure, of a call or of `calls` itself, no more begin; it is raised when none is under way.
+    """
+    rest = iter(calls)
+    first = [*islice(rest, limit)]
+    if len(first) < 2:
+        return [verb(*call) for call in first]
+    todo, lock, over = enumerate(chain(first, rest)), threading.Lock(), threading.Event()
+    results: dict[int, _T] = {}
+
+    def draw() -> tuple[int, tuple[Any, ...]] | None:
+        with lock:
+            return None if over.is_set() else next(todo, None)
+
+    def work() -> None:
         try:
-            futures = [pool.submit(verb, *call) for call in todo]
-            wait(futures, return_when=FIRST_EXCEPTION)
+            while (drawn := draw()) is not None:
+                number, call = drawn
+                results[number] = verb(*call)
+        finally:  # where all are drawn, or one has failed
+            over.set()
+
+    with _Helpers(len(first)) as helpers:
+        try:
+            workers = [helpers.submit(work) for _ in first]
+            wait(workers)
         finally:
-            pool.shutdown(cancel_futures=True)
-    return [future.result() for future in futures if not future.cancelled()]
+            over.set()
+    for worker in workers:
+        worker.result()
+    return [results[number] for number in range(len(results))]
 
 
 def read_ahead(
@@ -103,15 +175,12 @@ def read_ahead(
         return
     ahead: deque[tuple[int, Future[bytes | None]]] = deque()
     held = 0
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        try:
-            while rest or ahead:
-                while rest and len(ahead) < FILES_AT_ONCE and (not ahead or held + rest[0][2] <= AHEAD_BYTES):
-                    piece = rest.popleft()
-                    held += piece[2]
-                    ahead.append((piece[2], pool.submit(get, *piece)))
-                size, future = ahead.popleft()
-                yield future.result()
-                held -= size
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with _Helpers(FILES_AT_ONCE) as helpers:
+        while rest or ahead:
+            while rest and len(ahead) < FILES_AT_ONCE and (not ahead or held + rest[0][2] <= AHEAD_BYTES):
+                piece = rest.popleft()
+                held += piece[2]
+                ahead.append((piece[2], helpers.submit(partial(get, *piece))))
+            size, future = ahead.popleft()
+            yield future.result()
+            held -= size

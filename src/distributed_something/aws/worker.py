@@ -47,6 +47,9 @@ from .worker_queue import WorkersQueue
 POLL_SECONDS = 5.0
 """How long a worker waits for a job in one call; SQS allows 20, but an idle worker is to end sooner."""
 
+SILENCE_SECONDS = 10.0
+"""How long SQS may be silent, more than the wait for a job: renewals, and orders to stop, wait for that."""
+
 LAST_SECONDS = 30.0
 """Kept back of the time between being asked to stop and being killed: to end jobs, save logs, give back."""
 
@@ -246,6 +249,7 @@ class _Task:
             term=_term(config),
             clock=self._clock,
             connections=8,
+            read_seconds=SILENCE_SECONDS,
         )
 
     def _log(self, number: int, lines: JobLines | None) -> GatheredLog:

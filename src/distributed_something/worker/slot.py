@@ -280,7 +280,8 @@ class Slot:
 
     def _publish(self, lease: Lease, prefix: str, outcome: Outcome) -> Outcome:
         claim = Claim(lease.job.id, self._run, lease.attempt, self._worker)
-        manifest = publish_outputs(self._store, prefix, self._folders["output_dir"], claim, self._log.note)
+        folder, note, check = self._folders["output_dir"], self._log.note, self._check_cancelled
+        manifest = publish_outputs(self._store, prefix, folder, claim, note, check)
         if manifest is None:
             detail = "the command succeeded but wrote no file to {output_dir}"
             self._log.note(detail)

@@ -174,13 +174,19 @@ class Claim(NamedTuple):
 
 
 def publish_outputs(
-    store: Store, prefix: str, folder: Path, claim: Claim, note: Callable[[str], None]
+    store: Store,
+    prefix: str,
+    folder: Path,
+    claim: Claim,
+    note: Callable[[str], None],
+    check: Callable[[], None],
 ) -> Manifest | None:
     """Publish every plain file below `folder` under `prefix`, then the manifest.
 
-    None where `folder` has no file. Where a second delivery of the same attempt has already published,
-    its files stay and its manifest is returned. After a failure there may be files, but no manifest.
-    Raises KeyRefused, before anything is published, where a file would lie among those of runs.
+    `check` is asked before each file, as in `fetch_inputs`. None where `folder` has no file. Where a second
+    delivery of the same attempt has already published, its files stay and its manifest is returned. After a
+    failure there may be files, but no manifest. Raises KeyRefused, before anything is published, where a file
+    would lie among those of runs.
     """
     if folder.is_symlink():
         raise ValueError(f"the job put a link in the place of {{output_dir}}: {folder.readlink()}")
@@ -193,7 +199,7 @@ def publish_outputs(
     if standing is not None and standing.run == claim.run and standing.attempt >= claim.attempt:
         return standing
     store.delete([key])
-    published = _publish(store, prefix, folder, files)
+    published = _publish(store, prefix, folder, files, check)
     finished = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     manifest = Manifest(claim.job, claim.run, claim.attempt, claim.worker, finished, published)
     if not store.write_if_absent(key, manifest.to_json()):
@@ -209,9 +215,16 @@ def _check_not_ours(keys: Iterable[str]) -> None:
             raise KeyRefused(f"output {key!r}: lies among what runs keep of themselves", fix)
 
 
-def _publish(store: Store, prefix: str, folder: Path, names: Sequence[str]) -> tuple[OutputFile, ...]:
-    digests = [_sha256(folder / name) for name in names]  # before: publishing may move the files away
-    sizes = store.publish_many((folder / name, f"{prefix}/{name}") for name in names)
+def _publish(
+    store: Store, prefix: str, folder: Path, names: Sequence[str], check: Callable[[], None]
+) -> tuple[OutputFile, ...]:
+    def checked() -> Iterator[str]:
+        for name in names:
+            check()
+            yield name
+
+    digests = [_sha256(folder / name) for name in checked()]  # before: publishing may move the files away
+    sizes = store.publish_many((folder / name, f"{prefix}/{name}") for name in checked())
     return tuple(map(OutputFile, names, sizes, digests))
 
 
