@@ -159,10 +159,12 @@ class Emulator:
     def client(self, service: str) -> Any:
         """A client of boto3."""
         import boto3
+        from botocore.config import Config
 
-        if service not in self._clients:
+        if service not in self._clients:  # what a rehearsal has go wrong meets this client too
             self._clients[service] = boto3.client(
                 service,
+                config=Config(retries={"total_max_attempts": 10, "mode": "standard"}),
                 endpoint_url=self.endpoint,
                 region_name=REGION,
                 aws_access_key_id=self._credentials["AWS_ACCESS_KEY_ID"],

@@ -24,6 +24,9 @@ READ_SECONDS = 25.0
 PATIENCE_SECONDS = 15.0
 """How long a call that fails is made again. A person waits so long, and one call more, to be told why."""
 
+WHERE_ANSWERED = 3
+"""So many times as long where AWS says no: who asks it too much is refused for half a minute."""
+
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _BEGAN = "ds_began"
@@ -83,8 +86,9 @@ class AwsSession:
     choice to the user's AWS files and environment. `key` is the access key that an emulator wants, and takes
     for the secret one too. Nothing is imported or read before the first client.
 
-    A call that fails on the way is made again for `patience` seconds. When these are spent, the calls after
-    it are made once, until somebody answers: so what consists of many calls ends soon without a network.
+    A call that fails on the way is made again for `patience` seconds, and WHERE_ANSWERED times as long where
+    AWS answers that it cannot. When a call has spent them without an answer, the calls after it are made
+    once, until somebody answers: so what consists of many calls ends soon without a network.
     """
 
     def __init__(
@@ -134,8 +138,7 @@ class AwsSession:
         """A client of a service, made once; as many as `connections` threads can use it at a time.
 
         A call is given up after `read_seconds` of silence. One that is throttled, or fails on AWS's side or
-        on the way, is made again, as long as no more than `patience` seconds (None: the session's) have
-        passed since it began.
+        on the way, is made again with the `patience`, in seconds, that the session has (None), or another.
         """
         key = (service, connections, read_seconds, patience)
         session, region = self._botocore(), self.region
@@ -248,7 +251,8 @@ class _Patience:
         longest: float = min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE)
         pause = longest * random.uniform(0.5, 1.0)  # noqa: S311
         began: float = request_dict["context"][_BEGAN]
-        if time.monotonic() + pause <= began + self.seconds:
+        seconds = self.seconds if response is None else self.seconds * WHERE_ANSWERED
+        if time.monotonic() + pause <= began + seconds:
             return pause
         self._spent = response is None
         return None
