@@ -280,8 +280,9 @@ def _setup(project: Project, options: argparse.Namespace) -> int:
         plan = project.engine.plan(steps.next_run(project))
         if project.console.json:
             project.console.data({"plan": list(plan)})
-        for line in () if project.console.json else plan:
-            project.console.line(line)
+        else:
+            for line in plan:
+                project.console.line(line)
         return OK
     run = steps.setup(project)
     if project.console.json:

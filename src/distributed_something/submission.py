@@ -144,16 +144,15 @@ class _Checker:
     def __init__(self, config: Config, shared: Mapping[str, Any]) -> None:
         if config.image_starts_worker and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
+        for where, text in [*(("INPUTS", each) for each in config.inputs), ("OUTPUT", config.output)]:
+            if not {".", ".."}.isdisjoint(text.split("/")):
+                what = f"{where}: {text} has a part '.' or '..', and no key of a store has one"
+                raise UsageError(what, f"write {where} as a path from the top of the store")
         self._shared = shared
         self._command = CommandTemplate(config.command) if config.command else None
-        self._keys = [("INPUTS", Template(text)) for text in config.inputs]
-        self._keys += [("OUTPUT", Template(config.output))] if config.output else []
-        for where, template in self._keys:
-            _check_key(template.text, where)
-        self._in_keys = list(frozenset[str]().union(*(key.names for _, key in self._keys)) - TRUSTED)
-        self._dotted = self._leads_elsewhere(shared)
         self._named: list[tuple[str, Template | CommandTemplate]] = [
-            *self._keys,
+            *(("INPUTS", Template(text)) for text in config.inputs),
+            *([("OUTPUT", Template(config.output))] if config.output else []),
             *([("COMMAND", self._command)] if self._command else []),
         ]
         used = self._command.names - TRUSTED if self._command else frozenset[str]()
@@ -167,21 +166,9 @@ class _Checker:
                 names = [*self._shared, *group, *TRUSTED]
                 _at(number, check_names, template, names, where)
             self._names = group.keys()
-        if self._dotted or (self._in_keys and self._leads_elsewhere(group)):
-            values = {**self._shared, **group, **_STAND_INS}
-            for where, template in self._keys:
-                _at(number, _check_key, template.fill(values), where)
         if self._careful or self._risky(group):
             assert self._command is not None
             _at(number, self._command.check, {**self._shared, **group, **_STAND_INS})
-
-    def _leads_elsewhere(self, values: Mapping[str, Any]) -> bool:
-        """Whether some value might make a part '.' or '..' of a key: in others' parts is more than dots."""
-        for name in self._in_keys:
-            value = values.get(name)
-            if type(value) is str and not all(part.strip(".") for part in value.split("/")):
-                return True
-        return False
 
     def _risky(self, group: Mapping[str, Any]) -> bool:
         """Whether some value might not go onto a command line: numbers and short texts do."""
@@ -193,12 +180,6 @@ class _Checker:
             elif type(value) is not int:
                 return True
         return False
-
-
-def _check_key(text: str, where: str) -> None:
-    if not {".", ".."}.isdisjoint(text.split("/")):
-        what = f"{where}: {text} has a part '.' or '..', and no key of a store has one"
-        raise UsageError(what, f"write {where} as a path from the top of the store")
 
 
 def _is_long(shared: Mapping[str, Any], group: Mapping[str, Any], most: int) -> bool:

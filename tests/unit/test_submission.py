@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from distributed_something.config import load_config
 from distributed_something.engine import PutReport
 from distributed_something.errors import DsError, UsageError
 from distributed_something.job import Job
-from distributed_something.jobfile import JobFile
 from distributed_something.ledger import Fold, RunPaths, job_ids
 from distributed_something.local.store import FolderStore
-from distributed_something.submission import BATCH_JOBS, check_jobs, held_interrupt, queue_jobs
+from distributed_something.submission import BATCH_JOBS, held_interrupt, queue_jobs
 from distributed_something.testing import MemoryQueue
 
 PATHS = RunPaths("App", "20261122T141500Z-3f2a")
@@ -105,43 +102,6 @@ def test_a_later_submission_leaves_the_jobs_before_it_their_numbers(tmp_path: Pa
         queue_jobs(jobs(end)[end - 1 :], queue, store, PATHS, lambda _: None)
     found = Fold(store, PATHS).update().jobs.values()
     assert [(record.index, record.id) for record in found] == [(job.index, job.id) for job in jobs(8)]
-
-
-CONFIG = """
-APP_NAME = 'App'
-COMMAND = 'true'
-INPUTS = ['in/{where}/{name}.tif']
-OUTPUT = 'out/{where}/.{name}'
-"""
-
-
-@pytest.mark.parametrize(
-    ("where", "name", "key"),
-    [
-        ("..", "a", "INPUTS: in/../a.tif"),
-        ("a/../..", "a", "INPUTS: in/a/../../a.tif"),
-        ("a", "", "OUTPUT: out/a/."),
-        ("a", ".", "OUTPUT: out/a/.."),
-        ("./a", "b", "INPUTS: in/./a/b.tif"),
-        ("a/b.c/", "...", None),
-        ("a.", "..a", None),
-    ],
-)
-def test_values_that_lead_out_of_the_store_are_refused_before_anything_is_queued(
-    tmp_path: Path, where: str, name: str, key: str | None
-) -> None:
-    (tmp_path / "config.py").write_text(CONFIG)
-    wrong = {"where": where, "name": name}
-    in_group = {"groups": [{"where": "x", "name": "y"}, wrong]}
-    shared = {**wrong, "groups": [{}]}
-    for number, document in ((2, in_group), (1, shared)):
-        (tmp_path / "jobs.json").write_text(json.dumps(document))
-        said = ""
-        try:
-            check_jobs(load_config(tmp_path), JobFile(tmp_path / "jobs.json"), lambda _: None)
-        except UsageError as error:
-            said = error.what
-        assert said.startswith(f"job {number}: {key} has a part" if key else "") and bool(said) == bool(key)
 
 
 def test_the_first_interrupt_is_noted_and_the_second_is_one() -> None:
