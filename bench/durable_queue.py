@@ -66,6 +66,7 @@ def main(_jobs_wanted: int) -> None:
             path = Path(folder) / f"{waiting}.db"
             with SqliteQueue(path) as queue:
                 queue.put(_jobs(waiting))
+            with SqliteQueue(path) as queue:  # as a worker does, which never puts
                 for batch, count in ((1, 500), (100, min(waiting // 3, 50_000))):
                     rows.append(
                         (f"{waiting:,} waiting, {batch} at a time", f"{_rate(queue, batch, count):,.0f}")
