@@ -21,7 +21,8 @@ from ..job import Cause, Lease, Outcome, State
 from .container import Container, Containers, Verdict, handler_command
 from .logs import SlotLog
 from .process import Child, Ended, Strays, Watch, files_of
-from .staging import Claim, JobFile, Scratch, fetch_inputs, is_done, publish_outputs
+from .scratch import Scratch
+from .staging import Claim, fetch_inputs, is_done, publish_outputs
 from .task import Task, Work
 
 DISK_FULL_BELOW = 1 << 20
@@ -72,8 +73,7 @@ class Slot:
         self._host: _Host | None = None
         self._project = Path.cwd()
         folder.mkdir(parents=True, exist_ok=True)
-        self._scratch = Scratch(self._folders.values())
-        self._job_file = JobFile(folder / "job.json")
+        self._scratch = Scratch(folder, self._folders.values())
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._files = {0: self._null, 1: self._watch.stdout, 2: self._watch.stdout}
         self._spawned_with = files_of(self._files)
@@ -83,7 +83,7 @@ class Slot:
             "DS_WORK_DIR": self._fixed["work_dir"],
             "DS_INPUT_DIR": self._fixed["input_dir"],
             "DS_OUTPUT_DIR": self._fixed["output_dir"],
-            "DS_JOB": self._job_file.path,
+            "DS_JOB": str(self._scratch.job_file),
             "DS_PROJECT_DIR": str(self._project),
             "DS_WORKER": worker,
         }
@@ -135,7 +135,6 @@ class Slot:
         if self._container is not None:
             self._container.close()
         self._scratch.close()
-        self._job_file.close()
         os.close(self._null)
         self._watch.close()
 
@@ -172,7 +171,7 @@ class Slot:
         return outcome
 
     def _execute(self, lease: Lease, argv: list[str]) -> Outcome:
-        self._job_file.write(lease.job.body)
+        self._scratch.write(lease.job.body)
         self._watch.unblock()
         own = {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
         if argv:
@@ -273,8 +272,7 @@ class Slot:
         return Outcome(State.WAITING, cause, detail, code, cpu_seconds=cpu, max_rss_bytes=memory)
 
     def _disk_is_full(self) -> bool:
-        disk = os.statvfs(self._job_file.opened)  # which no job can take away, as it can its folder
-        if disk.f_bavail * disk.f_frsize < DISK_FULL_BELOW:
+        if self._scratch.free_bytes() < DISK_FULL_BELOW:
             return True
         return os.strerror(errno.ENOSPC).encode() in self._log.tail(_TAIL_LOOKED_AT)
 

@@ -1,0 +1,207 @@
+"""A slot's own folders, which every job finds empty, and the file in which a job finds itself.
+
+Whether a job has left something is asked after every job, so it has to be quick: the kernel notes what
+changes (Linux's inotify), and one reading tells of all. Where it does not, all is looked at every time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Scratch:
+    """The folders `empty`, which are in `folder`, and the file that a job finds itself in, `job_file` in it.
+
+    The file is kept open and written in place, as that is quickest. A job may replace it, move it, give it
+    a second name, or take its permissions away: then the next job gets another file, and the old one is
+    left as it is, for it may have been published.
+    """
+
+    def __init__(self, folder: Path, empty: Iterable[Path], job_file: str = "job.json") -> None:
+        self.job_file = folder / job_file
+        self._empty = list(empty)
+        self._places = [folder, self.job_file, *self._empty]
+        self._changes = _Changes()
+        self._quiet = False  # whether all was as it should be, and a change since then is told
+        self._opened = -1
+        self._written = 0
+        self._create()
+        self.clear()
+
+    def clear(self) -> None:
+        """Make each folder that a job may have touched exist and be empty, and the file be ours alone.
+
+        Raises OSError where that is not possible, after all others; the next call tries again.
+        """
+        if self._quiet and not self._changes.any():
+            return
+        self._quiet = False
+        wrong: OSError | None = None
+        for folder in self._empty:
+            try:
+                empty_folder(folder)
+            except OSError as error:
+                wrong = error
+        self._mend_file()
+        if wrong is not None:
+            raise wrong
+        self._quiet = self._changes.watch(self._places) and self._is_clear()
+
+    def doubt(self) -> None:
+        """Something is wrong with the folders: look at each when they are cleared next, by its name."""
+        self._quiet = False
+
+    def write(self, body: bytes) -> None:
+        """Make this the content of the file. Raises OSError."""
+        if not self._quiet:
+            self._mend_file()
+        if self._written > len(body):
+            os.ftruncate(self._opened, 0)
+        self._written = len(body)
+        os.pwrite(self._opened, body, 0)
+
+    def free_bytes(self) -> int:
+        """What is free on the disk of the file, which no job can take away as it can its folders."""
+        disk = os.statvfs(self._opened)
+        return disk.f_bavail * disk.f_frsize
+
+    def close(self) -> None:
+        """Close what is open; all stays where it is."""
+        self._changes.close()
+        os.close(self._opened)
+
+    def _is_clear(self) -> bool:
+        return self._is_ours() and all(map(_is_empty, self._empty))
+
+    def _is_ours(self) -> bool:
+        """Whether the file is still the one that we opened, and nothing but its text has changed."""
+        try:
+            there = os.lstat(self.job_file)
+        except OSError:
+            return False
+        self._written = there.st_size
+        return there[:6] == self._known
+
+    def _mend_file(self) -> None:
+        if not self._is_ours():
+            before = self._opened
+            self._create()
+            os.close(before)
+
+    def _create(self) -> None:
+        _remove(self.job_file)
+        self.job_file.parent.mkdir(parents=True, exist_ok=True)
+        self._opened = os.open(self.job_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # mode, inode, device, links, user and group stay the same while a file is only written
+        self._known = os.fstat(self._opened)[:6]
+        self._written = 0
+
+
+class _Changes:
+    """Tells whether something was made, taken away, put elsewhere or given away in places that are watched.
+
+    A file in a watched folder may be written to: that is told when who wrote it lets go of it.
+    """
+
+    def __init__(self) -> None:
+        self._reader: io.FileIO | None = None
+        self._watched: Sequence[int] = ()
+
+    def watch(self, places: Sequence[Path]) -> bool:
+        """From now on changes of these places are told; False where the kernel does not do that.
+
+        They may be others of the same names now. What was told until now is forgotten.
+        """
+        watched = self._add(places)
+        if self._watched and watched != self._watched:  # those of before must not pile up in the kernel
+            self.close()
+            watched = self._add(places)
+        self._watched = watched
+        for _ in range(_READINGS if self._reader else 0):
+            if not self.any():
+                break
+        return min(watched, default=-1) >= 0
+
+    def any(self) -> bool:
+        """Whether something has changed since the last call; after very many changes, again."""
+        return self._reader is not None and self._reader.read(_EVENTS_BYTES) is not None
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader, self._watched = None, ()
+
+    def _add(self, places: Sequence[Path]) -> Sequence[int]:
+        if not sys.platform.startswith("linux"):
+            return ()
+        import ctypes
+
+        kernel = ctypes.CDLL(None)
+        if self._reader is None:
+            opened = kernel.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+            if opened < 0:  # more than this user may have (fs.inotify.max_user_instances)
+                return ()
+            self._reader = io.FileIO(opened)
+        watch, opened = kernel.inotify_add_watch, self._reader.fileno()
+        return [watch(opened, os.fsencode(place), _TOLD_OF) for place in places]
+
+
+# linux/inotify.h
+_ATTRIB, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE = 0x4, 0x8, 0x40, 0x80, 0x100
+_DELETE, _DELETE_SELF, _MOVE_SELF, _DONT_FOLLOW = 0x200, 0x400, 0x800, 0x2000000
+_TOLD_OF = (
+    _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE
+    | _DELETE | _DELETE_SELF | _MOVE_SELF | _DONT_FOLLOW
+)  # fmt: skip
+_EVENTS_BYTES = 4096
+_READINGS = 2000  # the kernel keeps 16,384 events, of at most 272 bytes
+
+
+def empty_folder(folder: Path) -> None:
+    """Make the folder exist and be empty, whatever a job has put in its place."""
+    if _is_empty(folder):
+        return
+    _remove(folder)
+    folder.mkdir(parents=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever is there, if anything is."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():  # something in it could not be removed with its own permissions
+        _make_writable(path)
+        shutil.rmtree(path)
+
+
+def _make_writable(folder: Path) -> None:
+    """Give us all permissions to a folder and those below it, each before it is looked into."""
+    folder.chmod(0o700)
+    for where, folders, _ in os.walk(folder):
+        for below in (Path(where, name) for name in folders):
+            if not below.is_symlink():
+                with suppress(OSError):  # somebody else's; if it is empty it can be removed all the same
+                    below.chmod(0o700)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether it is a folder, and no link to one, with nothing in it."""
+    try:
+        opened = os.open(folder, _FOLDER)
+    except OSError:
+        return False
+    try:
+        return not os.listdir(opened)
+    finally:
+        os.close(opened)

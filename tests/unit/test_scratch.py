@@ -1,0 +1,258 @@
+"""A slot's folders and its job's file, whatever jobs do to them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from distributed_something.worker.scratch import Scratch, empty_folder
+
+
+def make(folder: Path, **files: str) -> None:
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+def below(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_an_emptied_folder_is_there_and_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    empty_folder(folder)
+    assert list(folder.iterdir()) == []
+    make(folder, a_txt="x", sub__deep__b_txt="y")
+    empty_folder(folder)
+    assert list(folder.iterdir()) == []
+
+
+_EMPTY_WHAT_IS_LOCKED = """
+import os
+from pathlib import Path
+from distributed_something.worker.scratch import empty_folder
+
+if os.getuid() == 0:  # whom no permission stops
+    os.chown(".", 65534, 65534)
+    os.setgid(65534)
+    os.setuid(65534)
+for locked in ("work", "work/a", "work/a/b"):
+    Path("work/a/b").mkdir(parents=True)
+    Path("work/a/b/c.txt").write_text("x")
+    Path("work/link").symlink_to("/")
+    Path("work/a/b").chmod(0)
+    Path(locked).chmod(0)
+    empty_folder(Path("work"))
+    print(os.listdir("work"))
+"""
+
+
+def test_a_folder_that_its_job_made_unreadable_is_emptied_too(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", _EMPTY_WHAT_IS_LOCKED]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout.split("\n"), done.stderr) == (["[]"] * 3 + [""], "")
+
+
+def test_links_are_removed_and_what_they_point_to_stays(tmp_path: Path) -> None:
+    make(tmp_path, elsewhere__keep_txt="kept")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "file").symlink_to(tmp_path / "elsewhere" / "keep.txt")
+    (folder / "folder").symlink_to(tmp_path / "elsewhere")
+    empty_folder(folder)
+    assert list(folder.iterdir()) == []
+    assert below(tmp_path / "elsewhere") == {"keep.txt": "kept"}
+
+
+def _add(folder: Path) -> None:
+    (folder / "left").write_text("x")
+
+
+def _move_away(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def _move_away_and_put_another(folder: Path) -> None:
+    _move_away(folder)
+    make(folder, left="x")
+
+
+def _put_a_file(folder: Path) -> None:
+    folder.rmdir()
+    folder.write_text("x")
+
+
+def _put_a_link(folder: Path) -> None:
+    folder.rmdir()
+    make(folder.with_name("elsewhere"), left="x")
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+@pytest.fixture(params=["the kernel tells of changes", "it does not"])
+def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "it does not":
+        monkeypatch.setattr(sys, "platform", "darwin")
+    elif sys.platform != "linux":
+        pytest.skip("inotify is Linux's")
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> Path:
+    return tmp_path / "machine" / "slot"
+
+
+@pytest.fixture
+def scratch(slot: Path, told: None) -> Iterator[Scratch]:
+    scratch = Scratch(slot, [slot / "work", slot / "input"])
+    yield scratch
+    scratch.close()
+
+
+@pytest.mark.parametrize(
+    "act", [_add, _move_away, _move_away_and_put_another, shutil.rmtree, _put_a_file, _put_a_link]
+)
+def test_the_next_job_finds_its_folders_empty(
+    scratch: Scratch, slot: Path, act: Callable[[Path], None]
+) -> None:
+    folder = slot / "work"
+    for _ in range(2):
+        act(folder)
+        scratch.clear()
+        assert folder.is_dir() and not folder.is_symlink()
+        assert list(folder.iterdir()) == []
+        shutil.rmtree(slot / "elsewhere", ignore_errors=True)
+
+
+def test_a_slot_that_was_put_elsewhere_is_made_again(scratch: Scratch, slot: Path) -> None:
+    slot.rename(slot.with_name("elsewhere"))
+    scratch.clear()
+    scratch.write(b"{}")
+    assert sorted(path.name for path in slot.iterdir()) == ["input", "job.json", "work"]
+
+
+def test_folders_that_are_in_doubt_are_made_again(scratch: Scratch, slot: Path) -> None:
+    slot.parent.rename(slot.parent.with_name("elsewhere"))  # of which no change of the slot's own tells
+    scratch.doubt()
+    scratch.clear()
+    assert list((slot / "work").iterdir()) == []
+
+
+needs_inotify = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+
+
+@needs_inotify
+def test_nothing_is_looked_at_where_nothing_has_changed(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = Scratch(slot, [slot / "work"])
+    scratch.write(b'{"n": 1}')
+    monkeypatch.setattr("distributed_something.worker.scratch.empty_folder", lambda _: pytest.fail("looked"))
+    scratch.clear()
+    scratch.write(b"{}")
+    scratch.clear()
+    assert scratch.job_file.read_bytes() == b"{}"
+    scratch.close()
+
+
+@needs_inotify
+def test_more_changes_than_the_kernel_keeps_are_no_trouble(slot: Path) -> None:
+    scratch = Scratch(slot, [slot / "work"])
+    for number in range(9000):  # an event when it is made, one when it is closed
+        (slot / "work" / f"{number}").touch()
+    scratch.clear()
+    assert list((slot / "work").iterdir()) == []
+    _add(slot / "work")
+    scratch.clear()
+    assert list((slot / "work").iterdir()) == []
+    scratch.close()
+
+
+def _watches() -> int:
+    infos = Path("/proc/self/fdinfo").iterdir()
+    return sum(info.read_text().count("inotify wd:") for info in infos if info.exists())
+
+
+@needs_inotify
+def test_what_jobs_put_elsewhere_is_not_watched_for_ever(slot: Path) -> None:
+    before = _watches()
+    scratch = Scratch(slot, [slot / "work"])
+    for number in range(5):
+        (slot / "work").rename(slot.parent / f"{number}")
+        scratch.clear()
+    assert _watches() - before == 3  # the slot, its file, its one folder
+    scratch.close()
+
+
+# The job's own file
+
+
+def _replace(path: Path) -> None:
+    path.with_name("new").write_text("another")
+    path.with_name("new").replace(path)
+
+
+def _move_and_replace(path: Path) -> None:  # as sed -i.bak does
+    path.replace(path.with_name("kept"))
+    path.write_text("another")
+
+
+def _publish_by_a_second_name(path: Path) -> None:
+    path.with_name("kept").hardlink_to(path)
+
+
+def _link_to_a_file_outside(path: Path) -> None:
+    path.replace(path.with_name("kept"))
+    path.symlink_to("kept")
+
+
+def _put_a_folder(path: Path) -> None:
+    path.unlink()
+    make(path, left="x")
+
+
+def _take_permissions(path: Path) -> None:
+    path.chmod(0)
+
+
+def _take_the_whole_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def _write_more(path: Path) -> None:
+    path.write_text("x" * 1000)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        _replace,
+        _move_and_replace,
+        _publish_by_a_second_name,
+        _link_to_a_file_outside,
+        _put_a_folder,
+        _take_permissions,
+        _take_the_whole_folder,
+        _write_more,
+        Path.unlink,
+    ],
+)
+def test_whatever_a_job_does_to_its_file_the_next_one_finds_itself_in_it(
+    scratch: Scratch, slot: Path, act: Callable[[Path], None]
+) -> None:
+    path = slot / "job.json"
+    scratch.write(b'{"n": 1}')
+    act(path)
+    scratch.clear()
+    scratch.write(b'{"n": 22}')
+    scratch.clear()
+    scratch.write(b'{"n": 3}')
+    assert path.read_bytes() == b'{"n": 3}'
+    assert not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600
+    kept = path.with_name("kept")
+    assert not kept.exists() or kept.read_bytes() == b'{"n": 1}'
