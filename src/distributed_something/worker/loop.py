@@ -143,7 +143,7 @@ class Worker:
         self._ordered = 0.0
         self._drained = False
         self._idle_rounds = 0
-        self._renewed = self._flushed = self._needed = clock.monotonic()
+        self._renewed = self._flushed = self._needed = self._tend_at = clock.monotonic()
         self._keeper: threading.Thread | None = None
         self._writer: threading.Thread | None = None
         self._long: dict[Slot, float] = {}
@@ -212,6 +212,7 @@ class Worker:
                     return
 
     def _tend(self) -> None:
+        self._tend_at = self._clock.monotonic() + TICK_SECONDS
         if self._has_to_write():
             self._write()
         self._hold()
@@ -312,7 +313,7 @@ class Worker:
         """A slot goes on whatever happens in it."""
         self._doze(delay)
         while self._stop is None and not self._drained:
-            if slot is self._slots[0] and self._keeper is None:
+            if slot is self._slots[0] and self._keeper is None and self._clock.monotonic() >= self._tend_at:
                 self._tend()
             try:
                 self._serve(slot, until_empty)
@@ -404,8 +405,8 @@ class Worker:
             return bool(self._ready or self._running or self._ended or self._noted)
 
     def _low(self) -> bool:
-        """Whether it is time to lease: half of what is held ahead is used up."""
-        return len(self._ready) <= self._ahead() // 2
+        """Whether it is time to lease: all that was held is used up, or, with other slots at work, half."""
+        return len(self._ready) <= (self._ahead() // 2 if len(self._slots) > 1 else 0)
 
     def _ahead(self) -> int:
         """How many jobs to hold beyond those that run, and those that idle slots take at once."""

@@ -148,6 +148,7 @@ class Watch:
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN)
         self._poll.register(self._woken, select.POLLIN)
+        self._awaited = (-1, -1)
         self._reader = io.FileIO(self._out, closefd=False)
         self._printed = False  # whether the pipe may hold what an ended child printed
 
@@ -168,16 +169,8 @@ class Watch:
 
         `until` is a time.monotonic() value, None is for ever.
         """
-        awaited = [fd for fd in (child.pidfd, reply) if fd >= 0]
-        for fd in awaited:
-            self._poll.register(fd, select.POLLIN)
-        try:
-            return self._wait(child, until, awaited)
-        finally:
-            for fd in awaited:
-                self._poll.unregister(fd)
-
-    def _wait(self, child: Child, until: float | None, awaited: list[int]) -> bool:
+        if (child.pidfd, reply) != self._awaited:
+            self._await((child.pidfd, reply))
         pause = 0.001
         while True:
             left = None if until is None else until - time.monotonic()
@@ -189,13 +182,23 @@ class Watch:
             ready = [fd for fd, _ in self._poll.poll(None if left is None else left * 1000)]
             ended = child.has_ended() if child.pidfd < 0 else child.pidfd in ready
             self._printed = self._out in ready or (ended and child.pidfd < 0)
-            if ended or not set(awaited).isdisjoint(ready):
+            if ended or reply in ready:
                 return True
             if self._printed:
                 self._move()
             if self._woken in ready:
                 os.read(self._woken, 4096)
                 return False
+
+    def _await(self, awaited: tuple[int, int]) -> None:
+        """Poll for these; one child's pidfd has mostly the number that the one before had."""
+        for fd in self._awaited:
+            if fd >= 0:
+                self._poll.unregister(fd)
+        for fd in awaited:
+            if fd >= 0:
+                self._poll.register(fd, select.POLLIN)
+        self._awaited = awaited
 
     def stop(self, child: Child, grace: float = TERM_GRACE) -> Ended:
         """End the child and its group: TERM, then KILL after `grace` seconds."""
@@ -256,7 +259,7 @@ class Strays:
         return killed
 
     def _listed(self) -> bytes:
-        return os.pread(self._children, 1 << 16, 0)
+        return os.pread(self._children, 4096, 0)  # a page: the kernel gives no more at once
 
     def _kill(self, listed: bytes, job_id: str) -> int:
         mark = b"DS_JOB_ID=%s\0" % job_id.encode()
