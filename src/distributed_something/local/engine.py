@@ -36,7 +36,7 @@ class LocalEngine:
 
     name = "local"
     look_seconds = 0.25
-    last_looks_seconds = 0.01
+    last_looks_seconds = 0.002
     job_bytes = None
     tasks_per_machine = 1
 

@@ -208,6 +208,7 @@ class SqliteQueue:
             with self._writing(durable=True) as db:
                 sent += db.execute(_PUT, packed).rowcount
             given += len(batch)
+        self._read("PRAGMA wal_checkpoint")  # by whom it was filled: the first worker would wait for that
         return PutReport(sent=sent, known=given - sent)
 
     def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
