@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from ..containers import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, hide, variables
 from ..errors import DsError
-from .process import Ended
+from .process import Ended, memory_kills
 
 BUCKET_FOLDER = "/home/ubuntu/bucket"
 """Where images made for the reference look for the bucket."""
@@ -26,6 +27,11 @@ _HOST = "/opt/distributed-something-host.py"
 """Where a container finds the program that calls the function of HANDLER: with the image's own Python."""
 
 _NOT_STARTED = "0001-01-01"
+
+WORD_SECONDS = 2.0
+"""So long after a container's end its engine may still hear that memory was the cause of it."""
+
+_WORD_PAUSE = 0.1
 
 
 class Limits(NamedTuple):
@@ -89,6 +95,7 @@ class Container:
     def command(self, argv: list[str], own: Mapping[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
         """What runs `argv` in a new container, with `own` in its environment too; and its own environment."""
         self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
+        self._kills_before = memory_kills()
         more = [
             word for name, value in own.items() for word in ("--env", f"{name.decode()}={value.decode()}")
         ]
@@ -115,10 +122,7 @@ class Container:
         if code == 0:
             return Verdict(ended)
         try:
-            asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.Error}}"
-            killed, started, error = self._kind.docker.call(
-                "container", "inspect", "--format", asked, self._name
-            ).split("|", 2)
+            killed, started, error = self._state()
         except DsError as failed:  # never made, or taken away by somebody else
             return Verdict(ended, broken=failed.what if code == 125 else "")
         if started.startswith(_NOT_STARTED):
@@ -129,6 +133,20 @@ class Container:
         if number in set(signal.Signals):
             ended = ended._replace(exit_code=None, signal=number)
         return Verdict(ended, memory)
+
+    def _state(self) -> list[str]:
+        """What the engine knows of the end: whether memory was short, when the start was, what went wrong.
+
+        That the kernel killed for lack of memory the engine may hear after the end: then it is asked again.
+        """
+        asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.Error}}"
+        until = time.monotonic() + WORD_SECONDS
+        while True:
+            said = self._kind.docker.call("container", "inspect", "--format", asked, self._name)
+            found = said.split("|", 2)
+            if found[0] == "true" or memory_kills() == self._kills_before or time.monotonic() > until:
+                return found
+            time.sleep(_WORD_PAUSE)
 
     def close(self) -> None:
         """Remove the file with the environment."""

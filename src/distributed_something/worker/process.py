@@ -298,6 +298,15 @@ def children_of_this_process() -> list[int]:
     return []
 
 
+def memory_kills() -> int:
+    """How many processes of this machine the kernel has killed for lack of memory (Linux; elsewhere 0)."""
+    with suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
 def environment_of(pid: int) -> bytes:
     """The environment that a process was started with, b"" where that cannot be read."""
     try:

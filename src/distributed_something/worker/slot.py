@@ -20,7 +20,7 @@ from ..errors import DsError, UsageError
 from ..job import Cause, Lease, Outcome, State
 from .container import Container, Containers, Verdict, handler_command
 from .logs import SlotLog
-from .process import Child, Ended, Strays, Watch, files_of
+from .process import Child, Ended, Strays, Watch, files_of, memory_kills
 from .scratch import Scratch
 from .staging import Claim, fetch_inputs, is_done, publish_outputs
 from .task import Task, Work
@@ -392,22 +392,14 @@ class _OomKills:
     """The kernel's count of processes killed for lack of memory, on the whole machine."""
 
     def __init__(self) -> None:
-        self._last = self._read()
+        self._last = memory_kills()
 
     def grew(self) -> bool:
         """Whether it grew since the last look."""
-        now = self._read()
+        now = memory_kills()
         grew = now > self._last
         self._last = now
         return grew
-
-    @staticmethod
-    def _read() -> int:
-        with suppress(OSError):
-            for line in Path("/proc/vmstat").read_text().splitlines():
-                if line.startswith("oom_kill "):
-                    return int(line.split()[1])
-        return 0
 
 
 _OOM_KILLS = _OomKills()
