@@ -84,6 +84,7 @@ class S3Store:
         self._objects: dict[float, Any] = {}
         self._segments: dict[str, Segment] = {}
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
 
     def locate(self, key: str) -> str:
         """The file's address: s3://bucket/key."""
@@ -336,19 +337,24 @@ class S3Store:
         quick = ANSWER_SECONDS + self._retry_seconds
         silence = SILENCE_SECONDS if sent > SMALL_BYTES else min(quick, SILENCE_SECONDS)
         if silence not in self._objects:
-            with aws_errors(f"opening s3://{self.bucket}"):
-                endpoint = self._session.endpoint or self._client().meta.endpoint_url
-                self._credentials = self._credentials or Credentials(self._session)
-                self._objects[silence] = open_bucket(
-                    self.bucket,
-                    self._session,
-                    region=self.region,
-                    endpoint=endpoint,
-                    retry_seconds=self._retry_seconds,
-                    silence_seconds=silence,
-                    credentials=self._credentials,
-                )
+            with self._opening:  # many threads begin at once: opening is the work of one
+                if silence not in self._objects:
+                    self._objects[silence] = self._opened(silence)
         return self._objects[silence]
+
+    def _opened(self, silence: float) -> Any:
+        with aws_errors(f"opening s3://{self.bucket}"):
+            endpoint = self._session.endpoint or self._client().meta.endpoint_url
+            self._credentials = self._credentials or Credentials(self._session)
+            return open_bucket(
+                self.bucket,
+                self._session,
+                region=self.region,
+                endpoint=endpoint,
+                retry_seconds=self._retry_seconds,
+                silence_seconds=silence,
+                credentials=self._credentials,
+            )
 
     def _region_of(self, bucket: str) -> str | None:
         """Where a bucket lies: S3 says so even to those whom it refuses."""
