@@ -179,7 +179,6 @@ class Outcome(NamedTuple):
     cpu_seconds: float | None = None
     bytes_in: int = 0
     bytes_out: int = 0
-    files_out: int = 0
     output: str | None = None
     log: str | None = None
     phases: Mapping[str, float] = {}

@@ -337,3 +337,48 @@ def test_workers_that_die_at_once_are_told_of_and_can_be_stopped(project: DsProj
     project.ds("stop", "--now", timeout=20)
     assert not project.processes()
     assert project.status()["jobs"]["waiting"] == 1
+
+
+_CROWDED = """
+import os
+import errno
+
+forks = os.fork
+left = {left}
+
+
+def fork():
+    global left
+    left -= 1
+    if {when}:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return forks()
+
+
+os.fork = fork
+"""
+
+
+def crowd(project: DsProject, left: int, when: str) -> None:
+    """Have the system refuse processes to the machine process: `left` counts its tries down."""
+    (project.folder / "sitecustomize.py").write_text(_CROWDED.format(left=left, when=when))
+    project.environment["PYTHONPATH"] = str(project.folder)
+
+
+def test_a_worker_that_the_system_has_no_room_for_comes_later(project: DsProject) -> None:
+    crowd(project, 2, "left == 0")
+    project.config(COMMAND="sleep {n}")
+    project.ds("setup")
+    project.ds("submit", project.jobs([{"n": 0.1}, {"n": 60}]))
+    project.ds("start")
+    until(lambda: len(project.machine()["workers"]) == 2, "the second worker to come")
+    project.ds("stop", "--now")
+
+
+def test_where_there_is_room_for_no_worker_the_start_says_so(project: DsProject) -> None:
+    crowd(project, 0, "True")
+    project.config(COMMAND="true {n}")
+    project.ds("setup")
+    project.ds("submit", project.jobs([{"n": 1}]))
+    assert "no room for one process more" in project.ds("start", code=1).stderr
+    assert project.status()["jobs"]["waiting"] == 1

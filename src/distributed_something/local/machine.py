@@ -83,6 +83,8 @@ class Machine:
         self._workers: dict[int, _Running] = {}
         self._lost = 0
         self._quick_deaths = 0
+        self._unforked: list[int] = []
+        """Slots whose worker the system had no room for: it is tried again."""
         self._owed: list[str] = []
         """Workers that have ended and whose leases are to be given back."""
         self._containers: Containers | None = None
@@ -100,14 +102,17 @@ class Machine:
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
         for number in range(slots_of(self._config)):
             self._fork(number)
+        if not self._workers:
+            raise DsError("the system has no room for one process more", "see `ulimit -u`, and `free -m`")
         self._tell()
 
     def run(self) -> str:
         """Keep workers running until it is time to end; why it ended."""
-        while self._workers:
+        while self._workers or (self._unforked and self._stop is None):
             for order in self._signals.wait(1.0):
                 self._order(order)
             self._reap()
+            self._fork_again()
             self._check_hours()
             try:
                 self._give_back_owed()
@@ -150,13 +155,26 @@ class Machine:
         name = f"worker-{number}-{os.urandom(3).hex()}"
         parent = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)  # until the child has its own handlers
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no process more for this user, or no memory
+            complain(f"{self._name}: {name} could not be started: {error}")
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+            self._unforked.append(number)
+            return
         if pid == 0:
             os.close(self._lock)
             what = self._place, self._config, self._store, self._paths, name, number, self._containers
             _become_worker(partial(_make_worker, *what), parent)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         self._workers[pid] = _Running(name, number, self._clock.monotonic())
+
+    def _fork_again(self) -> None:
+        unforked, self._unforked = self._unforked, []
+        for number in unforked if self._stop is None else ():
+            self._fork(number)
+        if len(self._unforked) < len(unforked):
+            self._tell()
 
     def _reap(self) -> None:
         """Notice workers that ended; an end that nobody ordered is a loss, and the worker is replaced.

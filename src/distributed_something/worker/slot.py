@@ -285,7 +285,7 @@ class Slot:
             self._log.note(detail)
             return outcome._replace(state=State.WAITING, cause=Cause.OUTPUT_MISSING, detail=detail)
         size = sum(file.size for file in manifest.files)
-        return outcome._replace(output=prefix, bytes_out=size, files_out=len(manifest.files))
+        return outcome._replace(output=prefix, bytes_out=size)
 
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
