@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .errors import UsageError
+from .words import many
 
 ROOT_DEVICE = "/dev/xvda"
 """The root disk of Amazon Linux; on 2 and 2023 it holds the containers too."""
@@ -42,11 +43,16 @@ class Fleet(NamedTuple):
 
 
 def parse_fleet(text: str, name: str, *, key_name: str = "") -> Fleet:
-    """The fleet file that a text holds; `name` is in messages. Raises UsageError for the first thing wrong.
+    """The fleet file that a text holds; `name` is in messages.
 
+    Raises UsageError for the first thing wrong, with how many others there are.
     `key_name` is the key pair that goes over the file's own, which may then be anything.
     """
-    for problem in fleet_problems(text, name, key_name=key_name):
+    problems = [*fleet_problems(text, name, key_name=key_name)]
+    if len(problems) > 1:
+        what = f"{problems[0].what} ({many(len(problems) - 1, 'more thing', 'is', 'are')} wrong)"
+        raise UsageError(what, f"{problems[0].fix}; ds check --fleet FILE tells all")
+    for problem in problems:
         raise problem
     return Fleet(name, json.dumps(_read(text, name)))
 

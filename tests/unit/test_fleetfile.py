@@ -203,6 +203,12 @@ def test_each_of_several_subnets_is_looked_at() -> None:
     assert error.what.endswith('SubnetId: still the placeholder "subnet-XXXXXXXX"')
 
 
+def test_of_many_things_wrong_the_first_is_told_and_how_many_more() -> None:
+    error = refused(in_first("ImageId", "ami-XXXXXXXX", in_first("SubnetId", "subnet-XXXXXXXX")))
+    assert error.what.endswith(' still the placeholder "ami-XXXXXXXX" (1 more thing is wrong)')
+    assert error.fix.endswith("ds check --fleet FILE tells all")
+
+
 def test_every_problem_of_a_file_can_be_had_at_once() -> None:
     content = changed((*NETWORK, "SubnetId"), "subnet-WWWWWWWW")
     content["LaunchSpecifications"][0]["KeyName"] = "your-key-file"
