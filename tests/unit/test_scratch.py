@@ -61,6 +61,31 @@ def test_a_folder_that_its_job_made_unreadable_is_emptied_too(tmp_path: Path) ->
     assert (done.stdout.split("\n"), done.stderr) == (["[]"] * 3 + [""], "")
 
 
+_EMPTY_WHAT_IS_DEEP = """
+import os, sys
+from pathlib import Path
+from distributed_something.worker.scratch import empty_folder
+
+os.mkdir("work")
+here = os.getcwd()
+os.chdir("work")
+for _ in range(200):  # the path to the last one is longer than any may be
+    Path("file").touch()
+    os.mkdir("x" * 100)
+    os.chdir("x" * 100)
+os.chdir(here)
+sys.setrecursionlimit(100)
+empty_folder(Path("work"))
+print(os.listdir("work"))
+"""
+
+
+def test_a_folder_that_is_deeper_than_python_goes_is_emptied_too(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", _EMPTY_WHAT_IS_DEEP]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 def test_links_are_removed_and_what_they_point_to_stays(tmp_path: Path) -> None:
     make(tmp_path, elsewhere__keep_txt="kept")
     folder = tmp_path / "work"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, S
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
 from ..worker.process import adopt_orphans
+from ..worker.scratch import remove_folder
 from ..worker.slot import Slot
 from ..worker.task import Task, compile_task
 from .alive import Pulse, alive_prefix
@@ -162,7 +162,7 @@ def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
     try:
         return task.work()
     finally:
-        shutil.rmtree(task.folder, ignore_errors=True)
+        remove_folder(task.folder)
 
 
 class _Task:

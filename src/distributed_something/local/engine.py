@@ -208,7 +208,7 @@ class LocalEngine:
 
     def remove(self) -> Sequence[str]:
         """Remove the state folder; outputs, logs and ledger stay in the store."""
-        import shutil
+        from ..worker.scratch import remove_folder
 
         if self._alive():
             self._end(signal.SIGINT)
@@ -217,7 +217,7 @@ class LocalEngine:
         if self._queue is not None:
             self._queue.close()
             self._queue = None
-        shutil.rmtree(self._place.folder, ignore_errors=True)
+        remove_folder(self._place.folder)
         return [str(self._place.folder)] if self._place.folder.exists() else []
 
     def _status(self) -> dict[str, Any] | None:

@@ -16,7 +16,6 @@ import json
 import math
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -42,6 +41,7 @@ from ..worker.container import Containers, Limits
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
+from ..worker.scratch import remove_folder
 from ..worker.slot import Slot
 from ..worker.task import compile_task
 from .place import Place, slots_of
@@ -129,7 +129,7 @@ class Machine:
             owners = queue.owners()
         for owner in owners:
             self._give_back(owner)
-        shutil.rmtree(self._place.work, ignore_errors=True)
+        remove_folder(self._place.work)
 
     def _sweep(self, label: str, value: str) -> None:
         if wanted(self._config):
@@ -208,7 +208,7 @@ class Machine:
             self._give_back_owed()
         except (DsError, OSError) as error:
             complain(f"{self._name}: {error}")
-        shutil.rmtree(self._place.work / worker.name, ignore_errors=True)
+        remove_folder(self._place.work / worker.name)
         with suppress(OSError):
             (self._place.work / f"{worker.name}.env").unlink()
         if self._stop is not None:

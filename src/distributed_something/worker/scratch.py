@@ -97,7 +97,7 @@ class Scratch:
             os.close(before)
 
     def _create(self) -> None:
-        _remove(self.job_file)
+        remove(self.job_file)
         self.job_file.parent.mkdir(parents=True, exist_ok=True)
         self._opened = os.open(self.job_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         # mode, inode, device, links, user and group stay the same while a file is only written
@@ -170,29 +170,47 @@ def empty_folder(folder: Path) -> None:
     """Make the folder exist and be empty, whatever a job has put in its place."""
     if _is_empty(folder):
         return
-    _remove(folder)
+    remove(folder)
     folder.mkdir(parents=True)
 
 
-def _remove(path: Path) -> None:
-    """Remove whatever is there, if anything is."""
+def remove(path: Path) -> None:
+    """Remove whatever is there, if anything is. Raises OSError."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():  # something in it could not be removed with its own permissions
-        _make_writable(path)
-        shutil.rmtree(path)
+    with suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
+    if path.exists():  # something in it could not be removed with its own permissions, or lies too deep
+        _take_apart(path)
 
 
-def _make_writable(folder: Path) -> None:
-    """Give us all permissions to a folder and those below it, each before it is looked into."""
-    folder.chmod(0o700)
-    for where, folders, _ in os.walk(folder):
-        for below in (Path(where, name) for name in folders):
-            if not below.is_symlink():
-                with suppress(OSError):  # somebody else's; if it is empty it can be removed all the same
-                    below.chmod(0o700)
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what is in it, as far as that is possible. What is no folder, or a link, stays."""
+    if path.is_dir() and not path.is_symlink():
+        with suppress(OSError):
+            remove(path)
+
+
+def _take_apart(top: Path) -> None:
+    """Remove a folder whatever the permissions in it, and however deep it is.
+
+    The folders in it are put side by side first: each is reached by a short path then.
+    """
+    top.chmod(0o700)
+    folders = [top]
+    for folder in folders:  # more are added meanwhile
+        for entry in list(folder.iterdir()):
+            if entry.is_symlink() or not entry.is_dir():
+                entry.unlink()
+                continue
+            try:
+                entry.rmdir()  # also somebody else's, if it is empty
+            except OSError:
+                entry.chmod(0o700)
+                folders.append(entry.rename(top / os.urandom(8).hex()))
+    for folder in reversed(folders):
+        folder.rmdir()
 
 
 def _is_empty(folder: Path) -> bool:
