@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -210,7 +211,7 @@ def test_what_jobs_put_elsewhere_is_not_watched_for_ever(slot: Path) -> None:
     for number in range(5):
         (slot / "work").rename(slot.parent / f"{number}")
         scratch.clear()
-    assert _watches() - before == 3  # the slot, its file, its one folder
+    assert _watches() - before == 2  # the slot and its one folder
     scratch.close()
 
 
@@ -281,3 +282,29 @@ def test_whatever_a_job_does_to_its_file_the_next_one_finds_itself_in_it(
     assert not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600
     kept = path.with_name("kept")
     assert not kept.exists() or kept.read_bytes() == b'{"n": 1}'
+
+
+def test_a_file_that_a_job_made_longer_is_cut(scratch: Scratch, slot: Path) -> None:
+    scratch.write(b"{}")
+    os.truncate(slot / "job.json", 1000)  # nobody has opened it for that
+    scratch.clear()
+    scratch.write(b'{"n": 2}')
+    assert scratch.job_file.read_bytes() == b'{"n": 2}'
+
+
+def test_what_goes_on_writing_to_a_jobs_file_adds_nothing_to_the_next_ones(
+    scratch: Scratch, slot: Path
+) -> None:
+    scratch.write(b"{}")
+    with (slot / "job.json").open("ab", buffering=0) as held:  # no change is told before it is closed
+        held.write(b"x" * 1000)
+        scratch.clear()
+        scratch.write(b'{"n": 2}')
+        assert scratch.job_file.read_bytes() == b'{"n": 2}'
+
+
+def test_a_file_that_is_taken_away_between_two_jobs_is_made_again(scratch: Scratch) -> None:
+    scratch.clear()
+    scratch.job_file.unlink()
+    scratch.write(b"{}")
+    assert scratch.job_file.read_bytes() == b"{}"

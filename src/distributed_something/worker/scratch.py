@@ -1,7 +1,8 @@
 """A slot's own folders, which every job finds empty, and the file in which a job finds itself.
 
 Whether a job has left something is asked after every job, so it has to be quick: the kernel notes what
-changes (Linux's inotify), and one reading tells of all. Where it does not, all is looked at every time.
+changes (Linux's inotify), and one reading tells of all folders. Where it does not, all are looked at every
+time. The file is looked at whenever it is written: not all that makes it longer is told.
 """
 
 from __future__ import annotations
@@ -28,16 +29,14 @@ class Scratch:
     def __init__(self, folder: Path, empty: Iterable[Path], job_file: str = "job.json") -> None:
         self.job_file = folder / job_file
         self._empty = list(empty)
-        self._places = [folder, self.job_file, *self._empty]
+        self._places = [folder, *self._empty]
         self._changes = _Changes()
-        self._quiet = False  # whether all was as it should be, and a change since then is told
-        self._opened = -1
-        self._written = 0
+        self._quiet = False  # whether all were empty, and a change since then is told
         self._create()
         self.clear()
 
     def clear(self) -> None:
-        """Make each folder that a job may have touched exist and be empty, and the file be ours alone.
+        """Make each folder that a job may have touched exist and be empty.
 
         Raises OSError where that is not possible, after all others; the next call tries again.
         """
@@ -50,10 +49,9 @@ class Scratch:
                 empty_folder(folder)
             except OSError as error:
                 wrong = error
-        self._mend_file()
         if wrong is not None:
             raise wrong
-        self._quiet = self._changes.watch(self._places) and self._is_clear()
+        self._quiet = self._changes.watch(self._places) and all(map(_is_empty, self._empty))
 
     def doubt(self) -> None:
         """Something is wrong with the folders: look at each when they are cleared next, by its name."""
@@ -61,11 +59,15 @@ class Scratch:
 
     def write(self, body: bytes) -> None:
         """Make this the content of the file. Raises OSError."""
-        if not self._quiet:
-            self._mend_file()
-        if self._written > len(body):
-            os.ftruncate(self._opened, 0)
-        self._written = len(body)
+        try:
+            there = os.lstat(self.job_file)
+        except OSError:
+            self._replace()
+        else:
+            if there[:6] != self._known:
+                self._replace()
+            elif there.st_size > len(body):
+                os.ftruncate(self._opened, 0)
         os.pwrite(self._opened, body, 0)
 
     def free_bytes(self) -> int:
@@ -78,23 +80,10 @@ class Scratch:
         self._changes.close()
         os.close(self._opened)
 
-    def _is_clear(self) -> bool:
-        return self._is_ours() and all(map(_is_empty, self._empty))
-
-    def _is_ours(self) -> bool:
-        """Whether the file is still the one that we opened, and nothing but its text has changed."""
-        try:
-            there = os.lstat(self.job_file)
-        except OSError:
-            return False
-        self._written = there.st_size
-        return there[:6] == self._known
-
-    def _mend_file(self) -> None:
-        if not self._is_ours():
-            before = self._opened
-            self._create()
-            os.close(before)
+    def _replace(self) -> None:
+        before = self._opened
+        self._create()
+        os.close(before)
 
     def _create(self) -> None:
         remove(self.job_file)
@@ -102,7 +91,6 @@ class Scratch:
         self._opened = os.open(self.job_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         # mode, inode, device, links, user and group stay the same while a file is only written
         self._known = os.fstat(self._opened)[:6]
-        self._written = 0
 
 
 class _Changes:
