@@ -53,10 +53,13 @@ for locked in ("work", "work/a", "work/a/b"):
     Path(locked).chmod(0)
     empty_folder(Path("work"))
     print(os.listdir("work"))
+Path("work").chmod(0o555)
+empty_folder(Path("work"))
+Path("work/new").touch()
 """
 
 
-def test_a_folder_that_its_job_made_unreadable_is_emptied_too(tmp_path: Path) -> None:
+def test_a_folder_that_its_job_locked_is_emptied_and_opened(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", _EMPTY_WHAT_IS_LOCKED]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout.split("\n"), done.stderr) == (["[]"] * 3 + [""], "")

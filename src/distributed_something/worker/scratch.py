@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -202,12 +203,12 @@ def _take_apart(top: Path) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether it is a folder, and no link to one, with nothing in it."""
+    """Whether it is a folder, and no link to one, with nothing in it, that its owner may use."""
     try:
         opened = os.open(folder, _FOLDER)
     except OSError:
         return False
     try:
-        return not os.listdir(opened)
+        return os.fstat(opened).st_mode & stat.S_IRWXU == stat.S_IRWXU and not os.listdir(opened)
     finally:
         os.close(opened)
