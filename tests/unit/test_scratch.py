@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def test_an_emptied_folder_is_there_and_empty(tmp_path: Path) -> None:
 
 _EMPTY_WHAT_IS_LOCKED = """
 import os
+import resource
 from pathlib import Path
 from distributed_something.worker.scratch import empty_folder
 
@@ -311,3 +313,13 @@ def test_a_file_that_is_taken_away_between_two_jobs_is_made_again(scratch: Scrat
     scratch.job_file.unlink()
     scratch.write(b"{}")
     assert scratch.job_file.read_bytes() == b"{}"
+
+
+def test_a_file_that_finds_no_room_is_an_error(scratch: Scratch) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # as where the disk has so much left
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            scratch.write(b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

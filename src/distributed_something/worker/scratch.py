@@ -69,7 +69,9 @@ class Scratch:
                 self._replace()
             elif there.st_size > len(body):
                 os.ftruncate(self._opened, 0)
-        os.pwrite(self._opened, body, 0)
+        written = 0
+        while written < len(body):  # where the disk has room for a part only, the next call tells
+            written += os.pwrite(self._opened, body[written:], written)
 
     def free_bytes(self) -> int:
         """What is free on the disk of the file, which no job can take away as it can its folders."""
