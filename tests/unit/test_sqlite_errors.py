@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 import tempfile
@@ -152,6 +153,17 @@ def test_a_full_disk_is_named_and_loses_nothing(path: Path) -> None:
         assert "nothing is lost" in caught.value.what
         queue._db.execute("PRAGMA max_page_count = 100000")
         assert queue.put(jobs(5500)).known == 500
+
+
+def test_what_is_stored_is_stored_though_the_log_cannot_be_folded_in(path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with SqliteQueue(path) as queue:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, before[1]))  # enough for the log
+        try:
+            assert queue.put(jobs(200, start=500)).sent == 200
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert queue.counts().waiting == 699
 
 
 @pytest.fixture

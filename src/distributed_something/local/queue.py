@@ -208,7 +208,8 @@ class SqliteQueue:
             with self._writing(durable=True) as db:
                 sent += db.execute(_PUT, packed).rowcount
             given += len(batch)
-        self._read("PRAGMA wal_checkpoint")  # by whom it was filled: the first worker would wait for that
+        with suppress(DsError):  # all is stored, if only in the log: the disk may be full
+            self._read("PRAGMA wal_checkpoint")  # by whom it was filled: the first worker would wait for that
         return PutReport(sent=sent, known=given - sent)
 
     def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
