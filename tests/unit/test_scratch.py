@@ -220,6 +220,16 @@ def test_what_jobs_put_elsewhere_is_not_watched_for_ever(slot: Path) -> None:
     scratch.close()
 
 
+@needs_inotify
+def test_what_a_job_leaves_does_not_end_the_watch(slot: Path) -> None:
+    scratch = Scratch(slot, [slot / "work"])
+    watch = scratch._changes._reader
+    _add(slot / "work")
+    scratch.clear()
+    assert watch is not None and scratch._changes._reader is watch and not watch.closed  # that takes 10 ms
+    scratch.close()
+
+
 # The job's own file
 
 

@@ -104,22 +104,32 @@ class _Changes:
 
     def __init__(self) -> None:
         self._reader: io.FileIO | None = None
-        self._watched: Sequence[int] = ()
+        self._watched: set[int] = set()
 
     def watch(self, places: Sequence[Path]) -> bool:
         """From now on changes of these places are told; False where the kernel does not do that.
 
         They may be others of the same names now. What was told until now is forgotten.
         """
-        watched = self._add(places)
-        if self._watched and watched != self._watched:  # those of before must not pile up in the kernel
-            self.close()
-            watched = self._add(places)
+        if not sys.platform.startswith("linux"):
+            return False
+        import ctypes
+
+        kernel = ctypes.CDLL(None)
+        if self._reader is None:
+            opened = kernel.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+            if opened < 0:  # more than this user may have (fs.inotify.max_user_instances)
+                return False
+            self._reader = io.FileIO(opened)
+        opened = self._reader.fileno()
+        watched = {kernel.inotify_add_watch(opened, os.fsencode(place), _TOLD_OF) for place in places}
+        for each in self._watched - watched:  # what was moved away would be watched for ever
+            kernel.inotify_rm_watch(opened, each)  # to close all and begin anew takes the kernel 10 ms
         self._watched = watched
-        for _ in range(_READINGS if self._reader else 0):
+        for _ in range(_READINGS):
             if not self.any():
                 break
-        return min(watched, default=-1) >= 0
+        return -1 not in watched
 
     def any(self) -> bool:
         """Whether something has changed since the last call; after very many changes, again."""
@@ -129,21 +139,6 @@ class _Changes:
         """Watch nothing any more."""
         if self._reader is not None:
             self._reader.close()
-        self._reader, self._watched = None, ()
-
-    def _add(self, places: Sequence[Path]) -> Sequence[int]:
-        if not sys.platform.startswith("linux"):
-            return ()
-        import ctypes
-
-        kernel = ctypes.CDLL(None)
-        if self._reader is None:
-            opened = kernel.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-            if opened < 0:  # more than this user may have (fs.inotify.max_user_instances)
-                return ()
-            self._reader = io.FileIO(opened)
-        watch, opened = kernel.inotify_add_watch, self._reader.fileno()
-        return [watch(opened, os.fsencode(place), _TOLD_OF) for place in places]
 
 
 # linux/inotify.h
