@@ -20,15 +20,15 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Scratch:
-    """The folders `empty`, which are in `folder`, and the file that a job finds itself in, `job_file` in it.
+    """The folders `empty`, which are in `folder`, and the file in it in which a job finds itself, `job_file`.
 
     The file is kept open and written in place, as that is quickest. A job may replace it, move it, give it
     a second name, or take its permissions away: then the next job gets another file, and the old one is
     left as it is, for it may have been published.
     """
 
-    def __init__(self, folder: Path, empty: Iterable[Path], job_file: str = "job.json") -> None:
-        self.job_file = folder / job_file
+    def __init__(self, folder: Path, empty: Iterable[Path]) -> None:
+        self.job_file = folder / "job.json"
         self._empty = list(empty)
         self._places = [folder, *self._empty]
         self._changes = _Changes()
@@ -97,10 +97,7 @@ class Scratch:
 
 
 class _Changes:
-    """Tells whether something was made, taken away, put elsewhere or given away in places that are watched.
-
-    A file in a watched folder may be written to: that is told when who wrote it lets go of it.
-    """
+    """Tells whether something was made, taken away, put elsewhere or locked in folders that are watched."""
 
     def __init__(self) -> None:
         self._reader: io.FileIO | None = None
@@ -142,11 +139,10 @@ class _Changes:
 
 
 # linux/inotify.h
-_ATTRIB, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE = 0x4, 0x8, 0x40, 0x80, 0x100
+_ATTRIB, _MOVED_FROM, _MOVED_TO, _CREATE = 0x4, 0x40, 0x80, 0x100
 _DELETE, _DELETE_SELF, _MOVE_SELF, _DONT_FOLLOW = 0x200, 0x400, 0x800, 0x2000000
 _TOLD_OF = (
-    _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE
-    | _DELETE | _DELETE_SELF | _MOVE_SELF | _DONT_FOLLOW
+    _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _DONT_FOLLOW
 )  # fmt: skip
 _EVENTS_BYTES = 4096
 _READINGS = 2000  # the kernel keeps 16,384 events, of at most 272 bytes
