@@ -156,6 +156,7 @@ class Bench:
         for direction, folder in (("put", source), ("get", target)):
             command = tool(direction, f"s3://{bucket}/{prefix}/", folder, prefix)
             costs = self.costs.setdefault((direction, label), {})
+            os.sync()  # what was written before is not this one's burden
             costs.setdefault(name, []).append(measured(command, environment))
         assert size_of(target) == size_of(source), f"{name} lost something"
         shutil.rmtree(target)
