@@ -5,23 +5,24 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
-from distributed_something.aws import store as module
 from distributed_something.aws.session import AwsSession
 from distributed_something.aws.store import S3Store
 
 
-def test_threads_that_begin_at_once_open_the_bucket_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[object] = []
+class SlowToOpen(S3Store):
+    """Notes each opening of the bucket, which takes a while."""
 
-    def slowly(*_: object, **__: object) -> object:
-        opened.append(object())
+    opened: list[object]
+
+    def _opened(self, silence: float) -> object:
+        self.opened.append(silence)
         time.sleep(0.02)
-        return opened[-1]
+        return object()
 
-    monkeypatch.setattr(module, "open_bucket", slowly)
-    store = S3Store("bucket", session=AwsSession("us-east-1", endpoint="http://127.0.0.1:9", key="key"))
+
+def test_threads_that_begin_at_once_open_the_bucket_once() -> None:
+    store = SlowToOpen("bucket", session=AwsSession("us-east-1", endpoint="http://127.0.0.1:9", key="key"))
+    store.opened = []
     with ThreadPoolExecutor(8) as threads:
-        found = [*threads.map(lambda _: store._open(), range(8))]
-    assert len(opened) == 1 and found == opened * 8
+        found = {*threads.map(lambda _: store._open(), range(8))}
+    assert len(store.opened) == len(found) == 1

@@ -7,25 +7,13 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from distributed_something.worker.scratch import Scratch, empty_folder
-
-
-def make(folder: Path, **files: str) -> None:
-    for name, content in files.items():
-        path = folder / name.replace("__", "/").replace("_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-
-
-def below(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()
-    }
+from distributed_something.worker.scratch import Changes, Scratch, empty_folder
+from trees import below, make
 
 
 def test_an_emptied_folder_is_there_and_empty(tmp_path: Path) -> None:
@@ -127,12 +115,27 @@ def _put_a_link(folder: Path) -> None:
     folder.symlink_to(folder.with_name("elsewhere"))
 
 
-@pytest.fixture(params=["the kernel tells of changes", "it does not"])
-def told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "it does not":
-        monkeypatch.setattr(sys, "platform", "darwin")
-    elif sys.platform != "linux":
-        pytest.skip("inotify is Linux's")
+class Untold(Changes):
+    """Where the kernel does not tell of changes."""
+
+    def watch(self, places: Sequence[Path]) -> bool:
+        return False
+
+
+class Counted(Changes):
+    """Counts how often it had to begin to watch: whenever all was looked at."""
+
+    looks = 0
+
+    def watch(self, places: Sequence[Path]) -> bool:
+        self.looks += 1
+        return super().watch(places)
+
+
+@pytest.fixture(params=[Changes, Untold])
+def changes(request: pytest.FixtureRequest) -> Changes:
+    kind: type[Changes] = request.param
+    return kind()
 
 
 @pytest.fixture
@@ -141,8 +144,8 @@ def slot(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def scratch(slot: Path, told: None) -> Iterator[Scratch]:
-    scratch = Scratch(slot, [slot / "work", slot / "input"])
+def scratch(slot: Path, changes: Changes) -> Iterator[Scratch]:
+    scratch = Scratch(slot, [slot / "work", slot / "input"], changes)
     yield scratch
     scratch.close()
 
@@ -180,14 +183,15 @@ needs_inotify = pytest.mark.skipif(sys.platform != "linux", reason="inotify is L
 
 
 @needs_inotify
-def test_nothing_is_looked_at_where_nothing_has_changed(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch = Scratch(slot, [slot / "work"])
+def test_nothing_is_looked_at_where_nothing_has_changed(slot: Path) -> None:
+    changes = Counted()
+    scratch = Scratch(slot, [slot / "work"], changes)
     scratch.write(b'{"n": 1}')
-    monkeypatch.setattr("distributed_something.worker.scratch.empty_folder", lambda _: pytest.fail("looked"))
     scratch.clear()
     scratch.write(b"{}")
     scratch.clear()
     assert scratch.job_file.read_bytes() == b"{}"
+    assert changes.looks == 1
     scratch.close()
 
 

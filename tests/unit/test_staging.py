@@ -23,6 +23,7 @@ from distributed_something.worker.staging import (
     publish_outputs,
     read_manifest,
 )
+from trees import below, make
 
 CLAIM = Claim(job="0123456789abcdef", run="run1", attempt=1, worker="w1")
 MANIFEST = f"out/.ds/{CLAIM.job}.json"
@@ -48,19 +49,6 @@ def outputs(tmp_path: Path) -> Path:
 def fill(store: FolderStore, *keys: str) -> None:
     for key in keys:
         store.write(key, key.encode())
-
-
-def make(folder: Path, **files: str) -> None:
-    for name, content in files.items():
-        path = folder / name.replace("__", "/").replace("_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-
-
-def below(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()
-    }
 
 
 def keys(store: FolderStore, prefix: str = "") -> list[str]:

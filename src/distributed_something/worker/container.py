@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -70,8 +70,19 @@ class Containers(NamedTuple):
 class Container:
     """The containers of one slot, one at a time: `command`, then `end`."""
 
-    def __init__(self, kind: Containers, folder: Path, project: Path, given: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kind: Containers,
+        folder: Path,
+        project: Path,
+        given: Mapping[str, str],
+        *,
+        kills: Callable[[], int] = memory_kills,
+        word_seconds: float = WORD_SECONDS,
+    ) -> None:
         self._kind = kind
+        self._kills = kills
+        self._word_seconds = word_seconds
         self._name = ""
         self._variables = folder.parent / f"{folder.name}.env"
         home = {} if os.getuid() == 0 else {"HOME": given["DS_WORK_DIR"]}
@@ -95,7 +106,7 @@ class Container:
     def command(self, argv: list[str], own: Mapping[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
         """What runs `argv` in a new container, with `own` in its environment too; and its own environment."""
         self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
-        self._kills_before = memory_kills()
+        self._kills_before = self._kills()
         more = [
             word for name, value in own.items() for word in ("--env", f"{name.decode()}={value.decode()}")
         ]
@@ -140,11 +151,11 @@ class Container:
         That the kernel killed for lack of memory the engine may hear after the end: then it is asked again.
         """
         asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.Error}}"
-        until = time.monotonic() + WORD_SECONDS
+        until = time.monotonic() + self._word_seconds
         while True:
             said = self._kind.docker.call("container", "inspect", "--format", asked, self._name)
             found = said.split("|", 2)
-            if found[0] == "true" or memory_kills() == self._kills_before or time.monotonic() > until:
+            if found[0] == "true" or self._kills() == self._kills_before or time.monotonic() > until:
                 return found
             time.sleep(_WORD_PAUSE)
 

@@ -27,11 +27,11 @@ class Scratch:
     left as it is, for it may have been published.
     """
 
-    def __init__(self, folder: Path, empty: Iterable[Path]) -> None:
+    def __init__(self, folder: Path, empty: Iterable[Path], changes: Changes | None = None) -> None:
         self.job_file = folder / "job.json"
         self._empty = list(empty)
         self._places = [folder, *self._empty]
-        self._changes = _Changes()
+        self._changes = changes or Changes()
         self._quiet = False  # whether all were empty, and a change since then is told
         self._create()
         self.clear()
@@ -96,7 +96,7 @@ class Scratch:
         self._known = os.fstat(self._opened)[:6]
 
 
-class _Changes:
+class Changes:
     """Tells whether something was made, taken away, put elsewhere or locked in folders that are watched."""
 
     def __init__(self) -> None:
