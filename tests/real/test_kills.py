@@ -91,9 +91,10 @@ class Killer:
             hosts = [pid for pid in ours if b"distributed_something.worker.host" in command_of(pid)]
             yield from self._chance.sample(hosts, min(len(hosts), 1))
         elif target != "monitor":
-            machine = [pid for pid in ours if b"distributed_something.local.machine" in command_of(pid)]
-            chief = self._project.machine()["pid"]
-            chosen = [pid for pid in machine if (pid == chief) == (target == "machine")]
+            # as told: for a moment, what a worker starts looks like the worker, and its end is a job's failure
+            told = self._project.machine()
+            named = [told["pid"]] if target == "machine" else told["workers"].values()
+            chosen = [pid for pid in named if pid in ours]
             yield from self._chance.sample(chosen, min(len(chosen), self._chance.choice([1, 2])))
 
     def _watch_again(self) -> int | None:
