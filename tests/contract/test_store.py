@@ -293,7 +293,14 @@ def test_only_the_first_creates(store: Any) -> None:
     assert store.write_if_absent("file", b"three") is True
 
 
+def _need_one_step(place: Place) -> None:
+    """Skip where the server looks whether a file is there and makes it in two steps."""
+    if place.name == "moto":
+        pytest.skip("moto looks first, and writes then: two at once may both create")
+
+
 def test_exactly_one_of_many_threads_creates(place: Place) -> None:
+    _need_one_step(place)
     start = threading.Barrier(16)
 
     def race(number: int) -> bool:
@@ -307,6 +314,7 @@ def test_exactly_one_of_many_threads_creates(place: Place) -> None:
 
 
 def test_exactly_one_of_many_processes_creates(place: Place) -> None:
+    _need_one_step(place)
     script = "import sys, os\nfor n in range(10):\n    print(int(store.write_if_absent(f'race/{n}', b'x')))"
     racers = [place.start(script) for _ in range(3)]
     won = [list(map(int, racer.communicate(timeout=60)[0].split())) for racer in racers]

@@ -91,7 +91,7 @@ class Killer:
             hosts = [pid for pid in ours if b"distributed_something.worker.host" in command_of(pid)]
             yield from self._chance.sample(hosts, min(len(hosts), 1))
         elif target != "monitor":
-            # as told: for a moment, what a worker starts looks like the worker, and its end is a job's failure
+            # as told: for a moment, what a worker starts looks like it, and its end is a failure of its job
             told = self._project.machine()
             named = [told["pid"]] if target == "machine" else told["workers"].values()
             chosen = [pid for pid in named if pid in ours]
