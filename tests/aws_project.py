@@ -67,11 +67,11 @@ class Cloud:
     def open(self) -> Project:
         config = load_config(self.folder)
         console = Console(yes=True, out=self.out, err=self.err)
-        self.project = Project(self.folder, config, console, self.clock)
         own = AwsSession(config.aws_region, endpoint=self._endpoint, patience=self.patience)
         said = console.say
         self.engine = AwsEngine(self.folder, config, self.clock, self._endpoint, session=own, say=said)
-        vars(self.project)["engine"] = self.engine  # the engine by endpoint, as a rehearsal has it
+        # the engine by endpoint, as a rehearsal has it
+        self.project = Project(self.folder, config, console, self.clock, engine=self.engine)
         return self.project
 
     def jobs(self, count: int = 5, **shared: object) -> Path:

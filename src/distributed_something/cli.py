@@ -230,11 +230,8 @@ def _in_project(run: InProject) -> Command:
     def opened(console: Console, options: argparse.Namespace) -> int:
         from .project import Project
 
-        project = Project.open(options.folder, console, options.engine)
-        project.faults = getattr(options, "faults", "")
-        if project.faults and not project.config.engine_kind.rehearses:
-            raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
-        return run(project, options)
+        faults = getattr(options, "faults", "")
+        return run(Project.open(options.folder, console, options.engine, faults), options)
 
     return opened
 

@@ -11,7 +11,7 @@ from .clock import Clock, SystemClock
 from .config import Config, load_config
 from .console import Console
 from .engine import Engine
-from .errors import DsError
+from .errors import DsError, UsageError
 from .ledger import Fold, RunPaths
 from .record import RunRecord, read_record, record_path
 from .snapshot import Snapshot, take
@@ -23,30 +23,51 @@ if TYPE_CHECKING:
 class Project:
     """What `-C DIR` and `--engine E` choose."""
 
-    def __init__(self, folder: Path, config: Config, console: Console, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        console: Console,
+        clock: Clock,
+        *,
+        faults: str = "",
+        engine: Engine | None = None,
+    ) -> None:
+        """`faults` is what goes wrong in a rehearsal. `engine` replaces the engine that the config names."""
         self.folder = folder
         self.config = config
         self.console = console
         self.clock = clock
-        self.faults = ""
-        """What is to go wrong, for the engine 'rehearsal'."""
+        self._faults = faults
+        self._given_engine = engine
 
     @classmethod
-    def open(cls, folder: Path, console: Console, engine: str | None = None) -> Project:
-        """Read the project's config. Raises UsageError where it is missing or wrong."""
+    def open(cls, folder: Path, console: Console, engine: str | None = None, faults: str = "") -> Project:
+        """Reads the project's config; `engine` overrides its ENGINE.
+
+        Raises UsageError if the config is missing or wrong, or if the engine knows no faults.
+        """
         config = load_config(folder.absolute())
-        return cls(
-            folder.absolute(), config._replace(engine=engine) if engine else config, console, SystemClock()
-        )
+        config = config._replace(engine=engine) if engine else config
+        if faults and not config.engine_kind.rehearses:
+            raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
+        return cls(folder.absolute(), config, console, SystemClock(), faults=faults)
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine that the config names."""
-        return self.config.engine_kind.make(self)
+        """The engine that the config names. It is imported and made at the first use."""
+        if self._given_engine is not None:
+            return self._given_engine
+        make = self.config.engine_kind.module("engine").make
+        faults = {"faults": self._faults} if self._faults else {}
+        made: Engine = make(self.folder, self.config, self.clock, say=self.console.say, **faults)
+        return made
 
     def checks(self, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
-        """What `ds check` looks at, for the engine that the config names. Raises UsageError."""
-        return self.config.engine_kind.checks(self, job_file, fleet_file)
+        """Returns the checks of `ds check` for the engine that the config names. Raises UsageError."""
+        checks = self.config.engine_kind.module("check").checks
+        found: Sequence[Check] = checks(self.folder, self.config, job_file, fleet_file)
+        return found
 
     @property
     def record_path(self) -> Path:

@@ -131,9 +131,7 @@ class AutoMonitor:
             path = record_path(folder, order.app)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(record)
-        project = Project(folder, config, console, self._clock)
-        project.engine = kept.engine
-        return project
+        return Project(folder, config, console, self._clock, engine=kept.engine)
 
     def _folder_of(self, order: Order) -> Path:
         return self._folder / f"{order.app}-{order.run}"

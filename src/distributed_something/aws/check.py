@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..check import (
     Check,
@@ -32,15 +32,11 @@ from .region import NO_IMAGE, Region
 from .roles import Where
 from .session import NO_SUCH, AwsSession, aws_errors, or_none
 
-if TYPE_CHECKING:
-    from ..project import Project
-
 _PRICED = "Linux/UNIX"
 
 
-def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+def checks(_folder: Path, config: Config, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
     """The checks of a project that runs on AWS. Raises UsageError where the fleet file cannot be read."""
-    config = project.config
     file = read_fleet_file(fleet_file)
     fleet = _without_mistakes(file, config)
     found = [*unasked(config, file), *job_file_checks(config, job_file)]

@@ -58,6 +58,11 @@ class _Seen(NamedTuple):
     others: Sequence[Resource] = ()
 
 
+def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None]) -> AwsEngine:
+    """Makes the engine of a project folder. Nothing is started or asked for yet."""
+    return AwsEngine(folder, config, clock, say=say)
+
+
 class AwsEngine:
     """Implements engine.Engine and engine.Guarded.
 

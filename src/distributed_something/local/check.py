@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..check import (
     Check,
@@ -26,15 +25,13 @@ from ..check import (
 from ..config import Config
 from ..containers import engine_for, wanted
 from ..errors import DsError
+from ..record import record_path
 from ..state import state_folder
 from ..submission import nothing_to_run
 from ..words import many
 from .engine import FULL_BELOW
 from .place import slots_of
 from .store import FolderStore
-
-if TYPE_CHECKING:
-    from ..project import Project
 
 LOW_DISK = 1 << 30
 LOW_MEMORY = 256 << 20
@@ -44,11 +41,10 @@ IMPORT_SECONDS = 60.0
 _LOAD = "import sys; from distributed_something.worker.host import load; load(sys.argv[1])"
 
 
-def checks(project: Project, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
+def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
     """The checks of a project that runs on this machine."""
-    config, folder = project.config, project.folder
     store = folder / config.store
-    written = {store, state_folder(folder, config.app_name), project.record_path.parent}
+    written = {store, state_folder(folder, config.app_name), record_path(folder, config.app_name).parent}
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: program_findings(config, folder)),

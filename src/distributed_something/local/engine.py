@@ -31,6 +31,11 @@ FULL_BELOW = 1 << 16
 _RUN = "run"
 
 
+def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None]) -> LocalEngine:
+    """Makes the engine of a project folder. Nothing is started or asked for yet."""
+    return LocalEngine(folder, config, clock, say)
+
+
 class LocalEngine:
     """Implements engine.Engine with a SQLite queue, worker processes and folders."""
 

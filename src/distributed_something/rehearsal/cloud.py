@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.exceptions import ServiceException
@@ -29,14 +29,20 @@ from .moto_ecs import Ecs
 from .moto_fleets import Fleet, Registry
 from .services import Services, Start
 
-if TYPE_CHECKING:
-    from .daemon import Line
-
 SHUTDOWN_SECONDS = 10.0
 """Between telling the tasks of a machine that shuts down and killing them: what Docker gives them."""
 
 REFUSED_SECONDS = 5.0
 """Between two tries of a fleet whose machine could not be started."""
+
+
+class Line(NamedTuple):
+    """A line that a task printed, and where it goes: log group, log stream, seconds of the epoch, text."""
+
+    group: str
+    stream: str
+    when: float
+    text: str
 
 
 class Cloud:

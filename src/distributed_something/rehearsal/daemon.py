@@ -17,7 +17,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..background import READY, log_to, refuse
 from ..config import load_config
@@ -31,7 +31,7 @@ from .place import Place, bucket_of
 if TYPE_CHECKING:
     from .boxes import Boxes
     from .calls import Calls
-    from .cloud import Cloud
+    from .cloud import Cloud, Line
     from .machines import Machine
     from .task import Task
 
@@ -41,15 +41,6 @@ IDLE_SECONDS = 1800.0
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
 WORKER = (sys.executable, "-m", "distributed_something", "worker")
-
-
-class Line(NamedTuple):
-    """A line that a task printed, and where it goes."""
-
-    group: str
-    stream: str
-    when: float
-    text: str
 
 
 class Daemon:
@@ -132,6 +123,7 @@ class Daemon:
         self.calls.changed.set()
 
     def _start(self, machine: Machine, record: Any, container: dict[str, Any]) -> Task:
+        from .cloud import Line
         from .task import Task
 
         options = container.get("logConfiguration", {}).get("options", {})

@@ -47,6 +47,13 @@ _IMAGE = "rehearsal/not-pulled"
 _ISOLATED = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
+def make(
+    folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None], faults: str = ""
+) -> RehearsalEngine:
+    """Makes the engine of a project folder. Nothing is started or asked for yet."""
+    return RehearsalEngine(folder, config, clock, say, faults)
+
+
 class RehearsalEngine:
     """Implements engine.Engine and engine.Guarded.
 
