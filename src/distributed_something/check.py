@@ -21,7 +21,6 @@ from .template import TRUSTED, Template
 from .words import many
 
 if TYPE_CHECKING:
-    from .console import Console
     from .engine import Store
     from .jobfile import JobFile
 
@@ -106,22 +105,6 @@ def exit_code(findings: Iterable[Finding]) -> int:
     """2 where a file of the user's is wrong, 1 where something else would fail a run, and 0."""
     errors = [each for each in findings if each.severity is Severity.ERROR]
     return OK if not errors else USAGE if any(each.in_file for each in errors) else FAILED
-
-
-def show(console: Console, findings: Sequence[Finding]) -> None:
-    """Print findings, the worst first."""
-    if console.json:
-        for each in findings:
-            console.data({"severity": each.severity, "what": each.what, "fix": each.fix})
-        return
-    order = list(Severity)
-    rows = sorted(findings, key=lambda each: order.index(each.severity))
-    console.table(["severity", "what", "fix"], [(each.severity, each.what, each.fix) for each in rows])
-    counts = {each: sum(found.severity is each for found in findings) for each in order}
-    console.say(
-        f"{many(counts[Severity.ERROR], 'error')}, {many(counts[Severity.WARNING], 'warning')}, "
-        f"{counts[Severity.OK]} ok"
-    )
 
 
 # -- What every engine has ----------------------------------------------------------------------------------

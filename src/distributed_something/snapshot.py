@@ -250,3 +250,12 @@ def job_line(record: JobRecord, body: dict[str, Any] | None) -> dict[str, Any]:
         "log": record.log,
         "job": body,
     }
+
+
+def shown(record: JobRecord, state: str | None, cause: str | None, *, alive: Alive) -> bool:
+    """Whether a job is in this state and has this cause; None: any. `failed` waits for its next attempt."""
+    if cause is not None and record.cause != cause:
+        return False
+    if state == "failed":
+        return record.failed
+    return state is None or alive.state(record).value == state

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from aws_project import Cloud, fleet_file, instances
-from distributed_something import steps
-from distributed_something.aws import automonitor
-from distributed_something.aws.automonitor import AutoMonitor
+from distributed_something import automonitor, steps
+from distributed_something.automonitor import AutoMonitor
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.roles import PATH, SCHEDULES, Role, Where
 from distributed_something.aws.schedule import Order

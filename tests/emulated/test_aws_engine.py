@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from aws_project import IMAGE, Calls, Cloud, answer, fleet_file, instances
-from distributed_something import cli, steps
+from distributed_something import steps
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.newfleet import write_fleet_file
+from distributed_something.cli import commands as cli
 from distributed_something.errors import DsError, Unreachable, UsageError
 from distributed_something.job import Cause, Job
 from emulating import REGION, endpoint, session

@@ -42,7 +42,7 @@ WHERE = Where("000000000000", "us-east-1")
 def test_the_same_files_make_the_same_package_with_nothing_compiled_in_it() -> None:
     assert package() == package()
     names = zipfile.ZipFile(io.BytesIO(package())).namelist()
-    assert "distributed_something/aws/automonitor.py" in names
+    assert "distributed_something/automonitor.py" in names
     assert not [name for name in names if name.endswith((".pyc", ".so"))]
     assert len(package()) < 2_000_000
 
@@ -54,7 +54,7 @@ def test_the_package_needs_nothing_that_awss_python_lacks(tmp_path: Path) -> Non
     missing = ["msgspec", "obstore", "rich", "moto"]
     code = (
         f"import sys\nsys.path.insert(0, {str(archive)!r})\nsys.modules.update(dict.fromkeys({missing}))\n"
-        "from distributed_something.aws import automonitor\nprint(automonitor.__file__)\n"
+        "from distributed_something import automonitor\nprint(automonitor.__file__)\n"
         "from distributed_something.ledger import _lines\n"
         "print(_lines([{'event': 'dead', 't': 1.5}]).decode())"
     )

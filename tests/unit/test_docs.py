@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from distributed_something import __version__
-from distributed_something.cli import COMMANDS, build_parser, main
+from distributed_something.cli.entry import main
+from distributed_something.cli.parser import COMMANDS, build_parser
 from distributed_something.job import Cause
 
 ROOT = Path(__file__).parents[2]

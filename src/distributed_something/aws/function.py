@@ -37,7 +37,7 @@ _LEFT_OUT = frozenset({"examples", "local", "rehearsal", "worker"})
 
 _TRY_SECONDS = 3.0
 _SETTINGS: Mapping[str, Any] = {
-    "Handler": "distributed_something.aws.automonitor.handler",
+    "Handler": "distributed_something.automonitor.handler",
     "Runtime": "python3.13",
     "Timeout": TIMEOUT_SECONDS,
     "MemorySize": MEMORY_MB,

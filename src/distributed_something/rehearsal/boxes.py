@@ -66,7 +66,7 @@ def boxes(config: Config, brings_worker: bool, store: Path) -> tuple[Boxes | Non
         bucket.mkdir(parents=True, exist_ok=True)
     if not brings_worker:
         return Boxes(docker, None, bucket), ""
-    from ..image import bundle
+    from ..worker import bundle
 
     if why := bundle.why_not():
         return None, why

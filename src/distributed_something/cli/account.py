@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ..aws import account
+from ..aws.function import apply_function, everywhere, find_function, package, plan_function
+from ..aws.people import administrator_policy, user_policy
+from ..aws.policies import MANAGED_LIMIT, buckets_of, compact
+from ..aws.roles import PATH, Where
+from ..aws.session import AwsSession
 from ..errors import LEFTOVERS, OK, DsError
-from . import account
-from .function import apply_function, everywhere, find_function, package, plan_function
-from .people import administrator_policy, user_policy
-from .policies import MANAGED_LIMIT, buckets_of, compact
-from .roles import PATH, Where
-from .session import AwsSession
 
 if TYPE_CHECKING:
     from ..project import Project

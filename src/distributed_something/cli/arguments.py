@@ -1,10 +1,13 @@
-"""What each command takes on its line, told to argparse: a function for each, and the values it may have."""
+"""Declares the arguments of each command: one function a command, and the types of their values.
+
+`parser.COMMANDS` names these functions. Nothing of a project is read here.
+"""
 
 from __future__ import annotations
 
 import argparse
 
-from .words import none_of
+from ..words import none_of
 
 MOST = 1_000_000
 """Of seconds and minutes on the command line."""
@@ -47,7 +50,7 @@ def _port(text: str) -> int:
 
 
 def _cause(text: str) -> str:
-    from .job import Cause
+    from ..job import Cause
 
     known = [cause.value for cause in Cause]
     if text not in known:
@@ -58,17 +61,20 @@ def _cause(text: str) -> str:
 # -- Commands -----------------------------------------------------------------------------------------------
 
 
-def _init(parser: argparse.ArgumentParser) -> None:
+def init(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds init`."""
     parser.add_argument("target", metavar="DIR", help="a folder that is not there yet, or is empty")
     examples = ["images", "text"]
     parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
 
 
-def _setup(parser: argparse.ArgumentParser) -> None:
+def setup(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds setup`."""
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
 
 
-def _submit(parser: argparse.ArgumentParser) -> None:
+def submit(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds submit`."""
     parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl or .csv")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
 
@@ -81,22 +87,25 @@ def _faults(parser: argparse.ArgumentParser) -> None:
 _FLEET_FILE = "machines as a spot fleet request has them (aws); without one, the config says which"
 
 
-def _start(parser: argparse.ArgumentParser) -> None:
+def start(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds start`."""
     _faults(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     minutes = "how long to watch the machines come (10); 0: one look"
     parser.add_argument("--wait", metavar="MINUTES", type=_minutes, default=10, help=minutes)
 
 
-def _monitor(parser: argparse.ArgumentParser) -> None:
+def monitor(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds monitor`."""
     record = "the run record that `ds start` wrote (the app's)"
     parser.add_argument("record", metavar="RECORD", nargs="?", help=record)
     _watch(parser)
 
 
-def _run(parser: argparse.ArgumentParser) -> None:
+def run(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds run`."""
     _faults(parser)
-    _submit(parser)
+    submit(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     _watch(parser)
 
@@ -108,7 +117,8 @@ def _watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cheapest", action="store_true", help=cheapest)
 
 
-def _worker(parser: argparse.ArgumentParser) -> None:
+def worker(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds worker`."""
     parser.epilog = (
         "It leases jobs from the queue and runs them until it is"
         " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
@@ -118,24 +128,28 @@ def _worker(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _status(parser: argparse.ArgumentParser) -> None:
+def status(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds status`."""
     parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
 
 
-def _jobs(parser: argparse.ArgumentParser) -> None:
+def jobs(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds jobs`."""
     states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
     parser.add_argument("--state", choices=states, help="only these")
     parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
     parser.add_argument("--csv", action="store_true", help="as CSV")
 
 
-def _logs(parser: argparse.ArgumentParser) -> None:
+def logs(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds logs`."""
     parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
     parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
     parser.add_argument("--attempt", metavar="N", type=_whole, help="of this attempt (the latest)")
 
 
-def _retry(parser: argparse.ArgumentParser) -> None:
+def retry(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds retry`."""
     parser.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
     parser.add_argument(
         "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
@@ -143,21 +157,25 @@ def _retry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
 
 
-def _fleet(parser: argparse.ArgumentParser) -> None:
+def fleet(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds fleet`."""
     parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file into files/")
     parser.add_argument("--region", metavar="R", help="for this region (the config's)")
 
 
-def _stop(parser: argparse.ArgumentParser) -> None:
+def stop(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds stop`."""
     parser.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
 
 
-def _dashboard(parser: argparse.ArgumentParser) -> None:
+def dashboard(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds dashboard`."""
     port = "its port on this machine (the one it had before, or any)"
     parser.add_argument("--port", metavar="N", type=_port, help=port)
 
 
-def _completion(parser: argparse.ArgumentParser) -> None:
+def completion(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds completion`."""
     parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell that reads it")
     parser.epilog = (
         'bash: eval "$(ds completion bash)" in ~/.bashrc. zsh: ds completion zsh > a folder of $fpath/_ds.'
@@ -165,7 +183,8 @@ def _completion(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _check(parser: argparse.ArgumentParser) -> None:
+def check(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds check`."""
     parser.add_argument(
         "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
     )
@@ -173,44 +192,18 @@ def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
 
 
-def _image(parser: argparse.ArgumentParser) -> None:
+def image(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds image`."""
     what = "worker: an image that brings the worker into others; build: DOCKERHUB_TAG with the worker in it"
     parser.add_argument("what", choices=["worker", "build"], help=what)
     parser.add_argument("--tag", metavar="NAME", help="what to call it")
     parser.add_argument("--push", action="store_true", help="push it to its registry")
 
 
-def _account(parser: argparse.ArgumentParser) -> None:
+def account(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds account`."""
     what = "setup and destroy: roles and instance profile; policy: print what you yourself need"
     parser.add_argument("action", choices=["setup", "destroy", "policy"], help=what)
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
     who = "policy: of whoever types `ds account`, not of whoever runs the app"
     parser.add_argument("--administrator", action="store_true", help=who)
-
-
-_OF_COMMANDS = {
-    "init": _init,
-    "check": _check,
-    "setup": _setup,
-    "submit": _submit,
-    "start": _start,
-    "monitor": _monitor,
-    "run": _run,
-    "status": _status,
-    "jobs": _jobs,
-    "logs": _logs,
-    "retry": _retry,
-    "stop": _stop,
-    "dashboard": _dashboard,
-    "fleet": _fleet,
-    "worker": _worker,
-    "image": _image,
-    "account": _account,
-    "completion": _completion,
-}
-
-
-def add(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add what a command takes, beside what all of them take, to its parser."""
-    if command in _OF_COMMANDS:
-        _OF_COMMANDS[command](parser)

@@ -18,22 +18,22 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
-from ..clock import Clock, SystemClock
-from ..config import Config
-from ..console import Console
-from ..engine import Store
-from ..errors import DsError, KeyMissing
-from ..ledger import RunPaths
-from ..monitoring import Memory, Watch
-from ..project import Project
-from ..record import record_key, record_path
-from ..runfile import read_run_file
-from ..scaling import Finish, GiveUp, Load, Look
-from ..steps import end
-from .engine import AwsEngine
-from .plain_store import PlainStore
-from .schedule import Order, delete_schedule, memory_key
-from .session import AwsSession, QueueGone
+from .aws.engine import AwsEngine
+from .aws.plain_store import PlainStore
+from .aws.schedule import Order, delete_schedule, memory_key
+from .aws.session import AwsSession, QueueGone
+from .clock import Clock, SystemClock
+from .config import Config
+from .console import Console
+from .engine import Store
+from .errors import DsError, KeyMissing
+from .ledger import RunPaths
+from .monitoring import Memory, Watch
+from .project import Project
+from .record import record_key, record_path
+from .runfile import read_run_file
+from .scaling import Finish, GiveUp, Load, Look
+from .steps import end
 
 APART_SECONDS = 45.0
 """Looks that follow each other faster say the same thing twice: only one of them counts."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .console import Console, bytes_text, describe, duration, fitting, money, progress_parts, rate_text
-from .engine import Machines
-from .errors import OK, UsageError
-from .job import State
-from .joblog import begin_of, read_log
-from .ledger import Fold, JobRecord, events_of, job_bodies
-from .project import Project
-from .snapshot import Alive, Snapshot, job_line
+from ..console import Console, bytes_text, describe, duration, fitting, money, progress_parts, rate_text
+from ..engine import Machines
+from ..errors import OK, UsageError
+from ..job import State
+from ..joblog import begin_of, read_log
+from ..ledger import Fold, JobRecord, events_of, job_bodies
+from ..project import Project
+from ..snapshot import Alive, Snapshot, job_line, shown
+from ..words import many
+
+if TYPE_CHECKING:
+    from ..console import Console
+from ..check import Finding, Severity
 
 FOLLOW_SECONDS = 2.0
 """Between two looks at a log that is followed, at most."""
@@ -107,15 +112,6 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
         header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
         console.table(header, (_readable(record, bodies.get(record.id), alive=alive) for record in records))
     return OK
-
-
-def shown(record: JobRecord, state: str | None, cause: str | None, *, alive: Alive) -> bool:
-    """Whether a job is in this state and has this cause; None: any. `failed` waits for its next attempt."""
-    if cause is not None and record.cause != cause:
-        return False
-    if state == "failed":
-        return record.failed
-    return state is None or alive.state(record).value == state
 
 
 def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> dict[str, Any]:
@@ -262,7 +258,7 @@ def _write(console: Console, job_id: str, attempt: int, text: bytes) -> None:
 
 def failures(project: Project) -> int:
     """Print the groups of failures."""
-    from .failures import group_failures
+    from ..failures import group_failures
 
     console = project.console
     fold = project.fold().update()
@@ -284,3 +280,19 @@ def failures(project: Project) -> int:
     # jobs that are not dead are tried again as it is, and `ds retry` leaves them alone
     console.hint(f"{look}, and when it is mended: ds retry --cause {dead}" if dead else look)
     return OK
+
+
+def show(console: Console, findings: Sequence[Finding]) -> None:
+    """Print findings, the worst first."""
+    if console.json:
+        for each in findings:
+            console.data({"severity": each.severity, "what": each.what, "fix": each.fix})
+        return
+    order = list(Severity)
+    rows = sorted(findings, key=lambda each: order.index(each.severity))
+    console.table(["severity", "what", "fix"], [(each.severity, each.what, each.fix) for each in rows])
+    counts = {each: sum(found.severity is each for found in findings) for each in order}
+    console.say(
+        f"{many(counts[Severity.ERROR], 'error')}, {many(counts[Severity.WARNING], 'warning')}, "
+        f"{counts[Severity.OK]} ok"
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..containers import IMAGE_FOLDER, WORKER_FOLDER, Docker
 from ..errors import OK, DsError, UsageError
-from . import bundle
+from ..worker import bundle
 
 if TYPE_CHECKING:
     from ..project import Project
