@@ -20,8 +20,8 @@ from distributed_something.aws.queues import QueueMaker, QueueNames, QueueUrls, 
 from distributed_something.aws.roles import account_of
 from distributed_something.aws.session import AwsSession
 from distributed_something.clock import SystemClock
-from distributed_something.config import parse_config
 from distributed_something.fleetrequest import run_tags
+from distributed_something.inputs.config import parse_config
 from distributed_something.rehearsal.clock import EmulatorClock
 from distributed_something.rehearsal.emulator import CREDENTIALS, emulator
 

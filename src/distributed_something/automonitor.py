@@ -23,17 +23,17 @@ from .aws.plain_store import PlainStore
 from .aws.schedule import Order, delete_schedule, memory_key
 from .aws.session import AwsSession, QueueGone
 from .clock import Clock, SystemClock
-from .config import Config
 from .console import Console
 from .engine import Store
 from .errors import DsError, KeyMissing
+from .inputs.config import Config
 from .ledger import RunPaths
-from .monitoring import Memory, Watch
-from .project import Project
-from .record import record_key, record_path
-from .runfile import read_run_file
+from .runs.record import record_key, record_path
+from .runs.runfile import read_run_file
 from .scaling import Finish, GiveUp, Load, Look
-from .steps import end
+from .steps.finish import end
+from .steps.monitor import Memory, Watch
+from .steps.project import Project
 
 APART_SECONDS = 45.0
 """Looks that follow each other faster say the same thing twice: only one of them counts."""

@@ -17,9 +17,17 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from .config import Config
 from .errors import UsageError
-from .fleetfile import DEFAULT_STRATEGY, ROOT_DEVICE, Fleet, disks_of, ebs_of, is_key_placeholder, shown
+from .inputs.config import Config
+from .inputs.fleetfile import (
+    DEFAULT_STRATEGY,
+    ROOT_DEVICE,
+    Fleet,
+    disks_of,
+    ebs_of,
+    is_key_placeholder,
+    shown,
+)
 
 DATA_DEVICE = "/dev/xvdcz"
 """Where the first Amazon Linux, which has ended, kept the containers."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aws_project import Cloud, fleet_file, instances
-from distributed_something import automonitor, steps
+from distributed_something import automonitor
 from distributed_something.automonitor import AutoMonitor
 from distributed_something.aws.desired import Kind
 from distributed_something.aws.roles import PATH, SCHEDULES, Role, Where
@@ -22,6 +22,9 @@ from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.job import Outcome, State
 from distributed_something.ledger import LedgerWriter
+from distributed_something.steps.monitor import monitor
+from distributed_something.steps.setup import setup
+from distributed_something.steps.start import start
 from emulating import REGION, session
 
 ACCOUNT = Where("123456789012", REGION)
@@ -94,9 +97,9 @@ def either(request: pytest.FixtureRequest, cloud: Cloud) -> Caller:
 
 
 def begin(cloud: Cloud, jobs: int = 5) -> str:
-    run = steps.setup(cloud.project)
+    run = setup(cloud.project)
     cloud.submit(cloud.jobs(jobs))
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     return run
 
 
@@ -262,7 +265,7 @@ def test_a_laptop_that_watches_too_does_no_harm(cloud: Cloud, caller: Caller) ->
     order = caller.order()
     caller.once()
     cloud.open()
-    assert steps.monitor(cloud.project, None, None) == OK
+    assert monitor(cloud.project, None, None) == OK
     assert caller.schedule() is None and left(cloud) == []
     assert caller.once(order) == "over"
 
@@ -308,7 +311,7 @@ def test_a_new_run_that_waits_for_its_jobs_is_not_ended_by_a_call_for_the_one_be
     assert either.once() == "watching"
     order = either.order()
     cloud.open()
-    assert steps.setup(cloud.project) != order.run
+    assert setup(cloud.project) != order.run
     assert [either.once(order) for _ in range(4)] == ["over"] * 4
     assert cloud.found(Kind.QUEUE, cloud.app + "Queue") is not None
     cloud.submit(cloud.jobs(3))
@@ -319,8 +322,8 @@ def test_a_config_that_was_changed_and_a_second_fleet_are_seen(cloud: Cloud, cal
     begin(cloud, jobs=30)
     assert caller.once() == "watching"
     cloud.config(DOCKER_CORES=1)
-    steps.setup(cloud.project)
-    steps.start(cloud.project, fleet_file(cloud))
+    setup(cloud.project)
+    start(cloud.project, fleet_file(cloud))
     assert caller.once() == "watching"
     assert "6 of 6 machines" in caller.said.getvalue()
 

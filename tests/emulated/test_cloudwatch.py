@@ -20,7 +20,7 @@ from distributed_something.aws.reporting import JobLines, MachineReport
 from distributed_something.aws.session import AwsSession
 from distributed_something.clock import SystemClock
 from distributed_something.testing import FakeClock
-from distributed_something.worker.figures import Figures, Gauge
+from distributed_something.worker.usage import Figures, Gauge
 from emulating import REGION, session
 from tasks import Run, ends, new_run, until_done, worker
 

@@ -30,9 +30,9 @@ from distributed_something.aws.plain_store import PlainStore
 from distributed_something.aws.roles import FUNCTION, SCHEDULES, TAGS, Role, Where
 from distributed_something.aws.schedule import Order, check_function, delete_schedule, put_schedule
 from distributed_something.aws.session import AwsSession
-from distributed_something.config import parse_config
 from distributed_something.errors import DsError
-from distributed_something.runfile import write_run_file
+from distributed_something.inputs.config import parse_config
+from distributed_something.runs.runfile import write_run_file
 from distributed_something.testing import FakeClock
 from pretending import until
 
@@ -55,8 +55,8 @@ def test_the_package_needs_nothing_that_awss_python_lacks(tmp_path: Path) -> Non
     code = (
         f"import sys\nsys.path.insert(0, {str(archive)!r})\nsys.modules.update(dict.fromkeys({missing}))\n"
         "from distributed_something import automonitor\nprint(automonitor.__file__)\n"
-        "from distributed_something.ledger import _lines\n"
-        "print(_lines([{'event': 'dead', 't': 1.5}]).decode())"
+        "from distributed_something.ledger import event_lines\n"
+        "print(event_lines([{'event': 'dead', 't': 1.5}]).decode())"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

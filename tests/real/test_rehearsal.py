@@ -257,7 +257,7 @@ def test_status_says_why_a_task_finds_no_machine(rehearsal: DsProject) -> None:
 AN_HOUR_LATER = """
 import sys, time
 from pathlib import Path
-from distributed_something.config import load_config
+from distributed_something.inputs.config import load_config
 from distributed_something.engine import Guarded
 from distributed_something.rehearsal.engine import RehearsalEngine
 from distributed_something.testing import FakeClock

@@ -19,8 +19,8 @@ from distributed_something.aws.alarms import (
 )
 from distributed_something.aws.alive import ANSWERED_SECONDS, Pulse
 from distributed_something.aws.fleets import Machine
-from distributed_something.config import parse_config
 from distributed_something.errors import DsError
+from distributed_something.inputs.config import parse_config
 from distributed_something.local.store import FolderStore
 from distributed_something.testing import FakeClock
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distributed_something.containers import Docker
 from distributed_something.rehearsal.boxes import Boxes
+from distributed_something.system.docker import Docker
 
 
 def test_no_image_is_taken_for_an_option(tmp_path: Path) -> None:

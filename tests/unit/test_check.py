@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from conftest import DsProject
-from distributed_something import check
 from distributed_something.aws import findings
 from distributed_something.aws.account import Found
 from distributed_something.aws.policies import Buckets
 from distributed_something.aws.roles import Where
-from distributed_something.check import Check, Finding, Severity
 from distributed_something.cli.views import show
-from distributed_something.config import Config, parse_config
 from distributed_something.console import Console
 from distributed_something.errors import DsError, UsageError
-from distributed_something.fleetfile import Fleet, parse_fleet
-from distributed_something.jobfile import JobFile
+from distributed_something.inputs import check
+from distributed_something.inputs.check import Check, Finding, Severity
+from distributed_something.inputs.config import Config, parse_config
+from distributed_something.inputs.fleetfile import Fleet, parse_fleet
+from distributed_something.inputs.jobfile import JobFile
 from distributed_something.local.check import (
     disk_findings,
     folder_findings,

@@ -30,9 +30,9 @@ from distributed_something.aws.desired import (
 from distributed_something.aws.ownfleet import Subnet, ec2_fleet_request, launch_template
 from distributed_something.aws.userdata import agent_settings, placement, user_data
 from distributed_something.aws.worker_image import carried_worker
-from distributed_something.config import Config, parse_config
 from distributed_something.errors import UsageError
 from distributed_something.fleetrequest import Image
+from distributed_something.inputs.config import Config, parse_config
 from distributed_something.job import MAX_DELIVERIES
 
 ARN = "arn:aws:iam::123456789012:"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import distributed_something
-from distributed_something.config import parse_config
 from distributed_something.console import Console
 from distributed_something.engine import Engine
 from distributed_something.engines import ENGINES, EngineKind
-from distributed_something.project import Project
+from distributed_something.inputs.config import parse_config
+from distributed_something.steps.project import Project
 from distributed_something.testing import FakeClock
 
 SOURCE = Path(distributed_something.__file__).parent

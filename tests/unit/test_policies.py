@@ -24,8 +24,8 @@ from distributed_something.aws.policies import (
     trusted,
 )
 from distributed_something.aws.roles import LINKED, PATH, PREFIX, PROFILE, TAGS, Role, Where, account_of
-from distributed_something.config import Config, parse_config
 from distributed_something.errors import DsError
+from distributed_something.inputs.config import Config, parse_config
 
 WHERE = Where("123456789012", "eu-west-1")
 BUCKETS = Buckets(("results",), ("images",))

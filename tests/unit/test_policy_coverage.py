@@ -21,7 +21,7 @@ import distributed_something.aws
 from distributed_something.aws.people import administrator_grants, user_grants
 from distributed_something.aws.policies import Buckets, Grant, trusted
 from distributed_something.aws.roles import Role, Where
-from distributed_something.config import parse_config
+from distributed_something.inputs.config import parse_config
 
 AWS = Path(distributed_something.aws.__file__).parent
 WHERE = Where("123456789012", "us-east-1")

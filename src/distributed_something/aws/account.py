@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..errors import DsError
-from ..fleetfile import IMAGE_PARAMETER
 from ..fleetrequest import tag_list
+from ..inputs.fleetfile import IMAGE_PARAMETER
 from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, trusted
 from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where, is_ours
 from .session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none

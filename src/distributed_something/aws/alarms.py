@@ -11,9 +11,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..config import Config
 from ..errors import DsError
 from ..fleetrequest import run_tags, tag_list
+from ..inputs.config import Config
 from .desired import partition
 from .fleets import Machine
 from .roles import PREFIX

@@ -16,7 +16,7 @@ from ..background import complain
 from ..clock import Clock
 from ..engine import Store
 from ..ledger import RunPaths
-from ..repeating import Repeating
+from ..system.repeating import Repeating
 from .session import AwsSession, aws_errors
 
 ALIVE_SECONDS = 120.0

@@ -7,23 +7,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ..check import (
-    Check,
-    Finding,
-    error,
-    input_findings,
-    job_file_findings,
-    ok,
-    work_findings,
-    wrong,
-)
-from ..check import (
-    image_findings as container_findings,
-)
-from ..config import Config
 from ..errors import DsError, UsageError
-from ..fleetfile import Fleet, parse_fleet
 from ..fleetrequest import key_pair
+from ..inputs.check import Check, Finding, error, input_findings, job_file_findings, ok, work_findings, wrong
+from ..inputs.check import image_findings as container_findings
+from ..inputs.config import Config
+from ..inputs.fleetfile import Fleet, parse_fleet
 from . import account, findings
 from .desired import instance_log_group
 from .policies import buckets_of
@@ -94,7 +83,7 @@ def job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
     """The job file read through, if one is given."""
     if job_file is None:
         return []
-    from ..jobfile import JobFile
+    from ..inputs.jobfile import JobFile
 
     file = JobFile(job_file)
     return [Check("the job file", lambda: job_file_findings(config, file))]
@@ -103,7 +92,7 @@ def job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
 def _input_checks(config: Config, job_file: Path | None, session: AwsSession) -> list[Check]:
     if job_file is None or not config.aws_bucket:
         return []
-    from ..jobfile import JobFile
+    from ..inputs.jobfile import JobFile
     from .store import S3Store
 
     file, store = JobFile(job_file), S3Store(config.aws_bucket, session=session)

@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..config import Config
 from ..errors import DsError
+from ..inputs.config import Config
 from .desired import instance_log_group
 from .queues import QueueNames
 from .session import AwsSession, aws_errors, or_none

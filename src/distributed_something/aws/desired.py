@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from ..config import Config
-from ..containers import IMAGE_FOLDER, WORKER_FOLDER
 from ..errors import UsageError
 from ..fleetrequest import price_text, run_tags
+from ..inputs.config import Config
+from ..system.docker import IMAGE_FOLDER, WORKER_FOLDER
 from .message import MAX_BYTES
 from .queues import MAX_RECEIPTS, RETENTION_SECONDS, QueueNames
 from .userdata import STOP_SECONDS, placement

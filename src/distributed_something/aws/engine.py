@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..clock import Clock
-from ..config import Config
 from ..engine import Counts, Machines
 from ..errors import DsError, Unreachable, UsageError
+from ..inputs.config import Config
 from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths, job_ids
-from ..record import RunRecord, read_record, record_path
-from ..state import one_run
+from ..runs.record import RunRecord, read_record, record_path
+from ..system.state import one_run
 from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
 from .alive import heard
 from .apply import Applier

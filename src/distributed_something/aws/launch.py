@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..clock import Clock
-from ..config import Config
 from ..errors import UsageError
-from ..fleetfile import Fleet as FleetFile
-from ..fleetfile import parse_fleet
 from ..fleetrequest import Image, spot_fleet_request
+from ..inputs.config import Config
+from ..inputs.fleetfile import Fleet as FleetFile
+from ..inputs.fleetfile import parse_fleet
 from .desired import MachineShape
 from .fleets import Fleets
 from .ownfleet import ec2_fleet_request, launch_template

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
 from ..errors import UsageError
-from ..fleetfile import DEFAULT_STRATEGY, parse_fleet
 from ..fleetrequest import image_of, key_pair, price_text
+from ..inputs.config import Config
+from ..inputs.fleetfile import DEFAULT_STRATEGY, parse_fleet
 from .ownfleet import Subnet
 from .region import Region
 from .session import AwsSession

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ..config import Config
 from ..errors import UsageError
 from ..fleetrequest import Image, encoded, key_pair, machine_tags, price_text, run_tags, tag_list, valid_until
+from ..inputs.config import Config
 from .desired import Account
 
 MAX_OVERRIDES = 300

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config import Config
+from ..inputs.config import Config
 from .alarms import alarm_prefix
 from .desired import instance_log_group
 from .policies import (

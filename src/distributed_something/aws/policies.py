@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..config import Config
+from ..inputs.config import Config
 from .roles import ALARM_SERVICE, FUNCTION, PREFIX, SCHEDULES, Role, Where
 
 Document = dict[str, Any]

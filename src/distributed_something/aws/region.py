@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from ..config import Config
 from ..errors import DsError, UsageError
 from ..fleetrequest import Image, image_of
+from ..inputs.config import Config
 from .desired import Account, MachineShape, smallest
 from .ownfleet import Subnet
 from .roles import TAGGING_ROLE, Role, account_of

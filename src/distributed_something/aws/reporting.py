@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..background import complain
 from ..clock import Clock
-from ..repeating import Repeating
-from ..worker.figures import Gauge
+from ..system.repeating import Repeating
+from ..worker.usage import Gauge
 from .cloudwatch import LINE_BYTES, CloudWatch, Stream
 from .session import AwsSession
 

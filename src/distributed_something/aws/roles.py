@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..config import Config
+from ..inputs.config import Config
 from .desired import Account, partition
 
 PREFIX = "distributed-something-"

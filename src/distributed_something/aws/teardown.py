@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..clock import Clock
-from ..config import Config
 from ..errors import DsError, NotSignedIn, Unreachable
-from ..record import RunRecord
+from ..inputs.config import Config
+from ..runs.record import RunRecord
 from .alarms import delete_alarms, find_alarms
 from .dashboard import delete_dashboard
 from .desired import Kind

@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 
 from ..background import complain
 from ..clock import Clock, SystemClock
-from ..config import Config
 from ..engine import Store
 from ..errors import OK, DsError, UsageError
+from ..inputs.config import Config
 from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths
-from ..provenance import note_worker
-from ..runfile import read_run_file
+from ..runs.provenance import note_worker
+from ..runs.runfile import read_run_file
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker

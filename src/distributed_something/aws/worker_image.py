@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import __version__
-from ..config import Config
+from ..inputs.config import Config
 from .desired import Carried
 
 IMAGE_VARIABLE = "DS_WORKER_IMAGE"

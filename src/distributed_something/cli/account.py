@@ -15,7 +15,7 @@ from ..aws.session import AwsSession
 from ..errors import LEFTOVERS, OK, DsError
 
 if TYPE_CHECKING:
-    from ..project import Project
+    from ..steps.project import Project
 
 _SHOWN = 5
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from ..console import Console
     from ..engine import PutReport
-    from ..project import Project
-    from ..submission import CheckedJobs
+    from ..inputs.fit import CheckedJobs
+    from ..steps.project import Project
 
     Command = Callable[[Console, argparse.Namespace], int]
     InProject = Callable[[Project, argparse.Namespace], int]
@@ -27,7 +27,7 @@ def in_project(run: InProject) -> Command:
     """Makes a command run in the project that -C and --engine choose."""
 
     def opened(console: Console, options: argparse.Namespace) -> int:
-        from ..project import Project
+        from ..steps.project import Project
 
         faults = getattr(options, "faults", "")
         return run(Project.open(options.folder, console, options.engine, faults), options)
@@ -62,17 +62,17 @@ def do_worker(_console: Console, _options: argparse.Namespace) -> int:
 @in_project
 def do_setup(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds setup`."""
-    from .. import steps
+    from ..steps.setup import next_run, setup
 
     if options.dry_run:
-        plan = project.engine.plan(steps.next_run(project))
+        plan = project.engine.plan(next_run(project))
         if project.console.json:
             project.console.data({"plan": list(plan)})
         else:
             for line in plan:
                 project.console.line(line)
         return OK
-    run = steps.setup(project)
+    run = setup(project)
     if project.console.json:
         project.console.data({"app": project.config.app_name, "run": run})
     project.console.say(f"{project.config.app_name} is set up: run {run}")
@@ -92,18 +92,18 @@ def do_submit(project: Project, options: argparse.Namespace) -> int:
 
 
 def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
-    from .. import steps
-    from ..jobfile import parse_set
+    from ..inputs.jobfile import parse_set
+    from ..steps.submit import check
 
-    return steps.check(project, options.job_file, parse_set(options.set))
+    return check(project, options.job_file, parse_set(options.set))
 
 
 def _submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
     """Submit and say what came of it. Raises DsError where the queue refused jobs."""
-    from .. import steps
+    from ..steps.submit import submit
 
     try:
-        report = steps.submit(project, checked)
+        report = submit(project, checked)
     except KeyboardInterrupt:
         project.console.hint("submit the file again: it adds what is missing")
         raise
@@ -120,11 +120,11 @@ def _submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
 @in_project
 def do_start(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds start`."""
-    from .. import steps
+    from ..steps.start import await_machines, start
 
-    steps.start(project, options.fleet_file)
+    start(project, options.fleet_file)
     try:
-        machines = steps.await_machines(project, options.wait * 60)
+        machines = await_machines(project, options.wait * 60)
     except KeyboardInterrupt:
         project.console.say("\nno longer watching; the machines that were asked for still come")
         project.console.hint("ds status, or ds monitor")
@@ -148,10 +148,10 @@ def do_monitor(project: Project, options: argparse.Namespace) -> int:
 
 
 def _monitor(project: Project, options: argparse.Namespace) -> int:
-    from .. import steps
+    from ..steps.monitor import monitor
 
     try:
-        code = steps.monitor(project, options.record, options.every, cheapest=options.cheapest)
+        code = monitor(project, options.record, options.every, cheapest=options.cheapest)
     except KeyboardInterrupt:
         project.console.say("\nno longer watching; the work goes on")
         project.console.hint("ds monitor to watch again, ds stop to stop")
@@ -176,7 +176,8 @@ def _tell_story(project: Project) -> None:
 @in_project
 def do_run(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds run`."""
-    from .. import steps
+    from ..steps.setup import setup
+    from ..steps.start import start
 
     if (fleet := options.fleet_file) is not None and not fleet.is_file():
         raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
@@ -184,9 +185,9 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
         if fleet is not None:  # a bad file must not cost the last run's queue
             project.engine.check_fleet(fleet)
         checked = _check(project, options)
-        steps.setup(project)
+        setup(project)
         _submit_checked(project, checked)
-        steps.start(project, options.fleet_file)
+        start(project, options.fleet_file)
         options.record = None
         return _monitor(project, options)
 
@@ -194,7 +195,7 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_status(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds status`."""
-    from ..collector import never_again
+    from ..system.collector import never_again
     from . import views
 
     if not options.watch:
@@ -205,7 +206,7 @@ def do_status(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_jobs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds jobs`."""
-    from ..collector import never_again
+    from ..system.collector import never_again
     from . import views
 
     never_again()
@@ -231,11 +232,11 @@ def do_failures(project: Project, _options: argparse.Namespace) -> int:
 @in_project
 def do_retry(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds retry`."""
-    from .. import steps
+    from ..steps.retry import retry
     from . import views
 
     ids = views.find_ids(project, options.jobs)
-    back = steps.retry(project, options.cause, ids)
+    back = retry(project, options.cause, ids)
     if project.console.json:
         project.console.data({"retried": back})
     project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else ": no such job is dead"))
@@ -274,10 +275,10 @@ def do_fleet(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_stop(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds stop`."""
-    from .. import steps
     from ..console import progress_line
+    from ..steps.stop import stop
 
-    snapshot = steps.stop(project, now=options.now)
+    snapshot = stop(project, now=options.now)
     if project.console.json:
         project.console.data(snapshot.to_json())
     project.console.say(f"stopped: {progress_line(snapshot)}")
@@ -287,9 +288,9 @@ def do_stop(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_cleanup(project: Project, _options: argparse.Namespace) -> int:
     """Runs `ds cleanup`."""
-    from .. import steps
+    from ..steps.cleanup import cleanup
 
-    leftovers = steps.cleanup(project)
+    leftovers = cleanup(project)
     if project.console.json:
         project.console.data({"leftovers": leftovers})
     for leftover in leftovers:
@@ -312,7 +313,7 @@ def do_dashboard(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_check(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds check`."""
-    from .. import check
+    from ..inputs import check
     from .views import show
 
     findings = check.make_all(project.checks(options.job_file, options.fleet_file))

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..containers import IMAGE_FOLDER, WORKER_FOLDER, Docker
 from ..errors import OK, DsError, UsageError
+from ..system.docker import IMAGE_FOLDER, WORKER_FOLDER, Docker
 from ..worker import bundle
 
 if TYPE_CHECKING:
-    from ..project import Project
+    from ..steps.project import Project
 
 BUILD_SECONDS = 3600.0
 

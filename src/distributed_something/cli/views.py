@@ -6,19 +6,19 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..console import Console, bytes_text, describe, duration, fitting, money, progress_parts, rate_text
+from ..console import Console, describe, fitting, progress_parts
 from ..engine import Machines
 from ..errors import OK, UsageError
 from ..job import State
-from ..joblog import begin_of, read_log
 from ..ledger import Fold, JobRecord, events_of, job_bodies
-from ..project import Project
-from ..snapshot import Alive, Snapshot, job_line, shown
-from ..words import many
+from ..runs.joblog import begin_of, read_log
+from ..runs.snapshot import Alive, Snapshot, job_line, shown
+from ..steps.project import Project
+from ..words import bytes_text, duration, many, money, rate_text
 
 if TYPE_CHECKING:
     from ..console import Console
-from ..check import Finding, Severity
+from ..inputs.check import Finding, Severity
 
 FOLLOW_SECONDS = 2.0
 """Between two looks at a log that is followed, at most."""
@@ -258,7 +258,7 @@ def _write(console: Console, job_id: str, attempt: int, text: bytes) -> None:
 
 def failures(project: Project) -> int:
     """Print the groups of failures."""
-    from ..failures import group_failures
+    from ..report.failures import group_failures
 
     console = project.console
     fold = project.fold().update()

@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..check import (
+from ..errors import DsError
+from ..inputs.check import (
     Check,
     Finding,
     error,
@@ -22,12 +23,11 @@ from ..check import (
     warning,
     work_findings,
 )
-from ..config import Config
-from ..containers import engine_for, wanted
-from ..errors import DsError
-from ..record import record_path
-from ..state import state_folder
-from ..submission import nothing_to_run
+from ..inputs.config import Config
+from ..inputs.fit import nothing_to_run
+from ..runs.record import record_path
+from ..system.docker import engine_for
+from ..system.state import state_folder
 from ..words import many
 from .engine import FULL_BELOW
 from .place import slots_of
@@ -53,7 +53,7 @@ def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Pat
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     if job_file is not None:
-        from ..jobfile import JobFile
+        from ..inputs.jobfile import JobFile
 
         file = JobFile(job_file)
         found += [
@@ -65,7 +65,7 @@ def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Pat
 
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Whether what a job runs is there. A HANDLER is imported, in a process of its own."""
-    if wanted(config):
+    if config.in_containers:
         yield from _in_containers(config)
     elif config.handler:
         yield _handler(config, folder)

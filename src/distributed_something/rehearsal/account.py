@@ -15,7 +15,7 @@ from ..aws.policies import buckets_of
 from ..aws.region import Region
 from ..aws.roles import Where
 from ..aws.session import AwsSession, aws_errors
-from ..config import Config
+from ..inputs.config import Config
 
 
 def furnish(session: AwsSession, config: Config) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import Config
-from ..containers import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables, wanted
 from ..errors import DsError
+from ..inputs.config import Config
+from ..system.docker import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables
 from ..worker.container import BUCKET_FOLDER
 
 
@@ -50,7 +50,7 @@ def boxes(config: Config, brings_worker: bool, store: Path) -> tuple[Boxes | Non
 
     `store` is the folder that stands for the bucket. Making the worker takes some seconds, once a version.
     """
-    if not wanted(config):
+    if not config.in_containers:
         return None, ""
     docker, image = Docker.installed(), config.dockerhub_tag
     if docker is None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..aws.check import job_file_checks, read_fleet_file, unasked
-from ..check import Check, Finding, Severity, warning
-from ..config import Config
+from ..inputs.check import Check, Finding, Severity, warning
+from ..inputs.config import Config
 from .account import Own, adapted
 
 _IMAGE = "rehearsal/image:1"

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..background import READY, log_to, refuse
-from ..config import load_config
 from ..errors import DsError
-from ..loopback import ADDRESS
-from ..state import STATE_VARIABLE
+from ..inputs.config import load_config
+from ..system.loopback import ADDRESS
+from ..system.state import STATE_VARIABLE
 from ..worker.process import adopt_orphans
 from .emulator import CREDENTIALS, SETTINGS, make_server
 from .place import Place, bucket_of

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from hmac import compare_digest
 from typing import Any
 
-from ..loopback import is_foreign
+from ..system.loopback import is_foreign
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import DsError
-from ..loopback import ADDRESS
+from ..system.loopback import ADDRESS
 from .clock import PATH, ServiceTime
 from .door import Wsgi, for_programs
 

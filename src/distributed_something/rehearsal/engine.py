@@ -24,14 +24,14 @@ from ..aws.engine import AwsEngine
 from ..aws.session import AwsSession
 from ..aws.store import S3Store
 from ..clock import Clock
-from ..config import Config
-from ..containers import STATE_LABEL, sweep, wanted
 from ..engine import Counts, Machines, check_key
 from ..errors import DsError
-from ..fleetfile import is_key_placeholder
+from ..inputs.config import Config
+from ..inputs.fleetfile import is_key_placeholder
 from ..ledger import RunPaths
-from ..record import read_record, record_path
-from ..state import state_folder
+from ..runs.record import read_record, record_path
+from ..system.docker import STATE_LABEL, sweep
+from ..system.state import state_folder
 from ..worker.process import kill_marked
 from . import serving, story
 from .account import Own, adapted
@@ -119,7 +119,7 @@ class RehearsalEngine:
     def _sweep(self) -> None:
         """Take away what a killed emulator left."""
         kill_marked(self._place.mark)
-        if wanted(self._given):
+        if self._given.in_containers:
             sweep(STATE_LABEL, str(self._place.folder))
 
     def _needed(self) -> AwsEngine:
@@ -196,7 +196,7 @@ class RehearsalEngine:
             self._say("note: SSH_KEY_NAME is a placeholder: the rehearsal does without, AWS refuses it")
         aws = self._started()
         why = self._place.told().get("note")
-        if self._given.image_starts_worker and (why or not wanted(self._given)):
+        if self._given.image_starts_worker and (why or not self._given.in_containers):
             why = why or "CONTAINERS = False, or no image is named"
             raise DsError(
                 f"the worker in the image runs in a container only: {why}",

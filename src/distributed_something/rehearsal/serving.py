@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from ..loopback import ADDRESS
+from ..system.loopback import ADDRESS
 from .door import for_programs
 from .objects import Buckets
 

@@ -22,8 +22,8 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-from ..containers import WORKER_FOLDER
 from ..errors import DsError
+from ..system.docker import WORKER_FOLDER
 from .slot import CARRIED_MARK
 
 KEPT_SECONDS = 14 * 86400
