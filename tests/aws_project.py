@@ -8,12 +8,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from distributed_something.aws.alarms import find_alarms
-from distributed_something.aws.desired import Kind
+from distributed_something.aws.ecs.current_state import find_one
+from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.engine import AwsEngine
-from distributed_something.aws.found import find_one
-from distributed_something.aws.roles import PATH, PROFILE
+from distributed_something.aws.iam.roles import PATH, PROFILE
 from distributed_something.aws.session import AwsSession
+from distributed_something.aws.watch.alarms import find_alarms
 from distributed_something.console import Console
 from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, Outcome, State

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.roles import Role, Where
-from distributed_something.aws.userdata import placement, user_data
+from distributed_something.aws.ec2.userdata import placement, user_data
+from distributed_something.aws.iam.roles import Role, Where
 from distributed_something.rehearsal.door import signed
 from distributed_something.rehearsal.place import Place
 from distributed_something.worker.process import marked_processes

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from conftest import until
-from distributed_something.aws.queue import SqsQueue
-from distributed_something.aws.queues import QueueNames, QueueUrls
-from distributed_something.aws.store import S3Store
+from distributed_something.aws.s3.store import S3Store
+from distributed_something.aws.sqs.queue import SqsQueue
+from distributed_something.aws.sqs.queues import QueueNames, QueueUrls
 from distributed_something.inputs.config import parse_config
 from distributed_something.job import Job
 from distributed_something.ledger import Fold, RunPaths, write_jobs

@@ -19,9 +19,9 @@ from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 from .aws.engine import AwsEngine
-from .aws.plain_store import PlainStore
-from .aws.schedule import Order, delete_schedule, memory_key
+from .aws.s3.plain_store import PlainStore
 from .aws.session import AwsSession, QueueGone
+from .aws.watch.schedule import Order, delete_schedule, memory_key
 from .clock import Clock, SystemClock
 from .console import Console
 from .engine import Store

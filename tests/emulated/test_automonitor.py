@@ -15,9 +15,9 @@ import pytest
 from aws_project import Cloud, fleet_file, instances
 from distributed_something import automonitor
 from distributed_something.automonitor import AutoMonitor
-from distributed_something.aws.desired import Kind
-from distributed_something.aws.roles import PATH, SCHEDULES, Role, Where
-from distributed_something.aws.schedule import Order
+from distributed_something.aws.ecs.resources import Kind
+from distributed_something.aws.iam.roles import PATH, SCHEDULES, Role, Where
+from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.job import Outcome, State
@@ -33,8 +33,8 @@ ACCOUNT = Where("123456789012", REGION)
 @pytest.fixture(scope="module")
 def function() -> None:
     """The auto-monitor's function as a record: the emulator calls it never."""
-    from distributed_something.aws.account import Step
-    from distributed_something.aws.function import find_function, plan_function
+    from distributed_something.aws.iam.account import Step
+    from distributed_something.aws.watch.function import find_function, plan_function
 
     role = {"RoleName": str(Role.MONITOR), "Path": PATH, "AssumeRolePolicyDocument": "{}"}
     made = [Step("", "create_role", role), *plan_function(ACCOUNT, find_function(session()), b"PK")]

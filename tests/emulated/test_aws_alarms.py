@@ -13,16 +13,16 @@ import pytest
 from botocore.stub import Stubber
 
 from aws_project import Cloud, answer, fleet_file, work
-from distributed_something.aws.alarms import (
+from distributed_something.aws.names import alarm_prefix
+from distributed_something.aws.session import AwsSession
+from distributed_something.aws.watch.alarms import (
     BATCH,
     SILENT_SECONDS,
-    alarm_prefix,
     delete_alarms,
     find_alarms,
     put_alarms,
 )
-from distributed_something.aws.alive import alive_prefix
-from distributed_something.aws.session import AwsSession
+from distributed_something.aws.watch.heartbeat import alive_prefix
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.inputs.config import Config, parse_config

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aws_project import Cloud
-from distributed_something.aws.dashboard import delete_dashboard, put_dashboard
+from distributed_something.aws.watch.dashboard import delete_dashboard, put_dashboard
 from distributed_something.errors import DsError
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.steps.cleanup import cleanup

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
-from distributed_something.aws.dashboard import put_dashboard
-from distributed_something.aws.desired import Kind
+from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
+from distributed_something.aws.watch.dashboard import put_dashboard
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, UsageError
 from distributed_something.job import Cause, Lease
 from distributed_something.runs.joblog import read_log

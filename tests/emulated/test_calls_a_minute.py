@@ -13,7 +13,7 @@ import pytest
 
 from aws_project import Cloud, fleet_file, work
 from distributed_something.automonitor import AutoMonitor
-from distributed_something.aws.schedule import Order
+from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.ledger import RunPaths
 from distributed_something.runs.record import record_key

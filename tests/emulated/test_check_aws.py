@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 
 from conftest import DsProject
 from distributed_something.aws import check
-from distributed_something.aws.roles import Where
+from distributed_something.aws.iam.roles import Where
 from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
 from distributed_something.inputs.check import Check, Severity

@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 import services
-from distributed_something.aws.account import remove
-from distributed_something.aws.function import (
+from distributed_something.aws.iam.account import remove
+from distributed_something.aws.iam.roles import FUNCTION, SCHEDULES, TAGS, Role, Where
+from distributed_something.aws.s3.plain_store import PlainStore
+from distributed_something.aws.session import AwsSession
+from distributed_something.aws.watch.function import (
     FoundFunction,
     apply_function,
     digest,
@@ -26,10 +29,7 @@ from distributed_something.aws.function import (
     plan_function,
     plan_removal,
 )
-from distributed_something.aws.plain_store import PlainStore
-from distributed_something.aws.roles import FUNCTION, SCHEDULES, TAGS, Role, Where
-from distributed_something.aws.schedule import Order, check_function, delete_schedule, put_schedule
-from distributed_something.aws.session import AwsSession
+from distributed_something.aws.watch.schedule import Order, check_function, delete_schedule, put_schedule
 from distributed_something.errors import DsError
 from distributed_something.inputs.config import parse_config
 from distributed_something.runs.runfile import write_run_file

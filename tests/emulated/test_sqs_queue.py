@@ -22,12 +22,12 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.fill import Filler, Submitted
-from distributed_something.aws.idset import IdSet
-from distributed_something.aws.queue import SqsQueue
-from distributed_something.aws.queues import QueueNames, QueueUrls, find_queues
-from distributed_something.aws.send import _Signer
 from distributed_something.aws.session import AwsSession
+from distributed_something.aws.sqs.batching import Filler, Submitted
+from distributed_something.aws.sqs.idset import IdSet
+from distributed_something.aws.sqs.queue import SqsQueue
+from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, find_queues
+from distributed_something.aws.sqs.send import _Signer
 from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
 from distributed_something.errors import DsError, UsageError

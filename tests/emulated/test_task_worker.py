@@ -11,8 +11,8 @@ import pytest
 
 from conftest import until
 from distributed_something import __version__
-from distributed_something.aws.alive import alive_prefix
-from distributed_something.aws.queue import SqsQueue
+from distributed_something.aws.sqs.queue import SqsQueue
+from distributed_something.aws.watch.heartbeat import alive_prefix
 from distributed_something.aws.worker import Settings, container_facts
 from distributed_something.errors import UsageError
 from distributed_something.inputs.config import parse_config

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from distributed_something.aws.bill import Bill, Life, dollars, seen
-from distributed_something.aws.fleets import Machine, _ended
+from distributed_something.aws.ec2.cost import Bill, Life, dollars, seen
+from distributed_something.aws.ec2.fleets import Machine, _ended
 from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
 from distributed_something.local.store import FolderStore

@@ -13,9 +13,9 @@ import pytest
 
 from conftest import DsProject
 from distributed_something.aws import findings
-from distributed_something.aws.account import Found
-from distributed_something.aws.policies import Buckets
-from distributed_something.aws.roles import Where
+from distributed_something.aws.iam.account import Found
+from distributed_something.aws.iam.policies import Buckets
+from distributed_something.aws.iam.roles import Where
 from distributed_something.cli.views import show
 from distributed_something.console import Console
 from distributed_something.errors import DsError, UsageError

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from distributed_something.aws.dashboard import body
+from distributed_something.aws.watch.dashboard import body
 from distributed_something.inputs.config import parse_config
 
 CONFIG = parse_config(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distributed_something.aws.fill import Submitted
+from distributed_something.aws.sqs.batching import Submitted
 
 
 def ids(*numbers: int) -> list[str]:

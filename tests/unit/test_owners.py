@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distributed_something.aws.desired import Kind, Resource
-from distributed_something.aws.owners import check_queues, check_service, may_serve_others
+from distributed_something.aws.ecs.ownership import check_queues, check_service, may_serve_others
+from distributed_something.aws.ecs.resources import Kind, Resource
 from distributed_something.errors import UsageError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distributed_something.aws.trouble import Trouble, of_history, of_tasks, translate
+from distributed_something.aws.ec2.diagnosis import Trouble, of_history, of_tasks, translate
 
 BEGINS = "Repeated errors have occurred processing the launch specification"
 

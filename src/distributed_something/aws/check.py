@@ -8,18 +8,19 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from ..errors import DsError, UsageError
-from ..fleetrequest import key_pair
 from ..inputs.check import Check, Finding, error, input_findings, job_file_findings, ok, work_findings, wrong
 from ..inputs.check import image_findings as container_findings
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
-from . import account, findings
-from .desired import instance_log_group
-from .policies import buckets_of
-from .queues import NO_QUEUE
-from .region import NO_IMAGE, Region
-from .roles import Where
+from . import findings
+from .ec2.region import NO_IMAGE, Region
+from .ec2.request import key_pair
+from .iam import account
+from .iam.policies import buckets_of
+from .iam.roles import Where
+from .names import instance_log_group
 from .session import NO_SUCH, AwsSession, aws_errors, or_none
+from .sqs.queues import NO_QUEUE
 
 _PRICED = "Linux/UNIX"
 
@@ -93,7 +94,7 @@ def _input_checks(config: Config, job_file: Path | None, session: AwsSession) ->
     if job_file is None or not config.aws_bucket:
         return []
     from ..inputs.jobfile import JobFile
-    from .store import S3Store
+    from .s3.store import S3Store
 
     file, store = JobFile(job_file), S3Store(config.aws_bucket, session=session)
     return [Check("the inputs", lambda: input_findings(config, file, store, f"s3://{config.aws_bucket}"))]

@@ -14,11 +14,11 @@ from ..inputs.check import Finding, error, ok, refused, warning, wrong
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, advice, fleet_problems, parse_fleet
 from ..words import many
-from .account import LINK, Found, plan_setup
-from .desired import MachineShape, misfit, task_size
-from .policies import Buckets
-from .queues import QueueNames
-from .roles import Where
+from .iam.account import LINK, Found, plan_setup
+from .iam.policies import Buckets
+from .iam.roles import Where
+from .shape import MachineShape, misfit, task_size
+from .sqs.queues import QueueNames
 
 Answer = Mapping[str, Any]
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..aws import account
-from ..aws.function import apply_function, everywhere, find_function, package, plan_function
-from ..aws.people import administrator_policy, user_policy
-from ..aws.policies import MANAGED_LIMIT, buckets_of, compact
-from ..aws.roles import PATH, Where
+from ..aws.iam import account
+from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, compact
+from ..aws.iam.roles import PATH, Where
+from ..aws.iam.user_policies import administrator_policy, user_policy
 from ..aws.session import AwsSession
+from ..aws.watch.function import apply_function, everywhere, find_function, package, plan_function
 from ..errors import LEFTOVERS, OK, DsError
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ class Daemon:
 
     def _boxes(self) -> tuple[Boxes | None, str]:
         """How tasks run in containers; None, and why, where they are processes."""
-        from ..aws.worker_image import carried_worker
+        from ..aws.ecs.worker_image import carried_worker
         from .boxes import boxes
 
         carried = carried_worker(self._config)

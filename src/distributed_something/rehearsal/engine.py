@@ -21,8 +21,8 @@ from typing import Any
 
 from .. import background
 from ..aws.engine import AwsEngine
+from ..aws.s3.store import S3Store
 from ..aws.session import AwsSession
-from ..aws.store import S3Store
 from ..clock import Clock
 from ..engine import Counts, Machines, check_key
 from ..errors import DsError

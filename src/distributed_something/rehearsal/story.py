@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..aws.bill import SHORTEST_SECONDS
+from ..aws.ec2.cost import SHORTEST_SECONDS
 from ..engine import Store
 from ..errors import KeyMissing
 from ..ledger import Fold, RunPaths, SegmentReader
