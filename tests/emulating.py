@@ -22,8 +22,8 @@ from distributed_something.aws.session import AwsSession
 from distributed_something.aws.sqs.queues import QueueMaker, QueueNames, QueueUrls, queue_url
 from distributed_something.clock import SystemClock
 from distributed_something.inputs.config import parse_config
-from distributed_something.rehearsal.clock import EmulatorClock
-from distributed_something.rehearsal.emulator import CREDENTIALS, emulator
+from distributed_something.rehearsal.emulator.clock import EmulatorClock
+from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
 
 REGION = "us-east-1"
 

@@ -16,7 +16,7 @@ from distributed_something.errors import DsError
 from distributed_something.inputs.check import Check, Severity
 from distributed_something.inputs.config import parse_config
 from distributed_something.inputs.fleetfile import parse_fleet
-from distributed_something.rehearsal.emulator import CREDENTIALS
+from distributed_something.rehearsal.emulator.server import CREDENTIALS
 from emulating import REGION, endpoint, session
 
 

@@ -32,7 +32,7 @@ from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
 from distributed_something.errors import DsError, UsageError
 from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
-from distributed_something.rehearsal.clock import EmulatorClock
+from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.testing import FakeClock
 from emulating import REGION, delete_queues, endpoint, ensure_queues, new_queues, session, stopped_clock
 

@@ -117,7 +117,16 @@ BY_THE_AGENT = {
 }
 """What AWS's own programs do in these roles, as its guides say."""
 
-IN_TASKS = {"watch/heartbeat", "sqs/channel", "watch/cloudwatch", "sqs/queue", "watch/reporting", "s3/store", "worker", "sqs/worker_queue"}
+IN_TASKS = {
+    "watch/heartbeat",
+    "sqs/channel",
+    "watch/cloudwatch",
+    "sqs/queue",
+    "watch/reporting",
+    "s3/store",
+    "worker",
+    "sqs/worker_queue",
+}
 ONLY_IN_TASKS = IN_TASKS - {"watch/heartbeat", "sqs/channel", "sqs/queue", "s3/store"}
 NOT_OF_A_WORKER = {"purge", "heard"}
 OF_THE_ACCOUNT = {"iam/account", "../cli/account", "watch/function"}

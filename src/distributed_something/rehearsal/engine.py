@@ -33,11 +33,12 @@ from ..runs.record import read_record, record_path
 from ..system.docker import STATE_LABEL, sweep
 from ..system.state import state_folder
 from ..worker.process import kill_marked
-from . import serving, story
+from . import story
 from .account import Own, adapted
-from .clock import BriskClock
-from .door import signed
-from .emulator import CREDENTIALS
+from .auth import signed
+from .emulator import serving
+from .emulator.clock import BriskClock
+from .emulator.server import CREDENTIALS
 from .faults import parse_faults
 from .place import Place, bucket_of
 
@@ -132,7 +133,13 @@ class RehearsalEngine:
         if find_spec("moto") is None:  # told here: the emulator itself has only its log to tell it to
             what = "a rehearsal needs a library that is not installed: moto"
             raise DsError(what, "pip install 'distributed-something[rehearsal]'")
-        command = [sys.executable, "-m", f"{__package__}.daemon", str(self._project), str(self._place.folder)]
+        command = [
+            sys.executable,
+            "-m",
+            f"{__package__}.cloud.daemon",
+            str(self._project),
+            str(self._place.folder),
+        ]
         failure, log = "the emulator did not start", self._place.log
         background.leave(command, lock, os.environ, failure=failure, log=log)
 

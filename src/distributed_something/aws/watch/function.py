@@ -32,7 +32,7 @@ MEMORY_MB = 2048
 LOG_DAYS = 60
 LOG_GROUP = f"/aws/lambda/{FUNCTION}"
 
-_LEFT_OUT = frozenset({"examples", "local", "rehearsal", "worker"})
+_LEFT_OUT = frozenset({"cli", "dashboard", "examples", "local", "rehearsal", "worker"})
 """Parts of the program that no look at a run needs."""
 
 _TRY_SECONDS = 3.0

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DsError
-from ..inputs.config import Config
-from ..system.docker import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables
-from ..worker.container import BUCKET_FOLDER
+from ...errors import DsError
+from ...inputs.config import Config
+from ...system.docker import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables
+from ...worker.container import BUCKET_FOLDER
 
 
 class Boxes(NamedTuple):
@@ -66,7 +66,7 @@ def boxes(config: Config, brings_worker: bool, store: Path) -> tuple[Boxes | Non
         bucket.mkdir(parents=True, exist_ok=True)
     if not brings_worker:
         return Boxes(docker, None, bucket), ""
-    from ..worker import bundle
+    from ...worker import bundle
 
     if why := bundle.why_not():
         return None, why

@@ -19,19 +19,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..background import READY, log_to, refuse
-from ..errors import DsError
-from ..inputs.config import load_config
-from ..system.loopback import ADDRESS
-from ..system.state import STATE_VARIABLE
-from ..worker.process import adopt_orphans
-from .emulator import CREDENTIALS, SETTINGS, make_server
-from .place import Place, bucket_of
+from ...background import READY, log_to, refuse
+from ...errors import DsError
+from ...inputs.config import load_config
+from ...system.loopback import ADDRESS
+from ...system.state import STATE_VARIABLE
+from ...worker.process import adopt_orphans
+from ..emulator.server import CREDENTIALS, SETTINGS, make_server
+from ..place import Place, bucket_of
 
 if TYPE_CHECKING:
-    from .boxes import Boxes
     from .calls import Calls
     from .cloud import Cloud, Line
+    from .containers import Boxes
     from .machines import Machine
     from .task import Task
 
@@ -47,7 +47,7 @@ class Daemon:
     """The emulator with all that belongs to it."""
 
     def __init__(self, project: Path, place: Place, command: tuple[str, ...] = WORKER) -> None:
-        from . import moto_ecs
+        from ..emulator import ecs as moto_ecs
 
         moto_ecs.install()
         self._project = project
@@ -63,20 +63,20 @@ class Daemon:
 
     def _boxes(self) -> tuple[Boxes | None, str]:
         """How tasks run in containers; None, and why, where they are processes."""
-        from ..aws.ecs.worker_image import carried_worker
-        from .boxes import boxes
+        from ...aws.ecs.worker_image import carried_worker
+        from .containers import boxes
 
         carried = carried_worker(self._config)
         store = self._project / self._config.store
         return boxes(self._config, bool(carried and carried.image), store)
 
     def _account(self) -> tuple[Cloud, Calls]:
-        from . import moto_fleets
+        from ..emulator import fleets as moto_fleets
+        from ..emulator.http import Dispatcher
+        from ..emulator.s3 import Buckets
+        from ..faults import Faults
         from .calls import Calls
         from .cloud import Cloud
-        from .faults import Faults
-        from .moto_server import Dispatcher
-        from .objects import Buckets
 
         config = self._config
         cloud = Cloud(config.aws_region, Faults(), self._start, config.machine_price)
@@ -90,8 +90,8 @@ class Daemon:
 
     def furnish(self) -> None:
         """Give the account what every account has. Raises DsError."""
-        from ..aws.session import AwsSession
-        from .account import furnish
+        from ...aws.session import AwsSession
+        from ..account import furnish
 
         furnish(AwsSession(self._config.aws_region, None, self.endpoint, self.key), self._config)
         self.calls.forget()
@@ -145,7 +145,7 @@ class Daemon:
         self, boxes: Boxes, container: dict[str, Any], environment: dict[str, str], folder: Path
     ) -> tuple[tuple[str, ...], dict[str, str]]:
         """What runs a task's container, and the environment of that command itself."""
-        from .boxes import removal
+        from .containers import removal
         from .task import REMOVES
 
         name = f"ds-{folder.name}"

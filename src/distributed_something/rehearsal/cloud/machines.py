@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ecs.models import ContainerInstance
 
-from .faults import Fate
-from .moto_ecs import Ecs
-from .moto_fleets import Fleet
+from ..emulator.ecs import Ecs
+from ..emulator.fleets import Fleet
+from ..faults import Fate
 from .placing import Host, Need
 from .task import Task
 

@@ -13,7 +13,7 @@ import time
 import urllib.request
 from typing import Any
 
-from ..clock import Clock
+from ...clock import Clock
 
 PATH = "/ds/clock"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distributed_something.rehearsal.boxes import Boxes
+from distributed_something.rehearsal.cloud.containers import Boxes
 from distributed_something.system.docker import Docker
 
 

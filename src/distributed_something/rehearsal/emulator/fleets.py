@@ -20,7 +20,7 @@ from moto.ec2.responses.fleets import Fleets
 from moto.ec2.responses.spot_fleets import SpotFleets
 from moto.ec2.responses.spot_instances import SpotInstances
 
-from .fleets import State, Terms, Way
+from .fleet_plan import State, Terms, Way
 
 SPOT_WORDS = {
     State.ACTIVE: "active",

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..errors import DsError
-from ..system.loopback import ADDRESS
+from ...errors import DsError
+from ...system.loopback import ADDRESS
+from ..auth import Wsgi, for_programs
 from .clock import PATH, ServiceTime
-from .door import Wsgi, for_programs
 
 END_SECONDS = 10.0
 
@@ -42,7 +42,7 @@ def emulator(port: int = 0) -> Iterator[str]:
     It ends with the context, and also when this process is killed. Raises DsError where it cannot start.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, "--port", str(port), "--until-eof"],
+        [sys.executable, "-m", __package__, "--port", str(port), "--until-eof"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **CREDENTIALS},
@@ -88,7 +88,8 @@ def make_server(port: int, account: Wsgi | None = None, key: str | None = None) 
     """
     os.environ.update(SETTINGS | os.environ)
     try:
-        from . import moto_server, moto_sqs
+        from . import http as moto_server
+        from . import sqs as moto_sqs
     except ImportError as error:
         raise DsError(
             f"the rehearsal needs an emulator that is not installed: {error}",
@@ -133,7 +134,3 @@ def _end_at_eof() -> None:
         while os.read(0, 4096):
             pass
     os._exit(0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from ..system.loopback import ADDRESS
-from .door import for_programs
-from .objects import Buckets
+from ...system.loopback import ADDRESS
+from ..auth import for_programs
+from .s3 import Buckets
 
 
 class _Handler(WSGIRequestHandler):

@@ -22,11 +22,11 @@ from moto.ecs.models import ecs_backends
 from moto.logs.models import logs_backends
 from moto.sqs.models import sqs_backends
 
-from .faults import NOTICE_SECONDS, Faults, fate
-from .fleets import Held, State, Way, plan
+from ..emulator.ecs import Ecs
+from ..emulator.fleet_plan import Held, State, Way, plan
+from ..emulator.fleets import Fleet, Registry
+from ..faults import NOTICE_SECONDS, Faults, fate
 from .machines import Machine, read_user_data
-from .moto_ecs import Ecs
-from .moto_fleets import Fleet, Registry
 from .services import Services, Start
 
 SHUTDOWN_SECONDS = 10.0

@@ -21,9 +21,9 @@ from urllib.parse import parse_qs, quote, unquote
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
-from ..engine import StoredFile, check_key
-from ..errors import KeyMissing, KeyRefused
-from ..local.store import FolderStore
+from ...engine import StoredFile, check_key
+from ...errors import KeyMissing, KeyRefused
+from ...local.store import FolderStore
 
 PAGE = 1000
 _FIRST_LIST = {"prefix", "marker", "max-keys", "encoding-type"}

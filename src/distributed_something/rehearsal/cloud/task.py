@@ -4,7 +4,7 @@ A task is a keeper and below it the container's process with all that it starts.
 leaves its parents, ends the whole tree with the container's own end, and with that of the process that
 started it, however that one dies: so nothing outlives the rehearsal.
 
-    python -m distributed_something.rehearsal.task PARENT COMMAND…      is the keeper
+    python -m distributed_something.rehearsal.cloud.task PARENT COMMAND…      is the keeper
 
 Where the command starts a real container, REMOVES in its environment names that: the keeper takes it away
 at the end, whatever the end was.
@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent
+from ...worker.process import adopt_orphans, children_of_this_process, die_with_parent
 
 KILL = signal.SIGUSR1
 """Tells a keeper to kill all at once; the kernel sends it when the keeper's parent has died."""

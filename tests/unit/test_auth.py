@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distributed_something.rehearsal.door import for_programs, signed
+from distributed_something.rehearsal.auth import for_programs, signed
 from distributed_something.system.loopback import is_foreign
 
 HOST = "127.0.0.1:5000"

@@ -11,8 +11,8 @@ from typing import Any
 from moto.core.utils import utcnow
 from moto.ecs.models import Service
 
+from ..emulator.ecs import Ecs, new_task, to_stop
 from .machines import Machine, Running
-from .moto_ecs import Ecs, new_task, to_stop
 from .placing import Host, Need, need_of, place, why_not
 from .task import Task
 

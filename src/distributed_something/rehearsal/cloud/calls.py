@@ -23,11 +23,11 @@ from io import BytesIO
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
-from . import moto_sqs
+from ..auth import Wsgi
+from ..emulator import sqs as moto_sqs
+from ..emulator.s3 import Answer, Buckets
+from ..faults import Faults, Misfortune, parse_faults
 from .cloud import Cloud, metadata
-from .door import Wsgi
-from .faults import Faults, Misfortune, parse_faults
-from .objects import Answer, Buckets
 
 _LOCKED = frozenset({"ec2", "ecs"})
 _READS = ("Describe", "List", "Get")
