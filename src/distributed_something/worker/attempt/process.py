@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -305,6 +306,26 @@ def memory_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
+
+
+class OomKills:
+    """The kernel's count of processes killed for lack of memory, on the whole machine."""
+
+    def __init__(self) -> None:
+        self._last = memory_kills()
+
+    def grew(self) -> bool:
+        """Whether the count grew since the last look."""
+        now = memory_kills()
+        grew = now > self._last
+        self._last = now
+        return grew
+
+
+@cache
+def oom_kills() -> OomKills:
+    """Returns this process's look at the count, which begins at the first call."""
+    return OomKills()
 
 
 def environment_of(pid: int) -> bytes:

@@ -28,6 +28,7 @@ class Scratch:
     """
 
     def __init__(self, folder: Path, empty: Iterable[Path], changes: Changes | None = None) -> None:
+        self.folder = folder
         self.job_file = folder / "job.json"
         self._empty = list(empty)
         self._places = [folder, *self._empty]
