@@ -1,4 +1,4 @@
-"""Holds the leases of one worker, and decides how many more to take or to give back. Pure but for the clock.
+"""Holds the leases of one worker, and decides how many more to take or to give back. Pure, except the clock.
 
 Leasing ahead saves short jobs a request each; long jobs are not leased ahead, so that other workers get them.
 The worker's loop takes and finishes leases here; the keeper asks what to renew, to give back and to cancel.
