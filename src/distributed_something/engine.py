@@ -200,46 +200,63 @@ class RentedMachine(NamedTuple):
     lost: bool = False
 
 
-class Machines(NamedTuple):
-    """What an engine knows of its machines.
+class Diagnosis(NamedTuple):
+    """Why a fleet has fewer machines than its target: what is wrong, and what the user can do about it."""
 
-    While jobs are left and none runs, the monitor gives up with the reason in `ended`; without one it calls
-    `start` again where there is a `target`, unless the machines are `kept`.
-    `ended` says why the machines ended on purpose ("stopped", "drained", "out of time"); None while they
-    should be there. `trouble` is the fleet's own reason why it has fewer than its target, where it has one.
-    `slots` are those of the machines that run.
+    what: str
+    fix: str = ""
+    final: bool = False
+    """Waiting does not help: the request cannot be fulfilled."""
+
+
+class Cost(NamedTuple):
+    """What machines cost, in dollars."""
+
+    usd: float
+    """All machines of the run, so far."""
+    usd_per_hour: float | None = None
+    """The machines that run now; None: unknown."""
+
+
+class Machines(NamedTuple):
+    """The machines of an engine, at one look.
+
+    If jobs are left and no machine runs, the monitor gives up with the reason in `ended`. Without a reason it
+    calls `start` again, unless the engine `replaces_lost` machines or there is no `target`.
     """
 
     target: int = 0
     running: int = 0
     lost: int = 0
     slots: int = 0
+    """Jobs at a time, on the machines that run."""
     draining: bool = False
     ended: str | None = None
-    trouble: str | None = None
-    fix: str = ""
-    """What to do about the trouble."""
-    hopeless: bool = False
-    """No machine will come, however long one waits."""
-    kept: bool = False
-    """The engine itself replaces machines that are lost."""
+    """Why the machines ended on purpose: "stopped", "drained", "out of time"; None while they should run."""
+    replaces_lost: bool = False
+    """The engine itself replaces lost machines."""
     tasks: int | None = None
-    """How many workers' containers run; None where that is not known."""
-    cost_usd: float | None = None
-    """What the run's machines have cost so far; None where that is not known, or nobody asks for money."""
-    usd_per_hour: float | None = None
-    """What those that run now cost in an hour; None as above."""
+    """Workers' containers that run; None: unknown."""
+    diagnosis: Diagnosis | None = None
+    """Why machines are missing, where the fleet gives a reason."""
+    cost: Cost | None = None
+    """None: unknown, or the machines cost nothing."""
     rented: tuple[RentedMachine, ...] = ()
-    """Those that run and those that have ended, where the engine rents them."""
+    """Every machine of the run, ended ones included, if the engine rents them."""
+
+    @property
+    def unfulfillable(self) -> bool:
+        """Whether no machine will ever come."""
+        return bool(self.diagnosis and self.diagnosis.final) and not self.running
 
 
 class Engine(Protocol):
     """Where jobs wait, run and leave their results. Every verb may be repeated after a failure."""
 
     name: str
-    look_seconds: float
+    poll_interval: float
     """Between two looks of the monitor, unless the user says otherwise."""
-    last_looks_seconds: float
+    final_poll_interval: float
     """Between the looks that have to agree at the end: longer than the queue's counts may lag."""
     tasks_per_machine: int
     """Workers' containers on a machine."""
@@ -258,33 +275,20 @@ class Engine(Protocol):
     def plan(self, run: str) -> Sequence[str]:
         """What `setup` would do, a line each. Nothing is made."""
 
-    def setup(self, run: str, made: Callable[[str], None]) -> None:
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Make what a run needs and is not there yet. An earlier run's queue is emptied.
 
-        `made` is told each resource ("queue NAME") before the next one is made: so after a failure it is
-        known what there is, and calling again makes the rest.
+        `on_created` is called with each resource ("queue NAME") before the next one is made. So a failure
+        leaves nothing unknown, and a second call makes the rest.
         """
 
     def queue(self) -> Queue:
         """The queue of the current run. Raises DsError where nothing is set up."""
 
-    def check_fleet(self, fleet_file: Path) -> None:
-        """Raise UsageError where `start` would refuse the fleet file. Nothing is changed by it."""
-
-    def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
-        """Ask for machines; the fleet's id. `made` as in `setup`.
+    def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
+        """Ask for machines; the fleet's id. `on_created` as in `setup`.
 
         On one machine nothing changes where its workers run already; elsewhere a second start adds a fleet.
-        """
-
-    def cancel(self, fleet: str) -> None:
-        """Take back a fleet that cannot get a machine, and what was made for it."""
-
-    def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
-        """Ask for `target` machines from now on, and end as many as `spare` of those that have no job.
-
-        `busy` names those that have one, each as "MACHINE WORKER" in the words of the ledger. Asked only
-        where the machines are `kept`. The machines that were ended.
         """
 
     def machines(self) -> Machines:
@@ -310,11 +314,24 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Guarded(Protocol):
-    """What an engine promises beside, whose machines may be ended where nobody watches them."""
+class Renting(Protocol):
+    """Verbs of an engine that rents machines. The others do not have them."""
+
+    def check_fleet(self, fleet_file: Path) -> None:
+        """Raises UsageError if `start` would refuse the fleet file. Changes nothing."""
+
+    def cancel(self, fleet: str) -> None:
+        """Cancels a fleet that cannot get a machine, and removes what was made for it."""
+
+    def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
+        """Lowers the fleet to `target` machines, and terminates at most `spare` idle ones.
+
+        `busy` names the workers that have a job, each as "MACHINE WORKER" in the words of the ledger. Called
+        only if `Machines.replaces_lost`. Returns the ids of the terminated machines.
+        """
 
     def guard(self) -> Sequence[str]:
-        """Have machines ended that nothing is heard of, after the latest look; what was done, a line each.
+        """Terminates machines that have sent no heartbeat, after the latest look. Returns a line for each.
 
-        A machine that is heard of again is left alone. After a failure the next call does what is missing.
+        A machine whose heartbeat is back is left alone. After a failure the next call does what is missing.
         """

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import background
 from ..clock import Clock
-from ..engine import Counts, Machines
+from ..engine import Counts, Diagnosis, Machines
 from ..errors import DsError
 from ..inputs.config import Config
 from ..system.docker import STATE_LABEL, sweep
@@ -40,8 +40,8 @@ class LocalEngine:
     """Implements engine.Engine with a SQLite queue, worker processes and folders."""
 
     name = "local"
-    look_seconds = 0.25
-    last_looks_seconds = 0.002
+    poll_interval = 0.25
+    final_poll_interval = 0.002
     job_bytes = None
     tasks_per_machine = 1
 
@@ -70,13 +70,13 @@ class LocalEngine:
             return [f"create {queue}"]
         return [f"keep {queue}" if self.current_run() == run else f"empty {queue}"]
 
-    def setup(self, run: str, made: Callable[[str], None]) -> None:
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Make the queue; one of an earlier run is emptied. Raises DsError where no container can run."""
         self._need_image()
         new = not self._place.database.exists()
         queue = self._open()
         if new:
-            made(f"queue {self._place.database}")
+            on_created(f"queue {self._place.database}")
         if queue.get_meta(_RUN) != run:
             self.end()  # workers of the earlier run that found nothing more to do
             queue.purge()
@@ -92,9 +92,6 @@ class LocalEngine:
         if self._queue is None:
             self._queue = self._place.open_queue(self._config)
         return self._queue
-
-    def check_fleet(self, _fleet_file: Path) -> None:
-        """Nothing of it is used here."""
 
     def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
         """Leave the machine process in the background; it is ready when this returns."""
@@ -146,28 +143,28 @@ class LocalEngine:
             slots=facts.get("slots", slots),
             draining=alive and stopping is not None,
             ended=None if alive else facts.get("ended"),
-            trouble=self._trouble(facts, alive),
+            diagnosis=self._diagnose(facts, alive),
         )
 
-    def _trouble(self, facts: dict[str, Any], alive: bool) -> str | None:
+    def _diagnose(self, facts: dict[str, Any], alive: bool) -> Diagnosis | None:
         if alive and facts.get("dying"):
             with suppress(OSError):
                 lines = self._place.log.read_text(errors="replace").split("\n")
                 last = next((line for line in reversed(lines) if line.strip()), "")
                 why = last.strip() or "something kills them, a job perhaps"
-                return f"the workers keep dying: {why} (see {self._place.log})"
+                return Diagnosis(f"the workers keep dying: {why} (see {self._place.log})")
         for folder in (self._place.folder, self.store.root):
             if alive and folder.exists() and _free_bytes(folder) < FULL_BELOW:
-                return f"the disk of {folder} is full: make room, and the work goes on"
+                return Diagnosis(f"the disk of {folder} is full: make room, and the work goes on")
         if not alive and not facts.get("ended"):
-            return "the workers were killed; `ds monitor` or `ds start` starts them again"
+            return Diagnosis("the workers were killed; `ds monitor` or `ds start` starts them again")
         return None
 
     def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait."""
         machines = self.machines()
-        if machines.trouble:
-            return machines.trouble
+        if machines.diagnosis:
+            return machines.diagnosis.what
         if not machines.running:
             return f"no workers are running{f' ({machines.ended})' if machines.ended else ''}: ds start"
         when = (
@@ -187,14 +184,6 @@ class LocalEngine:
     def stop(self, *, now: bool = False) -> None:
         """Tell the machine process."""
         self._signal(signal.SIGINT if now else signal.SIGUSR1)
-
-    def cancel(self, _fleet: str) -> None:
-        """End the machine process."""
-        self._end(signal.SIGINT)
-
-    def shrink(self, _target: int, _spare: int, _busy: Collection[str]) -> Sequence[str]:
-        """Nothing: there is one machine, and it is not rented."""
-        return ()
 
     def end(self) -> Sequence[str]:
         """End the machine process and wait for it."""

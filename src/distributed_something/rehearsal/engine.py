@@ -56,14 +56,14 @@ def make(
 
 
 class RehearsalEngine:
-    """Implements engine.Engine and engine.Guarded.
+    """Implements engine.Engine and engine.Renting.
 
     `faults` is a text that `faults.parse_faults` reads; `say` tells a person.
     Real credentials are put out of reach of this process as soon as there is such an engine in it.
     """
 
     name = "rehearsal"
-    look_seconds = 0.5
+    poll_interval = 0.5
 
     def __init__(
         self, project: Path, config: Config, clock: Clock, say: Callable[[str], None], faults: str = ""
@@ -78,7 +78,7 @@ class RehearsalEngine:
         self._store: FolderBucket | None = None
         self._faults = faults
         slow = parse_faults(faults or self._place.faults())
-        self.last_looks_seconds = 0.1 + slow.seconds(slow.lag)
+        self.final_poll_interval = 0.1 + slow.seconds(slow.lag)
         self.tasks_per_machine = config.tasks_per_machine
         self.job_bytes = AwsEngine.job_bytes
         isolate()
@@ -194,7 +194,7 @@ class RehearsalEngine:
         """The steps of `setup`."""
         return self._started().plan(run)
 
-    def setup(self, run: str, made: Callable[[str], None]) -> None:
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """As on AWS, in an account that has what accounts have."""
         for name in ("dockerhub_tag", "aws_bucket"):
             if not getattr(self._given, name):
@@ -211,7 +211,7 @@ class RehearsalEngine:
             )
         if why:
             self._say(f"note: tasks are processes of this machine, not containers: {why}")
-        aws.setup(run, made)
+        aws.setup(run, on_created)
 
     def queue(self) -> Any:
         """The queue of the current run."""
@@ -222,14 +222,14 @@ class RehearsalEngine:
         aws = self._started()
         aws.check_fleet(self._adapted(fleet_file, aws)[0])
 
-    def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
+    def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
         """As on AWS; what a fleet file has of a real account is replaced, and named."""
         aws = self._needed()
         if fleet_file is not None:
             fleet_file, replaced = self._adapted(fleet_file, aws)
             if replaced:
                 self._say(f"note: {fleet_file.name}: the pretend account's own: {', '.join(replaced)}")
-        return aws.start(run, fleet_file, made)
+        return aws.start(run, fleet_file, on_created)
 
     def _adapted(self, fleet_file: Path, aws: AwsEngine) -> tuple[Path, Sequence[str]]:
         """The file as the pretend account can have it, and what was replaced in it."""
@@ -260,7 +260,7 @@ class RehearsalEngine:
     def machines(self) -> Machines:
         """How the machines are."""
         found = self._aws()
-        return Machines(kept=True) if found is None else found.machines()
+        return Machines(replaces_lost=True) if found is None else found.machines()
 
     def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait."""

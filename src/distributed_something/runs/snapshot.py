@@ -46,7 +46,6 @@ class Snapshot(NamedTuple):
     started: float | None
     finished: float | None
     machines: Machines
-    cost_usd: float | None = None
     why_idle: str | None = None
     queued: int | None = None
     """Jobs in the queue that are not finished and not dead; None where the queue is gone."""
@@ -54,12 +53,18 @@ class Snapshot(NamedTuple):
     """Jobs in the queue that some worker holds."""
 
     @property
+    def cost_usd(self) -> float | None:
+        """What the run's machines have cost so far; None: unknown."""
+        return self.machines.cost.usd if self.machines.cost else None
+
+    @property
     def expected_usd(self) -> float | None:
         """What the run will have cost, if it goes on as it does; None where that is not known."""
-        cost, hourly = self.cost_usd, self.machines.usd_per_hour
+        cost = self.machines.cost
         if cost is None or self.state == "finished":
-            return cost
-        return None if hourly is None or self.eta is None else cost + hourly * self.eta / 3600
+            return self.cost_usd
+        hourly = cost.usd_per_hour
+        return None if hourly is None or self.eta is None else cost.usd + hourly * self.eta / 3600
 
     def to_json(self) -> dict[str, Any]:
         """The object that `ds status --json` prints."""
@@ -171,7 +176,7 @@ def take(
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
-    moves = over or (jobs.running > 0 and counts is not None and not machines.trouble)
+    moves = over or (jobs.running > 0 and counts is not None and not machines.diagnosis)
     return Snapshot(
         app=app,
         engine=engine,
@@ -185,7 +190,6 @@ def take(
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
-        cost_usd=machines.cost_usd,
         why_idle=None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0),
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
