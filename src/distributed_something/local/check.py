@@ -38,7 +38,7 @@ LOW_MEMORY = 256 << 20
 """Memory of a slot, in bytes, below which a warning is given."""
 
 IMPORT_SECONDS = 60.0
-_LOAD = "import sys; from distributed_something.worker.host import load; load(sys.argv[1])"
+_LOAD = "import sys; from distributed_something.worker.attempt.host import load; load(sys.argv[1])"
 
 
 def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
