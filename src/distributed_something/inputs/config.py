@@ -77,6 +77,9 @@ _ARN = "arn:[a-z-]+:sqs:[a-z0-9-]+:[0-9]{12}:"
 _NAME_SAYS = "may have only letters, digits, - and _, 80 at most"
 _IDENT = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 _ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-missing|output-missing|upload)"
+"""Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
+
 
 # fmt: off
 KEYS: tuple[Key, ...] = (
@@ -122,6 +125,8 @@ KEYS: tuple[Key, ...] = (
     Key("CREATE_DASHBOARD", Kind.BOOL, False, "make a CloudWatch dashboard for the run"),
     Key("CLEAN_DASHBOARD", Kind.BOOL, True, "remove the dashboard at the end of the run"),
     Key("CHECK_IF_DONE_BOOL", Kind.BOOL, False, "skip jobs whose outputs are there already"),
+    Key("DONE_BY", Kind.TEXT, "manifest", "what shows that outputs are there: their manifest, or the files",
+        choices=("manifest", "files")),
     Key("EXPECTED_NUMBER_FILES", Kind.WHOLE, 1, "files that make a job count as done", unit="files", low=1),
     Key("MIN_FILE_SIZE_BYTES", Kind.WHOLE, 1, "smallest file that counts for that", unit="bytes", low=0),
     Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
@@ -131,9 +136,16 @@ KEYS: tuple[Key, ...] = (
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
+    Key("SHARED_OUTPUT", Kind.BOOL, False, "True: several jobs publish under one OUTPUT, each its own files"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
+    Key("RETRY_ON", Kind.LIST, (), "causes and exit codes that are retried though they are not by default",
+        shape=FAILURE, shape_says="is neither a cause nor 'exit N'", example=["exit 127"]),
+    Key("NO_RETRY_ON", Kind.LIST, (), "causes and exit codes that are not retried",
+        shape=FAILURE, shape_says="is neither a cause nor 'exit N'", example=["exit 3", "timeout"]),
+    Key("BACKOFF", Kind.NUMBER, 1, "wait after the first failed attempt; it doubles with each, up to 300",
+        unit="seconds", low=0, high=300),
     Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
@@ -178,6 +190,7 @@ class Config(NamedTuple):
     create_dashboard: bool
     clean_dashboard: bool
     check_if_done_bool: bool
+    done_by: str
     expected_number_files: int
     min_file_size_bytes: int
     necessary_string: str
@@ -186,9 +199,13 @@ class Config(NamedTuple):
     handler: str
     inputs: tuple[str, ...]
     output: str
+    shared_output: bool
     store: str
     job_timeout: float
     job_retries: int
+    retry_on: tuple[str, ...]
+    no_retry_on: tuple[str, ...]
+    backoff: float
     max_run_hours: float
     environment: Mapping[str, str]
     containers: bool

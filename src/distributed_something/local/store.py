@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,9 +41,7 @@ class FolderStore:
         """Every file whose key starts with `prefix`, in key order."""
         folder = prefix.rpartition("/")[0]
         start = self._path(folder) if folder else self.root
-        for key, size in _walk(start, folder):
-            if key.startswith(prefix):
-                yield StoredFile(key, size)
+        yield from (file for file in _walk(start, folder) if file.key.startswith(prefix))
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or a part of it. Raises KeyMissing."""
@@ -59,9 +57,9 @@ class FolderStore:
             except KeyMissing:
                 yield None
 
-    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """The size of each file in bytes; None where there is no such file."""
-        return [_size(self._path(key)) for key in keys]
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns each file with its size and tag; None: there is no such file."""
+        return [_stat(key, self._path(key)) for key in keys]
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
@@ -79,6 +77,18 @@ class FolderStore:
             return False
         finally:
             temporary.unlink()
+        return True
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replaces the file if its content is still `old`, under a lock file beside it."""
+        path = self._path(key)
+        with _claimed(path):
+            try:
+                if path.read_bytes() != old:
+                    return False
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            _write_beside(path, new).replace(path)
         return True
 
     def append(self, key: str, data: bytes) -> None:
@@ -156,15 +166,19 @@ class FolderStore:
         return self.root / check_key(key)
 
 
-def _size(path: Path) -> int | None:
+def _stat(key: str, path: Path) -> StoredFile | None:
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return _file(key, found) if stat.S_ISREG(found.st_mode) else None
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+def _file(key: str, found: os.stat_result) -> StoredFile:
+    return StoredFile(key, found.st_size, f"{found.st_mtime_ns:x}")
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[StoredFile]:
     """Files below a folder as (key, size), in key order; what vanishes meanwhile is passed over."""
     try:
         with os.scandir(folder) as entries:
@@ -179,7 +193,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
                 yield from _walk(folder / name, key)
         elif not name.startswith(_TEMPORARY):
             with suppress(OSError):  # gone by now, or a link that leads nowhere
-                yield key, entry.stat().st_size
+                yield _file(key, entry.stat())
 
 
 def _sorting_name(entry: os.DirEntry[str]) -> str:
@@ -194,6 +208,24 @@ def _leads_back(link: os.DirEntry[str], folder: Path) -> bool:
     target = Path(link).resolve()
     way = {above.resolve() for above in (folder, *folder.parents)}
     return target in way or folder.resolve().is_relative_to(target)
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Holds a lock file in the folder of `path`, which is removed afterwards. Others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    claim = path.with_name(f"{_TEMPORARY}claim")
+    while True:
+        file = os.open(claim, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.fstat(file).st_ino == claim.stat().st_ino:  # else its last holder has removed it
+                    yield
+                    claim.unlink(missing_ok=True)
+                    return
+        finally:
+            os.close(file)
 
 
 def _write_beside(path: Path, data: bytes) -> Path:

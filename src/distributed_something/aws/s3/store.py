@@ -108,7 +108,7 @@ class S3Store:
                 for entry in page.get("Contents", ()):
                     key = entry["Key"][cut:]
                     if {"", ".", ".."}.isdisjoint(key.split("/")):
-                        yield StoredFile(key, entry["Size"])
+                        yield StoredFile(key, entry["Size"], entry.get("ETag", "").strip('"'))
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or a part of it; of an appended file that of its parts. Raises KeyMissing."""
@@ -143,17 +143,18 @@ class S3Store:
                     return b""
                 raise
 
-    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """The size of each file in bytes, many asked at a time; None where there is no such file."""
-        return at_once(self._size, [(key,) for key in keys], FILES_AT_ONCE)
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns each file with its size and tag, many at a time; None: there is no such file."""
+        return at_once(self._stat, [(key,) for key in keys], FILES_AT_ONCE)
 
-    def _size(self, key: str) -> int | None:
+    def _stat(self, key: str) -> StoredFile | None:
         import obstore
 
         name = self._name(key)
         with self._errors(key):
             try:
-                return int(aside(lambda: obstore.head(self._open(), name))["size"])
+                found = aside(lambda: obstore.head(self._open(), name))
+                return StoredFile(key, int(found["size"]), (found["e_tag"] or "").strip('"'))
             except FileNotFoundError:
                 return None
 
@@ -175,6 +176,29 @@ class S3Store:
                 continue
             return True
         raise DsError(f"{self.locate(key)}: many others write it at the same time", "try again")
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replaces the file if its content is still `old` (If-Match)."""
+        try:
+            data, tag = self._tagged(key)
+            if data != old:
+                return False
+            self._put(key, new, {"e_tag": tag})
+        except (KeyMissing, Exists, Conflict):
+            return False
+        return True
+
+    def _tagged(self, key: str) -> tuple[bytes, str]:
+        """Returns a file's content and the tag for If-Match."""
+        name = self._name(key)
+        with self._errors(key):
+
+            def get() -> tuple[bytes, str]:
+                answer = self._get(name)
+                return answer.bytes().to_bytes(), answer.meta["e_tag"]
+
+            found: tuple[bytes, str] = aside(get)
+            return found
 
     def _put(self, key: str, data: bytes, mode: Any) -> None:
         import obstore
@@ -303,7 +327,7 @@ class S3Store:
             self._segments.pop(key.rpartition(".")[0], None)
 
     def _is_appended(self, key: str) -> bool:
-        return self._size(Segment(key).part(1)) is not None
+        return self._stat(Segment(key).part(1)) is not None
 
     def _look(self, segment: Segment) -> None:
         """Learn of parts that have come or grown."""

@@ -262,7 +262,7 @@ def _listed(call: Call, store: FolderStore, page: list[StoredFile], following: s
     shown: Callable[[str], str] = quote if call.query.get("encoding-type") == "url" else escape
     entries = "".join(
         f"<Contents><Key>{shown(each.key)}</Key><LastModified>{_modified(store, each.key)}</LastModified>"
-        f"<ETag>&quot;{each.size:x}&quot;</ETag><Size>{each.size}</Size>"
+        f"<ETag>{escape(_tag(store, each.key))}</ETag><Size>{each.size}</Size>"
         "<StorageClass>STANDARD</StorageClass></Contents>"
         for each in page
     )
@@ -331,10 +331,19 @@ def _wanted(text: str | None, size: int) -> tuple[int, int]:
     return start, min(end, size)
 
 
+_CONDITIONAL = threading.Lock()
+"""Held for a write with If-Match: two of the same key must not both see the old tag."""
+
+
 def _put(store: FolderStore, key: str, call: Call) -> Answer:
     if "x-amz-copy-source" in call.headers:
         raise S3Error("501 Not Implemented", "NotImplemented", "The rehearsal's S3 does not copy.")
-    if call.headers.get("if-none-match") != "*":
+    if "if-match" in call.headers:
+        with _CONDITIONAL:
+            if _tag(store, key).strip('"') != call.headers["if-match"].strip('"'):
+                raise _there()
+            store.write(key, call.body)
+    elif call.headers.get("if-none-match") != "*":
         store.write(key, call.body)
     elif not store.write_if_absent(key, call.body):
         raise _there()
@@ -347,7 +356,10 @@ def _there() -> S3Error:
 
 
 def _tag(store: FolderStore, key: str) -> str:
-    return _tag_of(Path(store.locate(key)).stat())
+    try:
+        return _tag_of(Path(store.locate(key)).stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return '""'  # deleted since
 
 
 def _tag_of(facts: os.stat_result) -> str:

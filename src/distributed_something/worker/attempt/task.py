@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from ...inputs.config import Config
 from ...inputs.template import CommandTemplate, Template
 from ...job import Lease
-from .staging import DoneRule, clean_prefix
+from ..files.done import DoneRule
+from ..files.manifest import clean_prefix
 
 
 class Work(NamedTuple):
