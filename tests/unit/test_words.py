@@ -19,10 +19,10 @@ AVOIDED = re.compile(
 )
 
 NOT_YET = {
-    *("aws", "automonitor.py", "background.py", "cli", "clock.py", "console.py", "dashboard", "engine.py"),
-    *("engines.py", "errors.py", "inputs", "job.py", "ledger", "local", "rehearsal", "report", "runs"),
-    *("scaling.py", "system", "testing.py", "words.py", "worker", "docs", "examples", "README.md"),
-    *("CONTRIBUTING.md", "__main__.py"),
+    *("aws", "background.py", "clock.py", "engine.py"),
+    *("engines.py", "errors.py", "inputs", "job.py", "ledger", "local", "rehearsal", "runs"),
+    *("scaling.py", "system", "testing.py", "words.py", "worker", "docs", "README.md"),
+    "CONTRIBUTING.md",
 }
 """Rooms whose words are still to be mended. It only shrinks."""
 
