@@ -120,11 +120,11 @@ def _watch(parser: argparse.ArgumentParser) -> None:
 def worker(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds worker`."""
     parser.epilog = (
-        "It leases jobs from the queue and runs them until a signal stops it. While the queue is empty it waits."
-        " It reads no project folder: `ds start` gives its task an environment with APP_NAME, DS_RUN,"
-        " SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES (jobs at a time) and SECONDS_TO_START; `ds setup`"
-        " leaves the rest in the bucket. DS_SCRATCH is the folder for the files of jobs (else TMPDIR). SIGTERM:"
-        " running jobs have 90 s to finish, or go back."
+        "It leases jobs from the queue and runs them until a signal stops it. While the queue is empty it"
+        " waits. It reads no project folder: `ds start` gives its task an environment with APP_NAME, DS_RUN,"
+        " SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES (jobs at a time) and SECONDS_TO_START;"
+        " `ds setup` leaves the rest in the bucket. DS_SCRATCH is the folder for the files of jobs (else"
+        " TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
     )
 
 
