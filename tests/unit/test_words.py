@@ -19,10 +19,8 @@ AVOIDED = re.compile(
 )
 
 NOT_YET = {
-    *("aws", "background.py", "clock.py", "engine.py"),
-    *("engines.py", "errors.py", "inputs", "job.py", "ledger", "local", "rehearsal", "runs"),
-    *("scaling.py", "system", "testing.py", "words.py", "worker", "docs", "README.md"),
-    "CONTRIBUTING.md",
+    *("aws", "background.py", "clock.py", "engine.py", "engines.py", "errors.py", "ledger", "local"),
+    *("rehearsal", "runs", "scaling.py", "system", "worker"),
 }
 """Rooms whose words are still to be mended. It only shrinks."""
 
