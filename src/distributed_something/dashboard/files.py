@@ -78,13 +78,8 @@ def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator
 
 
 def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
-<<<<<<< HEAD
     """Returns the files that the job published, at most FILES of them."""
-    from ..worker.staging import MANIFESTS, read_manifest
-=======
-    """The files that the job published; not more than FILES."""
     from ..worker.attempt.staging import MANIFESTS, read_manifest
->>>>>>> main
 
     prefix = record.output
     if not prefix:

@@ -38,7 +38,10 @@ def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> Checke
 
     file = JobFile(job_file, shared)
     with project.console.progress(None, "jobs checked") as progress:
-        return CheckedJobs(file, check_jobs(project.config, file, progress.update, project.engine.job_bytes))
+        total = check_jobs(project.config, file, progress.update, project.engine.job_bytes)
+    for note in file.notes:
+        project.console.say(note)
+    return CheckedJobs(file, total)
 
 
 def submit(project: Project, checked: CheckedJobs) -> PutReport:
@@ -128,85 +131,3 @@ def held_interrupt() -> Iterator[threading.Event]:
         yield interrupted
     finally:
         signal.signal(signal.SIGINT, before)
-<<<<<<< HEAD
-=======
-
-
-@uncollected()
-def queue_jobs(
-    jobs: Iterable[Job], queue: Queue, store: Store, paths: RunPaths, queued: Callable[[int], None]
-) -> PutReport:
-    """Put jobs into the queue, and those that are new to the run into its job list; what became of them.
-
-    `queued` is told how many are in the queue by now. After a failure some are queued, and of the last
-    batch perhaps not listed: the same jobs once more add what is missing, and nothing twice.
-    """
-    segment = f"{paths.jobs}{time.time_ns():020}-{os.urandom(2).hex()}.jsonl"  # in order: see SegmentReader
-    listed: set[str] | None = None
-
-    def put(batch: list[Job]) -> PutReport:
-        nonlocal listed
-        report = queue.put(batch)
-        unlisted = {job_id for job_id, _ in report.failed}
-        if report.known:  # listed already, unless that submission was cut short before it was
-            listed = job_ids(store, paths) if listed is None else listed
-            unlisted |= listed
-        if new := [job for job in batch if job.id not in unlisted]:
-            write_jobs(store, segment, new)
-        return report
-
-    sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
-    for report in _while_reading(put, in_batches(jobs, BATCH_JOBS, BATCH_BYTES)):
-        sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
-        queued(sent + known)
-    return PutReport(sent, known, failed)
-
-
-def _while_reading(verb: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """`verb` of each item, in order: done in a thread while the next item is read.
-
-    Whatever goes wrong, nothing is begun any more, and what has begun is waited for.
-    """
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as helper:
-        doing: Future[_R] | None = None
-        for item in items:
-            if doing is not None:
-                yield doing.result()
-            doing = helper.submit(verb, item)
-        if doing is not None:
-            yield doing.result()
-
-
-def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
-    """Read a job file through, and check each of its jobs against the config, before anything is changed."""
-    from ..inputs.fit import CheckedJobs, check_jobs
-
-    file = JobFile(job_file, shared)
-    with project.console.progress(None, "jobs checked") as progress:
-        total = check_jobs(project.config, file, progress.update, project.engine.job_bytes)
-    for note in file.notes:
-        project.console.say(note)
-    return CheckedJobs(file, total)
-
-
-def submit(project: Project, checked: CheckedJobs) -> PutReport:
-    """Queue the jobs of a file.
-
-    After an interruption, submitting the file again adds what is missing and nothing twice: Ctrl-C waits
-    for what is on its way, and is raised when that is listed.
-    """
-    from ..runs.provenance import note_job_file
-
-    engine = project.engine
-    queue, paths = engine.queue(), project.paths()
-    with held_interrupt() as interrupted:
-        jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
-        with project.console.progress(checked.total, "jobs submitted") as progress:
-            report = queue_jobs(jobs, queue, engine.store, paths, progress.update)
-        note_job_file(engine.store, paths, checked.file.path)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
-    return report
->>>>>>> main
