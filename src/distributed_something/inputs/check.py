@@ -133,9 +133,10 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
     templates = [Template(text) for text in config.inputs]
     try:
         keys = [
-            template.fill({**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id})
+            key
             for job in islice(file.jobs(), JOBS_LOOKED_AT)
             for template in templates
+            for key in template.fill_all({**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id})
         ]
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so
