@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CALL_SECONDS = 60.0
 PULL_SECONDS = 3600.0
 WORKER_FOLDER = "/opt/distributed-something"
-"""Where the carried worker lies in a task's containers."""
+"""Where the injected worker lies in a task's containers."""
 
 IMAGE_FOLDER = "/opt/ds"
 """Where it lies in the image that brings it."""
