@@ -83,8 +83,8 @@ class AwsSession:
     """Clients of one account and region. Threads may share it, and the clients.
 
     `region`, `profile` and `endpoint` (a URL, for an emulator) are the config's; None: as the user's AWS
-    files and environment say. `key` is an emulator's access key, and its secret key too. Nothing is imported or
-    read before the first client.
+    files and environment say. `key` is an emulator's access key, and its secret key too. Nothing is imported
+    or read before the first client.
 
     A call that gets no answer is repeated for `patience` seconds; one that AWS fails or throttles, for
     WHERE_ANSWERED times as long. After a call has spent its patience without an answer, later calls are made

@@ -83,7 +83,7 @@ def do_setup(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_submit(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds submit`."""
-    report = _submit_checked(project, _check(project, options))
+    report = submit_checked(project, _check(project, options))
     if project.console.json:
         facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
         project.console.data(facts)
@@ -98,7 +98,7 @@ def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
     return check(project, options.job_file, parse_set(options.set))
 
 
-def _submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
+def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
     """Submit and say what came of it. Raises DsError where the queue refused jobs."""
     from ..steps.submit import submit
 
@@ -186,7 +186,7 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
             check_fleet(project, fleet)
         checked = _check(project, options)
         setup(project)
-        _submit_checked(project, checked)
+        submit_checked(project, checked)
         start(project, options.fleet_file)
         options.record = None
         return _monitor(project, options)

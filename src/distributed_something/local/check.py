@@ -38,7 +38,7 @@ LOW_MEMORY = 256 << 20
 """Bytes a slot under which a person should know of it."""
 
 IMPORT_SECONDS = 60.0
-_LOAD = "import sys; from distributed_something.worker.host import load; load(sys.argv[1])"
+_LOAD = "import sys; from distributed_something.worker.attempt.host import load; load(sys.argv[1])"
 
 
 def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:

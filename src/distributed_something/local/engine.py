@@ -202,7 +202,7 @@ class LocalEngine:
 
     def remove(self) -> Sequence[str]:
         """Remove the state folder; outputs, logs and ledger stay in the store."""
-        from ..worker.scratch import remove_folder
+        from ..worker.attempt.scratch import remove_folder
 
         if self._alive():
             self._end(signal.SIGINT)
@@ -227,7 +227,7 @@ class LocalEngine:
 
     def _signal(self, number: signal.Signals) -> None:
         """Tell the machine process, waiting for one that is about to start; sweep where it was killed."""
-        from ..worker.process import LINUX, environment_of
+        from ..worker.attempt.process import LINUX, environment_of
 
         deadline = self._clock.monotonic() + START_SECONDS
         while self._alive() and self._clock.monotonic() < deadline:
@@ -244,7 +244,7 @@ class LocalEngine:
         facts = self._status()
         if facts is None or facts.get("ended"):
             return
-        from ..worker.process import kill_marked
+        from ..worker.attempt.process import kill_marked
 
         with background.free(self._place.lock) as lock:
             if lock is not None:

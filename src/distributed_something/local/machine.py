@@ -37,13 +37,13 @@ from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.state import STATE_VARIABLE
-from ..worker.container import Containers, Limits
-from ..worker.logs import SlotLog
+from ..worker.attempt.container import Containers, Limits
+from ..worker.attempt.logs import SlotLog
+from ..worker.attempt.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
+from ..worker.attempt.scratch import remove_folder
+from ..worker.attempt.slot import Slot
+from ..worker.attempt.task import compile_task
 from ..worker.loop import Identity, Stop, Worker
-from ..worker.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
-from ..worker.scratch import remove_folder
-from ..worker.slot import Slot
-from ..worker.task import compile_task
 from .place import Place, container_engine, slots_of
 from .store import FolderStore
 

@@ -32,7 +32,7 @@ from ..ledger import RunPaths
 from ..runs.record import read_record, record_path
 from ..system.docker import STATE_LABEL, sweep
 from ..system.state import state_folder
-from ..worker.process import kill_marked
+from ..worker.attempt.process import kill_marked
 from . import story
 from .account import Own, adapted
 from .auth import signed

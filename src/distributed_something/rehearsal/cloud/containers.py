@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ...errors import DsError
 from ...inputs.config import Config
 from ...system.docker import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables
-from ...worker.container import BUCKET_FOLDER
+from ...worker.attempt.container import BUCKET_FOLDER
 
 
 class Boxes(NamedTuple):

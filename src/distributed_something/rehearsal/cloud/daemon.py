@@ -24,7 +24,7 @@ from ...errors import DsError
 from ...inputs.config import load_config
 from ...system.loopback import ADDRESS
 from ...system.state import STATE_VARIABLE
-from ...worker.process import adopt_orphans
+from ...worker.attempt.process import adopt_orphans
 from ..emulator.server import CREDENTIALS, SETTINGS, make_server
 from ..place import Place, bucket_of
 

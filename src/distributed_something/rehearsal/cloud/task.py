@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from ...worker.process import adopt_orphans, children_of_this_process, die_with_parent
+from ...worker.attempt.process import adopt_orphans, children_of_this_process, die_with_parent
 
 KILL = signal.SIGUSR1
 """Tells a keeper to kill all at once; the kernel sends it when the keeper's parent has died."""
