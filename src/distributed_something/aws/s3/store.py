@@ -58,8 +58,8 @@ class S3Store:
     """Implements engine.Store on a bucket, or on what lies below `prefix` in it. Threads may share it.
 
     Nothing is imported and no call made before the first verb. `region` is the bucket's (None: that of the
-    session); `retry_seconds` limits the repetition of failed requests (None: the session's patience); `now` is
-    a clock in seconds.
+    session); `retry_seconds` limits the repetition of failed requests (None: the patience of the session);
+    `now` is a clock in seconds.
     Keys with control characters, or that are not UTF-8, are refused, as S3 cannot list them.
     """
 
