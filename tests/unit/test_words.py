@@ -19,8 +19,12 @@ AVOIDED = re.compile(
 )
 
 NOT_YET = {
-    *("automonitor.py", "cli", "console.py", "dashboard", "engines.py", "report", "steps", "system"),
-    *("worker", "docs", "examples", "README.md", "CONTRIBUTING.md", "__main__.py"),
+    "engines.py",
+    "system",
+    "worker",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
 }
 """Rooms whose words are still to be mended. It only shrinks."""
 
