@@ -113,13 +113,17 @@ def exit_code(findings: Iterable[Finding]) -> int:
 def job_file_findings(config: Config, file: JobFile) -> Iterator[Finding]:
     """Whether the job file is whole and fits the config: all of it is read."""
     from .fit import check_jobs
+    from .messages import form_of
 
     try:
+        form = form_of(config, file)
         total = check_jobs(config, file, lambda _: None)
     except UsageError as unfit:
         yield refused(unfit)
         return
     yield from map(ok, file.notes)
+    if config.image_starts_worker:
+        yield ok(f"messages as {form.readers} read them")
     if total:
         yield ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
     else:
