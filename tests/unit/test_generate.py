@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DsProject
 
+from conftest import DsProject
 from distributed_something.errors import UsageError
 from distributed_something.inputs.generate import (
     Pattern,
