@@ -75,6 +75,14 @@ def setup(parser: argparse.ArgumentParser) -> None:
 
 def submit(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds submit`."""
+    _jobs(parser)
+    dry = "show the first jobs as a worker would run them, and queue nothing"
+    parser.add_argument("--dry-run", action="store_true", help=dry)
+    shown = "how many jobs --dry-run shows (3)"
+    parser.add_argument("--show", metavar="N", type=_whole, default=3, help=shown)
+
+
+def _jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl, .csv or .tsv")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
 
@@ -105,7 +113,7 @@ def monitor(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds run`."""
     _faults(parser)
-    submit(parser)
+    _jobs(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     _watch(parser)
 
@@ -217,6 +225,9 @@ def check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
     )
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
+    shown = "show the first N jobs as a worker would run them"
+    parser.add_argument("--show", metavar="N", type=_whole, default=0, help=shown)
     fleet = "a fleet file (aws)"
     parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
+from ..errors import INTERRUPTED, LEFTOVERS, OK, USAGE, DsError, UsageError
 from ..words import many
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
@@ -83,11 +83,23 @@ def do_setup(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_submit(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds submit`."""
+    if options.dry_run:
+        return _show_submission(project, options)
     report = submit_checked(project, _check(project, options))
     if project.console.json:
         facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
         project.console.data(facts)
     project.console.hint("ds start")
+    return OK
+
+
+def _show_submission(project: Project, options: argparse.Namespace) -> int:
+    """Check the job file and show its first jobs. Queues nothing."""
+    from .preview import show_first
+
+    checked = _check(project, options)
+    show_first(project, checked.file, options.show)
+    project.console.say(f"{many(checked.total, 'job')} would be submitted; nothing was")
     return OK
 
 
@@ -322,11 +334,19 @@ def do_dashboard(project: Project, options: argparse.Namespace) -> int:
 def do_check(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds check`."""
     from ..inputs import check
+    from ..inputs.jobfile import JobFile, parse_set
+    from .preview import show_first
     from .views import show
 
-    findings = check.make_all(project.checks(options.job_file, options.fleet_file))
+    if options.job_file is None and (options.set or options.show):
+        raise UsageError("--set and --show: are for a job file, and none is given", "ds check JOBFILE")
+    file = JobFile(options.job_file, parse_set(options.set)) if options.job_file else None
+    findings = check.make_all(project.checks(file, options.fleet_file))
     show(project.console, findings)
-    return check.exit_code(findings)
+    code = check.exit_code(findings)
+    if file is not None and options.show and code != USAGE:
+        show_first(project, file, options.show)
+    return code
 
 
 @in_project

@@ -18,6 +18,7 @@ from ..runs.snapshot import Snapshot, take
 
 if TYPE_CHECKING:
     from ..inputs.check import Check
+    from ..inputs.jobfile import JobFile
 
 
 class Project:
@@ -63,7 +64,7 @@ class Project:
         made: Engine = make(self.folder, self.config, self.clock, say=self.console.say, **faults)
         return made
 
-    def checks(self, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
+    def checks(self, job_file: JobFile | None, fleet_file: Path | None) -> Sequence[Check]:
         """Returns the checks of `ds check` for the engine that the config names. Raises UsageError."""
         checks = self.config.engine_kind.module("check").checks
         found: Sequence[Check] = checks(self.folder, self.config, job_file, fleet_file)
