@@ -136,13 +136,41 @@ def worker(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def try_(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds try`."""
+    _jobs(parser)
+    parser.add_argument(
+        "job", metavar="JOB", nargs="?", help="its index, id, or the start of its id (the first)"
+    )
+    _publish(parser)
+
+
+def replay(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds replay`."""
+    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
+    parser.add_argument("--attempt", metavar="N", type=_whole, help="as this attempt (the latest)")
+    _publish(parser)
+    _of_run(parser)
+
+
+def _publish(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--publish", action="store_true", help="publish its output, as a worker does")
+
+
+def _of_run(parser: argparse.ArgumentParser) -> None:
+    which = "look at this run, by its id or the start of it, or at the latest (the current one)"
+    parser.add_argument("--run", metavar="RUN", dest="run_id", help=which)
+
+
 def status(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds status`."""
+    _of_run(parser)
     parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
 
 
 def jobs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds jobs`."""
+    _of_run(parser)
     states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
     parser.add_argument("--state", choices=states, help="only these")
     parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
@@ -151,9 +179,15 @@ def jobs(parser: argparse.ArgumentParser) -> None:
 
 def logs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds logs`."""
+    _of_run(parser)
     parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
     parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
     parser.add_argument("--attempt", metavar="N", type=_whole, help="of this attempt (the latest)")
+
+
+def failures(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds failures`."""
+    _of_run(parser)
 
 
 def retry(parser: argparse.ArgumentParser) -> None:

@@ -29,8 +29,8 @@ def in_project(run: InProject) -> Command:
     def opened(console: Console, options: argparse.Namespace) -> int:
         from ..steps.project import Project
 
-        faults = getattr(options, "faults", "")
-        return run(Project.open(options.folder, console, options.engine, faults), options)
+        faults, shown = getattr(options, "faults", ""), getattr(options, "run_id", None)
+        return run(Project.open(options.folder, console, options.engine, faults, shown), options)
 
     return opened
 
@@ -282,6 +282,22 @@ def do_fleet(project: Project, options: argparse.Namespace) -> int:
     first = "" if region == project.config.aws_region else f"AWS_REGION = '{region}' in the config, then "
     project.console.hint(f"{first}ds start files/{path.name}")
     return OK
+
+
+@in_project
+def do_try(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds try`."""
+    from . import attempt
+
+    return attempt.try_job(project, options)
+
+
+@in_project
+def do_replay(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds replay`."""
+    from . import attempt
+
+    return attempt.replay(project, options)
 
 
 @in_project
