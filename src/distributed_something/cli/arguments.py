@@ -168,6 +168,28 @@ def status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
 
 
+def wait(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds wait`."""
+    parser.add_argument(
+        "--timeout", metavar="MINUTES", type=_minutes, help="give up after this time, with exit code 1"
+    )
+
+
+def runs(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds runs`."""
+    parser.add_argument(
+        "what", metavar="diff", nargs="?", choices=["diff"], help="what differs between two runs"
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="*", help="two runs, each by its id or the start of it")
+
+
+def report(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds report`."""
+    which = "of this run, by its id or the start of it (the current or latest one)"
+    parser.add_argument("run_id", metavar="RUN", nargs="?", help=which)
+    parser.add_argument("--remake", action="store_true", help="make it again from the ledger")
+
+
 def jobs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds jobs`."""
     _of_run(parser)

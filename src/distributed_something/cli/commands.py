@@ -216,6 +216,34 @@ def do_status(project: Project, options: argparse.Namespace) -> int:
 
 
 @in_project
+def do_wait(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds wait`."""
+    from . import runs
+
+    return runs.wait(project, options.timeout)
+
+
+@in_project
+def do_runs(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds runs`."""
+    from . import runs
+
+    if options.what is None:
+        return runs.runs(project)
+    if len(options.runs) != 2:
+        raise UsageError("runs diff: takes two runs", "ds runs diff RUN RUN; ds runs lists them")
+    return runs.diff(project, options.runs)
+
+
+@in_project
+def do_report(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds report`."""
+    from . import runs
+
+    return runs.report(project, remake=options.remake)
+
+
+@in_project
 def do_jobs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds jobs`."""
     from ..system.collector import never_again

@@ -136,6 +136,9 @@ COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
     "monitor": (commands.do_monitor, "watch until all is done, then end the machines", arguments.monitor),
     "run": (commands.do_run, "the four steps in a row", arguments.run),
     "status": (commands.do_status, "counts, rate, time left, machines", arguments.status),
+    "wait": (commands.do_wait, "wait until the run has ended", arguments.wait),
+    "runs": (commands.do_runs, "every run of the project; what differs between two", arguments.runs),
+    "report": (commands.do_report, "where the report of a run is; made again if need be", arguments.report),
     "jobs": (commands.do_jobs, "one line a job", arguments.jobs),
     "logs": (commands.do_logs, "what a job printed", arguments.logs),
     "failures": (

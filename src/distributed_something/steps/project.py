@@ -109,6 +109,10 @@ class Project:
             return self._found_run
         return self.engine.current_run() or self._latest_run()
 
+    def looking_at(self, run: str) -> Project:
+        """Returns the same project, looking at another run."""
+        return Project(self.folder, self.config, self.console, self.clock, engine=self.engine, run=run)
+
     def runs(self) -> list[str]:
         """Returns the ids of all runs in the store, the oldest first."""
         prefix = f"runs/{self.config.app_name}/"
