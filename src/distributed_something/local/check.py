@@ -55,10 +55,10 @@ def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Pat
     if job_file is not None:
         from ..inputs.jobfile import JobFile
 
-        file = JobFile(job_file)
+        file, data = JobFile(job_file), FolderStore(store)
         found += [
-            Check("the job file", lambda: job_file_findings(config, file)),
-            Check("the inputs", lambda: input_findings(config, file, FolderStore(store), str(store))),
+            Check("the job file", lambda: job_file_findings(config, file, folds_case=data.folds_case)),
+            Check("the inputs", lambda: input_findings(config, file, data, str(store))),
         ]
     return found
 

@@ -105,10 +105,18 @@ def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> Checke
 
     file = JobFile(job_file, shared)
     with project.console.progress(None, "jobs checked") as progress:
-        total = check_jobs(project.config, file, progress.update, project.engine.job_bytes)
+        fit = check_jobs(
+            project.config,
+            file,
+            progress.update,
+            project.engine.job_bytes,
+            folds_case=project.engine.store.folds_case,
+        )
     for note in file.notes:
         project.console.say(note)
-    return CheckedJobs(file, total)
+    for what, fix in fit.warnings:
+        project.console.say(f"{what}; {fix}")
+    return CheckedJobs(file, fit.total)
 
 
 def submit(project: Project, checked: CheckedJobs) -> PutReport:
