@@ -1,4 +1,4 @@
-"""What every engine promises. The core speaks to these protocols only and never imports an engine."""
+"""Defines what every engine promises. The core uses these protocols only and never imports an engine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Queue(Protocol):
 
         Tokens stay: a lease from before settles the job as well.
 
-        A queue that can tell renews a lease that has run out as long as nobody has taken the job since.
+        A queue that can tell renews an expired lease if no other worker has taken the job since.
         """
 
     def done(self, leases: Sequence[Lease]) -> None:
@@ -80,10 +80,10 @@ class Queue(Protocol):
         """
 
     def counts(self) -> Counts:
-        """How many jobs are in which state now (on SQS: may lag a minute)."""
+        """Returns how many jobs are in which state now (on SQS: may lag a minute)."""
 
     def dead(self) -> Iterator[DeadJob]:
-        """The dead jobs, in the order of submission."""
+        """Yields the dead jobs, in the order of submission."""
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new: attempt 1. Returns the ids that were dead."""
@@ -100,7 +100,7 @@ class StoredFile(NamedTuple):
 
 
 def check_key(key: str) -> str:
-    """The key, where it can be one. Raises KeyRefused where it could lead out of a store."""
+    """Returns the key, where it can be one. Raises KeyRefused where it could lead out of a store."""
     if "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
         raise KeyRefused(
             f"store key {key!r}: must be a relative path without '.', '..' and empty parts",
@@ -121,19 +121,19 @@ class Store(Protocol):
         """Whether `a` and `A` are one name."""
 
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
-        """Every file whose key starts with `prefix` (a plain string prefix), in key order, all pages."""
+        """Yields every file whose key starts with the string `prefix`, in key order, all pages."""
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """The file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
+        """Returns the file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
 
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
-        """The bytes of each (key, start, length), in the given order; None where there is no such file.
+        """Yields the bytes of each (key, start, length), in the given order; None: no such file.
 
         Several are read at a time where that is faster. The first failure is raised in its place.
         """
 
     def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """The size of each file in bytes, in the given order; None where there is no such file.
+        """Returns the size of each file in bytes, in the given order; None where there is no such file.
 
         It tells of files that were written or published; one that was appended may come out as None.
         """
@@ -176,11 +176,11 @@ class Store(Protocol):
         """Publish each (path, key), as `fetch_many` fetches: each file is seen whole or not at all."""
 
     def locate(self, key: str) -> str:
-        """The address a person can open: a path, or s3://bucket/key."""
+        """Returns the address a person can open: a path, or s3://bucket/key."""
 
 
 def files_at(store: Store, wanted: str) -> Iterator[StoredFile]:
-    """The files that an entry of INPUTS names: the one of that key, or all below it where it ends in "/"."""
+    """Yields the files that an entry of INPUTS names: that key, or all keys below it if it ends in "/"."""
     key = "/".join(part for part in wanted.split("/") if part)
     if wanted.endswith("/"):
         yield from store.list(key + "/")
@@ -192,7 +192,7 @@ class RentedMachine(NamedTuple):
     """One machine of a run, in its life or after it: `since` and `ended` in Unix seconds, where known.
 
     `id` is the name that its workers have for it in the ledger.
-    `why` says why it ended, in words; `lost`: nobody here asked for that.
+    `why`: the reason of its end, in words; `lost`: we did not ask for that end.
     """
 
     id: str
@@ -259,62 +259,62 @@ class Engine(Protocol):
 
     name: str
     poll_interval: float
-    """Between two looks of the monitor, unless the user says otherwise."""
+    """Default time between two looks of the monitor, in seconds."""
     final_poll_interval: float
-    """Between the looks that have to agree at the end: longer than the queue's counts may lag."""
+    """Time between the looks that must agree at the end, in seconds; the queue's counts may lag less."""
     tasks_per_machine: int
-    """Workers' containers on a machine."""
+    """Number of workers' containers on a machine."""
 
     @property
     def job_bytes(self) -> int | None:
-        """How large a job's body may be; None: as large as one likes."""
+        """Maximum job body in bytes; None: no limit."""
 
     @property
     def store(self) -> Store:
         """The store of the project."""
 
     def current_run(self) -> str | None:
-        """The run that the queue belongs to; None where nothing is set up."""
+        """Returns the run that the queue belongs to; None where nothing is set up."""
 
     def plan(self, run: str) -> Sequence[str]:
-        """What `setup` would do, a line each. Nothing is made."""
+        """Returns what `setup` would do, a line each. Changes nothing."""
 
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
-        """Make what a run needs and is not there yet. An earlier run's queue is emptied.
+        """Creates what a run needs and is missing. Empties an earlier run's queue.
 
         `on_created` is called with each resource ("queue NAME") before the next one is made. So a failure
         leaves nothing unknown, and a second call makes the rest.
         """
 
     def queue(self) -> Queue:
-        """The queue of the current run. Raises DsError where nothing is set up."""
+        """Returns the queue of the current run. Raises DsError where nothing is set up."""
 
     def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
-        """Ask for machines; the fleet's id. `on_created` as in `setup`.
+        """Asks for machines and returns the fleet's id. `on_created` as in `setup`.
 
         On one machine nothing changes where its workers run already; elsewhere a second start adds a fleet.
         """
 
     def machines(self) -> Machines:
-        """How the machines are."""
+        """Returns how the machines are."""
 
     def explain(self, counts: Counts) -> str | None:
-        """Why no job runs although some wait, as far as the engine can tell from its latest look."""
+        """Returns why no job runs although some wait, as far as the engine can tell from its latest look."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the app for one `ds run` at a time; entering raises DsError where another one is under way."""
 
     def stop(self, *, now: bool = False) -> None:
-        """No new leases; running jobs finish, or (`now`) go back to the queue. Returns at once."""
+        """Stops leasing; running jobs finish, or (`now`) go back to the queue. Returns at once."""
 
     def end(self) -> Sequence[str]:
-        """End the machines, after the queue has drained, and what a run costs; what is still there then.
+        """Ends the machines and whatever costs money, after the queue has drained; returns what is left.
 
         Dead jobs stay, so that they can be put back.
         """
 
     def remove(self) -> Sequence[str]:
-        """Remove everything that `setup` and `start` made; what is still there after a last look."""
+        """Removes everything that `setup` and `start` made; returns what a last look still finds."""
 
 
 @runtime_checkable

@@ -98,7 +98,7 @@ def test_an_output_that_comes_out_as_nothing_is_refused(check: Check, where: str
         ("x" * 300, "a part of more than 255 bytes"),
         ("é" * 200, "a part of more than 255 bytes"),
         ("/".join("x" * 200 for _ in range(5)), "more than 900 bytes"),
-        ("a\nb", "control character"),
+        ("a\0b", "NUL character"),
         ("s3://mybucket/out", "is an address"),
         ("runs/App/99", "among the records of runs"),
         ("Runs", "among the records of runs"),
@@ -121,6 +121,8 @@ def test_other_buckets_are_named_on_aws_only(check: Check) -> None:
         assert check(groups, ENGINE="aws", **{key: "s3://other/x/{i}"}) == Fit(1)
         with pytest.raises(UsageError, match="is an address"):
             check(groups, ENGINE="local", **{key: "s3://other/x/{i}"})
+    with pytest.raises(UsageError, match="control character"):
+        check([{"i": "a\nb"}], ENGINE="aws", OUTPUT="{i}")
     for bad in ("s3://b/runs/{i}", "s3://b", "gs://b/{i}"):
         with pytest.raises(UsageError):
             check(groups, ENGINE="aws", OUTPUT=bad)

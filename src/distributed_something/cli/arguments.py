@@ -1,6 +1,6 @@
 """Declares the arguments of each command: one function a command, and the types of their values.
 
-`parser.COMMANDS` names these functions. Nothing of a project is read here.
+`parser.COMMANDS` names these functions. They read no project.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from ..words import none_of
 
 MOST = 1_000_000
-"""Of seconds and minutes on the command line."""
+"""Largest number of seconds or minutes on the command line."""
 
 
 # -- Values -------------------------------------------------------------------------------------------------
@@ -120,11 +120,11 @@ def _watch(parser: argparse.ArgumentParser) -> None:
 def worker(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds worker`."""
     parser.epilog = (
-        "It leases jobs from the queue and runs them until it is"
-        " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
-        " task an environment with APP_NAME, DS_RUN, SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES"
-        " (jobs at a time) and SECONDS_TO_START; `ds setup` leaves the rest in the bucket. DS_SCRATCH is the"
-        " folder for the files of jobs (else TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
+        "It leases jobs from the queue and runs them until a signal stops it. While the queue is empty it"
+        " waits. It reads no project folder: `ds start` gives its task an environment with APP_NAME, DS_RUN,"
+        " SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES (jobs at a time) and SECONDS_TO_START;"
+        " `ds setup` leaves the rest in the bucket. DS_SCRATCH is the folder for the files of jobs (else"
+        " TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
     )
 
 
@@ -205,5 +205,5 @@ def account(parser: argparse.ArgumentParser) -> None:
     what = "setup and destroy: roles and instance profile; policy: print what you yourself need"
     parser.add_argument("action", choices=["setup", "destroy", "policy"], help=what)
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
-    who = "policy: of whoever types `ds account`, not of whoever runs the app"
+    who = "policy: for the person who types `ds account`, instead of those who run apps"
     parser.add_argument("--administrator", action="store_true", help=who)

@@ -1,6 +1,6 @@
-"""The commands: each calls a step or a view, and says what came of it. `parser.COMMANDS` lists them.
+"""The commands: each calls a step or a view and prints the result. `parser.COMMANDS` lists them.
 
-Nothing heavy is imported before a command needs it.
+A module that is slow to import is imported inside the command that needs it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
 
 
 def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
-    """Submit and say what came of it. Raises DsError where the queue refused jobs."""
+    """Submit and print the result. Raises DsError if the queue refused jobs."""
     from ..steps.submit import submit
 
     try:
@@ -157,11 +157,11 @@ def _monitor(project: Project, options: argparse.Namespace) -> int:
         project.console.hint("ds monitor to watch again, ds stop to stop")
         return INTERRUPTED
     if project.config.engine_kind.rehearses:
-        _tell_story(project)
+        _print_story(project)
     return code
 
 
-def _tell_story(project: Project) -> None:
+def _print_story(project: Project) -> None:
     from ..rehearsal import story
 
     found = story.read(project.engine.store, project.paths())
@@ -182,7 +182,7 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
     if (fleet := options.fleet_file) is not None and not fleet.is_file():
         raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
     with project.engine.exclusive():
-        if fleet is not None:  # a bad file must not cost the last run's queue
+        if fleet is not None:  # before setup, so that a bad file does not cost the last run's queue
             check_fleet(project, fleet)
         checked = _check(project, options)
         setup(project)
@@ -246,7 +246,7 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
 
 
 def _after_retry(project: Project) -> str:
-    """What brings workers to the jobs; those of a changed config may come of a new set-up only."""
+    """Returns the commands that bring workers to the jobs. A changed config may need a new set-up first."""
     if project.engine.machines().running:
         return "ds monitor"
     anew = project.config.engine_kind.works_as_set_up

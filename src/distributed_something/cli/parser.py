@@ -1,6 +1,6 @@
 """Builds the argument parser and holds the table of commands. `entry` calls it.
 
-Nothing heavy is imported here: building the parser is most of what `ds --help` takes.
+It imports nothing slow: building the parser is most of the time of `ds --help`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Help(argparse.HelpFormatter):
-    """Help of a fixed width: argparse asks for the terminal's at every option, which costs milliseconds."""
+    """Formats help at a fixed width. argparse would ask for the terminal's at every option, which is slow."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=100)
@@ -43,8 +43,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}", f"{self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but each command refuses what it does not know, in its own name."""
-        ends = {*COMMANDS, *REFERENCE_NAMES, "--"}  # what comes later is the command's, or no option
+        """Parses as argparse does, except that each command reports its own unknown words."""
+        ends = {*COMMANDS, *REFERENCE_NAMES, "--"}  # later words belong to the command
         for word in takewhile(lambda word: word not in ends, args or ()):
             name = word.partition("=")[0]
             if re.fullmatch("--[a-z-]+", name) and not any(each.startswith(name) for each in self._options):
@@ -71,9 +71,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(prog: str, words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line. Raises UsageError when it parses something wrong.
+    """Returns the parser of a command line. It raises UsageError for a wrong one.
 
-    It knows the commands among `words` only, or else all: building all takes longer than most commands.
+    It knows only the commands among `words`, or all if there is none: building all is slow.
     """
     parser = _Parser(
         prog=prog,
@@ -102,7 +102,7 @@ def _add_command(found: argparse._SubParsersAction[_Parser], name: str) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, default: bool) -> None:
-    """Options that may stand before or after the command; after it they have no default of their own."""
+    """Adds the options that may stand before or after the command. After it they have no default."""
 
     def add(name: str, text: str, value: object, **more: Any) -> None:
         parser.add_argument(name, help=text, default=value if default else argparse.SUPPRESS, **more)
@@ -158,8 +158,8 @@ COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
         arguments.completion,
     ),
 }
-"""Every command: the function that runs it, what it does, and what adds its arguments to a parser."""
+"""For every command: the function that runs it, what it does, and the function that adds its arguments."""
 
 
 REFERENCE_NAMES = {"submitJob": "submit", "startCluster": "start"}
-"""The reference's names of the steps, where they differ."""
+"""Names of the reference's steps that differ from ours."""

@@ -113,14 +113,18 @@ def exit_code(findings: Iterable[Finding]) -> int:
 def job_file_findings(config: Config, file: JobFile, *, folds_case: bool = False) -> Iterator[Finding]:
     """Whether the job file is whole and fits the config: all of it is read."""
     from .fit import check_jobs
+    from .messages import form_of
 
     try:
+        form = form_of(config, file)
         fit = check_jobs(config, file, lambda _: None, folds_case=folds_case)
     except UsageError as unfit:
         yield refused(unfit)
         return
     yield from map(ok, file.notes)
     yield from (warning(*each) for each in fit.warnings)
+    if config.image_starts_worker:
+        yield ok(f"messages as {form.readers} read them")
     if fit.total:
         yield ok(f"{file.path.name}: {many(fit.total, 'job')}, and each fits the config")
     else:

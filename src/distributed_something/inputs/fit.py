@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from ..job import Job
+from ..job import Job, keys_of
 from ..system.collector import uncollected
 from ..words import many
 from .config import Config
 from .jobfile import JobFile
-from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_address
-from .template import TRUSTED, CommandTemplate, Named, check_names
+from .messages import Form, template_names
+from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
+from .template import TRUSTED, CommandTemplate, Named, Template, check_names
 
 LONG_VALUE = 60_000
 """Characters of a value from which it may be too long for a command line, and is looked at closely."""
@@ -30,10 +31,11 @@ class Fit(NamedTuple):
 
 
 class CheckedJobs(NamedTuple):
-    """A job file that fits the config, and the number of its groups."""
+    """A job file that fits the config, the number of its groups, and the form of their messages."""
 
     file: JobFile
     total: int
+    form: Form
 
 
 @uncollected()
@@ -54,7 +56,7 @@ def check_jobs(
     check_all = _Checker(config, job_file.shared, folds_case)
     number = 0
     for number, group in enumerate(job_file.groups(), 1):
-        check_all(number, group)
+        check_all(number, keys_of({"group": group}) if "Metadata" in group else group)
         if most is not None and _is_long(job_file.shared, group, most):
             raise UsageError(
                 f"job {number}: is larger than the queue takes ({most:,} bytes)",
@@ -93,6 +95,8 @@ class _Checker:
         paths = [each.names for where, each in self._named if where != "COMMAND"]
         self._in_paths = frozenset[str]().union(*paths)
         self._complete = False
+        own = config.message.values() if isinstance(config.message, Mapping) else ()
+        self._message = [Template(text) for text in own]
         used = self._command.names - TRUSTED if self._command else frozenset[str]()
         self._used = list(used)
         self._careful = bool(self._command and self._command.guarded)
@@ -124,6 +128,8 @@ class _Checker:
             raise UsageError(what, "give that key another name")
         for where, template in self._named:
             check_names(template, [*names, *TRUSTED], where)
+        for text in self._message:
+            check_names(text, template_names(self._shared, group), "MESSAGE")
         self._complete = self._in_paths <= group.keys()
 
     def _check_paths(self, group: Mapping[str, Any]) -> None:
@@ -133,16 +139,12 @@ class _Checker:
             if len(inputs) > 1:
                 _check_places(inputs)
             for key, _ in inputs:
-                self._check_address("INPUTS", key)
+                check_engine("INPUTS", key, buckets=self._buckets)
         if self._output:
             prefix = self._output.fill(values)
-            self._check_address("OUTPUT", prefix)
+            check_engine("OUTPUT", prefix, buckets=self._buckets)
             if self._prefixes is not None:
                 self._prefixes.add(prefix)
-
-    def _check_address(self, where: str, key: str) -> None:
-        if ":" in key and not self._buckets:
-            check_address(where, key)
 
     def shared_outputs(self, job_file: JobFile) -> Sequence[tuple[str, str]]:
         """Raises UsageError if two jobs have one prefix; returns a warning if one lies inside another's."""

@@ -140,8 +140,15 @@ def _is_suspect(key: str) -> bool:
     return ":" in key or "/." in key or key[:1] in ".rR" or not key.isprintable()
 
 
-def check_address(where: str, key: str) -> None:
-    """Raises UsageError for an address: `s3://bucket/key` leads somewhere on some engines only."""
+def check_engine(where: str, key: str, *, buckets: bool) -> None:
+    """Raises UsageError for a key that is none on this kind of engine: an address, or no key of a bucket."""
+    if not buckets and ":" in key:
+        _refuse_address(where, key)
+    if buckets and not key.isprintable() and re.search(r"[\0-\x1f\x7f]", key):
+        _refuse(where, key, "has a control character", "remove it from the job's values: S3 cannot list it")
+
+
+def _refuse_address(where: str, key: str) -> None:
     if match := _ADDRESS.match(key):
         what = f"{where}: {_shown(key)} is an address, and a key of the store is needed"
         raise UsageError(what, f"write it without {match.group()}")
@@ -160,9 +167,9 @@ def _refuse_suspect(where: str, key: str, *, ours: bool) -> None:
     parts = bare.split("/")
     if not {".", ".."}.isdisjoint(parts):
         _refuse(where, key, "has a part '.' or '..'", "write paths from the top of the store")
-    if re.search(r"[\0-\x1f\x7f]", key):
-        _refuse(where, key, "has a control character", "remove it from the job's values")
-    check_address(where, bare)
+    if "\0" in key:
+        _refuse(where, key, "has a NUL character", "remove it from the job's values")
+    _refuse_address(where, bare)
     if not bare:
         _refuse(where, key, "is a whole bucket", "name a folder in it")
     if ours and (parts[0].casefold() == "runs" or ".ds" in map(str.casefold, parts)):

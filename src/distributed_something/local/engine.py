@@ -1,4 +1,4 @@
-"""The engine `local`: everything on this machine, nothing to start and no account."""
+"""Runs everything on this machine: no account, no service to start."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ from .queue import SqliteQueue
 from .store import FolderStore
 
 START_SECONDS = 20.0
+"""Time limit for a starting machine process to take orders, in seconds."""
+
 END_SECONDS = 60.0
+"""Time limit for the workers' end, in seconds."""
+
 FULL_BELOW = 1 << 16
-"""Free bytes under which a disk is called full."""
+"""Free space, in bytes, below which a disk counts as full."""
 _RUN = "run"
 
 
@@ -58,20 +62,20 @@ class LocalEngine:
         self.store = FolderStore(project / config.store)
 
     def current_run(self) -> str | None:
-        """The run that the queue belongs to."""
+        """Returns the run that the queue belongs to."""
         if not self._place.database.exists():
             return None
         return self._open().get_meta(_RUN)
 
     def plan(self, run: str) -> Sequence[str]:
-        """The one step."""
+        """Returns the one step."""
         queue = f"queue {self._place.database}"
         if not self._place.database.exists():
             return [f"create {queue}"]
         return [f"keep {queue}" if self.current_run() == run else f"empty {queue}"]
 
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
-        """Make the queue; one of an earlier run is emptied. Raises DsError where no container can run."""
+        """Creates the queue; empties that of an earlier run. Raises DsError if no container can run."""
         self._need_image()
         new = not self._place.database.exists()
         queue = self._open()
@@ -83,7 +87,7 @@ class LocalEngine:
             queue.set_meta(_RUN, run)
 
     def queue(self) -> SqliteQueue:
-        """The queue of the current run."""
+        """Returns the queue of the current run."""
         if self.current_run() is None:
             raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
         return self._open()
@@ -94,7 +98,7 @@ class LocalEngine:
         return self._queue
 
     def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
-        """Leave the machine process in the background; it is ready when this returns."""
+        """Starts the machine process in the background; it is ready on return."""
         self._need_image()
         with background.free(self._place.lock) as lock:
             if lock is not None:
@@ -107,7 +111,7 @@ class LocalEngine:
         return f"local-{run}"
 
     def _need_image(self) -> None:
-        """See that the config's image can run here, and is here: a job must not wait for its download."""
+        """Pulls the config's image if it is missing: no job waits for a download."""
         if self._image_is_here:
             return
         image, docker = self._config.dockerhub_tag, container_engine(self._config, self._say)
@@ -129,7 +133,7 @@ class LocalEngine:
         background.leave([*command, run], lock, environment, failure=failure, log=log)
 
     def machines(self) -> Machines:
-        """The machine process as it tells of itself, and whether it lives."""
+        """Returns the state of the machine process, by its own file and its lock."""
         slots = slots_of(self._config)
         facts = self._status()
         if facts is None:
@@ -161,7 +165,7 @@ class LocalEngine:
         return None
 
     def explain(self, counts: Counts) -> str | None:
-        """Why no job runs although some wait."""
+        """Returns why no job runs although some wait."""
         machines = self.machines()
         if machines.diagnosis:
             return machines.diagnosis.what
@@ -182,7 +186,7 @@ class LocalEngine:
         return one_run(lock, self._config.app_name, self._alive, self.current_run)
 
     def stop(self, *, now: bool = False) -> None:
-        """Tell the machine process."""
+        """Signals the machine process to stop."""
         self._signal(signal.SIGINT if now else signal.SIGUSR1)
 
     def end(self) -> Sequence[str]:
@@ -222,11 +226,11 @@ class LocalEngine:
         return facts if isinstance(facts, dict) else None
 
     def _alive(self) -> bool:
-        """Whether a machine process holds the lock."""
+        """Returns whether a machine process holds the lock."""
         return background.is_held(self._place.lock)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Tell the machine process, waiting for one that is about to start; sweep where it was killed."""
+        """Signals the machine process, waiting for one that is starting; sweeps if it was killed."""
         from ..worker.attempt.process import LINUX, environment_of
 
         deadline = self._clock.monotonic() + START_SECONDS

@@ -1,12 +1,12 @@
-"""This computer as a machine of the fleet: a process that keeps the workers running.
+"""Runs this computer as a machine of the fleet: a process that keeps the workers running.
 
-`ds start` leaves it in the background; it forks one worker a slot, replaces a worker that dies, takes
-away what a dead one left (processes, leases, folders), and ends them all when it is told to, when the
-queue has been empty for a while, or when MAX_RUN_HOURS are over. It holds a lock on `machine.lock` as
-long as it lives, and tells how it is in `machine.json`.
+`ds start` leaves it in the background. It forks one worker a slot, replaces a worker that dies, and removes
+what that one left (processes, leases, folders). It ends the workers on an order, when the queue has been
+empty for a while, and when MAX_RUN_HOURS are over. It holds a lock on `machine.lock` while it lives, and
+writes its state to `machine.json`.
 
-If this process itself is killed, the kernel tells its workers to stop; what they leave behind is taken
-away by the next machine process.
+If this process itself is killed, the kernel signals its workers to stop. The next machine process removes
+what they leave behind.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from .place import Place, container_engine, slots_of
 from .store import FolderStore
 
 IDLE_END_SECONDS = 30.0
-"""With nothing left to do for this long, the workers end by themselves: nobody may be watching."""
+"""Time without an open job, in seconds, after which the workers end by themselves."""
 
 ORDERS = {
     signal.SIGUSR1: Stop(None, "stopped"),
@@ -68,8 +68,7 @@ class _Running(NamedTuple):
 class Machine:
     """The machine process of one run.
 
-    It opens the queue for a moment at a time: a connection must not be open while it forks, as SQLite's
-    locks do not survive that.
+    It opens the queue only briefly: SQLite's locks do not survive a fork.
     """
 
     def __init__(self, place: Place, config: Config, store: Store, run: str, lock: int) -> None:
@@ -84,9 +83,9 @@ class Machine:
         self._lost = 0
         self._quick_deaths = 0
         self._unforked: list[int] = []
-        """Slots whose worker the system had no room for: it is tried again."""
+        """Slots without a worker, as the fork failed; tried again."""
         self._owed: list[str] = []
-        """Workers that have ended and whose leases are to be given back."""
+        """Ended workers whose leases are not given back yet."""
         self._containers: Containers | None = None
         self._stop: Stop | None = None
         self._clock = SystemClock()
@@ -96,7 +95,7 @@ class Machine:
         self._ledger = LedgerWriter(store, f"{self._paths.events}{self._name}.jsonl")
 
     def start(self) -> None:
-        """Take away what an earlier machine process left, and start the workers."""
+        """Removes what an earlier machine process left, and starts the workers."""
         self._write_status(None)  # from now on orders reach us
         self._clear_remains()
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
@@ -107,7 +106,7 @@ class Machine:
         self._tell()
 
     def run(self) -> str:
-        """Keep workers running until it is time to end; why it ended."""
+        """Keeps workers running until the end; returns why it ended."""
         while self._workers or (self._unforked and self._stop is None):
             for order in self._signals.wait(1.0):
                 self._order(order)
@@ -122,7 +121,7 @@ class Machine:
         return self._stop.why if self._stop else "drained"
 
     def _clear_remains(self) -> None:
-        """Take away what killed workers of an earlier machine process left."""
+        """Removes what killed workers of an earlier machine process left."""
         kill_marked(self._place.mark)
         self._sweep(STATE_LABEL, str(self._place.folder))
         with self._place.open_queue(self._config) as queue:
@@ -177,10 +176,9 @@ class Machine:
             self._tell()
 
     def _reap(self) -> None:
-        """Notice workers that ended; an end that nobody ordered is a loss, and the worker is replaced.
+        """Replaces workers that ended without an order.
 
-        First all that have ended, then what to do about them: workers that die at once must not keep us
-        from hearing orders.
+        It first collects all that have ended: workers that die at once must not delay orders.
         """
         ended = []
         with suppress(ChildProcessError):
@@ -192,7 +190,7 @@ class Machine:
                 self._after(worker)
 
     def _end_adopted(self) -> None:
-        """Kill what an ended worker left running: the kernel made it our child, and then its children."""
+        """Kills what an ended worker left running: the kernel made those processes our children."""
         while adopted := set(children_of_this_process()) - self._workers.keys():
             for pid in adopted:
                 with suppress(ProcessLookupError, ChildProcessError):
@@ -222,7 +220,7 @@ class Machine:
         self._tell()
 
     def _check_hours(self) -> None:
-        """End where MAX_RUN_HOURS are over: whatever is wrong with the queue, and asked before it."""
+        """Ends the workers after MAX_RUN_HOURS. It does not ask the queue, which may be damaged."""
         hours = self._config.max_run_hours
         if self._stop is None and self._clock.monotonic() - self._up_since > hours * 3600:
             self._give_order(signal.SIGTERM, Stop(25.0, f"MAX_RUN_HOURS = {hours:g} are over"))
@@ -248,14 +246,14 @@ class Machine:
 
     def _give_order(self, order: signal.Signals, stop: Stop) -> None:
         if self._stop is not None and _patience(stop) > _patience(self._stop):
-            return  # who was told to stop now is not told to take its time
+            return  # an order to stop now stands
         self._stop = stop
         self._tell()
         for pid in self._workers:
             os.kill(pid, order)
 
     def _tell(self, ended: str | None = None) -> None:
-        """Write down how we are, if we can: a full disk is no reason to leave the workers alone."""
+        """Writes the state file if possible: the workers go on when the disk is full."""
         try:
             self._write_status(ended)
         except OSError as error:
@@ -278,7 +276,7 @@ class Machine:
         temporary.replace(self._place.status)
 
     def tell_end(self, why: str) -> None:
-        """Leave word why we ended."""
+        """Writes why the process ended."""
         self._tell(ended=why)
 
 
@@ -287,7 +285,7 @@ def _patience(stop: Stop) -> float:
 
 
 def _become_worker(make: Callable[[], Worker], parent: int) -> None:
-    """The forked child's whole life."""
+    """Runs the forked child, and never returns."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -349,7 +347,7 @@ def _containers(place: Place, project: Path, config: Config) -> Containers | Non
 
 
 class _Signals:
-    """Signals as bytes of a pipe: nothing happens behind the loop's back."""
+    """Signals as bytes of a pipe, which the loop reads."""
 
     def __init__(self) -> None:
         self._pipe, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
@@ -359,7 +357,7 @@ class _Signals:
             signal.signal(number, _ignore)
 
     def wait(self, seconds: float) -> bytes:
-        """The numbers of the signals that came, waiting at most this long for the first."""
+        """Returns the numbers of received signals, waiting at most this long for the first."""
         if select.select([self._pipe], [], [], seconds)[0]:
             return os.read(self._pipe, 4096)
         return b""
@@ -370,9 +368,9 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 def main(project: str, folder: str, run: str, held: str) -> int:
-    """The process that `ds start` leaves behind. Says "ready" or what is wrong on stdout, once.
+    """Runs the process that `ds start` leaves behind. It prints "ready" or what is wrong, once.
 
-    `held` is the descriptor of the lock, which `ds start` took: so no two machine processes ever meet.
+    `held` is the descriptor of the lock, which `ds start` took: so only one machine process runs.
     """
     place = Place(Path(folder))
     os.chdir(project)

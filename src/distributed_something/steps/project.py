@@ -1,4 +1,4 @@
-"""A project folder with all that a command needs of it: config, engine, console, clock."""
+"""A project folder with its config, engine, console and clock. Every command opens one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Project:
-    """What `-C DIR` and `--engine E` choose."""
+    """The project that `-C DIR` and `--engine E` choose."""
 
     def __init__(
         self,
@@ -71,24 +71,24 @@ class Project:
 
     @property
     def record_path(self) -> Path:
-        """Where the run record lies."""
+        """Path of the run record."""
         return record_path(self.folder, self.config.app_name)
 
     @property
     def example_jobs(self) -> str:
-        """The job file that a hint names: one that is there, or whatever the user has."""
+        """The job file that a hint names: the example if it is there, else JOBFILE."""
         example = "files/exampleJob.json"
         return example if (self.folder / example).is_file() else "JOBFILE"
 
     def record(self) -> RunRecord:
-        """The run record. Raises DsError where there is none."""
+        """Returns the run record. Raises DsError if there is none."""
         if not self.record_path.exists():
             what = f"{self.config.app_name} is not set up: {self.record_path} is missing"
             raise DsError(what, "ds setup")
         return read_record(self.record_path)
 
     def current_run(self) -> str | None:
-        """The run that is set up, or else the latest that the store remembers."""
+        """Returns the run that is set up, or else the latest one in the store; None: there is no run."""
         return self.engine.current_run() or self._latest_run()
 
     def _latest_run(self) -> str | None:
@@ -97,27 +97,27 @@ class Project:
         return max(runs, default=None)
 
     def paths(self) -> RunPaths:
-        """Where the current run lies in the store. Raises DsError where there is none."""
+        """Returns the paths of the current run in the store. Raises DsError if there is no run."""
         run = self.current_run()
         if run is None:
             raise DsError(f"{self.config.app_name} has no run yet", f"ds run {self.example_jobs}")
         return RunPaths(self.config.app_name, run)
 
     def fold(self) -> Fold:
-        """The state of every job of the current run."""
+        """Returns the state of every job of the current run, not yet read."""
         return Fold(self.engine.store, self.paths())
 
     def snapshot(self, fold: Fold | None = None) -> Snapshot:
-        """How the current run is now; `fold` (or a new one) is brought up to date first."""
+        """Looks at the current run. `fold` (or a new one) is brought up to date first."""
         engine = self.engine
         run = engine.current_run()
         shown = run or self._latest_run()
-        # the ledger is flushed before the queue is told: read in the other order, it is never behind
+        # workers flush the ledger before they settle: read after the queue, it is never behind it
         counts = engine.queue().counts() if run else None
         paths = RunPaths(self.config.app_name, shown or "none")
         fold = (fold or Fold(engine.store, paths)).update()
         machines = engine.machines()
-        if run is None and machines.replaces_lost:  # the run has ended: its engine has forgotten it
+        if run is None and machines.replaces_lost:  # the run has ended, and the engine no longer knows it
             from ..report.build import reported_cost
 
             usd = reported_cost(engine.store, paths)
