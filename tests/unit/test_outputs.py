@@ -198,5 +198,5 @@ def test_a_million_prefixes_in_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (equal, nested) == (set(), {hash("out/7")})
-    assert peak < 12e6, "60 MB for a million"
+    assert peak < 13e6, "65 MB for a million"
     assert time.process_time() - began < 10

@@ -143,7 +143,7 @@ def jobs(parser: argparse.ArgumentParser) -> None:
 
 def logs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds logs`."""
-    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
+    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index (92, or #92)")
     parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
     parser.add_argument("--attempt", metavar="N", type=_whole, help="of this attempt (the latest)")
 
@@ -154,13 +154,42 @@ def retry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
     )
-    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
+    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes (92, or #92)")
 
 
 def fleet(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds fleet`."""
     parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file into files/")
     parser.add_argument("--region", metavar="R", help="for this region (the config's)")
+
+
+def jobfile(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds jobfile`."""
+    add = parser.add_argument
+    add("what", metavar="new", choices=["new"], help="write a new job file")
+    add("new_file", metavar="FILE", help="where to write: .jsonl")
+    files = "a job for each file: 'raw/{Plate}/{Well}_{Site}.tif' in the store, a folder (./…) or s3://…;"
+    add(
+        "--from", metavar="PATTERN", dest="pattern", help=f"{files} or a regular expression with (?P<Plate>…)"
+    )
+    add(
+        "--group-by",
+        metavar="NAMES",
+        help="one job for all files that share these values, with the list Files",
+    )
+    add("--path-key", metavar="NAME", help="add each file's path under this key")
+    lists = "a job for each combination: Plate=P1,P2 Well=A01..H12 Site=1..9 sigma=0..1..0.1"
+    add("--product", metavar="NAME=VALUES", nargs="+", action="extend", default=[], help=lists)
+    add("--zip", action="store_true", dest="zipped", help="go through the lists side by side instead")
+    add(
+        "--table",
+        metavar="TABLE",
+        help="a job for each row: .csv, .tsv, .jsonl, .json, .parquet, - for stdin",
+    )
+    add("--columns", metavar="NAMES", help="keep these keys only; New=Old renames one")
+    where = "keep jobs for which this holds: 'Well!=A01..A12', 'Site<=4', 'Plate~^P1'; may come several times"
+    add("--where", metavar="CONDITION", action="append", default=[], help=where)
+    add("--unique", action="store_true", help="drop duplicates")
 
 
 def stop(parser: argparse.ArgumentParser) -> None:

@@ -273,6 +273,14 @@ def do_fleet(project: Project, options: argparse.Namespace) -> int:
 
 
 @in_project
+def do_jobfile(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds jobfile`."""
+    from . import jobfile
+
+    return jobfile.new(project, options)
+
+
+@in_project
 def do_stop(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds stop`."""
     from ..console import progress_line

@@ -126,6 +126,7 @@ def do_completion(console: Console, options: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
     "init": (commands.do_init, "make a project that runs as it stands", arguments.init),
+    "jobfile": (commands.do_jobfile, "a job file from files, lists of values or a table", arguments.jobfile),
     "check": (commands.do_check, "tell what can be known to be wrong before a run", arguments.check),
     "setup": (commands.do_setup, "make the queue and whatever else a run needs", arguments.setup),
     "submit": (commands.do_submit, "queue the jobs of a job file", arguments.submit),

@@ -140,9 +140,10 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
     try:
         templates = [InputTemplate(text) for text in config.inputs]
         keys = [
-            template.fill({**job.keys, **STAND_INS, "job_id": job.id}).key
+            wanted.key
             for job in islice(file.jobs(), JOBS_LOOKED_AT)
             for template in templates
+            for wanted in template.fill_all({**job.keys, **STAND_INS, "job_id": job.id})
         ]
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so

@@ -135,7 +135,7 @@ class _Checker:
     def _check_paths(self, group: Mapping[str, Any]) -> None:
         values = group if self._complete else {**self._base, **group}
         if self._inputs:
-            inputs = [template.fill(values) for template in self._inputs]
+            inputs = [each for template in self._inputs for each in template.fill_all(values)]
             if len(inputs) > 1:
                 _check_places(inputs)
             for key, _ in inputs:

@@ -76,7 +76,18 @@ class InputTemplate:
         self._source = _Path("INPUTS", source)
         self._target = _Path("INPUTS", target) if arrow else None
         self._parts = [_Path("INPUTS", part) for part in source.split("/") if part]
+        alone = re.fullmatch(r"\{([^{}]+)\}", source)
+        self._alone = alone[1] if alone else None
         self.names = self._source.names | (self._target.names if self._target else frozenset())
+
+    def fill_all(self, values: Mapping[str, Any]) -> list[Input]:
+        """Returns the inputs that the entry stands for: `{Files}` alone is each value of a list.
+
+        Raises UsageError as `fill` does.
+        """
+        if self._alone and type(found := values.get(self._alone)) is list:
+            return [self.fill({**values, self._alone: each}) for each in found]
+        return [self.fill(values)]
 
     def fill(self, values: Mapping[str, Any]) -> Input:
         """Returns the input of a job with these values. Raises UsageError."""

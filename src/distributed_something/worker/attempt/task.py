@@ -46,7 +46,7 @@ class Task(NamedTuple):
         own = {"job_id": lease.job.id, "attempt": lease.attempt}
         values: dict[str, Any] = {**lease.job.keys, **folders, **own}
         return Work(
-            [template.fill(values) for template in self.inputs],
+            [key for template in self.inputs for key in template.fill_all(values)],
             self.command.argv(values) if self.command else [],
             self.output.fill(values) if self.output else None,
         )
