@@ -270,13 +270,18 @@ def test_names_that_s3_cannot_keep_are_refused(fake: FakeS3) -> None:
     assert not fake.asked
 
 
-def test_objects_whose_names_are_no_keys_are_passed_over(store: Any, client: Any, server: Any) -> None:
+@pytest.mark.fault(54)
+def test_objects_whose_names_are_no_keys_are_listed_and_folders_are_not(
+    store: Any, client: Any, server: Any
+) -> None:
     if server.name == "seaweedfs":
         pytest.skip("SeaweedFS has no such names")
     bucket, prefix = store.locate("x").removeprefix("s3://").removesuffix("x").split("/", 1)
     for name in ("folder/", "a//b", "", "../up", "folder/file"):
         client.put_object(Bucket=bucket, Key=prefix + name, Body=b"")
-    assert [file.key for file in store.list()] == ["folder/file"]
+    assert [file.key for file in store.list()] == ["../up", "a//b", "folder/file"]
+    with pytest.raises(KeyRefused, match="a//b"):
+        store.read("a//b")
 
 
 # Other buckets
