@@ -90,11 +90,25 @@ class Job:
     @property
     def keys(self) -> dict[str, Any]:
         """Returns shared and group keys together; a group's key overrides a shared key of the same name."""
-        document: dict[str, Any] = _decoder()(self.body)
-        group = document.get("group")
-        if isinstance(group, dict):
-            document |= group
-        return document
+        return keys_of(_decoder()(self.body))
+
+
+def keys_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a body, whichever family's form it has: those of a group stand beside the others.
+
+    `Metadata` may be a list as CellProfiler's --print-groups writes it, [{name: value}, [image numbers]]: it
+    becomes the text that CellProfiler's -g takes, and its names are keys too.
+    """
+    group = document.get("group")
+    if isinstance(group, dict):
+        document = {**document, **group}
+    metadata = document.get("Metadata")
+    if isinstance(metadata, dict):
+        return {**document, **metadata}
+    if isinstance(metadata, list) and metadata and isinstance(metadata[0], dict):
+        text = ",".join(f"{name}={value}" for name, value in metadata[0].items())
+        return {**document, **metadata[0], "Metadata": text}
+    return document
 
 
 @cache
@@ -148,15 +162,30 @@ class Retry(NamedTuple):
     delay: float = 0.0
 
 
+PERMANENT = frozenset({"exit 126", "exit 127", "input-missing"})
+"""Failures that another attempt does not mend: the program cannot be executed, is missing, or an input is."""
+
+SECOND_LOOK = frozenset({Cause.INPUT_MISSING})
+"""Permanent causes that get a second attempt: a store may show a new file late."""
+
+
 class RetryPolicy(NamedTuple):
     """Decides whether and when a failed job is tried again.
 
-    The wait doubles from `backoff` seconds with each failed attempt, up to `limit` seconds.
+    The wait doubles from `backoff` seconds with each failed attempt, up to `limit` seconds. `permanent` has
+    causes ("timeout") and exit codes ("exit 3") that are not tried again.
     """
 
     attempts: int = 3
     backoff: float = BACKOFF_FIRST
     limit: float = BACKOFF_LIMIT
+    permanent: frozenset[str] = PERMANENT
+
+    def is_permanent(self, attempt: int, cause: Cause, exit_code: int | None) -> bool:
+        """Whether no further attempt follows attempt number `attempt` (from 1), whatever is left of them."""
+        if cause in SECOND_LOOK and attempt < 2:
+            return False
+        return cause in self.permanent or (cause is Cause.EXIT and f"exit {exit_code}" in self.permanent)
 
     def after(self, attempt: int) -> Retry:
         """The decision after failed attempt number `attempt` (from 1)."""
@@ -169,7 +198,7 @@ class Outcome(NamedTuple):
     """How one attempt ended. `cause` is None where `state` is succeeded or skipped.
 
     A `state` of WAITING with a cause in UNCOUNTED means: back in the queue, attempt not counted;
-    with any other cause: the attempt failed, and the retry policy decides.
+    with any other cause: the attempt failed, and the retry policy decides. DEAD: no further attempt.
     `seconds` is the wall time of the attempt, `log` its place in a log segment (`file@offset+length`).
     """
 

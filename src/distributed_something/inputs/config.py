@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..engines import ENGINES, EngineKind
 from ..errors import UsageError
+from ..job import PERMANENT, RetryPolicy
 from ..words import nearest
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
 
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     BOOL = "True or False"
     LIST = "a text or a list of texts"
     TABLE = "a dictionary of names and texts"
+    CHOICE_OR_TABLE = "a name of a form, or a dictionary of names and texts"
 
 
 class Key(NamedTuple):
@@ -136,7 +138,7 @@ KEYS: tuple[Key, ...] = (
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
-    Key("SHARED_OUTPUT", Kind.BOOL, False, "True: several jobs publish under one OUTPUT, each its own files"),
+    Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
@@ -152,6 +154,8 @@ KEYS: tuple[Key, ...] = (
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
     Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
+    Key("MESSAGE", Kind.CHOICE_OR_TABLE, "", "form of the messages, for an image with a worker of its own;"
+        " not given: the job file's shape decides", choices=("group", "cellprofiler", "fiji", "omezarr")),
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
@@ -211,6 +215,7 @@ class Config(NamedTuple):
     containers: bool
     worker_image: str
     mount_bucket: bool
+    message: str | Mapping[str, str]
     extra: Mapping[str, str]
     given: frozenset[str]
 
@@ -218,6 +223,12 @@ class Config(NamedTuple):
     def image_starts_worker(self) -> bool:
         """Whether the image starts a worker of its own: neither COMMAND nor HANDLER is given."""
         return not self.command and not self.handler
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How often and when a failed job is tried again: JOB_RETRIES, BACKOFF, RETRY_ON, NO_RETRY_ON."""
+        permanent = (PERMANENT - {*self.retry_on}) | {*self.no_retry_on}
+        return RetryPolicy(self.job_retries, self.backoff, permanent=permanent)
 
     @property
     def in_containers(self) -> bool:
@@ -472,6 +483,10 @@ def _to_table(key: Key, value: Any) -> dict[str, str]:
     return {name: clean_text(str(item)) for name, item in value.items()}
 
 
+def _to_choice_or_table(key: Key, value: Any) -> str | dict[str, str]:
+    return _to_text(key, value) if isinstance(value, str) else _to_table(key, value)
+
+
 _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.TEXT: _to_text,
     Kind.LOOSE_TEXT: _to_loose_text,
@@ -480,6 +495,7 @@ _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.BOOL: _to_bool,
     Kind.LIST: _to_list,
     Kind.TABLE: _to_table,
+    Kind.CHOICE_OR_TABLE: _to_choice_or_table,
 }
 
 

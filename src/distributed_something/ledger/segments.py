@@ -57,7 +57,7 @@ class SegmentReader:
         Lines count as read once the last piece is taken: after a failure the next call yields them again.
         """
         grown = [file for file in self._store.list(self._prefix) if file.size > self._read.get(file.key, 0)]
-        pieces = ((key, self._read.get(key, 0), min(size, CHUNK_BYTES)) for key, size in grown)
+        pieces = ((key, self._read.get(key, 0), min(size, CHUNK_BYTES)) for key, size, _ in grown)
         read = dict[str, int]()
         for file, data in zip(grown, self._store.read_many(pieces), strict=True):
             start, wanted = self._read.get(file.key, 0), CHUNK_BYTES

@@ -33,11 +33,11 @@ from ..clock import SystemClock
 from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, load_config
-from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
+from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.state import STATE_VARIABLE
-from ..worker.attempt.container import Containers, Limits
+from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
 from ..worker.attempt.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from ..worker.attempt.scratch import remove_folder
@@ -321,7 +321,8 @@ def _make_worker(
         **config.worker_environment(),
         STATE_VARIABLE: str(place.folder),
     }
-    task = compile_task(config, environment)
+    image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
+    task = compile_task(config, environment, image=image)
     log = SlotLog(store, paths.logs, f"{name}.log")
     slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
     return Worker(
@@ -329,7 +330,7 @@ def _make_worker(
         [slot],
         LedgerWriter(store, f"{paths.events}{name}.jsonl"),
         Identity(name, os.uname().nodename),
-        RetryPolicy(config.job_retries),
+        config.retry_policy,
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
@@ -341,9 +342,8 @@ def _containers(place: Place, project: Path, config: Config) -> Containers | Non
     docker = container_engine(config, complain)
     if docker is None:
         return None
-    shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
     bucket = project / config.store if config.mount_bucket else None
-    return Containers(docker, config.dockerhub_tag, Limits(config.memory, shares), str(place.folder), bucket)
+    return containers_of(config, docker, place.folder, bucket)
 
 
 class _Signals:

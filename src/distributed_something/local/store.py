@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +32,14 @@ class FolderStore:
         self.root = root.absolute()
         self._segments: dict[str, int] = {}
         self._lock = threading.Lock()
+
+    @property
+    def folds_case(self) -> bool:
+        """Whether the folder's file system takes `a` and `A` for one name."""
+        there = next(each for each in (self.root, *self.root.parents) if each.exists())
+        named = next((each for each in (there, *there.parents) if each.name.swapcase() != each.name), there)
+        other = named.with_name(named.name.swapcase()) if named.name else named
+        return other != named and other.exists() and other.samefile(named)
 
     def locate(self, key: str) -> str:
         """The file's absolute path."""
@@ -80,16 +88,24 @@ class FolderStore:
         return True
 
     def replace(self, key: str, old: bytes, new: bytes) -> bool:
-        """Replaces the file if its content is still `old`, under a lock file beside it."""
+        """Replaces the file if its content is still `old`.
+
+        One of many callers gets it: who renames it away. For a moment, or after a kill just then, it is
+        missing. No lock is used, as locks across computers cannot be relied upon.
+        """
         path = self._path(key)
-        with _claimed(path):
-            try:
-                if path.read_bytes() != old:
-                    return False
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            _write_beside(path, new).replace(path)
-        return True
+        put = _write_beside(path, new)
+        taken = put.with_name(f"{put.name}-old")
+        try:
+            path.rename(taken)
+            fits = taken.read_bytes() == old
+            os.link(put if fits else taken, path)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError):  # absent, or created meanwhile
+            fits = False
+        finally:
+            put.unlink()
+            taken.unlink(missing_ok=True)
+        return fits
 
     def append(self, key: str, data: bytes) -> None:
         """Add to the end of a segment that only this process writes; all of it or nothing of it."""
@@ -208,24 +224,6 @@ def _leads_back(link: os.DirEntry[str], folder: Path) -> bool:
     target = Path(link).resolve()
     way = {above.resolve() for above in (folder, *folder.parents)}
     return target in way or folder.resolve().is_relative_to(target)
-
-
-@contextmanager
-def _claimed(path: Path) -> Iterator[None]:
-    """Holds a lock file in the folder of `path`, which is removed afterwards. Others wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    claim = path.with_name(f"{_TEMPORARY}claim")
-    while True:
-        file = os.open(claim, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.fstat(file).st_ino == claim.stat().st_ino:  # else its last holder has removed it
-                    yield
-                    claim.unlink(missing_ok=True)
-                    return
-        finally:
-            os.close(file)
 
 
 def _write_beside(path: Path, data: bytes) -> Path:

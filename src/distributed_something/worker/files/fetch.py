@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ...engine import Store, StoredFile
-from ...errors import KeyMissing
-from .manifest import MANIFESTS, clean_prefix
+from ...engine import Store, StoredFile, check_key
+from ...errors import KeyMissing, KeyRefused
+from ...inputs.paths import Input
+from .manifest import MANIFESTS
 
 
 def fetch_inputs(
     store: Store,
-    keys: Sequence[str],
+    inputs: Sequence[Input],
     folder: Path,
     check: Callable[[], None],
     seen: list[StoredFile] | None = None,
 ) -> int:
-    """Fetches each key into `folder` under its base name. Returns the bytes fetched.
+    """Fetches each input into `folder` under its name. Returns the bytes fetched.
 
-    A key that ends in "/" fetches everything below it, names kept relative to it. Raises KeyMissing
-    (also for two inputs of one name) and KeyRefused. `check` is called before each file, and may raise to
-    end it all. `seen` receives the files as the store had them before the first was fetched.
+    A key that ends in "/" fetches everything below it, with names relative to it. Raises KeyMissing (also
+    if two inputs would have one name) and KeyRefused (a key that no folder can hold). `check` is called
+    before each file, and may raise to end it all. `seen` receives the files as the store had them before.
     """
-    found = _resolve(store, keys, stat=seen is not None)
+    found = _resolve(store, inputs, stat=seen is not None)
     _check_names([(file.key, name) for file, name in found])
     if seen is not None:
         seen += (file for file, _ in found)
@@ -38,25 +39,24 @@ def fetch_inputs(
     return sum(store.fetch_many(files()))
 
 
-def look_at_inputs(store: Store, keys: Sequence[str]) -> list[StoredFile]:
+def look_at_inputs(store: Store, inputs: Sequence[Input]) -> list[StoredFile]:
     """Returns the inputs of a job as the store has them now. Raises KeyMissing and KeyRefused."""
-    return [file for file, _ in _resolve(store, keys, stat=True)]
+    return [file for file, _ in _resolve(store, inputs, stat=True)]
 
 
-def _resolve(store: Store, keys: Sequence[str], *, stat: bool) -> list[tuple[StoredFile, str]]:
+def _resolve(store: Store, inputs: Sequence[Input], *, stat: bool) -> list[tuple[StoredFile, str]]:
     """Returns (file, name in the folder) of each input; sizes and tags only with `stat`."""
-    single = [clean_prefix(key) for key in keys if not key.endswith("/")]
+    single = [each.key for each in inputs if not each.key.endswith("/")]
     looked = dict(zip(single, store.stat(single) if stat else map(_unseen, single), strict=True))
     found: list[tuple[StoredFile, str]] = []
-    for key in keys:
-        cleaned = clean_prefix(key)
+    for key, name in inputs:
         if key.endswith("/"):
-            found += _below(store, cleaned + "/")
+            found += _below(store, key, name)
             continue
-        file = looked[cleaned]
+        file = looked[key]
         if file is None:
-            raise KeyMissing(f"{cleaned}: not in the store")
-        found.append((file, cleaned.rpartition("/")[2]))
+            raise KeyMissing(f"{key}: not in the store")
+        found.append((file, name))
     return found
 
 
@@ -64,11 +64,20 @@ def _unseen(key: str) -> StoredFile:
     return StoredFile(key, 0)
 
 
-def _below(store: Store, prefix: str) -> list[tuple[StoredFile, str]]:
+def _below(store: Store, prefix: str, into: str) -> list[tuple[StoredFile, str]]:
+    """Returns the files below a prefix, with their names below `into`."""
     found = [file for file in store.list(prefix) if f"/{MANIFESTS}/" not in file.key]
     if not found:
         raise KeyMissing(f"{prefix}: nothing below it in the store")
-    return [(file, file.key[len(prefix) :]) for file in found]
+    return [(file, into + _name_below(prefix, file.key)) for file in found]
+
+
+def _name_below(prefix: str, key: str) -> str:
+    try:
+        return check_key(key[len(prefix) :])
+    except KeyRefused as error:
+        fix = "give it a name without empty parts and parts '.' or '..', or leave it out of INPUTS"
+        raise KeyRefused(f"{key}: no folder can hold a file of that name", fix) from error
 
 
 def _check_names(found: Sequence[tuple[str, str]]) -> None:

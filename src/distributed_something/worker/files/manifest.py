@@ -1,6 +1,6 @@
 """Reads and writes manifests: the proof that an output is complete, and of what made it.
 
-A manifest lies at `<prefix>/.ds/<job id>.json` and is written after its files. Called by `publish` and `done`.
+A manifest lies at `<prefix>/.ds/<job id>.json` and is written after its files. `publish` and `done` call it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...errors import KeyMissing, KeyRefused
 MANIFESTS = ".ds"
 """Folder of manifests under an output's prefix."""
 
-_OURS = re.compile(f"runs/[^/]+/[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]+/|(.*/)?{re.escape(MANIFESTS)}/", re.DOTALL)
+_OURS = re.compile(f"(s3:/+[^/]+/)?runs/|(.*/)?{re.escape(MANIFESTS)}/", re.DOTALL)
 """Keys that no job publishes: of a run's ledger, logs and report, and of manifests."""
 
 
@@ -78,11 +78,6 @@ class Manifest(NamedTuple):
         if not (good and all(isinstance(text, str) for text in texts)):
             return None
         return cls(job, run, attempt, worker, finished, files, version, made_by, replaces, taken_by)
-
-
-def clean_prefix(text: str) -> str:
-    """Returns a prefix as users write it, without doubled or outer slashes: its store key."""
-    return "/".join(part for part in text.split("/") if part)
 
 
 def manifest_key(prefix: str, job_id: str) -> str:

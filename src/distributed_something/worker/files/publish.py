@@ -72,8 +72,8 @@ def publish_outputs(
     """Publishes every file below `folder` under `prefix`, then the manifest. None: `folder` has no file.
 
     `check` is called before each file, and may raise to end it all. `shared`: other jobs publish under this
-    prefix too. If a second delivery of this attempt has already published, its files stay and its manifest is
-    returned. Raises KeyRefused, before anything is published, for a file that cannot be published; Taken for a
+    prefix too. If a second delivery of this attempt has published, its files stay, and its manifest is
+    returned. Raises KeyRefused, before anything is published, for a file that cannot be; Taken for a
     file that another job has published; Raced.
     """
     files = sorted(_own_files(folder))
@@ -84,17 +84,17 @@ def publish_outputs(
         store.locate(f"{prefix}/{name}")
     before = _Before.look(store, prefix, claim, shared=shared)
     standing = before.own
-    if standing is not None and not standing.taken_by and standing.run == claim.run:
-        if standing.attempt >= claim.attempt:
-            _remove(store, prefix, standing)
-            return standing
+    again = standing is not None and not standing.taken_by and standing.run == claim.run
+    if standing is not None and again and standing.attempt >= claim.attempt:
+        _remove(store, prefix, standing)
+        return standing
     if shared:
         _own(store, prefix, files, claim)
     before = before.claimed(store, claim)
     published = _publish(store, prefix, folder, files, check)
     manifest = _commit(store, prefix, claim, published, before)
     if not shared:
-        _check_alone(store, prefix, claim, before)
+        _check_alone(store, prefix, before)
     _remove(store, prefix, manifest)
     if strangers := before.strangers - {file.name for file in published} - before.names:
         note(f"{len(strangers)} file(s) below {prefix}/ that no manifest owns are left as they are")
@@ -180,7 +180,7 @@ def _commit(
     return manifest
 
 
-def _check_alone(store: Store, prefix: str, claim: Claim, before: _Before) -> None:
+def _check_alone(store: Store, prefix: str, before: _Before) -> None:
     """Raises Raced, and takes the new manifest back, if another job has published at the same time."""
     for key in _manifests(store, prefix):
         if key == before.own_key or key in before.manifests or key in before.broken:
