@@ -15,6 +15,7 @@ from ..inputs.check import Check, Finding, error, input_findings, job_file_findi
 from ..inputs.check import image_findings as container_findings
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
+from ..inputs.jobfile import JobFile
 from . import findings
 from .ec2.region import NO_IMAGE, Region
 from .ec2.request import key_pair
@@ -28,7 +29,7 @@ from .sqs.queues import NO_QUEUE
 _PRICED = "Linux/UNIX"
 
 
-def checks(_folder: Path, config: Config, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+def checks(_folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
     """The checks of a project that runs on AWS. Raises UsageError where the fleet file cannot be read."""
     file = read_fleet_file(fleet_file)
     fleet = _without_mistakes(file, config)
@@ -83,24 +84,21 @@ def _without_mistakes(file: FleetText | None, config: Config) -> Fleet | None:
         return None
 
 
-def job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
+def job_file_checks(config: Config, job_file: JobFile | None) -> list[Check]:
     """The job file read through, if one is given."""
     if job_file is None:
         return []
-    from ..inputs.jobfile import JobFile
-
-    file = JobFile(job_file)
-    return [Check("the job file", lambda: job_file_findings(config, file))]
+    return [Check("the job file", lambda: job_file_findings(config, job_file))]
 
 
-def _input_checks(config: Config, job_file: Path | None, session: AwsSession) -> list[Check]:
+def _input_checks(config: Config, job_file: JobFile | None, session: AwsSession) -> list[Check]:
     if job_file is None or not config.aws_bucket:
         return []
-    from ..inputs.jobfile import JobFile
+    from .s3.buckets import Stores
     from .s3.store import S3Store
 
-    file, store = JobFile(job_file), S3Store(config.aws_bucket, session=session)
-    return [Check("the inputs", lambda: input_findings(config, file, store, f"s3://{config.aws_bucket}"))]
+    store = Stores(S3Store(config.aws_bucket, session=session))
+    return [Check("the inputs", lambda: input_findings(config, job_file, store, f"s3://{config.aws_bucket}"))]
 
 
 class Asker:

@@ -47,7 +47,7 @@ class Previewer:
         values = {**keys, **FOLDERS, "job_id": job.id, "attempt": 1}
         return Preview(
             id=job.id,
-            keys=keys,
+            keys={name: value for name, value in keys.items() if name != "group"},
             command=self.command(values),
             inputs=[each.key for template in self._inputs for each in template.fill_all(values)],
             output=self._output.fill(values) if self._output else None,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import DsError
+from ...inputs.config import Config
 from ...system.docker import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, hide, variables
 from .process import Ended, memory_kills
 
@@ -64,6 +65,12 @@ class Containers(NamedTuple):
     limits: Limits
     state: str
     bucket: Path | None = None
+
+
+def containers_of(config: Config, docker: Docker, state: Path, bucket: Path | None) -> Containers:
+    """Returns how a config's jobs run in containers of this machine. `bucket`: see `Containers`."""
+    shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
+    return Containers(docker, config.dockerhub_tag, Limits(config.memory, shares), str(state), bucket)
 
 
 class Container:

@@ -41,8 +41,12 @@ class Slot:
         run: str,
         worker: str,
         containers: Containers | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
+        """`keep`: leaves the folders of an attempt as they are until the next slot is made there."""
         self._task = task
+        self._keep = keep
         self._store = store
         self._log = log
         self._run = run
@@ -142,6 +146,8 @@ class Slot:
     def _clean(self, lease: Lease) -> None:
         """Removes what the job left: processes that got out of its group, and files."""
         self._executor.kill_strays(lease.job.id)
+        if self._keep:
+            return
         try:
             self._scratch.clear()
         except OSError as error:
