@@ -328,7 +328,7 @@ def test_jobs_may_name_other_buckets(server: services.S3Server, client: Any, tmp
         (403, "SignatureDoesNotMatch", "credentials are not valid", "aws sts get-caller-identity"),
         (301, "PermanentRedirect", "not in region us-east-1", "AWS_REGION"),
         (400, "AuthorizationHeaderMalformed", "not in region us-east-1", "AWS_REGION"),
-        (503, "SlowDown", "too much to do", "later"),
+        (503, "SlowDown", "is overloaded", "later"),
         (500, "InternalError", "S3 failed", "later"),
         (403, "RequestTimeTooSkewed", "clock is wrong", "clock"),
         (400, "SomethingNew", "SomethingNew", ""),
