@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from distributed_something.engine import Cost, Counts, Machines, RentedMachine
 from distributed_something.errors import UsageError
+from distributed_something.inputs.config import parse_config
 from distributed_something.job import Cause, Job, Lease, Outcome, Retry, RetryPolicy, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore

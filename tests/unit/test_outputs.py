@@ -87,6 +87,13 @@ def test_an_output_that_comes_out_as_nothing_is_refused(check: Check, where: str
         check([{"where": "a"}, {"where": where}], OUTPUT="{where}")
 
 
+@pytest.mark.fault(50)
+def test_results_without_an_output_are_refused(check: Check) -> None:
+    with pytest.raises(UsageError, match="OUTPUT: not given, and COMMAND writes into"):
+        check([{"n": 1}], COMMAND="echo {n} > {output_dir}/x")
+    assert check([{"n": 1}], COMMAND="echo {n} > {work_dir}/x") == Fit(1)
+
+
 @pytest.mark.fault(55, 56)
 @pytest.mark.parametrize(
     ("value", "said"),
@@ -176,6 +183,14 @@ def test_a_key_of_ours_is_refused(check: Check, name: str) -> None:
     with pytest.raises(UsageError, match=f"job 1: {name} is a key of the job"):
         check([{name: "x"}])
     assert check([{name: "x"}], COMMAND="", ENGINE="aws", DOCKERHUB_TAG="a/b:1") == Fit(1)
+
+
+@pytest.mark.fault(59)
+@pytest.mark.parametrize("value", ["a\ufffeb", ["\uffff"], {"a": {"\ufffe": 1}}])
+def test_characters_that_no_message_can_have_are_found_first(check: Check, value: Any) -> None:
+    with pytest.raises(UsageError, match="job 2: n has the character U"):
+        check([{"n": "é"}, {"n": value}], ENGINE="aws")
+    assert check([{"n": value}]) == Fit(1)
 
 
 @pytest.mark.fault(58)
