@@ -85,7 +85,7 @@ class _Sizes:
                 found |= self._listed(folder, names)
             else:
                 alone += names
-        found |= zip(alone, self._store.sizes(alone), strict=True)
+        found |= ((key, file and file.size) for key, file in zip(alone, self._store.stat(alone), strict=True))
         return found
 
     def _listed(self, folder: str, names: list[str]) -> Iterator[tuple[str, int | None]]:
