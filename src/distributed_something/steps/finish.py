@@ -42,7 +42,7 @@ def finish(project: Project, fold: Fold) -> int:
     if project.config.image_starts_worker:
         record_ends(project, fold)
     snapshot = project.snapshot(fold)
-    groups = group_failures(project.engine.store, paths, fold.jobs.values())
+    groups = group_failures(project.engine.store, paths, fold.update().failing())
     ran = what_ran(project.engine.store, paths, project.config)
     report = build_report(snapshot, fold, groups, project.config, ran)
     page = write_report(project.engine.store, paths, report)

@@ -14,7 +14,8 @@ from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
 from ..ledger import Fold, RunPaths
 from ..runs.record import RunRecord, read_record, record_path
-from ..runs.snapshot import Snapshot, take
+from ..runs.snapshot import Snapshot, Tally, take
+from ..system.state import state_folder
 
 if TYPE_CHECKING:
     from ..inputs.check import Check
@@ -104,10 +105,14 @@ class Project:
         return RunPaths(self.config.app_name, run)
 
     def fold(self) -> Fold:
-        """Returns the state of every job of the current run, not yet read."""
-        return Fold(self.engine.store, self.paths())
+        """Returns the state of every job of the current run. Its index is kept for the next command."""
+        return self._fold_of(self.paths())
 
-    def snapshot(self, fold: Fold | None = None) -> Snapshot:
+    def _fold_of(self, paths: RunPaths) -> Fold:
+        folder = state_folder(self.folder, f"{self.config.app_name}.looks")
+        return Fold(self.engine.store, paths, folder / f"{paths.run}.db")
+
+    def snapshot(self, fold: Tally | None = None) -> Snapshot:
         """Looks at the current run. `fold` (or a new one) is brought up to date first."""
         engine = self.engine
         run = engine.current_run()
@@ -115,7 +120,9 @@ class Project:
         # workers flush the ledger before they settle: read after the queue, it is never behind it
         counts = engine.queue().counts() if run else None
         paths = RunPaths(self.config.app_name, shown or "none")
-        fold = (fold or Fold(engine.store, paths)).update()
+        if fold is None:
+            fold = self._fold_of(paths) if shown else Fold(engine.store, paths)
+        fold.update()
         machines = engine.machines()
         if run is None and machines.replaces_lost:  # the run has ended, and the engine no longer knows it
             from ..report.build import reported_cost
