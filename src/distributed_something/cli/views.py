@@ -19,8 +19,7 @@ from ..steps.project import Project
 from ..words import bytes_text, duration, many, money, rate_text
 
 if TYPE_CHECKING:
-    from ..console import Console
-from ..inputs.check import Finding, Severity
+    from ..inputs.check import Finding
 
 FOLLOW_SECONDS = 2.0
 """Longest pause between two looks at a followed log, in seconds."""
@@ -332,6 +331,8 @@ def failures(project: Project) -> int:
 
 def show(console: Console, findings: Sequence[Finding]) -> None:
     """Print findings, the worst first."""
+    from ..inputs.check import Severity
+
     if console.json:
         for each in findings:
             console.data({"severity": each.severity, "what": each.what, "fix": each.fix})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import Counter
 from typing import Any
@@ -18,8 +19,8 @@ STATES = (State.WAITING, State.RUNNING, State.SUCCEEDED, State.DEAD, State.SKIPP
 _CODES = {state: code for code, state in enumerate(STATES)}
 _WAITING, _RUNNING, _SUCCEEDED, _DEAD, _SKIPPED = range(5)
 
-TENTHS = 10
-"""Ends are counted by parts of a second: this many in one."""
+SCALES = (0.1, 1.0, 60.0)
+"""Ends are counted by parts of these lengths, in seconds."""
 
 _ROW = (*FACTS, *MORE)
 _KNOWN = """SELECT jobs.id, number, state, ended, interruptions, cause, start, started
@@ -112,7 +113,8 @@ class Batch:
         last = self._counters.get("last_end")
         if last is None or when > last:
             self._counters["last_end"] = when
-        self._ended[_tenth(when)] += 1
+        self._ended[_part(when)] += 1
+        self._sums["ended"] += 1
 
     def _spend(self, entry: Entry) -> None:
         if entry.seconds is None:
@@ -210,13 +212,19 @@ class Batch:
         except (OverflowError, UnicodeEncodeError):  # a number of more than 64 bits, half a surrogate pair
             self._db.executemany(_PUT, [tuple(map(_storable, row)) for row in rows])
 
+    def _ended_by(self, scale: float) -> Counter[int]:
+        found = Counter[int]()
+        for part, jobs in self._ended.items():
+            found[math.floor(part * SCALES[0] / scale + 1e-6)] += jobs
+        return found
+
     def _count(self) -> None:
         for name, value in self._sums.items():
             if value:
                 self._counters[name] = self._counters.get(name, 0) + value
         self._db.executemany(
-            "INSERT INTO ended VALUES (?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
-            list(self._ended.items()),
+            "INSERT INTO ended VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
+            [(scale, at, jobs) for scale in SCALES for at, jobs in self._ended_by(scale).items()],
         )
         self._db.executemany(
             "INSERT INTO done_by VALUES (?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
@@ -234,8 +242,8 @@ def _number_of(row: tuple[Any, ...]) -> int:
     return number
 
 
-def _tenth(when: float) -> int:
-    return int(min(max(when, -1e15), 1e15) * TENTHS)
+def _part(when: float) -> int:
+    return math.floor(min(max(when, -1e15), 1e15) / SCALES[0])
 
 
 def _whole(value: object) -> int | None:

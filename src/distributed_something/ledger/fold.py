@@ -20,14 +20,21 @@ from ..engine import Store
 from ..errors import DsError
 from ..job import UNCOUNTED, State
 from ..system.collector import uncollected
-from .batch import STATES, TENTHS, Batch
+from .batch import SCALES, STATES, Batch
 from .events import MANY_BYTES, Entry, parse_events
 from .index import open_index, remove_index, writing
 from .records import FACTS, JobRecord
 from .segments import CHUNK_BYTES, Part, RunPaths, read_parts
 
 _SELECT = f"SELECT id, number - 1, state, {', '.join(FACTS)} FROM jobs LEFT JOIN states USING (number)"  # noqa: S608
-_JOINED = f"SELECT id, number - 1, state, {', '.join(FACTS)} FROM states JOIN jobs USING (number)"  # noqa: S608
+
+
+def _of(index: str, condition: str) -> str:
+    """Query of the records of few jobs, by the index of their state."""
+    rows = f"SELECT id, number - 1, state, {', '.join(FACTS)} FROM states INDEXED BY {index}"  # noqa: S608
+    return f"{rows} CROSS JOIN jobs USING (number) WHERE {condition} ORDER BY number"
+
+
 _LIST = """INSERT INTO jobs (id, list, place, length) VALUES (?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET list = excluded.list, place = excluded.place, length = excluded.length
     WHERE list IS NULL"""
@@ -37,6 +44,9 @@ AGAIN = (
 )
 """Condition of jobs that wait again after a failure."""
 
+
+CHECKPOINT_BYTES = 1 << 20
+"""Bytes of new lines after which the index's write-ahead log is folded into its file."""
 
 Place = tuple[Any, Any, Any]
 """Where the line of a job list is that has a job's body: segment number, offset, bytes; None: not listed."""
@@ -103,15 +113,18 @@ class Fold:
             raise _Behind
         grown = ((file, self._segments.get(file.key, (0, 0))[1]) for file in listed)
         batch: list[Part] = []
-        size = 0
+        size = read = 0
         for part in read_parts(self.store, grown):
             batch.append(part)
             size += len(part.lines)
+            read += len(part.lines)
             if size >= CHUNK_BYTES:
                 self._take(batch)
                 batch, size = [], 0
         if batch:
             self._take(batch)
+        if read >= CHECKPOINT_BYTES:  # a long log beside the file would be read by each command
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _load(self) -> None:
         """Takes over what this or another command has written since."""
@@ -246,13 +259,16 @@ class Fold:
 
     def ended_since(self, since: float) -> int:
         """Returns the number of jobs that came to an end since then (Unix seconds)."""
-        found = self._rows("SELECT sum(jobs) FROM ended WHERE at >= ?", (math.floor(since * TENTHS),))
-        return found[0][0] or 0
+        if self.first is not None and since <= self.first:
+            return self._count("ended")
+        sql = "SELECT sum(jobs) FROM ended WHERE scale = ? AND at >= ?"
+        return self._rows(sql, (SCALES[0], math.floor(since / SCALES[0])))[0][0] or 0
 
     def ended_in(self, start: float, bucket: float) -> dict[int, int]:
         """Returns how many jobs came to an end in each bucket of this many seconds from `start` on."""
-        sql = "SELECT max(CAST((at - ?) / ? AS INTEGER), 0), sum(jobs) FROM ended GROUP BY 1"
-        return dict(self._rows(sql, (start * TENTHS, bucket * TENTHS)))
+        scale = next((each for each in reversed(SCALES) if each <= bucket / 10), SCALES[0])
+        sql = "SELECT max(CAST((at - ?) / ? AS INTEGER), 0), sum(jobs) FROM ended WHERE scale = ? GROUP BY 1"
+        return dict(self._rows(sql, (start / scale, bucket / scale, scale)))
 
     def done_by(self) -> dict[str, int]:
         """Returns how many jobs have succeeded on each machine."""
@@ -274,15 +290,15 @@ class Fold:
 
     def running(self) -> Iterator[JobRecord]:
         """Yields the jobs that run by the ledger."""
-        return map(record_of, self.query(f"{_JOINED} WHERE state = 1 ORDER BY number"))
+        return map(record_of, self.query(_of("running", "state = 1")))
 
     def dead(self) -> Iterator[JobRecord]:
         """Yields the dead jobs."""
-        return map(record_of, self.query(f"{_JOINED} WHERE state = 3 ORDER BY number"))
+        return map(record_of, self.query(_of("dead", "state = 3")))
 
     def failing(self) -> Iterator[JobRecord]:
         """Yields the jobs that are dead, or wait again after a failure."""
-        again = map(record_of, self.query(f"{_JOINED} WHERE {AGAIN} ORDER BY number"))
+        again = map(record_of, self.query(_of("waiting", AGAIN)))
         return iter(sorted((*self.dead(), *again), key=lambda record: record.index))
 
     def find(self, wanted: str) -> list[JobRecord]:
@@ -353,7 +369,8 @@ class Fold:
     def bodies(self, records: Iterable[JobRecord]) -> dict[str, bytes]:
         """Returns the listed bodies of a few jobs by id."""
         ids = json.dumps([record.id for record in records])
-        sql = "SELECT jobs.id, list, place, length FROM json_each(?) AS wanted JOIN jobs ON jobs.id = wanted.value"
+        sql = """SELECT jobs.id, list, place, length
+            FROM json_each(?) AS wanted JOIN jobs ON jobs.id = wanted.value"""
         found = sorted((row for row in self._rows(sql, (ids,)) if row[1] is not None), key=_place_of)
         return {
             row[0]: body for row, body in zip(found, self.bodies_at([row[1:] for row in found]), strict=True)

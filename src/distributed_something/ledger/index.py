@@ -31,7 +31,7 @@ MORE = ("bytes_in", "bytes_out", "phases", "start")
 
 # Job numbers count from 1. state: 0 waiting, 1 running, 2 succeeded, 3 dead, 4 skipped.
 # A job that only waits has no row in `states`. `past` has the ends that brought no result.
-# `ended` counts final ends by tenths of a second, `done_by` successes by machine.
+# `ended` counts final ends by parts of several lengths, `done_by` successes by machine.
 _SCHEMA = f"""
     CREATE TABLE segments (key TEXT PRIMARY KEY, number INTEGER, read INTEGER) WITHOUT ROWID;
     CREATE TABLE counters (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
@@ -44,7 +44,7 @@ _SCHEMA = f"""
     CREATE INDEX dead ON states(number) WHERE state = 3;
     CREATE TABLE past (number INTEGER NOT NULL, t REAL NOT NULL, facts TEXT NOT NULL);
     CREATE INDEX past_of ON past(number);
-    CREATE TABLE ended (at INTEGER PRIMARY KEY, jobs INTEGER NOT NULL);
+    CREATE TABLE ended (scale REAL, at INTEGER, jobs INTEGER, PRIMARY KEY (scale, at)) WITHOUT ROWID;
     CREATE TABLE done_by (machine TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
 """
 
