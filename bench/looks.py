@@ -21,7 +21,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 RUN = "20231114T221320Z-0000"
 START = 1_700_000_000.0
 WORKERS = 40
-DEAD_EVERY = 1000
+DEAD_EVERY = 10_000
 REPEATS = 5
 CHUNK = 50_000
 
@@ -78,7 +78,7 @@ def _figures(folder: Path, size: int) -> Iterator[tuple[str, str]]:
     yield "an empty Python", f"{empty * 1000:.0f} ms"
     wall, cpu, memory = _ds(folder, "status")
     yield "first look", f"{wall:.2f} s, {cpu:.2f} s CPU, {memory} MB"
-    job = f"{(DEAD_EVERY - 1) * 0x9E3779B97F4A7C15 % 2**64:016x}"
+    job = f"{(min(DEAD_EVERY, size) - 1) * 0x9E3779B97F4A7C15 % 2**64:016x}"
     commands = [["status"], ["logs", job], ["failures"], ["jobs", "--state", "dead"]]
     for words in commands:
         found = [_ds(folder, *words) for _ in range(REPEATS)]

@@ -109,10 +109,12 @@ class Batch:
         if first is None or when < first:
             self._counters["first"] = when
 
-    def _over(self, when: float) -> None:
+    def _came_to_end(self, when: float) -> None:
         last = self._counters.get("last_end")
         if last is None or when > last:
             self._counters["last_end"] = when
+
+    def _count_end(self, when: float) -> None:
         self._ended[_part(when)] += 1
         self._sums["ended"] += 1
 
@@ -134,12 +136,13 @@ class Batch:
                 self._counters["most_bytes"] = given + made
 
     def _succeed(self, job: _Known, entry: Entry) -> None:
+        self._came_to_end(entry.t)
+        self._sums["attempts"] += entry.event == "succeeded"
+        self._spend(entry)
         if job.final and (job.ended is None or entry.t >= job.ended):
             return  # a second delivery
         if not job.final:
-            self._sums["attempts"] += entry.event == "succeeded"
-            self._spend(entry)
-            self._over(entry.t)
+            self._count_end(entry.t)
             if entry.event == "succeeded":
                 machine = entry.machine or (job.start and job.start.machine) or entry.worker or ""
                 self._done_by[machine] += 1
@@ -168,7 +171,8 @@ class Batch:
         elif entry.event != "retried":
             self._sums["attempts"] += 1
             if entry.event == "dead":
-                self._over(entry.t)
+                self._came_to_end(entry.t)
+                self._count_end(entry.t)
         self._spend(entry)
         job.new = [*(job.new or ()), entry]
 
