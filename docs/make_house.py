@@ -1,7 +1,7 @@
 """Draws docs/house.svg from the imports of the source: python docs/make_house.py
 
-Each band is a floor of docs/architecture.md. A line leads from a room to one that it imports; lines that follow
-from others are left out (a line that goes down by way of another room).
+Each band is a floor of docs/architecture.md. A line leads from a room to one that it imports. Lines that
+follow from others are left out.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def text() -> str:
         )
     for room, (x, y, width) in places.items():
         shapes.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{BOX}" rx="8" fill="#ffffff" stroke="#00796b"'
-            f' stroke-width="1.5"/><text x="{x + width / 2:g}" y="{y + 25:g}">{room}</text>'
+            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{BOX}" rx="8" fill="#ffffff"'
+            f' stroke="#00796b" stroke-width="1.5"/><text x="{x + width / 2:g}" y="{y + 25:g}">{room}</text>'
         )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="monospace"'

@@ -38,7 +38,7 @@ def status(project: Project, *, watch: bool) -> int:
     console = project.console
     snapshot = project.snapshot()
     if watch:
-        snapshot = _watch(project)
+        snapshot = watch_run(project)
     if console.json:
         console.data(snapshot.to_json())
     else:
@@ -46,14 +46,15 @@ def status(project: Project, *, watch: bool) -> int:
     return OK
 
 
-def _watch(project: Project) -> Snapshot:
+def watch_run(project: Project, until: float | None = None) -> Snapshot:
+    """Show the run until it has ended or stands still, or until that time. Returns the last snapshot."""
     fold = project.fold()
     with project.console.watch() as watcher:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
             idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
-            if snapshot.state == "finished" or idle:
+            if snapshot.state == "finished" or idle or (until is not None and project.clock.now() >= until):
                 return snapshot
             project.clock.wait(max(project.engine.poll_interval, 0.5))
 

@@ -72,7 +72,8 @@ def inputs(store: Store, config: Config, keys: Mapping[str, Any], record: JobRec
 def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator[StoredFile]:
     for text in config.inputs:
         try:
-            yield from files_at(store, Template(text).fill(values))
+            for wanted in Template(text).fill_all(values):
+                yield from files_at(store, wanted)
         except DsError:
             continue
 
