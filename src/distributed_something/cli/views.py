@@ -197,13 +197,17 @@ def _group_text(body: dict[str, Any] | None) -> str:
 
 
 def find(fold: Fold, wanted: str) -> JobRecord:
-    """Returns the job with this id, start of an id, or index. Raises UsageError for none or several."""
+    """Returns the job with this id, start of an id, or index (`92`, `#92`). Raises UsageError.
+
+    Digits without a leading zero, up to the largest index, are an index; any others begin an id.
+    """
     found = fold.find(wanted)
-    if len(found) != 1:
-        raise UsageError(
-            f"{wanted}: {'no job has' if not found else f'{len(found)} jobs have'} this id or index",
-            "ds jobs",
-        )
+    if not found:
+        raise UsageError(f"{wanted}: no job has this id or index", "ds jobs")
+    if len(found) > 1:
+        shown = ", ".join(record.id for record in found[:5])
+        more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+        raise UsageError(f"{wanted}: {len(found)} ids begin so: {shown}{more}", "give more of the id")
     return found[0]
 
 
@@ -344,5 +348,6 @@ def show(console: Console, findings: Sequence[Finding]) -> None:
     counts = {each: sum(found.severity is each for found in findings) for each in order}
     console.say(
         f"{many(counts[Severity.ERROR], 'error')}, {many(counts[Severity.WARNING], 'warning')}, "
-        f"{counts[Severity.OK]} ok"
+        + (f"{many(counts[Severity.NOTICE], 'notice')}, " if counts[Severity.NOTICE] else "")
+        + f"{counts[Severity.OK]} ok"
     )

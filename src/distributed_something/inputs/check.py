@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine import files_at
 from ..errors import FAILED, OK, USAGE, DsError, UsageError
-from ..words import many
-from .config import Config
-from .template import TRUSTED, Template
+from ..words import many, nearest
+from .config import KEYS, Config
+from .paths import InputTemplate
 
 if TYPE_CHECKING:
     from ..engine import Store
@@ -35,10 +35,11 @@ _IMAGE = re.compile(
 
 
 class Severity(StrEnum):
-    """How bad a finding is: a run would fail, a run may do harm, or all is well."""
+    """How bad a finding is: a run would fail, a run may do harm, something to know, or all is well."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTICE = "notice"
     OK = "ok"
 
 
@@ -110,22 +111,23 @@ def exit_code(findings: Iterable[Finding]) -> int:
 # -- What every engine has ----------------------------------------------------------------------------------
 
 
-def job_file_findings(config: Config, file: JobFile) -> Iterator[Finding]:
+def job_file_findings(config: Config, file: JobFile, *, folds_case: bool = False) -> Iterator[Finding]:
     """Whether the job file is whole and fits the config: all of it is read."""
     from .fit import check_jobs
     from .messages import form_of
 
     try:
         form = form_of(config, file)
-        total = check_jobs(config, file, lambda _: None)
+        fit = check_jobs(config, file, lambda _: None, folds_case=folds_case)
     except UsageError as unfit:
         yield refused(unfit)
         return
     yield from map(ok, file.notes)
+    yield from (warning(*each) for each in fit.warnings)
     if config.image_starts_worker:
         yield ok(f"messages as {form.readers} read them")
-    if total:
-        yield ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
+    if fit.total:
+        yield ok(f"{file.path.name}: {many(fit.total, 'job')}, and each fits the config")
     else:
         yield wrong(f"{file.path.name}: no jobs in it", 'give it "groups": [{…}, …]')
 
@@ -134,13 +136,15 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
     """Whether the inputs of the first jobs are in the store, which is called `where`."""
     if not config.inputs:
         return
-    templates = [Template(text) for text in config.inputs]
+    from .fit import STAND_INS
+
     try:
+        templates = [InputTemplate(text) for text in config.inputs]
         keys = [
-            key
+            wanted.key
             for job in islice(file.jobs(), JOBS_LOOKED_AT)
             for template in templates
-            for key in template.fill_all({**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id})
+            for wanted in template.fill_all({**job.keys, **STAND_INS, "job_id": job.id})
         ]
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so
@@ -152,8 +156,19 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
         yield ok(f"INPUTS: {many(len(keys), 'input', 'is', 'are')} there, of the first jobs")
 
 
+def key_findings(config: Config) -> Iterator[Finding]:
+    """The keys of the config that are none of ours: they reach the command as environment variables."""
+    for name in config.extra:
+        near = nearest(name, [key.name for key in KEYS])
+        meant = f"if {near} is meant, write that; " if near else ""
+        what = f"{name}: no key of this system: the command gets it as an environment variable"
+        fix = f"{meant}if it is your program's own, put it into ENVIRONMENT"
+        yield Finding(Severity.NOTICE, what, fix)
+
+
 def work_findings(config: Config) -> Iterator[Finding]:
     """Whether the config says what a job is, and its times fit together."""
+    yield from key_findings(config)
     if config.job_timeout and config.job_timeout > config.max_run_hours * 3600:
         what = (
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"

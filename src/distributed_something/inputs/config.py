@@ -132,6 +132,7 @@ KEYS: tuple[Key, ...] = (
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
+    Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
@@ -189,6 +190,7 @@ class Config(NamedTuple):
     handler: str
     inputs: tuple[str, ...]
     output: str
+    shared_output: bool
     store: str
     job_timeout: float
     job_retries: int
@@ -311,10 +313,19 @@ def _known(key: Key, entry: Assignment, name: str) -> Any:
         return check_value(key, entry.value)
     except ValueError as error:
         examples = (True, False) if key.kind is Kind.BOOL else (_example(key),)
+        if isinstance(entry.value, (int, float)) and (limit := _limit_passed(key, entry.value)) is not None:
+            examples = (limit,)
         if key.choices and isinstance(entry.value, str):
             examples = (nearest(entry.value, key.choices) or examples[0],)
         fix = "write " + " or ".join(f"{key.name} = {_written(example, name)}" for example in examples)
         raise UsageError(f"{name}:{entry.line}: {key.name}: {error}", fix) from error
+
+
+def _limit_passed(key: Key, value: float) -> float | None:
+    """Returns the limit of the key that a value lies beyond."""
+    if key.high is not None and value > key.high:
+        return key.high
+    return key.low if key.low is not None and value < key.low else None
 
 
 def _is_own(entry: Assignment, name: str) -> bool:

@@ -302,10 +302,11 @@ class Fold:
         return iter(sorted((*self.dead(), *again), key=lambda record: record.index))
 
     def find(self, wanted: str) -> list[JobRecord]:
-        """Returns the jobs with this id, or else this index, or else an id that starts so (two at most)."""
+        """Returns the jobs with this id, or else this index (`92`, `#92`), or else an id that starts so."""
         found = [*self.records("id = ?", (wanted,))]
-        if not found and _INDEX.fullmatch(wanted):
-            found = [*self.records("number = ?", (int(wanted) + 1,))]
+        digits = wanted.removeprefix("#")
+        if not found and _INDEX.fullmatch(digits):
+            found = [*self.records("number = ?", (int(digits) + 1,))]
         if not found and wanted:
             start = wanted.lower()
             found = [

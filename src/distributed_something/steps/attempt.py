@@ -85,6 +85,11 @@ class OwnWrites:
         self._discard = discard
         log.write_bytes(b"")
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether the store takes `a` and `A` for one key."""
+        return self._store.folds_case
+
     def append(self, _key: str, data: bytes) -> None:
         """Add to the log file: a slot appends to nothing else."""
         with self._log.open("ab") as file:
@@ -171,7 +176,9 @@ def _containers(project: Project, attempt: Attempt, state: Path) -> Containers |
     config, say = attempt.config, project.console.say
     if not config.in_containers:
         return None
-    docker = engine_of(config.dockerhub_tag, say, required="CONTAINERS" in config.given)
+    docker = engine_of(
+        config.dockerhub_tag, say, required=not config.engine_kind.rents or "CONTAINERS" in config.given
+    )
     if docker is None:
         return None
     if attempt.digest and (image := _by_digest(docker, config.dockerhub_tag, attempt.digest)):
