@@ -127,6 +127,12 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
         """Yields every file whose key starts with the string `prefix`, in key order, all pages."""
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the next part of the keys that start with `prefix` and go on below it, each once, in order.
+
+        It costs what it yields, not what lies below: of "runs/App/" it yields the runs.
+        """
+
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Returns the file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
 

@@ -202,6 +202,20 @@ def test_a_prefix_is_plain_text(place: Place) -> None:
     assert place.keys("late1") == []
 
 
+def test_folders_are_told_without_what_lies_in_them(store: Any) -> None:
+    for key in (
+        "runs/App/b/x/1",
+        "runs/App/b/x/2",
+        "runs/App/a/1",
+        "runs/App/file",
+        "runs/Appendix/c/1",
+        "z",
+    ):
+        store.write(key, b"x")
+    assert list(store.folders("runs/App/")) == ["a", "b"]
+    assert list(store.folders("none/")) == []
+
+
 def test_a_list_is_in_the_order_of_keys(place: Place) -> None:
     names = ["a-b", "a.txt", "a/b", "a/b.c", "a/b0", "a0", "aa/z", "B", "ä", "10", "9"]
     if place.name == "seaweedfs":  # it orders by folders: S3's order where no name goes on after another

@@ -51,6 +51,16 @@ class FolderStore:
         start = self._path(folder) if folder else self.root
         yield from (file for file in _walk(start, folder) if file.key.startswith(prefix))
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the names of the folders right below `prefix` (it ends in "/"), without empty ones."""
+        folder = self._path(prefix.rstrip("/"))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for name in sorted(
+                each.name for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)
+            ):
+                if next(iter(_walk(folder / name, prefix + name)), None) is not None:
+                    yield name
+
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or a part of it. Raises KeyMissing."""
         with self._opened(key) as file:

@@ -130,6 +130,10 @@ class OwnWrites:
         """Yields the files of the store."""
         return self._store.list(prefix)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the next part of the keys below `prefix`, of the project's own store."""
+        return self._store.folders(prefix)
+
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
         """Yields pieces of the store's files."""
         return self._store.read_many(pieces)

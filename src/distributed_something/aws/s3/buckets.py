@@ -42,6 +42,11 @@ class Stores:
         for file in store.list(rest):
             yield file._replace(key=lead + file.key) if lead else file
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the next part of the keys below `prefix`, each once, in order."""
+        _, store, rest = self._at(prefix)
+        return store.folders(rest)
+
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or a part of it. Raises KeyMissing."""
         _, store, rest = self._at(key)
