@@ -15,6 +15,7 @@ from pathlib import Path
 from ...engine import Store
 from ...errors import DsError, UsageError
 from ...job import Cause, Lease, Outcome, State
+from .collect import fetch_outputs, join_csv
 from .container import Containers
 from .execute import Cancelled, Executor
 from .logs import SlotLog
@@ -124,13 +125,29 @@ class Slot:
             takes_long()
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
                 self._fetched = fetch_inputs(self._store, work.inputs, self._inputs, check_cancelled)
+        if work.collect:
+            takes_long()
+        if work.collect and work.argv:
+            with _Phase(self._phases, "in", Cause.INPUT_MISSING):
+                self._fetched = fetch_outputs(self._store, work.collect, self._inputs, check_cancelled)
         check_cancelled()
-        outcome = self._executor.run(lease, work.argv, takes_long)
+        if work.collect and not work.argv:
+            outcome = self._join(work.collect)
+        else:
+            outcome = self._executor.run(lease, work.argv, takes_long)
         if outcome.state is State.SUCCEEDED and work.prefix:
             takes_long()
             with _Phase(self._phases, "out", Cause.UPLOAD):
                 outcome = self._publish(lease, work.prefix, outcome)
         return outcome
+
+    def _join(self, listed: str) -> Outcome:
+        """Joins the CSV files of all jobs. Raises UsageError, which becomes the reason of the failure."""
+        name, joined = self._task.join or ("*.csv", "collected.csv")
+        check = self._executor.check_cancelled
+        rows = join_csv(self._store, listed, name, self._outputs / joined, check)
+        self._log.note(f"{joined}: {rows:,} rows")
+        return Outcome(State.SUCCEEDED, exit_code=0)
 
     def _publish(self, lease: Lease, prefix: str, outcome: Outcome) -> Outcome:
         claim = Claim(lease.job.id, self._run, lease.attempt, self._worker)

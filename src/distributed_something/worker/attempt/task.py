@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ...inputs.collect import collect_command, csv_name
 from ...inputs.config import Config
 from ...inputs.template import CommandTemplate, Template
 from ...job import Lease
+from .collect import KEY
 from .staging import DoneRule, clean_prefix
+
+COLLECTED = "collected"
+"""Prefix of the outputs of the collecting job."""
 
 
 class Work(NamedTuple):
@@ -20,6 +25,8 @@ class Work(NamedTuple):
     inputs: list[str]
     argv: list[str]
     prefix: str | None
+    collect: str | None = None
+    """Key of the list of outputs, in a collecting job. Without `argv` their CSV files are joined."""
 
 
 class Task(NamedTuple):
@@ -37,9 +44,14 @@ class Task(NamedTuple):
     done_check: bool = False
     done_rule: DoneRule | None = None
     environment: Mapping[str, str] = {}
+    collect: CommandTemplate | None = None
+    join: tuple[str, str] | None = None
+    """The collecting job: its command; or the files to join, and the name of the joined file."""
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
         """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
+        if (self.collect or self.join) and KEY in (keys := lease.job.keys):
+            return self._collecting(lease, str(keys[KEY]), folders)
         if not (self.command or self.inputs or self.output):
             return Work([], [], None)
         own = {"job_id": lease.job.id, "attempt": lease.attempt}
@@ -49,6 +61,11 @@ class Task(NamedTuple):
             self.command.argv(values) if self.command else [],
             clean_prefix(self.output.fill(values)) if self.output else None,
         )
+
+    def _collecting(self, lease: Lease, listed: str, folders: Mapping[str, str]) -> Work:
+        own = {"job_id": lease.job.id, "attempt": lease.attempt, "outputs_dir": folders["input_dir"]}
+        argv = self.collect.argv({**folders, **own}) if self.collect else []
+        return Work([], argv, COLLECTED, listed)
 
 
 def compile_task(config: Config, environment: Mapping[str, str]) -> Task:
@@ -65,4 +82,6 @@ def compile_task(config: Config, environment: Mapping[str, str]) -> Task:
         done_check=config.check_if_done_bool,
         done_rule=rule,
         environment=environment,
+        collect=collect_command(config.collect),
+        join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,
     )
