@@ -202,7 +202,7 @@ def jobs(parser: argparse.ArgumentParser) -> None:
 def logs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds logs`."""
     _of_run(parser)
-    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
+    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index (92, or #92)")
     parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
     parser.add_argument("--attempt", metavar="N", type=_whole, help="of this attempt (the latest)")
 
@@ -219,7 +219,7 @@ def retry(parser: argparse.ArgumentParser) -> None:
         "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
     )
     parser.add_argument("--collect", action="store_true", help="only the job that COLLECT is")
-    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
+    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes (92, or #92)")
 
 
 def fleet(parser: argparse.ArgumentParser) -> None:

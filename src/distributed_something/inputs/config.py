@@ -136,6 +136,7 @@ KEYS: tuple[Key, ...] = (
         example="python collect.py {outputs_dir} {output_dir}"),
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
+    Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
@@ -198,6 +199,7 @@ class Config(NamedTuple):
     output: str
     collect: str
     collect_when: str
+    shared_output: bool
     store: str
     job_timeout: float
     job_retries: int

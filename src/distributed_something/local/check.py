@@ -54,9 +54,10 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     if job_file is not None:
+        data = FolderStore(store)
         found += [
-            Check("the job file", lambda: job_file_findings(config, job_file)),
-            Check("the inputs", lambda: input_findings(config, job_file, FolderStore(store), str(store))),
+            Check("the job file", lambda: job_file_findings(config, job_file, folds_case=data.folds_case)),
+            Check("the inputs", lambda: input_findings(config, job_file, data, str(store))),
         ]
     return found
 

@@ -85,6 +85,11 @@ class OwnWrites:
         self._discard = discard
         log.write_bytes(b"")
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether the store takes `a` and `A` for one key."""
+        return self._store.folds_case
+
     def append(self, _key: str, data: bytes) -> None:
         """Add to the log file: a slot appends to nothing else."""
         with self._log.open("ab") as file:

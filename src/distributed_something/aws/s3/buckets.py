@@ -26,6 +26,11 @@ class Stores:
         self._others: dict[str, S3Store] = {}
         self._lock = threading.Lock()
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether `a` and `A` are one name: not in S3."""
+        return False
+
     def locate(self, key: str) -> str:
         """The file's address: s3://bucket/key."""
         _, store, rest = self._at(key)

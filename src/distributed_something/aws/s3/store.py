@@ -86,6 +86,11 @@ class S3Store:
         self._lock = threading.Lock()
         self._opening = threading.Lock()
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether `a` and `A` are one name: not in S3."""
+        return False
+
     def locate(self, key: str) -> str:
         """The file's address: s3://bucket/key."""
         return f"s3://{self.bucket}/{self._prefix}{check_key(key)}"
@@ -93,7 +98,8 @@ class S3Store:
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
         """Every file whose key starts with `prefix`, in key order, all pages.
 
-        Objects whose names are no keys (the "folders" of S3's console) are left out.
+        The "folders" that S3's console makes are passed over. Names that are no keys come as they are: what
+        takes them up refuses them.
         """
         if folder := prefix.rpartition("/")[0]:
             check_key(folder)
@@ -107,7 +113,7 @@ class S3Store:
             for page in pages.paginate(Bucket=self.bucket, Prefix=self._prefix + prefix, **start):
                 for entry in page.get("Contents", ()):
                     key = entry["Key"][cut:]
-                    if {"", ".", ".."}.isdisjoint(key.split("/")):
+                    if key and not key.endswith("/"):
                         yield StoredFile(key, entry["Size"])
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:

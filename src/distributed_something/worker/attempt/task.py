@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from ...inputs.collect import collect_command, csv_name
 from ...inputs.config import Config
-from ...inputs.template import CommandTemplate, Template
+from ...inputs.paths import Input, InputTemplate, OutputTemplate
+from ...inputs.template import CommandTemplate
 from ...job import Lease
 from .collect import KEY
-from .staging import DoneRule, clean_prefix
+from .staging import DoneRule
 
 COLLECTED = "collected"
 """Prefix of the outputs of the collecting job."""
@@ -22,7 +23,7 @@ class Work(NamedTuple):
     `argv` is empty for a handler.
     """
 
-    inputs: list[str]
+    inputs: list[Input]
     argv: list[str]
     prefix: str | None
     collect: str | None = None
@@ -38,8 +39,8 @@ class Task(NamedTuple):
 
     command: CommandTemplate | None
     handler: str | None
-    inputs: tuple[Template, ...] = ()
-    output: Template | None = None
+    inputs: tuple[InputTemplate, ...] = ()
+    output: OutputTemplate | None = None
     timeout: float = 0.0
     done_check: bool = False
     done_rule: DoneRule | None = None
@@ -59,7 +60,7 @@ class Task(NamedTuple):
         return Work(
             [key for template in self.inputs for key in template.fill_all(values)],
             self.command.argv(values) if self.command else [],
-            clean_prefix(self.output.fill(values)) if self.output else None,
+            self.output.fill(values) if self.output else None,
         )
 
     def _collecting(self, lease: Lease, listed: str, folders: Mapping[str, str]) -> Work:
@@ -76,8 +77,8 @@ def compile_task(config: Config, environment: Mapping[str, str]) -> Task:
     return Task(
         command=CommandTemplate(config.command) if config.command else None,
         handler=config.handler or None,
-        inputs=tuple(Template(text) for text in config.inputs),
-        output=Template(config.output) if config.output else None,
+        inputs=tuple(InputTemplate(text) for text in config.inputs),
+        output=OutputTemplate(config.output) if config.output else None,
         timeout=config.job_timeout,
         done_check=config.check_if_done_bool,
         done_rule=rule,
