@@ -33,6 +33,7 @@ class GiveUp(NamedTuple):
     """Jobs are left, and the machines have ended on purpose."""
 
     why: str
+    fix: str = "ds start, then ds monitor"
 
 
 Action = Finish | Replace | GiveUp
