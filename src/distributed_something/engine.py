@@ -117,6 +117,10 @@ class Store(Protocol):
     raises KeyRefused before anything is touched.
     """
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether `a` and `A` are one name."""
+
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
         """Yields every file whose key starts with the string `prefix`, in key order, all pages."""
 

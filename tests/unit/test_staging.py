@@ -12,6 +12,7 @@ import pytest
 
 from distributed_something.engine import StoredFile
 from distributed_something.errors import DsError, KeyMissing, KeyRefused
+from distributed_something.inputs.paths import Input, clean_key
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.attempt.staging import (
     Claim,
@@ -66,7 +67,24 @@ def go_on() -> None:
 
 
 def fetch(store: FolderStore, keys: list[str], folder: Path) -> int:
-    return fetch_inputs(store, keys, folder, go_on)
+    folders = ["/" if key.endswith("/") else "" for key in keys]
+    cleaned = [clean_key(key) + folder for key, folder in zip(keys, folders, strict=True)]
+    wanted = [Input(key, key.rpartition("/")[2]) for key in cleaned]
+    return fetch_inputs(store, wanted, folder, go_on)
+
+
+class Odd(FolderStore):
+    """Lists keys as other tools leave them in buckets."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        yield from (StoredFile(prefix + name, 1) for name in ("x.txt", "/y.txt", "./z.txt"))
+
+
+@pytest.mark.fault(54)
+def test_a_key_that_no_folder_can_hold_fails_by_its_name(tmp_path: Path, inputs: Path) -> None:
+    with pytest.raises(KeyRefused, match=r"db//y\.txt"):
+        fetch(Odd(tmp_path), ["db/"], inputs)
+    assert below(inputs) == {}
 
 
 class Breaking:
@@ -259,11 +277,14 @@ def test_nor_one_of_another_job_whose_prefix_lies_below(store: FolderStore, outp
     assert len(notes) == 1
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize(
     ("prefix", "name"),
     [
         ("runs/App/20261128T081753Z-754e/events", "forged.jsonl"),
         ("runs/App/20261128T081753Z-754e", "report.html"),
+        ("runs/App/99", "jobs.jsonl"),
+        ("s3:/bucket/runs/App/99", "jobs.jsonl"),
         ("runs", "App__20261128T081753Z-754e__jobs__x.jsonl"),
         (".ds", "fedcba9876543210.json"),
         ("out/.ds", "fedcba9876543210.json"),
@@ -278,11 +299,6 @@ def test_a_value_in_output_cannot_lead_to_what_runs_keep(
     with pytest.raises(KeyRefused, match="keep of themselves"):
         publish_outputs(store, prefix, outputs, CLAIM, pytest.fail, go_on)
     assert keys(store) == []
-
-
-def test_a_folder_named_runs_is_the_users_own(store: FolderStore, outputs: Path) -> None:
-    make(outputs, a_txt="mine")
-    assert publish_outputs(store, "runs/2026/plate1", outputs, CLAIM, pytest.fail, go_on) is not None
 
 
 def test_a_name_that_is_not_utf8_is_an_error_before_anything_is_published(

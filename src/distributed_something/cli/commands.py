@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
+from ..errors import INTERRUPTED, LEFTOVERS, OK, USAGE, DsError, UsageError
 from ..words import many
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
@@ -29,8 +29,8 @@ def in_project(run: InProject) -> Command:
     def opened(console: Console, options: argparse.Namespace) -> int:
         from ..steps.project import Project
 
-        faults = getattr(options, "faults", "")
-        return run(Project.open(options.folder, console, options.engine, faults), options)
+        faults, shown = getattr(options, "faults", ""), getattr(options, "run_id", None)
+        return run(Project.open(options.folder, console, options.engine, faults, shown), options)
 
     return opened
 
@@ -83,11 +83,23 @@ def do_setup(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_submit(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds submit`."""
+    if options.dry_run:
+        return _show_submission(project, options)
     report = submit_checked(project, _check(project, options))
     if project.console.json:
         facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
         project.console.data(facts)
     project.console.hint("ds start")
+    return OK
+
+
+def _show_submission(project: Project, options: argparse.Namespace) -> int:
+    """Check the job file and show its first jobs. Queues nothing."""
+    from .preview import show_first
+
+    checked = _check(project, options)
+    show_first(project, checked.file, options.show)
+    project.console.say(f"{many(checked.total, 'job')} would be submitted; nothing was")
     return OK
 
 
@@ -216,6 +228,34 @@ def do_status(project: Project, options: argparse.Namespace) -> int:
 
 
 @in_project
+def do_wait(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds wait`."""
+    from . import runs
+
+    return runs.wait(project, options.timeout)
+
+
+@in_project
+def do_runs(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds runs`."""
+    from . import runs
+
+    if options.what is None:
+        return runs.runs(project)
+    if len(options.runs) != 2:
+        raise UsageError("runs diff: takes two runs", "ds runs diff RUN RUN; ds runs lists them")
+    return runs.diff(project, options.runs)
+
+
+@in_project
+def do_report(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds report`."""
+    from . import runs
+
+    return runs.report(project, remake=options.remake)
+
+
+@in_project
 def do_jobs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds jobs`."""
     from ..system.collector import never_again
@@ -285,6 +325,30 @@ def do_fleet(project: Project, options: argparse.Namespace) -> int:
 
 
 @in_project
+def do_try(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds try`."""
+    from . import attempt
+
+    return attempt.try_job(project, options)
+
+
+@in_project
+def do_replay(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds replay`."""
+    from . import attempt
+
+    return attempt.replay(project, options)
+
+
+@in_project
+def do_jobfile(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds jobfile`."""
+    from . import jobfile
+
+    return jobfile.new(project, options)
+
+
+@in_project
 def do_stop(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds stop`."""
     from ..console import progress_line
@@ -326,11 +390,19 @@ def do_dashboard(project: Project, options: argparse.Namespace) -> int:
 def do_check(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds check`."""
     from ..inputs import check
+    from ..inputs.jobfile import JobFile, parse_set
+    from .preview import show_first
     from .views import show
 
-    findings = check.make_all(project.checks(options.job_file, options.fleet_file))
+    if options.job_file is None and (options.set or options.show):
+        raise UsageError("--set and --show: are for a job file, and none is given", "ds check JOBFILE")
+    file = JobFile(options.job_file, parse_set(options.set)) if options.job_file else None
+    findings = check.make_all(project.checks(file, options.fleet_file))
     show(project.console, findings)
-    return check.exit_code(findings)
+    code = check.exit_code(findings)
+    if file is not None and options.show and code != USAGE:
+        show_first(project, file, options.show)
+    return code
 
 
 @in_project

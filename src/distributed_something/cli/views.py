@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..console import Console, describe, fitting, progress_parts
 from ..engine import Machines
 from ..errors import OK, UsageError
 from ..job import State
-from ..ledger import Fold, JobRecord, events_of, job_bodies
+from ..ledger import JobRecord, events_of, job_bodies
 from ..runs.joblog import begin_of, read_log
 from ..runs.snapshot import Alive, Snapshot, job_line, shown
 from ..steps.project import Project
@@ -34,7 +35,7 @@ def status(project: Project, *, watch: bool) -> int:
     console = project.console
     snapshot = project.snapshot()
     if watch:
-        snapshot = _watch(project)
+        snapshot = watch_run(project)
     if console.json:
         console.data(snapshot.to_json())
     else:
@@ -42,14 +43,15 @@ def status(project: Project, *, watch: bool) -> int:
     return OK
 
 
-def _watch(project: Project) -> Snapshot:
+def watch_run(project: Project, until: float | None = None) -> Snapshot:
+    """Show the run until it has ended or stands still, or until that time. Returns the last snapshot."""
     fold = project.fold()
     with project.console.watch() as watcher:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
             idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
-            if snapshot.state == "finished" or idle:
+            if snapshot.state == "finished" or idle or (until is not None and project.clock.now() >= until):
                 return snapshot
             project.clock.wait(max(project.engine.poll_interval, 0.5))
 
@@ -145,18 +147,25 @@ def _group_text(body: dict[str, Any] | None) -> str:
     return text if len(text) <= GROUP_COLUMNS else text[: GROUP_COLUMNS - 1] + "…"
 
 
-def find(fold: Fold, wanted: str) -> JobRecord:
-    """Returns the job with this id, start of an id, or index. Raises UsageError for none or several."""
-    found = [fold.jobs[wanted]] if wanted in fold.jobs else []
-    if not found and wanted.isdecimal() and len(wanted) < 19 and int(wanted) < len(fold.jobs):
-        found = [record for record in fold.jobs.values() if record.index == int(wanted)]
+def find(jobs: Mapping[str, JobRecord], wanted: str) -> JobRecord:
+    """Returns the job with this id, start of an id, or index (`92`, `#92`). Raises UsageError.
+
+    Digits without a leading zero, up to the largest index, are an index; any others begin an id.
+    """
+    if wanted in jobs:
+        return jobs[wanted]
+    digits = wanted.removeprefix("#")
+    found: list[JobRecord] = []
+    if re.fullmatch("0|[1-9][0-9]{0,17}", digits):
+        found = [record for record in jobs.values() if record.index == int(digits)]
     if not found:
-        found = [record for job_id, record in fold.jobs.items() if job_id.startswith(wanted.lower())]
-    if len(found) != 1:
-        raise UsageError(
-            f"{wanted}: {'no job has' if not found else f'{len(found)} jobs have'} this id or index",
-            "ds jobs",
-        )
+        found = [record for job_id, record in jobs.items() if job_id.startswith(wanted.lower())]
+    if not found:
+        raise UsageError(f"{wanted}: no job has this id or index", "ds jobs")
+    if len(found) > 1:
+        shown = ", ".join(record.id for record in found[:5])
+        more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+        raise UsageError(f"{wanted}: {len(found)} ids begin so: {shown}{more}", "give more of the id")
     return found[0]
 
 
@@ -166,7 +175,7 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
     if not names:
         return []
     fold = project.fold().update()
-    return [find(fold, name).id for name in names]
+    return [find(fold.jobs, name).id for name in names]
 
 
 def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) -> int:
@@ -176,7 +185,7 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     With --json each piece is an object.
     """
     fold = project.fold().update()
-    record = find(fold, wanted)
+    record = find(fold.jobs, wanted)
     if attempt is not None:
         return _earlier_log(project, record, attempt)
     _say_attempt(project.console, record)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..engine import Store, StoredFile, files_at
 from ..errors import DsError
 from ..inputs.config import Config
-from ..inputs.template import Template
+from ..inputs.paths import InputTemplate
 from ..ledger import JobRecord
 
 FILES = 200
@@ -72,7 +72,8 @@ def inputs(store: Store, config: Config, keys: Mapping[str, Any], record: JobRec
 def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator[StoredFile]:
     for text in config.inputs:
         try:
-            yield from files_at(store, Template(text).fill(values))
+            for wanted in InputTemplate(text).fill_all(values):
+                yield from files_at(store, wanted.key)
         except DsError:
             continue
 

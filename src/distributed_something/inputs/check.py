@@ -18,7 +18,7 @@ from ..engine import files_at
 from ..errors import FAILED, OK, USAGE, DsError, UsageError
 from ..words import many
 from .config import Config
-from .template import TRUSTED, Template
+from .paths import InputTemplate
 
 if TYPE_CHECKING:
     from ..engine import Store
@@ -110,18 +110,23 @@ def exit_code(findings: Iterable[Finding]) -> int:
 # -- What every engine has ----------------------------------------------------------------------------------
 
 
-def job_file_findings(config: Config, file: JobFile) -> Iterator[Finding]:
+def job_file_findings(config: Config, file: JobFile, *, folds_case: bool = False) -> Iterator[Finding]:
     """Whether the job file is whole and fits the config: all of it is read."""
     from .fit import check_jobs
+    from .messages import form_of
 
     try:
-        total = check_jobs(config, file, lambda _: None)
+        form = form_of(config, file)
+        fit = check_jobs(config, file, lambda _: None, folds_case=folds_case)
     except UsageError as unfit:
         yield refused(unfit)
         return
     yield from map(ok, file.notes)
-    if total:
-        yield ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
+    yield from (warning(*each) for each in fit.warnings)
+    if config.image_starts_worker:
+        yield ok(f"messages as {form.readers} read them")
+    if fit.total:
+        yield ok(f"{file.path.name}: {many(fit.total, 'job')}, and each fits the config")
     else:
         yield wrong(f"{file.path.name}: no jobs in it", 'give it "groups": [{…}, …]')
 
@@ -130,12 +135,15 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
     """Whether the inputs of the first jobs are in the store, which is called `where`."""
     if not config.inputs:
         return
-    templates = [Template(text) for text in config.inputs]
+    from .fit import STAND_INS
+
     try:
+        templates = [InputTemplate(text) for text in config.inputs]
         keys = [
-            template.fill({**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id})
+            wanted.key
             for job in islice(file.jobs(), JOBS_LOOKED_AT)
             for template in templates
+            for wanted in template.fill_all({**job.keys, **STAND_INS, "job_id": job.id})
         ]
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     BOOL = "True or False"
     LIST = "a text or a list of texts"
     TABLE = "a dictionary of names and texts"
+    CHOICE_OR_TABLE = "a name of a form, or a dictionary of names and texts"
 
 
 class Key(NamedTuple):
@@ -131,6 +132,7 @@ KEYS: tuple[Key, ...] = (
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
+    Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
@@ -146,6 +148,8 @@ KEYS: tuple[Key, ...] = (
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
     Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
+    Key("MESSAGE", Kind.CHOICE_OR_TABLE, "", "form of the messages, for an image with a worker of its own;"
+        " not given: the job file's shape decides", choices=("group", "cellprofiler", "fiji", "omezarr")),
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
@@ -192,6 +196,7 @@ class Config(NamedTuple):
     handler: str
     inputs: tuple[str, ...]
     output: str
+    shared_output: bool
     store: str
     job_timeout: float
     job_retries: int
@@ -203,6 +208,7 @@ class Config(NamedTuple):
     containers: bool
     worker_image: str
     mount_bucket: bool
+    message: str | Mapping[str, str]
     extra: Mapping[str, str]
     given: frozenset[str]
 
@@ -464,6 +470,10 @@ def _to_table(key: Key, value: Any) -> dict[str, str]:
     return {name: clean_text(str(item)) for name, item in value.items()}
 
 
+def _to_choice_or_table(key: Key, value: Any) -> str | dict[str, str]:
+    return _to_text(key, value) if isinstance(value, str) else _to_table(key, value)
+
+
 _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.TEXT: _to_text,
     Kind.LOOSE_TEXT: _to_loose_text,
@@ -472,6 +482,7 @@ _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.BOOL: _to_bool,
     Kind.LIST: _to_list,
     Kind.TABLE: _to_table,
+    Kind.CHOICE_OR_TABLE: _to_choice_or_table,
 }
 
 

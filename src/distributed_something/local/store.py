@@ -33,6 +33,14 @@ class FolderStore:
         self._segments: dict[str, int] = {}
         self._lock = threading.Lock()
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether the folder's file system takes `a` and `A` for one name."""
+        there = next(each for each in (self.root, *self.root.parents) if each.exists())
+        named = next((each for each in (there, *there.parents) if each.name.swapcase() != each.name), there)
+        other = named.with_name(named.name.swapcase()) if named.name else named
+        return other != named and other.exists() and other.samefile(named)
+
     def locate(self, key: str) -> str:
         """The file's absolute path."""
         return str(self._path(key))

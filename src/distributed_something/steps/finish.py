@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
+from ..inputs.config import Config
 from ..job import Job, Lease, Outcome, State
 from ..ledger import Fold
 from ..runs.record import read_record
@@ -34,17 +37,12 @@ def end(project: Project, fold: Fold) -> int:
 
 def finish(project: Project, fold: Fold) -> int:
     """Write the run's report and print its summary. Returns the exit code: 3 if jobs are dead."""
-    from ..report.build import build_report, summary_lines, write_report
-    from ..report.failures import group_failures
-    from ..runs.provenance import what_ran
+    from ..report.build import summary_lines, write_report
 
     console, paths = project.console, project.paths()
     if project.config.image_starts_worker:
         record_ends(project, fold)
-    snapshot = project.snapshot(fold)
-    groups = group_failures(project.engine.store, paths, fold.jobs.values())
-    ran = what_ran(project.engine.store, paths, project.config)
-    report = build_report(snapshot, fold, groups, project.config, ran)
+    report = make_report(project, fold, project.config)
     page = write_report(project.engine.store, paths, report)
     if console.json:
         console.data(report)
@@ -52,10 +50,22 @@ def finish(project: Project, fold: Fold) -> int:
         for line in summary_lines(report):
             console.line(line)
         console.say(f"report: {project.engine.store.locate(page)}")
-    if snapshot.jobs.dead:
+    if report["jobs"]["dead"]:
         console.hint("ds failures, then ds retry")
         return SOME_DEAD
-    return OK if snapshot.state == "finished" or not snapshot.jobs.total else FAILED
+    return OK if report["state"] == "finished" or not report["jobs"]["total"] else FAILED
+
+
+def make_report(project: Project, fold: Fold, config: Config) -> dict[str, Any]:
+    """Returns the report of the run that the project looks at. `config` is the run's."""
+    from ..report.build import build_report
+    from ..report.failures import group_failures
+    from ..runs.provenance import what_ran
+
+    store, paths = project.engine.store, project.paths()
+    snapshot = project.snapshot(fold)
+    groups = group_failures(store, paths, fold.jobs.values())
+    return build_report(snapshot, fold, groups, config, what_ran(store, paths, config))
 
 
 def record_ends(project: Project, fold: Fold) -> None:

@@ -35,13 +35,19 @@ _R = TypeVar("_R")
 def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
     """Read a whole job file and check each job against the config. Changes nothing. Raises UsageError."""
     from ..inputs.fit import CheckedJobs, check_jobs
+    from ..inputs.messages import form_of
 
     file = JobFile(job_file, shared)
+    form = form_of(project.config, file)
     with project.console.progress(None, "jobs checked") as progress:
-        total = check_jobs(project.config, file, progress.update, project.engine.job_bytes)
-    for note in file.notes:
+        folds_case = project.engine.store.folds_case
+        limit = project.engine.job_bytes
+        fit = check_jobs(project.config, file, progress.update, limit, folds_case=folds_case)
+    for note in [*file.notes, *(f"{what}; {fix}" for what, fix in fit.warnings)]:
         project.console.say(note)
-    return CheckedJobs(file, total)
+    if project.config.image_starts_worker:
+        project.console.say(f"messages as {form.readers} read them")
+    return CheckedJobs(file, fit.total, form)
 
 
 def submit(project: Project, checked: CheckedJobs) -> PutReport:
@@ -57,7 +63,8 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     with held_interrupt() as interrupted:
         jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
         with project.console.progress(checked.total, "jobs submitted") as progress:
-            report = queue_jobs(jobs, queue, engine.store, paths, progress.update)
+            form = checked.form
+            report = queue_jobs(jobs, queue, engine.store, paths, progress.update, form.message)
         note_job_file(engine.store, paths, checked.file.path)
     if interrupted.is_set():
         raise KeyboardInterrupt
@@ -66,7 +73,12 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
 
 @uncollected()
 def queue_jobs(
-    jobs: Iterable[Job], queue: Queue, store: Store, paths: RunPaths, queued: Callable[[int], None]
+    jobs: Iterable[Job],
+    queue: Queue,
+    store: Store,
+    paths: RunPaths,
+    queued: Callable[[int], None],
+    message: Callable[[Job], Job] = lambda job: job,
 ) -> PutReport:
     """Put jobs into the queue, and those that are new to the run into its job list.
 
@@ -78,7 +90,7 @@ def queue_jobs(
 
     def put(batch: list[Job]) -> PutReport:
         nonlocal listed
-        report = queue.put(batch)
+        report = queue.put(map(message, batch))
         unlisted = {job_id for job_id, _ in report.failed}
         if report.known:  # listed already, unless that submission was interrupted before
             listed = job_ids(store, paths) if listed is None else listed

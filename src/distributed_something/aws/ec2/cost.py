@@ -1,4 +1,4 @@
-"""What a run's machines cost: how long each was seen to live, at the spot price of its type and zone.
+"""Computes the cost of a run's machines: the observed life of each, at the spot price of its type and zone.
 
 EC2 forgets a machine an hour after its end, so what was seen is kept in the store, in
 `runs/<APP_NAME>/<run>/machines.json`. Each hour has the spot price of its time, and disks the price of most
@@ -23,20 +23,20 @@ USD_PER_ATTEMPT = 2e-5
 """Requests of an attempt, in dollars: three of SQS, and of S3 about three writes and a few reads."""
 
 SHORTEST_SECONDS = 60.0
-"""What EC2 bills at least for a machine."""
+"""EC2's shortest billed time of a machine, in seconds."""
 
 WRITE_SECONDS = 300.0
-"""So much of a machine's life may be missing where nobody looked any more before EC2 forgot it."""
+"""Interval of saving observed lives, in seconds: so much of a life may be lost with this process."""
 
 PRICES_SECONDS = 3600.0
-"""Prices that are older than this are asked for anew."""
+"""Age in seconds at which prices are read again."""
 
 ASK_SECONDS = 60.0
-"""Between two questions at least: a pair of type and zone without a price is not asked for at every look."""
+"""Shortest interval of reading prices, in seconds: some pairs of type and zone have none."""
 
 
 class Life(NamedTuple):
-    """A machine's life in Unix seconds: `until` is its end, or when it was last seen alive."""
+    """A machine's life in Unix seconds: `until` is its end, or the time it was last seen running."""
 
     kind: str
     zone: str
@@ -46,12 +46,12 @@ class Life(NamedTuple):
 
     @property
     def hours(self) -> float:
-        """What is billed."""
+        """Billed hours."""
         return max(self.until - self.since, SHORTEST_SECONDS) / 3600
 
 
 def seen(lives: Mapping[str, Life], machines: Sequence[Machine], now: float) -> dict[str, Life]:
-    """What is known of the machines' lives after a look at them."""
+    """Updates the lives with a look at the machines."""
     found = dict(lives)
     for machine in machines:
         if machine.since is None:
@@ -88,8 +88,8 @@ def hourly(lives: Mapping[str, Life], history: History, bid: float | None, disk_
     return sum(known) + disks if len(known) == len(found) else None
 
 
-class Bill:
-    """The cost of one run's machines so far. It never raises: what cannot be known is None.
+class RunCost:
+    """The cost of one run's machines so far. It never raises: an unknown cost is None.
 
     `ask`: for spot prices; else the bid is the price. `disk_gb`: size of each machine's disk.
     """
@@ -115,8 +115,8 @@ class Bill:
         self._prices: dict[Pool, list[tuple[float, float]]] = {}
         self._priced = 0.0
 
-    def cost(self, machines: Sequence[Machine], now: float) -> float | None:
-        """In dollars, after this look at the machines."""
+    def usd(self, machines: Sequence[Machine], now: float) -> float | None:
+        """Dollars so far, after this look at the machines; None: unknown."""
         try:
             if self._lives is None:
                 self._lives = self._read()

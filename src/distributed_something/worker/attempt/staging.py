@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ... import __version__
-from ...engine import Store
+from ...engine import Store, check_key
 from ...errors import KeyMissing, KeyRefused
+from ...inputs.paths import Input
 
 MANIFESTS = ".ds"
 """The folder of manifests under an output's prefix."""
 
-_OURS = re.compile(f"runs/[^/]+/[0-9]{{8}}T[0-9]{{6}}Z-[0-9a-f]+/|(.*/)?{re.escape(MANIFESTS)}/", re.DOTALL)
+_OURS = re.compile(f"(s3:/+[^/]+/)?runs/|(.*/)?{re.escape(MANIFESTS)}/", re.DOTALL)
 """Keys that no job publishes: of a run's ledger, logs and report, and of manifests."""
 
 
@@ -69,19 +70,14 @@ class DoneRule(NamedTuple):
     containing: str
 
 
-def clean_prefix(text: str) -> str:
-    """A prefix as written by users, without doubled or outer slashes: its store key."""
-    return "/".join(part for part in text.split("/") if part)
+def fetch_inputs(store: Store, inputs: Sequence[Input], folder: Path, check: Callable[[], None]) -> int:
+    """Fetches each input into `folder` under its name; returns the bytes fetched.
 
-
-def fetch_inputs(store: Store, keys: Sequence[str], folder: Path, check: Callable[[], None]) -> int:
-    """Fetch each key into `folder` under its base name; bytes fetched.
-
-    A key that ends in "/" fetches everything below it, names kept relative to it. Raises KeyMissing
-    (also where two inputs would have one name) and KeyRefused. `check` is asked before each file that
-    the store takes up, and ends it all by what it raises.
+    A key that ends in "/" fetches everything below it, with names relative to it. Raises KeyMissing
+    (also if two inputs would have one name) and KeyRefused (a key that no folder can hold). `check` is
+    called before each file that the store takes up, and ends it all by what it raises.
     """
-    found = [pair for key in keys for pair in _expand(store, key)]
+    found = [pair for each in inputs for pair in _expand(store, each)]
     _check_names(found)
     for target in {(folder / name).parent for _, name in found}:
         target.mkdir(parents=True, exist_ok=True)
@@ -107,16 +103,22 @@ def _check_names(found: Sequence[tuple[str, str]]) -> None:
             raise KeyMissing(f"{source}: another input has the name {min(above)!r}")
 
 
-def _expand(store: Store, key: str) -> Iterator[tuple[str, str]]:
-    cleaned = clean_prefix(key)
+def _expand(store: Store, wanted: Input) -> Iterator[tuple[str, str]]:
+    """Yields the keys to fetch, with their names."""
+    key, name = wanted
     if not key.endswith("/"):
-        yield cleaned, cleaned.rpartition("/")[2]
+        yield key, name
         return
-    prefix = cleaned + "/"
-    found = [file.key for file in store.list(prefix) if f"/{MANIFESTS}/" not in file.key]
+    found = [file.key for file in store.list(key) if f"/{MANIFESTS}/" not in file.key]
     if not found:
-        raise KeyMissing(f"{prefix}: nothing below it in the store")
-    yield from ((source, source[len(prefix) :]) for source in found)
+        raise KeyMissing(f"{key}: nothing below it in the store")
+    for source in found:
+        try:
+            below = check_key(source[len(key) :])
+        except KeyRefused as error:
+            fix = "give it a name without empty parts and parts '.' or '..', or leave it out of INPUTS"
+            raise KeyRefused(f"{source}: no folder can hold a file of that name", fix) from error
+        yield source, name + below
 
 
 def is_done(store: Store, prefix: str, job_id: str, rule: DoneRule | None) -> bool:

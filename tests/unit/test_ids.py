@@ -1,0 +1,47 @@
+"""A job is named by its id, the start of it, or its index: never another job than the one that was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from distributed_something.cli.views import find
+from distributed_something.errors import UsageError
+from distributed_something.ledger import JobRecord
+
+IDS = ["0920000000000000", "9200000000000000", "ab10000000000000", "ab20000000000000"]
+JOBS = {
+    **{each: JobRecord(each, number) for number, each in enumerate(IDS)},
+    **{f"f{number:015}": JobRecord(f"f{number:015}", number) for number in range(4, 100)},
+}
+
+
+@pytest.mark.fault(62)
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        ("092", 0),
+        ("09", 0),
+        ("92", 92),
+        ("#92", 92),
+        ("920", 1),
+        ("AB1", 2),
+        (IDS[3], 3),
+        ("0", 0),
+        ("#1", 1),
+    ],
+)
+def test_a_job_is_found_as_it_was_meant(wanted: str, index: int) -> None:
+    assert find(JOBS, wanted).index == index
+
+
+@pytest.mark.fault(62)
+@pytest.mark.parametrize("wanted", ["00", "#100", "#ab", "x", ""])
+def test_no_other_job_is_found(wanted: str) -> None:
+    with pytest.raises(UsageError):
+        find(JOBS, wanted)
+
+
+@pytest.mark.fault(62)
+def test_an_ambiguous_start_lists_the_jobs() -> None:
+    with pytest.raises(UsageError, match="ab: 2 ids begin so: ab10000000000000, ab20000000000000"):
+        find(JOBS, "ab")
