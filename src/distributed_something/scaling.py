@@ -54,6 +54,13 @@ def decide(looks: Sequence[Look]) -> Action | None:
     return Replace() if last.machines_target else None
 
 
+def drained(looks: Sequence[Look]) -> bool:
+    """Returns whether no machine runs or is to come, although jobs are left, after looks that agree."""
+    recent = looks[-AGREEING_LOOKS:]
+    idle = [look.open_jobs and not look.machines_running and not look.machines_target for look in recent]
+    return len(idle) == AGREEING_LOOKS and all(idle)
+
+
 CHEAPEST_SECONDS = 900.0
 """Time that a fleet has to get its machines with `cheapest`, in seconds; later losses are not replaced."""
 

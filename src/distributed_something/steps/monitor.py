@@ -17,7 +17,7 @@ from ..job import State
 from ..ledger import Fold
 from ..runs.record import read_record
 from ..runs.snapshot import Snapshot
-from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, shrink
+from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, drained, shrink
 from ..words import many
 from .finish import end
 from .project import Project
@@ -100,6 +100,7 @@ class Watch:
         self._looks: list[Look] = [*known.looks]
         self._loads: list[Load] = [*known.loads]
         self._cost = 0.0
+        self._noted: type | None = None
         self._snapshot: Snapshot | None = None
 
     @property
@@ -135,8 +136,7 @@ class Watch:
         action = decide(self._looks)
         engine = self._project.engine
         if (over := self._hold_budget(snapshot, watcher)) is not None:
-            if isinstance(action, GiveUp):
-                action = GiveUp(over.text, over.fix)
+            action = GiveUp(over.text, over.fix) if drained(self._looks) else None
         elif action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
             less = self._shrink(engine, snapshot)
             for note in [less] if less else self._guard(engine, snapshot):
@@ -149,11 +149,13 @@ class Watch:
         if not snapshot.machines.replaces_lost or not _open_jobs(snapshot):
             return None
         verdict = budget.judge(snapshot.budget, snapshot.spent)
+        if verdict is not None and type(verdict) is not self._noted:  # once: the sum changes at every look
+            ends = ": running jobs finish or go back, and the machines end"
+            watcher.note(verdict.text + (ends if isinstance(verdict, budget.Over) else ""))
+        self._noted = type(verdict)
         if isinstance(verdict, budget.Notice):
-            watcher.note(verdict.text)
             return None
         if verdict is not None:
-            watcher.note(f"{verdict.text}: running jobs finish or go back, and the machines end")
             try:
                 self._drain(snapshot)
             except DsError as error:
