@@ -62,6 +62,16 @@ def type_of(
 # -- Findings as such
 
 
+@pytest.mark.fault(72)
+def test_keys_of_no_meaning_here_are_noticed() -> None:
+    own = parse_config("APP_NAME='A'\nBUDGET=5\nMAX_HOURS=2\nENVIRONMENT={'SECRETS': 'x'}\n")
+    found = list(check.key_findings(own))
+    assert [each.severity for each in found] == [Severity.NOTICE] * 2
+    assert found[0].what.startswith("BUDGET: no key of this system")
+    assert found[1].fix.startswith("if MAX_RUN_HOURS is meant, write that; ")
+    assert check.exit_code(found) == 0
+
+
 def test_the_exit_code_tells_a_bad_file_from_other_errors() -> None:
     bad = check.refused(UsageError("a", "b"))
     other = check.error("a", "b")

@@ -178,6 +178,14 @@ def test_a_key_of_ours_is_refused(check: Check, name: str) -> None:
     assert check([{name: "x"}], COMMAND="", ENGINE="aws", DOCKERHUB_TAG="a/b:1") == Fit(1)
 
 
+@pytest.mark.fault(59)
+@pytest.mark.parametrize("value", ["a\ufffeb", ["\uffff"], {"a": {"\ufffe": 1}}])
+def test_characters_that_no_message_can_have_are_found_first(check: Check, value: Any) -> None:
+    with pytest.raises(UsageError, match="job 2: n has the character U"):
+        check([{"n": "é"}, {"n": value}], ENGINE="aws")
+    assert check([{"n": value}]) == Fit(1)
+
+
 @pytest.mark.fault(58)
 def test_a_placeholder_may_have_spaces(check: Check) -> None:
     assert OutputTemplate("out/{Sample ID}").fill({"Sample ID": "S 1"}) == "out/S 1"

@@ -303,5 +303,6 @@ def show(console: Console, findings: Sequence[Finding]) -> None:
     counts = {each: sum(found.severity is each for found in findings) for each in order}
     console.say(
         f"{many(counts[Severity.ERROR], 'error')}, {many(counts[Severity.WARNING], 'warning')}, "
-        f"{counts[Severity.OK]} ok"
+        + (f"{many(counts[Severity.NOTICE], 'notice')}, " if counts[Severity.NOTICE] else "")
+        + f"{counts[Severity.OK]} ok"
     )

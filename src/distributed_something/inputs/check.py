@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine import files_at
 from ..errors import FAILED, OK, USAGE, DsError, UsageError
-from ..words import many
-from .config import Config
+from ..words import many, nearest
+from .config import KEYS, Config
 from .paths import InputTemplate
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ _IMAGE = re.compile(
 
 
 class Severity(StrEnum):
-    """How bad a finding is: a run would fail, a run may do harm, or all is well."""
+    """How bad a finding is: a run would fail, a run may do harm, something to know, or all is well."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTICE = "notice"
     OK = "ok"
 
 
@@ -155,8 +156,19 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
         yield ok(f"INPUTS: {many(len(keys), 'input', 'is', 'are')} there, of the first jobs")
 
 
+def key_findings(config: Config) -> Iterator[Finding]:
+    """The keys of the config that are none of ours: they reach the command as environment variables."""
+    for name in config.extra:
+        near = nearest(name, [key.name for key in KEYS])
+        meant = f"if {near} is meant, write that; " if near else ""
+        what = f"{name}: no key of this system: the command gets it as an environment variable"
+        fix = f"{meant}if it is your program's own, put it into ENVIRONMENT"
+        yield Finding(Severity.NOTICE, what, fix)
+
+
 def work_findings(config: Config) -> Iterator[Finding]:
     """Whether the config says what a job is, and its times fit together."""
+    yield from key_findings(config)
     if config.job_timeout and config.job_timeout > config.max_run_hours * 3600:
         what = (
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"

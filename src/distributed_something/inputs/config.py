@@ -322,10 +322,19 @@ def _known(key: Key, entry: Assignment, name: str) -> Any:
         return check_value(key, entry.value)
     except ValueError as error:
         examples = (True, False) if key.kind is Kind.BOOL else (_example(key),)
+        if isinstance(entry.value, (int, float)) and (limit := _limit_passed(key, entry.value)) is not None:
+            examples = (limit,)
         if key.choices and isinstance(entry.value, str):
             examples = (nearest(entry.value, key.choices) or examples[0],)
         fix = "write " + " or ".join(f"{key.name} = {_written(example, name)}" for example in examples)
         raise UsageError(f"{name}:{entry.line}: {key.name}: {error}", fix) from error
+
+
+def _limit_passed(key: Key, value: float) -> float | None:
+    """Returns the limit of the key that a value lies beyond."""
+    if key.high is not None and value > key.high:
+        return key.high
+    return key.low if key.low is not None and value < key.low else None
 
 
 def _is_own(entry: Assignment, name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ from .jobfile import JobFile
 from .messages import Form, template_names
 from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
 from .template import TRUSTED, CommandTemplate, Named, Template, check_names
+
+_NONCHARACTER = re.compile("[\ufffe\uffff]")
 
 LONG_VALUE = 60_000
 """Characters of a value from which it may be too long for a command line, and is looked at closely."""
@@ -83,6 +87,8 @@ class _Checker:
         if not self._ours and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
         self._buckets = config.engine_kind.buckets
+        if self._buckets:
+            _refuse_noncharacters(shared)
         self._shared = shared
         self._command = CommandTemplate(config.command) if config.command else None
         self._inputs = [InputTemplate(text) for text in config.inputs]
@@ -113,6 +119,8 @@ class _Checker:
         if self._careful or self._risky(group):
             assert self._command is not None
             _at(number, self._command.check, {**self._base, **group})
+        if self._buckets:
+            _at(number, _refuse_noncharacters, group)
         if self._renders:
             try:
                 self._check_paths(group)
@@ -217,6 +225,18 @@ class _Meetings:
         more = f", and {count - 1:,} more such folders" if count > 1 else ""
         what = f"OUTPUT: job {other} publishes into {prefix}, inside job {number}'s {outer}{more}"
         return what, "give each job a folder beside the others', or SHARED_OUTPUT = True if it is meant"
+
+
+def _refuse_noncharacters(keys: Mapping[str, Any]) -> None:
+    """Raises UsageError for characters that no message of SQS can have."""
+    for name, value in keys.items():
+        if type(value) in (list, dict):
+            _refuse_noncharacters({name: json.dumps(value, ensure_ascii=False)})
+        elif (type(value) is str and _NONCHARACTER.search(value)) or _NONCHARACTER.search(name):
+            what = (
+                f"{ascii(name)[1:-1]} has the character U+FFFE or U+FFFF, and no message of SQS can have it"
+            )
+            raise UsageError(what, "remove it from the job file: it is no character of any text")
 
 
 def _check_places(inputs: Sequence[Input]) -> None:

@@ -114,7 +114,7 @@ class LocalEngine:
         """Pulls the config's image if it is missing: no job waits for a download."""
         if self._image_is_here:
             return
-        image, docker = self._config.dockerhub_tag, container_engine(self._config, self._say)
+        image, docker = self._config.dockerhub_tag, container_engine(self._config)
         if docker is not None and not docker.has_image(image):
             self._say(f"pulling the image {image}")
             docker.pull(image)

@@ -338,7 +338,7 @@ def _make_worker(
 
 def _containers(place: Place, project: Path, config: Config) -> Containers | None:
     """Returns how jobs run in containers here; None: as plain processes. Raises DsError."""
-    docker = container_engine(config, complain)
+    docker = container_engine(config)
     if docker is None:
         return None
     bucket = project / config.store if config.mount_bucket else None

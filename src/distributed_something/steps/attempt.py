@@ -172,7 +172,9 @@ def _containers(project: Project, attempt: Attempt, state: Path) -> Containers |
     config, say = attempt.config, project.console.say
     if not config.in_containers:
         return None
-    docker = engine_of(config.dockerhub_tag, say, required="CONTAINERS" in config.given)
+    docker = engine_of(
+        config.dockerhub_tag, say, required=not config.engine_kind.rents or "CONTAINERS" in config.given
+    )
     if docker is None:
         return None
     if attempt.digest and (image := _by_digest(docker, config.dockerhub_tag, attempt.digest)):
