@@ -169,7 +169,7 @@ class AutoMonitor:
             return "finished"
         if isinstance(action, GiveUp):
             project.console.say(
-                f"{watch.open_jobs:,} jobs are left, and the machines have ended: {action.why}"
+                f"{watch.open_jobs:,} jobs are left, and the machines have ended: {action.why}; {action.fix}"
             )
             delete_schedule(self._session, order.app, order.run)
             return "given up"

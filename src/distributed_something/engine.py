@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from .budget import Quote
 from .errors import KeyRefused
 from .job import Cause, DeadJob, Job, Lease
 
@@ -237,6 +238,8 @@ class Cost(NamedTuple):
     """All machines of the run, so far."""
     usd_per_hour: float | None = None
     """The machines that run now; None: unknown."""
+    usd_per_attempt: float = 0.0
+    """Requests that an attempt at a job takes, by estimate."""
 
 
 class Machines(NamedTuple):
@@ -262,6 +265,8 @@ class Machines(NamedTuple):
     """Why machines are missing, where the fleet gives a reason."""
     cost: Cost | None = None
     """None: unknown, or the machines cost nothing."""
+    hours: float | None = None
+    """Hours that all machines of the run have run, added up; None: unknown."""
     rented: tuple[RentedMachine, ...] = ()
     """Every machine of the run, ended ones included, if the engine rents them."""
 
@@ -340,6 +345,9 @@ class Renting(Protocol):
 
     def check_fleet(self, fleet_file: Path) -> None:
         """Raises UsageError if `start` would refuse the fleet file. Changes nothing."""
+
+    def quote(self, fleet_file: Path | None) -> Quote:
+        """Returns what `start` would ask for, and its price now. Changes nothing. Raises DsError."""
 
     def cancel(self, fleet: str) -> None:
         """Cancels a fleet that cannot get a machine, and removes what was made for it."""

@@ -153,6 +153,12 @@ KEYS: tuple[Key, ...] = (
     Key("BACKOFF", Kind.NUMBER, 1, "wait after the first failed attempt; it doubles with each, up to 300",
         unit="seconds", low=0, high=300),
     Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
+    Key("BUDGET_USD", Kind.NUMBER, None, "most that a run may cost: it drains then", unit="dollars", above=0,
+        example=20),
+    Key("BUDGET_HOURS", Kind.NUMBER, None, "most that all machines of a run may run: it drains then",
+        unit="machine-hours", above=0, example=100),
+    Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
+        unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
@@ -220,6 +226,9 @@ class Config(NamedTuple):
     no_retry_on: tuple[str, ...]
     backoff: float
     max_run_hours: float
+    budget_usd: float | None
+    budget_hours: float | None
+    job_seconds: float | None
     environment: Mapping[str, str]
     containers: bool
     worker_image: str

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
+from ..budget import NO_BUDGET, Budget, Spent, share
 from ..engine import Counts, Machines
 from ..job import State
 from ..ledger import JobRecord
@@ -93,20 +94,27 @@ class Snapshot(NamedTuple):
     """Jobs in the queue that are not finished and not dead; None where the queue is gone."""
     leased: int = 0
     """Jobs in the queue that a worker holds."""
+    budget: Budget = NO_BUDGET
 
     @property
     def cost_usd(self) -> float | None:
-        """What the run's machines have cost so far; None: unknown."""
-        return self.machines.cost.usd if self.machines.cost else None
+        """What the run has cost so far; None: unknown."""
+        cost = self.machines.cost
+        return None if cost is None else cost.usd + cost.usd_per_attempt * self.attempts
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has spent of its budget."""
+        return Spent(self.cost_usd, self.machines.hours)
 
     @property
     def expected_usd(self) -> float | None:
         """The run's cost at its end, at the present rate; None: unknown."""
-        cost = self.machines.cost
-        if cost is None or self.state == "finished":
+        cost, so_far = self.machines.cost, self.cost_usd
+        if cost is None or so_far is None or self.state == "finished":
             return self.cost_usd
         hourly = cost.usd_per_hour
-        return None if hourly is None or self.eta is None else cost.usd + hourly * self.eta / 3600
+        return None if hourly is None or self.eta is None else so_far + hourly * self.eta / 3600
 
     def to_json(self) -> dict[str, Any]:
         """Returns the object that `ds status --json` prints."""
@@ -133,8 +141,16 @@ class Snapshot(NamedTuple):
             "finished": _iso(self.finished),
             "machines": {"target": machines.target, "running": machines.running, "lost": machines.lost},
             "cost_usd": self.cost_usd,
+            "budget": self._budget_json(),
             "why_idle": self.why_idle,
         }
+
+    def _budget_json(self) -> dict[str, float | None] | None:
+        """Returns limits and share in use, from 0 to 1; None if the run has no budget."""
+        limits, spent = self.budget, self.spent
+        if not limits:
+            return None
+        return {**limits._asdict(), "spent_hours": spent.hours, "share": share(limits, spent)}
 
 
 def _iso(when: float | None) -> str | None:
@@ -207,6 +223,7 @@ def take(
     now: float,
     why_idle: str | None = None,
     silent: bool = False,
+    budget: Budget = NO_BUDGET,
 ) -> Snapshot:
     """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
@@ -233,6 +250,7 @@ def take(
         why_idle=None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0),
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
+        budget=budget,
     )
 
 

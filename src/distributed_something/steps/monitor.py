@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import budget
 from ..engine import Renting
 from ..errors import DsError, Unreachable, UsageError
 from ..runs.record import read_record
 from ..runs.snapshot import Snapshot, Tally
-from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, shrink
+from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, drained, shrink
 from ..words import many
 from .collect import begin_collecting
 from .finish import end
@@ -62,7 +63,7 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
                 project.clock.wait(max(every, least))
     if isinstance(action, GiveUp):
         what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"
-        raise DsError(what, "ds start, then ds monitor")
+        raise DsError(what, action.fix)
     return end(project, project.fold())
 
 
@@ -106,6 +107,7 @@ class Watch:
         self._looks: list[Look] = [*known.looks]
         self._loads: list[Load] = [*known.loads]
         self._cost = 0.0
+        self._noted: type | None = None
         self._snapshot: Snapshot | None = None
 
     @property
@@ -144,12 +146,39 @@ class Watch:
         self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
         action = decide(self._looks)
         engine = self._project.engine
-        if action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
+        if (over := self._hold_budget(snapshot, watcher)) is not None:
+            action = GiveUp(over.text, over.fix) if drained(self._looks) else None
+        elif action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
             less = self._shrink(engine, snapshot)
             for note in [less] if less else self._guard(engine, snapshot):
                 watcher.note(note)
         self._cost = self._project.clock.now() - began
         return action
+
+    def _hold_budget(self, snapshot: Snapshot, watcher: Watcher) -> budget.Over | None:
+        """Print a notice, or drain the run if its budget is spent and jobs are left."""
+        if not snapshot.machines.replaces_lost or not _open_jobs(snapshot):
+            return None
+        verdict = budget.judge(snapshot.budget, snapshot.spent)
+        if verdict is not None and type(verdict) is not self._noted:  # once: the sum changes at every look
+            ends = ": running jobs finish or go back, and the machines end"
+            watcher.note(verdict.text + (ends if isinstance(verdict, budget.Over) else ""))
+        self._noted = type(verdict)
+        if isinstance(verdict, budget.Notice):
+            return None
+        if verdict is not None:
+            try:
+                self._drain(snapshot)
+            except DsError as error:
+                watcher.note(f"{error.what}; the next look drains again")
+        return verdict
+
+    def _drain(self, snapshot: Snapshot) -> None:
+        """Stop the run; end the machines once no worker runs. Each look repeats what is still missing."""
+        machines, engine = snapshot.machines, self._project.engine
+        idle = bool(machines.running and machines.draining and machines.tasks == 0)
+        if idle or machines.target or (machines.running and not machines.draining):
+            engine.stop(now=idle)
 
     def _patient_look(self, watcher: Watcher) -> Snapshot:
         """Returns a snapshot; looks again while the network or AWS fails, up to `patience` times."""

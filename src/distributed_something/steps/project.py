@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..budget import Budget
 from ..clock import Clock, SystemClock
 from ..console import Console
 from ..engine import Cost, Engine, Machines
@@ -101,6 +102,17 @@ class Project:
             raise DsError(what, "ds setup")
         return read_record(self.record_path)
 
+    def budget(self, run: str | None) -> Budget:
+        """Returns the limits of a run: those of the config, raised as its record says."""
+        limits = Budget(self.config.budget_usd, self.config.budget_hours)
+        if not limits or not self.record_path.exists():
+            return limits
+        try:
+            record = read_record(self.record_path)
+        except UsageError:  # a damaged record raises no limit
+            return limits
+        return limits.raised(record.more_usd, record.more_hours) if record.run == run else limits
+
     def current_run(self) -> str | None:
         """Returns the run to look at: the one asked for, the one set up, or the latest; None: there is none.
 
@@ -179,5 +191,6 @@ class Project:
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,
+            budget=self.budget(shown),
             silent=self.config.image_starts_worker,
         )
