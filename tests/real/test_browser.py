@@ -174,12 +174,12 @@ def test_a_page_finds_its_server_again(project: DsProject, opened: Callable[...,
     write_run(project.folder, "App", 20)
     with dashboard(project) as (url, _):
         page = opened(url)
-        page.get_by_text("20 of 20").wait_for()
+        page.get_by_text("20 of 20", exact=True).wait_for()
     page.get_by_text("No answer from the page's server").wait_for()
     write_run(project.folder, "App", 30)
     with dashboard(project) as (again, _):
         assert again == url
-        page.get_by_text("30 of 30").wait_for()
+        page.get_by_text("30 of 30", exact=True).wait_for()
         page.get_by_text("No answer from the page's server").wait_for(state="hidden")
     known = project.folder / ".ds" / "dashboard-App.json"
     assert known.stat().st_mode & 0o777 == 0o600
