@@ -87,6 +87,13 @@ def test_an_output_that_comes_out_as_nothing_is_refused(check: Check, where: str
         check([{"where": "a"}, {"where": where}], OUTPUT="{where}")
 
 
+@pytest.mark.fault(50)
+def test_results_without_an_output_are_refused(check: Check) -> None:
+    with pytest.raises(UsageError, match="OUTPUT: not given, and COMMAND writes into"):
+        check([{"n": 1}], COMMAND="echo {n} > {output_dir}/x")
+    assert check([{"n": 1}], COMMAND="echo {n} > {work_dir}/x") == Fit(1)
+
+
 @pytest.mark.fault(55, 56)
 @pytest.mark.parametrize(
     ("value", "said"),

@@ -15,7 +15,8 @@ import pytest
 from distributed_something.errors import DsError
 from distributed_something.job import Cause, Job, Lease
 from distributed_something.local.queue import SqliteQueue
-from distributed_something.local.queue_file import VERSION, network_file_system
+from distributed_something.local.queue_file import VERSION
+from distributed_something.system.mounts import network_file_system
 
 
 def jobs(count: int, start: int = 0) -> list[Job]:

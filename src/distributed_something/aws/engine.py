@@ -15,7 +15,7 @@ from ..clock import Clock
 from ..engine import Cost, Counts, Machines
 from ..errors import DsError, Unreachable, UsageError
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS, RetryPolicy
+from ..job import LEASE_SECONDS
 from ..ledger import RunPaths, job_ids
 from ..runs.record import RunRecord, read_record, record_path
 from ..system.state import one_run
@@ -130,7 +130,7 @@ class AwsEngine:
                 self.session,
                 urls,
                 run=run,
-                policy=RetryPolicy(self._config.job_retries),
+                policy=self._config.retry_policy,
                 term=LEASE_SECONDS,
                 clock=self._clock,
                 known=lambda: job_ids(self.store, RunPaths(self._config.app_name, run)),

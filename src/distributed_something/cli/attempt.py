@@ -27,7 +27,7 @@ def try_job(project: Project, options: argparse.Namespace) -> int:
 
 def replay(project: Project, options: argparse.Namespace) -> int:
     """Run a job of a run again, here. Returns the exit code: 3 if the job failed."""
-    record = find(project.fold().update().jobs, options.job)
+    record = find(project.fold().update(), options.job)
     attempt = attempt_of_run(project, record, options.attempt)
     return _run(project, attempt, publish=options.publish)
 

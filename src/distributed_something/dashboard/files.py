@@ -80,7 +80,7 @@ def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator
 
 def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
     """Returns the files that the job published, at most FILES of them."""
-    from ..worker.attempt.staging import MANIFESTS, read_manifest
+    from ..worker.files.manifest import MANIFESTS, read_manifest
 
     prefix = record.output
     if not prefix:

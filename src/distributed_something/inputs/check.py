@@ -7,25 +7,18 @@ not answer) is a finding as well. Each engine lists its checks and adds its own;
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..engine import files_at
 from ..errors import FAILED, OK, USAGE, DsError, UsageError
-from ..words import many, nearest
+from ..words import bytes_text, many, nearest
 from .config import KEYS, Config
-from .paths import InputTemplate
 
 if TYPE_CHECKING:
     from ..engine import Store
     from .jobfile import JobFile
-
-JOBS_LOOKED_AT = 20
-"""Jobs of the file whose inputs are looked for: a slip in a path shows in the first of them."""
 
 AT_ONCE = 8
 _PLACEHOLDER = re.compile(r"^(your|user|username|dockerhub)[-_a-z]*/|image:tag$|[<>…]", re.IGNORECASE)
@@ -75,6 +68,15 @@ def wrong(what: str, fix: str) -> Finding:
 def refused(found: DsError) -> Finding:
     """Makes a finding of one of our own errors."""
     return Finding(Severity.ERROR, found.what, found.fix, in_file=isinstance(found, UsageError))
+
+
+class Room(NamedTuple):
+    """Disk for the inputs of `slots` jobs at a time: `size` in bytes, what it is, and how to have more."""
+
+    size: int
+    slots: int
+    what: str
+    fix: str
 
 
 class Check(NamedTuple):
@@ -132,28 +134,30 @@ def job_file_findings(config: Config, file: JobFile, *, folds_case: bool = False
         yield wrong(f"{file.path.name}: no jobs in it", 'give it "groups": [{…}, …]')
 
 
-def input_findings(config: Config, file: JobFile, store: Store, where: str) -> Iterator[Finding]:
-    """Whether the inputs of the first jobs are in the store, which is called `where`."""
+def input_findings(
+    config: Config, file: JobFile, store: Store, where: str, room: Room | None = None
+) -> Iterator[Finding]:
+    """Whether the inputs of every job are in the store, called `where`, and fit into `room`."""
+    from .present import look_for
+
     if not config.inputs:
         return
-    from .fit import STAND_INS
-
     try:
-        templates = [InputTemplate(text) for text in config.inputs]
-        keys = [
-            wanted.key
-            for job in islice(file.jobs(), JOBS_LOOKED_AT)
-            for template in templates
-            for wanted in template.fill_all({**job.keys, **STAND_INS, "job_id": job.id})
-        ]
+        found = look_for(config, file, store)
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so
-    if missing := [key for key in keys if next(files_at(store, key), None) is None]:
-        part = f"{len(missing)} of the {many(len(keys), 'input')} of the first jobs"
-        what = f"INPUTS: {part} {'is' if len(missing) == 1 else 'are'} not there, such as {missing[0]}"
-        yield error(what, f"put them into {where}, or correct INPUTS")
-    elif keys:
-        yield ok(f"INPUTS: {many(len(keys), 'input', 'is', 'are')} there, of the first jobs")
+    if found.lacking:
+        jobs = f"{found.lacking:,} of {many(found.jobs, 'job')} {'lacks' if found.lacking == 1 else 'lack'}"
+        what = f"INPUTS: {jobs} an input, such as {found.missing} of job {found.example}"
+        yield error(what, f"put it into {where}, or correct INPUTS")
+    elif found.jobs:
+        yield ok(
+            f"INPUTS: those of {many(found.jobs, 'job')} are there, at most {bytes_text(found.largest)} a job"
+        )
+    if room and found.largest * room.slots > room.size:
+        at_once = f"{many(room.slots, 'job')} at a time with {bytes_text(found.largest)} of inputs"
+        what = f"INPUTS: {at_once} (job {found.largest_job}), and {room.what} has {bytes_text(room.size)}"
+        yield warning(what, room.fix)
 
 
 def key_findings(config: Config) -> Iterator[Finding]:
@@ -179,7 +183,11 @@ def work_findings(config: Config) -> Iterator[Finding]:
             "JOB_TIMEOUT: not given: a job that hangs holds its slot until the run's end",
             "JOB_TIMEOUT = 3600, or whatever no good job takes",
         )
-    if config.inputs and not config.output and (config.command or config.handler):
+    from .fit import nowhere_to_publish
+
+    if unfit := nowhere_to_publish(config):
+        yield refused(unfit)
+    elif config.inputs and not config.output and config.handler:
         yield warning("OUTPUT: not given: what jobs leave in {output_dir} is thrown away", "OUTPUT = '…'")
 
 
@@ -196,13 +204,3 @@ def image_findings(config: Config) -> Iterator[Finding]:
         yield warning(f"DOCKERHUB_TAG: {name} may be another image tomorrow", "add a tag that is never moved")
     else:
         yield ok(f"DOCKERHUB_TAG: {name} looks like the name of an image")
-
-
-def program_of(command: str) -> str | None:
-    """Returns the program that a COMMAND starts first; None: reading it does not tell."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return None
-    words = words[next((n for n, word in enumerate(words) if not re.match(r"\w+=", word)), len(words)) :]
-    return words[0] if words and re.fullmatch(r"[\w./+-]+", words[0]) else None

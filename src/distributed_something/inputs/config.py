@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..engines import ENGINES, EngineKind
 from ..errors import UsageError
+from ..job import PERMANENT, RetryPolicy
 from ..words import nearest
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
 
@@ -78,6 +79,9 @@ _ARN = "arn:[a-z-]+:sqs:[a-z0-9-]+:[0-9]{12}:"
 _NAME_SAYS = "may have only letters, digits, - and _, 80 at most"
 _IDENT = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 _ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-missing|output-missing|upload)"
+"""Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
+
 
 # fmt: off
 KEYS: tuple[Key, ...] = (
@@ -123,6 +127,8 @@ KEYS: tuple[Key, ...] = (
     Key("CREATE_DASHBOARD", Kind.BOOL, False, "make a CloudWatch dashboard for the run"),
     Key("CLEAN_DASHBOARD", Kind.BOOL, True, "remove the dashboard at the end of the run"),
     Key("CHECK_IF_DONE_BOOL", Kind.BOOL, False, "skip jobs whose outputs are there already"),
+    Key("DONE_BY", Kind.TEXT, "manifest", "what shows that outputs are there: their manifest, or the files",
+        choices=("manifest", "files")),
     Key("EXPECTED_NUMBER_FILES", Kind.WHOLE, 1, "files that make a job count as done", unit="files", low=1),
     Key("MIN_FILE_SIZE_BYTES", Kind.WHOLE, 1, "smallest file that counts for that", unit="bytes", low=0),
     Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
@@ -136,6 +142,12 @@ KEYS: tuple[Key, ...] = (
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
+    Key("RETRY_ON", Kind.LIST, (), "causes and exit codes that are retried though they are not by default",
+        shape=FAILURE, shape_says="is neither a cause nor 'exit N'", example=["exit 127"]),
+    Key("NO_RETRY_ON", Kind.LIST, (), "causes and exit codes that are not retried",
+        shape=FAILURE, shape_says="is neither a cause nor 'exit N'", example=["exit 3", "timeout"]),
+    Key("BACKOFF", Kind.NUMBER, 1, "wait after the first failed attempt; it doubles with each, up to 300",
+        unit="seconds", low=0, high=300),
     Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
@@ -182,6 +194,7 @@ class Config(NamedTuple):
     create_dashboard: bool
     clean_dashboard: bool
     check_if_done_bool: bool
+    done_by: str
     expected_number_files: int
     min_file_size_bytes: int
     necessary_string: str
@@ -194,6 +207,9 @@ class Config(NamedTuple):
     store: str
     job_timeout: float
     job_retries: int
+    retry_on: tuple[str, ...]
+    no_retry_on: tuple[str, ...]
+    backoff: float
     max_run_hours: float
     environment: Mapping[str, str]
     containers: bool
@@ -207,6 +223,12 @@ class Config(NamedTuple):
     def image_starts_worker(self) -> bool:
         """Whether the image starts a worker of its own: neither COMMAND nor HANDLER is given."""
         return not self.command and not self.handler
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How often and when a failed job is tried again: JOB_RETRIES, BACKOFF, RETRY_ON, NO_RETRY_ON."""
+        permanent = (PERMANENT - {*self.retry_on}) | {*self.no_retry_on}
+        return RetryPolicy(self.job_retries, self.backoff, permanent=permanent)
 
     @property
     def in_containers(self) -> bool:

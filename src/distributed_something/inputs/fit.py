@@ -79,6 +79,14 @@ def nothing_to_run() -> UsageError:
     )
 
 
+def nowhere_to_publish(config: Config) -> UsageError | None:
+    """Returns the error for a COMMAND that writes results without an OUTPUT that they go to."""
+    if config.output or not config.command or "output_dir" not in CommandTemplate(config.command).names:
+        return None
+    what = "OUTPUT: not given, and COMMAND writes into {output_dir}: the results would be thrown away"
+    return UsageError(what, "OUTPUT = 'results/{Plate}', with keys of the job; or write into {work_dir}")
+
+
 class _Checker:
     """Checks one group after another against the placeholders of a config."""
 
@@ -86,6 +94,8 @@ class _Checker:
         self._ours = not config.image_starts_worker  # else the image's worker gives its own meaning to keys
         if not self._ours and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
+        if unfit := nowhere_to_publish(config):
+            raise unfit
         self._buckets = config.engine_kind.buckets
         if self._buckets:
             _refuse_noncharacters(shared)

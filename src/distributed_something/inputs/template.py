@@ -30,7 +30,7 @@ from typing import Any, Protocol
 from ..errors import UsageError
 from ..words import nearest
 from .programs import SCRIPT, Rule, judge
-from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, render
+from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, programs, render
 
 TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"})
 """Names whose values are ours and not the job file's: they may stand in code; no job key may have them."""
@@ -77,6 +77,8 @@ class CommandTemplate:
         self.text = text
         self.where = where
         self.shell = compiled.shell
+        self.programs = compiled.programs
+        """Programs that it starts by name, as far as reading tells."""
         self._fillers = [_Filler(argument, names) for argument in compiled.arguments]
         self.names = frozenset[str]().union(*(filler.names for filler in self._fillers))
         free = frozenset(trusted)
@@ -194,9 +196,10 @@ class _Compiled:
         except Refused:
             if names:
                 raise
-            self.shell, self.arguments = True, [text]
+            self.shell, self.arguments, self.programs = True, [text], list[str]()
         else:
             self.shell = script.needs_shell
+            self.programs = programs(script)
             words = [word.script if word.script is not None else word.plain for word in script.words]
             self.arguments = [render(script.parts)] if self.shell else words
 

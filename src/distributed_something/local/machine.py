@@ -33,7 +33,7 @@ from ..clock import SystemClock
 from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, load_config
-from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
+from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.state import STATE_VARIABLE
@@ -321,7 +321,8 @@ def _make_worker(
         **config.worker_environment(),
         STATE_VARIABLE: str(place.folder),
     }
-    task = compile_task(config, environment)
+    image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
+    task = compile_task(config, environment, image=image)
     log = SlotLog(store, paths.logs, f"{name}.log")
     slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
     return Worker(
@@ -329,7 +330,7 @@ def _make_worker(
         [slot],
         LedgerWriter(store, f"{paths.events}{name}.jsonl"),
         Identity(name, os.uname().nodename),
-        RetryPolicy(config.job_retries),
+        config.retry_policy,
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS, RetryPolicy
+from ..job import LEASE_SECONDS
 from ..system.docker import Docker, engine_for
 from ..system.state import mark_of
 from .queue import SqliteQueue
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
     def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
         """Returns the app's queue."""
-        policy = RetryPolicy(config.job_retries)
+        policy = config.retry_policy
         return SqliteQueue(self.database, policy=policy, term=LEASE_SECONDS, owner=owner)
 
 

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..engine import Counts, Machines
 from ..job import State
-from ..ledger import Fold, JobRecord
+from ..ledger import JobRecord
 from ..words import many
 
 RATE_WINDOW_SECONDS = 60.0
+"""Time over which the rate of a run under way is measured, in seconds."""
+
+
+class Tally(Protocol):
+    """What a view of a run needs of the ledger: `Fold`, or `LiveFold`."""
+
+    @property
+    def total(self) -> int:
+        """Number of jobs."""
+
+    @property
+    def by_state(self) -> Mapping[State, int]:
+        """Number of jobs in each state."""
+
+    @property
+    def failed(self) -> int:
+        """Number of jobs that wait again after a failed attempt."""
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts that ended and used up one."""
+
+    @property
+    def interruptions(self) -> int:
+        """Number of attempts that were interrupted."""
+
+    @property
+    def first(self) -> float | None:
+        """When the first attempt began, in Unix seconds."""
+
+    @property
+    def last_end(self) -> float | None:
+        """When the last job came to its end, in Unix seconds."""
+
+    def update(self) -> Tally:
+        """Reads what is new in the ledger."""
+
+    def running(self) -> Iterator[JobRecord]:
+        """Yields the jobs that run by the ledger."""
+
+    def ended_since(self, since: float) -> int:
+        """Returns how many jobs came to an end since then (Unix seconds)."""
 
 
 class JobCounts(NamedTuple):
@@ -117,21 +159,21 @@ class Alive(NamedTuple):
         gone = not self.any or record.machine in self.gone
         return State.WAITING if gone and record.state is State.RUNNING else record.state
 
-    def stranded(self, fold: Fold) -> int:
+    def stranded(self, fold: Tally) -> int:
         """Returns how many jobs run by the ledger alone: their machines are gone, their leases not yet."""
         running = fold.by_state[State.RUNNING]
         if not running or not self.any:
             return running
         if not self.gone:
             return 0
-        return sum(each.state is State.RUNNING and each.machine in self.gone for each in fold.jobs.values())
+        return sum(each.machine in self.gone for each in fold.running())
 
 
-def count_jobs(fold: Fold, stranded: int) -> JobCounts:
+def count_jobs(fold: Tally, stranded: int) -> JobCounts:
     """Returns the jobs by state; `stranded` of them have lost their worker, and wait."""
     by_state = fold.by_state
     return JobCounts(
-        total=len(fold.jobs),
+        total=fold.total,
         waiting=by_state[State.WAITING] + stranded,
         running=by_state[State.RUNNING] - stranded,
         succeeded=by_state[State.SUCCEEDED],
@@ -155,7 +197,7 @@ def count_queue(total: int, counts: Counts) -> JobCounts:
 
 
 def take(
-    fold: Fold,
+    fold: Tally,
     *,
     app: str,
     engine: str,
@@ -169,10 +211,8 @@ def take(
     """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
-    if silent and counts is not None:
-        jobs = count_queue(len(fold.jobs), counts)
-    else:
-        jobs = count_jobs(fold, stranded)
+    by_queue = count_queue(fold.total, counts) if silent and counts is not None else None
+    jobs = by_queue or count_jobs(fold, stranded)
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
@@ -228,14 +268,12 @@ def _state(over: bool, machines: Machines) -> str:
     return "running" if machines.running else "idle"
 
 
-def _rate(fold: Fold, until: float, *, whole: bool) -> float:
+def _rate(fold: Tally, until: float, *, whole: bool) -> float:
     """Final jobs a second: over the last minute, or over the whole run when it has ended."""
-    if fold.first is None or not fold.ends:
+    if fold.first is None or fold.last_end is None:
         return 0.0
     since = fold.first if whole else max(fold.first, until - RATE_WINDOW_SECONDS)
-    fold.ends.sort()
-    ended = len(fold.ends) - bisect_left(fold.ends, since)
-    return ended / max(until - since, 1e-3)
+    return fold.ended_since(since) / max(until - since, 1e-3)
 
 
 def job_line(record: JobRecord, body: dict[str, Any] | None) -> dict[str, Any]:

@@ -130,13 +130,21 @@ class OwnWrites:
         """Yields the files of the store."""
         return self._store.list(prefix)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the next part of the keys below `prefix`, of the project's own store."""
+        return self._store.folders(prefix)
+
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
         """Yields pieces of the store's files."""
         return self._store.read_many(pieces)
 
-    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """Returns the sizes of the store's files."""
-        return self._store.sizes(keys)
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replace a file that has not changed, unless writes are discarded."""
+        return True if self._discard else self._store.replace(key, old, new)
+
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns the store's files with their sizes and tags."""
+        return self._store.stat(keys)
 
     def fetch(self, key: str, path: Path) -> int:
         """Copy a file of the store."""
@@ -172,9 +180,7 @@ def _containers(project: Project, attempt: Attempt, state: Path) -> Containers |
     config, say = attempt.config, project.console.say
     if not config.in_containers:
         return None
-    docker = engine_of(
-        config.dockerhub_tag, say, required=not config.engine_kind.rents or "CONTAINERS" in config.given
-    )
+    docker = engine_of(config.dockerhub_tag, say, required="CONTAINERS" in config.given)
     if docker is None:
         return None
     if attempt.digest and (image := _by_digest(docker, config.dockerhub_tag, attempt.digest)):

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..engine import Renting
 from ..errors import DsError, Unreachable, UsageError
-from ..job import State
-from ..ledger import Fold
 from ..runs.record import read_record
-from ..runs.snapshot import Snapshot
+from ..runs.snapshot import Snapshot, Tally
 from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, shrink
 from ..words import many
 from .finish import end
@@ -57,7 +55,7 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
     if isinstance(action, GiveUp):
         what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"
         raise DsError(what, "ds start, then ds monitor")
-    return end(project, watch.fold)
+    return end(project, project.fold())
 
 
 def _check_record(project: Project, path: Path) -> None:
@@ -90,8 +88,9 @@ class Watch:
         cheapest: bool = False,
         memory: Memory | None = None,
         patience: int = LOOKS_THAT_FAIL,
+        fold: Tally | None = None,
     ) -> None:
-        self.fold = project.fold()
+        self.fold: Tally = project.fold() if fold is None else fold
         self._project = project
         self._cheapest = cheapest
         self._patience = patience
@@ -233,7 +232,6 @@ def _load(snapshot: Snapshot, busy: int) -> Load:
     return Load(_open_jobs(snapshot), machines.target, machines.running, busy)
 
 
-def _busy(fold: Fold) -> set[str]:
+def _busy(fold: Tally) -> set[str]:
     """Returns the machines and workers that have a job under way."""
-    running = (record for record in fold.jobs.values() if record.state is State.RUNNING)
-    return {f"{record.machine or ''} {record.worker or ''}" for record in running}
+    return {f"{record.machine or ''} {record.worker or ''}" for record in fold.running()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
 from ...inputs.template import CommandTemplate
 from ...job import Lease
-from .staging import DoneRule
+from ..files.done import DoneRule, Rules, recipe_of
 
 
 class Work(NamedTuple):
@@ -27,7 +28,7 @@ class Task(NamedTuple):
     """The compiled config.
 
     Exactly one of `command` and `handler` is given. `timeout` in seconds; 0: no limit. `done_check`
-    looks for finished outputs before the work, by `done_rule` if there is no manifest.
+    looks for finished outputs before the work, by `rules`.
     """
 
     command: CommandTemplate | None
@@ -36,7 +37,7 @@ class Task(NamedTuple):
     output: OutputTemplate | None = None
     timeout: float = 0.0
     done_check: bool = False
-    done_rule: DoneRule | None = None
+    rules: Rules = Rules()
     environment: Mapping[str, str] = {}
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
@@ -52,11 +53,18 @@ class Task(NamedTuple):
         )
 
 
-def compile_task(config: Config, environment: Mapping[str, str]) -> Task:
-    """Compiles the config; `environment` is what jobs get beside the worker's own. Raises UsageError."""
+def compile_task(
+    config: Config, environment: Mapping[str, str], *, project: Path | None = None, image: str = ""
+) -> Task:
+    """Compiles the config. Raises UsageError.
+
+    `environment` is what jobs get beside the worker's own; `project` (the current folder) has the handler's
+    source; `image` is the digest of the image that jobs run in, where it is known.
+    """
     rule = None
     if "EXPECTED_NUMBER_FILES" in config.given:
         rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
+    recipe = recipe_of(config, project or Path(), image)
     return Task(
         command=CommandTemplate(config.command) if config.command else None,
         handler=config.handler or None,
@@ -64,6 +72,6 @@ def compile_task(config: Config, environment: Mapping[str, str]) -> Task:
         output=OutputTemplate(config.output) if config.output else None,
         timeout=config.job_timeout,
         done_check=config.check_if_done_bool,
-        done_rule=rule,
+        rules=Rules(recipe, rule, config.done_by == "files", config.shared_output),
         environment=environment,
     )
