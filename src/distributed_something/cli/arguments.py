@@ -218,6 +218,7 @@ def retry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
     )
+    parser.add_argument("--collect", action="store_true", help="only the job that COLLECT is")
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes (92, or #92)")
 
 

@@ -276,7 +276,11 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
     from . import views
 
     ids = views.find_ids(project, options.jobs)
-    back = retry(project, options.cause, ids)
+    if options.collect:
+        from ..steps.collect import collecting_jobs
+
+        ids = sorted(collecting_jobs(project))
+    back = retry(project, options.cause, ids) if ids or not options.collect else []
     if project.console.json:
         project.console.data({"retried": back})
     project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else ": no such job is dead"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import FAILED, OK, USAGE, DsError, UsageError
 from ..words import bytes_text, many, nearest
+from .collect import collect_command
 from .config import KEYS, Config
 
 if TYPE_CHECKING:
@@ -183,12 +184,31 @@ def work_findings(config: Config) -> Iterator[Finding]:
             "JOB_TIMEOUT: not given: a job that hangs holds its slot until the run's end",
             "JOB_TIMEOUT = 3600, or whatever no good job takes",
         )
+    yield from _collect_findings(config)
     from .fit import nowhere_to_publish
 
     if unfit := nowhere_to_publish(config):
         yield refused(unfit)
     elif config.inputs and not config.output and config.handler:
         yield warning("OUTPUT: not given: what jobs leave in {output_dir} is thrown away", "OUTPUT = '…'")
+
+
+def _collect_findings(config: Config) -> Iterator[Finding]:
+    if not config.collect:
+        return
+    try:
+        collect_command(config.collect)
+    except UsageError as unfit:
+        yield refused(unfit)
+    if config.image_starts_worker:
+        yield warning(
+            "COLLECT: is not run by the image's own worker", "write COMMAND = '…', or remove COLLECT"
+        )
+    if not config.output:
+        yield warning("COLLECT: has nothing to collect, as OUTPUT is not given", "OUTPUT = '…/{Plate}'")
+    if config.auto_monitor:
+        what = "COLLECT: the auto-monitor does not run it; ds monitor does"
+        yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
 
 
 def image_findings(config: Config) -> Iterator[Finding]:

@@ -138,6 +138,10 @@ KEYS: tuple[Key, ...] = (
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
+    Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, or csv",
+        example="python collect.py {outputs_dir} {output_dir}"),
+    Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
+        choices=("succeeded", "ended")),
     Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
@@ -159,6 +163,9 @@ KEYS: tuple[Key, ...] = (
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
+_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN"})
+"""New keys: a project may have had a key of its own with a name near to one of them."""
+
 _NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
 
 
@@ -203,6 +210,8 @@ class Config(NamedTuple):
     handler: str
     inputs: tuple[str, ...]
     output: str
+    collect: str
+    collect_when: str
     shared_output: bool
     store: str
     job_timeout: float
@@ -376,7 +385,7 @@ def _own(entry: Assignment, name: str) -> str:
 
 def _near(name: str) -> str | None:
     """Returns the known key that a name is a slip of: letters swapped, or one of about eight wrong."""
-    near = [known for known in _BY_NAME if _letters_in_common(name, known) >= NEAR]
+    near = [known for known in _BY_NAME.keys() - _NO_SLIPS if _letters_in_common(name, known) >= NEAR]
     return nearest(name, near, NEAR) if near else None
 
 

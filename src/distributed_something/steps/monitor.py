@@ -16,6 +16,7 @@ from ..runs.record import read_record
 from ..runs.snapshot import Snapshot, Tally
 from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, shrink
 from ..words import many
+from .collect import begin_collecting
 from .finish import end
 from .project import Project
 from .start import cancel_fleet, start
@@ -43,8 +44,15 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
         _check_record(project, record)
     watch = Watch(project, cheapest=cheapest)
     with project.console.watch() as watcher:
-        while not isinstance(action := watch.look(watcher), Finish | GiveUp):
-            if isinstance(action, Replace):
+        while not isinstance(action := watch.look(watcher), GiveUp):
+            if isinstance(action, Finish):
+                if not begin_collecting(project):
+                    break
+                watcher.note("all jobs have ended: collecting their outputs")
+                watch.forget()
+                if not watch.running and not isinstance(project.engine, Renting):
+                    start(project, None)
+            elif isinstance(action, Replace):
                 watcher.note("the workers were killed: starting them again")
                 start(project, None)
             if every is None:
@@ -114,6 +122,10 @@ class Watch:
     def running(self) -> int:
         """Number of running machines at the last look."""
         return self._looks[-1].machines_running if self._looks else 0
+
+    def forget(self) -> None:
+        """Forget the latest looks: the run goes on, with a job more."""
+        self._looks = [each._replace(open_jobs=1) for each in self._looks[-1:]]
 
     def look(self, watcher: Watcher) -> Action | None:
         """Look once, show the result, and shrink a fleet that is too large. Returns what else to do.

@@ -34,9 +34,11 @@ _R = TypeVar("_R")
 
 def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
     """Read a whole job file and check each job against the config. Changes nothing. Raises UsageError."""
+    from ..inputs.collect import collect_command
     from ..inputs.fit import CheckedJobs, check_jobs
     from ..inputs.messages import form_of
 
+    collect_command(project.config.collect)
     file = JobFile(job_file, shared)
     form = form_of(project.config, file)
     with project.console.progress(None, "jobs checked") as progress:

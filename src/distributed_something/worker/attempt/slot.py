@@ -19,6 +19,7 @@ from ...job import Cause, Job, Lease, Outcome, State
 from ..files.done import Done, fingerprint, look
 from ..files.fetch import fetch_inputs, look_at_inputs
 from ..files.publish import Claim, publish_outputs
+from .collect import fetch_outputs, join_csv
 from .container import Containers
 from .execute import Cancelled, Executor
 from .logs import SlotLog
@@ -122,7 +123,7 @@ class Slot:
         task, job, work = self._task, lease.job, self._work(lease)
         check_cancelled = self._executor.check_cancelled
         done = Done(False)
-        if task.done_check and work.prefix:
+        if task.done_check and work.prefix and not work.collect:
             takes_long()
             done = self._look_if_done(job, work, work.prefix)
             if done.skip:
@@ -132,16 +133,32 @@ class Slot:
             takes_long()
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
                 self._fetched = fetch_inputs(self._store, work.inputs, self._inputs, check_cancelled, seen)
+        if work.collect:
+            takes_long()
+        if work.collect and work.argv:
+            with _Phase(self._phases, "in", Cause.INPUT_MISSING):
+                self._fetched = fetch_outputs(self._store, work.collect, self._inputs, check_cancelled)
         check_cancelled()
-        outcome = self._executor.run(lease, work.argv, takes_long)
+        if work.collect and not work.argv:
+            outcome = self._join(work.collect)
+        else:
+            outcome = self._executor.run(lease, work.argv, takes_long)
         if outcome.state is State.SUCCEEDED and work.prefix:
             takes_long()
             made_by = fingerprint(task.rules.recipe, job.keys, seen or ())
             with _Phase(self._phases, "out", Cause.UPLOAD):
-                outcome = self._publish(lease, work.prefix, made_by, outcome)
+                outcome = self._publish(lease, work, made_by, outcome)
         if outcome.state is State.SUCCEEDED and done.why:
             outcome = outcome._replace(detail=f"ran again: {done.why}")
         return outcome
+
+    def _join(self, listed: str) -> Outcome:
+        """Joins the CSV files of all jobs. Raises UsageError, which becomes the reason of the failure."""
+        name, joined = self._task.join or ("*.csv", "collected.csv")
+        check = self._executor.check_cancelled
+        rows = join_csv(self._store, listed, name, self._outputs / joined, check)
+        self._log.note(f"{joined}: {rows:,} rows")
+        return Outcome(State.SUCCEEDED, exit_code=0)
 
     def _look_if_done(self, job: Job, work: Work, prefix: str) -> Done:
         """Looks for the job's outputs; notes in its log why it runs again."""
@@ -155,9 +172,12 @@ class Slot:
             self._log.note(f"runs again: {done.why}")
         return done
 
-    def _publish(self, lease: Lease, prefix: str, made_by: Mapping[str, Any], outcome: Outcome) -> Outcome:
-        claim = Claim(lease.job.id, self._run, lease.attempt, self._worker, made_by)
-        note, check, shared = self._log.note, self._executor.check_cancelled, self._task.rules.shared
+    def _publish(self, lease: Lease, work: Work, made_by: Mapping[str, Any], outcome: Outcome) -> Outcome:
+        task, prefix = self._task, work.prefix or ""
+        owner = f"collect {task.app}" if work.collect else ""
+        claim = Claim(lease.job.id, self._run, lease.attempt, self._worker, made_by, owner)
+        shared = task.rules.shared or bool(work.collect)
+        note, check = self._log.note, self._executor.check_cancelled
         manifest = publish_outputs(self._store, prefix, self._outputs, claim, note, check, shared=shared)
         if manifest is None:
             detail = "the command succeeded but wrote no file to {output_dir}"

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...inputs.collect import collect_command, csv_name
 from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
 from ...inputs.template import CommandTemplate
 from ...job import Lease
 from ..files.done import DoneRule, Rules, recipe_of
+from .collect import KEY
+
+COLLECTED = "collected"
+"""Prefix of the outputs of the collecting job. Several apps may publish there."""
 
 
 class Work(NamedTuple):
@@ -22,6 +27,8 @@ class Work(NamedTuple):
     inputs: list[Input]
     argv: list[str]
     prefix: str | None
+    collect: str | None = None
+    """Key of the list of outputs, in a collecting job. Without `argv` their CSV files are joined."""
 
 
 class Task(NamedTuple):
@@ -39,9 +46,15 @@ class Task(NamedTuple):
     done_check: bool = False
     rules: Rules = Rules()
     environment: Mapping[str, str] = {}
+    app: str = ""
+    collect: CommandTemplate | None = None
+    join: tuple[str, str] | None = None
+    """The collecting job: its command; or the files to join, and the name of the joined file."""
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
         """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
+        if (self.collect or self.join) and KEY in (keys := lease.job.keys):
+            return self._collecting(lease, str(keys[KEY]), folders)
         if not (self.command or self.inputs or self.output):
             return Work([], [], None)
         own = {"job_id": lease.job.id, "attempt": lease.attempt}
@@ -51,6 +64,11 @@ class Task(NamedTuple):
             self.command.argv(values) if self.command else [],
             self.output.fill(values) if self.output else None,
         )
+
+    def _collecting(self, lease: Lease, listed: str, folders: Mapping[str, str]) -> Work:
+        own = {"job_id": lease.job.id, "attempt": lease.attempt, "outputs_dir": folders["input_dir"]}
+        argv = self.collect.argv({**folders, **own}) if self.collect else []
+        return Work([], argv, COLLECTED, listed)
 
 
 def compile_task(
@@ -74,4 +92,7 @@ def compile_task(
         done_check=config.check_if_done_bool,
         rules=Rules(recipe, rule, config.done_by == "files", config.shared_output),
         environment=environment,
+        app=config.app_name,
+        collect=collect_command(config.collect),
+        join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,
     )

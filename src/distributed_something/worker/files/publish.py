@@ -42,13 +42,18 @@ OWNERS = f"{MANIFESTS}/owners"
 
 
 class Claim(NamedTuple):
-    """Who publishes: this attempt of this job of this run. `made_by` is the fingerprint for the manifest."""
+    """Who publishes: this attempt of this job of this run.
+
+    `made_by` is the fingerprint for the manifest. `owner` owns the files of a shared output; empty: the
+    job. The collecting jobs of an app's runs have one owner, so that each run replaces the one before.
+    """
 
     job: str
     run: str
     attempt: int
     worker: str
     made_by: Mapping[str, Any] = {}
+    owner: str = ""
 
 
 class Taken(KeyRefused):
@@ -219,13 +224,14 @@ def _remove(store: Store, prefix: str, manifest: Manifest) -> None:
 
 def _own(store: Store, prefix: str, names: Sequence[str], claim: Claim) -> None:
     """Writes down, once and for all, which job publishes each file of a shared output. Raises Taken."""
-    data = json.dumps({"job": claim.job, "run": claim.run}).encode()
+    mine = claim.owner or claim.job
+    data = json.dumps({"owner": mine, "job": claim.job, "run": claim.run}).encode()
     for name in names:
         key = f"{prefix}/{OWNERS}/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
         if store.write_if_absent(key, data):
             continue
         owner = json.loads(store.read(key))
-        if owner["job"] != claim.job:
+        if owner["owner"] != mine:
             what = f"output {prefix}/{name}: job {owner['job']} of run {owner['run']} has published it"
             raise Taken(what, "give each job file names of its own, or an OUTPUT of its own")
 
