@@ -26,6 +26,7 @@ def overview(snapshot: Snapshot, fold: Fold, now: float) -> dict[str, Any]:
     """Returns the object of `ds status --json` with figures, plots and machines, as of the time `now`."""
     return {
         **snapshot.to_json(),
+        "headline": _headline(snapshot),
         "figures": _figures(snapshot),
         "parts": _parts(snapshot),
         "throughput": _throughput(snapshot, fold, now),
@@ -33,6 +34,21 @@ def overview(snapshot: Snapshot, fold: Fold, now: float) -> dict[str, Any]:
         "fleet": _machines(snapshot, fold, now),
         "alive": snapshot.machines.running > 0,
         "draining": snapshot.machines.draining,
+    }
+
+
+def _headline(snapshot: Snapshot) -> dict[str, str]:
+    """Returns the run's state, its tone, and a sentence of results. A run with dead jobs is never good."""
+    jobs, state = snapshot.jobs, snapshot.state
+    ended = state == "finished"
+    dead = f", {jobs.dead:,} dead" if jobs.dead else ""
+    tones = {"finished": "good", "running": "running"}
+    tone = ("bad" if ended else "warn") if jobs.dead else tones.get(state, "warn")
+    skipped = f", {jobs.skipped:,} skipped" if jobs.skipped else ""
+    return {
+        "state": state + (dead if ended else ""),
+        "tone": tone,
+        "sentence": f"{jobs.succeeded:,} of {jobs.total:,} succeeded{skipped}{dead}",
     }
 
 
