@@ -169,7 +169,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments"), [("read", ("a",)), ("write", ("a", b"")), ("sizes", (["a", "b"],)), ("list", ())]
+    ("verb", "arguments"), [("read", ("a",)), ("write", ("a", b"")), ("stat", (["a", "b"],)), ("list", ())]
 )
 def test_ctrl_c_is_heard_while_a_bucket_is_silent(verb: str, arguments: object) -> None:
     with service(None) as away:

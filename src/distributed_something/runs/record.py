@@ -186,5 +186,9 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 
 def new_run_id(now: float) -> str:
-    """Returns a run's id: its start in UTC and four random digits; ids sort by time."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{os.urandom(2).hex()}"
+    """Returns a run's id: its start in UTC, two digits for the part of the second, and two random ones.
+
+    Ids sort by time, also those of two runs that began in one second (256 parts of it are told apart).
+    """
+    begun = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    return f"{begun}-{int(now % 1 * 256):02x}{os.urandom(1).hex()}"

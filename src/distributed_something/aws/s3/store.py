@@ -220,11 +220,15 @@ class S3Store:
 
     def _put(self, key: str, data: bytes, mode: Any) -> None:
         import obstore
+        import obstore.exceptions
 
         name = self._name(key)
         with self._errors(key):
             bucket = self._open(len(data))
-            aside(lambda: obstore.put(bucket, name, data, mode=mode, use_multipart=False))
+            try:
+                aside(lambda: obstore.put(bucket, name, data, mode=mode, use_multipart=False))
+            except obstore.exceptions.PreconditionError as error:  # changed since its tag was read
+                raise Exists from error
 
     def append(self, key: str, data: bytes) -> None:
         """Adds to the end of an appended file that only this process writes, by rewriting its last part.

@@ -32,7 +32,7 @@ MEMORY_MB = 2048
 LOG_DAYS = 60
 LOG_GROUP = f"/aws/lambda/{FUNCTION}"
 
-_LEFT_OUT = frozenset({"cli", "dashboard", "examples", "local", "rehearsal", "worker"})
+_LEFT_OUT = frozenset({"cli", "dashboard", "examples", "local", "rehearsal"})
 """Parts of the program that the auto-monitor does not need."""
 
 _TRY_SECONDS = 3.0
