@@ -188,7 +188,7 @@ def write_record(path: Path, record: RunRecord) -> None:
 def new_run_id(now: float) -> str:
     """Returns a run's id: its start in UTC, two digits for the part of the second, and two random ones.
 
-    Ids sort by time, also those of two runs that began in one second (256 parts of it are told apart).
+    Ids sort by time, also those of two runs that began in one second (each second has 256 parts).
     """
     begun = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     return f"{begun}-{int(now % 1 * 256):02x}{os.urandom(1).hex()}"
