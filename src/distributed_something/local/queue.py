@@ -146,6 +146,7 @@ class SqliteQueue:
 
     Order: jobs whose lease or back-off has ended come first, then the others as they were submitted.
     `term` is how many seconds a lease lasts; `owner` names the worker that leases through this object.
+    `volatile`: the file is a copy that can be made again, and nothing of it needs to survive a power cut.
     Submitting, redriving and purging survive a power cut once they return; a power cut may undo the last
     lease, renewal or outcome, so that a job runs again.
     Threads may share one object. A process that forks must open its own after the fork.
@@ -161,6 +162,7 @@ class SqliteQueue:
         term: float = 120.0,
         owner: str = "",
         clock: Clock | None = None,
+        volatile: bool = False,
     ) -> None:
         self.path = path.absolute()
         self.owner = owner
@@ -168,6 +170,7 @@ class SqliteQueue:
         self._term = term
         self._clock = clock or SystemClock()
         self._mutex = threading.Lock()
+        self._volatile = volatile
         self._durable: bool | None = None
         _refuse_network(self.path)
         with _explained(self.path):
@@ -176,6 +179,8 @@ class SqliteQueue:
             self._lock_file = _open_lock(self.path)
             try:
                 self._db = _connect(self.path, self._lock_file)
+                if volatile:
+                    self._db.execute("PRAGMA synchronous = OFF")
             except BaseException:  # the lock is let go, and the error raised again
                 os.close(self._lock_file)
                 raise
@@ -344,8 +349,8 @@ class SqliteQueue:
         with self._writing(durable=True) as db:
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
-    def _claim(self, limit: int) -> list[Lease]:
-        token = int.from_bytes(os.urandom(8), "big") >> 1
+    def _claim(self, limit: int, token: int | None = None) -> list[Lease]:
+        token = int.from_bytes(os.urandom(8), "big") >> 1 if token is None else token
         with self._writing() as db:
             now = self._clock.now()
             deadline = now + self._term
@@ -373,7 +378,7 @@ class SqliteQueue:
     def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction, all or nothing; `durable` makes it survive a power cut."""
         with self._mutex, _explained(self.path), _locked(self._lock_file):
-            if durable is not self._durable:
+            if not self._volatile and durable is not self._durable:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             self._db.execute("BEGIN IMMEDIATE")
