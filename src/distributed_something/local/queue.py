@@ -298,10 +298,17 @@ class SqliteQueue:
 
     def dead(self) -> Iterator[DeadJob]:
         """The dead jobs, in the order of submission; read in pages, so workers go on meanwhile."""
-        last = 0
-        while page := self._read(_DEAD_PAGE, (last,)):
-            for last, number, failed, cause, detail, body in page:
-                yield DeadJob(Job(_id(number), last - 1, body), failed, Cause(cause), detail)
+        last = -1
+        while page := self.dead_page(last):
+            yield from page
+            last = page[-1].job.index
+
+    def dead_page(self, index: int) -> list[DeadJob]:
+        """The first dead jobs behind this index: a thousand at most."""
+        return [
+            DeadJob(Job(_id(number), seq - 1, body), failed, Cause(cause), detail)
+            for seq, number, failed, cause, detail, body in self._read(_DEAD_PAGE, (index + 1,))
+        ]
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead.

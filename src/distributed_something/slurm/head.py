@@ -37,9 +37,6 @@ IDLE_FIRST, IDLE_LAST = 0.002, 0.05
 TOLD_AT_ONCE = frozenset({"load", "redrive", "purge"})
 """Verbs that make jobs. The status has those before the reply, lest a watch takes the run for finished."""
 
-PAGE = 1000
-"""Dead jobs that are told at a time."""
-
 
 class Head:
     """The head of one epoch, from the moment that the epoch is ours. One thread."""
@@ -52,13 +49,12 @@ class Head:
         self._clock = clock
         self._ahead = since - clock.now()
         """By so much our clock was behind the latest record's time."""
-        self._began = clock.monotonic()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._log = os.open(place.log(epoch), flags, 0o600)
         self._mailbox: Mailbox | None = None
         self._records: list[bytes] = []
         self._told = 0
-        self._told_at = -STATUS_SECONDS
+        self._told_at = clock.monotonic() - STATUS_SECONDS
         self._copied_at = 0
         self._copying: threading.Thread | None = None
         self._waiting: dict[Sender, tuple[Request, float]] = {}
@@ -158,7 +154,7 @@ class Head:
             case "owners", []:
                 return queue.owners()
             case "dead", [index]:
-                dead = queue.dead_after(index, PAGE)
+                dead = queue.dead_page(index)
                 return [[*said_job(each.job), each.attempt, each.cause, each.detail] for each in dead]
             case "load", [name] if (known := self._replica.loaded(name)) is not None:
                 return known
@@ -204,6 +200,8 @@ class Head:
             "owners": queue.owners(),
         }
         self._place.tell(self.epoch, self._told, status)
+        if self._told == 1:
+            self._place.tidy(self.epoch)
 
     def _consider_copy(self) -> None:
         """Start to copy the queue, where the log that a replay needs has become long."""

@@ -17,6 +17,7 @@ All that two nodes have to agree on is a name in this one listing.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,10 @@ from .files import Files
 
 to_json = msgspec.json.Encoder().encode
 from_json = msgspec.json.Decoder().decode
+
+
+_PASSING = frozenset({"closed", "status", "mail", "standing"})
+"""What is of use in its own epoch only."""
 
 
 class Copy(NamedTuple):
@@ -168,6 +173,16 @@ class Place:
                 return status
             name = self.look().status
         return None
+
+    def tidy(self, epoch: int) -> None:
+        """Remove what earlier epochs left and nothing needs any more."""
+        for name in self.files.names(self.folder):
+            kind, _, rest = name.partition("-")
+            if kind in _PASSING and int(rest[:8]) < epoch:
+                if kind in ("mail", "standing"):
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
+                else:
+                    self.files.remove(self.folder / name)
 
     def copy(self, epoch: int, offset: int) -> Path:
         """Where a copy of the queue lies, made at this offset of the log of this epoch."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DsError
-from ..job import Cause, DeadJob, Job, Lease, RetryPolicy
+from ..job import Cause, Job, Lease, RetryPolicy
 from ..local.queue import SqliteQueue
 from .place import Copy, Look, Place, from_json, to_json, unseen
 
@@ -95,16 +95,6 @@ class LoggedQueue(SqliteQueue):
         """Give every lease a full term: while there was no head its worker could not renew it."""
         with self._writing() as db:
             db.execute(_LEASED, (self._moment.at + self._term,))
-
-    def dead_after(self, index: int, limit: int) -> list[DeadJob]:
-        """The next dead jobs behind this index."""
-        found: list[DeadJob] = []
-        for each in self.dead():
-            if each.job.index > index:
-                found.append(each)
-                if len(found) == limit:
-                    break
-        return found
 
 
 class Replica:
