@@ -25,9 +25,6 @@ from .replica import Replica, Terms, told
 STATUS_SECONDS = 2.0
 """A head publishes its status so often."""
 
-STALE_SECONDS = 6.0
-"""A head whose status has not changed for this long is taken for dead."""
-
 COPY_BYTES = 32 << 20
 """After this much of the log, or as much as the queue has if that is more, the queue is copied."""
 

@@ -19,18 +19,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from ..clock import Clock
 from ..errors import Unreachable
 from .files import Files
 
 to_json = msgspec.json.Encoder().encode
 from_json = msgspec.json.Decoder().decode
 
+
+STALE_SECONDS = 6.0
+"""A head whose status has not changed for this long is taken for dead."""
 
 _PASSING = frozenset({"closed", "status", "mail", "standing"})
 """What is of use in its own epoch only."""
@@ -149,10 +152,13 @@ class Place:
             raise unseen(path)
         return int(text)
 
-    def announce(self, epoch: int) -> None:
-        """Say that we replay, to become head of this epoch: others need not do the same."""
-        with suppress(FileExistsError):
+    def announce(self, epoch: int) -> bool:
+        """Say that we replay, to become head of this epoch; False where another process has said so."""
+        try:
             (self.folder / f"standing-{epoch:08d}").mkdir(mode=0o700)
+        except FileExistsError:
+            return False
+        return True
 
     # what a head tells
 
@@ -200,6 +206,23 @@ class Place:
         """Take back what was ordered."""
         for name in ("stop", "stop-now"):
             self.files.remove(self.folder / name)
+
+
+class Pulse:
+    """Whether a head gives signs of life, as seen from here: no two computers' clocks are compared."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._status = ""
+        self._since = clock.monotonic()
+
+    def is_gone(self, look: Look) -> bool:
+        """Whether there is no head: it has ended, or its status has been the same for STALE_SECONDS."""
+        now = self._clock.monotonic()
+        sign = f"{look.epoch} {look.status}"
+        if sign != self._status:
+            self._status, self._since = sign, now
+        return look.headless or now - self._since > STALE_SECONDS
 
 
 def unseen(path: Path) -> Unreachable:

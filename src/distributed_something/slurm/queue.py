@@ -15,9 +15,9 @@ from ..clock import Clock, SystemClock
 from ..engine import Counts, PutReport
 from ..errors import DsError, Unreachable
 from ..job import Cause, DeadJob, Job, Lease, in_batches
-from .head import STALE_SECONDS, Head, stand
+from .head import Head, stand
 from .mail import Letters, Reply
-from .place import Look, Place
+from .place import STALE_SECONDS, Look, Place, Pulse
 from .replica import Replica, Terms, heard, said
 
 BATCH = 50_000
@@ -224,8 +224,7 @@ class CommandQueue(SlurmQueue):
         self._terms = terms
         self._scratch = scratch
         self._replica: Replica | None = None
-        self._seen = ("", 0.0)
-        """The name of the latest status, and since when it has been that."""
+        self._pulse = Pulse(self._clock)
 
     def __enter__(self) -> Self:
         return self
@@ -249,23 +248,14 @@ class CommandQueue(SlurmQueue):
     def _ask(self, verb: str, *arguments: Any) -> Any:
         while True:
             look = self._look()
-            if not look.headless and not self._is_stale(look):
+            if not self._pulse.is_gone(look):
                 with suppress(Unreachable):
                     return super()._ask(verb, *arguments)
             elif (head := self._stand(look)) is not None:
                 return self._answer(head, verb, [*arguments])
 
     def _is_over(self, epoch: int, look: Look) -> bool:
-        return super()._is_over(epoch, look) or self._is_stale(look)
-
-    def _is_stale(self, look: Look) -> bool:
-        """Whether the head has given no sign of life for a while, as seen from here."""
-        name, since = self._seen
-        now = self._clock.monotonic()
-        if look.status != name or not since:
-            self._seen = look.status, now
-            return False
-        return now - since > STALE_SECONDS
+        return super()._is_over(epoch, look) or self._pulse.is_gone(look)
 
     def _stand(self, look: Look) -> Head | None:
         if self._replica is None:
