@@ -48,10 +48,12 @@ class Pilots:
         self.keepers = [Keeper(self.place, TERMS, SystemClock(), folder) for _ in range(2)]
         self.over = threading.Event()
         self.ran: Counter[int] = Counter()
-        self.threads = [threading.Thread(target=self._keep)]
+        self.workers: list[threading.Thread] = []
+        self._unkept = threading.Event()
+        self._keeping = threading.Thread(target=self._keep)  # a head ends with the thread that started it
 
     def _keep(self) -> None:
-        while not self.over.wait(0.1):
+        while not self._unkept.wait(0.1):
             look = self.place.look()
             for keeper in self.keepers:
                 keeper.tend(look)
@@ -66,10 +68,10 @@ class Pilots:
                 queue.done(leases)
 
     def work(self, workers: int, batch: int) -> None:
-        self.threads += [
+        self.workers = [
             threading.Thread(target=self._work, args=(f"w{number}", batch)) for number in range(workers)
         ]
-        for thread in self.threads:
+        for thread in (self._keeping, *self.workers):
             thread.start()
 
     @property
@@ -85,11 +87,16 @@ class Pilots:
     def counts(self) -> Counts:
         return Counts(*(self.place.told() or {"counts": ()})["counts"])
 
-    def end(self) -> None:
+    def stop_working(self) -> None:
         self.over.set()
-        for thread in self.threads:
-            if thread.ident:
-                thread.join()
+        for thread in self.workers:
+            thread.join()
+
+    def end(self) -> None:
+        self.stop_working()
+        self._unkept.set()
+        if self._keeping.ident:
+            self._keeping.join()
         for keeper in self.keepers:
             keeper.end()
 
@@ -139,9 +146,7 @@ def test_commands_find_the_queue_after_all_pilots_are_gone(pilots: Pilots) -> No
     submit(pilots, 1_000)
     pilots.work(1, 10)
     until(lambda: len(pilots.ran) > 100)
-    pilots.over.set()
-    for thread in pilots.threads:
-        thread.join()
+    pilots.stop_working()
     pilots.tell_head(signal.SIGKILL)
     ran = len(pilots.ran)
     with CommandQueue(pilots.place, TERMS) as queue:
