@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-from distributed_something.aws.queue import SqsQueue
-from distributed_something.aws.queues import QueueUrls
 from distributed_something.aws.session import AwsSession
+from distributed_something.aws.sqs.queue import SqsQueue
+from distributed_something.aws.sqs.queues import QueueUrls
 from distributed_something.job import Job
 
 DELAY = 0.015

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from distributed_something.cli import COMMANDS, REFERENCE_NAMES, build_parser
+from distributed_something.cli.parser import COMMANDS, REFERENCE_NAMES, build_parser
 
 HEAD = """# Commands
 

@@ -8,19 +8,19 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from distributed_something import steps
-from distributed_something.aws.alarms import find_alarms
-from distributed_something.aws.desired import Kind
+from distributed_something.aws.ecs.current_state import find_one
+from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.engine import AwsEngine
-from distributed_something.aws.found import find_one
-from distributed_something.aws.roles import PATH, PROFILE
+from distributed_something.aws.iam.roles import PATH, PROFILE
 from distributed_something.aws.session import AwsSession
-from distributed_something.config import load_config
+from distributed_something.aws.watch.alarms import find_alarms
 from distributed_something.console import Console
+from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, Outcome, State
 from distributed_something.ledger import LedgerWriter
-from distributed_something.project import Project
-from distributed_something.record import read_record
+from distributed_something.runs.record import read_record
+from distributed_something.steps.project import Project
+from distributed_something.steps.submit import check, submit
 from distributed_something.testing import FakeClock
 from emulating import REGION, account_roles, endpoint, session
 
@@ -67,11 +67,11 @@ class Cloud:
     def open(self) -> Project:
         config = load_config(self.folder)
         console = Console(yes=True, out=self.out, err=self.err)
-        self.project = Project(self.folder, config, console, self.clock)
         own = AwsSession(config.aws_region, endpoint=self._endpoint, patience=self.patience)
         said = console.say
         self.engine = AwsEngine(self.folder, config, self.clock, self._endpoint, session=own, say=said)
-        vars(self.project)["engine"] = self.engine  # the engine by endpoint, as a rehearsal has it
+        # the engine by endpoint, as a rehearsal has it
+        self.project = Project(self.folder, config, console, self.clock, engine=self.engine)
         return self.project
 
     def jobs(self, count: int = 5, **shared: object) -> Path:
@@ -80,7 +80,7 @@ class Cloud:
         return path
 
     def submit(self, path: Path | None = None) -> Any:
-        return steps.submit(self.project, steps.check(self.project, path or self.jobs(), {}))
+        return submit(self.project, check(self.project, path or self.jobs(), {}))
 
     def found(self, kind: Kind, name: str) -> Any:
         return find_one(self.session, kind, name, str(self.given["ECS_CLUSTER"]))

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 import services
-from distributed_something.aws.desired import queues
-from distributed_something.aws.queues import QueueMaker, QueueNames, QueueUrls, queue_url
-from distributed_something.aws.roles import account_of
+from distributed_something.aws.ecs.desired import queues
+from distributed_something.aws.iam.roles import account_of
+from distributed_something.aws.names import run_tags
 from distributed_something.aws.session import AwsSession
+from distributed_something.aws.sqs.queues import QueueMaker, QueueNames, QueueUrls, queue_url
 from distributed_something.clock import SystemClock
-from distributed_something.config import parse_config
-from distributed_something.fleetrequest import run_tags
-from distributed_something.rehearsal.clock import EmulatorClock
-from distributed_something.rehearsal.emulator import CREDENTIALS, emulator
+from distributed_something.inputs.config import parse_config
+from distributed_something.rehearsal.emulator.clock import EmulatorClock
+from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
 
 REGION = "us-east-1"
 
@@ -110,7 +110,7 @@ def account_roles() -> None:
     """The roles that `ds account setup` makes."""
     import json
 
-    from distributed_something.aws.roles import PATH, PROFILE, Role
+    from distributed_something.aws.iam.roles import PATH, PROFILE, Role
 
     iam = session().client("iam")
     for name in (Role.TASK, Role.EXECUTION):

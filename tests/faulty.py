@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from distributed_something.rehearsal.calls import Called, called_of, refusal, worded
+from distributed_something.rehearsal.cloud.calls import Called, called_of, refusal, worded
 
 RESET = "reset"
 """The connection ends without an answer."""

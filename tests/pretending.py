@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.roles import Role, Where
-from distributed_something.aws.userdata import placement, user_data
-from distributed_something.rehearsal.door import signed
+from distributed_something.aws.ec2.userdata import placement, user_data
+from distributed_something.aws.iam.roles import Role, Where
+from distributed_something.rehearsal.auth import signed
 from distributed_something.rehearsal.place import Place
 from distributed_something.worker.process import marked_processes
 
@@ -174,7 +174,7 @@ def pretend_account(folder: Path, *command: str, **config: object) -> Iterator[A
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "distributed_something.rehearsal.daemon"),
+                *(sys.executable, "-m", "distributed_something.rehearsal.cloud.daemon"),
                 *(str(folder), str(place.folder), str(lock.fileno()), *command),
             ],
             stdout=subprocess.PIPE,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from conftest import DsProject
-from distributed_something.rehearsal.door import signed
-from distributed_something.rehearsal.emulator import CREDENTIALS
+from distributed_something.rehearsal.auth import signed
+from distributed_something.rehearsal.emulator.server import CREDENTIALS
 from distributed_something.rehearsal.faults import Faults, fate
 from distributed_something.rehearsal.place import Place
 
@@ -27,7 +27,7 @@ def processes(project: DsProject) -> list[int]:
             command = Path(f"/proc/{entry}/cmdline").read_bytes()
         except OSError:
             continue
-        if b"rehearsal.daemon" in command and mark in command:
+        if b"rehearsal.cloud.daemon" in command and mark in command:
             found.append(int(entry))
     return found
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from conftest import until
-from distributed_something.aws.queue import SqsQueue
-from distributed_something.aws.queues import QueueNames, QueueUrls
-from distributed_something.aws.store import S3Store
-from distributed_something.config import parse_config
+from distributed_something.aws.s3.store import S3Store
+from distributed_something.aws.sqs.queue import SqsQueue
+from distributed_something.aws.sqs.queues import QueueNames, QueueUrls
+from distributed_something.inputs.config import parse_config
 from distributed_something.job import Job
 from distributed_something.ledger import Fold, RunPaths, write_jobs
-from distributed_something.rehearsal.emulator import CREDENTIALS
-from distributed_something.runfile import write_run_file
+from distributed_something.rehearsal.emulator.server import CREDENTIALS
+from distributed_something.runs.runfile import write_run_file
 from distributed_something.worker.process import kill_marked
 from emulating import REGION, delete_queues, endpoint, ensure_queues, session
 

@@ -15,7 +15,7 @@ def run() -> NoReturn:
     SQLite folds its log into the queue's file, would take as long as many a command.
     """
     try:
-        from .cli import main
+        from .cli.entry import main
 
         code = main()
     except KeyboardInterrupt:  # before the command line is up

@@ -15,12 +15,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import DsError, UsageError
+from .words import duration, money, rate_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from .snapshot import Snapshot
+    from .runs.snapshot import Snapshot
 
 PLAIN_LINE_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
@@ -344,47 +345,6 @@ def fitting(parts: Sequence[Part], columns: int | None) -> str:
 
 def _joined(parts: Sequence[Part]) -> str:
     return " \N{MIDDLE DOT} ".join(text for _, text in parts)
-
-
-def money(dollars: float) -> str:
-    """Dollars, with cents as far as they tell something."""
-    return f"${dollars:,.2f}" if dollars >= 0.1 or not dollars else f"${dollars:.4f}"
-
-
-def rate_text(rate: float) -> str:
-    """A rate in the unit that reads best."""
-    if rate >= 1:
-        return f"{rate:,.1f}/s" if rate < 100 else f"{rate:,.0f}/s"
-    return f"{rate * 60:.1f}/min" if rate * 60 >= 1 else f"{rate * 3600:.1f}/h"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 40 ms, 4.5 s, 45 s, 12 min 30 s, 3 h 20 min, 2 d 4 h."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, unit, below, below_size in (
-        (86400, "d", "h", 3600),
-        (3600, "h", "min", 60),
-        (60, "min", "s", 1),
-    ):
-        if whole >= size:
-            rest = whole % size // below_size
-            return f"{whole // size} {unit}" + (f" {rest} {below}" if rest else "")
-    return f"{whole} s"
-
-
-def bytes_text(size: float | None) -> str:
-    """Bytes as people say them, in powers of 1000."""
-    if size is None:
-        return ""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def describe(facts: Mapping[str, Any]) -> str:

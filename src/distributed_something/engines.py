@@ -1,92 +1,55 @@
-"""The engines there are: the one table of their names, and what is known of each before there is one.
+"""Lists the engines and the facts that the core asks for before an engine is loaded.
 
-Nothing of an engine is imported before it is chosen.
+This table imports nothing. `steps.project` and `ds check` load an engine's package when it is chosen.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes of `ds --help`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from .check import Check
-    from .engine import Engine
-    from .project import Project
-
-    Make = Callable[[Project], Engine]
-    Checks = Callable[[Project, Path | None, Path | None], Sequence[Check]]
+    from collections.abc import Mapping
+    from types import ModuleType
 
 
 class EngineKind:
-    """How to make an engine, and the facts of it that the core asks for. A value: nothing changes it.
+    """Facts about one engine. Immutable by convention.
 
-    `checks` are what `ds check` looks at, for a job file and a fleet file where they are given; they may
-    raise UsageError.
+    `package` is the engine's package inside this one. Its module `engine` has `make(folder, config, clock, *,
+    say)`, which returns an `engine.Engine` (with `faults` too if it `rehearses`). Its module `check` has
+    `checks(folder, config, job_file, fleet_file)`, which returns the checks of `ds check` and may raise
+    UsageError.
     """
 
-    __slots__ = ("checks", "foreign_workers", "make", "rehearses", "rents", "works_as_set_up")
+    __slots__ = ("foreign_workers", "package", "rehearses", "rents", "works_as_set_up")
 
     def __init__(
         self,
-        make: Make,
-        checks: Checks,
+        package: str,
         *,
         rents: bool = True,
         foreign_workers: bool = True,
         works_as_set_up: bool = True,
         rehearses: bool = False,
     ) -> None:
-        self.make = make
-        self.checks = checks
+        self.package = package
         self.rents = rents
         """A fleet file, and the config's keys on machines and disks, say what to rent."""
         self.foreign_workers = foreign_workers
         """The image may start a worker of its own kind; without that, COMMAND or HANDLER is needed."""
         self.works_as_set_up = works_as_set_up
-        """Workers go by the config of the latest `ds setup`; without that, by the one they find at start."""
+        """Workers read the config of the latest `ds setup`; without that, the config at their start."""
         self.rehearses = rehearses
-        """What goes wrong can be ordered (`--faults`), and the story of it is told at the end."""
+        """Faults can be ordered (`--faults`), and the run's story is printed at the end."""
 
+    def module(self, name: str) -> ModuleType:
+        """Imports a module of the engine's package, such as `engine` or `check`."""
+        from importlib import import_module
 
-def _local(project: Project) -> Engine:
-    from .local.engine import LocalEngine
-
-    return LocalEngine(project.folder, project.config, project.clock, project.console.say)
-
-
-def _local_checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
-    from .local.check import checks
-
-    return checks(project, job_file, fleet_file)
-
-
-def _aws(project: Project) -> Engine:
-    from .aws.engine import AwsEngine
-
-    return AwsEngine(project.folder, project.config, project.clock, say=project.console.say)
-
-
-def _aws_checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
-    from .aws.check import checks
-
-    return checks(project, job_file, fleet_file)
-
-
-def _rehearsal(project: Project) -> Engine:
-    from .rehearsal.engine import RehearsalEngine
-
-    return RehearsalEngine(project.folder, project.config, project.clock, project.console.say, project.faults)
-
-
-def _rehearsal_checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
-    from .rehearsal.check import checks
-
-    return checks(project, job_file, fleet_file)
+        return import_module(f"{__package__}.{self.package}.{name}")
 
 
 ENGINES: Mapping[str, EngineKind] = {
-    "local": EngineKind(_local, _local_checks, rents=False, foreign_workers=False, works_as_set_up=False),
-    "aws": EngineKind(_aws, _aws_checks),
-    "rehearsal": EngineKind(_rehearsal, _rehearsal_checks, rehearses=True),
+    "local": EngineKind("local", rents=False, foreign_workers=False, works_as_set_up=False),
+    "aws": EngineKind("aws"),
+    "rehearsal": EngineKind("rehearsal", rehearses=True),
 }

@@ -14,15 +14,19 @@ from typing import NamedTuple
 
 import pytest
 
-from distributed_something import steps
 from distributed_something.clock import SystemClock
-from distributed_something.config import load_config
 from distributed_something.console import Console
 from distributed_something.engine import Counts, Engine
 from distributed_something.errors import OK, DsError
+from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, Job
-from distributed_something.project import Project
-from distributed_something.record import read_record, write_record
+from distributed_something.runs.record import read_record, write_record
+from distributed_something.steps.cleanup import cleanup
+from distributed_something.steps.monitor import monitor
+from distributed_something.steps.project import Project
+from distributed_something.steps.setup import setup
+from distributed_something.steps.start import start
+from distributed_something.steps.submit import check, submit
 
 FIRST, SECOND = "20261122T141500Z-0001", "20261122T151500Z-0002"
 JOB = Job("0123456789abcdef", 0, b'{"group": {"n": 1}}')
@@ -191,15 +195,15 @@ def test_jobs_that_wait_without_machines_are_explained(open_project: Open) -> No
 
 def test_a_start_is_refused_where_the_record_is_of_another_run(open_project: Open) -> None:
     """Of another engine, say: its machines would work for a run whose jobs are not in the queue."""
-    run = steps.setup(open_project())
+    run = setup(open_project())
     project = open_project()
     mine = read_record(project.record_path)
     write_record(project.record_path, mine._replace(run=SECOND, engine="other"))
     with pytest.raises(DsError, match=f"run {SECOND} .other., and the queue is that of {run}"):
-        steps.start(project, None)
+        start(project, None)
     assert open_project().engine.current_run() == run
     assert open_project().engine.machines().target == 0
-    assert steps.setup(open_project()) == run == read_record(project.record_path).run
+    assert setup(open_project()) == run == read_record(project.record_path).run
 
 
 def test_the_four_steps(kind: Kind, open_project: Open, tmp_path: Path) -> None:
@@ -207,14 +211,14 @@ def test_the_four_steps(kind: Kind, open_project: Open, tmp_path: Path) -> None:
         pytest.skip("its machines do not work in this test")
     jobs = tmp_path / "jobs.jsonl"
     jobs.write_text("".join(f'{{"n": {n}}}\n' for n in range(5)))
-    steps.setup(open_project())
-    steps.submit(open_project(), steps.check(open_project(), jobs, {}))
+    setup(open_project())
+    submit(open_project(), check(open_project(), jobs, {}))
     for _ in range(2):  # the second changes nothing, or adds what is ended with the rest
-        steps.start(open_project(), None)
-    assert steps.monitor(open_project(), None, None) == OK
+        start(open_project(), None)
+    assert monitor(open_project(), None, None) == OK
     project = open_project()
     assert project.snapshot().jobs.succeeded == 5
     assert project.engine.machines().running == 0
     assert [project.engine.store.read(f"out/{n}/n") for n in range(5)] == [b"%d\n" % n for n in range(5)]
-    assert steps.cleanup(open_project()) == []
+    assert cleanup(open_project()) == []
     assert not project.record_path.exists()

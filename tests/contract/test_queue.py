@@ -47,7 +47,7 @@ def ministack(folder: Path, clock: Any) -> Any:
 
 def sqs_queue(session: Any, urls: Any, clock: Any) -> Any:
     """The queue of the aws engine. It has one connection, so that batches arrive in their order."""
-    from distributed_something.aws.queue import SqsQueue
+    from distributed_something.aws.sqs.queue import SqsQueue
 
     return SqsQueue(session, urls, policy=POLICY, term=TERM, clock=clock, connections=1)
 

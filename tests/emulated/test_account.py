@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import pytest
 
 from conftest import DsProject
-from distributed_something.aws import account
-from distributed_something.aws.policies import Buckets
-from distributed_something.aws.roles import PATH, PROFILE, Role, Where
+from distributed_something.aws.iam import account
+from distributed_something.aws.iam.policies import Buckets
+from distributed_something.aws.iam.roles import PATH, PROFILE, Role, Where
 from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
-from distributed_something.rehearsal.emulator import CREDENTIALS, emulator
+from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
 from distributed_something.testing import FakeClock
 from emulating import session as shared_session
 

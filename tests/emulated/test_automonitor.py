@@ -13,16 +13,18 @@ from typing import Any
 import pytest
 
 from aws_project import Cloud, fleet_file, instances
-from distributed_something import steps
-from distributed_something.aws import automonitor
-from distributed_something.aws.automonitor import AutoMonitor
-from distributed_something.aws.desired import Kind
-from distributed_something.aws.roles import PATH, SCHEDULES, Role, Where
-from distributed_something.aws.schedule import Order
+from distributed_something import automonitor
+from distributed_something.automonitor import AutoMonitor
+from distributed_something.aws.ecs.resources import Kind
+from distributed_something.aws.iam.roles import PATH, SCHEDULES, Role, Where
+from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.job import Outcome, State
 from distributed_something.ledger import LedgerWriter
+from distributed_something.steps.monitor import monitor
+from distributed_something.steps.setup import setup
+from distributed_something.steps.start import start
 from emulating import REGION, session
 
 ACCOUNT = Where("123456789012", REGION)
@@ -31,8 +33,8 @@ ACCOUNT = Where("123456789012", REGION)
 @pytest.fixture(scope="module")
 def function() -> None:
     """The auto-monitor's function as a record: the emulator calls it never."""
-    from distributed_something.aws.account import Step
-    from distributed_something.aws.function import find_function, plan_function
+    from distributed_something.aws.iam.account import Step
+    from distributed_something.aws.watch.function import find_function, plan_function
 
     role = {"RoleName": str(Role.MONITOR), "Path": PATH, "AssumeRolePolicyDocument": "{}"}
     made = [Step("", "create_role", role), *plan_function(ACCOUNT, find_function(session()), b"PK")]
@@ -95,9 +97,9 @@ def either(request: pytest.FixtureRequest, cloud: Cloud) -> Caller:
 
 
 def begin(cloud: Cloud, jobs: int = 5) -> str:
-    run = steps.setup(cloud.project)
+    run = setup(cloud.project)
     cloud.submit(cloud.jobs(jobs))
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     return run
 
 
@@ -263,7 +265,7 @@ def test_a_laptop_that_watches_too_does_no_harm(cloud: Cloud, caller: Caller) ->
     order = caller.order()
     caller.once()
     cloud.open()
-    assert steps.monitor(cloud.project, None, None) == OK
+    assert monitor(cloud.project, None, None) == OK
     assert caller.schedule() is None and left(cloud) == []
     assert caller.once(order) == "over"
 
@@ -309,7 +311,7 @@ def test_a_new_run_that_waits_for_its_jobs_is_not_ended_by_a_call_for_the_one_be
     assert either.once() == "watching"
     order = either.order()
     cloud.open()
-    assert steps.setup(cloud.project) != order.run
+    assert setup(cloud.project) != order.run
     assert [either.once(order) for _ in range(4)] == ["over"] * 4
     assert cloud.found(Kind.QUEUE, cloud.app + "Queue") is not None
     cloud.submit(cloud.jobs(3))
@@ -320,8 +322,8 @@ def test_a_config_that_was_changed_and_a_second_fleet_are_seen(cloud: Cloud, cal
     begin(cloud, jobs=30)
     assert caller.once() == "watching"
     cloud.config(DOCKER_CORES=1)
-    steps.setup(cloud.project)
-    steps.start(cloud.project, fleet_file(cloud))
+    setup(cloud.project)
+    start(cloud.project, fleet_file(cloud))
     assert caller.once() == "watching"
     assert "6 of 6 machines" in caller.said.getvalue()
 

@@ -13,21 +13,22 @@ import pytest
 from botocore.stub import Stubber
 
 from aws_project import Cloud, answer, fleet_file, work
-from distributed_something import steps
-from distributed_something.aws.alarms import (
+from distributed_something.aws.names import alarm_prefix
+from distributed_something.aws.session import AwsSession
+from distributed_something.aws.watch.alarms import (
     BATCH,
     SILENT_SECONDS,
-    alarm_prefix,
     delete_alarms,
     find_alarms,
     put_alarms,
 )
-from distributed_something.aws.alive import alive_prefix
-from distributed_something.aws.session import AwsSession
-from distributed_something.config import Config, parse_config
+from distributed_something.aws.watch.heartbeat import alive_prefix
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
-from distributed_something.monitoring import Watch
+from distributed_something.inputs.config import Config, parse_config
+from distributed_something.steps.monitor import Watch, monitor
+from distributed_something.steps.setup import setup
+from distributed_something.steps.start import start
 from distributed_something.testing import FakeClock
 from emulating import REGION, session
 
@@ -40,9 +41,9 @@ def cloud(tmp_path: Path) -> Cloud:
     found = Cloud(tmp_path / "project")
     found.clock = FakeClock(time.time())
     found.open()
-    steps.setup(found.project)
+    setup(found.project)
     found.submit()
-    steps.start(found.project, fleet_file(found))
+    start(found.project, fleet_file(found))
     return found
 
 
@@ -125,7 +126,7 @@ def test_the_end_of_a_run_removes_the_apps_alarms_and_nobody_elses(cloud: Cloud)
     put_alarms(session(), config, run, [ONE, TWO])
     put_alarms(session(), others, run, [ONE])
     work(cloud, 5)
-    assert steps.monitor(cloud.project, None, None) == OK
+    assert monitor(cloud.project, None, None) == OK
     assert alarms(cloud) == []
     assert find_alarms(session(), others.app_name) == [alarm_prefix(others.app_name) + ONE]
     delete_alarms(session(), find_alarms(session(), others.app_name))

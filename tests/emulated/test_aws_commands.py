@@ -10,7 +10,7 @@ import pytest
 
 from aws_project import Cloud, fleet_file
 from conftest import DsProject
-from distributed_something.aws.desired import Kind
+from distributed_something.aws.ecs.resources import Kind
 from emulating import endpoint
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from aws_project import Cloud
-from distributed_something import steps
-from distributed_something.aws.dashboard import delete_dashboard, put_dashboard
-from distributed_something.config import Config, parse_config
+from distributed_something.aws.watch.dashboard import delete_dashboard, put_dashboard
 from distributed_something.errors import DsError
+from distributed_something.inputs.config import Config, parse_config
+from distributed_something.steps.cleanup import cleanup
+from distributed_something.steps.setup import setup
+from distributed_something.steps.start import start
 from emulating import REGION, session
 
 
@@ -51,10 +53,10 @@ def test_a_dashboard_of_somebody_else_is_neither_replaced_nor_removed(config: Co
 @pytest.mark.fault(37, 42)
 def test_a_run_has_a_dashboard_where_the_config_wants_one_and_clean_up_removes_it(tmp_path: Path) -> None:
     cloud = Cloud(tmp_path, CREATE_DASHBOARD=True)
-    steps.setup(cloud.project)
+    setup(cloud.project)
     cloud.submit()
-    steps.start(cloud.project, None)
+    start(cloud.project, None)
     shown = cloud.session.client("cloudwatch").get_dashboard(DashboardName=cloud.app)["DashboardBody"]
     assert cloud.record().fleets[0] in shown
-    assert steps.cleanup(cloud.project) == []
+    assert cleanup(cloud.project) == []
     assert dashboards(cloud.app) == []

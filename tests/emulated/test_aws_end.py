@@ -10,16 +10,22 @@ from typing import Any
 import pytest
 
 from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
-from distributed_something import steps
-from distributed_something.aws.dashboard import put_dashboard
-from distributed_something.aws.desired import Kind
+from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
+from distributed_something.aws.watch.dashboard import put_dashboard
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, UsageError
 from distributed_something.job import Cause, Lease
-from distributed_something.joblog import read_log
-from distributed_something.record import write_record
-from distributed_something.runfile import read_run_file
+from distributed_something.runs.joblog import read_log
+from distributed_something.runs.record import write_record
+from distributed_something.runs.runfile import read_run_file
+from distributed_something.steps.cleanup import cleanup
+from distributed_something.steps.finish import end
+from distributed_something.steps.monitor import monitor
+from distributed_something.steps.retry import retry
+from distributed_something.steps.setup import setup
+from distributed_something.steps.start import start
+from distributed_something.steps.stop import stop
 from emulating import session
 
 
@@ -29,9 +35,9 @@ def cloud(tmp_path: Path) -> Cloud:
 
 
 def begin(cloud: Cloud, jobs: int = 5) -> str:
-    run = steps.setup(cloud.project)
+    run = setup(cloud.project)
     cloud.submit(cloud.jobs(jobs))
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     return run
 
 
@@ -40,7 +46,7 @@ def test_the_monitor_ends_a_run_that_is_done_and_nothing_is_left(cloud: Cloud) -
     begin(cloud)
     work(cloud, 5)
     calls = Calls(cloud.engine)
-    assert steps.monitor(cloud.project, None, None) == OK
+    assert monitor(cloud.project, None, None) == OK
     assert left(cloud) == []
     assert cloud.found(Kind.LOG_GROUP, cloud.app) is not None
     assert cloud.found(Kind.CLUSTER, str(cloud.given["ECS_CLUSTER"])) is None
@@ -55,7 +61,7 @@ def test_what_a_run_has_cost_is_known_when_everything_has_gone(cloud: Cloud) -> 
     run = begin(cloud)
     cloud.clock.advance(3600)
     work(cloud, 5)
-    steps.monitor(cloud.project, None, None)
+    monitor(cloud.project, None, None)
     report = json.loads(cloud.engine.store.read(f"runs/{cloud.app}/{run}/report.json"))
     assert report["cost_usd"] > 0
     ended = cloud.open().snapshot()
@@ -69,23 +75,23 @@ def test_the_end_needs_looks_that_agree_a_minute_apart(cloud: Cloud, every: floa
     begin(cloud)
     work(cloud, 5)
     before = cloud.clock.now()
-    steps.monitor(cloud.project, None, every)
+    monitor(cloud.project, None, every)
     assert cloud.clock.now() - before >= 2 * 60
 
 
 def test_with_dead_jobs_the_queues_stay_and_retry_works(cloud: Cloud) -> None:
     run = begin(cloud)
     work(cloud, 5, dead=2)
-    assert steps.monitor(cloud.project, None, None) == SOME_DEAD
+    assert monitor(cloud.project, None, None) == SOME_DEAD
     assert left(cloud) == ["queue Queue", "queue DeadMessages", "queue Queue-carried"]
     cloud.open()
-    assert len(steps.retry(cloud.project, (), ())) == 2
+    assert len(retry(cloud.project, (), ())) == 2
     cloud.config(JOB_TIMEOUT=77)
-    assert steps.setup(cloud.project) == run, "the same run, with the config as it is now"
+    assert setup(cloud.project) == run, "the same run, with the config as it is now"
     assert read_run_file(cloud.engine.store, cloud.app, run).config.job_timeout == 77
-    steps.start(cloud.project, None)
+    start(cloud.project, None)
     work(cloud, 2, worker="worker-2")
-    assert steps.monitor(cloud.project, None, None) == OK
+    assert monitor(cloud.project, None, None) == OK
     assert left(cloud) == []
 
 
@@ -101,12 +107,12 @@ def test_of_workers_that_write_no_ledger_the_queue_tells_how_jobs_ended(cloud: C
     running = cloud.project.snapshot()
     assert (running.jobs.succeeded, running.jobs.running, running.state) == (4, 1, "running")
     queue.fail(lost, Cause.WORKER_LOST, final=True)
-    assert steps.monitor(cloud.project, None, None) == SOME_DEAD
+    assert monitor(cloud.project, None, None) == SOME_DEAD
     jobs = cloud.project.fold().update().jobs
     assert sorted(record.state for record in jobs.values()) == ["dead"] + ["succeeded"] * 4
     assert (jobs[lost.job.id].cause, jobs[lost.job.id].state) == ("worker-lost", "dead")
     cloud.open()
-    assert steps.retry(cloud.project, (), ()) == [lost.job.id]
+    assert retry(cloud.project, (), ()) == [lost.job.id]
 
 
 @pytest.mark.fault(6, 38, 39)
@@ -117,7 +123,7 @@ def test_what_a_job_printed_can_be_read_when_everything_has_gone(cloud: Cloud) -
     cloud.engine.store.append(f"{paths.logs}worker-1.log", b"it is done\n")
     work(cloud, 1)
     calls = Calls(cloud.engine)
-    steps.monitor(cloud.project, None, None)
+    monitor(cloud.project, None, None)
     assert "CreateExportTask" not in calls.names()
     cloud.open()
     assert read_log(cloud.engine.store, cloud.project.paths(), "worker-1.log@0+11") == b"it is done\n"
@@ -133,14 +139,14 @@ STEPS = (
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_and_started_again_it_ends_in_the_same_place(cloud: Cloud, step: str) -> None:
     begin(cloud)
-    steps.start(cloud.project, None)  # a second fleet, with a launch template
+    start(cloud.project, None)  # a second fleet, with a launch template
     work(cloud, 5)
     killed = Stop(cloud, step, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         cloud.engine.end()
     killed.undo()
     cloud.open()
-    assert steps.monitor(cloud.project, None, None) == OK
+    assert monitor(cloud.project, None, None) == OK
     assert left(cloud) == []
 
 
@@ -170,19 +176,19 @@ def test_one_step_that_fails_stops_no_other_and_is_told(cloud: Cloud, step: str)
     begin(cloud)
     work(cloud, 5)
     failing = Stop(cloud, step, DsError)
-    assert steps.monitor(cloud.project, None, None) == LEFTOVERS
+    assert monitor(cloud.project, None, None) == LEFTOVERS
     assert "the network went away" in cloud.err.getvalue()
     remaining = left(cloud)
     assert remaining and len(remaining) <= 4
     failing.undo()
-    assert steps.cleanup(cloud.project) == []
+    assert cleanup(cloud.project) == []
     assert left(cloud) == []
 
 
 @pytest.mark.fault(9, 10)
 def test_a_fleet_that_will_not_end_keeps_no_other_one_running(cloud: Cloud) -> None:
     begin(cloud)
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     first, _ = cloud.record().fleets
 
     def refuse(params: dict[str, Any], **_: object) -> None:
@@ -209,7 +215,7 @@ def test_where_nobody_can_tell_of_dead_jobs_the_machines_end_and_the_queues_stay
     assert told[0] == f"queue {cloud.app}Queue, as it may have dead jobs: the network went away"
     assert left(cloud) == ["queue Queue", "queue DeadMessages", "queue Queue-carried"]
     failing.undo()
-    assert steps.cleanup(cloud.open()) == []
+    assert cleanup(cloud.open()) == []
     assert left(cloud) == []
 
 
@@ -217,11 +223,11 @@ def test_where_nobody_can_tell_of_dead_jobs_the_machines_end_and_the_queues_stay
 def test_a_clean_up_that_leaves_something_keeps_the_record_and_waits_for_no_right(cloud: Cloud) -> None:
     begin(cloud)
     failing, before = Stop(cloud, "DescribeLaunchTemplates", DsError), cloud.clock.now()
-    assert steps.cleanup(cloud.project) == ["the network went away"]
+    assert cleanup(cloud.project) == ["the network went away"]
     assert cloud.clock.now() - before < LEAVE_SECONDS
     assert cloud.project.record_path.exists(), "the next clean-up looks for what is in it"
     failing.undo()
-    assert steps.cleanup(cloud.project) == []
+    assert cleanup(cloud.project) == []
     assert not cloud.project.record_path.exists()
 
 
@@ -231,15 +237,15 @@ def test_a_right_to_look_at_one_kind_of_fleet_that_is_missing_hides_no_other_kin
     cloud: Cloud, call: str
 ) -> None:
     begin(cloud)
-    steps.start(cloud.project, None)
+    start(cloud.project, None)
     kept = cloud.record().fleets[0 if call == "DescribeSpotFleetRequests" else 1]
     failing = Stop(cloud, call, DsError)
-    told = [line for line in steps.cleanup(cloud.project) if not line.startswith("machine ")]
+    told = [line for line in cleanup(cloud.project) if not line.startswith("machine ")]
     assert told == ["the network went away"]
     failing.undo()
     alive = [fleet.id for fleet in cloud.engine._looker.fleets.of_app(cloud.app) if fleet.alive]
     assert alive == [kept]
-    assert steps.cleanup(cloud.project) == []
+    assert cleanup(cloud.project) == []
     assert left(cloud) == []
 
 
@@ -250,7 +256,7 @@ def test_a_damaged_record_stops_no_clean_up(cloud: Cloud, text: str) -> None:
     cloud.project.record_path.write_text(text)
     cloud.open()
     assert cloud.engine.machines().running == 3
-    assert steps.cleanup(cloud.project) == []
+    assert cleanup(cloud.project) == []
     assert "what it alone knows of is not removed" in cloud.err.getvalue()
     assert left(cloud) == []
     assert not cloud.project.record_path.exists()
@@ -261,7 +267,7 @@ def test_a_damaged_record_stops_no_end_of_a_run(cloud: Cloud) -> None:
     fold = cloud.project.fold()
     work(cloud, 5)
     cloud.project.record_path.write_text("{")
-    assert steps.end(cloud.open(), fold) == OK
+    assert end(cloud.open(), fold) == OK
     assert left(cloud) == []
 
 
@@ -272,12 +278,12 @@ def test_without_a_network_a_clean_up_is_one_error_and_the_next_goes_on(cloud: C
     gone = [no_network(cloud, service) for service in ("sqs", "ecs", "ec2", "cloudwatch")]
     before = cloud.clock.now()
     with pytest.raises(NoAnswer) as raised:
-        steps.cleanup(cloud.project)
+        cleanup(cloud.project)
     assert "network" in raised.value.fix
     assert cloud.clock.now() == before, "nobody waits for what is left to go"
     assert sum(map(len, gone)) <= 4
     assert cloud.project.record_path.exists()
-    assert steps.cleanup(cloud.open()) == []
+    assert cleanup(cloud.open()) == []
     assert left(cloud) == []
 
 
@@ -300,10 +306,10 @@ def test_where_one_service_does_not_answer_the_others_are_cleaned_up(cloud: Clou
     begin(cloud)
     cloud.open()
     no_network(cloud, "ecs")
-    told = steps.cleanup(cloud.project)
+    told = cleanup(cloud.project)
     assert any("Could not connect" in line for line in told)
     assert instances(cloud) == []
-    assert steps.cleanup(cloud.open()) == []
+    assert cleanup(cloud.open()) == []
 
 
 @pytest.mark.parametrize("call", ["ListQueueTags", "CancelSpotFleetRequests", "DescribeLaunchTemplates"])
@@ -314,11 +320,11 @@ def test_a_sign_in_that_runs_out_in_a_clean_up_is_one_error_and_the_next_goes_on
     cloud.open()
     failing = Stop(cloud, call, NotSignedIn)
     with pytest.raises(NotSignedIn):
-        steps.cleanup(cloud.project)
+        cleanup(cloud.project)
     assert "went away" not in cloud.err.getvalue(), "said once, by whoever catches it"
     failing.undo()
     assert cloud.project.record_path.exists()
-    assert steps.cleanup(cloud.open()) == []
+    assert cleanup(cloud.open()) == []
     assert left(cloud) == []
 
 
@@ -402,7 +408,7 @@ def test_a_service_and_a_task_of_our_names_that_are_not_ours_are_left_alone(
     revision = strangers(cloud, 2, tags=tags)
     whose = "belongs to the app Another" if tags else "was not made by us, and has 2 tasks"
     with pytest.raises(UsageError, match=whose):
-        steps.setup(cloud.project)
+        setup(cloud.project)
     assert cloud.engine.remove() == []
     assert active(cloud) == [revision]
     assert cloud.found(Kind.SERVICE, f"{cloud.app}Service").settings["desiredCount"] == 2
@@ -438,7 +444,7 @@ def test_a_fleet_in_the_record_is_ended_unless_it_bears_another_apps_tag(
         request["TagSpecifications"] = [{"ResourceType": "spot-fleet-request", "Tags": told}]
     other = ec2.request_spot_fleet(SpotFleetRequestConfig=request)["SpotFleetRequestId"]
     write_record(cloud.project.record_path, cloud.record().with_fleet(other))
-    assert steps.cleanup(cloud.open()) == []
+    assert cleanup(cloud.open()) == []
     alive = [fleet.id for fleet in cloud.engine._looker.fleets.look([own, other]) if fleet.alive]
     assert alive == ([] if ends else [other])
 
@@ -480,7 +486,7 @@ def test_idle_machines_are_let_go_and_the_one_with_a_job_is_not(cloud: Cloud) ->
     calls = Calls(cloud.engine)
     with pytest.raises(Enough):
         cloud.clock = ClockUntil(cloud, looks=4)
-        steps.monitor(cloud.project, None, 60)
+        monitor(cloud.project, None, 60)
     assert instances(cloud) == [busy]
     [change] = calls.of("ModifySpotFleetRequest")
     assert (change["TargetCapacity"], change["ExcessCapacityTerminationPolicy"]) == (1, "noTermination")
@@ -493,7 +499,7 @@ def test_a_machine_with_a_job_of_which_nothing_is_known_is_not_ended(cloud: Clou
     cloud.engine.queue().lease(1, 1)  # a worker of the reference: it writes no ledger
     cloud.clock = ClockUntil(cloud, looks=5)
     with pytest.raises(Enough):
-        steps.monitor(cloud.project, None, 60)
+        monitor(cloud.project, None, 60)
     assert len(instances(cloud)) == 3
 
 
@@ -504,7 +510,7 @@ def test_cheapest_replaces_no_machine_after_a_while(cloud: Cloud, cheapest: bool
     calls = Calls(cloud.engine)
     cloud.clock = ClockUntil(cloud, looks=20)
     with pytest.raises(Enough):
-        steps.monitor(cloud.project, None, 60, cheapest=cheapest)
+        monitor(cloud.project, None, 60, cheapest=cheapest)
     assert [each["TargetCapacity"] for each in calls.of("ModifySpotFleetRequest")] == targets
     assert len(instances(cloud)) == 3
 
@@ -542,7 +548,7 @@ def test_looks_that_fail_do_not_end_the_watching(cloud: Cloud) -> None:
     begin(cloud)
     work(cloud, 5)
     network_goes(cloud, "ec2.DescribeInstances", (2, 3, 5))
-    assert steps.monitor(cloud.project, None, None) == OK
+    assert monitor(cloud.project, None, None) == OK
     assert cloud.err.getvalue().count("looking again") >= 1
     assert left(cloud) == []
 
@@ -596,7 +602,7 @@ def test_stop_drains_and_then_ends_the_machines(cloud: Cloud) -> None:
     assert calls.of("UpdateService")[-1]["desiredCount"] == 0
     assert calls.of("ModifySpotFleetRequest")[-1]["TargetCapacity"] == 0
     assert len(instances(cloud)) == 3
-    steps.stop(cloud.project, now=False)
+    stop(cloud.project, now=False)
     assert instances(cloud) == []
     assert cloud.engine.machines().ended == "stopped" or not cloud.engine.machines().target
     assert cloud.engine.queue().counts().waiting == 5
@@ -609,7 +615,7 @@ def test_looks_that_fail_do_not_end_a_stop_before_the_machines(
 ) -> None:
     begin(cloud)
     network_goes(cloud, call, times)
-    steps.stop(cloud.project, now=False)
+    stop(cloud.project, now=False)
     assert cloud.err.getvalue().count("looking again") >= 1
     assert instances(cloud) == []
 
@@ -619,17 +625,17 @@ def test_a_last_look_that_fails_does_not_make_a_stop_one_that_failed(cloud: Clou
     begin(cloud)
     cloud.engine.stop(now=True)  # no machine runs: the next look is the last one
     network_goes(cloud, "s3.ListObjectsV2", (1, 2))
-    assert steps.stop(cloud.project, now=True).jobs.total == 5
+    assert stop(cloud.project, now=True).jobs.total == 5
     assert cloud.err.getvalue().count("looking again") == 1
 
 
 def test_stop_now_ends_the_machines_at_once_and_start_goes_on(cloud: Cloud) -> None:
     begin(cloud)
-    steps.stop(cloud.project, now=True)
+    stop(cloud.project, now=True)
     assert instances(cloud) == []
     cloud.open()
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     assert len(cloud.record().fleets) == 2
     work(cloud, 5)
-    assert steps.monitor(cloud.project, None, None) == OK
+    assert monitor(cloud.project, None, None) == OK
     assert left(cloud) == []

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from aws_project import IMAGE, Calls, Cloud, answer, fleet_file, instances
-from distributed_something import cli, steps
-from distributed_something.aws.desired import Kind
-from distributed_something.aws.newfleet import write_fleet_file
+from distributed_something.aws.ec2.newfleet import write_fleet_file
+from distributed_something.aws.ecs.resources import Kind
+from distributed_something.cli import commands as cli
 from distributed_something.errors import DsError, Unreachable, UsageError
 from distributed_something.job import Cause, Job
+from distributed_something.steps.setup import next_run, setup
+from distributed_something.steps.start import await_machines, start
+from distributed_something.steps.submit import check
 from emulating import REGION, endpoint, session
 
 
@@ -29,7 +32,7 @@ def cloud(tmp_path: Path) -> Cloud:
 
 
 def test_setup_makes_everything_and_records_it(cloud: Cloud) -> None:
-    run = steps.setup(cloud.project)
+    run = setup(cloud.project)
     for kind, name in [
         (Kind.QUEUE, "Queue"),
         (Kind.QUEUE, "DeadMessages"),
@@ -47,7 +50,7 @@ def test_setup_makes_everything_and_records_it(cloud: Cloud) -> None:
 
 def test_a_dry_run_prints_the_plan_and_makes_nothing(cloud: Cloud) -> None:
     calls = Calls(cloud.engine)
-    plan = cloud.engine.plan(steps.next_run(cloud.project))
+    plan = cloud.engine.plan(next_run(cloud.project))
     assert f"create queue {cloud.app}Queue" in plan and f"create service {cloud.app}Service" in plan
     reads = ("Describe", "Get", "List", "Head")
     assert all(name.startswith(reads) for name in calls.names()), calls.names()
@@ -56,15 +59,15 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(cloud: Cloud) -> None:
 
 @pytest.mark.fault(18)
 def test_setup_again_makes_nothing_and_brings_settings_in_line(cloud: Cloud) -> None:
-    run = steps.setup(cloud.project)
+    run = setup(cloud.project)
     made = cloud.record().resources
     calls = Calls(cloud.engine)
-    assert steps.setup(cloud.project) == run
+    assert setup(cloud.project) == run
     assert cloud.record().resources == made
     assert not [name for name in calls.names() if name.startswith(("Create", "Register", "Delete", "Purge"))]
     assert "changed queue" not in cloud.err.getvalue()
     cloud.config(SQS_MESSAGE_VISIBILITY=77, MEMORY=1000)
-    assert steps.setup(cloud.project) == run
+    assert setup(cloud.project) == run
     told = cloud.err.getvalue()
     assert f"changed queue {cloud.app}Queue: VisibilityTimeout 120 → 77\n" in told
     assert f"changed task definition {cloud.app}Task: containerDefinitions.{cloud.app}.memory " in told
@@ -77,17 +80,17 @@ def test_setup_again_makes_nothing_and_brings_settings_in_line(cloud: Cloud) -> 
 @pytest.mark.parametrize("again", [False, True])
 def test_setup_reads_what_is_there_once(cloud: Cloud, again: bool) -> None:
     if again:
-        steps.setup(cloud.project)
+        setup(cloud.project)
         cloud.open()
     calls = Calls(cloud.engine)
-    steps.setup(cloud.project)
+    setup(cloud.project)
     seen = ("HeadBucket", "GetInstanceProfile", "DescribeClusters", "DescribeInstanceTypes")
     assert [calls.names().count(name) for name in seen] == [1, 1, 1, 1]
     assert len(calls.seen) <= 45
 
 
 def test_tasks_are_told_the_queues_own_address(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     [_, main] = cloud.found(Kind.TASK_DEFINITION, cloud.app + "Task").settings["containerDefinitions"]
     told = {each["name"]: each["value"] for each in main["environment"]}
     assert told["SQS_QUEUE_URL"] == cloud.engine.queue().urls.jobs
@@ -97,7 +100,7 @@ def test_tasks_are_told_the_queues_own_address(cloud: Cloud) -> None:
 @pytest.mark.fault(47)
 def test_tasks_are_placed_on_the_apps_own_machines(cloud: Cloud) -> None:
     calls = Calls(cloud.engine)
-    steps.setup(cloud.project)
+    setup(cloud.project)
     [sent] = calls.of("CreateService")
     rule = {"type": "memberOf", "expression": f"attribute:ds.app == {cloud.app}"}
     assert sent["placementConstraints"] == [rule]
@@ -114,13 +117,13 @@ def test_each_resource_is_recorded_before_the_next_is_made(cloud: Cloud) -> None
 
         service.meta.events.register(event, fail)
         with pytest.raises(DsError, match="went away"):
-            steps.setup(cloud.project)
+            setup(cloud.project)
         service.meta.events.unregister(event, fail)
         for resource in cloud.record().resources:
             kind = next(kind for kind in Kind if resource.startswith(f"{kind} "))
             assert cloud.found(kind, resource.removeprefix(f"{kind} ")) is not None
     run = cloud.record().run
-    assert steps.setup(cloud.project) == run
+    assert setup(cloud.project) == run
     assert len(cloud.record().resources) == 8
 
 
@@ -135,7 +138,7 @@ def test_names_are_compared_exactly_over_all_pages(cloud: Cloud) -> None:
     session().client("ecs").create_cluster(clusterName=f"lab-cluster-{cloud.app}")
     plan = cloud.engine.plan("run1")
     assert all(line.startswith("create ") for line in plan), plan
-    steps.setup(cloud.project)
+    setup(cloud.project)
     assert cloud.found(Kind.LOG_GROUP, cloud.app) is not None
 
 
@@ -144,7 +147,7 @@ def test_a_missing_role_is_one_clear_line(cloud: Cloud) -> None:
     iam.delete_role(RoleName="distributed-something-task")
     try:
         with pytest.raises(DsError, match="no role distributed-something-task") as error:
-            steps.setup(cloud.project)
+            setup(cloud.project)
     finally:
         iam.create_role(RoleName="distributed-something-task", AssumeRolePolicyDocument="{}")
     assert error.value.fix.startswith("ds account setup")
@@ -162,16 +165,16 @@ def test_a_missing_bucket_and_a_type_that_there_is_not(cloud: Cloud) -> None:
 
 @pytest.mark.fault(16)
 def test_a_queue_of_another_app_is_not_shared(cloud: Cloud, tmp_path: Path) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     other = Cloud(tmp_path / "other", SQS_QUEUE_NAME=f"{cloud.app}Queue")
     with pytest.raises(UsageError, match=f"belongs to the app {cloud.app}"):
-        steps.setup(other.project)
+        setup(other.project)
     strange = f"strange-{cloud.app}"
     sqs = session().client("sqs")
     sqs.send_message(QueueUrl=sqs.create_queue(QueueName=strange)["QueueUrl"], MessageBody="{}")
     other.config(SQS_QUEUE_NAME=strange)
     with pytest.raises(UsageError, match="was not made by us, and holds 1 messages"):
-        steps.setup(other.project)
+        setup(other.project)
 
 
 @pytest.mark.fault(16)
@@ -181,7 +184,7 @@ def test_a_dead_letter_queue_that_apps_share_is_left_alone_and_the_app_has_one_o
     sqs, shared = session().client("sqs"), f"DeadMessages-{cloud.app}"
     url = sqs.create_queue(QueueName=shared)["QueueUrl"]
     cloud.config(SQS_DEAD_LETTER_QUEUE=shared)
-    steps.setup(cloud.project)
+    setup(cloud.project)
     jobs = sqs.get_queue_url(QueueName=f"{cloud.app}Queue")["QueueUrl"]
     policy = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["All"])["Attributes"]["RedrivePolicy"]
     assert json.loads(policy)["deadLetterTargetArn"].endswith(f":{cloud.app}Queue-dead")
@@ -199,7 +202,7 @@ def test_a_dead_letter_queue_that_apps_share_is_left_alone_and_the_app_has_one_o
 
 @pytest.mark.fault(29, 41)
 def test_no_key_is_in_the_task_definition_and_the_configs_region_is_used(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     text = json.dumps(cloud.found(Kind.TASK_DEFINITION, cloud.app + "Task").settings, default=str)
     assert "testing" not in text and "SECRET" not in text
     cloud.config(AWS_REGION="eu-central-1")
@@ -210,7 +213,7 @@ def test_no_key_is_in_the_task_definition_and_the_configs_region_is_used(cloud: 
 
 
 def test_jobs_are_submitted_listed_and_known(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     assert cloud.submit()[:2] == (5, 0)
     cloud.open()
     assert cloud.submit(cloud.jobs(8))[:2] == (3, 5)
@@ -220,9 +223,9 @@ def test_jobs_are_submitted_listed_and_known(cloud: Cloud) -> None:
 
 
 def test_an_interrupted_submission_adds_what_is_missing_and_nothing_twice(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     jobs = cloud.jobs(400)
-    checked = steps.check(cloud.project, jobs, {})
+    checked = check(cloud.project, jobs, {})
     checked = checked._replace(file=_Interrupting(checked.file, after=150))
     with pytest.raises(KeyboardInterrupt):
         cli._do_submit(cloud.project, checked)
@@ -250,7 +253,7 @@ class _Interrupting:
 
 
 def test_a_job_too_large_for_a_message_is_found_before_anything_is_sent(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     path = cloud.folder / "jobs.json"
     path.write_text(json.dumps({"groups": [{"n": 1}, {"n": "x" * 1_100_000}]}))
     cloud.config(COMMAND="echo")
@@ -264,9 +267,9 @@ def test_a_job_too_large_for_a_message_is_found_before_anything_is_sent(cloud: C
 
 @pytest.mark.fault(12, 43, 45)
 def test_start_asks_for_the_fleet_of_the_file(cloud: Cloud) -> None:
-    run = steps.setup(cloud.project)
+    run = setup(cloud.project)
     calls = Calls(cloud.engine)
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     [sent] = calls.of("RequestSpotFleet")
     request = sent["SpotFleetRequestConfig"]
     assert (request["TargetCapacity"], request["ClientToken"]) == (3, f"{run}-0")
@@ -285,21 +288,21 @@ def test_start_asks_for_the_fleet_of_the_file(cloud: Cloud) -> None:
 
 def test_a_fleet_that_is_refused_leaves_no_tasks_wanted_for_it(cloud: Cloud) -> None:
     """More tasks than the machines are to have would crowd those that are there."""
-    steps.setup(cloud.project)
-    steps.start(cloud.project, fleet_file(cloud))
+    setup(cloud.project)
+    start(cloud.project, fleet_file(cloud))
     with pytest.raises(DsError, match="ImageId"):
-        steps.start(cloud.project, fleet_file(cloud, ImageId="ami-00000000000000000"))
+        start(cloud.project, fleet_file(cloud, ImageId="ami-00000000000000000"))
     service = cloud.found(Kind.SERVICE, cloud.app + "Service").settings
     assert service["desiredCount"] == 3
 
 
 @pytest.mark.fault(11)
 def test_a_second_start_adds_a_fleet(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
-    steps.start(cloud.project, fleet_file(cloud))
+    setup(cloud.project)
+    start(cloud.project, fleet_file(cloud))
     cloud.open()
     calls = Calls(cloud.engine)
-    steps.start(cloud.project, None)
+    start(cloud.project, None)
     assert [each[:4] for each in cloud.record().fleets] == ["sfr-", "flee"]
     assert calls.of("UpdateService")[-1]["desiredCount"] == 6
     assert calls.of("CreateFleet")[0]["ClientToken"].endswith("-1")
@@ -307,31 +310,31 @@ def test_a_second_start_adds_a_fleet(cloud: Cloud) -> None:
 
 
 def test_a_fleet_that_a_killed_start_could_not_write_down_is_taken_over(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     before = cloud.project.record_path.read_text()
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     fleets = cloud.record().fleets
     cloud.project.record_path.write_text(before)
     cloud.open()
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     assert cloud.record().fleets == fleets
     assert len(instances(cloud)) == 3
 
 
 def test_placeholders_are_found_before_anything_is_asked(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     calls = Calls(cloud.engine)
     with pytest.raises(UsageError, match="placeholder"):
-        steps.start(cloud.project, fleet_file(cloud, ImageId="ami-xxxxxxxx"))
+        start(cloud.project, fleet_file(cloud, ImageId="ami-xxxxxxxx"))
     assert not [name for name in calls.names() if not name.startswith(("Get", "List"))]
 
 
 @pytest.mark.fault(32, 45, 46)
 def test_start_without_a_file_makes_a_fleet_from_the_config(cloud: Cloud) -> None:
     cloud.config(MACHINE_TYPE=["m5.xlarge", "c5.2xlarge"], MACHINE_PRICE=0.123)
-    steps.setup(cloud.project)
+    setup(cloud.project)
     calls = Calls(cloud.engine)
-    steps.start(cloud.project, None)
+    start(cloud.project, None)
     [template] = calls.of("CreateLaunchTemplate")
     data = template["LaunchTemplateData"]
     assert data["ImageId"] == session().client("ssm").get_parameter(Name=IMAGE)["Parameter"]["Value"]
@@ -365,38 +368,38 @@ def test_a_dashboard_is_made_and_where_it_cannot_be_the_fleet_stands(cloud: Clou
     cloud.config(CREATE_DASHBOARD=True)
     watch = session().client("cloudwatch")
     watch.put_dashboard(DashboardName=cloud.app, DashboardBody='{"widgets": []}')
-    steps.setup(cloud.project)
+    setup(cloud.project)
     with pytest.raises(DsError, match=r"machines were asked for .*, but the dashboard") as error:
-        steps.start(cloud.project, fleet_file(cloud))
+        start(cloud.project, fleet_file(cloud))
     assert "CREATE_DASHBOARD" in error.value.fix
     watch.delete_dashboards(DashboardNames=[cloud.app])
     cloud.open()
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     assert len(instances(cloud)) == 3
     body = watch.get_dashboard(DashboardName=cloud.app)["DashboardBody"]
     assert cloud.record().fleets[0] in body
 
 
 def test_a_setup_that_cannot_begin_leaves_the_record_of_the_last_run(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
+    setup(cloud.project)
     before = cloud.project.record_path.read_text()
     cloud.config(MEMORY=1_000_000)
     with pytest.raises(UsageError, match="no task fits"):
-        steps.setup(cloud.project)
+        setup(cloud.project)
     assert cloud.project.record_path.read_text() == before
 
 
 def test_machines_that_came_are_shown(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
-    steps.start(cloud.project, None)
-    machines = steps.await_machines(cloud.project, 600)
+    setup(cloud.project)
+    start(cloud.project, None)
+    machines = await_machines(cloud.project, 600)
     assert machines.running == 3
     assert "3 of 3 machines" in cloud.err.getvalue()
 
 
 def test_a_look_that_fails_ends_no_wait_for_machines(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
-    steps.start(cloud.project, fleet_file(cloud))
+    setup(cloud.project)
+    start(cloud.project, fleet_file(cloud))
     fails = iter([True, True])
 
     def fail(**_: object) -> None:
@@ -405,11 +408,11 @@ def test_a_look_that_fails_ends_no_wait_for_machines(cloud: Cloud) -> None:
 
     events = cloud.engine.session.client("ec2").meta.events
     events.register("provide-client-params.ec2.DescribeInstances", fail)
-    assert steps.await_machines(cloud.project, 600).running == 3
+    assert await_machines(cloud.project, 600).running == 3
     assert cloud.err.getvalue().count("the network went away; looking again") == 2
     events.register("provide-client-params.ec2.DescribeInstances", _unreachable)
     with pytest.raises(Unreachable):
-        steps.await_machines(cloud.project, 60)
+        await_machines(cloud.project, 60)
 
 
 def _unreachable(**_: object) -> None:
@@ -441,8 +444,8 @@ def test_a_new_fleet_file_is_resolved_and_can_be_started(cloud: Cloud) -> None:
         assert disk["Ebs"]["SnapshotId"].startswith("snap-")
     subnets = {each["NetworkInterfaces"][0]["SubnetId"] for each in content["LaunchSpecifications"]}
     assert len(subnets) == 6
-    steps.setup(cloud.project)
-    steps.start(cloud.project, path)
+    setup(cloud.project)
+    start(cloud.project, path)
     assert len(instances(cloud)) == 3
 
 
@@ -456,12 +459,12 @@ def refused(cloud: Cloud, said: str, machines: int = 0) -> None:
 
 @pytest.mark.fault(46)
 def test_a_fleet_that_can_never_get_a_machine_is_taken_back_with_its_reason(cloud: Cloud) -> None:
-    steps.setup(cloud.project)
-    steps.start(cloud.project, fleet_file(cloud))
+    setup(cloud.project)
+    start(cloud.project, fleet_file(cloud))
     calls = Calls(cloud.engine)
     refused(cloud, "The key pair 'lost' does not exist (InvalidKeyPair.NotFound)")
     with pytest.raises(DsError, match="no machine can come: the key pair") as error:
-        steps.await_machines(cloud.project, 600)
+        await_machines(cloud.project, 600)
     assert "SSH_KEY_NAME" in error.value.fix
     assert len(calls.of("CancelSpotFleetRequests")) == 1
     assert calls.of("UpdateService")[-1]["desiredCount"] == 0
@@ -470,12 +473,12 @@ def test_a_fleet_that_can_never_get_a_machine_is_taken_back_with_its_reason(clou
 @pytest.mark.fault(46)
 @pytest.mark.parametrize("machines", [0, 1])
 def test_where_capacity_is_short_the_request_stands_and_the_wait_ends(cloud: Cloud, machines: int) -> None:
-    steps.setup(cloud.project)
-    steps.start(cloud.project, fleet_file(cloud))
+    setup(cloud.project)
+    start(cloud.project, fleet_file(cloud))
     calls = Calls(cloud.engine)
     refused(cloud, "There is no Spot capacity available for m5.xlarge in us-east-1d", machines)
     before = cloud.clock.now()
-    found = steps.await_machines(cloud.project, 600)
+    found = await_machines(cloud.project, 600)
     assert cloud.clock.now() - before == 600
     assert (found.running, found.target) == (machines, 3)
     assert cloud.err.getvalue().count("no spare capacity for m5.xlarge in us-east-1d") == 1

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from aws_project import Cloud, fleet_file, work
-from distributed_something import steps
-from distributed_something.aws.automonitor import AutoMonitor
-from distributed_something.aws.schedule import Order
+from distributed_something.automonitor import AutoMonitor
+from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.ledger import RunPaths
-from distributed_something.monitoring import Watch
-from distributed_something.record import record_key
+from distributed_something.runs.record import record_key
+from distributed_something.steps.monitor import Watch
+from distributed_something.steps.setup import setup
+from distributed_something.steps.start import start
 from distributed_something.testing import FakeClock
 from emulating import REGION
 
@@ -126,9 +127,9 @@ def test_a_minute_of_watching_thousands_of_machines_takes_few_calls(
     cloud = Cloud(tmp_path / "project")
     cloud.clock = FakeClock(time.time())
     cloud.open()
-    steps.setup(cloud.project)
+    setup(cloud.project)
     cloud.submit(cloud.jobs(5))
-    steps.start(cloud.project, fleet_file(cloud))
+    start(cloud.project, fleet_file(cloud))
     work(cloud, 1, hold=True)
     look = watching(cloud)
     fleet = LargeFleet(cloud, running, target=running + 100)

@@ -14,13 +14,19 @@ from pathlib import Path
 import pytest
 
 from conftest import until
-from distributed_something.aws import cloudwatch
-from distributed_something.aws.cloudwatch import BATCH_BYTES, BATCH_LINES, CloudWatch, LineBuffer, Stream
-from distributed_something.aws.reporting import JobLines, MachineReport
 from distributed_something.aws.session import AwsSession
+from distributed_something.aws.watch import cloudwatch
+from distributed_something.aws.watch.cloudwatch import (
+    BATCH_BYTES,
+    BATCH_LINES,
+    CloudWatch,
+    LineBuffer,
+    Stream,
+)
+from distributed_something.aws.watch.reporting import JobLines, MachineReport
 from distributed_something.clock import SystemClock
 from distributed_something.testing import FakeClock
-from distributed_something.worker.figures import Figures, Gauge
+from distributed_something.worker.usage import Figures, Gauge
 from emulating import REGION, session
 from tasks import Run, ends, new_run, until_done, worker
 

@@ -17,9 +17,14 @@ from pathlib import Path
 import pytest
 
 from aws_project import Cloud, fleet_file, left, work
-from distributed_something import steps
 from distributed_something.aws.session import AwsSession
 from distributed_something.errors import FAILED, OK, DsError
+from distributed_something.steps.cleanup import cleanup
+from distributed_something.steps.monitor import monitor
+from distributed_something.steps.retry import retry
+from distributed_something.steps.setup import setup
+from distributed_something.steps.start import start
+from distributed_something.steps.stop import stop
 from distributed_something.testing import FakeClock
 from emulating import endpoint
 from faulty import RESET, FaultyWay, faulty_way
@@ -46,15 +51,15 @@ class Run:
         self._folder, self._way, self._count = folder, way.endpoint, 0
         self.new()
         self.phases: dict[str, Callable[[], object]] = {
-            "setup": lambda: steps.setup(self.cloud.project),
+            "setup": lambda: setup(self.cloud.project),
             "submit": lambda: self.cloud.submit(self.cloud.jobs(JOBS)),
-            "start": lambda: steps.start(self.cloud.project, fleet_file(self.cloud)),
-            "start without a file": lambda: steps.start(self.cloud.project, None),
+            "start": lambda: start(self.cloud.project, fleet_file(self.cloud)),
+            "start without a file": lambda: start(self.cloud.project, None),
             "status": lambda: self.cloud.project.snapshot(),
-            "retry": lambda: steps.retry(self.cloud.project, (), ()),
-            "stop": lambda: steps.stop(self.cloud.project, now=False),
-            "monitor": lambda: steps.monitor(self.cloud.project, None, None),
-            "cleanup": lambda: steps.cleanup(self.cloud.project),
+            "retry": lambda: retry(self.cloud.project, (), ()),
+            "stop": lambda: stop(self.cloud.project, now=False),
+            "monitor": lambda: monitor(self.cloud.project, None, None),
+            "cleanup": lambda: cleanup(self.cloud.project),
         }
         self._workers = {"retry": partial(self._work, 1, dead=1), "monitor": partial(self._work, JOBS)}
 
@@ -111,7 +116,7 @@ class Run:
     def over(self) -> None:
         """Nothing is left once it has been cleaned up."""
         with self._direct():
-            assert steps.cleanup(self.cloud.project) == []
+            assert cleanup(self.cloud.project) == []
         assert self.left() == []
 
     def left(self) -> list[str]:

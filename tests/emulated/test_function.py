@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 import services
-from distributed_something.aws.account import remove
-from distributed_something.aws.function import (
+from distributed_something.aws.iam.account import remove
+from distributed_something.aws.iam.roles import FUNCTION, SCHEDULES, TAGS, Role, Where
+from distributed_something.aws.s3.plain_store import PlainStore
+from distributed_something.aws.session import AwsSession
+from distributed_something.aws.watch.function import (
     FoundFunction,
     apply_function,
     digest,
@@ -26,13 +29,10 @@ from distributed_something.aws.function import (
     plan_function,
     plan_removal,
 )
-from distributed_something.aws.plain_store import PlainStore
-from distributed_something.aws.roles import FUNCTION, SCHEDULES, TAGS, Role, Where
-from distributed_something.aws.schedule import Order, check_function, delete_schedule, put_schedule
-from distributed_something.aws.session import AwsSession
-from distributed_something.config import parse_config
+from distributed_something.aws.watch.schedule import Order, check_function, delete_schedule, put_schedule
 from distributed_something.errors import DsError
-from distributed_something.runfile import write_run_file
+from distributed_something.inputs.config import parse_config
+from distributed_something.runs.runfile import write_run_file
 from distributed_something.testing import FakeClock
 from pretending import until
 
@@ -42,7 +42,7 @@ WHERE = Where("000000000000", "us-east-1")
 def test_the_same_files_make_the_same_package_with_nothing_compiled_in_it() -> None:
     assert package() == package()
     names = zipfile.ZipFile(io.BytesIO(package())).namelist()
-    assert "distributed_something/aws/automonitor.py" in names
+    assert "distributed_something/automonitor.py" in names
     assert not [name for name in names if name.endswith((".pyc", ".so"))]
     assert len(package()) < 2_000_000
 
@@ -54,9 +54,9 @@ def test_the_package_needs_nothing_that_awss_python_lacks(tmp_path: Path) -> Non
     missing = ["msgspec", "obstore", "rich", "moto"]
     code = (
         f"import sys\nsys.path.insert(0, {str(archive)!r})\nsys.modules.update(dict.fromkeys({missing}))\n"
-        "from distributed_something.aws import automonitor\nprint(automonitor.__file__)\n"
-        "from distributed_something.ledger import _lines\n"
-        "print(_lines([{'event': 'dead', 't': 1.5}]).decode())"
+        "from distributed_something import automonitor\nprint(automonitor.__file__)\n"
+        "from distributed_something.ledger import event_lines\n"
+        "print(event_lines([{'event': 'dead', 't': 1.5}]).decode())"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

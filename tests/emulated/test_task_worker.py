@@ -11,13 +11,13 @@ import pytest
 
 from conftest import until
 from distributed_something import __version__
-from distributed_something.aws.alive import alive_prefix
-from distributed_something.aws.queue import SqsQueue
+from distributed_something.aws.sqs.queue import SqsQueue
+from distributed_something.aws.watch.heartbeat import alive_prefix
 from distributed_something.aws.worker import Settings, container_facts
-from distributed_something.config import parse_config
 from distributed_something.errors import UsageError
-from distributed_something.joblog import read_log
-from distributed_something.provenance import what_ran
+from distributed_something.inputs.config import parse_config
+from distributed_something.runs.joblog import read_log
+from distributed_something.runs.provenance import what_ran
 from emulating import session
 from metadata import metadata_server
 from tasks import ends, new_run, until_done, worker

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from conftest import DsProject, until
-from distributed_something.aws.desired import Carried
-from distributed_something.containers import WORKER_FOLDER
+from distributed_something.aws.ecs.desired import Carried
 from distributed_something.errors import DsError
-from distributed_something.image import bundle
+from distributed_something.system.docker import WORKER_FOLDER
+from distributed_something.worker import bundle
 from docking import IMAGE, Docker, docker_engine
 from tasks import Run, new_run, until_done
 

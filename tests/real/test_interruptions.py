@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import until
-from distributed_something.joblog import read_log
+from distributed_something.runs.joblog import read_log
 from metadata import MetadataServer, metadata_server
 from tasks import Run, ends, new_run, worker
 

@@ -186,7 +186,7 @@ def test_results_answer_when_the_emulator_was_killed(rehearsal: DsProject) -> No
     rehearsal.ds("start", timeout=60)
     until(lambda: rehearsal.status()["jobs"]["succeeded"] == 6, "6 jobs", 60)
     for pid in processes(rehearsal):
-        if b"rehearsal.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"rehearsal.cloud.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
     until(lambda: not processes(rehearsal), "the end of all tasks")
 
@@ -257,7 +257,7 @@ def test_status_says_why_a_task_finds_no_machine(rehearsal: DsProject) -> None:
 AN_HOUR_LATER = """
 import sys, time
 from pathlib import Path
-from distributed_something.config import load_config
+from distributed_something.inputs.config import load_config
 from distributed_something.engine import Guarded
 from distributed_something.rehearsal.engine import RehearsalEngine
 from distributed_something.testing import FakeClock

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.aws.alarms import (
+from distributed_something.aws.ec2.fleets import Machine
+from distributed_something.aws.names import alarm_prefix
+from distributed_something.aws.watch.alarms import (
     MOST,
     NEW_A_LOOK,
     SILENT_SECONDS,
     AlarmPlan,
-    alarm_prefix,
     idle_alarm,
     machine_of,
     old_enough,
     plan,
 )
-from distributed_something.aws.alive import ANSWERED_SECONDS, Pulse
-from distributed_something.aws.fleets import Machine
-from distributed_something.config import parse_config
+from distributed_something.aws.watch.heartbeat import ANSWERED_SECONDS, Pulse
 from distributed_something.errors import DsError
+from distributed_something.inputs.config import parse_config
 from distributed_something.local.store import FolderStore
 from distributed_something.testing import FakeClock
 

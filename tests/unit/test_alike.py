@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_something.alike import VARIED, fold_line, merge_varied, telling_line
-from distributed_something.failures import group_failures
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths
 from distributed_something.local.store import FolderStore
+from distributed_something.report.alike import VARIED, fold_line, merge_varied, telling_line
+from distributed_something.report.failures import group_failures
 
 PYTHON = """reading {path}
 Traceback (most recent call last):

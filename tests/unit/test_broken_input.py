@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from distributed_something.aws.message import Message, NotAJob, parse, poison
-from distributed_something.config import parse_config
 from distributed_something.errors import UsageError
-from distributed_something.fleetfile import advice, fleet_problems, parse_fleet
+from distributed_something.inputs.config import parse_config
+from distributed_something.inputs.fleetfile import advice, fleet_problems, parse_fleet
+from distributed_something.inputs.jobfile import JobFile
 from distributed_something.job import Cause, Job, State
-from distributed_something.jobfile import JobFile
 from distributed_something.ledger import Fold, RunPaths, SegmentReader, job_bodies, write_jobs
 from distributed_something.local.store import FolderStore
-from distributed_something.record import RunRecord, read_record
-from distributed_something.runfile import read_run_file, write_run_file
+from distributed_something.runs.record import RunRecord, read_record
+from distributed_something.runs.runfile import read_run_file, write_run_file
 from distributed_something.worker.staging import Manifest, OutputFile, is_done
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from conftest import DsProject
-from distributed_something import check
 from distributed_something.aws import findings
-from distributed_something.aws.account import Found
-from distributed_something.aws.policies import Buckets
-from distributed_something.aws.roles import Where
-from distributed_something.check import Check, Finding, Severity
-from distributed_something.config import Config, parse_config
+from distributed_something.aws.iam.account import Found
+from distributed_something.aws.iam.policies import Buckets
+from distributed_something.aws.iam.roles import Where
+from distributed_something.cli.views import show
 from distributed_something.console import Console
 from distributed_something.errors import DsError, UsageError
-from distributed_something.fleetfile import Fleet, parse_fleet
-from distributed_something.jobfile import JobFile
+from distributed_something.inputs import check
+from distributed_something.inputs.check import Check, Finding, Severity
+from distributed_something.inputs.config import Config, parse_config
+from distributed_something.inputs.fleetfile import Fleet, parse_fleet
+from distributed_something.inputs.jobfile import JobFile
 from distributed_something.local.check import (
     disk_findings,
     folder_findings,
@@ -86,10 +87,10 @@ def test_a_check_that_cannot_be_made_is_a_finding() -> None:
 def test_findings_are_lines_in_a_pipe_the_worst_first_and_objects_for_programs() -> None:
     found = [check.ok("fine"), check.error("broken", "mend it")]
     out = io.StringIO()
-    check.show(Console(out=out, err=io.StringIO()), found)
+    show(Console(out=out, err=io.StringIO()), found)
     assert out.getvalue().splitlines()[1:] == ["error\tbroken\tmend it", "ok\tfine\t"]
     out = io.StringIO()
-    check.show(Console(json=True, out=out, err=io.StringIO()), found)
+    show(Console(json=True, out=out, err=io.StringIO()), found)
     assert json.loads(out.getvalue().splitlines()[1]) == {
         "severity": "error",
         "what": "broken",

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from conftest import DsProject
-from distributed_something.cli import as_ours, build_parser, in_our_words
+from distributed_something.cli.entry import as_ours, in_our_words
+from distributed_something.cli.parser import build_parser
 from distributed_something.errors import USAGE, DsError, UsageError
 
 

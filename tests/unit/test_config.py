@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distributed_something.config import KEYS, Config, Kind, check_value, load_config, parse_config
 from distributed_something.errors import USAGE, UsageError
-from distributed_something.literal import read_assignments
+from distributed_something.inputs.config import KEYS, Config, Kind, check_value, load_config, parse_config
+from distributed_something.inputs.literal import read_assignments
 
 OLD_FILE = """\
 # Settings that a person edits

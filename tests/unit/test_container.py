@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.containers import Docker
+from distributed_something.system.docker import Docker
 from distributed_something.worker.container import Container, Containers, Limits, Verdict
 from distributed_something.worker.process import Ended
 

@@ -25,8 +25,8 @@ from distributed_something.errors import KeyMissing
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
-from distributed_something.project import Project
-from distributed_something.snapshot import take
+from distributed_something.runs.snapshot import take
+from distributed_something.steps.project import Project
 from synthetic import RUN, write_run
 
 TOKEN = "token-of-thirty-two-characters-000"

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from distributed_something.aws.dashboard import body
-from distributed_something.config import parse_config
+from distributed_something.aws.watch.dashboard import body
+from distributed_something.inputs.config import parse_config
 
 CONFIG = parse_config(
     "APP_NAME = 'My_QueueApp'\nAWS_REGION = 'eu-west-1'\nECS_CLUSTER = 'lab'\n"

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_something.alike import fold_line
-from distributed_something.console import bytes_text, duration, rate_text
 from distributed_something.engine import Counts, Machines, RentedMachine
 from distributed_something.errors import UsageError
 from distributed_something.job import Cause, Job, Lease, Outcome, Retry, RetryPolicy, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
-from distributed_something.record import RunRecord, new_run_id
+from distributed_something.report.alike import fold_line
+from distributed_something.runs.record import RunRecord, new_run_id
+from distributed_something.runs.snapshot import take
 from distributed_something.scaling import Finish, GiveUp, Look, Replace, decide
-from distributed_something.snapshot import take
+from distributed_something.words import bytes_text, duration, rate_text
 
 BUSY = Look(open_jobs=5, machines_target=1, machines_running=1)
 EMPTY = Look(open_jobs=0, machines_target=1, machines_running=1)

@@ -11,28 +11,16 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.desired import (
-    WORKER_FOLDER,
-    Account,
-    Action,
-    Carried,
-    Kind,
-    MachineShape,
-    Resource,
-    compare,
-    desired,
-    misfit,
-    partition,
-    smallest,
-    task_definition,
-    task_size,
-)
-from distributed_something.aws.ownfleet import Subnet, ec2_fleet_request, launch_template
-from distributed_something.aws.userdata import agent_settings, placement, user_data
-from distributed_something.aws.worker_image import carried_worker
-from distributed_something.config import Config, parse_config
+from distributed_something.aws.ec2.ownfleet import Subnet, ec2_fleet_request, launch_template
+from distributed_something.aws.ec2.request import Image
+from distributed_something.aws.ec2.userdata import agent_settings, placement, user_data
+from distributed_something.aws.ecs.desired import WORKER_FOLDER, Carried, desired, task_definition
+from distributed_something.aws.ecs.resources import Action, Kind, Resource, compare
+from distributed_something.aws.ecs.worker_image import carried_worker
+from distributed_something.aws.names import Account, partition
+from distributed_something.aws.shape import MachineShape, misfit, smallest, task_size
 from distributed_something.errors import UsageError
-from distributed_something.fleetrequest import Image
+from distributed_something.inputs.config import Config, parse_config
 from distributed_something.job import MAX_DELIVERIES
 
 ARN = "arn:aws:iam::123456789012:"

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from distributed_something import __version__
-from distributed_something.cli import COMMANDS, build_parser, main
+from distributed_something.cli.entry import main
+from distributed_something.cli.parser import COMMANDS, build_parser
 from distributed_something.job import Cause
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +140,9 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_core_imports_no_engine_and_nothing_heavy() -> None:
     names = (
-        "cli project steps views scaling snapshot ledger record report jobfile submission template console"
+        "cli.views steps.project steps.setup steps.submit steps.start steps.monitor steps.finish steps.retry"
+        " steps.stop steps.cleanup scaling runs.snapshot runs.record ledger report.build inputs.jobfile"
+        " inputs.fit inputs.template console"
     )
     imports = "; ".join(f"import distributed_something.{name}" for name in names.split())
     heavy = ["boto3", "moto", "rich", "msgspec", "asyncio", "distributed_something.local", "dataclasses"]

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distributed_something.aws.newfleet import file_name
-from distributed_something.config import Config, parse_config
+from distributed_something.aws.ec2.newfleet import file_name
+from distributed_something.aws.ec2.request import Image, image_of, key_pair, spot_fleet_request
+from distributed_something.aws.names import price_text
 from distributed_something.errors import UsageError
-from distributed_something.fleetfile import Fleet, advice, fleet_problems, parse_fleet
-from distributed_something.fleetrequest import Image, image_of, key_pair, price_text, spot_fleet_request
+from distributed_something.inputs.config import Config, parse_config
+from distributed_something.inputs.fleetfile import Fleet, advice, fleet_problems, parse_fleet
 
 NAME = "files/exampleFleet.json"
 NOW = 1_795_000_000.0

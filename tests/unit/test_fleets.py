@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("boto3")
 from botocore.stub import Stubber
 
-from distributed_something.aws.fleets import MACHINES_A_CALL, Fleet, Fleets
+from distributed_something.aws.ec2.fleets import MACHINES_A_CALL, Fleet, Fleets
 from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
 

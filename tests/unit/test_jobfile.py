@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distributed_something.errors import UsageError
+from distributed_something.inputs.jobfile import WINDOW, JobFile, parse_set
 from distributed_something.job import Job
-from distributed_something.jobfile import WINDOW, JobFile, parse_set
 
 Write = Callable[[str, "str | bytes"], Path]
 

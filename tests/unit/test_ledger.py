@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from distributed_something.engine import StoredFile
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import (
-    CHUNK_BYTES,
     Fold,
     LedgerWriter,
     RunPaths,
     SegmentReader,
-    _entries,
     job_bodies,
     job_ids,
     write_jobs,
 )
+from distributed_something.ledger.events import parse_events
+from distributed_something.ledger.segments import CHUNK_BYTES
 from distributed_something.local.store import FolderStore
 
 PATHS = RunPaths("App", "run1")
@@ -264,8 +264,8 @@ def test_broken_lines_are_counted_and_never_stop_the_fold(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EVENTS.map(json.dumps).map(str.encode) | st.binary(max_size=40), max_size=8))
 def test_many_events_are_read_as_few_are(lines: list[bytes]) -> None:
-    few, broken = _entries(b"\n".join([*lines, b""]), many=False)
-    found, lost = _entries(b"\n".join([*lines, b""]), many=True)
+    few, broken = parse_events(b"\n".join([*lines, b""]), many=False)
+    found, lost = parse_events(b"\n".join([*lines, b""]), many=True)
     assert [each.facts() for each in found] == [each.facts() for each in few]
     assert lost == broken
 

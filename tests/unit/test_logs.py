@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from distributed_something.cli.views import logs
 from distributed_something.console import Console
 from distributed_something.engine import Machines
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
 from distributed_something.testing import FakeClock
-from distributed_something.views import logs
 
 JOB = Job("0123456789abcdef", 0, b"{}")
 LEASE = Lease(JOB, "", 0.0)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from distributed_something.aws.fleets import Fleet, Machine
+from distributed_something.aws.ec2.diagnosis import Trouble
+from distributed_something.aws.ec2.fleets import Fleet, Machine
+from distributed_something.aws.ec2.shrinking import idle, instances, located, spread
 from distributed_something.aws.look import Facts, Looker, machines_of, why_idle
-from distributed_something.aws.shrinking import idle, instances, located, spread
-from distributed_something.aws.trouble import Trouble
 from distributed_something.engine import Counts
 
 if TYPE_CHECKING:

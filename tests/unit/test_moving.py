@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from conftest import DsProject
-from distributed_something.config import load_config
-from distributed_something.jobfile import JobFile
+from distributed_something.inputs.config import load_config
+from distributed_something.inputs.jobfile import JobFile
 
 PROJECTS = Path(__file__).parents[1] / "moving"
 NAMES = sorted(folder.name for folder in PROJECTS.iterdir())

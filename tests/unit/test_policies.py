@@ -6,14 +6,8 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.account import Found, FoundProfile, FoundRole, plan_removal, plan_setup
-from distributed_something.aws.people import (
-    administrator_grants,
-    administrator_policy,
-    user_grants,
-    user_policy,
-)
-from distributed_something.aws.policies import (
+from distributed_something.aws.iam.account import Found, FoundProfile, FoundRole, plan_removal, plan_setup
+from distributed_something.aws.iam.policies import (
     MANAGED_LIMIT,
     Buckets,
     Grant,
@@ -23,9 +17,16 @@ from distributed_something.aws.policies import (
     trust,
     trusted,
 )
-from distributed_something.aws.roles import LINKED, PATH, PREFIX, PROFILE, TAGS, Role, Where, account_of
-from distributed_something.config import Config, parse_config
+from distributed_something.aws.iam.roles import LINKED, PATH, PROFILE, TAGS, Role, Where, account_of
+from distributed_something.aws.iam.user_policies import (
+    administrator_grants,
+    administrator_policy,
+    user_grants,
+    user_policy,
+)
+from distributed_something.aws.names import PREFIX
 from distributed_something.errors import DsError
+from distributed_something.inputs.config import Config, parse_config
 
 WHERE = Where("123456789012", "eu-west-1")
 BUCKETS = Buckets(("results",), ("images",))

@@ -18,10 +18,10 @@ from botocore import xform_name
 from botocore.session import Session
 
 import distributed_something.aws
-from distributed_something.aws.people import administrator_grants, user_grants
-from distributed_something.aws.policies import Buckets, Grant, trusted
-from distributed_something.aws.roles import Role, Where
-from distributed_something.config import parse_config
+from distributed_something.aws.iam.policies import Buckets, Grant, trusted
+from distributed_something.aws.iam.roles import Role, Where
+from distributed_something.aws.iam.user_policies import administrator_grants, user_grants
+from distributed_something.inputs.config import parse_config
 
 AWS = Path(distributed_something.aws.__file__).parent
 WHERE = Where("123456789012", "us-east-1")
@@ -117,27 +117,36 @@ BY_THE_AGENT = {
 }
 """What AWS's own programs do in these roles, as its guides say."""
 
-IN_TASKS = {"alive", "channel", "cloudwatch", "queue", "reporting", "store", "worker", "worker_queue"}
-ONLY_IN_TASKS = IN_TASKS - {"alive", "channel", "queue", "store"}
+IN_TASKS = {
+    "watch/heartbeat",
+    "sqs/channel",
+    "watch/cloudwatch",
+    "sqs/queue",
+    "watch/reporting",
+    "s3/store",
+    "worker",
+    "sqs/worker_queue",
+}
+ONLY_IN_TASKS = IN_TASKS - {"watch/heartbeat", "sqs/channel", "sqs/queue", "s3/store"}
 NOT_OF_A_WORKER = {"purge", "heard"}
-OF_THE_ACCOUNT = {"account", "account_command", "function"}
+OF_THE_ACCOUNT = {"iam/account", "../cli/account", "watch/function"}
 NOT_MEANT = {"servicequotas:ListServices"}
 """Other services' operations that have the name of one that is called."""
 
 BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "teardown": {},
     "look": {},
-    "plain_store": {"without": ("delete", "publish")},
-    "store": {"only": ("_list",)},
-    "fleets": {"without": ("ask_spot", "ask_fleet", "make_template")},
-    "found": {"without": ("_log_group",)},
-    "queues": {"only": ("queue_url",)},
-    "channel": {"only": ("depths",)},
-    "dashboard": {"without": ("put_dashboard",)},
-    "alarms": {},
-    "alive": {"only": ("heard",)},
-    "region": {"only": ("_described",)},
-    "schedule": {"only": ("delete_schedule",)},
+    "s3/plain_store": {"without": ("delete", "publish")},
+    "s3/store": {"only": ("_list",)},
+    "ec2/fleets": {"without": ("ask_spot", "ask_fleet", "make_template")},
+    "ecs/current_state": {"without": ("_log_group",)},
+    "sqs/queues": {"only": ("queue_url",)},
+    "sqs/channel": {"only": ("depths",)},
+    "watch/dashboard": {"without": ("put_dashboard",)},
+    "watch/alarms": {},
+    "watch/heartbeat": {"only": ("heard",)},
+    "ec2/region": {"only": ("_described",)},
+    "watch/schedule": {"only": ("delete_schedule",)},
     "engine": {"only": ("_want_tasks",)},
 }
 """What the auto-monitor runs: modules, with the functions that it calls or without those that it does not."""
@@ -148,7 +157,7 @@ LOOKING_AT_THE_ACCOUNT = {"who", "find", "_find_role", "_find_profile"}
 
 
 def modules() -> set[str]:
-    return {path.stem for path in AWS.glob("*.py")}
+    return {path.relative_to(AWS).with_suffix("").as_posix() for path in AWS.rglob("*.py")}
 
 
 @cache
@@ -207,18 +216,18 @@ def in_role(role: Role) -> set[str]:
 
 
 def test_the_reader_of_the_code_finds_calls_pages_and_transfers() -> None:
-    assert {"sqs:ReceiveMessage", "sqs:DeleteMessageBatch"} <= calls("channel")
-    assert {"s3:ListObjectsV2", "obstore:put"} <= calls("store")
-    assert "sqs:PurgeQueue" in calls("channel") - calls("channel", without={"purge"})
-    assert "iam:ListRoles" in calls("account", only=LOOKING_AT_THE_ACCOUNT)
-    assert "iam:CreateRole" in calls("account") - calls("account", only=LOOKING_AT_THE_ACCOUNT)
+    assert {"sqs:ReceiveMessage", "sqs:DeleteMessageBatch"} <= calls("sqs/channel")
+    assert {"s3:ListObjectsV2", "obstore:put"} <= calls("s3/store")
+    assert "sqs:PurgeQueue" in calls("sqs/channel") - calls("sqs/channel", without={"purge"})
+    assert "iam:ListRoles" in calls("iam/account", only=LOOKING_AT_THE_ACCOUNT)
+    assert "iam:CreateRole" in calls("iam/account") - calls("iam/account", only=LOOKING_AT_THE_ACCOUNT)
 
 
 @pytest.mark.fault(30)
 def test_people_may_do_what_the_code_does_for_them_and_nothing_else() -> None:
     of_people = modules() - OF_THE_ACCOUNT - ONLY_IN_TASKS
     used = {call for module in of_people for call in calls(module)}
-    used |= calls("account", only=LOOKING_AT_THE_ACCOUNT)
+    used |= calls("iam/account", only=LOOKING_AT_THE_ACCOUNT)
     buckets = "AWS_BUCKET = 'results'\nSOURCE_BUCKET = 'images'\n"
     config = parse_config(f"APP_NAME = 'App'\nAUTO_MONITOR = True\n{buckets}")
     assert granted(user_grants(config, WHERE)) == actions(used)

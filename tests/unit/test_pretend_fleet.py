@@ -10,9 +10,9 @@ import pytest
 from distributed_something.ledger import Fold, RunPaths
 from distributed_something.local.store import FolderStore
 from distributed_something.rehearsal.account import Own, adapted
-from distributed_something.rehearsal.clock import BriskClock
-from distributed_something.rehearsal.fleets import Held, Plan, State, Terms, plan
-from distributed_something.rehearsal.placing import Host, Need, meets, need_of, place, why_not
+from distributed_something.rehearsal.cloud.placing import Host, Need, meets, need_of, place, why_not
+from distributed_something.rehearsal.emulator.clock import BriskClock
+from distributed_something.rehearsal.emulator.fleet_plan import Held, Plan, State, Terms, plan
 from distributed_something.rehearsal.story import build, keep, lines, read
 from distributed_something.testing import FakeClock
 

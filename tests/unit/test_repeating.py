@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from distributed_something.clock import SystemClock
-from distributed_something.repeating import Repeating
+from distributed_something.system.repeating import Repeating
 from distributed_something.testing import FakeClock
 
 

@@ -14,19 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_something import __version__
-from distributed_something.advice import advise
-from distributed_something.config import parse_config
-from distributed_something.containers import Docker
 from distributed_something.engine import Machines
-from distributed_something.failures import group_failures
-from distributed_something.figures import BINS, BUCKETS, Throughput, histogram, quantiles, throughput
+from distributed_something.inputs.config import parse_config
 from distributed_something.ledger import Fold, RunPaths
 from distributed_something.local.store import FolderStore
-from distributed_something.plots import throughput_plot
-from distributed_something.provenance import note_job_file, note_worker, what_ran
-from distributed_something.report import build_report, write_report
-from distributed_something.report_page import render
-from distributed_something.snapshot import take
+from distributed_something.report.advice import advise
+from distributed_something.report.build import build_report, write_report
+from distributed_something.report.failures import group_failures
+from distributed_something.report.page import render
+from distributed_something.report.plots import throughput_plot
+from distributed_something.report.statistics import (
+    BINS,
+    BUCKETS,
+    Throughput,
+    histogram,
+    quantiles,
+    throughput,
+)
+from distributed_something.runs.provenance import note_job_file, note_worker, what_ran
+from distributed_something.runs.snapshot import take
+from distributed_something.system.docker import Docker
 from synthetic import RUN, write_run
 
 CONFIG = "APP_NAME = 'App'\nENGINE = 'local'\nDOCKER_CORES = 2\nMEMORY = 8000\nSECRET_KEY = 'hush'\n"

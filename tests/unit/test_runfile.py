@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.config import parse_config
 from distributed_something.errors import UsageError
+from distributed_something.inputs.config import parse_config
 from distributed_something.ledger import RunPaths
 from distributed_something.local.store import FolderStore
-from distributed_something.runfile import read_run_file, write_run_file
+from distributed_something.runs.runfile import read_run_file, write_run_file
 
 CONFIG = """
 APP_NAME = 'App'

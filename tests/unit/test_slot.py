@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from distributed_something.inputs.template import CommandTemplate, Template
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.local.store import FolderStore
-from distributed_something.template import CommandTemplate, Template
 from distributed_something.worker.logs import SlotLog
 from distributed_something.worker.slot import Slot
 from distributed_something.worker.task import Task

@@ -13,7 +13,7 @@ from distributed_something.errors import DsError, UsageError
 from distributed_something.job import Job
 from distributed_something.ledger import Fold, RunPaths, job_ids
 from distributed_something.local.store import FolderStore
-from distributed_something.submission import BATCH_JOBS, held_interrupt, queue_jobs
+from distributed_something.steps.submit import BATCH_JOBS, held_interrupt, queue_jobs
 from distributed_something.testing import MemoryQueue
 
 PATHS = RunPaths("App", "20261122T141500Z-3f2a")

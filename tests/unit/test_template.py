@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from distributed_something.errors import UsageError
-from distributed_something.template import MAX_ARGUMENT, CommandTemplate, Template, check_names
+from distributed_something.inputs.template import MAX_ARGUMENT, CommandTemplate, Template, check_names
 
 FOUND = ["/bin/sh", *filter(None, map(shutil.which, ["dash", "bash"]))]
 SHELLS = [[path] for path in {Path(path).resolve(): path for path in FOUND}.values()]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from distributed_something.console import Console, fitting, progress_line
 from distributed_something.engine import Machines
-from distributed_something.snapshot import JobCounts, Snapshot
+from distributed_something.runs.snapshot import JobCounts, Snapshot
 
 COUNTS = JobCounts(total=12_000, waiting=6_000, running=64, succeeded=5_900, failed=20, dead=36)
 SNAPSHOT = Snapshot(

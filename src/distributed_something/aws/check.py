@@ -5,42 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ..check import (
-    Check,
-    Finding,
-    error,
-    input_findings,
-    job_file_findings,
-    ok,
-    work_findings,
-    wrong,
-)
-from ..check import (
-    image_findings as container_findings,
-)
-from ..config import Config
 from ..errors import DsError, UsageError
-from ..fleetfile import Fleet, parse_fleet
-from ..fleetrequest import key_pair
-from . import account, findings
-from .desired import instance_log_group
-from .policies import buckets_of
-from .queues import NO_QUEUE
-from .region import NO_IMAGE, Region
-from .roles import Where
+from ..inputs.check import Check, Finding, error, input_findings, job_file_findings, ok, work_findings, wrong
+from ..inputs.check import image_findings as container_findings
+from ..inputs.config import Config
+from ..inputs.fleetfile import Fleet, parse_fleet
+from . import findings
+from .ec2.region import NO_IMAGE, Region
+from .ec2.request import key_pair
+from .iam import account
+from .iam.policies import buckets_of
+from .iam.roles import Where
+from .names import instance_log_group
 from .session import NO_SUCH, AwsSession, aws_errors, or_none
-
-if TYPE_CHECKING:
-    from ..project import Project
+from .sqs.queues import NO_QUEUE
 
 _PRICED = "Linux/UNIX"
 
 
-def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+def checks(_folder: Path, config: Config, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
     """The checks of a project that runs on AWS. Raises UsageError where the fleet file cannot be read."""
-    config = project.config
     file = read_fleet_file(fleet_file)
     fleet = _without_mistakes(file, config)
     found = [*unasked(config, file), *job_file_checks(config, job_file)]
@@ -98,7 +84,7 @@ def job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
     """The job file read through, if one is given."""
     if job_file is None:
         return []
-    from ..jobfile import JobFile
+    from ..inputs.jobfile import JobFile
 
     file = JobFile(job_file)
     return [Check("the job file", lambda: job_file_findings(config, file))]
@@ -107,8 +93,8 @@ def job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
 def _input_checks(config: Config, job_file: Path | None, session: AwsSession) -> list[Check]:
     if job_file is None or not config.aws_bucket:
         return []
-    from ..jobfile import JobFile
-    from .store import S3Store
+    from ..inputs.jobfile import JobFile
+    from .s3.store import S3Store
 
     file, store = JobFile(job_file), S3Store(config.aws_bucket, session=session)
     return [Check("the inputs", lambda: input_findings(config, file, store, f"s3://{config.aws_bucket}"))]

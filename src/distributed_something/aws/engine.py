@@ -9,45 +9,37 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..clock import Clock
-from ..config import Config
 from ..engine import Counts, Machines
 from ..errors import DsError, Unreachable, UsageError
+from ..inputs.config import Config
 from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths, job_ids
-from ..record import RunRecord, read_record, record_path
-from ..state import one_run
-from .alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
-from .alive import heard
-from .apply import Applier
-from .bill import Bill
-from .dashboard import put_dashboard
-from .desired import (
-    Action,
-    Kind,
-    MachineShape,
-    Resource,
-    Step,
-    compare,
-    desired,
-    instance_log_group,
-    misfit,
-    task_size,
-)
-from .found import find, find_one
-from .launch import Launch
+from ..runs.record import RunRecord, read_record, record_path
+from ..system.state import one_run
+from .ec2.cost import Bill
+from .ec2.launch import Launch
+from .ec2.region import Region
+from .ec2.shrinking import idle, spread
+from .ecs.apply import Applier
+from .ecs.current_state import find, find_one
+from .ecs.desired import desired
+from .ecs.ownership import check_queues, check_service, may_serve_others
+from .ecs.resources import Action, Kind, Resource, Step, compare
+from .ecs.worker_image import carried_worker
+from .iam.roles import Where
 from .look import Facts, Looker, machines_of, why_idle
 from .message import job_room
-from .owners import check_queues, check_service, may_serve_others
-from .queue import SqsQueue
-from .queues import QueueNames, dead_queue_of, find_queues
-from .region import Region
-from .roles import Where
-from .schedule import GRACE_SECONDS, Order, check_function, memory_key, put_schedule
+from .names import instance_log_group
+from .s3.store import S3Store
 from .session import AwsSession, QueueGone, aws_errors
-from .shrinking import idle, spread
-from .store import S3Store
+from .shape import MachineShape, misfit, task_size
+from .sqs.queue import SqsQueue
+from .sqs.queues import QueueNames, dead_queue_of, find_queues
 from .teardown import Teardown
-from .worker_image import carried_worker
+from .watch.alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
+from .watch.dashboard import put_dashboard
+from .watch.heartbeat import heard
+from .watch.schedule import GRACE_SECONDS, Order, check_function, memory_key, put_schedule
 
 
 class _Seen(NamedTuple):
@@ -56,6 +48,11 @@ class _Seen(NamedTuple):
     shape: MachineShape
     queues: Sequence[Resource]
     others: Sequence[Resource] = ()
+
+
+def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None]) -> AwsEngine:
+    """Makes the engine of a project folder. Nothing is started or asked for yet."""
+    return AwsEngine(folder, config, clock, say=say)
 
 
 class AwsEngine:

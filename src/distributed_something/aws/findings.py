@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..check import Finding, error, ok, refused, warning, wrong
-from ..config import Config
 from ..errors import DsError
-from ..fleetfile import Fleet, advice, fleet_problems, parse_fleet
+from ..inputs.check import Finding, error, ok, refused, warning, wrong
+from ..inputs.config import Config
+from ..inputs.fleetfile import Fleet, advice, fleet_problems, parse_fleet
 from ..words import many
-from .account import LINK, Found, plan_setup
-from .desired import MachineShape, misfit, task_size
-from .policies import Buckets
-from .queues import QueueNames
-from .roles import Where
+from .iam.account import LINK, Found, plan_setup
+from .iam.policies import Buckets
+from .iam.roles import Where
+from .shape import MachineShape, misfit, task_size
+from .sqs.queues import QueueNames
 
 Answer = Mapping[str, Any]
 

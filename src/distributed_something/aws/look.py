@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from ..engine import Counts, Machines, RentedMachine
 from ..words import many
-from .fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
-from .found import describe_service
+from .ec2.diagnosis import Trouble, of_history, of_tasks
+from .ec2.fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
+from .ec2.shrinking import instances, located
+from .ecs.current_state import describe_service
 from .session import AwsSession, aws_errors
-from .shrinking import instances, located
-from .trouble import Trouble, of_history, of_tasks
 
 HISTORY_SECONDS = 1800
 """A fleet's errors that are older than this say nothing about now."""

@@ -13,17 +13,17 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..clock import Clock
-from ..config import Config
 from ..errors import DsError, NotSignedIn, Unreachable
-from ..record import RunRecord
-from .alarms import delete_alarms, find_alarms
-from .dashboard import delete_dashboard
-from .desired import Kind
-from .fleets import Fleet, FleetKind, Fleets
-from .found import describe_service, ecs_tags, find_one
-from .queues import QueueNames, queue_url
-from .schedule import delete_schedule
+from ..inputs.config import Config
+from ..runs.record import RunRecord
+from .ec2.fleets import Fleet, FleetKind, Fleets
+from .ecs.current_state import describe_service, ecs_tags, find_one
+from .ecs.resources import Kind
 from .session import AwsSession, NoAnswer, aws_errors
+from .sqs.queues import QueueNames, queue_url
+from .watch.alarms import delete_alarms, find_alarms
+from .watch.dashboard import delete_dashboard
+from .watch.schedule import delete_schedule
 
 DRAIN_SECONDS = 180.0
 """How long tasks may take to end: the two minutes that they have, and some."""

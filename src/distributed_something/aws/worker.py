@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 
 from ..background import complain
 from ..clock import Clock, SystemClock
-from ..config import Config
 from ..engine import Store
 from ..errors import OK, DsError, UsageError
+from ..inputs.config import Config
 from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths
-from ..provenance import note_worker
-from ..runfile import read_run_file
+from ..runs.provenance import note_worker
+from ..runs.runfile import read_run_file
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
@@ -35,14 +35,14 @@ from ..worker.process import adopt_orphans
 from ..worker.scratch import remove_folder
 from ..worker.slot import Slot
 from ..worker.task import Task, compile_task
-from .alive import Pulse, alive_prefix
-from .buckets import Stores
-from .queues import QueueNames, QueueUrls
-from .reporting import JobLines, Reporting
+from .ec2.userdata import STOP_SECONDS
+from .s3.buckets import Stores
+from .s3.store import WORKER_RETRY_SECONDS, S3Store
 from .session import AwsSession, QueueGone
-from .store import WORKER_RETRY_SECONDS, S3Store
-from .userdata import STOP_SECONDS
-from .worker_queue import WorkersQueue
+from .sqs.queues import QueueNames, QueueUrls
+from .sqs.worker_queue import WorkersQueue
+from .watch.heartbeat import Pulse, alive_prefix
+from .watch.reporting import JobLines, Reporting
 
 POLL_SECONDS = 5.0
 """How long a worker waits for a job in one call; SQS allows 20, but an idle worker is to end sooner."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..console import Console
 from ..errors import OK, DsError
-from ..project import Project
+from ..steps.project import Project
 from .model import Model
 from .server import PageServer
 

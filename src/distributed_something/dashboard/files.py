@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..config import Config
 from ..engine import Store, StoredFile, files_at
 from ..errors import DsError
+from ..inputs.config import Config
+from ..inputs.template import Template
 from ..ledger import JobRecord
-from ..template import Template
 
 FILES = 200
 """Of one job, on its page."""

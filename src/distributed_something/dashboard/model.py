@@ -13,12 +13,12 @@ from typing import Any
 
 from ..engine import StoredFile
 from ..errors import DsError, KeyMissing
-from ..failures import FailureGroup, group_failures
-from ..joblog import begin_of, read_log
 from ..ledger import JobRecord, RunPaths
-from ..project import Project
-from ..report import REPORT
-from ..snapshot import Alive, Snapshot, job_line
+from ..report.build import REPORT
+from ..report.failures import FailureGroup, group_failures
+from ..runs.joblog import begin_of, read_log
+from ..runs.snapshot import Alive, Snapshot, job_line
+from ..steps.project import Project
 from ..words import many
 from . import files, show
 from .history import History
@@ -170,7 +170,7 @@ class Model:
         return self._put_back(frozenset([record.id]))
 
     def _put_back(self, ids: frozenset[str]) -> str:
-        from ..steps import retry
+        from ..steps.retry import retry
 
         back = retry(self._opened(), (), ids)
         self.look_again()

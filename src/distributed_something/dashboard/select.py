@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from ..ledger import JobRecord
-from ..snapshot import Alive
-from ..views import shown
+from ..runs.snapshot import Alive, shown
 from .history import History
 
 ORDERS: dict[str, Callable[[JobRecord], float]] = {

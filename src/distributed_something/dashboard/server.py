@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from ..errors import DsError
-from ..loopback import ADDRESS, is_foreign
+from ..report.page import LOOK
+from ..system.loopback import ADDRESS, is_foreign
 from .files import how_shown
 from .model import Model, NotFound
 from .select import Wanted
@@ -140,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _get(self, path: str, query: Query) -> None:
         if name := _PAGES.get(path):
-            file = _STATIC / name
+            file = LOOK if name == LOOK.name else _STATIC / name
             policy = {"Content-Security-Policy": _PAGE_POLICY}
             self._send(file.read_bytes(), f"{_TYPES[file.suffix]}; charset=utf-8", policy)
         elif path == "file":

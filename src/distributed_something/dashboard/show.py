@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..console import bytes_text, duration, money, rate_text
 from ..engine import RentedMachine, StoredFile
-from ..failures import FailureGroup
-from ..figures import throughput
 from ..job import State
 from ..ledger import JobRecord
-from ..plots import Part, parts_plot, throughput_plot
-from ..snapshot import Alive, Snapshot
+from ..report.failures import FailureGroup
+from ..report.plots import Part, parts_plot, throughput_plot
+from ..report.statistics import throughput
+from ..runs.snapshot import Alive, Snapshot
+from ..words import bytes_text, duration, money, rate_text
 from .files import how_shown
 from .history import History, machine_of
 

@@ -9,9 +9,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..check import (
+from ..errors import DsError
+from ..inputs.check import (
     Check,
     Finding,
     error,
@@ -23,18 +23,15 @@ from ..check import (
     warning,
     work_findings,
 )
-from ..config import Config
-from ..containers import engine_for, wanted
-from ..errors import DsError
-from ..state import state_folder
-from ..submission import nothing_to_run
+from ..inputs.config import Config
+from ..inputs.fit import nothing_to_run
+from ..runs.record import record_path
+from ..system.docker import engine_for
+from ..system.state import state_folder
 from ..words import many
 from .engine import FULL_BELOW
 from .place import slots_of
 from .store import FolderStore
-
-if TYPE_CHECKING:
-    from ..project import Project
 
 LOW_DISK = 1 << 30
 LOW_MEMORY = 256 << 20
@@ -44,11 +41,10 @@ IMPORT_SECONDS = 60.0
 _LOAD = "import sys; from distributed_something.worker.host import load; load(sys.argv[1])"
 
 
-def checks(project: Project, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
+def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
     """The checks of a project that runs on this machine."""
-    config, folder = project.config, project.folder
     store = folder / config.store
-    written = {store, state_folder(folder, config.app_name), project.record_path.parent}
+    written = {store, state_folder(folder, config.app_name), record_path(folder, config.app_name).parent}
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: program_findings(config, folder)),
@@ -57,7 +53,7 @@ def checks(project: Project, job_file: Path | None, _fleet_file: Path | None) ->
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     if job_file is not None:
-        from ..jobfile import JobFile
+        from ..inputs.jobfile import JobFile
 
         file = JobFile(job_file)
         found += [
@@ -69,7 +65,7 @@ def checks(project: Project, job_file: Path | None, _fleet_file: Path | None) ->
 
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Whether what a job runs is there. A HANDLER is imported, in a process of its own."""
-    if wanted(config):
+    if config.in_containers:
         yield from _in_containers(config)
     elif config.handler:
         yield _handler(config, folder)

@@ -14,13 +14,13 @@ from typing import Any
 
 from .. import background
 from ..clock import Clock
-from ..config import Config
-from ..containers import STATE_LABEL, engine_of, sweep, wanted
 from ..engine import Counts, Machines
 from ..errors import DsError
-from ..state import STATE_VARIABLE, one_run, state_folder
+from ..inputs.config import Config
+from ..system.docker import STATE_LABEL, sweep
+from ..system.state import STATE_VARIABLE, one_run, state_folder
 from ..words import many
-from .place import Place, slots_of
+from .place import Place, container_engine, slots_of
 from .queue import SqliteQueue
 from .store import FolderStore
 
@@ -29,6 +29,11 @@ END_SECONDS = 60.0
 FULL_BELOW = 1 << 16
 """Free bytes under which a disk is called full."""
 _RUN = "run"
+
+
+def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None]) -> LocalEngine:
+    """Makes the engine of a project folder. Nothing is started or asked for yet."""
+    return LocalEngine(folder, config, clock, say)
 
 
 class LocalEngine:
@@ -108,7 +113,7 @@ class LocalEngine:
         """See that the config's image can run here, and is here: a job must not wait for its download."""
         if self._image_is_here:
             return
-        image, docker = self._config.dockerhub_tag, engine_of(self._config, self._say)
+        image, docker = self._config.dockerhub_tag, container_engine(self._config, self._say)
         if docker is not None and not docker.has_image(image):
             self._say(f"pulling the image {image}")
             docker.pull(image)
@@ -255,7 +260,7 @@ class LocalEngine:
         with background.free(self._place.lock) as lock:
             if lock is not None:
                 kill_marked(self._place.mark)
-                if wanted(self._config):
+                if self._config.in_containers:
                     sweep(STATE_LABEL, str(self._place.folder))
 
 

@@ -30,13 +30,13 @@ import msgspec.json  # noqa: F401  the workers need it: loaded once, before they
 
 from ..background import READY, complain, log_to, refuse
 from ..clock import SystemClock
-from ..config import Config, load_config
-from ..containers import STATE_LABEL, WORKER_LABEL, engine_of, sweep, wanted
 from ..engine import Store
 from ..errors import DsError
+from ..inputs.config import Config, load_config
 from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
-from ..state import STATE_VARIABLE
+from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
+from ..system.state import STATE_VARIABLE
 from ..worker.container import Containers, Limits
 from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker
@@ -44,7 +44,7 @@ from ..worker.process import adopt_orphans, children_of_this_process, die_with_p
 from ..worker.scratch import remove_folder
 from ..worker.slot import Slot
 from ..worker.task import compile_task
-from .place import Place, slots_of
+from .place import Place, container_engine, slots_of
 from .store import FolderStore
 
 IDLE_END_SECONDS = 30.0
@@ -132,7 +132,7 @@ class Machine:
         remove_folder(self._place.work)
 
     def _sweep(self, label: str, value: str) -> None:
-        if wanted(self._config):
+        if self._config.in_containers:
             sweep(label, value)
 
     def _give_back_owed(self) -> None:
@@ -339,8 +339,8 @@ def _make_worker(
 
 
 def _containers(place: Place, project: Path, config: Config) -> Containers | None:
-    """How jobs run in containers here; None where they are plain processes. Raises DsError as engine_of."""
-    docker = engine_of(config, complain)
+    """Returns how jobs run in containers here; None: as plain processes. Raises DsError."""
+    docker = container_engine(config, complain)
     if docker is None:
         return None
     shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config import Config
+from ..inputs.config import Config
 from ..job import LEASE_SECONDS, RetryPolicy
-from ..state import mark_of
+from ..system.docker import Docker, engine_of
+from ..system.state import mark_of
 from .queue import SqliteQueue
 
 
@@ -58,3 +60,13 @@ def slots_of(config: Config) -> int:
     if config.docker_cores is None:
         return os.cpu_count() or 1
     return config.tasks_per_machine * config.docker_cores
+
+
+def container_engine(config: Config, say: Callable[[str], None]) -> Docker | None:
+    """Returns the engine that runs the config's image here; None: jobs are plain processes.
+
+    Raises DsError if CONTAINERS = True is in the config and no engine answers.
+    """
+    if not config.in_containers:
+        return None
+    return engine_of(config.dockerhub_tag, say, required="CONTAINERS" in config.given)

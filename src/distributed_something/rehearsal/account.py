@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..aws import account
-from ..aws.policies import buckets_of
-from ..aws.region import Region
-from ..aws.roles import Where
+from ..aws.ec2.region import Region
+from ..aws.iam import account
+from ..aws.iam.policies import buckets_of
+from ..aws.iam.roles import Where
 from ..aws.session import AwsSession, aws_errors
-from ..config import Config
+from ..inputs.config import Config
 
 
 def furnish(session: AwsSession, config: Config) -> None:

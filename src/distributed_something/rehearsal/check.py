@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..aws.check import job_file_checks, read_fleet_file, unasked
-from ..check import Check, Finding, Severity, warning
-from ..config import Config
+from ..inputs.check import Check, Finding, Severity, warning
+from ..inputs.config import Config
 from .account import Own, adapted
-
-if TYPE_CHECKING:
-    from ..project import Project
 
 _IMAGE = "rehearsal/image:1"
 _ACCOUNT = "arn:aws:iam::000000000000"
@@ -26,9 +22,9 @@ _OWN = Own(
 """Stands for what the pretend account has, which nobody has started yet."""
 
 
-def checks(project: Project, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+def checks(_folder: Path, config: Config, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
     """The checks of a project that is rehearsed. Raises UsageError where the fleet file cannot be read."""
-    config, file = project.config, read_fleet_file(fleet_file)
+    file = read_fleet_file(fleet_file)
     mended = file and file._replace(text=adapted(file.text, _OWN)[0])
     pairs = zip(unasked(config, file), unasked(_mended(config), mended), strict=True)
     return [*(_pair(real, pretended) for real, pretended in pairs), *job_file_checks(config, job_file)]

@@ -21,23 +21,24 @@ from typing import Any
 
 from .. import background
 from ..aws.engine import AwsEngine
+from ..aws.s3.store import S3Store
 from ..aws.session import AwsSession
-from ..aws.store import S3Store
 from ..clock import Clock
-from ..config import Config
-from ..containers import STATE_LABEL, sweep, wanted
 from ..engine import Counts, Machines, check_key
 from ..errors import DsError
-from ..fleetfile import is_key_placeholder
+from ..inputs.config import Config
+from ..inputs.fleetfile import is_key_placeholder
 from ..ledger import RunPaths
-from ..record import read_record, record_path
-from ..state import state_folder
+from ..runs.record import read_record, record_path
+from ..system.docker import STATE_LABEL, sweep
+from ..system.state import state_folder
 from ..worker.process import kill_marked
-from . import serving, story
+from . import story
 from .account import Own, adapted
-from .clock import BriskClock
-from .door import signed
-from .emulator import CREDENTIALS
+from .auth import signed
+from .emulator import serving
+from .emulator.clock import BriskClock
+from .emulator.server import CREDENTIALS
 from .faults import parse_faults
 from .place import Place, bucket_of
 
@@ -45,6 +46,13 @@ END_SECONDS = 30.0
 
 _IMAGE = "rehearsal/not-pulled"
 _ISOLATED = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+
+
+def make(
+    folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None], faults: str = ""
+) -> RehearsalEngine:
+    """Makes the engine of a project folder. Nothing is started or asked for yet."""
+    return RehearsalEngine(folder, config, clock, say, faults)
 
 
 class RehearsalEngine:
@@ -112,7 +120,7 @@ class RehearsalEngine:
     def _sweep(self) -> None:
         """Take away what a killed emulator left."""
         kill_marked(self._place.mark)
-        if wanted(self._given):
+        if self._given.in_containers:
             sweep(STATE_LABEL, str(self._place.folder))
 
     def _needed(self) -> AwsEngine:
@@ -125,7 +133,13 @@ class RehearsalEngine:
         if find_spec("moto") is None:  # told here: the emulator itself has only its log to tell it to
             what = "a rehearsal needs a library that is not installed: moto"
             raise DsError(what, "pip install 'distributed-something[rehearsal]'")
-        command = [sys.executable, "-m", f"{__package__}.daemon", str(self._project), str(self._place.folder)]
+        command = [
+            sys.executable,
+            "-m",
+            f"{__package__}.cloud.daemon",
+            str(self._project),
+            str(self._place.folder),
+        ]
         failure, log = "the emulator did not start", self._place.log
         background.leave(command, lock, os.environ, failure=failure, log=log)
 
@@ -189,7 +203,7 @@ class RehearsalEngine:
             self._say("note: SSH_KEY_NAME is a placeholder: the rehearsal does without, AWS refuses it")
         aws = self._started()
         why = self._place.told().get("note")
-        if self._given.image_starts_worker and (why or not wanted(self._given)):
+        if self._given.image_starts_worker and (why or not self._given.in_containers):
             why = why or "CONTAINERS = False, or no image is named"
             raise DsError(
                 f"the worker in the image runs in a container only: {why}",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..background import is_held
-from ..config import Config
-from ..state import mark_of
+from ..inputs.config import Config
+from ..system.state import mark_of
 
 
 def bucket_of(config: Config) -> str:

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..aws.bill import SHORTEST_SECONDS
-from ..console import duration
+from ..aws.ec2.cost import SHORTEST_SECONDS
 from ..engine import Store
 from ..errors import KeyMissing
 from ..ledger import Fold, RunPaths, SegmentReader
-from ..words import many
+from ..words import duration, many
 
 Facts = Mapping[str, Any]
 

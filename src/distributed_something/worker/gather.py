@@ -18,7 +18,7 @@ from ..clock import SystemClock
 from ..engine import Store
 from ..job import Lease, Outcome
 from ..ledger import LedgerWriter
-from ..repeating import Repeating
+from ..system.repeating import Repeating
 from .logs import SlotLog
 from .slot import Slot
 from .task import Task

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..config import Config
+from ..inputs.config import Config
+from ..inputs.template import CommandTemplate, Template
 from ..job import Lease
-from ..template import CommandTemplate, Template
 from .staging import DoneRule, clean_prefix
 
 

@@ -1,0 +1,1 @@
+"""Machines: fleets, launch templates, what they cost, and why none come."""

@@ -1,0 +1,268 @@
+"""What a run wants to find in the account, computed from the config, and how that differs from what is there.
+
+Everything here is a value: nothing is asked of AWS, made or changed. `desired` says what there should be;
+whoever applies it describes what there is as resources of the same form; `compare` plans the steps. Where
+all is there as wanted, no step of the plan does anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ...errors import UsageError
+from ...inputs.config import Config
+from ...system.docker import IMAGE_FOLDER, WORKER_FOLDER
+from ..ec2.userdata import STOP_SECONDS, placement
+from ..message import MAX_BYTES
+from ..names import Account, instance_log_group, partition, price_text, run_tags
+from ..shape import CARRIER_RESERVED, MachineShape, TaskSize, task_size
+from ..sqs.queues import MAX_RECEIPTS, RETENTION_SECONDS, QueueNames
+from .resources import Kind, Resource
+
+LOG_DAYS = 60
+"""How long a new log group keeps its lines."""
+
+WORKER_VOLUME = "ds-worker"
+_DEAD_VISIBILITY = 30
+_CARRIER_MEMORY = 128
+_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
+
+
+class Carried(NamedTuple):
+    """The worker that is brought into a user's image.
+
+    `image` holds it; `copy` is the command that puts it into WORKER_FOLDER; `start` runs it from there.
+    Without an image it is in the user's own already, and `start` runs it.
+    """
+
+    image: str
+    copy: tuple[str, ...] = (
+        *(f"{IMAGE_FOLDER}/lib/ld.so", "--library-path", f"{IMAGE_FOLDER}/lib"),
+        *(f"{IMAGE_FOLDER}/bin/python3", "-I", f"{IMAGE_FOLDER}/copy.py", WORKER_FOLDER),
+    )
+    start: tuple[str, ...] = (f"{WORKER_FOLDER}/ds", "worker")
+
+
+# -- What there should be -----------------------------------------------------------------------------------
+
+
+def desired(
+    config: Config,
+    account: Account,
+    shape: MachineShape,
+    *,
+    run: str,
+    queue_url: str | None = None,
+    carried: Carried | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Resource, ...]:
+    """The resources of a run, in the order to make them. Raises UsageError where the config cannot be run.
+
+    `queue_url` is known once the queue is there; until then it is as AWS would have it. `carried` is needed
+    unless the image has its own worker. `environment` is what our worker needs beside the reference's names.
+    """
+    url = queue_url or predicted_queue_url(config, account)
+    variables = {**task_environment(config, task_size(config, shape), url, run), **(environment or {})}
+    return (
+        *queues(config, account, run),
+        *log_groups(config, run),
+        Resource(Kind.CLUSTER, config.ecs_cluster, tags=run_tags(config, run), shared=True),
+        task_definition(config, account, shape, run=run, carried=carried, environment=variables),
+        service(config, run),
+    )
+
+
+def predicted_queue_url(config: Config, account: Account) -> str:
+    """Where the queue of the jobs will be."""
+    suffix = ".cn" if config.aws_region.startswith("cn-") else ""
+    return f"https://sqs.{config.aws_region}.amazonaws.com{suffix}/{account.number}/{config.sqs_queue_name}"
+
+
+def queues(config: Config, account: Account, run: str) -> Iterator[Resource]:
+    """The three queues. SQS's own limit of receipts is the backstop: workers give a job up long before."""
+    names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+    tags = run_tags(config, run)
+    visibility = config.sqs_message_visibility
+    arn = f"arn:{partition(config.aws_region)}:sqs:{config.aws_region}:{account.number}:{names.dead}"
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": str(MAX_RECEIPTS)})
+    jobs = {**_queue(visibility), "RedrivePolicy": redrive}
+    yield Resource(Kind.QUEUE, names.dead, _queue(_DEAD_VISIBILITY), tags=tags)
+    yield Resource(Kind.QUEUE, names.jobs, jobs, tags=tags)
+    yield Resource(Kind.QUEUE, names.carried, _queue(visibility), tags=tags)
+
+
+def _queue(visibility: int) -> dict[str, str]:
+    return {
+        "DelaySeconds": "0",
+        "MaximumMessageSize": str(MAX_BYTES),
+        "MessageRetentionPeriod": str(RETENTION_SECONDS),
+        "ReceiveMessageWaitTimeSeconds": "20",
+        "VisibilityTimeout": str(visibility),
+    }
+
+
+def log_groups(config: Config, run: str) -> Iterator[Resource]:
+    """Both log groups. One that is there keeps its own retention: somebody may need the lines longer."""
+    for name in (config.log_group_name, instance_log_group(config)):
+        initial = {"retentionInDays": LOG_DAYS}
+        yield Resource(Kind.LOG_GROUP, name, initial=initial, tags=run_tags(config, run), shared=True)
+
+
+def task_definition(
+    config: Config,
+    account: Account,
+    shape: MachineShape,
+    *,
+    run: str,
+    carried: Carried | None,
+    environment: Mapping[str, str],
+) -> Resource:
+    """The task: the user's image, and before it, where the image has no worker, one that brings ours."""
+    own = config.image_starts_worker
+    if not config.dockerhub_tag:
+        raise UsageError(
+            "DOCKERHUB_TAG: missing: no image to run on machines", "DOCKERHUB_TAG = 'user/image'"
+        )
+    if carried is None and not own:
+        raise UsageError("no worker is given to bring into the image", "use an image that has a worker")
+    main = _main_container(config, task_size(config, shape), environment)
+    containers = [main]
+    if not own and carried is not None:
+        brought = [_carrier(config, carried)] if carried.image else []
+        containers = [*brought, main | _carries(carried)]
+    settings = {
+        "family": config.app_name + "Task",
+        "networkMode": "bridge",
+        "requiresCompatibilities": ["EC2"],
+        "taskRoleArn": account.task_role,
+        "executionRoleArn": account.execution_role,
+        "containerDefinitions": containers,
+    }
+    settings |= {} if len(containers) == 1 else {"volumes": [{"name": WORKER_VOLUME, "host": {}}]}
+    return Resource(Kind.TASK_DEFINITION, config.app_name + "Task", settings, tags=run_tags(config, run))
+
+
+def _main_container(config: Config, size: TaskSize, environment: Mapping[str, str]) -> dict[str, Any]:
+    # without this a container sees none of the GPUs that its machine has
+    gpus = {"resourceRequirements": [{"type": "GPU", "value": str(size.gpus)}]} if size.gpus else {}
+    return gpus | {
+        "name": config.app_name,
+        "image": config.dockerhub_tag,
+        "cpu": size.cpu,
+        "memory": size.memory,
+        "essential": True,
+        "privileged": False,
+        "stopTimeout": STOP_SECONDS,
+        "environment": _pairs(environment),
+        "linuxParameters": _linux(config),
+        "logConfiguration": _awslogs(config),
+    }
+
+
+def _linux(config: Config) -> dict[str, Any]:
+    """A first process that passes signals on and clears up; what mounting needs, and no more, if wanted."""
+    fuse = {"hostPath": "/dev/fuse", "containerPath": "/dev/fuse", "permissions": ["read", "write"]}
+    mounting = {"capabilities": {"add": ["SYS_ADMIN"]}, "devices": [fuse]}
+    return {"initProcessEnabled": True, **(mounting if config.mount_bucket else {})}
+
+
+def _carrier(config: Config, carried: Carried) -> dict[str, Any]:
+    """It ends before the task's own container starts: it takes no processor, and hardly any memory."""
+    return {
+        "name": WORKER_VOLUME,
+        "image": carried.image,
+        "cpu": 0,
+        "memory": _CARRIER_MEMORY,
+        "memoryReservation": CARRIER_RESERVED,
+        "essential": False,
+        "privileged": False,
+        "entryPoint": list(carried.copy[:1]),
+        "command": list(carried.copy[1:]),
+        "mountPoints": [_mount(read_only=False)],
+        "logConfiguration": _awslogs(config),
+    }
+
+
+def _carries(carried: Carried) -> dict[str, Any]:
+    """What the task's own container gets: our worker's start, and the volume where it is brought to it."""
+    start = {"entryPoint": list(carried.start[:1]), "command": list(carried.start[1:])}
+    if not carried.image:
+        return start
+    return start | {
+        "dependsOn": [{"containerName": WORKER_VOLUME, "condition": "SUCCESS"}],
+        "mountPoints": [_mount(read_only=True)],
+    }
+
+
+def _mount(*, read_only: bool) -> dict[str, Any]:
+    return {"sourceVolume": WORKER_VOLUME, "containerPath": WORKER_FOLDER, "readOnly": read_only}
+
+
+def _awslogs(config: Config) -> dict[str, Any]:
+    """Logs go to CloudWatch without making the container wait for it."""
+    return {
+        "logDriver": "awslogs",
+        "options": {
+            "awslogs-group": instance_log_group(config),
+            "awslogs-region": config.aws_region,
+            "awslogs-stream-prefix": config.app_name,
+            "mode": "non-blocking",
+            "max-buffer-size": "4m",
+        },
+    }
+
+
+def _pairs(variables: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": variables[name]} for name in sorted(variables)]
+
+
+def task_environment(config: Config, size: TaskSize, queue_url: str, run: str) -> dict[str, str]:
+    """What a container finds in its environment: the user's keys, the reference's names, and ours.
+
+    Raises UsageError for access keys: a task definition keeps them for everyone to read.
+    """
+    own = config.worker_environment()
+    if keys := sorted(_KEYS & {name.upper() for name in own}):
+        fix = "remove it from the config: tasks have the rights of their role"
+        raise UsageError(f"{keys[0]}: a key would be stored in the task definition for anyone to read", fix)
+    return own | {
+        "APP_NAME": config.app_name,
+        "AWS_BUCKET": config.aws_bucket,
+        "AWS_DEFAULT_REGION": config.aws_region,
+        "AWS_REGION": config.aws_region,
+        "CHECK_IF_DONE_BOOL": str(config.check_if_done_bool),
+        "DOCKER_CORES": str(size.slots),
+        "DS_DEAD_QUEUE": QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue).dead,
+        "DS_RUN": run,
+        "ECS_CLUSTER": config.ecs_cluster,
+        "EXPECTED_NUMBER_FILES": str(config.expected_number_files),
+        "LOG_GROUP_NAME": config.log_group_name,
+        "MIN_FILE_SIZE_BYTES": str(config.min_file_size_bytes),
+        "NECESSARY_STRING": config.necessary_string,
+        "SECONDS_TO_START": price_text(config.seconds_to_start),
+        "SQS_QUEUE_URL": queue_url,
+    }
+
+
+def service(config: Config, run: str) -> Resource:
+    """The service, without a task yet: machines come first.
+
+    Tasks fill one machine after another, so that few of them leave machines free to end. AWS moves none of
+    them to even out its zones, which it does by itself otherwise, and would end the jobs in them.
+    """
+    settings = {
+        "taskDefinition": config.app_name + "Task",
+        "availabilityZoneRebalancing": "DISABLED",
+        "deploymentConfiguration": {"maximumPercent": 100, "minimumHealthyPercent": 0},
+        "placementConstraints": placement(config.app_name),
+        "placementStrategy": [{"type": "binpack", "field": "memory"}],
+        "propagateTags": "SERVICE",
+    }
+    initial = {"desiredCount": 0, "launchType": "EC2", "schedulingStrategy": "REPLICA"}
+    name = config.app_name + "Service"
+    return Resource(Kind.SERVICE, name, settings, initial, run_tags(config, run))
+
+
+# -- The difference -----------------------------------------------------------------------------------------

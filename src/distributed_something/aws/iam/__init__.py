@@ -1,0 +1,1 @@
+"""Who may do what: roles of tasks and machines, and the policies of users."""

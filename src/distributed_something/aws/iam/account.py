@@ -1,0 +1,315 @@
+"""What an account needs once, made and removed: roles, and the instance profile of machines.
+
+`plan_setup` and `plan_removal` are pure: from what is wanted and what is found to the calls that make the
+difference, each with its line for the screen. What lacks our path or our tag is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ...clock import Clock
+from ...errors import DsError
+from ...inputs.fleetfile import IMAGE_PARAMETER
+from ..names import tag_list
+from ..session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
+from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, trusted
+from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where, is_ours
+
+PROPAGATION_SECONDS = 120.0
+"""How long IAM may take to tell EC2 of a new profile, before we give up."""
+
+LINK = "create_service_linked_role"
+"""The call that makes a role of AWS's own: without it, AWS makes the role when it is first needed."""
+
+_TRY_SECONDS = 3.0
+
+
+class FoundRole(NamedTuple):
+    """A role that is there."""
+
+    path: str
+    tags: Mapping[str, str]
+    trust: Document
+    policies: Mapping[str, Document]
+
+
+class FoundProfile(NamedTuple):
+    """The instance profile that is there, with the names of its roles."""
+
+    path: str
+    tags: Mapping[str, str]
+    roles: tuple[str, ...]
+
+
+class Found(NamedTuple):
+    """What an account has of ours: by name, or at our path. `linked`: services whose own role is there."""
+
+    roles: Mapping[str, FoundRole] = {}
+    profile: FoundProfile | None = None
+    linked: frozenset[str] = frozenset()
+
+
+class Step(NamedTuple):
+    """One call to a service, and what it does in words."""
+
+    text: str
+    call: str
+    request: Mapping[str, Any]
+    service: str = "iam"
+
+
+# -- Deciding -----------------------------------------------------------------------------------------------
+
+
+def plan_setup(where: Where, buckets: Buckets, found: Found) -> list[Step]:
+    """The calls that give an account what it lacks; none where all is there as wanted.
+
+    Buckets that the task role has already stay in it. Raises DsError where a name of ours is somebody else's.
+    """
+    _check_ours(found)
+    task = found.roles.get(Role.TASK)
+    known = buckets_in(task.policies.get("store", {}), where.part) if task else Buckets()
+    steps: list[Step] = []
+    for each in trusted(where, known.joined(buckets)):
+        steps += _role_steps(where, each, found.roles.get(each.role))
+    steps += _profile_steps(found.profile)
+    for name, service in LINKED.items():
+        if service not in found.linked:
+            request = {"AWSServiceName": service}
+            steps.append(Step(f"create AWS's own role {name}", LINK, request))
+    return steps
+
+
+def _check_ours(found: Found) -> None:
+    fix = "rename or remove it, if nothing needs it: its name is one that this program gives"
+    for name, role in found.roles.items():
+        if role.path != PATH or not is_ours(role.tags):
+            raise DsError(f"the role {role.path}{name} is there, and was not made by this program", fix)
+    profile = found.profile
+    if profile and (profile.path != PATH or not is_ours(profile.tags)):
+        what = f"the instance profile {profile.path}{PROFILE} is there, and was not made by this program"
+        raise DsError(what, fix)
+
+
+def _role_steps(where: Where, wanted: Trusted, found: FoundRole | None) -> Iterator[Step]:
+    name, trusting = str(wanted.role), trust(where, wanted.service)
+    if found is None:
+        request = {
+            "RoleName": name,
+            "Path": PATH,
+            "AssumeRolePolicyDocument": compact(trusting),
+            "Description": f"distributed-something: {wanted.purpose}",
+            "Tags": tag_list(TAGS),
+        }
+        yield Step(f"create role {name}: {wanted.purpose}", "create_role", request)
+    elif not _same(found.trust, trusting):
+        request = {"RoleName": name, "PolicyDocument": compact(trusting)}
+        yield Step(f"correct who may take on {name}", "update_assume_role_policy", request)
+    there = found.policies if found else {}
+    for group, policy in wanted.policies().items():
+        if not _same(there.get(group), policy):
+            request = {"RoleName": name, "PolicyName": group, "PolicyDocument": compact(policy)}
+            verb = "correct" if group in there else "add"
+            yield Step(f"{verb} policy {group} of {name}", "put_role_policy", request)
+    for group in sorted(there.keys() - wanted.groups.keys()):
+        yield _without_policy(name, group)
+
+
+def _without_policy(role: str, policy: str) -> Step:
+    request = {"RoleName": role, "PolicyName": policy}
+    return Step(f"delete policy {policy} of {role}", "delete_role_policy", request)
+
+
+def _profile_steps(found: FoundProfile | None) -> Iterator[Step]:
+    name = {"InstanceProfileName": PROFILE}
+    if found is None:
+        request = {**name, "Path": PATH, "Tags": tag_list(TAGS)}
+        yield Step(f"create instance profile {PROFILE}", "create_instance_profile", request)
+    roles = found.roles if found else ()
+    for role in roles:  # a profile holds one role
+        if role != Role.MACHINE:
+            yield _out_of_profile(role)
+    if Role.MACHINE not in roles:
+        request = {**name, "RoleName": str(Role.MACHINE)}
+        yield Step(f"put role {Role.MACHINE} into its profile", "add_role_to_instance_profile", request)
+
+
+def _out_of_profile(role: str) -> Step:
+    request = {"InstanceProfileName": PROFILE, "RoleName": role}
+    return Step(f"take role {role} out of {PROFILE}", "remove_role_from_instance_profile", request)
+
+
+def plan_removal(found: Found) -> list[Step]:
+    """The calls that remove what `plan_setup` made, and nothing else: it has our path and our tag."""
+    steps: list[Step] = []
+    profile = found.profile
+    if profile and profile.path == PATH and is_ours(profile.tags):
+        steps += [_out_of_profile(role) for role in profile.roles]
+        request = {"InstanceProfileName": PROFILE}
+        steps.append(Step(f"delete instance profile {PROFILE}", "delete_instance_profile", request))
+    for name, role in sorted(found.roles.items()):
+        if role.path == PATH and is_ours(role.tags):
+            steps += [_without_policy(name, policy) for policy in sorted(role.policies)]
+            steps.append(Step(f"delete role {name}", "delete_role", {"RoleName": name}))
+    return steps
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """Whether two policies say the same: AWS may sort a list, and write one of one item as the item."""
+    return bool(_plain(found) == _plain(wanted))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_plain(item) for item in value]
+        return items[0] if len(items) == 1 else sorted(items, key=str)
+    return value
+
+
+# -- Asking and acting --------------------------------------------------------------------------------------
+
+
+def who(session: AwsSession) -> tuple[str, str]:
+    """The account's number, and the ARN of whoever asks. Raises DsError."""
+    client = session.client("sts")
+    with aws_errors("asking AWS who you are"):
+        answer = client.get_caller_identity()
+    return str(answer["Account"]), str(answer["Arn"])
+
+
+def find(session: AwsSession) -> Found:
+    """What an account has of ours. Raises DsError."""
+    iam = session.client("iam")
+    with aws_errors("looking for roles"):
+        paginator = iam.get_paginator("list_roles")
+        listed = [each["RoleName"] for page in paginator.paginate(PathPrefix=PATH) for each in page["Roles"]]
+        roles = {name: found for name in {*listed, *map(str, Role)} if (found := _find_role(iam, name))}
+        paths = [
+            each["Path"]
+            for page in paginator.paginate(PathPrefix="/aws-service-role/")
+            for each in page["Roles"]
+        ]
+        linked = frozenset(service for service in LINKED.values() if f"/aws-service-role/{service}/" in paths)
+        return Found(roles, _find_profile(iam), linked)
+
+
+def _find_role(iam: Any, name: str) -> FoundRole | None:
+    found = or_none(iam.get_role, NO_SUCH, RoleName=name)
+    if found is None:
+        return None
+    role = found["Role"]
+    pages = iam.get_paginator("list_role_policies").paginate(RoleName=name)
+    names = [policy for page in pages for policy in page["PolicyNames"]]
+    policies = {
+        policy: iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"] for policy in names
+    }
+    return FoundRole(role["Path"], _tags(role), role["AssumeRolePolicyDocument"], policies)
+
+
+def _find_profile(iam: Any) -> FoundProfile | None:
+    found = or_none(iam.get_instance_profile, NO_SUCH, InstanceProfileName=PROFILE)
+    if found is None:
+        return None
+    profile = found["InstanceProfile"]
+    roles = tuple(role["RoleName"] for role in profile["Roles"])
+    return FoundProfile(profile["Path"], _tags(profile), roles)
+
+
+def _tags(described: Mapping[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
+
+
+def apply(session: AwsSession, steps: Iterable[Step]) -> None:
+    """Make the calls, one after the other. After a failure, a new plan goes on where this one stopped."""
+    for step in steps:
+        with aws_errors(step.text):
+            getattr(session.client(step.service), step.call)(**step.request)
+
+
+def remove(session: AwsSession, steps: Iterable[Step]) -> list[str]:
+    """Make the calls, each whatever became of those before it; what was refused, a line each."""
+    refused = []
+    for step in steps:
+        try:
+            apply(session, [step])
+        except DsError as error:
+            refused.append(error.what)
+    return refused
+
+
+def wait_for_roles(session: AwsSession, where: Where, clock: Clock) -> str | None:
+    """Wait until IAM shows what was made, and EC2 takes the profile; why that could not be tried, or None.
+
+    EC2 learns of a profile some seconds after IAM: starting a machine with it is tried, without starting
+    one. Raises DsError where EC2 has not heard of it after PROPAGATION_SECONDS.
+    """
+    iam = session.client("iam")
+    with aws_errors("waiting for the roles"):
+        for role in Role:
+            iam.get_waiter("role_exists").wait(RoleName=str(role))
+        iam.get_waiter("instance_profile_exists").wait(InstanceProfileName=PROFILE)
+    deadline = clock.now() + PROPAGATION_SECONDS
+    while (why := _try_profile(session, where)) == _NOT_YET:
+        if clock.now() >= deadline:
+            what = f"EC2 does not know {PROFILE} {PROPAGATION_SECONDS:.0f} s after it was made"
+            raise DsError(what, "ds account setup again, in a few minutes: it goes on where this stopped")
+        clock.wait(_TRY_SECONDS)
+    return why
+
+
+_NOT_YET = "not yet"
+
+
+def _try_profile(session: AwsSession, where: Where) -> str | None:
+    """None where EC2 takes the profile, _NOT_YET where it does not know it, or why that cannot be tried."""
+    import botocore.exceptions
+
+    try:
+        answer = session.client("ssm").get_parameter(Name=IMAGE_PARAMETER)
+        session.client("ec2").run_instances(
+            DryRun=True,
+            ImageId=answer["Parameter"]["Value"],
+            InstanceType="t3.micro",
+            IamInstanceProfile={"Arn": where.profile},
+            MinCount=1,
+            MaxCount=1,
+        )
+    except botocore.exceptions.ClientError as error:
+        code, message = error_code(error), error_words(error)
+        if code == "DryRunOperation":
+            return None
+        unknown = code in ("NoSuchEntity", "InvalidParameterValue") and "profile" in message.lower()
+        return _NOT_YET if unknown else f"{code}: {message}"
+    return None
+
+
+def users(session: AwsSession, regions: Iterable[str]) -> list[str]:
+    """Queues and services of runs, as ARNs, in any of these regions. Raises DsError."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda region: _users_in(session.elsewhere(region)), regions)
+        return sorted(arn for arns in found for arn in arns)
+
+
+def _users_in(session: AwsSession) -> list[str]:
+    pages = session.client("resourcegroupstaggingapi").get_paginator("get_resources")
+    with aws_errors(f"looking for runs in {session.region}"):
+        return [
+            each["ResourceARN"]
+            for page in pages.paginate(
+                TagFilters=[{"Key": "ds:app"}], ResourceTypeFilters=["sqs", "ecs:service"]
+            )
+            for each in page["ResourceTagMappingList"]
+        ]
+
+
+def enabled_regions(session: AwsSession) -> list[str]:
+    """The regions that the account may use. Raises DsError."""
+    with aws_errors("listing the regions"):
+        found = session.client("ec2").describe_regions()["Regions"]
+    return [each["RegionName"] for each in found if each.get("OptInStatus") != "not-opted-in"]

@@ -1,0 +1,318 @@
+"""Who may do what: grants, and the policies of the roles. Those of people are in `people`. Pure.
+
+A grant names its actions one by one, and the narrowest resources that IAM allows: by name where we give the
+name, by the tag `ds:app` where AWS does, by the account at least. Where IAM takes nothing narrower than "*",
+the grant says why. Tests hold each grant against the calls that the code makes, both ways.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ...inputs.config import Config
+from ..names import PREFIX
+from .roles import ALARM_SERVICE, FUNCTION, SCHEDULES, Role, Where
+
+Document = dict[str, Any]
+
+MANAGED_LIMIT = 6_144
+"""Characters of a managed policy, spaces not counted; the policies inside one role may have 10,240."""
+
+APP_TAG = "aws:ResourceTag/ds:app"
+NO_NARROWER = "IAM knows no narrower resource for these"
+
+
+class Grant(NamedTuple):
+    """Actions that are allowed on resources. `why_all` says why, where the resource is "*"."""
+
+    sid: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    conditions: Mapping[str, Mapping[str, Any]] = {}
+    why_all: str = ""
+
+    def statement(self) -> Document:
+        """As a policy has it."""
+        found: Document = {
+            "Sid": self.sid,
+            "Effect": "Allow",
+            "Action": sorted(self.actions),
+            "Resource": sorted(self.resources),
+        }
+        return found | ({"Condition": self.conditions} if self.conditions else {})
+
+
+class Trusted(NamedTuple):
+    """A role as it is to be: who may take it on, for what, and with which rights by group."""
+
+    role: Role
+    service: str
+    purpose: str
+    groups: Mapping[str, tuple[Grant, ...]]
+
+    def policies(self) -> dict[str, Document]:
+        """The policies inside the role, by name: one for each group of actions."""
+        return {name: document(grants) for name, grants in self.groups.items()}
+
+
+def document(grants: Iterable[Grant]) -> Document:
+    """A policy of these grants."""
+    return {"Version": "2012-10-17", "Statement": [each.statement() for each in grants]}
+
+
+def compact(policy: Document) -> str:
+    """A policy as it is sent: without spaces, as they count in a role."""
+    return json.dumps(policy, separators=(",", ":"))
+
+
+# These services do not say for which account they take on the role of an instance, or of a function.
+_NO_SOURCE = frozenset({"ec2.amazonaws.com", "lambda.amazonaws.com"})
+
+
+def trust(where: Where, service: str) -> Document:
+    """Who may take a role on: one service, for this account only where the service says for whom it asks."""
+    statement: Document = {
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": "sts:AssumeRole",
+    }
+    if service not in _NO_SOURCE:
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": where.number}}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+class Buckets(NamedTuple):
+    """Buckets that tasks use, by name: those that they also write to, and those that they only read."""
+
+    written: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+    def joined(self, other: Buckets) -> Buckets:
+        """These and others: an account serves many projects, each with its own."""
+        written = tuple(sorted({*self.written, *other.written}))
+        return Buckets(written, tuple(sorted({*self.read, *other.read} - {*written})))
+
+
+def buckets_of(config: Config) -> Buckets:
+    """The buckets that a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written."""
+    named = {name: value for name, value in config.extra.items() if name.endswith("_BUCKET") and value}
+    source = {named.pop("SOURCE_BUCKET", "")} - {""}
+    written = {config.aws_bucket, *named.values()} - {""}
+    return Buckets(tuple(sorted(written)), tuple(sorted(source - written)))
+
+
+def buckets_in(policy: Document, part: str) -> Buckets:
+    """The buckets that a policy of `store` allows: the inverse of what makes it."""
+    found: dict[str, tuple[str, ...]] = {}
+    start, end = f"arn:{part}:s3:::", "/*"
+    for each in policy.get("Statement", ()):
+        names = [arn[len(start) : -len(end)] for arn in each["Resource"] if arn.endswith(end)]
+        found[str(each.get("Sid"))] = tuple(sorted(names))
+    return Buckets(found.get("Write", ()), found.get("Read", ()))
+
+
+# -- Roles --------------------------------------------------------------------------------------------------
+
+
+def trusted(where: Where, buckets: Buckets) -> tuple[Trusted, ...]:
+    """The roles of an account whose tasks use these buckets."""
+    return (
+        Trusted(Role.TASK, "ecs-tasks.amazonaws.com", "what workers and jobs may do", _task(where, buckets)),
+        Trusted(
+            Role.EXECUTION,
+            "ecs-tasks.amazonaws.com",
+            "pulls images, writes what containers print",
+            _execution(where),
+        ),
+        Trusted(Role.MACHINE, "ec2.amazonaws.com", "lets machines join a cluster", _machine(where)),
+        Trusted(Role.FLEET, "spotfleet.amazonaws.com", "starts machines for a fleet file", _fleet(where)),
+        Trusted(Role.MONITOR, "lambda.amazonaws.com", "watches and ends runs", _monitor(where, buckets)),
+        Trusted(Role.SCHEDULE, "scheduler.amazonaws.com", "calls the auto-monitor", _schedule(where)),
+    )
+
+
+USE_QUEUES = (
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+    "sqs:SendMessage",
+)
+_READ = ("s3:GetObject",)
+_WRITE = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject")
+
+
+def _task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+    """Queues of our making (their tag says so), the named buckets, and what the reference's worker logs.
+
+    A condition on tags would refuse every line of a log: IAM sees the tags of groups, and none on streams.
+    """
+    queues = Grant("Queues", USE_QUEUES, (where.arn("sqs", "*", region="*"),), {"StringLike": {APP_TAG: "*"}})
+    logs = Grant(
+        "Logs",
+        ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
+        (where.arn("logs", "log-group:*", region="*"),),
+    )
+    return {"queue": (queues,), **store_grants(where, buckets), "logs": (logs,)}
+
+
+def store_grants(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+    """To list, read and write these buckets: a group of grants, or none where no bucket is named."""
+    every = (*buckets.written, *buckets.read)
+    grants = [Grant("List", ("s3:ListBucket",), _bucket_arns(where, every))] if every else []
+    if buckets.written:
+        grants.append(Grant("Write", _WRITE, _bucket_arns(where, buckets.written, "/*")))
+    if buckets.read:
+        grants.append(Grant("Read", _READ, _bucket_arns(where, buckets.read, "/*")))
+    return {"store": tuple(grants)} if grants else {}
+
+
+def _bucket_arns(where: Where, names: Sequence[str], inside: str = "") -> tuple[str, ...]:
+    return tuple(f"arn:{where.part}:s3:::{name}{inside}" for name in names)
+
+
+def _execution(where: Where) -> dict[str, tuple[Grant, ...]]:
+    """For the ECS agent: the log streams of containers, and images from the account's own registry."""
+    groups = [where.arn("logs", f"log-group:*_perInstance{end}", region="*") for end in ("", ":*")]
+    repositories = where.arn("ecr", "repository/*", region="*")
+    pull = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+    sign_in = Grant("SignIn", ("ecr:GetAuthorizationToken",), ("*",), why_all=NO_NARROWER)
+    return {
+        "logs": (Grant("Streams", ("logs:CreateLogStream", "logs:PutLogEvents"), tuple(groups)),),
+        "images": (sign_in, Grant("Pull", pull, (repositories,))),
+    }
+
+
+def _machine(where: Where) -> dict[str, tuple[Grant, ...]]:
+    """For the ECS agent: its place in a cluster of this account. It makes no cluster of its own."""
+    clusters, instances = (
+        where.arn("ecs", f"{kind}/*", region="*") for kind in ("cluster", "container-instance")
+    )
+    on_cluster = (
+        "ecs:DeregisterContainerInstance",
+        "ecs:RegisterContainerInstance",
+        "ecs:SubmitAttachmentStateChanges",
+        "ecs:SubmitContainerStateChange",
+        "ecs:SubmitTaskStateChange",
+    )
+    on_instance = ("ecs:Poll", "ecs:StartTelemetrySession", "ecs:UpdateContainerInstancesState")
+    find = Grant("Endpoint", ("ecs:DiscoverPollEndpoint",), ("*",), why_all=NO_NARROWER)
+    return {
+        "cluster": (Grant("Join", on_cluster, (clusters,)), Grant("Work", on_instance, (instances,)), find)
+    }
+
+
+def _fleet(where: Where) -> dict[str, tuple[Grant, ...]]:
+    """For spot fleets: to start machines, which get our instance profile only, and to end them.
+
+    To tag and to end machines has no condition: a fleet that could not do so would be paid for.
+    """
+    describe = ("ec2:DescribeImages", "ec2:DescribeInstanceStatus", "ec2:DescribeSubnets")
+    start = ("ec2:RequestSpotInstances", "ec2:RunInstances")
+    why = "machines are started from images, subnets and groups that belong to others too"
+    own = where.arn("ec2", "*/*", region="*")
+    return {
+        "machines": (
+            Grant("Look", describe, ("*",), why_all=NO_NARROWER),
+            Grant("Start", start, ("*",), why_all=why),
+            Grant("TagAndEnd", ("ec2:CreateTags", "ec2:TerminateInstances"), (own,)),
+            pass_role(where, "Pass", Role.MACHINE, "ec2"),
+        )
+    }
+
+
+def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+    """For the auto-monitor: to look at the runs of every app, to let machines go, and to end runs."""
+    written = buckets.written
+    store = (
+        Grant("List", ("s3:ListBucket",), _bucket_arns(where, written)),
+        Grant("Runs", ("s3:GetObject", "s3:PutObject"), _bucket_arns(where, written, "/runs/*")),
+    )
+    own = where.arn("logs", f"log-group:/aws/lambda/{FUNCTION}:*", region="*")
+    schedules = where.arn("scheduler", f"schedule/{SCHEDULES}/*", region="*")
+    return {
+        **({"store": store} if written else {}),
+        "logs": (Grant("Own", ("logs:CreateLogStream", "logs:PutLogEvents"), (own,)),),
+        "schedule": (Grant("End", ("scheduler:DeleteSchedule", "scheduler:GetSchedule"), (schedules,)),),
+        "look": (Grant("Look", _LOOKS, ("*",), why_all=NO_NARROWER),),
+        "end": _monitor_ends(where),
+    }
+
+
+_LOOKS = (
+    "cloudwatch:DescribeAlarms",
+    "cloudwatch:GetDashboard",
+    "ec2:DescribeFleetHistory",
+    "ec2:DescribeFleetInstances",
+    "ec2:DescribeFleets",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeLaunchTemplates",
+    "ec2:DescribeSpotFleetInstances",
+    "ec2:DescribeSpotFleetRequestHistory",
+    "ec2:DescribeSpotFleetRequests",
+    "ecs:DescribeClusters",
+    "ecs:DescribeContainerInstances",
+    "ecs:DescribeServices",
+    "ecs:DescribeTaskDefinition",
+    "ecs:DescribeTasks",
+    "ecs:ListTaskDefinitions",
+    "ecs:ListTasks",
+)
+
+
+def _monitor_ends(where: Where) -> tuple[Grant, ...]:
+    """What bears an app's tag; dashboards and task definitions have none that IAM looks at.
+
+    Queues are looked for whatever their tags: one that has gone has none, and would be refused, not missing.
+    """
+    tagged = {"StringLike": {APP_TAG: "*"}}
+    machines = (
+        "ec2:CancelSpotFleetRequests",
+        "ec2:DeleteFleets",
+        "ec2:DeleteLaunchTemplate",
+        "ec2:ModifyFleet",
+        "ec2:ModifySpotFleetRequest",
+        "ec2:TerminateInstances",
+    )
+    look = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ListQueueTags")
+    queues = (where.arn("sqs", "*", region="*"),)
+    services = [where.arn("ecs", f"{kind}/*", region="*") for kind in ("cluster", "service")]
+    in_ecs = ("ecs:DeleteCluster", "ecs:DeleteService", "ecs:UpdateService")
+    dashboards = where.arn("cloudwatch", "dashboard/*", region="")
+    return (
+        *alarm_grants(where, f"{PREFIX}*", region="*"),
+        Grant("Machines", machines, (where.arn("ec2", "*/*", region="*"),), tagged),
+        Grant("FindQueues", look, queues),
+        Grant("Queues", ("sqs:DeleteQueue",), queues, tagged),
+        Grant("Services", in_ecs, tuple(services), tagged),
+        Grant("Definitions", ("ecs:DeregisterTaskDefinition",), ("*",), why_all=NO_NARROWER),
+        Grant("Dashboards", ("cloudwatch:DeleteDashboards",), (dashboards,)),
+    )
+
+
+def alarm_grants(where: Where, names: str, *, region: str | None = None) -> tuple[Grant, ...]:
+    """To make and remove alarms of these names, and to have them end machines.
+
+    CloudWatch does so with a role of its own, and whoever makes an alarm needs the right to make that.
+    """
+    actions = ("cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:TagResource")
+    own = where.arn("iam", f"role/aws-service-role/{ALARM_SERVICE}/*", region="")
+    for_alarms = {"StringEquals": {"iam:AWSServiceName": ALARM_SERVICE}}
+    return (
+        Grant("Alarms", actions, (where.arn("cloudwatch", f"alarm:{names}", region=region),)),
+        Grant("AlarmsEnd", ("iam:CreateServiceLinkedRole",), (own,), for_alarms),
+    )
+
+
+def _schedule(where: Where) -> dict[str, tuple[Grant, ...]]:
+    """For schedules: to call the auto-monitor, and no other function."""
+    return {"call": (Grant("Call", ("lambda:InvokeFunction",), (where.function(region="*"),)),)}
+
+
+def pass_role(where: Where, sid: str, role: Role, *services: str) -> Grant:
+    """To hand a role on to these services, and no other."""
+    to = {"StringEquals": {"iam:PassedToService": [f"{each}.amazonaws.com" for each in services]}}
+    return Grant(sid, ("iam:PassRole",), (where.role(role),), to)

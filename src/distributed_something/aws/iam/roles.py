@@ -1,0 +1,101 @@
+"""What `ds account setup` makes in an account, by name: pure, so that a run can name it without asking.
+
+Every name begins with `distributed-something-` and every path is `/distributed-something/`: nothing is shared
+with other tools, and what belongs here can be listed, and removed, without guessing. IAM's names are the
+account's, whatever the region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from ...inputs.config import Config
+from ..names import PREFIX, Account, partition
+
+PATH = "/distributed-something/"
+
+TAGS = {"ds:account": "distributed-something"}
+"""On everything that the set-up of an account makes: what lacks it is not ours, whatever its name."""
+
+PROFILE = PREFIX + "machine"
+"""The instance profile; it holds the role of the same name."""
+
+
+class Role(StrEnum):
+    """A role; the value is its name."""
+
+    TASK = PREFIX + "task"
+    EXECUTION = PREFIX + "execution"
+    MACHINE = PREFIX + "machine"
+    FLEET = PREFIX + "fleet"
+    MONITOR = PREFIX + "monitor"
+    SCHEDULE = PREFIX + "schedule"
+
+
+FUNCTION = PREFIX + "monitor"
+"""The function that looks at runs whose config has AUTO_MONITOR."""
+
+SCHEDULES = "distributed-something"
+"""The group of the schedules that call it: one for each app under way, with the app's name."""
+
+TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
+"""What EC2's console calls the role that it makes for spot fleet requests."""
+
+
+class Where(NamedTuple):
+    """An account, by its number, and a region of it."""
+
+    number: str
+    region: str
+
+    @property
+    def part(self) -> str:
+        """The part of AWS that it is in, as in ARNs."""
+        return partition(self.region)
+
+    def arn(self, service: str, rest: str, *, region: str | None = None) -> str:
+        """An ARN in this account; `region` is the account's own where it is not given, and may be empty."""
+        return f"arn:{self.part}:{service}:{self.region if region is None else region}:{self.number}:{rest}"
+
+    def role(self, role: Role) -> str:
+        """The ARN of a role."""
+        return self.arn("iam", f"role{PATH}{role}", region="")
+
+    def function(self, *, region: str | None = None) -> str:
+        """The ARN of the auto-monitor's function."""
+        return self.arn("lambda", f"function:{FUNCTION}", region=region)
+
+    @property
+    def profile(self) -> str:
+        """The ARN of the instance profile."""
+        return self.arn("iam", f"instance-profile{PATH}{PROFILE}", region="")
+
+
+def is_ours(tags: Mapping[str, str]) -> bool:
+    """Whether something with these tags was made by the set-up of an account."""
+    return all(tags.get(key) == value for key, value in TAGS.items())
+
+
+def account_of(config: Config, number: str) -> Account:
+    """What a run uses of the account with that number, where it is set up."""
+    where = Where(number, config.aws_region)
+    return Account(number, where.role(Role.TASK), where.role(Role.EXECUTION), where.profile)
+
+
+ALARM_SERVICE = "events.amazonaws.com"
+"""Whose own role CloudWatch takes on where an alarm ends a machine."""
+
+LINKED = {
+    "AWSServiceRoleForCloudWatchEvents": ALARM_SERVICE,
+    "AWSServiceRoleForEC2Fleet": "ec2fleet.amazonaws.com",
+    "AWSServiceRoleForEC2Spot": "spot.amazonaws.com",
+    "AWSServiceRoleForEC2SpotFleet": "spotfleet.amazonaws.com",
+    "AWSServiceRoleForECS": "ecs.amazonaws.com",
+}
+"""Roles that AWS itself has in an account that uses fleets, clusters, and alarms that end machines, and the
+services they are linked to.
+
+They belong to AWS and serve everyone: made where they are missing, never removed.
+"""

@@ -1,0 +1,71 @@
+"""An appended file in a bucket: numbered parts, of which the last is written anew until it is full. Pure."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+from ...engine import StoredFile
+
+SEGMENT_PART_BYTES = 512 << 10
+"""A part of an appended file grows to this size, by being written anew; then the next one begins."""
+
+
+class Segment:
+    """The numbered parts of an appended file, as far as they are known: `ends` are their places in it."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.lock = threading.Lock()
+        self.unknown = True
+        self._ends: list[int] = []
+        self._growing: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes in all parts."""
+        return self._ends[-1] if self._ends else 0
+
+    @property
+    def last_finished(self) -> str:
+        """The part before the last one, after which there may be news."""
+        return self.part(len(self._ends) - 1) if len(self._ends) > 1 else ""
+
+    def part(self, number: int) -> str:
+        """The key of a part; the first has number 1."""
+        return f"{self.key}.{number:08d}"
+
+    def extended(self, data: bytes) -> tuple[int, bytes]:
+        """The part that takes more data, and its content then. An earlier process's part is left alone."""
+        growing = self._growing
+        if growing is not None and len(growing) + len(data) <= SEGMENT_PART_BYTES:
+            return len(self._ends), growing + data
+        return len(self._ends) + 1, data
+
+    def wrote(self, number: int, whole: bytes) -> None:
+        """A part has this content now."""
+        self._growing = whole
+        self._set_end(number, len(whole))
+
+    def learn(self, files: Iterable[StoredFile]) -> None:
+        """Take in what a list says of the parts."""
+        for file in files:
+            digits = file.key[len(self.key) + 1 :]
+            if len(digits) == 8 and digits.isdecimal() and int(digits) <= len(self._ends) + 1:
+                self._set_end(int(digits), file.size)
+        self.unknown = False
+
+    def pieces(self, start: int, end: int | None) -> Iterator[tuple[str, int, int]]:
+        """The (key, start, length) that make up these bytes."""
+        end = self.size if end is None else min(end, self.size)
+        index = bisect_right(self._ends, start)
+        while start < end:
+            part_start = self._ends[index - 1] if index else 0
+            stop = min(end, self._ends[index])
+            yield self.part(index + 1), start - part_start, stop - start
+            start, index = stop, index + 1
+
+    def _set_end(self, number: int, size: int) -> None:
+        before = self._ends[number - 2] if number > 1 else 0
+        self._ends[number - 1 : number] = [before + size]

@@ -1,0 +1,414 @@
+"""A store in a bucket of S3, or of anything that speaks S3: fast, and in bounded memory.
+
+Files travel by obstore, whose work is done outside Python; lists come from botocore, since a list of obstore
+cannot start inside a name and fails on the keys with "//" that other tools leave in buckets. Every body
+is sent with its SHA-256 in the signature, and S3 refuses one that arrived otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...engine import StoredFile, check_key
+from ...errors import DsError, KeyMissing, KeyRefused
+from ..session import AwsSession, aws_errors
+from .bucket import Credentials, open_bucket
+from .errors import Conflict, Exists, Place, code_of, errors_of_botocore, translated
+from .segment import Segment
+from .transfer import (
+    FILES_AT_ONCE,
+    MEMORY,
+    PART_BYTES,
+    PARTS_AT_ONCE,
+    aside,
+    at_once,
+    parts,
+    read_ahead,
+    write_from,
+)
+
+WORKER_RETRY_SECONDS = 180.0
+"""How long a request is repeated that the network or S3 failed, where a job of hours is lost by giving up."""
+
+SILENCE_SECONDS = 120.0
+"""How long S3 may be silent, at most: slow lines take so long to send a large body."""
+
+ANSWER_SECONDS = 10.0
+SMALL_BYTES = 1 << 20
+"""Where no larger body is sent, S3 may be silent for so long, and for as long as requests are repeated."""
+
+FRESH_SECONDS = 60.0
+"""A request has five minutes in all: one whose answer was left unread for so long, as there was no memory for
+it, is made again."""
+
+_CONFLICT_TRIES = 20
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class S3Store:
+    """Implements engine.Store on a bucket, or on what lies below `prefix` in it. Threads may share it.
+
+    Nothing is imported and no call made before the first verb. `region` is the bucket's where it is not the
+    session's own; `retry_seconds` (None: the session's patience) bounds the repetition of requests that the
+    network or S3 failed; `now` says how many seconds have passed.
+    Keys with control characters, or that are not UTF-8, are refused, as S3 cannot list them.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        session: AwsSession,
+        region: str | None = None,
+        prefix: str = "",
+        retry_seconds: float | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.bucket = bucket
+        self._session = session
+        self._region = region
+        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self._given_seconds = retry_seconds
+        self._retry_seconds = session.patience if retry_seconds is None else retry_seconds
+        self._now = now
+        self._credentials: Credentials | None = None
+        self._objects: dict[float, Any] = {}
+        self._segments: dict[str, Segment] = {}
+        self._lock = threading.Lock()
+        self._opening = threading.Lock()
+
+    def locate(self, key: str) -> str:
+        """The file's address: s3://bucket/key."""
+        return f"s3://{self.bucket}/{self._prefix}{check_key(key)}"
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        """Every file whose key starts with `prefix`, in key order, all pages.
+
+        Objects whose names are no keys (the "folders" that S3's console makes) are passed over.
+        """
+        if folder := prefix.rpartition("/")[0]:
+            check_key(folder)
+        yield from self._list(prefix)
+
+    def _list(self, prefix: str, after: str = "") -> Iterator[StoredFile]:
+        cut = len(self._prefix)
+        with self._errors(prefix):
+            pages = self._client().get_paginator("list_objects_v2")
+            start = {"StartAfter": self._prefix + after} if after else {}
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self._prefix + prefix, **start):
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"][cut:]
+                    if {"", ".", ".."}.isdisjoint(key.split("/")):
+                        yield StoredFile(key, entry["Size"])
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """The file's content, or a part of it; of an appended file that of its parts. Raises KeyMissing."""
+        segment = self._segments.get(key)
+        if segment is None:
+            try:
+                return self._read(key, start, length)
+            except KeyMissing:
+                if not self._is_appended(key):
+                    raise
+            segment = self._segment(key)
+        end = None if length is None else start + length
+        if end is None or end > segment.size:
+            self._look(segment)
+        return b"".join(self._read(*piece) for piece in segment.pieces(start, end))
+
+    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+        """The bytes of each (key, start, length), in order, many at a time; None where there is no file."""
+        return read_ahead(self.read, pieces)
+
+    def _read(self, key: str, start: int, length: int | None) -> bytes:
+        name = self._name(key)
+        with self._errors(key):
+            try:
+                wanted = _range(start, length)
+                found: bytes = aside(lambda: self._get(name, *wanted).bytes().to_bytes())
+                return found[:length]
+            except Exception as error:
+                if start == 0 and length is None:
+                    raise
+                if code_of(error) == "InvalidRange":  # it starts where the file ends
+                    return b""
+                raise
+
+    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """The size of each file in bytes, many asked at a time; None where there is no such file."""
+        return at_once(self._size, [(key,) for key in keys], FILES_AT_ONCE)
+
+    def _size(self, key: str) -> int | None:
+        import obstore
+
+        name = self._name(key)
+        with self._errors(key):
+            try:
+                return int(aside(lambda: obstore.head(self._open(), name))["size"])
+            except FileNotFoundError:
+                return None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Replace the file at once."""
+        self._put(key, data, "overwrite")
+
+    def write_if_absent(self, key: str, data: bytes) -> bool:
+        """Create the file with this content unless it exists.
+
+        Where the answer to a successful creation is lost, the repeated request finds the file: False.
+        """
+        for _ in range(_CONFLICT_TRIES):
+            try:
+                self._put(key, data, "create")
+            except Exists:
+                return False
+            except Conflict:  # another writer of the same key is under way: not yet decided who was first
+                continue
+            return True
+        raise DsError(f"{self.locate(key)}: many others write it at the same time", "try again")
+
+    def _put(self, key: str, data: bytes, mode: Any) -> None:
+        import obstore
+
+        name = self._name(key)
+        with self._errors(key):
+            bucket = self._open(len(data))
+            aside(lambda: obstore.put(bucket, name, data, mode=mode, use_multipart=False))
+
+    def append(self, key: str, data: bytes) -> None:
+        """Add to the end of an appended file that only this process writes: its last part is written anew.
+
+        So a part, once seen, only grows, and small appends do not make many parts. After a failure the
+        file is as it was, or has the data; the next append then takes their place.
+        """
+        segment = self._segment(key)
+        with segment.lock:
+            if segment.unknown:
+                self._look(segment)
+            number, whole = segment.extended(data)
+            self.write(segment.part(number), whole)
+            segment.wrote(number, whole)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove files, a thousand in a request; one that is not there is no error."""
+        import obstore
+
+        gone = [*keys]
+        names = [self._name(key) for key in gone]
+        self._forget(gone)
+        with self._errors(""):
+            for start in range(0, len(names), 1000):
+                aside(partial(obstore.delete, self._open(), names[start : start + 1000]))
+
+    def fetch(self, key: str, path: Path) -> int:
+        """Copy a stored file to a new local path: a large one by several ranges at a time.
+
+        Raises KeyMissing, and DsError where a large file is replaced while it is read.
+        """
+        name = self._name(key)
+        return aside(lambda: self._fetch(key, name, path))
+
+    def _fetch(self, key: str, name: str, path: Path) -> int:
+        with self._errors(key):
+            asked = self._now()
+            first = self._first_part(name)
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                return 0 if first is None else self._copy(name, first, asked, file)
+            finally:
+                os.close(file)
+
+    def _first_part(self, name: str) -> Any:
+        """The answer to a request for the first part, not read yet; None where the file is empty."""
+        try:
+            return self._get(name, (0, PART_BYTES))
+        except Exception as error:
+            if code_of(error) == "InvalidRange":
+                return None
+            raise
+
+    def _copy(self, name: str, first: Any, asked: float, file: int) -> int:
+        """Write the whole file, the first part by the answer asked for then, as long as that is fresh."""
+        size, tag = first.meta["size"], first.meta["e_tag"]
+
+        def copy(start: int) -> None:
+            fresh = not start and self._now() - asked < FRESH_SECONDS
+            answer = first if fresh else self._get(name, (start, min(start + PART_BYTES, size)), tag)
+            write_from(answer, file, start)
+
+        with MEMORY.hold(min(size, PART_BYTES * PARTS_AT_ONCE)):
+            at_once(copy, [(start,) for start in range(0, size, PART_BYTES)], PARTS_AT_ONCE)
+        return int(size)
+
+    def publish(self, path: Path, key: str) -> int:
+        """Copy a local file into the bucket: in parts where it is large. After a failure no part is left.
+
+        Only a process that is killed leaves parts, unseen: a lifecycle rule of the bucket removes those.
+        """
+        name = self._name(key)
+        return aside(lambda: self._publish(path, key, name))
+
+    def _publish(self, path: Path, key: str, name: str) -> int:
+        size = path.stat().st_size
+        if size <= PART_BYTES:
+            with MEMORY.hold(size):
+                data = path.read_bytes()
+                self._put(key, data, "overwrite")
+            return len(data)
+        with suppress(KeyMissing):  # its last answer was lost, and asked again S3 knows no such upload
+            return self._publish_parts(path, key, name, size)
+        return self._publish_parts(path, key, name, size)
+
+    def _publish_parts(self, path: Path, key: str, name: str, size: int) -> int:
+        import obstore
+
+        part, at_a_time = parts(size)
+        with MEMORY.hold(part * (at_a_time + 1)), self._errors(key):
+            obstore.put(self._open(size), name, path, chunk_size=part, max_concurrency=at_a_time)
+        return size
+
+    def fetch_many(self, files: Iterable[tuple[str, Path]]) -> Sequence[int]:
+        """Fetch each (key, path), many at a time; their sizes."""
+        return at_once(self.fetch, files, FILES_AT_ONCE)
+
+    def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
+        """Publish each (path, key), many at a time; their sizes."""
+        return at_once(self.publish, files, FILES_AT_ONCE)
+
+    def sibling(self, bucket: str) -> S3Store:
+        """The store of another bucket, wherever it lies, with the same credentials."""
+        region = None if self._session.endpoint else self._region_of(bucket)
+        return S3Store(
+            bucket, session=self._session, region=region, retry_seconds=self._given_seconds, now=self._now
+        )
+
+    # Appended files
+
+    def _segment(self, key: str) -> Segment:
+        with self._lock:
+            return self._segments.setdefault(key, Segment(check_key(key)))
+
+    def _forget(self, gone: Iterable[str]) -> None:
+        """An appended file whose parts are deleted begins anew."""
+        for key in gone:
+            self._segments.pop(key.rpartition(".")[0], None)
+
+    def _is_appended(self, key: str) -> bool:
+        return self._size(Segment(key).part(1)) is not None
+
+    def _look(self, segment: Segment) -> None:
+        """Learn of parts that have come or grown."""
+        segment.learn(self._list(segment.key + ".", after=segment.last_finished))
+
+    # Requests
+
+    def _name(self, key: str) -> str:
+        """The object's name."""
+        name = self._prefix + check_key(key)
+        if _CONTROL.search(name) or not _is_utf8(name):
+            raise KeyRefused(
+                f"store key {key!r}: S3 keeps no control characters, and only UTF-8",
+                "give the file another name",
+            )
+        return name
+
+    def _get(self, name: str, wanted: Any = None, tag: str | None = None) -> Any:
+        import obstore
+
+        options: Any = {} if wanted is None else {"range": wanted}
+        if tag:
+            options["if_match"] = tag
+        return obstore.get(self._open(), name, options=options)
+
+    def _client(self) -> Any:
+        return self._session.client("s3", patience=self._given_seconds)
+
+    def _open(self, sent: int = 0) -> Any:
+        """The bucket as obstore's, with the endpoint that botocore would take; `sent`: bytes in a request."""
+        quick = ANSWER_SECONDS + self._retry_seconds
+        silence = SILENCE_SECONDS if sent > SMALL_BYTES else min(quick, SILENCE_SECONDS)
+        if silence not in self._objects:
+            with self._opening:  # many threads begin at once: opening is the work of one
+                if silence not in self._objects:
+                    self._objects[silence] = self._opened(silence)
+        return self._objects[silence]
+
+    def _opened(self, silence: float) -> Any:
+        with aws_errors(f"opening s3://{self.bucket}"):
+            endpoint = self._session.endpoint or self._client().meta.endpoint_url
+            self._credentials = self._credentials or Credentials(self._session)
+            return open_bucket(
+                self.bucket,
+                self._session,
+                region=self.region,
+                endpoint=endpoint,
+                retry_seconds=self._retry_seconds,
+                silence_seconds=silence,
+                credentials=self._credentials,
+            )
+
+    def _region_of(self, bucket: str) -> str | None:
+        """Where a bucket lies: S3 says so even to those whom it refuses."""
+        import botocore.exceptions
+
+        with self._errors(""):
+            try:
+                answer = self._client().head_bucket(Bucket=bucket)
+            except botocore.exceptions.ClientError as error:
+                answer = error.response
+        region: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        return region
+
+    @property
+    def region(self) -> str:
+        """Where the bucket is looked for."""
+        return self._region or self._session.region
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """Within: errors of obstore and botocore become ours, one line each."""
+        try:
+            with errors_of_botocore(f"s3://{self.bucket}/{self._prefix}{key}"):
+                yield
+        except DsError:
+            raise
+        except Exception as error:
+            ours = self._refused(error) or translated(error, self._place(key))
+            if ours is None:
+                raise
+            raise ours from error
+
+    def _place(self, key: str) -> Place:
+        return Place(self.bucket, self._prefix, key, self.region)
+
+    def _refused(self, error: Exception) -> DsError | None:
+        """Why there were no credentials for a request, where that is what went wrong."""
+        if self._credentials is None:  # no request of obstore, which may not even be installed
+            return None
+        from obstore.exceptions import UnauthenticatedError
+
+        return self._credentials.trouble if isinstance(error, UnauthenticatedError) else None
+
+
+def _range(start: int, length: int | None) -> tuple[Any, ...]:
+    """The argument of a request for these bytes; of none at all: for one, as S3 knows no empty ranges."""
+    if length is not None:
+        return ((start, start + max(length, 1)),)
+    return ({"offset": start},) if start else ()
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

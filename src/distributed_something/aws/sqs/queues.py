@@ -1,0 +1,152 @@
+"""The SQS queues of an app: named, found by their whole names, made, brought in line with the config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...clock import Clock
+from ...errors import UsageError
+from ...job import MAX_DELIVERIES
+from ..session import AwsSession, aws_errors, or_none
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+RETENTION_SECONDS = 14 * 24 * 3600
+"""SQS's longest, for every queue: a dead job must not vanish before someone has looked."""
+
+MAX_RECEIPTS = 5 * MAX_DELIVERIES
+"""When SQS itself gives a job up. Workers do so after MAX_DELIVERIES, with a cause; this is the backstop."""
+
+RECREATE_SECONDS = 60.0
+"""How long SQS refuses a name after its queue was deleted."""
+
+CARRIED_SUFFIX = "-carried"
+OWN_DEAD_SUFFIX = "-dead"
+_NAME_LIMIT = 80
+NO_QUEUE = ("QueueDoesNotExist", "NonExistentQueue")
+"""SQS's codes for a queue that is not there: the newer protocol's, and the older one's."""
+
+
+@dataclass(frozen=True)
+class QueueNames:
+    """`jobs` is SQS_QUEUE_NAME, `dead` is SQS_DEAD_LETTER_QUEUE (a name, or in old configs an ARN)."""
+
+    jobs: str
+    dead: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dead", self.dead.rsplit(":", 1)[-1])
+        if len(self.carried) > _NAME_LIMIT:
+            raise UsageError(
+                f"SQS_QUEUE_NAME: {self.jobs!r} is too long for the queue {CARRIED_SUFFIX} beside it",
+                f"give it a name of at most {_NAME_LIMIT - len(CARRIED_SUFFIX)} characters",
+            )
+
+    @property
+    def own_dead(self) -> str:
+        """The queue of dead jobs where the one that the config names serves other apps too."""
+        return self.jobs + OWN_DEAD_SUFFIX
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every queue that the app may have; that of the jobs first."""
+        return tuple(dict.fromkeys((self.jobs, self.carried, self.dead, self.own_dead)))
+
+    @property
+    def carried(self) -> str:
+        """The queue of jobs that outlive SQS's twelve hours."""
+        return self.jobs + CARRIED_SUFFIX
+
+
+@dataclass(frozen=True)
+class QueueUrls:
+    """Addresses of an app's queues. Without `carried`, a lease ends after twelve hours, renewed or not."""
+
+    jobs: str
+    dead: str
+    carried: str | None = None
+
+
+def dead_queue_of(attributes: Mapping[str, Any]) -> str | None:
+    """The name of the queue that a queue's dead messages go to, by its attributes."""
+    try:
+        return str(json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]).rpartition(":")[2]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def find_queues(session: AwsSession, names: QueueNames) -> QueueUrls | None:
+    """The addresses of an app's queues; None where jobs or dead is missing."""
+    client = session.client("sqs")
+    jobs, dead, carried = (queue_url(client, name) for name in (names.jobs, names.dead, names.carried))
+    return QueueUrls(jobs, dead, carried) if jobs and dead else None
+
+
+class QueueMaker:
+    """Makes and corrects queues, and notes what it did."""
+
+    def __init__(self, client: SQSClient, clock: Clock, tags: dict[str, str]) -> None:
+        self.changes: list[str] = []
+        self._client = client
+        self._clock = clock
+        self._tags = tags
+
+    def ensure(self, name: str, wanted: dict[str, str]) -> str:
+        """The address of a queue with these settings."""
+        url = queue_url(self._client, name)
+        if url is None:
+            url = self._create(name, wanted)
+            self.changes.append(f"queue {name}")
+            return url
+        found = self._attributes(url)
+        wrong = {key: value for key, value in wanted.items() if not _same(found.get(key), value)}
+        if wrong:
+            with aws_errors(f"correcting the settings of {name}"):
+                self._client.set_queue_attributes(QueueUrl=url, Attributes=_any(wrong))
+            self.changes.append(f"settings of queue {name}: {', '.join(sorted(wrong))}")
+        if self._tags:
+            with aws_errors(f"tagging {name}"):
+                self._client.tag_queue(QueueUrl=url, Tags=self._tags)
+        return url
+
+    def _attributes(self, url: str) -> dict[str, str]:
+        with aws_errors(f"reading the settings of {url.rsplit('/', 1)[-1]}"):
+            answer = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        return {str(key): value for key, value in answer["Attributes"].items()}
+
+    def _create(self, name: str, wanted: dict[str, str]) -> str:
+        """Make a queue; where one of that name was deleted just now, when SQS allows it again."""
+        request: Any = {"QueueName": name, "Attributes": wanted, "tags": self._tags}
+        with aws_errors(f"making the queue {name}"):
+            made = or_none(self._client.create_queue, "QueueDeletedRecently", **request)
+            if made is None:
+                self._clock.wait(RECREATE_SECONDS)
+                made = self._client.create_queue(**request)
+        return str(made["QueueUrl"])
+
+
+def queue_url(client: SQSClient, name: str) -> str | None:
+    """The address of a queue; None where there is none of that name."""
+    with aws_errors(f"looking for the queue {name}"):
+        found = or_none(client.get_queue_url, *NO_QUEUE, QueueName=name)
+    return None if found is None else str(found["QueueUrl"])
+
+
+def _same(found: str | None, wanted: str) -> bool:
+    """Whether a setting is as wanted; a redrive policy in whatever order and form its JSON is."""
+    if found is None or not wanted.startswith("{"):
+        return found == wanted
+    return _policy(found) == _policy(wanted)
+
+
+def _policy(text: str) -> dict[str, str]:
+    return {key: str(value) for key, value in json.loads(text).items()}
+
+
+def _any(settings: dict[str, str]) -> Any:
+    """The stubs want each name of a setting as a literal."""
+    return settings

@@ -1,0 +1,116 @@
+"""The SQS queue as a worker on a machine needs it: it ends with the queue, and leaves no job behind."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from ...clock import Clock
+from ...job import Cause, DeadJob, Lease
+from ..session import AwsSession, QueueGone
+from .queue import SqsQueue
+from .queues import QueueUrls
+
+GONE_SECONDS = 3.0
+"""A queue that SQS does not know for this long has gone; a single answer may be wrong."""
+
+GONE_LAPSE = 30.0
+"""What SQS said longer ago than this does not count."""
+
+
+_T = TypeVar("_T")
+
+
+class WorkersQueue(SqsQueue):
+    """An SqsQueue whose worker may leave.
+
+    What is received after `leave` or `pause` (in a wait that had begun before) goes back at once. When the
+    queue has gone, `on_gone` is called once; then there is nobody to tell, and every verb does nothing.
+    `answered` is when SQS last did what it was asked, in Unix seconds: a worker that is alive asks often.
+    """
+
+    def __init__(self, session: AwsSession, urls: QueueUrls, *, clock: Clock, **more: Any) -> None:
+        super().__init__(session, urls, clock=clock, **more)
+        self.on_gone: Callable[[QueueGone], None] = lambda _gone: None
+        self.answered = clock.now()
+        self._missing_since = self._missing_last = -math.inf
+        self._gone = False
+        self._leaving = False
+        self._paused_until = 0.0
+        self._receiving = 0
+        self._changed = threading.Condition()
+
+    def leave(self) -> None:
+        """Lease nothing more."""
+        self._leaving = True
+
+    def pause(self, until: float) -> None:
+        """Lease nothing before this time (Unix seconds). Leases held already are kept, and renewed."""
+        self._paused_until = until
+
+    def wait_for_receivers(self, seconds: float) -> None:
+        """After `leave`: wait, for so long at most, until what is being received is given back."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._receiving, seconds)
+
+    def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
+        """Claim jobs."""
+        with self._changed:
+            if self._leaving or self._gone:
+                return []
+            if self._clock.now() < self._paused_until:
+                self._changed.wait(wait)
+                return []
+            self._receiving += 1
+        try:
+            leases = self._asked(lambda: super(WorkersQueue, self).lease(limit, wait), list[Lease]())
+            if leases and (self._leaving or self._clock.now() < self._paused_until):
+                super().release(leases)
+                leases = []
+            return leases
+        finally:
+            with self._changed:
+                self._receiving -= 1
+                self._changed.notify_all()
+
+    def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
+        """Move deadlines."""
+        return self._asked(lambda: super(WorkersQueue, self).renew(leases), (list(leases), list[Lease]()))
+
+    def done(self, leases: Sequence[Lease]) -> None:
+        """Take finished jobs out."""
+        self._asked(lambda: super(WorkersQueue, self).done(leases), None)
+
+    def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """Give jobs back."""
+        self._asked(lambda: super(WorkersQueue, self).release(leases, delay), None)
+
+    def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
+        """Count a failed attempt."""
+        return self._asked(lambda: super(WorkersQueue, self).fail(lease, cause, detail, final=final), None)
+
+    def _asked(self, verb: Callable[[], _T], otherwise: _T) -> _T:
+        """What the verb returns; `otherwise` once the queue has gone. Raises QueueGone until that is sure."""
+        if self._gone:
+            return otherwise
+        try:
+            answer = verb()
+        except QueueGone as gone:
+            if not self._is_sure():
+                raise
+            if not self._gone:
+                self._gone = True
+                self.on_gone(gone)
+            return otherwise
+        self.answered = self._clock.now()
+        return answer
+
+    def _is_sure(self) -> bool:
+        """Whether SQS has said often enough, and lately, that it does not know the queue."""
+        now = self._clock.monotonic()
+        if now - self._missing_last > GONE_LAPSE:
+            self._missing_since = now
+        self._missing_last = now
+        return now - self._missing_since >= GONE_SECONDS

@@ -1,0 +1,117 @@
+"""`ds account`: what is asked, shown, confirmed and done, in this order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..aws.iam import account
+from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, compact
+from ..aws.iam.roles import PATH, Where
+from ..aws.iam.user_policies import administrator_policy, user_policy
+from ..aws.session import AwsSession
+from ..aws.watch.function import apply_function, everywhere, find_function, package, plan_function
+from ..errors import LEFTOVERS, OK, DsError
+
+if TYPE_CHECKING:
+    from ..steps.project import Project
+
+_SHOWN = 5
+
+
+def setup(project: Project, *, dry_run: bool) -> int:
+    """Make what the account lacks, after asking; nothing where nothing is missing."""
+    console, session = project.console, _session(project)
+    where = _where(project, session)
+    steps = account.plan_setup(where, buckets_of(project.config), account.find(session))
+    function = plan_function(where, find_function(session), package())
+    if not _agreed(project, [*steps, *function], f"change the account {where.number}", dry_run=dry_run):
+        return OK
+    account.apply(session, steps)
+    untried = account.wait_for_roles(session, where, project.clock)
+    apply_function(session, function, project.clock)
+    if untried:
+        console.say(f"note: whether EC2 takes the new profile could not be tried: {untried}")
+    console.say(f"the account {where.number} is set up: roles and instance profile are at {PATH}")
+    console.say(f"the auto-monitor of {where.region} is there, for runs with AUTO_MONITOR")
+    console.hint("ds account policy prints what people who run apps need; then ds check")
+    return OK
+
+
+def destroy(project: Project, *, dry_run: bool) -> int:
+    """Remove what `setup` made, after asking; 4 where something of it is still there after a last look.
+
+    Raises DsError, with nothing removed, where queues or services of a run are there in any region.
+    """
+    console, session = project.console, _session(project)
+    where = _where(project, session)
+    plans = _removals(session, account.enabled_regions(session))
+    steps = [step for _, steps in plans for step in steps]
+    if steps:
+        _refuse_while_used(session)
+    if not _agreed(project, steps, f"remove these from the account {where.number}", dry_run=dry_run):
+        return OK
+    for region, removal in plans:
+        for refused in account.remove(region, removal):
+            console.say(f"refused: {refused}")
+    left = _removals(session, [region.region for region, _ in plans])
+    leftovers = [step.text for _, removal in left for step in removal]
+    for leftover in leftovers:
+        console.say(f"still to do: {leftover}")
+    if leftovers:
+        return LEFTOVERS
+    console.say(f"clean: nothing of this program is left in the account {where.number}")
+    return OK
+
+
+def _removals(session: AwsSession, regions: Iterable[str]) -> list[tuple[AwsSession, list[account.Step]]]:
+    """What is to be removed, and where: the auto-monitor in these regions, then the roles."""
+    plans = everywhere(session, regions)
+    if roles := account.plan_removal(account.find(session)):
+        plans.append((session, roles))
+    return plans
+
+
+def policy(project: Project, *, administrator: bool) -> int:
+    """Print the policy of the person who types the commands."""
+    where = _where(project, _session(project))
+    found = administrator_policy(where) if administrator else user_policy(project.config, where)
+    project.console.line(json.dumps(found, indent=None if project.console.json else 2))
+    if (size := len(compact(found))) > MANAGED_LIMIT:
+        what = f"{size:,} characters, and a managed policy may have {MANAGED_LIMIT:,}"
+        project.console.say(f"note: {what}: make two policies of it, with some of the statements in each")
+    return OK
+
+
+def _session(project: Project) -> AwsSession:
+    return AwsSession(project.config.aws_region, project.config.aws_profile or None)
+
+
+def _where(project: Project, session: AwsSession) -> Where:
+    number, _ = account.who(session)
+    return Where(number, project.config.aws_region)
+
+
+def _agreed(project: Project, steps: Sequence[account.Step], question: str, *, dry_run: bool) -> bool:
+    """Show the plan and ask; whether there is something to do. Raises UsageError where nobody agrees."""
+    console = project.console
+    if console.json:
+        console.data({"plan": [step.text for step in steps], "dry_run": dry_run})
+    for step in steps:
+        console.say(f"  {step.text}")
+    if not steps:
+        console.say("nothing to do")
+    if dry_run or not steps:
+        return False
+    console.confirm(question)
+    return True
+
+
+def _refuse_while_used(session: AwsSession) -> None:
+    used = account.users(session, account.enabled_regions(session))
+    if used:
+        more = f" and {len(used) - _SHOWN} more" if len(used) > _SHOWN else ""
+        what = f"runs use the roles: {', '.join(used[:_SHOWN])}{more}"
+        fix = "ds cleanup in each of their projects (AWS lists what was removed for some minutes more)"
+        raise DsError(what, fix)

@@ -1,0 +1,209 @@
+"""Declares the arguments of each command: one function a command, and the types of their values.
+
+`parser.COMMANDS` names these functions. Nothing of a project is read here.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..words import none_of
+
+MOST = 1_000_000
+"""Of seconds and minutes on the command line."""
+
+
+# -- Values -------------------------------------------------------------------------------------------------
+
+
+def _number(text: str, says: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: is no number") from None
+    if not 0 <= value <= MOST:
+        raise argparse.ArgumentTypeError(f"{text}: {says}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text, says := f"must be more than 0, and {MOST:,} at most")
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text}: {says}")
+    return value
+
+
+def _minutes(text: str) -> float:
+    return _number(text, f"must be from 0 to {MOST:,}")
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{text}: is no whole number")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text}: is no whole number between 0 and 65535")
+    return int(text)
+
+
+def _cause(text: str) -> str:
+    from ..job import Cause
+
+    known = [cause.value for cause in Cause]
+    if text not in known:
+        raise argparse.ArgumentTypeError(none_of(text, known))
+    return text
+
+
+# -- Commands -----------------------------------------------------------------------------------------------
+
+
+def init(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds init`."""
+    parser.add_argument("target", metavar="DIR", help="a folder that is not there yet, or is empty")
+    examples = ["images", "text"]
+    parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
+
+
+def setup(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds setup`."""
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+
+
+def submit(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds submit`."""
+    parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl or .csv")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
+
+
+def _faults(parser: argparse.ArgumentParser) -> None:
+    faults = "what goes wrong, with the engine rehearsal: notice=0.2/min,kill=0.1/min,…, or rough-day"
+    parser.add_argument("--faults", metavar="FAULTS", default="", help=faults.replace("%", "%%"))
+
+
+_FLEET_FILE = "machines as a spot fleet request has them (aws); without one, the config says which"
+
+
+def start(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds start`."""
+    _faults(parser)
+    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
+    minutes = "how long to watch the machines come (10); 0: one look"
+    parser.add_argument("--wait", metavar="MINUTES", type=_minutes, default=10, help=minutes)
+
+
+def monitor(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds monitor`."""
+    record = "the run record that `ds start` wrote (the app's)"
+    parser.add_argument("record", metavar="RECORD", nargs="?", help=record)
+    _watch(parser)
+
+
+def run(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds run`."""
+    _faults(parser)
+    submit(parser)
+    parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
+    _watch(parser)
+
+
+def _watch(parser: argparse.ArgumentParser) -> None:
+    every = "between two looks (60 on aws, less elsewhere); the end needs three that agree, on aws 60 apart"
+    parser.add_argument("--every", metavar="SECONDS", type=_seconds, help=every)
+    cheapest = "after 15 minutes, machines that AWS takes back are not replaced (aws)"
+    parser.add_argument("--cheapest", action="store_true", help=cheapest)
+
+
+def worker(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds worker`."""
+    parser.epilog = (
+        "It leases jobs from the queue and runs them until it is"
+        " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
+        " task an environment with APP_NAME, DS_RUN, SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES"
+        " (jobs at a time) and SECONDS_TO_START; `ds setup` leaves the rest in the bucket. DS_SCRATCH is the"
+        " folder for the files of jobs (else TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
+    )
+
+
+def status(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds status`."""
+    parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
+
+
+def jobs(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds jobs`."""
+    states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
+    parser.add_argument("--state", choices=states, help="only these")
+    parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
+    parser.add_argument("--csv", action="store_true", help="as CSV")
+
+
+def logs(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds logs`."""
+    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
+    parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
+    parser.add_argument("--attempt", metavar="N", type=_whole, help="of this attempt (the latest)")
+
+
+def retry(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds retry`."""
+    parser.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
+    parser.add_argument(
+        "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
+    )
+    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
+
+
+def fleet(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds fleet`."""
+    parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file into files/")
+    parser.add_argument("--region", metavar="R", help="for this region (the config's)")
+
+
+def stop(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds stop`."""
+    parser.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
+
+
+def dashboard(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds dashboard`."""
+    port = "its port on this machine (the one it had before, or any)"
+    parser.add_argument("--port", metavar="N", type=_port, help=port)
+
+
+def completion(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds completion`."""
+    parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell that reads it")
+    parser.epilog = (
+        'bash: eval "$(ds completion bash)" in ~/.bashrc. zsh: ds completion zsh > a folder of $fpath/_ds.'
+        " fish: ds completion fish > ~/.config/fish/completions/ds.fish."
+    )
+
+
+def check(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds check`."""
+    parser.add_argument(
+        "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
+    )
+    fleet = "a fleet file (aws)"
+    parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
+
+
+def image(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds image`."""
+    what = "worker: an image that brings the worker into others; build: DOCKERHUB_TAG with the worker in it"
+    parser.add_argument("what", choices=["worker", "build"], help=what)
+    parser.add_argument("--tag", metavar="NAME", help="what to call it")
+    parser.add_argument("--push", action="store_true", help="push it to its registry")
+
+
+def account(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds account`."""
+    what = "setup and destroy: roles and instance profile; policy: print what you yourself need"
+    parser.add_argument("action", choices=["setup", "destroy", "policy"], help=what)
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
+    who = "policy: of whoever types `ds account`, not of whoever runs the app"
+    parser.add_argument("--administrator", action="store_true", help=who)

@@ -1,0 +1,342 @@
+"""The commands: each calls a step or a view, and says what came of it. `parser.COMMANDS` lists them.
+
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
+from ..words import many
+
+TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..console import Console
+    from ..engine import PutReport
+    from ..inputs.fit import CheckedJobs
+    from ..steps.project import Project
+
+    Command = Callable[[Console, argparse.Namespace], int]
+    InProject = Callable[[Project, argparse.Namespace], int]
+
+
+def in_project(run: InProject) -> Command:
+    """Makes a command run in the project that -C and --engine choose."""
+
+    def opened(console: Console, options: argparse.Namespace) -> int:
+        from ..steps.project import Project
+
+        faults = getattr(options, "faults", "")
+        return run(Project.open(options.folder, console, options.engine, faults), options)
+
+    return opened
+
+
+def do_init(console: Console, options: argparse.Namespace) -> int:
+    """Runs `ds init`."""
+    from pathlib import Path
+
+    from .init import copy_example
+
+    target = Path(options.target)
+    readme = copy_example(options.example, target)
+    if console.json:
+        console.data({"folder": str(target)})
+    console.say(f"made {target}: see {readme}")
+    console.hint(f"cd {target} && ds run files/exampleJob.json")
+    return OK
+
+
+def do_worker(_console: Console, _options: argparse.Namespace) -> int:
+    """Runs `ds worker`."""
+    import os
+
+    from ..aws import worker
+
+    return worker.run(os.environ)
+
+
+@in_project
+def do_setup(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds setup`."""
+    from ..steps.setup import next_run, setup
+
+    if options.dry_run:
+        plan = project.engine.plan(next_run(project))
+        if project.console.json:
+            project.console.data({"plan": list(plan)})
+        else:
+            for line in plan:
+                project.console.line(line)
+        return OK
+    run = setup(project)
+    if project.console.json:
+        project.console.data({"app": project.config.app_name, "run": run})
+    project.console.say(f"{project.config.app_name} is set up: run {run}")
+    project.console.hint(f"ds submit {project.example_jobs}")
+    return OK
+
+
+@in_project
+def do_submit(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds submit`."""
+    report = _submit_checked(project, _check(project, options))
+    if project.console.json:
+        facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
+        project.console.data(facts)
+    project.console.hint("ds start")
+    return OK
+
+
+def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
+    from ..inputs.jobfile import parse_set
+    from ..steps.submit import check
+
+    return check(project, options.job_file, parse_set(options.set))
+
+
+def _submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
+    """Submit and say what came of it. Raises DsError where the queue refused jobs."""
+    from ..steps.submit import submit
+
+    try:
+        report = submit(project, checked)
+    except KeyboardInterrupt:
+        project.console.hint("submit the file again: it adds what is missing")
+        raise
+    were = "was" if report.known == 1 else "were"
+    known = f"; {report.known:,} {were} in the run already" if report.known else ""
+    project.console.say(f"{many(report.sent, 'job')} submitted{known}")
+    if report.failed:
+        job, why = report.failed[0]
+        what = f"{many(len(report.failed), 'job', 'was', 'were')} refused by the queue, such as {job}: {why}"
+        raise DsError(what, "submit the file again: it adds what is missing, and nothing twice")
+    return report
+
+
+@in_project
+def do_start(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds start`."""
+    from ..steps.start import await_machines, start
+
+    start(project, options.fleet_file)
+    try:
+        machines = await_machines(project, options.wait * 60)
+    except KeyboardInterrupt:
+        project.console.say("\nno longer watching; the machines that were asked for still come")
+        project.console.hint("ds status, or ds monitor")
+        return INTERRUPTED
+    if project.console.json:
+        facts = {"target": machines.target, "running": machines.running, "lost": machines.lost}
+        project.console.data({"run": project.record().run, "machines": facts})
+    if machines.running < machines.target:
+        wanted = f"{machines.running:,} of {machines.target:,} machines have come; the request stands"
+        project.console.say(f"{wanted}: {machines.trouble}" if machines.trouble else wanted)
+    at_once = many(machines.slots, "job")
+    project.console.say(f"started: {at_once} at a time; the work goes on when this terminal closes")
+    project.console.hint("ds monitor")
+    return OK
+
+
+@in_project
+def do_monitor(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds monitor`."""
+    return _monitor(project, options)
+
+
+def _monitor(project: Project, options: argparse.Namespace) -> int:
+    from ..steps.monitor import monitor
+
+    try:
+        code = monitor(project, options.record, options.every, cheapest=options.cheapest)
+    except KeyboardInterrupt:
+        project.console.say("\nno longer watching; the work goes on")
+        project.console.hint("ds monitor to watch again, ds stop to stop")
+        return INTERRUPTED
+    if project.config.engine_kind.rehearses:
+        _tell_story(project)
+    return code
+
+
+def _tell_story(project: Project) -> None:
+    from ..rehearsal import story
+
+    found = story.read(project.engine.store, project.paths())
+    if found is None:
+        return
+    if project.console.json:
+        project.console.data({"rehearsal": found})
+    for line in () if project.console.json else story.lines(found):
+        project.console.line(line)
+
+
+@in_project
+def do_run(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds run`."""
+    from ..steps.setup import setup
+    from ..steps.start import start
+
+    if (fleet := options.fleet_file) is not None and not fleet.is_file():
+        raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
+    with project.engine.exclusive():
+        if fleet is not None:  # a bad file must not cost the last run's queue
+            project.engine.check_fleet(fleet)
+        checked = _check(project, options)
+        setup(project)
+        _submit_checked(project, checked)
+        start(project, options.fleet_file)
+        options.record = None
+        return _monitor(project, options)
+
+
+@in_project
+def do_status(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds status`."""
+    from ..system.collector import never_again
+    from . import views
+
+    if not options.watch:
+        never_again()
+    return views.status(project, watch=options.watch)
+
+
+@in_project
+def do_jobs(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds jobs`."""
+    from ..system.collector import never_again
+    from . import views
+
+    never_again()
+    return views.jobs(project, options.state, options.cause, csv=options.csv)
+
+
+@in_project
+def do_logs(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds logs`."""
+    from . import views
+
+    return views.logs(project, options.job, follow=options.follow, attempt=options.attempt)
+
+
+@in_project
+def do_failures(project: Project, _options: argparse.Namespace) -> int:
+    """Runs `ds failures`."""
+    from . import views
+
+    return views.failures(project)
+
+
+@in_project
+def do_retry(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds retry`."""
+    from ..steps.retry import retry
+    from . import views
+
+    ids = views.find_ids(project, options.jobs)
+    back = retry(project, options.cause, ids)
+    if project.console.json:
+        project.console.data({"retried": back})
+    project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else ": no such job is dead"))
+    if back:
+        project.console.hint(_after_retry(project))
+    return OK
+
+
+def _after_retry(project: Project) -> str:
+    """What brings workers to the jobs; those of a changed config may come of a new set-up only."""
+    if project.engine.machines().running:
+        return "ds monitor"
+    anew = project.config.engine_kind.works_as_set_up
+    first = "ds setup, where the config has changed; " if anew else ""
+    return f"{first}ds start, then ds monitor"
+
+
+@in_project
+def do_fleet(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds fleet`."""
+    from ..aws.ec2.newfleet import file_name, write_fleet_file
+
+    region = options.region or project.config.aws_region
+    path = project.folder / "files" / file_name(project.config, region)
+    if path.exists():
+        project.console.confirm(f"{path} is there; replace it")
+    write_fleet_file(project.config, region, path)
+    if project.console.json:
+        project.console.data({"fleet_file": str(path)})
+    project.console.say(f"wrote {path}")
+    first = "" if region == project.config.aws_region else f"AWS_REGION = '{region}' in the config, then "
+    project.console.hint(f"{first}ds start files/{path.name}")
+    return OK
+
+
+@in_project
+def do_stop(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds stop`."""
+    from ..console import progress_line
+    from ..steps.stop import stop
+
+    snapshot = stop(project, now=options.now)
+    if project.console.json:
+        project.console.data(snapshot.to_json())
+    project.console.say(f"stopped: {progress_line(snapshot)}")
+    return OK
+
+
+@in_project
+def do_cleanup(project: Project, _options: argparse.Namespace) -> int:
+    """Runs `ds cleanup`."""
+    from ..steps.cleanup import cleanup
+
+    leftovers = cleanup(project)
+    if project.console.json:
+        project.console.data({"leftovers": leftovers})
+    for leftover in leftovers:
+        project.console.say(f"still there: {leftover}")
+    if leftovers:
+        return LEFTOVERS
+    kept = project.engine.store.locate(f"runs/{project.config.app_name}")
+    project.console.say(f"clean: nothing is left but the results ({kept} has logs and ledger)")
+    return OK
+
+
+@in_project
+def do_dashboard(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds dashboard`."""
+    from ..dashboard.command import dashboard
+
+    return dashboard(project, options.port)
+
+
+@in_project
+def do_check(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds check`."""
+    from ..inputs import check
+    from .views import show
+
+    findings = check.make_all(project.checks(options.job_file, options.fleet_file))
+    show(project.console, findings)
+    return check.exit_code(findings)
+
+
+@in_project
+def do_image(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds image`."""
+    from . import image as command
+
+    make = command.worker if options.what == "worker" else command.build
+    return make(project, options.tag, push=options.push)
+
+
+@in_project
+def do_account(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds account`."""
+    from . import account as account_command
+
+    if options.action == "policy":
+        return account_command.policy(project, administrator=options.administrator)
+    if options.action == "destroy":
+        return account_command.destroy(project, dry_run=options.dry_run)
+    return account_command.setup(project, dry_run=options.dry_run)

@@ -1,0 +1,298 @@
+"""What the commands that only look print: status, jobs, logs, failures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..console import Console, describe, fitting, progress_parts
+from ..engine import Machines
+from ..errors import OK, UsageError
+from ..job import State
+from ..ledger import Fold, JobRecord, events_of, job_bodies
+from ..runs.joblog import begin_of, read_log
+from ..runs.snapshot import Alive, Snapshot, job_line, shown
+from ..steps.project import Project
+from ..words import bytes_text, duration, many, money, rate_text
+
+if TYPE_CHECKING:
+    from ..console import Console
+from ..inputs.check import Finding, Severity
+
+FOLLOW_SECONDS = 2.0
+"""Between two looks at a log that is followed, at most."""
+
+GROUP_COLUMNS = 60
+"""So much of a job's keys is shown in a table."""
+
+JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
+
+
+def status(project: Project, *, watch: bool) -> int:
+    """Print how the run is, once or until it has ended."""
+    console = project.console
+    snapshot = project.snapshot()
+    if watch:
+        snapshot = _watch(project)
+    if console.json:
+        console.data(snapshot.to_json())
+    else:
+        console.line(describe(_facts(snapshot)))
+    return OK
+
+
+def _watch(project: Project) -> Snapshot:
+    fold = project.fold()
+    with project.console.watch() as watcher:
+        while True:
+            snapshot = project.snapshot(fold)
+            watcher.show(snapshot)
+            idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
+            if snapshot.state == "finished" or idle:
+                return snapshot
+            project.clock.wait(max(project.engine.look_seconds, 0.5))
+
+
+def _at_work(machines: Machines) -> bool:
+    """Whether machines run, or are still to come."""
+    return bool(machines.running or (machines.kept and machines.target))
+
+
+def _facts(snapshot: Snapshot) -> dict[str, object]:
+    jobs, machines = snapshot.jobs, snapshot.machines
+    return {
+        "app": f"{snapshot.app} ({snapshot.engine})",
+        "run": snapshot.run,
+        "state": snapshot.state,
+        "jobs": fitting(progress_parts(snapshot)[:-1], None),  # the last one is the state
+        "succeeded": jobs.succeeded or None,
+        "skipped": jobs.skipped or None,
+        "dead": jobs.dead or None,
+        "waiting": jobs.waiting or None,
+        "running": jobs.running or None,
+        "to retry": jobs.failed or None,
+        "attempts": snapshot.attempts or None,
+        "interruptions": snapshot.interruptions or None,
+        "rate": rate_text(snapshot.rate) if snapshot.rate else None,
+        "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
+        "machines": _machines(machines),
+        "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
+        "why idle": snapshot.why_idle,
+    }
+
+
+def _cost(so_far: float, expected: float | None) -> str:
+    return money(so_far) + (f", {money(expected)} at the end" if expected not in (None, so_far) else "")
+
+
+def _machines(machines: Machines) -> str:
+    target = f" of {machines.target:,}" if machines.kept else ""
+    lost = f", {machines.lost:,} lost" if machines.lost else ""
+    return f"{machines.running:,}{target} running, {machines.slots:,} slots{lost}"
+
+
+def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -> int:
+    """Print the jobs: JSON lines, CSV, or a table."""
+    console = project.console
+    fold = project.fold().update()
+    alive = Alive.of(project.engine.machines())
+    records = [r for r in fold.jobs.values() if shown(r, state, cause, alive=alive)]
+    bodies = dict(job_bodies(project.engine.store, project.paths(), {record.id for record in records}))
+    if console.json:
+        for record in records:
+            console.data(_line(record, bodies.get(record.id), alive=alive))
+    elif csv:
+        from csv import writer as csv_writer
+
+        writer = csv_writer(console, lineterminator="\n" if console.out.isatty() else "\r\n")
+        writer.writerow((*JOB_COLUMNS, "job"))
+        writer.writerows(_cells(record, bodies.get(record.id), alive=alive) for record in records)
+    else:
+        header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
+        console.table(header, (_readable(record, bodies.get(record.id), alive=alive) for record in records))
+    return OK
+
+
+def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> dict[str, Any]:
+    return {**job_line(record, body), "state": alive.state(record).value}
+
+
+def _cells(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> list[object]:
+    line = _line(record, body, alive=alive)
+    return [*(line[column] for column in JOB_COLUMNS), json.dumps(body, ensure_ascii=False) if body else ""]
+
+
+def _readable(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> Sequence[object]:
+    return (
+        record.index,
+        record.id,
+        "failed, waiting" if record.failed else alive.state(record).value,
+        record.attempts,
+        record.cause,
+        record.exit_code,
+        duration(record.seconds) if record.seconds is not None else "",
+        bytes_text(record.max_rss_bytes),
+        record.output,
+        _group_text(body),
+    )
+
+
+def _group_text(body: dict[str, Any] | None) -> str:
+    """A job's own keys, short enough for a table: what a person knows it by."""
+    group = body.get("group") if body else None
+    text = " ".join(f"{key}={value}" for key, value in group.items()) if isinstance(group, dict) else ""
+    return text if len(text) <= GROUP_COLUMNS else text[: GROUP_COLUMNS - 1] + "…"
+
+
+def find(fold: Fold, wanted: str) -> JobRecord:
+    """The job with this id, start of an id, or index. Raises UsageError where there is none, or several."""
+    found = [fold.jobs[wanted]] if wanted in fold.jobs else []
+    if not found and wanted.isdecimal() and len(wanted) < 19 and int(wanted) < len(fold.jobs):
+        found = [record for record in fold.jobs.values() if record.index == int(wanted)]
+    if not found:
+        found = [record for job_id, record in fold.jobs.items() if job_id.startswith(wanted.lower())]
+    if len(found) != 1:
+        raise UsageError(
+            f"{wanted}: {'no job has' if not found else f'{len(found)} jobs have'} this id or index",
+            "ds jobs",
+        )
+    return found[0]
+
+
+def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
+    """The ids of the jobs that are named."""
+    names = list(wanted)
+    if not names:
+        return []
+    fold = project.fold().update()
+    return [find(fold, name).id for name in names]
+
+
+def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) -> int:
+    """Print what a job printed in its latest attempt, or another one.
+
+    With `follow` until the job has ended, from its beginning where that is still to come; a next attempt
+    too. As JSON it is an object for each piece.
+    """
+    fold = project.fold().update()
+    record = find(fold, wanted)
+    if attempt is not None:
+        return _earlier_log(project, record, attempt)
+    _tell_attempt(project.console, record)
+    log = _ShownLog(project, record.id)
+    log.show(record, whole=not follow)
+    while follow and record.state in (State.WAITING, State.RUNNING) and _at_work(project.engine.machines()):
+        project.clock.wait(min(project.engine.look_seconds, FOLLOW_SECONDS))
+        record = fold.update().jobs[record.id]
+        log.show(record)
+    if not log.size:
+        reason = f"{record.state.value}" + (f", {record.cause}: {record.detail}" if record.cause else "")
+        project.console.say(f"job {record.id} has printed nothing ({reason})")
+    return OK
+
+
+class _ShownLog:
+    """A job's log as far as it is on the screen; `size` in bytes, of the attempt that is shown."""
+
+    def __init__(self, project: Project, job_id: str) -> None:
+        self._project = project
+        self._id = job_id
+        self._place: str | None = None
+        self._attempt = 0
+        self.size = 0
+
+    def show(self, record: JobRecord, *, whole: bool = False) -> None:
+        """Print what is new. Where another attempt has begun, the rest of the one before comes first.
+
+        `whole`: that is all there will be, even if it is nothing.
+        """
+        if begin_of(record.log) != begin_of(self._place):
+            if self._place is not None:
+                self._print(self._ended(self._place))
+                self._project.console.say(f"attempt {record.attempt} begins")
+            self.size = 0
+        self._place, self._attempt = record.log, record.attempt
+        self._print(record.log, whole=whole)
+
+    def _print(self, place: str | None, *, whole: bool = False) -> None:
+        text = read_log(self._project.engine.store, self._project.paths(), place, skip=self.size)
+        if text or whole:
+            _write(self._project.console, self._id, self._attempt, text)
+        self.size += len(text)
+
+    def _ended(self, place: str) -> str:
+        """The place with its length, as the attempt's end tells it: more lies behind it in the segment.
+
+        Of a worker that was killed nobody tells, and nothing lies behind it.
+        """
+        events = events_of(self._project.engine.store, self._project.paths(), self._id)
+        places = (str(each["log"]) for each in events if each.get("log"))
+        return next((each for each in places if "+" in each and begin_of(each) == begin_of(place)), place)
+
+
+def _tell_attempt(console: Console, record: JobRecord) -> None:
+    """Which attempt the log is of, where there were several."""
+    if record.attempts + record.interruptions > 1:
+        cause = f", {record.cause}" if record.cause else ""
+        console.say(f"attempt {record.attempt} ({record.state.value}{cause}); --attempt N shows another one")
+
+
+def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
+    """Print what a job printed in this attempt; in the newest of that number, as a retry begins anew."""
+    store, paths = project.engine.store, project.paths()
+    events = [each for each in events_of(store, paths, record.id) if each.get("attempt") == attempt]
+    if not events:
+        raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
+    place = next((each["log"] for each in reversed(events) if each.get("log")), None)
+    _write(project.console, record.id, attempt, read_log(store, paths, place))
+    return OK
+
+
+def _write(console: Console, job_id: str, attempt: int, text: bytes) -> None:
+    if console.json:
+        console.data({"id": job_id, "attempt": attempt, "text": text.decode(errors="replace")})
+    else:
+        console.raw(text)
+
+
+def failures(project: Project) -> int:
+    """Print the groups of failures."""
+    from ..report.failures import group_failures
+
+    console = project.console
+    fold = project.fold().update()
+    groups = group_failures(project.engine.store, project.paths(), fold.jobs.values())
+    if console.json:
+        for group in groups:
+            facts = {"cause": group.cause, "jobs": len(group.ids), "dead": group.dead}
+            console.data({**facts, "example": group.example, "ids": group.ids})
+        return OK
+    if not groups:
+        console.say("no job has failed")
+        return OK
+    console.table(
+        ("jobs", "dead", "cause", "last line", "for example"),
+        ((len(group.ids), group.dead, group.cause, group.example[:120], group.ids[0]) for group in groups),
+    )
+    look = f"ds logs {groups[0].ids[0]}"
+    dead = next((group.cause for group in groups if group.dead), None)
+    # jobs that are not dead are tried again as it is, and `ds retry` leaves them alone
+    console.hint(f"{look}, and when it is mended: ds retry --cause {dead}" if dead else look)
+    return OK
+
+
+def show(console: Console, findings: Sequence[Finding]) -> None:
+    """Print findings, the worst first."""
+    if console.json:
+        for each in findings:
+            console.data({"severity": each.severity, "what": each.what, "fix": each.fix})
+        return
+    order = list(Severity)
+    rows = sorted(findings, key=lambda each: order.index(each.severity))
+    console.table(["severity", "what", "fix"], [(each.severity, each.what, each.fix) for each in rows])
+    counts = {each: sum(found.severity is each for found in findings) for each in order}
+    console.say(
+        f"{many(counts[Severity.ERROR], 'error')}, {many(counts[Severity.WARNING], 'warning')}, "
+        f"{counts[Severity.OK]} ok"
+    )

@@ -1,0 +1,479 @@
+"""The project's configuration: text to one frozen, validated value. Pure, but for `load_config`.
+
+`KEYS` is the one table that drives everything: parsing, validation, defaults and documentation.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..engines import ENGINES, EngineKind
+from ..errors import UsageError
+from ..words import nearest
+from .literal import Assignment, clean_text, environment_text, read_assignments, short
+
+MAX_NUMBER = 10**13
+"""The end of every range that has no end of its own: what follows may be stored in 64 bits."""
+
+NEAR = 0.87
+"""How like a known key a slip of it is: AWS_REGON is one; SOURCE_BUCKET (0.72, to MOUNT_BUCKET) is none."""
+
+
+class Kind(StrEnum):
+    """What may be written for a key; the value is the word for it in messages."""
+
+    TEXT = "text"
+    LOOSE_TEXT = "text or a number"
+    WHOLE = "a whole number"
+    NUMBER = "a number"
+    BOOL = "True or False"
+    LIST = "a text or a list of texts"
+    TABLE = "a dictionary of names and texts"
+
+
+class Key(NamedTuple):
+    """One key of the config.
+
+    `default` is what counts where the key is missing or None; a default of None leaves the choice to the
+    engine, and `{APP_NAME}` in it stands for the app's name. `low` and `high` are included in the range
+    (of a number, or of the length of a list), `above` is not. `shape` is a regular expression for all of
+    the text, or each item of a list, and `shape_says` is what to say of a text without that shape. An empty
+    text is allowed only where it is the default. `example` is shown in the fix.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    meaning: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    shape: str = ""
+    shape_says: str = ""
+    example: Any = None
+    required: bool = False
+
+    @property
+    def field(self) -> str:
+        """Its name in `Config`."""
+        return self.name.lower()
+
+    def default_for(self, app_name: str) -> Any:
+        """The default in an app of that name."""
+        is_text = isinstance(self.default, str)
+        return self.default.replace("{APP_NAME}", app_name) if is_text else self.default
+
+
+_RESOURCE = "[A-Za-z0-9_-]{1,80}"
+_ARN = "arn:[a-z-]+:sqs:[a-z0-9-]+:[0-9]{12}:"
+_NAME_SAYS = "may have only letters, digits, - and _, 80 at most"
+_IDENT = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+_ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+
+# fmt: off
+KEYS: tuple[Key, ...] = (
+    Key("APP_NAME", Kind.TEXT, None, "names the app, and every resource made for it", required=True,
+        shape="[A-Za-z0-9][A-Za-z0-9_-]{0,63}", example="MyApp",
+        shape_says="is not 1 to 64 letters, digits, - and _: queues and folders bear it"),
+    Key("DOCKERHUB_TAG", Kind.TEXT, "", "the container image with the program",
+        shape=r"\S+", shape_says="has a space in it", example="user/image:tag"),
+    Key("AWS_REGION", Kind.TEXT, "us-east-1", "where the machines run",
+        shape="[a-z]{2,}(-[a-z]+)+-[0-9]+", shape_says="is not the name of a region"),
+    Key("AWS_PROFILE", Kind.TEXT, "", "profile of the AWS command line; empty: what AWS finds by itself",
+        example="default"),
+    Key("SSH_KEY_NAME", Kind.TEXT, "", "key pair for logging in to machines, with or without .pem",
+        example="your-key-file.pem"),
+    Key("AWS_BUCKET", Kind.TEXT, "", "bucket that holds inputs, outputs, logs and ledger",
+        shape="[A-Za-z0-9._-]{3,255}", shape_says="is not the bare name of a bucket", example="your-bucket"),
+    Key("ECS_CLUSTER", Kind.TEXT, "default", "cluster that the machines join",
+        shape="[A-Za-z0-9_-]{1,255}", shape_says="may have only letters, digits, - and _"),
+    Key("CLUSTER_MACHINES", Kind.WHOLE, 1, "machines in the fleet", low=1, high=10_000),
+    Key("TASKS_PER_MACHINE", Kind.WHOLE, 1, "containers on a machine", low=1),
+    Key("MACHINE_TYPE", Kind.LIST, ("m5.xlarge",), "types of machine, any of them", low=1,
+        shape="[a-z0-9-]+[.][a-z0-9-]+", shape_says="is not a type of machine"),
+    Key("MACHINE_PRICE", Kind.NUMBER, None, "most to pay for a machine; not given: its on-demand price",
+        unit="dollars an hour", above=0, example=0.20),
+    Key("EBS_VOL_SIZE", Kind.WHOLE, 30, "disk of a machine", unit="GB", low=22, high=65536),
+    Key("ASSIGN_IP", Kind.BOOL, True, "False: machines get no public address, whatever the fleet file says"),
+    Key("DOCKER_CORES", Kind.WHOLE, None, "jobs a container runs at a time; not given: the engine chooses",
+        low=1, example=4),
+    Key("CPU_SHARES", Kind.WHOLE, None, "processor share of a container; not given: the engine chooses",
+        unit="1/1024 of a core", low=1, example=4096),
+    Key("MEMORY", Kind.WHOLE, None, "memory of a container; not given: the engine chooses",
+        unit="MB", low=6, example=15000),
+    Key("SECONDS_TO_START", Kind.NUMBER, 0, "wait between the starts of two slots", unit="seconds", low=0),
+    Key("SQS_QUEUE_NAME", Kind.TEXT, "{APP_NAME}Queue", "queue of the jobs",
+        shape=_RESOURCE, shape_says=_NAME_SAYS),
+    Key("SQS_MESSAGE_VISIBILITY", Kind.WHOLE, 120, "how long a lease holds without being renewed",
+        unit="seconds", low=1, high=43200),
+    Key("SQS_DEAD_LETTER_QUEUE", Kind.TEXT, "{APP_NAME}DeadMessages", "queue of dead jobs: a name or an ARN",
+        shape=f"({_ARN})?{_RESOURCE}", shape_says="is neither the name of a queue nor its ARN"),
+    Key("LOG_GROUP_NAME", Kind.TEXT, "{APP_NAME}", "log group of the workers",
+        shape="[A-Za-z0-9_/.#-]{1,500}", shape_says="may have only letters, digits and _ - / . #"),
+    Key("AUTO_MONITOR", Kind.BOOL, False, "have AWS watch the run and clean up after it"),
+    Key("CREATE_DASHBOARD", Kind.BOOL, False, "make a CloudWatch dashboard for the run"),
+    Key("CLEAN_DASHBOARD", Kind.BOOL, True, "remove the dashboard at the end of the run"),
+    Key("CHECK_IF_DONE_BOOL", Kind.BOOL, False, "skip jobs whose outputs are there already"),
+    Key("EXPECTED_NUMBER_FILES", Kind.WHOLE, 1, "files that make a job count as done", unit="files", low=1),
+    Key("MIN_FILE_SIZE_BYTES", Kind.WHOLE, 1, "smallest file that counts for that", unit="bytes", low=0),
+    Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
+    Key("ENGINE", Kind.TEXT, "aws", "where jobs run", choices=tuple(ENGINES)),
+    Key("COMMAND", Kind.TEXT, "", "what a job runs; {name} is a key of the job", example="process {Plate}"),
+    Key("HANDLER", Kind.TEXT, "", "Python function that runs a job, instead of COMMAND",
+        shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
+    Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
+    Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
+    Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
+    Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
+    Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
+    Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
+    Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
+    Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
+        shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
+    Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
+)
+# fmt: on
+_BY_NAME = {key.name: key for key in KEYS}
+_NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
+
+
+class Config(NamedTuple):
+    """A valid config: a field for each of `KEYS`, which say what it means and its unit.
+
+    `extra` holds every other UPPERCASE key as text for the environment; `given` names the keys of `KEYS`
+    that the file sets. None: not given, and the engine chooses.
+    """
+
+    app_name: str
+    dockerhub_tag: str
+    aws_region: str
+    aws_profile: str
+    ssh_key_name: str
+    aws_bucket: str
+    ecs_cluster: str
+    cluster_machines: int
+    tasks_per_machine: int
+    machine_type: tuple[str, ...]
+    machine_price: float | None
+    ebs_vol_size: int
+    assign_ip: bool
+    docker_cores: int | None
+    cpu_shares: int | None
+    memory: int | None
+    seconds_to_start: float
+    sqs_queue_name: str
+    sqs_message_visibility: int
+    sqs_dead_letter_queue: str
+    log_group_name: str
+    auto_monitor: bool
+    create_dashboard: bool
+    clean_dashboard: bool
+    check_if_done_bool: bool
+    expected_number_files: int
+    min_file_size_bytes: int
+    necessary_string: str
+    engine: str
+    command: str
+    handler: str
+    inputs: tuple[str, ...]
+    output: str
+    store: str
+    job_timeout: float
+    job_retries: int
+    max_run_hours: float
+    environment: Mapping[str, str]
+    containers: bool
+    worker_image: str
+    mount_bucket: bool
+    extra: Mapping[str, str]
+    given: frozenset[str]
+
+    @property
+    def image_starts_worker(self) -> bool:
+        """Whether the image has a worker of its own kind: nothing here says what a job runs."""
+        return not self.command and not self.handler
+
+    @property
+    def in_containers(self) -> bool:
+        """Whether jobs run in containers on this machine: the config names an image."""
+        return self.containers and bool(self.dockerhub_tag)
+
+    @property
+    def engine_kind(self) -> EngineKind:
+        """What is known of the engine."""
+        return ENGINES[self.engine]
+
+    def worker_environment(self) -> dict[str, str]:
+        """What the command finds in its environment; ENVIRONMENT counts before a key of the same name."""
+        return {**self.extra, **self.environment}
+
+
+def load_config(folder: Path) -> Config:
+    """The config of a project folder: its config.py or config.toml. Raises UsageError."""
+    try:
+        found = [path for name in ("config.py", "config.toml") if (path := folder / name).exists()]
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}", "make it a folder that you may read") from error
+    if not found:
+        fix = "write one with a line APP_NAME = 'MyApp', or name the project folder with -C"
+        raise UsageError(f"{folder}: no config.py and no config.toml here", fix)
+    if len(found) > 1:
+        raise UsageError(f"{folder}: both config.py and config.toml are here", "keep one of them")
+    return parse_config(_read(found[0]), found[0].name)
+
+
+def parse_config(text: str, name: str = "config.py") -> Config:
+    """The config that a text holds; `name` (ending in .py or .toml) says how to read it, and is in messages.
+
+    Nothing in the text is run. Raises UsageError for the first thing wrong in it.
+    """
+    text = text.removeprefix("\ufeff")
+    entries: dict[str, Assignment] = {}
+    unread: UsageError | None = None
+    try:
+        for entry in read_assignments(text, name):
+            entries[entry.name] = entry
+    except UsageError as error:
+        unread = error  # a wrong value above that line is the first thing wrong
+    given = [entry for entry in entries.values() if entry.value is not None]
+    known, extra = _validate(sorted(given, key=lambda entry: entry.line), name)
+    if unread:
+        raise unread
+    if known.get("COMMAND") and known.get("HANDLER"):
+        line = max(entries["COMMAND"].line, entries["HANDLER"].line)
+        what = f"{name}:{line}: both COMMAND and HANDLER are given: a job runs one of them"
+        raise UsageError(what, "remove one of the two")
+    return _build(known, extra, name)
+
+
+def values_given(config: Config) -> dict[str, Any]:
+    """The keys that the user gave, with their values, for JSON: what a worker elsewhere and a report need.
+
+    Left out is what may be secret and reaches workers by their environment, and what is the user's own.
+    """
+    shared = (key for key in KEYS if key.name in config.given and key.name not in _NOT_SHARED)
+    return {key.name: getattr(config, key.field) for key in shared}
+
+
+def config_of(values: Mapping[str, Any], name: str) -> Config:
+    """The config that `values_given` wrote down; `name` is in messages. Raises UsageError."""
+    fix = "use a worker of the version that set the run up"
+    if unknown := sorted(values.keys() - _BY_NAME.keys()):
+        raise UsageError(f"{name}: unknown key {short(unknown[0])}", fix)
+    known: dict[str, Any] = {}
+    for key, value in values.items():
+        try:
+            known[key] = check_value(_BY_NAME[key], value)
+        except ValueError as error:
+            raise UsageError(f"{name}: {key}: {error}", fix) from error
+    return _build(known, {}, name)
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "make it a file that you may read") from error
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path.name}:{line}: this is not UTF-8 text", "save the file as UTF-8") from error
+
+
+def _validate(entries: Iterable[Assignment], name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The known keys with their values, and the others as texts."""
+    known: dict[str, Any] = {}
+    extra: dict[str, str] = {}
+    for entry in entries:
+        if key := _BY_NAME.get(entry.name):
+            known[key.name] = _known(key, entry, name)
+        elif _is_own(entry, name):
+            extra[entry.name] = _own(entry, name)
+    return known, extra
+
+
+def _known(key: Key, entry: Assignment, name: str) -> Any:
+    try:
+        return check_value(key, entry.value)
+    except ValueError as error:
+        examples = (True, False) if key.kind is Kind.BOOL else (_example(key),)
+        if key.choices and isinstance(entry.value, str):
+            examples = (nearest(entry.value, key.choices) or examples[0],)
+        fix = "write " + " or ".join(f"{key.name} = {_written(example, name)}" for example in examples)
+        raise UsageError(f"{name}:{entry.line}: {key.name}: {error}", fix) from error
+
+
+def _is_own(entry: Assignment, name: str) -> bool:
+    """Whether a key that is not ours goes to the environment. Raises UsageError for a likely slip."""
+    if not entry.name.isupper() or entry.name.startswith("_"):
+        if name.endswith(".toml"):
+            what = f"{name}:{entry.line}: unknown key {short(entry.name)}: keys are in capitals"
+            raise UsageError(what, f"write it in capitals ({short(entry.name.upper())}), or remove it")
+        return False  # in Python: a helper for the lines below it
+    if near := _near(entry.name):
+        what = f"{name}:{entry.line}: unknown key {entry.name}: did you mean {near}?"
+        raise UsageError(what, f"write {near}; if the command reads {entry.name}, put it into ENVIRONMENT")
+    return True
+
+
+def _own(entry: Assignment, name: str) -> str:
+    if not re.fullmatch(_ENV_NAME, entry.name):
+        what = f"{name}:{entry.line}: {short(entry.name)} cannot name an environment variable"
+        raise UsageError(what, "use only letters A-Z, digits and _ in it")
+    try:
+        return clean_text(environment_text(entry.value))
+    except ValueError as error:
+        what = f"{name}:{entry.line}: {entry.name}: {error}"
+        raise UsageError(what, "remove what cannot be in an environment variable") from error
+
+
+def _near(name: str) -> str | None:
+    """The known key that a name is a slip of: letters in another order, or one of about eight wrong."""
+    near = [known for known in _BY_NAME if _letters_in_common(name, known) >= NEAR]
+    return nearest(name, near, NEAR) if near else None
+
+
+def _letters_in_common(one: str, other: str) -> float:
+    """From 0 to 1, whatever the order: where it is below NEAR, so is what difflib says of the two."""
+    least = min(len(one), len(other))
+    if 2 * least < NEAR * (len(one) + len(other)):
+        return 0.0  # too different in length: no need to count
+    common = sum(min(one.count(letter), other.count(letter)) for letter in set(one))
+    return 2 * common / (len(one) + len(other))
+
+
+def _build(known: dict[str, Any], extra: dict[str, str], name: str) -> Config:
+    app_name = known.get("APP_NAME")
+    if app_name is None:
+        fix = "add a line APP_NAME = 'MyApp'"
+        raise UsageError(f"{name}: APP_NAME is missing: every resource is named after it", fix)
+    values = {key.field: known.get(key.name, key.default_for(app_name)) for key in KEYS}
+    values["environment"] = dict(values["environment"])
+    return Config(**values, extra=extra, given=frozenset(known))
+
+
+def check_value(key: Key, value: Any) -> Any:
+    """The value as `Config` holds it. Raises ValueError saying in one line what is wrong with it."""
+    value = _CONVERT[key.kind](key, value)
+    if key.kind in (Kind.WHOLE, Kind.NUMBER):
+        _check_range(key, value)
+    elif key.kind is Kind.LIST:
+        if len(value) < (key.low or 0):
+            raise ValueError("is empty")
+        for item in value:
+            _check_text(key, item)
+    elif isinstance(value, str) and (value or key.default != ""):
+        _check_text(key, value)
+    return value
+
+
+def _check_range(key: Key, value: float) -> None:
+    unit = f" {key.unit}" if key.unit else ""
+    if key.low is not None and value < key.low:
+        raise ValueError(f"{value!r} is below {key.low}{unit}")
+    if key.above is not None and value <= key.above:
+        raise ValueError(f"{value!r} is not above {key.above}{unit}")
+    high = MAX_NUMBER if key.high is None else key.high
+    if value > high:
+        raise ValueError(f"{value!r} is above {high}{unit}")
+
+
+def _check_text(key: Key, value: str) -> None:
+    if not value:
+        raise ValueError("is empty")
+    if key.choices and value not in key.choices:
+        raise ValueError(f"{short(value)} is none of {', '.join(key.choices)}")
+    if key.shape and not re.fullmatch(key.shape, value, re.ASCII):
+        raise ValueError(f"{short(value)} {key.shape_says}")
+
+
+def _wrong(key: Key, value: Any) -> ValueError:
+    unit = f" of {key.unit}" if key.unit else ""
+    return ValueError(f"{short(value)} is not {key.kind}{unit}")
+
+
+def _to_text(key: Key, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(key, value)
+    return clean_text(value)
+
+
+def _to_loose_text(key: Key, value: Any) -> str:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if is_number else _to_text(key, value)
+
+
+def _to_number(key: Key, value: Any) -> float:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}([.][0-9]{1,18})?", value.strip()):
+        value = float(value) if "." in value else int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise _wrong(key, value)
+    return value
+
+
+def _to_whole(key: Key, value: Any) -> int:
+    number = _to_number(key, value)
+    if number != int(number):
+        raise _wrong(key, value)
+    return int(number)
+
+
+def _to_bool(key: Key, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if value not in ("True", "true", "False", "false"):
+        raise _wrong(key, value)
+    return value in ("True", "true")
+
+
+def _to_list(key: Key, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (clean_text(value),) if value else ()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise _wrong(key, value)
+    return tuple(clean_text(item) for item in value)
+
+
+def _to_table(key: Key, value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise _wrong(key, value)
+    for name, item in value.items():
+        if not isinstance(name, str) or not re.fullmatch(_ENV_NAME, name):
+            raise ValueError(f"{short(name)} cannot name an environment variable")
+        if not isinstance(item, (str, int, float)):
+            raise ValueError(f"the value of {short(name)} is neither text, number, True nor False")
+    return {name: clean_text(str(item)) for name, item in value.items()}
+
+
+_CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
+    Kind.TEXT: _to_text,
+    Kind.LOOSE_TEXT: _to_loose_text,
+    Kind.WHOLE: _to_whole,
+    Kind.NUMBER: _to_number,
+    Kind.BOOL: _to_bool,
+    Kind.LIST: _to_list,
+    Kind.TABLE: _to_table,
+}
+
+
+def _example(key: Key) -> Any:
+    return key.default_for("MyApp") if key.example is None else key.example
+
+
+def _written(value: Any, name: str) -> str:
+    """A value as one writes it in the file of that name."""
+    value = list(value) if isinstance(value, tuple) else value
+    if not name.endswith(".toml"):
+        return repr(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {item!r}" for key, item in value.items()) + "}"
+    return repr(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,0 +1,246 @@
+r"""Placeholders: `{name}` in COMMAND, INPUTS and OUTPUT, and how a command is made of a job's values.
+
+Compiled once, filled for each job. What follows is a promise:
+
+* `{name}` is a placeholder unless `$` stands before it (`${HOME}` is the shell's). `{{` is a brace, and so
+  is the `}}` that closes it. Every other brace is text: `awk '{ print $1 }'`, `find … {} +`, nested JSON.
+* Whether a shell runs the command depends on the command's text alone, never on a value.
+* In the shell a value is data wherever it stands: bare, in either kind of quotes, in `$(…)`, in the script
+  of `sh -c`, `eval` or `trap`. It stands in single quotes of its own, so nothing in it can be syntax.
+* Where no quotes would hold it (backticks, here-documents, `${…}`, `$((…))`) the template is refused.
+* Where it becomes code of another language, or might (`python -c`, awk, after `-c` or `-e` of an unknown
+  program), or a variable that shells and programs act on (`PS4=`, `PATH=`, `LD_PRELOAD=`), only harmless
+  characters are let through: `CommandTemplate.check` refuses the job otherwise.
+
+Not held: what the command itself does with a value later (`x={v}; eval "$x"`, `make OUT={v}`) or has an
+expansion do with it (`$PROGRAM {v}`); a value that is the program (`{v} …`) or the whole inner script
+(`sh -c {v}`: a program of that name is looked for); and a value that begins with `-`, which a program may
+take for an option: write `--` or `./` before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import UsageError
+from ..words import nearest
+from .programs import SCRIPT, Rule, judge
+from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, render
+
+TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"})
+"""Names whose values are ours and not the job file's: they may stand in code."""
+
+MAX_ARGUMENT = 131_071
+"""Bytes that one argument of a program can have (MAX_ARG_STRLEN of Linux, less its NUL)."""
+
+_BRACES = re.compile(r"\$\{|\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+_NEVER = re.compile(f"\0|{MARK}")
+
+
+class Template:
+    """Text with placeholders (INPUTS, OUTPUT). Values go in as they are; `names` are the placeholders."""
+
+    def __init__(self, text: str, where: str = "template") -> None:
+        self.text = text
+        self._filler = _Filler(*_marked(text, where))
+        self.names = self._filler.names
+
+    def fill(self, values: Mapping[str, Any]) -> str:
+        """The text with the values in place. Raises UsageError for a name that `values` does not have."""
+        try:
+            return self._filler.fill(values)
+        except KeyError as error:
+            raise _unknown(error.args[0], values, self.text) from None
+
+
+class CommandTemplate:
+    """COMMAND, compiled: `names` are its placeholders, `shell` tells whether /bin/sh runs it.
+
+    Raises UsageError where the text is empty, its quotes do not pair, or a placeholder stands where no
+    value can be made safe. Values of the names in `trusted` may stand in code.
+    """
+
+    def __init__(self, text: str, where: str = "COMMAND", trusted: Iterable[str] = TRUSTED) -> None:
+        marked, names = _marked(text.strip(), where)
+        if not marked:
+            raise UsageError(f"{where}: is empty", "give the command that processes one job")
+        compiled = _Compiled(marked, where, names)
+        self.text = text
+        self.where = where
+        self.shell = compiled.shell
+        self._fillers = [_Filler(argument, names) for argument in compiled.arguments]
+        self.names = frozenset[str]().union(*(filler.names for filler in self._fillers))
+        free = frozenset(trusted)
+        self._guards = [
+            (rule, name, re.compile(rule.pattern).fullmatch)
+            for rule, name in dict.fromkeys(compiled.guards)
+            if name not in free
+        ]
+
+    @property
+    def guarded(self) -> bool:
+        """Whether some value stands in code, so that every job's values have to be checked."""
+        return bool(self._guards)
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise UsageError if these values cannot or must not go into the command."""
+        self.argv(values)
+
+    def argv(self, values: Mapping[str, Any]) -> list[str]:
+        """The arguments to execute, the program first. Raises UsageError as `check` does."""
+        try:
+            for rule, name, harmless in self._guards:
+                if not harmless(_text(values[name])):
+                    raise self._broken(rule, name, _text(values[name]))
+            filled = [filler.fill(values) for filler in self._fillers]
+        except KeyError as error:
+            raise _unknown(error.args[0], values, self.where) from None
+        for argument in filled:
+            if "\0" in argument or len(argument) > MAX_ARGUMENT or not argument.isascii():
+                self._measure(argument, values)
+        return ["/bin/sh", "-c", *filled] if self.shell else filled
+
+    def _broken(self, rule: Rule, name: str, text: str) -> UsageError:
+        """What to say about a value against a rule."""
+        shown = repr(text if len(text) < 60 else text[:57] + "...")
+        what = f"{self.where}: {{{name}}} stands {rule.place} and its value could be taken as code: {shown}"
+        return UsageError(what, f"{rule.fix}, or {_READ_JOB}".replace("{x}", f"{{{name}}}"))
+
+    def _measure(self, argument: str, values: Mapping[str, Any]) -> None:
+        """Raise UsageError for an argument that the system would not take."""
+        if "\0" in argument:
+            held = ", ".join(f"{{{name}}}" for name in sorted(self.names) if "\0" in _text(values[name]))
+            raise UsageError(f"{self.where}: {held} holds a NUL, and no argument can", _READ_JOB)
+        try:
+            size = len(os.fsencode(argument))
+        except UnicodeEncodeError:
+            raise UsageError(f"{self.where}: a value has a lone surrogate in it", _READ_JOB) from None
+        if size > MAX_ARGUMENT:
+            what = f"{self.where}: an argument of {size:,} bytes, and Linux takes {MAX_ARGUMENT:,}"
+            raise UsageError(what, _READ_JOB)
+
+
+_READ_JOB = "let the command read the value from the file that $DS_JOB names"
+
+
+def check_names(template: Template | CommandTemplate, available: Iterable[str], where: str) -> None:
+    """Raise UsageError for a placeholder that is not among the names in `available`."""
+    known = set(available)
+    missing = sorted(template.names - known)
+    if missing:
+        raise _unknown(missing[0], known, where)
+
+
+def _unknown(name: str, known: Iterable[str], where: str) -> UsageError:
+    near = nearest(name, known)
+    hint = f": did you mean {{{near}}}?" if near else ""
+    fix = f"name a key of the job, or write {{{{{name}}}}} where the braces themselves are meant"
+    return UsageError(f"{where}: {{{name}}} is not a key of the job{hint}", fix)
+
+
+# -- Compiling ----------------------------------------------------------------------------------------------
+
+
+def _marked(text: str, where: str) -> tuple[str, dict[str, str]]:
+    """The text with a mark for each placeholder and its doubled braces undone; the marks' names."""
+    if _NEVER.search(text):
+        raise UsageError(f"{where}: holds a NUL character or half a surrogate pair", "remove it")
+    names: dict[str, str] = {}
+    opened = 0
+
+    def replaced(match: re.Match[str]) -> str:
+        nonlocal opened
+        found = match.group()
+        if match[1]:
+            found = chr(0xD800 + len(names))
+            names[found] = match[1]
+        elif found == "{{":
+            found, opened = "{", opened + 1
+        elif found == "}}" and opened:
+            found, opened = "}", opened - 1
+        return found
+
+    marked = _BRACES.sub(replaced, text)
+    if len(names) > 1024:
+        raise UsageError(f"{where}: more than 1,024 placeholders", "write a script file")
+    return marked, names
+
+
+class _Compiled:
+    """A command's arguments with their marks (or the one script, for the shell), and its guards."""
+
+    def __init__(self, text: str, where: str, names: Mapping[str, str]) -> None:
+        self.guards: list[tuple[Rule, str]] = []
+        self._names = names
+        try:
+            script = self._read(text, where)
+        except Refused:
+            if names:
+                raise
+            self.shell, self.arguments = True, [text]
+        else:
+            self.shell = script.needs_shell
+            words = [word.script if word.script is not None else word.plain for word in script.words]
+            self.arguments = [render(script.parts)] if self.shell else words
+
+    def _read(self, text: str, where: str) -> Script:
+        """Read a script, and all inner scripts that values stand in."""
+        script = Script(text, where, self._names)
+        for command in script.commands if self._names else ():
+            for word, rule in judge(command, script.words if script.feeds else ()):
+                if rule is not SCRIPT:
+                    self.guards += [(rule, self._names[mark]) for mark in word.marks]
+                elif word.marks:
+                    self._nest(script, word, where)
+        return script
+
+    def _nest(self, script: Script, word: Word, where: str) -> None:
+        name = self._names[word.marks[0]]
+        if EXPANDED in word.plain:
+            fix = "put the inner script into single quotes"
+            script.refuse(f"{{{name}}} and an expansion in one inner script", fix)
+        word.script = render(self._read(word.plain, f"{where}, inner script").parts)
+
+
+# -- Filling ------------------------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    """A value as text: strings as they are, None as nothing, everything else as JSON."""
+    if isinstance(value, str):
+        return value
+    if type(value) is int:  # as JSON has it, and quicker: numbers are the most common keys
+        return str(value)
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+class _Filler:
+    """Literal text and holes for values, each inside so many single quotes, ready to be joined."""
+
+    def __init__(self, marked: str, names: Mapping[str, str]) -> None:
+        self._pieces: list[str] = []
+        self._holes: list[tuple[int, str, int]] = []
+        last = 0
+        for mark in MARKS.finditer(marked):
+            self._holes.append((len(self._pieces) + 1, names[mark[1]], len(mark[0]) - 1))
+            self._pieces += marked[last : mark.start()], ""
+            last = mark.end()
+        self._pieces.append(marked[last:])
+        self.names = frozenset(name for _, name, _ in self._holes)
+
+    def fill(self, values: Mapping[str, Any]) -> str:
+        if not self._holes:
+            return self._pieces[0]
+        pieces = self._pieces.copy()
+        for place, name, depth in self._holes:
+            value = values[name]
+            text = value if type(value) is str else _text(value)
+            if depth and "'" in text:
+                for _ in range(depth):
+                    text = escaped(text)
+            pieces[place] = text
+        return "".join(pieces)

@@ -1,0 +1,53 @@
+"""Writes and reads the job lists of a run: one line a job, written by submit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterable, Iterator
+from typing import Any
+
+from ..engine import Store
+from ..job import Job
+from .segments import RunPaths, SegmentReader
+
+
+def write_jobs(store: Store, key: str, jobs: Iterable[Job]) -> None:
+    """Append jobs to a job list."""
+    store.append(key, b"".join(map(job_line, jobs)))
+
+
+def job_line(job: Job) -> bytes:
+    """A job as a line of a job list, the id at a fixed place so that lists are read without parsing."""
+    return b'{"id":"%s","job":%s}\n' % (job.id.encode(), job.body)
+
+
+def parse_job_line(line: bytes) -> tuple[str, bytes]:
+    """The (id, body) of a complete line that `job_line` wrote."""
+    return listed_id(line), line[31:-2]
+
+
+def job_bodies(
+    store: Store, paths: RunPaths, wanted: Container[str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The jobs of the run (of these ids, or all) as (id, body), in the order of submission.
+
+    A job that is listed twice comes twice.
+    """
+    for line in SegmentReader(store, paths.jobs).new_lines():
+        if wanted is not None and listed_id(line) not in wanted:
+            continue
+        try:
+            listed = json.loads(line)
+            yield listed["id"], listed["job"]
+        except (ValueError, TypeError, KeyError):
+            continue
+
+
+def job_ids(store: Store, paths: RunPaths) -> set[str]:
+    """The ids of the jobs that are listed."""
+    return {listed_id(line) for line in SegmentReader(store, paths.jobs).new_lines()}
+
+
+def listed_id(line: bytes) -> str:
+    """The id in a line of a job list, which begins {"id":"<16 hex digits>"."""
+    return line[7:23].decode("ascii", "replace")

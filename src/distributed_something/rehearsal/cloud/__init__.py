@@ -1,0 +1,1 @@
+"""What brings the pretend account to life: machines, tasks, and what goes wrong with them."""

@@ -1,0 +1,78 @@
+"""Tasks of the pretend account as real containers: whether that is possible here, and how one is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...errors import DsError
+from ...inputs.config import Config
+from ...system.docker import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables
+from ...worker.container import BUCKET_FOLDER
+
+
+class Boxes(NamedTuple):
+    """The engine, and the folder of the worker that is carried into containers, where one is.
+
+    `bucket` is the folder that stands for the bucket, where containers are to see it.
+    """
+
+    docker: Docker
+    worker: Path | None
+    bucket: Path | None = None
+
+    def command(
+        self, container: Mapping[str, Any], name: str, own: Mapping[str, str], folder: Path, state: Path
+    ) -> list[str]:
+        """What runs a container of a task definition, as Docker does on a machine of ECS.
+
+        It sees the worker, `folder` and the bucket if it may, and no other file of this machine.
+        """
+        start = [*container.get("entryPoint", ()), *container.get("command", ())]
+        entry = ["--entrypoint", start[0]] if container.get("entryPoint") else []
+        worker = bind(str(self.worker), WORKER_FOLDER, read_only=True) if self.worker else ()
+        bucket = bind(str(self.bucket), BUCKET_FOLDER) if self.bucket else ()
+        return [
+            *(self.docker.program, "run", "--name", name, "--pull=never", "--init", "--network", "host"),
+            *("--label", f"{STATE_LABEL}={state}", "--user", calling_user()),
+            *("--memory", f"{container['memory']}m", "--memory-swap", f"{container['memory']}m"),
+            *("--cpu-shares", str(max(container.get("cpu", 0), 2))),
+            *variables(own, folder.with_suffix(".env")),
+            *(*worker, *bucket, *bind(str(folder), str(folder)), *entry, "--", container["image"]),
+            *(start[1:] if entry else start),
+        ]
+
+
+def boxes(config: Config, brings_worker: bool, store: Path) -> tuple[Boxes | None, str]:
+    """How tasks run in containers; or None, and in words why they are plain processes ("": as was asked).
+
+    `store` is the folder that stands for the bucket. Making the worker takes some seconds, once a version.
+    """
+    if not config.in_containers:
+        return None, ""
+    docker, image = Docker.installed(), config.dockerhub_tag
+    if docker is None:
+        return None, "there is no Docker here"
+    try:
+        docker.alive()
+    except DsError as error:
+        return None, error.what
+    if not docker.has_image(image):
+        return None, f"the image {image} is not on this machine (docker pull {image})"
+    bucket = store if config.mount_bucket else None
+    if bucket is not None:
+        bucket.mkdir(parents=True, exist_ok=True)
+    if not brings_worker:
+        return Boxes(docker, None, bucket), ""
+    from ...worker import bundle
+
+    if why := bundle.why_not():
+        return None, why
+    return Boxes(docker, bundle.kept(), bucket), ""
+
+
+def removal(docker: Docker, name: str) -> str:
+    """What the keeper of a task is told, to take its container away at the end."""
+    return f"{docker.program}{os.pathsep}{name}"

@@ -1,0 +1,1 @@
+"""What stands for AWS: moto's server, corrected where a run meets the difference."""

@@ -1,0 +1,113 @@
+"""The emulator's time: the machine's own, or one that stands still until someone waits or moves it.
+
+What has to wait for AWS to get on waits less for an emulator: that is `BriskClock`. A test that wants to see
+a lease expire, or a job outlive twelve hours, moves the emulator's time rather than its own: `EmulatorClock`
+is the clock to hand to what talks to the emulator.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from typing import Any
+
+from ...clock import Clock
+
+PATH = "/ds/clock"
+
+
+class ServiceTime:
+    """What the emulated services take for the time. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._stands_at: float | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def manual(self) -> bool:
+        """Whether time stands still unless it is moved."""
+        return self._stands_at is not None
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch."""
+        stands_at = self._stands_at
+        return time.time() if stands_at is None else stands_at
+
+    def millis(self) -> float:
+        """Milliseconds since the Unix epoch."""
+        return self.now() * 1000.0
+
+    def set(self, now: float | None) -> None:
+        """Stand still at `now`; None: follow the machine's clock again."""
+        with self._lock:
+            self._stands_at = now
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass at once; time stands still from here on."""
+        with self._lock:
+            self._stands_at = self.now() + seconds
+
+
+class BriskClock:
+    """Implements clock.Clock with the time of another one; a wait takes a tenth of what it is asked to.
+
+    It is for those who wait until AWS has done something: an emulator has done it sooner.
+    """
+
+    SHARE = 0.1
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch."""
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        return self._clock.monotonic()
+
+    def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
+        """Wait a tenth of the time, or until the event is set; whether it is."""
+        return self._clock.wait(seconds * self.SHARE, until)
+
+
+class EmulatorClock:
+    """Implements clock.Clock with an emulator's time, which it stops and moves. One test at a time."""
+
+    def __init__(self, endpoint: str, now: float = 1_000_000_000.0) -> None:
+        self._url = endpoint + PATH
+        self._tell({"now": now})
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch, as far as the emulator is concerned."""
+        return float(self._ask(None)["now"])
+
+    def monotonic(self) -> float:
+        """The same, as nobody sets it back."""
+        return self.now()
+
+    def follow(self) -> None:
+        """Let the emulator follow the machine's clock again."""
+        self._tell({"now": None})
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass, here and there."""
+        self._tell({"advance": seconds})
+
+    def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
+        """Let `seconds` pass at once, or none if `until` is set already; whether `until` is set."""
+        if until is not None and until.is_set():
+            return True
+        self.advance(seconds)
+        return until is not None and until.is_set()
+
+    def _tell(self, change: dict[str, float | None]) -> None:
+        self._ask(json.dumps(change).encode())
+
+    def _ask(self, body: bytes | None) -> dict[str, Any]:
+        with urllib.request.urlopen(self._url, body, timeout=30) as answer:  # noqa: S310  an http URL of ours
+            facts: dict[str, Any] = json.load(answer)
+        return facts

@@ -1,0 +1,211 @@
+"""The story of a run: `report.json` and `report.html` in the store, and what the monitor prints of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..engine import Store
+from ..errors import KeyMissing
+from ..inputs.config import Config, values_given
+from ..job import State
+from ..ledger import Fold, JobRecord, RunPaths
+from ..runs.snapshot import Snapshot
+from ..words import bytes_text, duration, many, money, rate_text
+from .failures import FailureGroup
+from .statistics import histogram, quantiles, throughput
+
+SHOWN_IDS = 100
+"""Ids of a group of failures that a report names; the ledger has all."""
+
+SLOWEST = 10
+
+REPORT = "report.html"
+"""The page's name, beside the run's ledger."""
+
+DATA = "report.json"
+
+
+def build_report(
+    snapshot: Snapshot,
+    fold: Fold,
+    groups: Sequence[FailureGroup],
+    config: Config,
+    ran: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that is known of the run: seconds and bytes throughout. `ran` is `provenance.what_ran`."""
+    records = list(fold.jobs.values())
+    seconds = [r.seconds for r in records if r.seconds is not None]
+    memory = [r.max_rss_bytes for r in records if r.max_rss_bytes is not None]
+    figures = {
+        "seconds": quantiles(seconds),
+        "cpu_seconds": quantiles([r.cpu_seconds for r in records if r.cpu_seconds is not None]),
+        "max_rss_bytes": quantiles(memory),
+        "disk_bytes": fold.most_bytes or None,
+    }
+    return {
+        **snapshot.to_json(),
+        "elapsed_s": _elapsed(snapshot),
+        **figures,
+        "histograms": {"seconds": histogram(seconds), "max_rss_bytes": histogram(memory)},
+        "throughput": _throughput(snapshot, fold),
+        "time": _time(fold, records),
+        "memory_asked_bytes": _memory_asked(config, snapshot),
+        "disk_asked_bytes": _disk_asked(config, snapshot),
+        "cost_per_job_usd": _cost_per_job(snapshot),
+        "slowest": _slowest(records),
+        "failures": [
+            {
+                "cause": g.cause,
+                "jobs": len(g.ids),
+                "dead": g.dead,
+                "example": g.example,
+                "ids": g.ids[:SHOWN_IDS],
+            }
+            for g in groups
+        ],
+        "what": {**_what(config, records), **ran},
+        "advice": _advice(config, snapshot, figures, groups),
+    }
+
+
+def _elapsed(snapshot: Snapshot) -> float | None:
+    if snapshot.started is None or snapshot.finished is None:
+        return None
+    return round(snapshot.finished - snapshot.started, 3)
+
+
+def _throughput(snapshot: Snapshot, fold: Fold) -> dict[str, Any] | None:
+    if snapshot.started is None or fold.last_end is None:
+        return None
+    return dict(throughput(sorted(fold.ends), snapshot.started, fold.last_end))
+
+
+def _time(fold: Fold, records: Iterable[JobRecord]) -> dict[str, Any]:
+    """Where the time of the workers went, in seconds of all attempts together, and how long jobs waited.
+
+    `in` and `out` are the staging of files, `running` the rest of the attempts that brought a result,
+    `failed` and `interrupted` the attempts that did not.
+    """
+    lost = {
+        "failed": fold.spent.get("failed", 0.0) + fold.spent.get("dead", 0.0),
+        "interrupted": fold.spent.get("interrupted", 0.0),
+    }
+    staged = {name: fold.phases.get(name, 0.0) for name in ("in", "out")}
+    useful = fold.spent.get("succeeded", 0.0) + fold.spent.get("skipped", 0.0)
+    first = fold.first or 0.0
+    waited = [max(r.started - first, 0.0) for r in records if r.started is not None]
+    running = max(useful - staged["in"] - staged["out"], 0.0)
+    return {**_rounded({**staged, "running": running, **lost}), "waited_s": quantiles(waited)}
+
+
+def _rounded(facts: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in facts.items()}
+
+
+def _slots(config: Config, snapshot: Snapshot) -> int:
+    """Jobs at a time in a container."""
+    return config.docker_cores or snapshot.machines.slots or 1
+
+
+def _memory_asked(config: Config, snapshot: Snapshot) -> float | None:
+    """The share of a container's MEMORY that each of its jobs has."""
+    return config.memory * 2**20 / _slots(config, snapshot) if config.memory else None
+
+
+def _disk_asked(config: Config, snapshot: Snapshot) -> float | None:
+    """The share of a machine's disk that each of its jobs has; None where the machine is not rented."""
+    if not config.engine_kind.rents:
+        return None
+    return config.ebs_vol_size * 1e9 / (config.tasks_per_machine * _slots(config, snapshot))
+
+
+def _cost_per_job(snapshot: Snapshot) -> float | None:
+    if snapshot.cost_usd is None or not snapshot.jobs.succeeded:
+        return None
+    return snapshot.cost_usd / snapshot.jobs.succeeded
+
+
+def _slowest(records: Iterable[JobRecord]) -> list[dict[str, Any]]:
+    timed = [record for record in records if record.seconds is not None and record.state is not State.SKIPPED]
+    timed.sort(key=lambda record: -(record.seconds or 0.0))
+    return [{"id": r.id, "index": r.index, "seconds": r.seconds, "state": r.state} for r in timed[:SLOWEST]]
+
+
+def _what(config: Config, records: Iterable[JobRecord]) -> dict[str, Any]:
+    """What ran: the config as given, the version, and a hash over the jobs' ids, which are of their contents.
+
+    Of keys that may hold something secret (the user's own, which go into the environment) only the names.
+    """
+    from .. import __version__
+
+    return {
+        "version": __version__,
+        "config": values_given(config),
+        "environment": sorted({*config.extra, *config.environment}),
+        "jobs_sha256": hashlib.sha256("".join(sorted(r.id for r in records)).encode()).hexdigest(),
+    }
+
+
+def _advice(
+    config: Config, snapshot: Snapshot, figures: dict[str, Any], groups: Sequence[FailureGroup]
+) -> list[dict[str, Any]]:
+    from .advice import advise
+
+    causes: dict[str, int] = {}
+    for group in groups:
+        causes[group.cause] = causes.get(group.cause, 0) + len(group.ids)
+    found = advise(config, _slots(config, snapshot), figures, causes)
+    return [advice._asdict() for advice in found]
+
+
+def write_report(store: Store, paths: RunPaths, report: dict[str, Any]) -> str:
+    """Put the report beside the run's ledger, as data and as a page; the key of the page."""
+    from .page import render
+
+    store.write(paths.root + DATA, json.dumps(report, ensure_ascii=False, indent=1).encode() + b"\n")
+    page = paths.root + REPORT
+    store.write(page, render(report).encode("utf-8", "replace"))
+    return page
+
+
+def reported_cost(store: Store, paths: RunPaths) -> float | None:
+    """What the run's report says that the machines have cost; None where it says nothing, or is not there."""
+    try:
+        cost = json.loads(store.read(paths.root + DATA))["cost_usd"]
+    except (KeyMissing, ValueError, KeyError, TypeError):
+        return None
+    return float(cost) if isinstance(cost, int | float) else None
+
+
+def summary_lines(report: dict[str, Any]) -> list[str]:
+    """The report in a few lines for a person."""
+    jobs = report["jobs"]
+    lines = [": ".join(filter(None, [many(jobs["total"], "job"), ", ".join(_counted(jobs))]))]
+    if report["elapsed_s"]:
+        rate = rate_text((jobs["succeeded"] + jobs["skipped"] + jobs["dead"]) / report["elapsed_s"])
+        attempts = many(report["attempts"], "attempt")
+        lines.append(f"took {duration(report['elapsed_s'])}, {rate}, {attempts}")
+    if report["seconds"] and report["max_rss_bytes"]:
+        seconds, memory = report["seconds"], report["max_rss_bytes"]
+        lines.append(
+            f"a job: median {duration(seconds['median'])}, longest {duration(seconds['max'])},"
+            f" memory up to {bytes_text(memory['max'])}"
+        )
+    if report["cost_usd"]:
+        each = report["cost_per_job_usd"]
+        lines.append(
+            f"machines cost {money(report['cost_usd'])}" + (f", {money(each)} a job" if each else "")
+        )
+    if report["interruptions"]:
+        interruptions = many(report["interruptions"], "interruption")
+        lines.append(f"{interruptions} (no attempt was charged for that)")
+    failures = report["failures"][:5]
+    return lines + [f"  {f['jobs']:,} x {f['cause']}: {f['example'][:100]}" for f in failures]
+
+
+def _counted(jobs: dict[str, int]) -> list[str]:
+    states = ("succeeded", "skipped", "dead", "running", "waiting")
+    return [f"{jobs[state]:,} {state}" for state in states if jobs[state]]

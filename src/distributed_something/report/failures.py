@@ -1,0 +1,73 @@
+"""Many failures read as few problems: grouped by cause and by what the jobs said last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+
+from ..engine import Store
+from ..job import State
+from ..ledger import JobRecord, RunPaths
+from ..runs.joblog import piece_of
+from .alike import fold_line, is_ours, merge_varied, telling_line
+
+TAIL_BYTES = 4096
+
+Said = MutableMapping[tuple[str, float | None], tuple[str, str]]
+"""The telling line of each (job, end of its attempt), and that line folded."""
+
+
+class FailureGroup:
+    """Jobs that failed alike: their cause, a line that one of them said last, and their ids."""
+
+    def __init__(self, cause: str, example: str) -> None:
+        self.cause = cause
+        self.example = example
+        self.ids: list[str] = []
+        self.dead = 0
+
+
+def _tails(store: Store, paths: RunPaths, records: Sequence[JobRecord]) -> Iterator[str]:
+    """What each job said last; nothing where its log cannot be read."""
+    found = [piece_of(paths, record.log or "", TAIL_BYTES) for record in records]
+    texts = store.read_many(
+        (key, start, TAIL_BYTES if size is None else size) for key, start, size in filter(None, found)
+    )
+    for piece in found:
+        text = next(texts, None) if piece else None
+        yield (text or b"").decode(errors="replace")
+
+
+def group_failures(
+    store: Store,
+    paths: RunPaths,
+    records: Iterable[JobRecord],
+    said: Said | None = None,
+    most: int | None = None,
+) -> list[FailureGroup]:
+    """The failed and dead jobs in groups, the largest first.
+
+    What is in `said` is not read again, and no more than `most` logs are read: the next call reads on.
+    """
+    failed = [record for record in records if record.state is State.DEAD or record.failed]
+    said = {} if said is None else said
+    unread = [record for record in failed if (record.id, record.ended) not in said][:most]
+    for record, text in zip(unread, _tails(store, paths, unread), strict=True):
+        line = _reason(record, telling_line(text))
+        said[record.id, record.ended] = (line, fold_line(line))
+    found = [said.get((record.id, record.ended), _UNREAD) for record in failed]
+    keys = [(record.cause or "", folded) for record, (_, folded) in zip(failed, found, strict=True)]
+    merged = merge_varied(keys)
+    groups: dict[object, FailureGroup] = {}
+    for record, (line, _), key in zip(failed, found, keys, strict=True):
+        group = groups.setdefault(merged[key], FailureGroup(record.cause or "", line))
+        group.ids.append(record.id)
+        group.dead += record.state is State.DEAD
+    return sorted(groups.values(), key=lambda group: -len(group.ids))
+
+
+_UNREAD = ("(not read yet)", "")
+
+
+def _reason(record: JobRecord, line: str) -> str:
+    """What the job said, or else what is known of its end."""
+    return record.detail or line if not line or is_ours(line) else line

@@ -1,0 +1,88 @@
+"""What ran a run's jobs, written down by those who did: job files, and the workers' versions and images.
+
+    runs/<APP_NAME>/<run>/ran/files/<hash>.json      a job file that was submitted
+                             /workers/<hash>.json    what some of the workers were; alike ones share a file
+
+A file's name is the hash of what it tells: so who writes the same again changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..engine import Store
+from ..errors import DsError
+from ..inputs.config import Config
+from ..ledger import RunPaths
+from ..system.docker import Docker
+
+SHOWN = 20
+"""Of each kind; a run has one or two."""
+
+
+def note_job_file(store: Store, paths: RunPaths, path: Path) -> None:
+    """Write down which file was submitted, by its hash; one that is gone is not. Raises DsError."""
+    with suppress(OSError), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        _note(store, paths, "files", {"name": path.name, "sha256": digest, "bytes": file.tell()})
+
+
+def note_worker(store: Store, paths: RunPaths, container: Mapping[str, Any]) -> None:
+    """Write down what this worker is; `container` is what ECS tells it of its container, or nothing."""
+    _note(store, paths, "workers", _surroundings(container.get("Image"), container.get("ImageID")))
+
+
+def what_ran(store: Store, paths: RunPaths, config: Config) -> dict[str, Any]:
+    """The job files, and the workers: those that wrote themselves down, or else this computer's own."""
+    return {
+        "job_files": _noted(store, paths, "files"),
+        "workers": _noted(store, paths, "workers") or [_here(config)],
+    }
+
+
+def _here(config: Config) -> dict[str, Any]:
+    """What workers on this computer are."""
+    docker = Docker.installed() if config.in_containers else None
+    digest = None if docker is None else docker.digest(config.dockerhub_tag)
+    return _surroundings(config.dockerhub_tag if digest else None, digest)
+
+
+def _surroundings(image: object, digest: object) -> dict[str, Any]:
+    facts = {
+        "version": __version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "system": f"{os.uname().sysname} {os.uname().machine}",
+        "image": image,
+        "image_digest": digest,
+    }
+    return {name: str(value) for name, value in facts.items() if value}
+
+
+def _note(store: Store, paths: RunPaths, kind: str, facts: Mapping[str, Any]) -> None:
+    text = json.dumps(facts, sort_keys=True).encode()
+    name = hashlib.sha256(text).hexdigest()[:16]
+    store.write_if_absent(f"{_prefix(paths, kind)}{name}.json", text)
+
+
+def _noted(store: Store, paths: RunPaths, kind: str) -> list[dict[str, Any]]:
+    """What was written down of a kind; what cannot be read is left out."""
+    found: list[dict[str, Any]] = []
+    with suppress(DsError):
+        for file in store.list(_prefix(paths, kind)):
+            with suppress(DsError, ValueError):
+                facts = json.loads(store.read(file.key))
+                if isinstance(facts, dict) and len(found) < SHOWN:
+                    found.append(facts)
+    return found
+
+
+def _prefix(paths: RunPaths, kind: str) -> str:
+    return f"{paths.root}ran/{kind}/"

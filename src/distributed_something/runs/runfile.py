@@ -1,0 +1,58 @@
+"""`run.json`: what a run is and the config it was set up with, for workers that have no project folder."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from .. import __version__
+from ..engine import Store
+from ..errors import KeyMissing, UsageError
+from ..inputs.config import Config, config_of, values_given
+from ..ledger import RunPaths
+
+_FIX = "ds setup"
+
+
+class RunFile(NamedTuple):
+    """A run's facts: its app, its id, the version that set it up, and its config without the environment."""
+
+    app: str
+    run: str
+    version: str
+    config: Config
+
+
+def write_run_file(store: Store, config: Config, engine: str, run: str) -> None:
+    """Write down what the run is; a later set-up of the same run replaces it."""
+    facts = {
+        "app": config.app_name,
+        "run": run,
+        "engine": engine,
+        "version": __version__,
+        "config": values_given(config),
+    }
+    store.write(_key(config.app_name, run), json.dumps(facts, ensure_ascii=False, indent=1).encode())
+
+
+def read_run_file(store: Store, app: str, run: str) -> RunFile:
+    """A run's facts. Raises UsageError where they are missing or not what `write_run_file` writes."""
+    key = _key(app, run)
+    where = store.locate(key)
+    try:
+        text = store.read(key)
+    except KeyMissing as error:
+        raise UsageError(f"{where}: missing: the run is not set up, or was removed", _FIX) from error
+    try:
+        facts: Any = json.loads(text)
+        values = dict(facts["config"])
+        found = RunFile(facts["app"], facts["run"], str(facts["version"]), config_of(values, where))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UsageError(f"{where}: does not describe a run", _FIX) from error
+    if (found.app, found.run) != (app, run) or found.config.app_name != app:
+        raise UsageError(f"{where}: describes another run: {found.app!r} {found.run!r}", _FIX)
+    return found
+
+
+def _key(app: str, run: str) -> str:
+    return RunPaths(app, run).root + "run.json"

@@ -1,0 +1,261 @@
+"""One view of a run: what `ds status`, the monitor and the page show. Pure over what is handed in."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ..engine import Counts, Machines
+from ..job import State
+from ..ledger import Fold, JobRecord
+from ..words import many
+
+RATE_WINDOW_SECONDS = 60.0
+
+
+class JobCounts(NamedTuple):
+    """total = waiting + running + succeeded + dead + skipped; `failed` is a part of `waiting`."""
+
+    total: int = 0
+    waiting: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    dead: int = 0
+    skipped: int = 0
+
+    @property
+    def final(self) -> int:
+        """Jobs that need nothing more."""
+        return self.succeeded + self.dead + self.skipped
+
+
+class Snapshot(NamedTuple):
+    """How a run is. Times in Unix seconds, `rate` in jobs a second, `eta` in seconds."""
+
+    app: str
+    engine: str
+    run: str | None
+    state: str
+    jobs: JobCounts
+    attempts: int
+    interruptions: int
+    rate: float
+    eta: float | None
+    started: float | None
+    finished: float | None
+    machines: Machines
+    cost_usd: float | None = None
+    why_idle: str | None = None
+    queued: int | None = None
+    """Jobs in the queue that are not finished and not dead; None where the queue is gone."""
+    leased: int = 0
+    """Jobs in the queue that some worker holds."""
+
+    @property
+    def expected_usd(self) -> float | None:
+        """What the run will have cost, if it goes on as it does; None where that is not known."""
+        cost, hourly = self.cost_usd, self.machines.usd_per_hour
+        if cost is None or self.state == "finished":
+            return cost
+        return None if hourly is None or self.eta is None else cost + hourly * self.eta / 3600
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `ds status --json` prints."""
+        jobs, machines = self.jobs, self.machines
+        return {
+            "app": self.app,
+            "engine": self.engine,
+            "run": self.run,
+            "state": self.state,
+            "jobs": {
+                "total": jobs.total,
+                "waiting": jobs.waiting,
+                "running": jobs.running,
+                "succeeded": jobs.succeeded,
+                "failed": jobs.failed,
+                "dead": jobs.dead,
+                "skipped": jobs.skipped,
+            },
+            "attempts": self.attempts,
+            "interruptions": self.interruptions,
+            "rate_per_s": round(self.rate, 3),
+            "eta_s": None if self.eta is None else round(self.eta, 1),
+            "started": _iso(self.started),
+            "finished": _iso(self.finished),
+            "machines": {"target": machines.target, "running": machines.running, "lost": machines.lost},
+            "cost_usd": self.cost_usd,
+            "why_idle": self.why_idle,
+        }
+
+
+def _iso(when: float | None) -> str | None:
+    if when is None:
+        return None
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+class Alive(NamedTuple):
+    """Whether any machine runs, and the names of those that have ended: a job of theirs runs no more."""
+
+    any: bool
+    gone: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, machines: Machines) -> Alive:
+        """As the engine has them."""
+        return cls(machines.running > 0, frozenset(each.id for each in machines.rented if not each.running))
+
+    def state(self, record: JobRecord) -> State:
+        """A job's state: one whose worker is gone waits, whatever the ledger last said."""
+        gone = not self.any or record.machine in self.gone
+        return State.WAITING if gone and record.state is State.RUNNING else record.state
+
+    def stranded(self, fold: Fold) -> int:
+        """How many jobs run by the ledger and by nothing else: their leases hide them for a while yet."""
+        running = fold.by_state[State.RUNNING]
+        if not running or not self.any:
+            return running
+        if not self.gone:
+            return 0
+        return sum(each.state is State.RUNNING and each.machine in self.gone for each in fold.jobs.values())
+
+
+def count_jobs(fold: Fold, stranded: int) -> JobCounts:
+    """The jobs by state; `stranded` of them have lost their worker, and wait."""
+    by_state = fold.by_state
+    return JobCounts(
+        total=len(fold.jobs),
+        waiting=by_state[State.WAITING] + stranded,
+        running=by_state[State.RUNNING] - stranded,
+        succeeded=by_state[State.SUCCEEDED],
+        failed=fold.failed,
+        dead=by_state[State.DEAD],
+        skipped=by_state[State.SKIPPED],
+    )
+
+
+def count_queue(total: int, counts: Counts) -> JobCounts:
+    """The jobs by state where workers write no ledger: what has left the queue has succeeded.
+
+    That is the promise of the reference's workers, which delete a message after success only.
+    """
+    left = min(counts.open, total)
+    leased = min(counts.leased, left)
+    dead = min(counts.dead, total - left)
+    return JobCounts(
+        total=total, waiting=left - leased, running=leased, succeeded=total - left - dead, dead=dead
+    )
+
+
+def take(
+    fold: Fold,
+    *,
+    app: str,
+    engine: str,
+    run: str | None,
+    machines: Machines,
+    counts: Counts | None,
+    now: float,
+    why_idle: str | None = None,
+    silent: bool = False,
+) -> Snapshot:
+    """The view of a run. `counts` is None where the queue is gone. `silent` workers write no ledger."""
+    alive = Alive.of(machines)
+    stranded = alive.stranded(fold)
+    if silent and counts is not None:
+        jobs = count_queue(len(fold.jobs), counts)
+    else:
+        jobs = count_jobs(fold, stranded)
+    over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
+    rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
+    left = jobs.total - jobs.final
+    moves = over or (jobs.running > 0 and counts is not None and not machines.trouble)
+    return Snapshot(
+        app=app,
+        engine=engine,
+        run=run,
+        state=_state(over, machines),
+        jobs=jobs,
+        attempts=fold.attempts,
+        interruptions=fold.interruptions,
+        rate=rate,
+        eta=left / rate if rate and left and machines.running else None,
+        started=fold.first,
+        finished=fold.last_end if over else None,
+        machines=machines,
+        cost_usd=machines.cost_usd,
+        why_idle=None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0),
+        queued=counts.open if counts else None,
+        leased=counts.leased if counts else 0,
+    )
+
+
+def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:
+    """The engine's reason, with what only queue and ledger know. `stranded`: while other machines run."""
+    if counts is None:
+        return _why_gone(jobs)
+    if not counts.open:
+        if not jobs.total:
+            return "the queue is empty: ds submit JOBFILE"
+        lag = "its counts may be a minute old; if that lasts, ds cleanup, then ds run JOBFILE"
+        return f"the queue is empty, and {_not_ended(jobs)}: {lag}"
+    if not why or not stranded:
+        return why
+    return f"{many(stranded, 'job', 'was', 'were')} on machines that are gone; {why}"
+
+
+def _why_gone(jobs: JobCounts) -> str:
+    if not jobs.total:
+        return "nothing is set up: ds run JOBFILE"
+    return f"the queue is gone, and {_not_ended(jobs)}: ds run JOBFILE begins a new run"
+
+
+def _not_ended(jobs: JobCounts) -> str:
+    return many(jobs.total - jobs.final, "job", "has", "have") + " not ended"
+
+
+def _state(over: bool, machines: Machines) -> str:
+    if over:
+        return "finished"
+    if machines.draining:
+        return "draining"
+    return "running" if machines.running else "idle"
+
+
+def _rate(fold: Fold, until: float, *, whole: bool) -> float:
+    """Final jobs a second: over the last minute, or over the whole run when it has ended."""
+    if fold.first is None or not fold.ends:
+        return 0.0
+    since = fold.first if whole else max(fold.first, until - RATE_WINDOW_SECONDS)
+    fold.ends.sort()
+    ended = len(fold.ends) - bisect_left(fold.ends, since)
+    return ended / max(until - since, 1e-3)
+
+
+def job_line(record: JobRecord, body: dict[str, Any] | None) -> dict[str, Any]:
+    """The object that `ds jobs --json` prints for a job."""
+    return {
+        "id": record.id,
+        "index": record.index,
+        "state": record.state.value,
+        "attempts": record.attempts,
+        "cause": record.cause,
+        "exit_code": record.exit_code,
+        "seconds": record.seconds,
+        "max_rss_bytes": record.max_rss_bytes,
+        "worker": record.worker,
+        "output": record.output,
+        "log": record.log,
+        "job": body,
+    }
+
+
+def shown(record: JobRecord, state: str | None, cause: str | None, *, alive: Alive) -> bool:
+    """Whether a job is in this state and has this cause; None: any. `failed` waits for its next attempt."""
+    if cause is not None and record.cause != cause:
+        return False
+    if state == "failed":
+        return record.failed
+    return state is None or alive.state(record).value == state

@@ -1,0 +1,239 @@
+"""Watching a run: one look after another, and what each of them leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..engine import Guarded
+from ..errors import DsError, Unreachable, UsageError
+from ..job import State
+from ..ledger import Fold
+from ..runs.record import read_record
+from ..runs.snapshot import Snapshot
+from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, shrink
+from ..words import many
+from .project import Project
+from .start import take_back
+
+if TYPE_CHECKING:
+    from ..console import Watcher
+from .finish import end
+from .start import start
+
+if TYPE_CHECKING:
+    from ..console import Watcher
+
+LOOKING_SHARE = 0.03
+"""How much of its time a watch spends on looking, at most."""
+
+LOOK_SECONDS_MOST = 2.0
+"""Longer than this nobody waits for the next look because of what the last one cost."""
+
+LOOKS_THAT_FAIL = 60
+"""So many looks in a row may fail before a watch gives up: an hour, at one a minute."""
+
+
+class Memory(NamedTuple):
+    """What a watch remembers of its latest looks, the newest last."""
+
+    looks: tuple[Look, ...] = ()
+    loads: tuple[Load, ...] = ()
+
+
+class Watch:
+    """Looks at a run and lets go of machines that what is left does not need, where they are rented.
+
+    All that it knows it has read: a new watch decides the same after a few looks, or at once where it is
+    given the `memory` of another. `patience`: so many looks in a row may fail before the error is raised.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        cheapest: bool = False,
+        memory: Memory | None = None,
+        patience: int = LOOKS_THAT_FAIL,
+    ) -> None:
+        self.fold = project.fold()
+        self._project = project
+        self._cheapest = cheapest
+        self._patience = patience
+        known = memory or Memory()
+        self._looks: list[Look] = [*known.looks]
+        self._loads: list[Load] = [*known.loads]
+        self._cost = 0.0
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """What another watch needs to go on from here."""
+        return Memory(tuple(self._looks), tuple(self._loads))
+
+    @property
+    def open_jobs(self) -> int:
+        """Jobs that were left at the last look."""
+        return self._looks[-1].open_jobs if self._looks else 0
+
+    @property
+    def running(self) -> int:
+        """Machines that ran at the last look."""
+        return self._looks[-1].machines_running if self._looks else 0
+
+    def look(self, watcher: Watcher) -> Action | None:
+        """Look once, show it, and shrink the fleet where it is too large; what else is to be done.
+
+        Raises DsError where the run cannot come to its end: its queue is gone, or no machine can come.
+        """
+        began = self._project.clock.now()
+        snapshot = self._snapshot = self._patient_look(watcher)
+        watcher.show(snapshot)
+        if snapshot.machines.hopeless:
+            take_back(self._project, snapshot.machines)
+        if snapshot.why_idle and snapshot.jobs.waiting:
+            watcher.note(snapshot.why_idle)
+        if snapshot.queued is None and snapshot.jobs.final < snapshot.jobs.total:
+            raise DsError("the queue is gone, and jobs are left: somebody cleaned up", "ds run JOBFILE")
+        self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
+        action = decide(self._looks)
+        if action is None and snapshot.machines.kept:
+            less = self._shrink(snapshot)
+            for note in [less] if less else self._guard(snapshot):
+                watcher.note(note)
+        self._cost = self._project.clock.now() - began
+        return action
+
+    def _patient_look(self, watcher: Watcher) -> Snapshot:
+        """How the run is: an hour without a network, or a bad hour of AWS, does not end the watching."""
+        failed = 0
+        while True:
+            try:
+                return self._project.snapshot(self.fold)
+            except Unreachable as error:
+                failed += 1
+                if failed >= self._patience:
+                    raise
+                watcher.note(f"{error.what}; looking again")
+            self._project.clock.wait(self._project.engine.look_seconds)
+
+    def rest(self) -> None:
+        """Wait for the next look, or for the end where the queue can tell of it sooner.
+
+        What a look cost was taken from the jobs: looking has its share of the time and no more. The rate of
+        a run that has only begun says little, so it is believed for as long again as it was measured.
+        """
+        engine, clock, snapshot = self._project.engine, self._project.clock, self._snapshot
+        jobs, rate = (snapshot.queued, snapshot.rate) if snapshot else (None, 0.0)
+        seconds = max(engine.look_seconds, min(self._cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
+        now = clock.now()
+        until, began = now + (seconds if jobs else engine.last_looks_seconds), self.fold.first or now
+        while (left := until - clock.now()) > 0:
+            measured = clock.now() - began
+            soon = max(min(jobs / rate / 4, measured), engine.last_looks_seconds) if jobs and rate else left
+            clock.wait(min(left, soon))
+            if soon < left:
+                try:
+                    before, jobs = jobs, engine.queue().counts().open
+                except DsError:  # the next look meets it again, and is patient
+                    return
+                if not jobs:
+                    return
+                rate = max(rate, ((before or 0) - jobs) / soon)
+
+    def _shrink(self, snapshot: Snapshot) -> str | None:
+        """Let go of machines that what is left does not need; what was done, in words."""
+        project, engine, machines = self._project, self._project.engine, snapshot.machines
+        busy = _busy(self.fold)
+        self._loads = [*self._loads, _load(snapshot, len(busy))][-AGREEING_LOOKS:]
+        if not machines.running:
+            return None
+        now = project.clock.now()
+        less = shrink(
+            self._loads,
+            slots=machines.slots // (machines.running * engine.tasks_per_machine),
+            tasks=engine.tasks_per_machine,
+            cheapest=self._cheapest,
+            age=now - project.record().started / 1000 if project.record_path.exists() else 0.0,
+        )
+        if less is None:
+            return None
+        spare = less.spare if self._loads[-1].busy < machines.running else 0
+        try:
+            ended = engine.shrink(less.target, spare, busy)
+        except DsError as error:
+            return f"{error.what}; the machines stay for now"
+        self._loads.clear()  # what was seen before says nothing about the smaller fleet
+        enough = f"{many(less.target, 'machine', 'is', 'are')} enough for what is left"
+        return f"{enough}: {many(len(ended), 'idle one', 'was', 'were')} ended" if ended else enough
+
+    def _guard(self, snapshot: Snapshot) -> Sequence[str]:
+        """Have the engine see to machines that are silent; what was done, in words."""
+        engine = self._project.engine
+        if not isinstance(engine, Guarded) or not snapshot.machines.running:
+            return ()
+        try:
+            return engine.guard()
+        except DsError as error:
+            return (f"{error.what}; silent machines stay for now",)
+
+
+def _seen(snapshot: Snapshot) -> Look:
+    """What counts for the end is the queue; where it is gone, the ledger."""
+    machines = snapshot.machines
+    target = 0 if machines.kept else machines.target  # replaced by the engine itself: nothing for us to do
+    gone = snapshot.queued is None
+    return Look(_open_jobs(snapshot), target, machines.running, machines.ended, gone)
+
+
+def _open_jobs(snapshot: Snapshot) -> int:
+    return snapshot.jobs.total - snapshot.jobs.final if snapshot.queued is None else snapshot.queued
+
+
+def _load(snapshot: Snapshot, busy: int) -> Load:
+    """How much of the fleet is at work. Where more is leased than the ledger knows of, all of it may be."""
+    machines = snapshot.machines
+    known = snapshot.jobs.running > 0 or not snapshot.leased
+    busy = min(busy, machines.running) if known else machines.running
+    return Load(_open_jobs(snapshot), machines.target, machines.running, busy)
+
+
+def _busy(fold: Fold) -> set[str]:
+    """The machines and workers that have a job under way."""
+    running = (record for record in fold.jobs.values() if record.state is State.RUNNING)
+    return {f"{record.machine or ''} {record.worker or ''}" for record in running}
+
+
+def monitor(project: Project, record: Path | None, every: float | None, *, cheapest: bool = False) -> int:
+    """Watch until nothing is left, end the machines, write the report; the exit code.
+
+    Killed at any point and started again it ends in the same place: it keeps nothing in memory that
+    it could not read again.
+    """
+    if record is not None:
+        _check_record(project, record)
+    watch = Watch(project, cheapest=cheapest)
+    with project.console.watch() as watcher:
+        while not isinstance(action := watch.look(watcher), Finish | GiveUp):
+            if isinstance(action, Replace):
+                watcher.note("the workers were killed: starting them again")
+                start(project, None)
+            if every is None:
+                watch.rest()
+            else:  # looks that are to agree on the end lie further apart than the queue's counts may lag
+                least = 0.0 if watch.open_jobs else project.engine.last_looks_seconds
+                project.clock.wait(max(every, least))
+    if isinstance(action, GiveUp):
+        what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"
+        raise DsError(what, "ds start, then ds monitor")
+    return end(project, watch.fold)
+
+
+def _check_record(project: Project, path: Path) -> None:
+    record = read_record(path)
+    if record.app != project.config.app_name:
+        raise UsageError(
+            f"{path}: belongs to the app {record.app!r}, and this project's is {project.config.app_name!r}",
+            "name this project's record, or choose the project with -C",
+        )

@@ -1,0 +1,64 @@
+"""Makes what a run needs, and writes the run record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..ledger import RunPaths
+from ..runs.record import RunRecord, new_run_id, read_record, record_key, write_record
+from ..runs.runfile import write_run_file
+from ..system.state import one_at_a_time
+from .project import Project
+
+if TYPE_CHECKING:
+    pass
+
+
+def setup(project: Project) -> str:
+    """Make what a run needs; its id. A run that is not finished goes on; nothing is made twice.
+
+    Of two at a time on this machine the second finds the run of the first, instead of emptying its queue.
+    """
+    with one_at_a_time(project.folder):
+        return _set_up(project, next_run(project))
+
+
+def _set_up(project: Project, run: str) -> str:
+    engine, config = project.engine, project.config
+    store = engine.store
+    record = RunRecord.new(config, engine.name, run, store.locate("runs"), project.clock.now())
+    if project.record_path.exists():
+        standing = read_record(project.record_path)
+        record = standing if standing.run == run else record
+
+    def note(resource: str) -> None:
+        nonlocal record
+        record = record.with_resources((resource,))
+        write_record(project.record_path, record)
+
+    engine.setup(run, note)
+    keep_record(project, record)
+    write_run_file(store, config, engine.name, run)
+    return run
+
+
+def next_run(project: Project) -> str:
+    """The run that `setup` is for: the one under way, or a new one."""
+    run = project.engine.current_run()
+    if run is None or project.snapshot().state == "finished":
+        return new_run_id(project.clock.now())
+    return run
+
+
+def keep_record(project: Project, record: RunRecord) -> None:
+    """Write the record down, and in the store too where others than this machine watch the run."""
+    write_record(project.record_path, record)
+    if project.config.auto_monitor:
+        paths = RunPaths(record.app, record.run)
+        project.engine.store.write(record_key(paths), record.to_json().encode())
+
+
+def note_made(project: Project, resource: str) -> None:
+    """Write down what was made, before the next thing is made."""
+    with one_at_a_time(project.folder):
+        write_record(project.record_path, read_record(project.record_path).with_resources((resource,)))

@@ -1,0 +1,91 @@
+"""Asks for machines and watches them come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from ..engine import Machines
+from ..errors import DsError, Unreachable
+from .project import Project
+
+if TYPE_CHECKING:
+    pass
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ..system.state import one_at_a_time
+
+if TYPE_CHECKING:
+    pass
+from .setup import keep_record, note_made
+
+
+def take_back(project: Project, machines: Machines) -> NoReturn:
+    """Cancel the newest fleet, as it cannot get a machine, and say why."""
+    for fleet in project.record().fleets[-1:]:
+        project.engine.cancel(fleet)
+    raise DsError(f"no machine can come: {machines.trouble}; the fleet was taken back", machines.fix)
+
+
+START_LOOK_SECONDS = 15.0
+"""Between two looks at machines that are to come."""
+
+
+_T = TypeVar("_T")
+
+
+def start(project: Project, fleet_file: Path | None) -> None:
+    """Ask for machines, and write them into the run record.
+
+    Raises DsError, with nothing changed, where the record is that of another run: another engine's, perhaps.
+    """
+    engine = project.engine
+    if fleet_file is not None and not project.config.engine_kind.rents:
+        project.console.say(f"note: {fleet_file} is not used: the engine {engine.name!r} rents no machine")
+    engine.queue()
+    record, run = project.record(), engine.current_run()
+    if record.run != run:
+        what = f"the latest set-up was of run {record.run} ({record.engine}), and the queue is that of {run}"
+        raise DsError(what, "ds setup, to go on with the queue's run; then ds start")
+    fleet = engine.start(record.run, fleet_file, lambda resource: note_made(project, resource))
+    with one_at_a_time(project.folder):
+        keep_record(project, project.record().with_fleet(fleet))
+
+
+def await_machines(project: Project, seconds: float) -> Machines:
+    """Watch the machines come, for so long at most; how they are then. The fleet stands afterwards.
+
+    Raises DsError, once the fleet has been taken back, where none can come.
+    """
+    engine, until = project.engine, project.clock.now() + seconds
+    shown: tuple[object, ...] = ()
+    told: str | None = None
+    while True:
+        machines = patiently(
+            project, until, engine.machines, lambda said: project.console.say(f"note: {said}")
+        )
+        if machines.hopeless:
+            take_back(project, machines)
+        if machines.kept and shown != machines[:2]:
+            shown = machines[:2]
+            project.console.say(f"{machines.running:,} of {machines.target:,} machines")
+        if machines.running >= machines.target or project.clock.now() >= until:
+            return machines
+        if machines.trouble and machines.trouble != told:
+            told = machines.trouble
+            project.console.say(f"note: {told}" + (f"; {machines.fix}" if machines.fix else ""))
+        pause = min(START_LOOK_SECONDS, engine.look_seconds)
+        project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
+
+
+def patiently(project: Project, until: float, look: Callable[[], _T], say: Callable[[str], None]) -> _T:
+    """What a look sees. Machines come and go whether one fails or not: looks go on until that time."""
+    while True:
+        try:
+            return look()
+        except Unreachable as error:
+            if project.clock.now() >= until:
+                raise
+            say(f"{error.what}; looking again")
+        project.clock.wait(min(START_LOOK_SECONDS, project.engine.look_seconds))

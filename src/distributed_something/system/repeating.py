@@ -1,0 +1,36 @@
+"""What a worker does at intervals beside its jobs, each in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Self
+
+from ..clock import Clock
+
+
+class Repeating:
+    """While entered: a thread that acts, waits so many seconds, and acts again. `act` must not raise.
+
+    Leaving waits for an act that is under way; there is none afterwards.
+    """
+
+    def __init__(self, name: str, seconds: float, act: Callable[[], object], clock: Clock) -> None:
+        self._seconds = seconds
+        self._act = act
+        self._clock = clock
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def _repeat(self) -> None:
+        while not self._closed.is_set():
+            self._act()
+            self._clock.wait(self._seconds, self._closed)

@@ -1,0 +1,136 @@
+"""What machines cost, from what was seen of them: pure, and with a store in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from distributed_something.aws.ec2.cost import Bill, Life, dollars, seen
+from distributed_something.aws.ec2.fleets import Machine, _ended
+from distributed_something.aws.session import AwsSession
+from distributed_something.errors import DsError
+from distributed_something.local.store import FolderStore
+
+PRICES = {("m5.large", "a"): 0.04, ("c5.large", "b"): 0.10}
+
+
+def machine(name: str, state: str = "running", since: float = 0.0, ended: float | None = None) -> Machine:
+    return Machine(name, state, "", since, ended, "m5.large", "a")
+
+
+def test_a_machine_costs_from_its_start_to_its_end() -> None:
+    lives = seen({}, [machine("i-1")], 1800.0)
+    lives = seen(lives, [machine("i-1")], 3600.0)
+    assert dollars(lives, PRICES, None) == pytest.approx(0.04)
+    lives = seen(lives, [machine("i-1", "terminated", ended=7200.0)], 9000.0)
+    assert dollars(lives, PRICES, None) == pytest.approx(0.08)
+    assert seen(lives, [machine("i-1", "terminated", ended=7200.0)], 99_000.0) == lives
+
+
+def test_a_machine_that_ec2_has_forgotten_costs_no_more_and_stays_on_the_bill() -> None:
+    lives = seen(seen({}, [machine("i-1")], 3600.0), [], 9_999_999.0)
+    assert lives["i-1"] == Life("m5.large", "a", 0.0, 3600.0, over=True)
+    assert dollars(lives, PRICES, None) == pytest.approx(0.04)
+
+
+def test_the_least_that_is_billed_is_a_minute() -> None:
+    lives = seen({}, [machine("i-1", "terminated")], 5.0)
+    assert dollars(lives, PRICES, None) == pytest.approx(0.04 / 60, abs=1e-6)
+
+
+def test_without_a_price_the_bid_stands_for_it_and_without_both_the_cost_is_not_known() -> None:
+    lives = {"i-1": Life("p5.large", "z", 0.0, 3600.0)}
+    assert dollars(lives, PRICES, 0.5) == pytest.approx(0.5)
+    assert dollars(lives, PRICES, None) is None
+    assert dollars({}, {}, None) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "when"),
+    [
+        ("User initiated (1970-01-01 01:00:00 GMT)", 3600.0),
+        ("Server.SpotInstanceTermination", None),
+        ("", None),
+        ("(", None),
+    ],
+)
+def test_when_a_machine_ended(said: str, when: float | None) -> None:
+    assert _ended(said) == when
+
+
+class Ec2:
+    """Answers with prices, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.price = "0.04"
+
+    def client(self, _service: str) -> Ec2:
+        return self
+
+    def get_paginator(self, _name: str) -> Ec2:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        self.asked += 1
+        facts = {"InstanceType": "m5.large", "AvailabilityZone": "a", "SpotPrice": self.price}
+        return [{"SpotPriceHistory": [facts, {**facts, "SpotPrice": "9"}]}]
+
+
+@pytest.mark.fault(12)
+def test_another_process_goes_on_with_what_was_seen_and_prices_are_asked_for_once(tmp_path: Path) -> None:
+    ec2, store = Ec2(), FolderStore(tmp_path)
+    first = Bill(cast(AwsSession, ec2), store, "runs/a/machines.json", None)
+    assert first.cost([machine("i-1"), machine("i-2")], 3600.0) == pytest.approx(0.08)
+    assert first.cost([machine("i-1")], 3700.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
+    assert ec2.asked == 1
+    assert first.per_hour == pytest.approx(0.04), "of the one that still runs"
+    second = Bill(cast(AwsSession, ec2), store, "runs/a/machines.json", None)
+    assert second.cost([], 999_999.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
+
+
+def test_prices_that_have_moved_are_those_of_now_an_hour_later(tmp_path: Path) -> None:
+    ec2 = Ec2()
+    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
+    bill.cost([machine("i-1")], 3600.0)
+    ec2.price = "0.06"
+    bill.cost([machine("i-1")], 7199.0)
+    assert (bill.per_hour, ec2.asked) == (pytest.approx(0.04), 1)
+    bill.cost([machine("i-1")], 7200.0)
+    assert (bill.per_hour, ec2.asked) == (pytest.approx(0.06), 2)
+
+
+def test_a_price_that_nobody_knows_is_asked_for_once_a_minute(tmp_path: Path) -> None:
+    ec2 = Ec2()
+    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
+    odd = machine("i-1")._replace(kind="p5.large")
+    for now in (3600.0, 3601.0, 3659.0, 3660.0):
+        assert bill.cost([odd], now) is None
+    assert ec2.asked == 2
+
+
+def test_where_prices_are_not_asked_for_the_bid_is_the_price(tmp_path: Path) -> None:
+    ec2 = Ec2()
+    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", 0.1, ask=False)
+    assert bill.cost([machine("i-1"), machine("i-2")], 3600.0) == pytest.approx(0.2)
+    assert bill.per_hour == pytest.approx(0.2) and ec2.asked == 0
+
+
+@pytest.mark.parametrize("stored", [b"", b"[]", b"{", json.dumps({"i-1": [1]}).encode(), b"null"])
+def test_a_broken_file_of_machines_is_begun_anew(tmp_path: Path, stored: bytes) -> None:
+    store = FolderStore(tmp_path)
+    store.write("machines.json", stored)
+    bill = Bill(cast(AwsSession, Ec2()), store, "machines.json", None)
+    assert bill.cost([machine("i-1")], 3600.0) == pytest.approx(0.04)
+
+
+def test_what_cannot_be_asked_is_not_known_and_no_look_fails_for_it(tmp_path: Path) -> None:
+    class Denied(Ec2):
+        def get_paginator(self, _name: str) -> Ec2:
+            raise DsError("asking for spot prices: denied")
+
+    bill = Bill(cast(AwsSession, Denied()), FolderStore(tmp_path), "machines.json", None)
+    assert bill.cost([machine("i-1")], 3600.0) is None
