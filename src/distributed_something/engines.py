@@ -50,6 +50,7 @@ class EngineKind:
 
 ENGINES: Mapping[str, EngineKind] = {
     "local": EngineKind("local", rents=False, foreign_workers=False, works_as_set_up=False),
+    "slurm": EngineKind("slurm", rents=False, foreign_workers=False, works_as_set_up=False),
     "aws": EngineKind("aws"),
     "rehearsal": EngineKind("rehearsal", rehearses=True),
 }

@@ -28,6 +28,7 @@ from ..clock import Clock, SystemClock
 from ..engine import Counts, PutReport
 from ..errors import DsError
 from ..job import Cause, DeadJob, Job, Lease, RetryPolicy, in_batches
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 
 VERSION = 1
 """Of the file's format; kept in its header (PRAGMA user_version)."""
@@ -54,16 +55,6 @@ _INT64 = struct.Struct(">q")
 
 POLL_FIRST = 0.01
 POLL_LAST = 0.25
-
-# fmt: off
-NETWORK_FILE_SYSTEMS = frozenset([
-    "nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "coda", "davfs",
-    "ceph", "lustre", "gpfs", "beegfs", "glusterfs", "panfs", "pvfs2", "wekafs",
-    "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.davfs2", "fuse.gcsfuse", "fuse.goofys",
-    "fuse.mountpoint-s3", "fuse.blobfuse2", "fuse.juicefs",
-    "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.beegfs",
-])
-# fmt: on
 
 # state: 0 open, 1 done, 2 dead. seq: the job's index, from 1. failed: attempts used up.
 # Ids and tokens are numbers: sqlite3 binds those a third faster than bytes, and rows stay small.
@@ -398,40 +389,12 @@ class SqliteQueue:
                 raise
 
 
-def network_file_system(path: Path, mounts_text: str) -> str | None:
-    """The type of the network file system that `path` (absolute, links resolved) lies on, or None.
-
-    `mounts_text` is what /proc/mounts says. The longest mount point that holds the path counts, and of
-    two on the same place the later one. SQLite's locks are not to be trusted across a network.
-    """
-    longest, found = -1, ""
-    for line in mounts_text.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        mount = Path(_unescaped(fields[1]))
-        if path.is_relative_to(mount) and len(mount.parts) >= longest:
-            longest, found = len(mount.parts), fields[2]
-    return found if found in NETWORK_FILE_SYSTEMS else None
-
-
-def _unescaped(text: str) -> str:
-    """A field of /proc/mounts, where blanks and backslashes are written as octal numbers."""
-    for octal, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(octal, plain)
-    return text
-
-
 def _refuse_network(path: Path) -> None:
-    try:
-        mounts = Path("/proc/self/mounts").read_text(errors="surrogateescape")
-    except OSError:  # not Linux: nothing to go by
-        return
-    if kind := network_file_system(path.resolve(), mounts):
+    if (kind := file_system(path)) in NETWORK_FILE_SYSTEMS:
         raise DsError(
             f"the queue cannot lie in {path.parent}: it is on a network file system ({kind}),"
             " where file locks are not safe",
-            "set DS_STATE_DIR to a folder on a local disk",
+            "set DS_STATE_DIR to a folder on a local disk; on a cluster ENGINE = 'slurm'",
         )
 
 

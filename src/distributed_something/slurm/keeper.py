@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from ..background import complain
@@ -56,7 +56,7 @@ class Keeper:
             str(self._scratch),
         ]
         try:
-            self._head = subprocess.Popen([sys.executable, "-m", __spec__.name, *given])
+            self._head = subprocess.Popen([sys.executable, "-m", __name__, *given], stdin=subprocess.PIPE)
         except OSError as error:  # no room for a process more: the next turn tries again
             complain(f"no head could be started: {error}")
 
@@ -74,7 +74,8 @@ class Keeper:
     def end(self) -> None:
         """Have our head hand over, and wait for it."""
         if self._head is not None and self._head.poll() is None:
-            self._head.terminate()
+            assert self._head.stdin is not None
+            self._head.stdin.close()
             try:
                 self._head.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
@@ -83,14 +84,12 @@ class Keeper:
 
 
 def main(folder: str, epoch: str, terms: str, scratch: str) -> int:
-    """The head's process: it serves until SIGTERM, its pilot's end, or another head."""
-    from ..worker.process import die_with_parent
+    """The head's process: it serves until its pilot closes our stdin, or there is another head.
 
-    over = threading.Event()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: over.set())
-    for order in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
+    Slurm ends a pilot by SIGTERM to all of its processes. The head goes on, as the workers have to settle.
+    """
+    for order in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP):
         signal.signal(order, signal.SIG_IGN)
-    die_with_parent(signal.SIGTERM)
     place, clock, wanted = Place(Path(folder)), SystemClock(), Terms.of(json.loads(terms))
     replica = Replica(place, wanted, Path(scratch))
     try:
@@ -100,13 +99,17 @@ def main(folder: str, epoch: str, terms: str, scratch: str) -> int:
             return 0
         head.load_new()
         complain(f"head of epoch {head.epoch}")
-        complain(f"head of epoch {head.epoch} ended: {head.serve(over.is_set)}")
+        complain(f"head of epoch {head.epoch} ended: {head.serve(_pilot_has_ended)}")
     except (DsError, OSError) as error:
         complain(f"the head ended: {error}")
         return 1
     finally:
         replica.close()
     return 0
+
+
+def _pilot_has_ended() -> bool:
+    return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class Crew:
 
     `make(name, number)` makes a worker, in the forked process. `on_death(name)` is called for one that has
     ended, when its processes are gone and before its folder below `work` is removed. `in_child` is called
-    first in each forked process, and `strangers` returns child processes that are no workers.
+    first in each forked process, `strangers` returns child processes that are no workers, and `prefix` begins
+    the workers' names.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Crew:
         on_death: Callable[[str], None],
         in_child: Callable[[], None] = lambda: None,
         strangers: Callable[[], Collection[int]] = tuple,
+        prefix: str = "worker",
     ) -> None:
         self._make = make
         self._orders = orders
@@ -67,6 +69,7 @@ class Crew:
         self._on_death = on_death
         self._in_child = in_child
         self._strangers = strangers
+        self._prefix = prefix
         self._members: dict[int, _Member] = {}
         self._unforked: list[int] = []
         """Slots whose worker the system had no room for: they are tried again."""
@@ -122,7 +125,7 @@ class Crew:
             os.kill(pid, order)
 
     def _fork(self, number: int) -> None:
-        name = f"worker-{number}-{os.urandom(3).hex()}"
+        name = f"{self._prefix}-{number}-{os.urandom(3).hex()}"
         parent = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, self._orders)  # until the child has its own handlers
         try:
