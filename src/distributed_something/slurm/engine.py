@@ -26,9 +26,6 @@ from .queue import CommandQueue
 from .replica import Terms
 from .scheduler import Pilot, Slurm, await_end
 
-SQUEUE_SECONDS = 30.0
-"""squeue is asked no more often than this, by all commands of an app together."""
-
 END_SECONDS = 90.0
 """Pilots have this long to end: SIGTERM, the cluster's KillWait (30 s as a rule), SIGKILL."""
 
@@ -144,9 +141,9 @@ class SlurmEngine:
         return idle
 
     def _pilots(self, *, fresh: bool = False) -> list[Pilot]:
-        """The pilots that have not ended, as squeue said within the last SQUEUE_SECONDS."""
+        """The pilots that have not ended, as squeue said a while ago (see AppFolder.pilots), or says now."""
         now = self._clock.now()
-        known = None if fresh else self._app.pilots(now, SQUEUE_SECONDS)
+        known = None if fresh else self._app.pilots(now)
         if known is None:
             known = self._scheduler.list(self._name)
             if self._app.folder.exists():

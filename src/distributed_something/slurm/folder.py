@@ -17,6 +17,13 @@ from .files import Files
 from .place import Place, from_json, to_json
 from .scheduler import Pilot
 
+SQUEUE_SECONDS = 30.0
+"""squeue is asked no more often than this, by all commands of an app together."""
+
+FIRST_SECONDS = 60.0
+SOON_SECONDS = 3.0
+"""For so long after a start it may be asked this often, when there is news."""
+
 
 class AppFolder:
     """The folder of an app. Its state lies with the project, as every node has to see it."""
@@ -81,14 +88,24 @@ class AppFolder:
 
     def note_pilots(self, pilots: list[Pilot], now: float) -> None:
         """Keep squeue's answer for the next command."""
-        self._write("pilots.json", {"at": now, "pilots": pilots})
+        self._write("pilots.json", {"at": now, "started": self._pilots_started(), "pilots": pilots})
 
-    def pilots(self, now: float, age: float) -> list[Pilot] | None:
-        """squeue's latest answer; None where it is older than `age` seconds."""
+    def pilots(self, now: float) -> list[Pilot] | None:
+        """squeue's latest answer; None where it is too old.
+
+        Soon after a start it is so once another pilot has begun to print: people wait for that.
+        """
         facts = self._read("pilots.json")
-        if facts is None or not 0 <= now - facts["at"] < age:
+        if facts is None or facts["at"] > now:
+            return None
+        soon = now - (self.started() or 0.0) < FIRST_SECONDS
+        news = soon and facts["started"] != self._pilots_started()
+        if now - facts["at"] >= (SOON_SECONDS if news else SQUEUE_SECONDS):
             return None
         return [Pilot(*each) for each in facts["pilots"]]
+
+    def _pilots_started(self) -> int:
+        return len(self._files.names(self.logs))
 
     def forget_pilots(self) -> None:
         """Have the next command ask squeue."""

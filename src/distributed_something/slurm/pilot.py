@@ -7,7 +7,6 @@ while jobs are left. Slurm says how the pilot ends, and never how a job did: lea
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
@@ -105,8 +104,9 @@ class Pilot:
         if not look.there or look.orders or self._has_nothing_left(look):
             return "there is nothing to do"
         self._owed.append(f"{prefix_of(self.id)}-")  # what an earlier life of this pilot left
+        self._look()
         self._crew.start(slots_of(self._config))
-        looked = -math.inf
+        looked = self._clock.monotonic()
         while self._crew.runs:
             for number in self._signals.wait(LOOK_SECONDS):
                 self._hear(signal.Signals(number))
