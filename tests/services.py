@@ -85,6 +85,12 @@ def _docker() -> object:
     return docking.installed()
 
 
+def _slurm() -> object:
+    import clusters
+
+    return clusters.installed()
+
+
 def ministack() -> str | None:
     """ministack's program: in the environment of its own that `make` gives it (it insists on one version of
     botocore), or on the PATH."""
@@ -98,6 +104,7 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "seaweedfs": lambda: weed() and find_spec("obstore"),
     "chromium": lambda: chromium() and find_spec("playwright"),
     "docker": lambda: _docker(),
+    "slurm": lambda: _slurm(),
 }
 
 

@@ -28,7 +28,6 @@ from ..local.store import FolderStore
 from ..system.state import STATE_VARIABLE, mark_of
 from ..worker.crew import Crew, Signals
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
-from ..worker.interruption import UNSURE_SECONDS
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.process import adopt_orphans, kill_marked
 from ..worker.scratch import remove_folder
@@ -46,6 +45,9 @@ from .scheduler import Slurm
 LOOK_SECONDS = 1.0
 IDLE_END_SECONDS = 30.0
 """With nothing left to do for this long, a pilot ends by itself."""
+
+UNSURE_SECONDS = 1.5
+"""After the notice, a job of which nothing says that it ends in time has this long."""
 
 RESERVE_SECONDS = 15.0
 """Time that is left, after the last job has ended, to settle, to hand over and to be requeued."""

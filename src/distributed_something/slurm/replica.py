@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -112,12 +113,13 @@ class Replica:
         """The time of the latest record."""
         self._terms = terms
         self._folder = Path(tempfile.mkdtemp(prefix="ds-queue-", dir=scratch))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.queue = LoggedQueue(self._folder / "queue.db", terms)
 
     def close(self) -> None:
-        """Remove the copy."""
+        """Remove the copy; the end of the process does, too."""
         self.queue.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove()
 
     def catch_up(self, look: Look) -> None:
         """Do what the log says that was not done here yet."""
