@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from distributed_something.worker.process import marked_processes
+from distributed_something.worker.attempt.process import marked_processes
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start."""

@@ -22,7 +22,7 @@ from distributed_something.aws.ec2.userdata import placement, user_data
 from distributed_something.aws.iam.roles import Role, Where
 from distributed_something.rehearsal.auth import signed
 from distributed_something.rehearsal.place import Place
-from distributed_something.worker.process import marked_processes
+from distributed_something.worker.attempt.process import marked_processes
 
 APP = "App"
 SLEEP = ("sleep", "1000")

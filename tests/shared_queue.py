@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from distributed_something.job import RetryPolicy
-from distributed_something.slurm.head import Head, stand
-from distributed_something.slurm.mail import Mailbox
-from distributed_something.slurm.place import Place
-from distributed_something.slurm.queue import CommandQueue, SlurmQueue
-from distributed_something.slurm.replica import Replica, Terms
+from distributed_something.slurm.shared.head import Head, stand
+from distributed_something.slurm.shared.mail import Mailbox
+from distributed_something.slurm.shared.place import Place
+from distributed_something.slurm.shared.queue import CommandQueue, SlurmQueue
+from distributed_something.slurm.shared.replica import Replica, Terms
 from distributed_something.testing import FakeClock
 
 _TABLE = """SELECT seq, id, state, visible_at, failed, deliveries, token, owner, cause, detail

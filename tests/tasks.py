@@ -23,7 +23,7 @@ from distributed_something.job import Job
 from distributed_something.ledger import Fold, RunPaths, write_jobs
 from distributed_something.rehearsal.emulator.server import CREDENTIALS
 from distributed_something.runs.runfile import write_run_file
-from distributed_something.worker.process import kill_marked
+from distributed_something.worker.attempt.process import kill_marked
 from emulating import REGION, delete_queues, endpoint, ensure_queues, session
 
 

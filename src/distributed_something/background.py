@@ -1,4 +1,4 @@
-"""A process that a command leaves in the background, known by the lock that it holds as long as it lives."""
+"""Starts a process that a command leaves in the background, known by the lock that it holds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from .errors import FAILED, DsError
 
 READY = b"ready\n"
-"""What such a process says, once, when it can be spoken to."""
+"""Line that such a process prints once it takes requests."""
 
 _TRIES = 20
 _PAUSE = 0.02
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock."""
+    """Returns whether a process holds the lock."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -35,7 +35,7 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def free(path: Path) -> Iterator[int | None]:
-    """The lock, taken, in a folder that is there; None where a process holds it."""
+    """Yields the lock, taken, in a folder that is there; None where a process holds it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield lock if _take(lock) else None
@@ -44,7 +44,7 @@ def free(path: Path) -> Iterator[int | None]:
 
 
 def _take(lock: int) -> bool:
-    """Take the lock; those who look whether it is held hold it for a moment too."""
+    """Takes the lock, with retries: a process that checks it holds it for a moment too."""
     for _ in range(_TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,9 +58,9 @@ def _take(lock: int) -> bool:
 def leave(
     command: Sequence[str], lock: int, environment: Mapping[str, str], *, failure: str, log: Path
 ) -> None:
-    """Start the process, which inherits the lock, and wait until it can be spoken to.
+    """Starts the process, which inherits the lock, and waits until it takes requests.
 
-    Raises DsError where it does not start: `failure`, and why, or the `log` that may tell why.
+    Raises DsError if it does not start, with `failure` and the reason, or the `log` to look into.
     """
     import subprocess
 
@@ -84,20 +84,20 @@ def leave(
 
 
 def refuse(caller: int, error: DsError | OSError) -> int:
-    """In that process: tell the caller why it does not start; its exit code."""
+    """In that process: tells the caller why it does not start; returns its exit code."""
     why, fix = (error.what, error.fix) if isinstance(error, DsError) else (str(error), "")
     os.write(caller, f"{why}\n{fix}\n".encode(errors="replace"))
     return FAILED
 
 
 def complain(text: str) -> None:
-    """In that process: write a line to the log. On a full disk that fails, and nothing may come of it."""
+    """In that process: writes a line to the log. Ignores a full disk."""
     with suppress(OSError):
         os.write(2, f"{text}\n".encode(errors="replace"))
 
 
 def log_to(path: Path) -> int:
-    """In that process: point stdout and stderr to the log; the stdout that was, where its word is awaited."""
+    """In that process: sends stdout and stderr to the log; returns the old stdout, which the caller reads."""
     caller = os.dup(1)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     os.dup2(log, 1)

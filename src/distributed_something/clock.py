@@ -1,4 +1,4 @@
-"""Time as a value that is passed in, so that tests decide what time it is."""
+"""Passes time in as a value, so that tests decide what time it is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Clock(Protocol):
     """What the project knows of time."""
 
     def now(self) -> float:
-        """Seconds since the Unix epoch: jumps where somebody sets the clock."""
+        """Seconds since the Unix epoch: jumps when the clock is set."""
 
     def monotonic(self) -> float:
-        """Seconds since some moment, by which intervals are measured: never jumps, and goes on in sleep."""
+        """Seconds since some moment, for intervals: never jumps, and goes on while the machine sleeps."""
 
     def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
         """Let `seconds` pass, or less if `until` is set meanwhile; whether `until` is set."""

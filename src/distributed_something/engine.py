@@ -1,4 +1,4 @@
-"""What every engine promises. The core speaks to these protocols only and never imports an engine."""
+"""Defines what every engine promises. The core uses these protocols only and never imports an engine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Queue(Protocol):
 
         Tokens stay: a lease from before settles the job as well.
 
-        A queue that can tell renews a lease that has run out as long as nobody has taken the job since.
+        A queue that can tell renews an expired lease if no other worker has taken the job since.
         """
 
     def done(self, leases: Sequence[Lease]) -> None:
@@ -80,10 +80,10 @@ class Queue(Protocol):
         """
 
     def counts(self) -> Counts:
-        """How many jobs are in which state now (on SQS: may lag a minute)."""
+        """Returns how many jobs are in which state now (on SQS: may lag a minute)."""
 
     def dead(self) -> Iterator[DeadJob]:
-        """The dead jobs, in the order of submission."""
+        """Yields the dead jobs, in the order of submission."""
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new: attempt 1. Returns the ids that were dead."""
@@ -100,7 +100,7 @@ class StoredFile(NamedTuple):
 
 
 def check_key(key: str) -> str:
-    """The key, where it can be one. Raises KeyRefused where it could lead out of a store."""
+    """Returns the key, where it can be one. Raises KeyRefused where it could lead out of a store."""
     if "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
         raise KeyRefused(
             f"store key {key!r}: must be a relative path without '.', '..' and empty parts",
@@ -117,19 +117,19 @@ class Store(Protocol):
     """
 
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
-        """Every file whose key starts with `prefix` (a plain string prefix), in key order, all pages."""
+        """Yields every file whose key starts with the string `prefix`, in key order, all pages."""
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """The file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
+        """Returns the file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
 
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
-        """The bytes of each (key, start, length), in the given order; None where there is no such file.
+        """Yields the bytes of each (key, start, length), in the given order; None: no such file.
 
         Several are read at a time where that is faster. The first failure is raised in its place.
         """
 
     def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """The size of each file in bytes, in the given order; None where there is no such file.
+        """Returns the size of each file in bytes, in the given order; None where there is no such file.
 
         It tells of files that were written or published; one that was appended may come out as None.
         """
@@ -172,11 +172,11 @@ class Store(Protocol):
         """Publish each (path, key), as `fetch_many` fetches: each file is seen whole or not at all."""
 
     def locate(self, key: str) -> str:
-        """The address a person can open: a path, or s3://bucket/key."""
+        """Returns the address a person can open: a path, or s3://bucket/key."""
 
 
 def files_at(store: Store, wanted: str) -> Iterator[StoredFile]:
-    """The files that an entry of INPUTS names: the one of that key, or all below it where it ends in "/"."""
+    """Yields the files that an entry of INPUTS names: that key, or all keys below it if it ends in "/"."""
     key = "/".join(part for part in wanted.split("/") if part)
     if wanted.endswith("/"):
         yield from store.list(key + "/")
@@ -188,7 +188,7 @@ class RentedMachine(NamedTuple):
     """One machine of a run, in its life or after it: `since` and `ended` in Unix seconds, where known.
 
     `id` is the name that its workers have for it in the ledger.
-    `why` says why it ended, in words; `lost`: nobody here asked for that.
+    `why`: the reason of its end, in words; `lost`: we did not ask for that end.
     """
 
     id: str
@@ -200,121 +200,138 @@ class RentedMachine(NamedTuple):
     lost: bool = False
 
 
-class Machines(NamedTuple):
-    """What an engine knows of its machines.
+class Diagnosis(NamedTuple):
+    """Why a fleet has fewer machines than its target: what is wrong, and what the user can do about it."""
 
-    While jobs are left and none runs, the monitor gives up with the reason in `ended`; without one it calls
-    `start` again where there is a `target`, unless the machines are `kept`.
-    `ended` says why the machines ended on purpose ("stopped", "drained", "out of time"); None while they
-    should be there. `trouble` is the fleet's own reason why it has fewer than its target, where it has one.
-    `slots` are those of the machines that run.
+    what: str
+    fix: str = ""
+    final: bool = False
+    """Waiting does not help: the request cannot be fulfilled."""
+
+
+class Cost(NamedTuple):
+    """What machines cost, in dollars."""
+
+    usd: float
+    """All machines of the run, so far."""
+    usd_per_hour: float | None = None
+    """The machines that run now; None: unknown."""
+
+
+class Machines(NamedTuple):
+    """The machines of an engine, at one look.
+
+    If jobs are left and no machine runs, the monitor gives up with the reason in `ended`. Without a reason it
+    calls `start` again, unless the engine `replaces_lost` machines or there is no `target`.
     """
 
     target: int = 0
     running: int = 0
     lost: int = 0
     slots: int = 0
+    """Jobs at a time, on the machines that run."""
     draining: bool = False
     ended: str | None = None
-    trouble: str | None = None
-    fix: str = ""
-    """What to do about the trouble."""
-    hopeless: bool = False
-    """No machine will come, however long one waits."""
-    kept: bool = False
-    """The engine itself replaces machines that are lost."""
+    """Why the machines ended on purpose: "stopped", "drained", "out of time"; None while they should run."""
+    replaces_lost: bool = False
+    """The engine itself replaces lost machines."""
     tasks: int | None = None
-    """How many workers' containers run; None where that is not known."""
-    cost_usd: float | None = None
-    """What the run's machines have cost so far; None where that is not known, or nobody asks for money."""
-    usd_per_hour: float | None = None
-    """What those that run now cost in an hour; None as above."""
+    """Workers' containers that run; None: unknown."""
+    diagnosis: Diagnosis | None = None
+    """Why machines are missing, where the fleet gives a reason."""
+    cost: Cost | None = None
+    """None: unknown, or the machines cost nothing."""
     rented: tuple[RentedMachine, ...] = ()
-    """Those that run and those that have ended, where the engine rents them."""
+    """Every machine of the run, ended ones included, if the engine rents them."""
+
+    @property
+    def unfulfillable(self) -> bool:
+        """Whether no machine will ever come."""
+        return bool(self.diagnosis and self.diagnosis.final) and not self.running
 
 
 class Engine(Protocol):
     """Where jobs wait, run and leave their results. Every verb may be repeated after a failure."""
 
     name: str
-    look_seconds: float
-    """Between two looks of the monitor, unless the user says otherwise."""
-    last_looks_seconds: float
-    """Between the looks that have to agree at the end: longer than the queue's counts may lag."""
+    poll_interval: float
+    """Default time between two looks of the monitor, in seconds."""
+    final_poll_interval: float
+    """Time between the looks that must agree at the end, in seconds; the queue's counts may lag less."""
     tasks_per_machine: int
-    """Workers' containers on a machine."""
+    """Number of workers' containers on a machine."""
 
     @property
     def job_bytes(self) -> int | None:
-        """How large a job's body may be; None: as large as one likes."""
+        """Maximum job body in bytes; None: no limit."""
 
     @property
     def store(self) -> Store:
         """The store of the project."""
 
     def current_run(self) -> str | None:
-        """The run that the queue belongs to; None where nothing is set up."""
+        """Returns the run that the queue belongs to; None where nothing is set up."""
 
     def plan(self, run: str) -> Sequence[str]:
-        """What `setup` would do, a line each. Nothing is made."""
+        """Returns what `setup` would do, a line each. Changes nothing."""
 
-    def setup(self, run: str, made: Callable[[str], None]) -> None:
-        """Make what a run needs and is not there yet. An earlier run's queue is emptied.
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
+        """Creates what a run needs and is missing. Empties an earlier run's queue.
 
-        `made` is told each resource ("queue NAME") before the next one is made: so after a failure it is
-        known what there is, and calling again makes the rest.
+        `on_created` is called with each resource ("queue NAME") before the next one is made. So a failure
+        leaves nothing unknown, and a second call makes the rest.
         """
 
     def queue(self) -> Queue:
-        """The queue of the current run. Raises DsError where nothing is set up."""
+        """Returns the queue of the current run. Raises DsError where nothing is set up."""
 
-    def check_fleet(self, fleet_file: Path) -> None:
-        """Raise UsageError where `start` would refuse the fleet file. Nothing is changed by it."""
-
-    def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
-        """Ask for machines; the fleet's id. `made` as in `setup`.
+    def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
+        """Asks for machines and returns the fleet's id. `on_created` as in `setup`.
 
         On one machine nothing changes where its workers run already; elsewhere a second start adds a fleet.
         """
 
-    def cancel(self, fleet: str) -> None:
-        """Take back a fleet that cannot get a machine, and what was made for it."""
-
-    def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
-        """Ask for `target` machines from now on, and end as many as `spare` of those that have no job.
-
-        `busy` names those that have one, each as "MACHINE WORKER" in the words of the ledger. Asked only
-        where the machines are `kept`. The machines that were ended.
-        """
-
     def machines(self) -> Machines:
-        """How the machines are."""
+        """Returns how the machines are."""
 
     def explain(self, counts: Counts) -> str | None:
-        """Why no job runs although some wait, as far as the engine can tell from its latest look."""
+        """Returns why no job runs although some wait, as far as the engine can tell from its latest look."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the app for one `ds run` at a time; entering raises DsError where another one is under way."""
 
     def stop(self, *, now: bool = False) -> None:
-        """No new leases; running jobs finish, or (`now`) go back to the queue. Returns at once."""
+        """Stops leasing; running jobs finish, or (`now`) go back to the queue. Returns at once."""
 
     def end(self) -> Sequence[str]:
-        """End the machines, after the queue has drained, and what a run costs; what is still there then.
+        """Ends the machines and whatever costs money, after the queue has drained; returns what is left.
 
         Dead jobs stay, so that they can be put back.
         """
 
     def remove(self) -> Sequence[str]:
-        """Remove everything that `setup` and `start` made; what is still there after a last look."""
+        """Removes everything that `setup` and `start` made; returns what a last look still finds."""
 
 
 @runtime_checkable
-class Guarded(Protocol):
-    """What an engine promises beside, whose machines may be ended where nobody watches them."""
+class Renting(Protocol):
+    """Verbs of an engine that rents machines. The others do not have them."""
+
+    def check_fleet(self, fleet_file: Path) -> None:
+        """Raises UsageError if `start` would refuse the fleet file. Changes nothing."""
+
+    def cancel(self, fleet: str) -> None:
+        """Cancels a fleet that cannot get a machine, and removes what was made for it."""
+
+    def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
+        """Lowers the fleet to `target` machines, and terminates at most `spare` idle ones.
+
+        `busy` names the workers that have a job, each as "MACHINE WORKER" in the words of the ledger. Called
+        only if `Machines.replaces_lost`. Returns the ids of the terminated machines.
+        """
 
     def guard(self) -> Sequence[str]:
-        """Have machines ended that nothing is heard of, after the latest look; what was done, a line each.
+        """Terminates machines that have sent no heartbeat, after the latest look. Returns a line for each.
 
-        A machine that is heard of again is left alone. After a failure the next call does what is missing.
+        A machine whose heartbeat is back is left alone. After a failure the next call does what is missing.
         """

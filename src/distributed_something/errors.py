@@ -1,4 +1,4 @@
-"""Errors that a person reads: what happened and why on one line, then what to do about it."""
+"""Defines the errors that a person reads: what happened and why on one line, then what to do about it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class UsageError(DsError):
 
 
 class Unreachable(DsError):
-    """A service did not answer, or asks for patience: it may pass by itself, and nothing was lost."""
+    """A service did not answer, or throttles: a retry may succeed, and nothing was lost."""
 
 
 class NotSignedIn(DsError):
-    """The account does not know who asks: nothing can be seen or done in it, whatever is tried."""
+    """The account does not accept the credentials: no call can succeed."""
 
 
 class KeyRefused(DsError):

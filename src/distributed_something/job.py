@@ -18,13 +18,16 @@ from functools import cache
 from typing import Any, NamedTuple
 
 MAX_DELIVERIES = 20
-"""A job handed out this often without any outcome kills its workers: it is dead (`worker-lost`)."""
+"""Deliveries of a job without any outcome until it is dead (`worker-lost`): it kills its workers."""
 
 LEASE_SECONDS = 120.0
-"""A lease's term, where nothing else is said: workers renew at a third of it."""
+"""Default term of a lease, in seconds: workers renew at a third of it."""
 
 BACKOFF_FIRST = 1.0
+"""Wait after the first failed attempt, in seconds."""
+
 BACKOFF_LIMIT = 300.0
+"""Longest wait between two attempts, in seconds."""
 
 
 class Cause(StrEnum):
@@ -86,7 +89,7 @@ class Job:
 
     @property
     def keys(self) -> dict[str, Any]:
-        """Shared and group keys side by side, a group's key before a shared one of that name."""
+        """Returns shared and group keys together; a group's key overrides a shared key of the same name."""
         document: dict[str, Any] = _decoder()(self.body)
         group = document.get("group")
         if isinstance(group, dict):
@@ -102,7 +105,7 @@ def _decoder() -> Callable[[bytes], Any]:
 
 
 def in_batches(jobs: Iterable[Job], count: int, size: int) -> Iterator[list[Job]]:
-    """Lists of at most `count` jobs; one is full, too, when its bodies have `size` bytes or more."""
+    """Yields lists of at most `count` jobs; a list also ends when its bodies have `size` bytes or more."""
     batch: list[Job] = []
     held = 0
     for job in jobs:
@@ -139,14 +142,14 @@ class DeadJob(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """What becomes of a job after a failed attempt: `dead`, or waiting again in `delay` seconds."""
+    """Decision after a failed attempt: `dead`, or waiting again in `delay` seconds."""
 
     dead: bool
     delay: float = 0.0
 
 
 class RetryPolicy(NamedTuple):
-    """How many attempts a job has, and how long it waits between two of them.
+    """Decides whether and when a failed job is tried again.
 
     The wait doubles from `backoff` seconds with each failed attempt, up to `limit` seconds.
     """

@@ -1,4 +1,4 @@
-"""What the monitor does next, decided from what it has seen. Pure."""
+"""Decides what the monitor does next from what it has seen. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 AGREEING_LOOKS = 3
-"""The end of a run needs this many looks in a row that see nothing left: a queue's counts may lag."""
+"""Looks in a row that must see nothing left before a run ends: a queue's counts may lag."""
 
 
 class Look(NamedTuple):
@@ -39,7 +39,7 @@ Action = Finish | Replace | GiveUp
 
 
 def decide(looks: Sequence[Look]) -> Action | None:
-    """The next action after these looks (the newest last); None is to go on watching."""
+    """Returns the next action after these looks (the newest last); None is to go on watching."""
     recent = looks[-AGREEING_LOOKS:]
     if len(recent) == AGREEING_LOOKS and not any(look.open_jobs for look in recent):
         return Finish()
@@ -54,7 +54,7 @@ def decide(looks: Sequence[Look]) -> Action | None:
 
 
 CHEAPEST_SECONDS = 900.0
-"""With `cheapest`, the fleet has this long to get its machines; then those that go are not replaced."""
+"""Time that a fleet has to get its machines with `cheapest`, in seconds; later losses are not replaced."""
 
 
 class Load(NamedTuple):
@@ -74,14 +74,14 @@ class Shrink(NamedTuple):
 
 
 def machines_for(jobs: int, *, slots: int, tasks: int) -> int:
-    """How many machines can have all of these jobs under way: `slots` a task, `tasks` a machine."""
+    """Returns how many machines can have all of these jobs under way: `slots` a task, `tasks` a machine."""
     return -(-jobs // max(slots * tasks, 1))
 
 
 def shrink(
     looks: Sequence[Load], *, slots: int, tasks: int, cheapest: bool = False, age: float = 0.0
 ) -> Shrink | None:
-    """Whether the fleet is larger than what is left to do after these looks (the newest last).
+    """Returns whether the fleet is larger than what is left to do after these looks (the newest last).
 
     Several looks must agree, as counts may lag: what the largest of them needs is kept, and every machine
     with a job, and one machine while the run goes on, as its end is for `decide`. The target only sinks.

@@ -1,6 +1,6 @@
-"""Fakes for tests, ours and yours: time that passes when told to, and a queue in memory.
+"""Fakes for tests, ours and yours: a clock that a test moves, and a queue in memory.
 
-They keep the same promises as what they stand for; the contract suites run over them too.
+They keep the promises of `clock.Clock` and `engine.Queue`; the contract suites run over them too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .job import Cause, DeadJob, Job, Lease, RetryPolicy
 
 
 class FakeClock:
-    """A clock that stands still until someone waits or advances it. Threads may share it."""
+    """A clock that moves only by `wait`, `advance` and `set`. Threads may share it."""
 
     def __init__(self, now: float = 1_000_000_000.0) -> None:
         self._now = now
@@ -23,28 +23,28 @@ class FakeClock:
         self._lock = threading.Lock()
 
     def now(self) -> float:
-        """Seconds since the Unix epoch, as far as this clock is concerned."""
+        """Returns this clock's time, in seconds since the Unix epoch."""
         with self._lock:
             return self._now
 
     def monotonic(self) -> float:
-        """Seconds that have passed."""
+        """Returns the seconds that have passed on this clock."""
         with self._lock:
             return self._passed
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
+        """Moves the clock by `seconds`."""
         with self._lock:
             self._now += seconds
             self._passed += seconds
 
     def set(self, now: float) -> None:
-        """Tell another time from now on; none passes."""
+        """Sets the time without letting any pass."""
         with self._lock:
             self._now = now
 
     def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
-        """Let `seconds` pass at once, or none if `until` is set already; whether `until` is set."""
+        """Lets `seconds` pass at once, none if `until` is set; returns whether `until` is set."""
         if until is not None and until.is_set():
             return True
         self.advance(seconds)
@@ -73,9 +73,9 @@ class _Entry:
 
 
 class MemoryQueue:
-    """Implements engine.Queue in memory, for tests: simple rather than fast, and nothing is kept.
+    """Implements engine.Queue in memory, for tests: simple rather than fast; keeps nothing on disk.
 
-    It is the model that other queues are compared with. Threads may share it.
+    The tests compare other queues with it. Threads may share it.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class MemoryQueue:
         self._lock = threading.RLock()
 
     def put(self, jobs: Iterable[Job]) -> PutReport:
-        """Add jobs; an id that is known, in whatever state, is left as it is."""
+        """Adds jobs; leaves a known id as it is, whatever its state."""
         sent = known = 0
         for job in jobs:
             with self._lock:
@@ -107,7 +107,7 @@ class MemoryQueue:
         return PutReport(sent=sent, known=known)
 
     def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
-        """Claim at most `limit` jobs: first those whose lease or back-off ended, then as submitted."""
+        """Claims at most `limit` jobs: first those whose lease or back-off ended, then as submitted."""
         leases = self._claim(limit)
         while not leases and wait > 0 and limit > 0:
             pause = min(wait, 0.25)
@@ -117,7 +117,7 @@ class MemoryQueue:
         return leases
 
     def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
-        """Move deadlines to a full term from now: (renewed, no longer ours)."""
+        """Moves deadlines to a full term from now; returns (renewed, no longer ours)."""
         renewed: list[Lease] = []
         lost: list[Lease] = []
         with self._lock:
@@ -130,20 +130,20 @@ class MemoryQueue:
         return renewed, lost
 
     def done(self, leases: Sequence[Lease]) -> None:
-        """Take finished jobs out; their ids stay known."""
+        """Removes finished jobs; their ids stay known."""
         with self._lock:
             for entry in filter(None, map(self._ours, leases)):
                 entry.state = "done"
 
     def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Give jobs back after `delay` seconds; no attempt is counted."""
+        """Gives jobs back after `delay` seconds; no attempt is counted."""
         with self._lock:
             for entry in filter(None, map(self._ours, leases)):
                 entry.deliveries = 0
                 entry.back(self._clock.now() + delay if delay > 0 else 0.0)
 
     def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
-        """Count a failed attempt: back after the back-off, or dead (returned) with its cause."""
+        """Counts a failed attempt: back after the back-off, or dead (returned) with its cause."""
         retry = self._policy.after(lease.attempt)
         with self._lock:
             entry = self._ours(lease)
@@ -157,7 +157,7 @@ class MemoryQueue:
             return DeadJob(entry.job, entry.failed, cause, detail)
 
     def counts(self) -> Counts:
-        """How many jobs are in which state now."""
+        """Counts the jobs in each state now."""
         with self._lock:
             now = self._clock.now()
             entries = self._in("open")
@@ -171,23 +171,23 @@ class MemoryQueue:
             )
 
     def finished(self) -> int:
-        """How many jobs are done."""
+        """Counts the jobs that are done."""
         with self._lock:
             return len(self._in("done"))
 
     def next_visible(self) -> float | None:
-        """When (Unix seconds) the next job that cannot be leased now can be."""
+        """Returns when (Unix seconds) the next hidden job can be leased; None: none is hidden."""
         with self._lock:
             now = self._clock.now()
             return min((e.visible_at for e in self._in("open") if e.visible_at > now), default=None)
 
     def dead(self) -> Iterator[DeadJob]:
-        """The dead jobs, in the order of submission."""
+        """Returns the dead jobs in the order of submission."""
         with self._lock:
             return iter([DeadJob(e.job, e.failed, e.cause, e.detail) for e in self._in("dead")])
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
-        """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead."""
+        """Puts dead jobs (these ids, or all) back as new; returns the ids that were dead."""
         with self._lock:
             dead = {entry.job.id: entry for entry in self._in("dead")}
             back = list(dead) if ids is None else [each for each in dict.fromkeys(ids) if each in dead]
@@ -196,12 +196,12 @@ class MemoryQueue:
             return back
 
     def purge(self) -> None:
-        """Forget every job."""
+        """Removes every job."""
         with self._lock:
             self._entries.clear()
 
     def release_owner(self, owner: str) -> list[Lease]:
-        """Give back at once what a lost worker holds, attempt not counted; returns its leases."""
+        """Gives back at once the jobs of a lost worker, attempt not counted; returns its leases."""
         with self._lock:
             held = [e for e in self._in("open") if e.token is not None and e.owner == owner]
             leases = [entry.lease() for entry in held]
@@ -223,12 +223,12 @@ class MemoryQueue:
             return [entry.lease() for entry in claimed]
 
     def _ours(self, lease: Lease) -> _Entry | None:
-        """The leased job, unless the lease is stale."""
+        """Returns the leased job, unless the lease is stale."""
         entry = self._held(lease)
         return entry if entry and entry.visible_at > self._clock.now() else None
 
     def _held(self, lease: Lease) -> _Entry | None:
-        """The leased job, even if the lease has run out, while nobody else has taken it."""
+        """Returns the leased job, even if the lease has run out, while no other worker has taken it."""
         entry = self._entries.get(lease.job.id)
         return entry if entry and entry.state == "open" and entry.token == lease.token else None
 

@@ -1,4 +1,4 @@
-"""Words for people: numbers and what they count, and what a mistyped word was meant to be. Pure."""
+"""Formats numbers, sizes and times for messages, and guesses what a mistyped word was meant to be. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
 
 
 def many(number: int, thing: str, does: str = "", do: str = "") -> str:
-    """`1 job`, `2,000 jobs`; with verbs `1 job is` and `2 jobs are` for `many(n, "job", "is", "are")`."""
+    """Formats a count: `1 job`, `2,000 jobs`; `many(n, "job", "is", "are")` adds the verb: `2 jobs are`."""
     counted = f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
     return " ".join(filter(None, [counted, does if number == 1 else do]))
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """The known word that this one is a slip of, in capitals or not; None where none is so like it.
+    """Returns the known word nearest to `word`, whatever its case; None: none is near.
 
-    The same letters in another order come before all others; `likeness` is difflib's, from 0 to 1.
+    Words of the same letters in another order come first; `likeness` is difflib's ratio, from 0 to 1.
     """
     from difflib import get_close_matches  # takes long to load: only for a slip
 
@@ -28,30 +28,30 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message on a word that is not known: nothing where none is like it."""
+    """Ends a message about an unknown word: `: did you mean …?`, or nothing."""
     near = nearest(word, known)
     return f": did you mean {near}?" if near else ""
 
 
 def none_of(word: str, known: Sequence[str]) -> str:
-    """What is wrong with a word that is none of the known ones."""
+    """Says that a word is none of the known ones."""
     return f"{word}: is none of {', '.join(known)}" + did_you_mean(word, known)
 
 
 def money(dollars: float) -> str:
-    """Dollars, with cents as far as they tell something."""
+    """Formats dollars; small amounts with four digits behind the point."""
     return f"${dollars:,.2f}" if dollars >= 0.1 or not dollars else f"${dollars:.4f}"
 
 
 def rate_text(rate: float) -> str:
-    """A rate in the unit that reads best."""
+    """Formats a rate per second, minute or hour, whichever gives a number above 1."""
     if rate >= 1:
         return f"{rate:,.1f}/s" if rate < 100 else f"{rate:,.0f}/s"
     return f"{rate * 60:.1f}/min" if rate * 60 >= 1 else f"{rate * 3600:.1f}/h"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 40 ms, 4.5 s, 45 s, 12 min 30 s, 3 h 20 min, 2 d 4 h."""
+    """Formats seconds: 40 ms, 4.5 s, 45 s, 12 min 30 s, 3 h 20 min, 2 d 4 h."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
@@ -69,7 +69,7 @@ def duration(seconds: float) -> str:
 
 
 def bytes_text(size: float | None) -> str:
-    """Bytes as people say them, in powers of 1000."""
+    """Formats a size in powers of 1000."""
     if size is None:
         return ""
     for unit in ("B", "kB", "MB", "GB"):

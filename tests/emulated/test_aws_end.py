@@ -540,7 +540,7 @@ def test_a_look_at_a_fleet_in_trouble_takes_nine_calls_at_most(cloud: Cloud) -> 
     snapshot = cloud.project.snapshot(fold)
     names = [name for name in calls.names() if not name.endswith(("ObjectsV2", "Object"))]
     assert len(names) <= 9, names
-    assert snapshot.machines.trouble and "no spare capacity" in snapshot.machines.trouble
+    assert snapshot.machines.diagnosis and "no spare capacity" in snapshot.machines.diagnosis.what
 
 
 @pytest.mark.fault(8)

@@ -25,8 +25,8 @@ from distributed_something.aws.watch.cloudwatch import (
 )
 from distributed_something.aws.watch.reporting import JobLines, MachineReport
 from distributed_something.clock import SystemClock
+from distributed_something.system.usage import Figures, Gauge
 from distributed_something.testing import FakeClock
-from distributed_something.worker.usage import Figures, Gauge
 from emulating import REGION, session
 from tasks import Run, ends, new_run, until_done, worker
 

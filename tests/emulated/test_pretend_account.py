@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from distributed_something.worker.process import environment_of
+from distributed_something.worker.attempt.process import environment_of
 from pretending import SLEEP, Account, pretend_account, until
 
 pytestmark = pytest.mark.real

@@ -88,7 +88,7 @@ class Killer:
             # workers before their jobs: one that sees its job killed rightly calls that a failed attempt
             yield from sorted(ours, key=lambda pid: b"local.machine" not in command_of(pid))
         elif target == "host":
-            hosts = [pid for pid in ours if b"distributed_something.worker.host" in command_of(pid)]
+            hosts = [pid for pid in ours if b"distributed_something.worker.attempt.host" in command_of(pid)]
             yield from self._chance.sample(hosts, min(len(hosts), 1))
         elif target != "monitor":
             # as told: for a moment, what a worker starts looks like it, and its end is a failure of its job

@@ -258,13 +258,13 @@ AN_HOUR_LATER = """
 import sys, time
 from pathlib import Path
 from distributed_something.inputs.config import load_config
-from distributed_something.engine import Guarded
+from distributed_something.engine import Renting
 from distributed_something.rehearsal.engine import RehearsalEngine
 from distributed_something.testing import FakeClock
 
 folder = Path(sys.argv[1])
 engine = RehearsalEngine(folder, load_config(folder), FakeClock(time.time() + 3600), print)
-assert isinstance(engine, Guarded)
+assert isinstance(engine, Renting)
 engine.machines()
 print(*engine.guard(), sep="\\n")
 """

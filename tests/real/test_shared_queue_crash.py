@@ -18,10 +18,10 @@ from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts
 from distributed_something.errors import DsError
 from distributed_something.job import Cause, Job, RetryPolicy
-from distributed_something.slurm.keeper import Keeper
-from distributed_something.slurm.place import Place
-from distributed_something.slurm.queue import CommandQueue, SlurmQueue
-from distributed_something.slurm.replica import Replica, Terms
+from distributed_something.slurm.shared.keeper import Keeper
+from distributed_something.slurm.shared.place import Place
+from distributed_something.slurm.shared.queue import CommandQueue, SlurmQueue
+from distributed_something.slurm.shared.replica import Replica, Terms
 
 TERMS = Terms(RetryPolicy(3), 120.0)
 

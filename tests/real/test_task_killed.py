@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import until
-from distributed_something.worker.process import kill_marked
+from distributed_something.worker.attempt.process import kill_marked
 from tasks import ends, new_run, until_done, worker
 
 pytestmark = pytest.mark.real

@@ -21,7 +21,7 @@ from distributed_something.ledger import Fold, RunPaths, SegmentReader, job_bodi
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.record import RunRecord, read_record
 from distributed_something.runs.runfile import read_run_file, write_run_file
-from distributed_something.worker.staging import Manifest, OutputFile, is_done
+from distributed_something.worker.attempt.staging import Manifest, OutputFile, is_done
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FILES = settings(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from distributed_something.system.docker import Docker
-from distributed_something.worker.container import Container, Containers, Limits, Verdict
-from distributed_something.worker.process import Ended
+from distributed_something.worker.attempt.container import Container, Containers, Limits, Verdict
+from distributed_something.worker.attempt.process import Ended
 
 DOCKER = """#!/bin/sh
 case "$1 $2" in

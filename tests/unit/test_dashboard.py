@@ -20,7 +20,7 @@ from distributed_something.dashboard.history import History
 from distributed_something.dashboard.model import Model
 from distributed_something.dashboard.server import PIECE_BYTES, PageServer
 from distributed_something.dashboard.show import overview
-from distributed_something.engine import Counts, Machines, RentedMachine, StoredFile
+from distributed_something.engine import Cost, Counts, Machines, RentedMachine, StoredFile
 from distributed_something.errors import KeyMissing
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import LedgerWriter, RunPaths, write_jobs
@@ -399,7 +399,7 @@ def test_machines_tell_what_they_run_and_how_they_ended(tmp_path: Path) -> None:
         RentedMachine("m2", running=True, kind="m5.large", since=now - 60),
         RentedMachine("m3", running=True, kind="c5.large", since=now - 4000),
     )
-    machines = Machines(target=2, running=2, rented=rented, cost_usd=0.5, usd_per_hour=0.2)
+    machines = Machines(target=2, running=2, rented=rented, cost=Cost(0.5, 0.2))
     snapshot = take(
         history, app="App", engine="aws", run=RUN, machines=machines, counts=Counts(leased=1), now=now
     )._replace(eta=1800.0)

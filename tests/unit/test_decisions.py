@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_something.engine import Counts, Machines, RentedMachine
+from distributed_something.engine import Cost, Counts, Machines, RentedMachine
 from distributed_something.errors import UsageError
 from distributed_something.job import Cause, Job, Lease, Outcome, Retry, RetryPolicy, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
@@ -134,11 +134,11 @@ def test_no_time_left_is_told_while_no_machine_runs(fold: Fold) -> None:
 
 
 def test_what_a_run_will_cost_is_known_where_its_rate_and_its_prices_are(fold: Fold) -> None:
-    machines = Machines(target=1, running=1, cost_usd=2.0, usd_per_hour=1.5)
+    machines = Machines(target=1, running=1, cost=Cost(2.0, 1.5))
     found = take(fold, app="App", engine="aws", run="r", machines=machines, counts=Counts(waiting=3), now=110)
     assert found.expected_usd == pytest.approx(2.0 + 1.5 * (found.eta or 0) / 3600)
     assert found._replace(eta=None).expected_usd is None
-    assert found._replace(machines=Machines(), cost_usd=2.0).expected_usd is None
+    assert found._replace(machines=Machines(cost=Cost(2.0))).expected_usd is None
     assert found._replace(state="finished", eta=None).expected_usd == 2.0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distributed_something.aws.ec2.diagnosis import Trouble, of_history, of_tasks, translate
+from distributed_something.aws.ec2.diagnosis import of_history, of_tasks, translate
+from distributed_something.engine import Diagnosis
 
 BEGINS = "Repeated errors have occurred processing the launch specification"
 
@@ -74,7 +75,7 @@ def test_errors_of_a_fleet_have_a_fix(said: str, what: str, fix: str, final: boo
 
 @pytest.mark.fault(46)
 def test_what_no_rule_knows_is_shown_as_it_is() -> None:
-    assert translate("Strange.\n Things (Service: AmazonEC2; Request ID: 1)") == Trouble(
+    assert translate("Strange.\n Things (Service: AmazonEC2; Request ID: 1)") == Diagnosis(
         "AWS says: Strange. Things"
     )
 

@@ -22,7 +22,7 @@ FLOORS = {
         cli
         dashboard automonitor
         steps
-        rehearsal
+        rehearsal slurm
         local aws
         report console
         worker runs
@@ -38,6 +38,12 @@ FLOORS = {
         iam
         s3 sqs
         session message names shape
+    """,
+    "slurm": """
+        engine check pilot
+        folder lost scheduler
+        shared explain
+        pilots
     """,
     "rehearsal": """
         engine check

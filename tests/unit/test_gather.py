@@ -10,8 +10,8 @@ import pytest
 from conftest import until
 from distributed_something.job import Job, Lease, Outcome, State
 from distributed_something.local.store import FolderStore
+from distributed_something.worker.attempt.logs import HEAD_BYTES, TAIL_BYTES
 from distributed_something.worker.gather import GATHER_BYTES, GatheredLog, KeptLedger, LogKeeper
-from distributed_something.worker.logs import HEAD_BYTES, TAIL_BYTES
 
 JOB = Job("0" * 16, 0, b"{}")
 LEASE = Lease(JOB, "token", 0.0)

@@ -24,7 +24,7 @@ LEASE = Lease(JOB, "", 0.0)
 class Followed:
     """A project with one job; each wait of who follows lets the next thing happen."""
 
-    look_seconds = 0.25
+    poll_interval = 0.25
 
     def __init__(self, folder: Path) -> None:
         self.clock = self

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from distributed_something.aws.ec2.diagnosis import Trouble
 from distributed_something.aws.ec2.fleets import Fleet, Machine
 from distributed_something.aws.ec2.shrinking import idle, instances, located, spread
 from distributed_something.aws.look import Facts, Looker, machines_of, why_idle
-from distributed_something.engine import Counts
+from distributed_something.engine import Counts, Diagnosis
 
 if TYPE_CHECKING:
     from distributed_something.aws.session import AwsSession
@@ -24,7 +23,7 @@ HERE = [Machine(f"i-0000000{n}", "running") for n in range(3)]
 SERVICE = {"desiredCount": 3, "runningCount": 3, "pendingCount": 0, "events": []}
 ALL = Facts([FLEET], HERE, SERVICE)
 WAITING = Counts(waiting=5)
-FULL = Trouble("the account's limit is reached", "ask for more")
+FULL = Diagnosis("the account's limit is reached", "ask for more")
 
 
 def why(facts: Facts, counts: Counts = WAITING) -> str:
@@ -36,7 +35,7 @@ def test_machines_are_counted() -> None:
     ended = Machine("i-00000008", "terminated", "Client.UserInitiatedShutdown")
     found = machines_of(ALL._replace(machines=[*HERE, gone, ended]), slots=8, now=NOW)
     assert (found.target, found.running, found.lost, found.slots, found.tasks) == (3, 3, 1, 24, 3)
-    assert found.kept and not found.draining and found.ended is None
+    assert found.replaces_lost and not found.draining and found.ended is None
 
 
 def test_a_fleet_that_was_ended_on_purpose() -> None:
@@ -51,9 +50,9 @@ def test_a_fleet_that_was_ended_on_purpose() -> None:
 
 def test_partial_capacity_goes_on_and_a_final_error_without_a_machine_does_not() -> None:
     final = FULL._replace(final=True)
-    assert machines_of(Facts([FLEET], [], SERVICE, final), slots=1, now=NOW).hopeless
-    assert not machines_of(Facts([FLEET], HERE[:1], SERVICE, final), slots=1, now=NOW).hopeless
-    assert not machines_of(Facts([FLEET], [], SERVICE, FULL), slots=1, now=NOW).hopeless
+    assert machines_of(Facts([FLEET], [], SERVICE, final), slots=1, now=NOW).unfulfillable
+    assert not machines_of(Facts([FLEET], HERE[:1], SERVICE, final), slots=1, now=NOW).unfulfillable
+    assert not machines_of(Facts([FLEET], [], SERVICE, FULL), slots=1, now=NOW).unfulfillable
 
 
 @pytest.mark.parametrize(
@@ -199,9 +198,11 @@ def test_tasks_that_were_found_once_are_not_looked_for_again() -> None:
 def test_machines_that_never_joined_are_noticed_and_young_or_working_ones_are_not() -> None:
     """Not by how busy their processors are: a machine that fetches its inputs has a task."""
     old = [machine._replace(since=NOW - 700) for machine in HERE]
-    assert machines_of(ALL._replace(machines=old), slots=1, now=NOW).trouble is None
+    assert machines_of(ALL._replace(machines=old), slots=1, now=NOW).diagnosis is None
     two = SERVICE | {"runningCount": 2}
     found = machines_of(ALL._replace(machines=old, service=two), slots=1, now=NOW)
-    assert found.trouble is not None and found.trouble.startswith("1 of 3 machines have run for 10 minutes")
+    assert found.diagnosis is not None and found.diagnosis.what.startswith(
+        "1 of 3 machines have run for 10 minutes"
+    )
     young = [*old[:2], HERE[2]._replace(since=NOW - 60)]
-    assert machines_of(ALL._replace(machines=young, service=two), slots=1, now=NOW).trouble is None
+    assert machines_of(ALL._replace(machines=young, service=two), slots=1, now=NOW).diagnosis is None

@@ -22,8 +22,8 @@ from distributed_something.testing import FakeClock
 class SilentQueue:
     """The engine of a queue that cannot be asked."""
 
-    look_seconds = 60.0
-    last_looks_seconds = 1.0
+    poll_interval = 60.0
+    final_poll_interval = 1.0
 
     def queue(self) -> NoReturn:
         raise Unreachable("counting the queue: no answer")
@@ -62,4 +62,4 @@ def test_a_queue_that_does_not_answer_between_two_looks_ends_no_watch(tmp_path: 
     assert watch.look(Console(err=io.StringIO()).watch()) is None
     began = project.clock.now()
     watch.rest()
-    assert 0 < project.clock.now() - began < SilentQueue.look_seconds, "the queue was asked on the way"
+    assert 0 < project.clock.now() - began < SilentQueue.poll_interval, "the queue was asked on the way"

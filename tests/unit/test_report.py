@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_something import __version__
-from distributed_something.engine import Machines
+from distributed_something.engine import Cost, Machines
 from distributed_something.inputs.config import parse_config
 from distributed_something.ledger import Fold, RunPaths
 from distributed_something.local.store import FolderStore
@@ -40,12 +40,12 @@ CONFIG = "APP_NAME = 'App'\nENGINE = 'local'\nDOCKER_CORES = 2\nMEMORY = 8000\nS
 values = st.floats(1e-6, 1e9)
 
 
-def report_of(folder: Path, jobs: int, **more: Any) -> tuple[dict[str, Any], str]:
+def report_of(folder: Path, jobs: int, cost: Cost | None = None, **more: Any) -> tuple[dict[str, Any], str]:
     paths = write_run(folder, "App", jobs)
     store = FolderStore(folder / "data")
     fold = Fold(store, paths).update()
     snapshot = take(
-        fold, app="App", engine="local", run=paths.run, machines=Machines(), counts=None, now=2e9
+        fold, app="App", engine="local", run=paths.run, machines=Machines(cost=cost), counts=None, now=2e9
     )._replace(**more)
     groups = group_failures(store, paths, fold.jobs.values())
     config = parse_config(CONFIG)
@@ -107,7 +107,7 @@ def test_a_report_tells_where_the_time_went(tmp_path: Path) -> None:
 
 
 def test_a_report_names_the_cost_of_a_job_where_it_is_known(tmp_path: Path) -> None:
-    report, page = report_of(tmp_path, 100, cost_usd=4.9)
+    report, page = report_of(tmp_path, 100, Cost(4.9))
     assert report["cost_per_job_usd"] == pytest.approx(0.05)
     assert "$4.90" in page
     assert report_of(tmp_path / "free", 100)[0]["cost_per_job_usd"] is None

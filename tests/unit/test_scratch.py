@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.worker.scratch import Changes, Scratch, empty_folder
+from distributed_something.worker.attempt.scratch import Changes, Scratch, empty_folder
 from trees import below, make
 
 
@@ -29,7 +29,7 @@ _EMPTY_WHAT_IS_LOCKED = """
 import os
 import resource
 from pathlib import Path
-from distributed_something.worker.scratch import empty_folder
+from distributed_something.worker.attempt.scratch import empty_folder
 
 if os.getuid() == 0:  # whom no permission stops
     os.chown(".", 65534, 65534)
@@ -58,7 +58,7 @@ def test_a_folder_that_its_job_locked_is_emptied_and_opened(tmp_path: Path) -> N
 _EMPTY_WHAT_IS_DEEP = """
 import os, sys
 from pathlib import Path
-from distributed_something.worker.scratch import empty_folder
+from distributed_something.worker.attempt.scratch import empty_folder
 
 os.mkdir("work")
 here = os.getcwd()

@@ -13,9 +13,9 @@ import pytest
 from distributed_something.inputs.template import CommandTemplate, Template
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.local.store import FolderStore
-from distributed_something.worker.logs import SlotLog
-from distributed_something.worker.slot import Slot
-from distributed_something.worker.task import Task
+from distributed_something.worker.attempt.logs import SlotLog
+from distributed_something.worker.attempt.slot import Slot
+from distributed_something.worker.attempt.task import Task
 
 
 class WatchedStore(FolderStore):

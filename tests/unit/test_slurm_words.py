@@ -13,7 +13,8 @@ from distributed_something.errors import DsError, Unreachable
 from distributed_something.inputs.config import parse_config
 from distributed_something.slurm import pilots
 from distributed_something.slurm.explain import refusal, waiting, why_pending
-from distributed_something.slurm.scheduler import Pilot, Slurm, scrubbed
+from distributed_something.slurm.pilots import Pilot
+from distributed_something.slurm.scheduler import Slurm, scrubbed
 
 Programs = Callable[..., Slurm]
 

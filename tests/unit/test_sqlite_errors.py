@@ -14,7 +14,8 @@ import pytest
 
 from distributed_something.errors import DsError
 from distributed_something.job import Cause, Job, Lease
-from distributed_something.local.queue import VERSION, SqliteQueue
+from distributed_something.local.queue import SqliteQueue
+from distributed_something.local.queue_file import VERSION
 from distributed_something.system.mounts import type_in
 
 

@@ -13,7 +13,7 @@ import pytest
 from distributed_something.engine import StoredFile
 from distributed_something.errors import DsError, KeyMissing, KeyRefused
 from distributed_something.local.store import FolderStore
-from distributed_something.worker.staging import (
+from distributed_something.worker.attempt.staging import (
     Claim,
     DoneRule,
     Manifest,

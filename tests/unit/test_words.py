@@ -19,10 +19,8 @@ AVOIDED = re.compile(
 )
 
 NOT_YET = {
-    *("aws", "automonitor.py", "background.py", "cli", "clock.py", "console.py", "dashboard", "engine.py"),
-    *("engines.py", "errors.py", "inputs", "job.py", "ledger", "local", "rehearsal", "report", "runs"),
-    *("scaling.py", "steps", "system", "testing.py", "words.py", "worker", "docs", "examples", "README.md"),
-    *("CONTRIBUTING.md", "__main__.py"),
+    *("aws", "automonitor.py", "cli", "console.py", "dashboard", "engines.py", "report", "steps", "system"),
+    *("worker", "docs", "examples", "README.md", "CONTRIBUTING.md", "__main__.py"),
 }
 """Rooms whose words are still to be mended. It only shrinks."""
 

@@ -19,8 +19,8 @@ from distributed_something.ledger import LedgerWriter
 from distributed_something.local.store import FolderStore
 from distributed_something.testing import FakeClock, MemoryQueue
 from distributed_something.worker import loop
+from distributed_something.worker.attempt.slot import Slot
 from distributed_something.worker.loop import Identity, Stop, Worker
-from distributed_something.worker.slot import Slot
 
 SUCCESS = Outcome(State.SUCCEEDED, seconds=0.001)
 

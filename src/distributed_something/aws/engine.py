@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..clock import Clock
-from ..engine import Counts, Machines
+from ..engine import Cost, Counts, Machines
 from ..errors import DsError, Unreachable, UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS, RetryPolicy
@@ -56,15 +56,15 @@ def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], Non
 
 
 class AwsEngine:
-    """Implements engine.Engine and engine.Guarded.
+    """Implements engine.Engine and engine.Renting.
 
     Nothing is asked of AWS before the first verb; every verb raises DsError. `say` is told what is changed of
     that which was there already, a line each.
     """
 
     name = "aws"
-    look_seconds = 60.0
-    last_looks_seconds = 60.0  # SQS's counts may be a minute behind
+    poll_interval = 60.0
+    final_poll_interval = 60.0  # SQS's counts may be a minute behind
     job_bytes: int | None = job_room()
 
     def __init__(
@@ -168,7 +168,7 @@ class AwsEngine:
         old = self.current_run()
         return [f"empty queue {self.names.jobs}: of run {old}"] if old not in (None, run) else []
 
-    def setup(self, run: str, made: Callable[[str], None]) -> None:
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Make what is missing, bring the rest in line. Machines and jobs of an earlier run are ended."""
         seen = self._see(run)  # what is wrong is said before anything is changed
         if self._purge_plan(run):
@@ -176,25 +176,25 @@ class AwsEngine:
             fleets.cancel([each for each in fleets.of_app(self._config.app_name) if each.alive])
             fleets.terminate(each.id for each in fleets.machines(self._config.app_name) if each.running)
             self.queue().purge()  # while it still has the old run's tag: after a failure it is purged again
-        self._ensure(run, made, seen)
+        self._ensure(run, on_created, seen)
         self._forget()
         self._run = run
 
-    def _ensure(self, run: str, made: Callable[[str], None], seen: _Seen) -> None:
+    def _ensure(self, run: str, on_created: Callable[[str], None], seen: _Seen) -> None:
         """Apply the plan. The queue comes first: its address, which tasks are told, is known then."""
         steps = self._steps(run, seen)
         new = [step for step in steps if step.action is Action.CREATE and step.resource.kind is Kind.QUEUE]
         if new:
-            self._apply(new, made)
+            self._apply(new, on_created)
             steps = self._steps(run, seen._replace(queues=self._queues()))
-        self._apply(steps, made)
+        self._apply(steps, on_created)
 
-    def _apply(self, steps: Sequence[Step], made: Callable[[str], None]) -> None:
+    def _apply(self, steps: Sequence[Step], on_created: Callable[[str], None]) -> None:
         applier = Applier(self.session, self._config.ecs_cluster, self._clock)
         for step in steps:
             applier.apply(step)
             if step.action is Action.CREATE:
-                made(f"{step.resource.kind} {step.resource.name}")
+                on_created(f"{step.resource.kind} {step.resource.name}")
             elif step.action is Action.UPDATE:
                 self._say(f"changed {step.subject}")
 
@@ -245,7 +245,7 @@ class AwsEngine:
     def _launch(self) -> Launch:
         return Launch(self._config, self.region, self._looker.fleets, self._clock)
 
-    def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
+    def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
         """Ask for machines, after everything that they need has been made; a second start adds a fleet.
 
         A fleet that an interrupted start asked for, and could not write down, is taken for this one.
@@ -257,9 +257,9 @@ class AwsEngine:
         known = self._fleet_ids(run)
         alive = [fleet for fleet in self._looker.fleets.of_app(self._config.app_name) if fleet.alive]
         forgotten = [fleet for fleet in alive if fleet.run == run and fleet.id not in known]
-        self._ensure(run, made, self._see(run, asked.shape))
+        self._ensure(run, on_created, self._see(run, asked.shape))
         if self._config.auto_monitor:  # before the machines, which cost money
-            self._watch(run, made)
+            self._watch(run, on_created)
         mine = [fleet for fleet in alive if fleet.run == run]
         machines = sum(fleet.target for fleet in mine)
         if forgotten:
@@ -268,7 +268,7 @@ class AwsEngine:
         else:
             self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
             with self._refused(machines):
-                fleet = launch.ask(asked, run, len(known), made)
+                fleet = launch.ask(asked, run, len(known), on_created)
         self._show(run, [*known, fleet])
         return fleet
 
@@ -287,14 +287,14 @@ class AwsEngine:
                 self._want_tasks(machines * self.tasks_per_machine)
             raise
 
-    def _watch(self, run: str, made: Callable[[str], None]) -> None:
+    def _watch(self, run: str, on_created: Callable[[str], None]) -> None:
         """Have the auto-monitor look at the run from now on, until its machines have had their time."""
         config = self._config
         until = self._clock.now() + config.max_run_hours * 3600 + GRACE_SECONDS
         self.store.delete([memory_key(RunPaths(config.app_name, run))])  # of looks before this start
         order = Order(config.app_name, run, config.aws_region, self.store.bucket)
         if put_schedule(self.session, Where(self.region.account.number, config.aws_region), order, until):
-            made(f"schedule {config.app_name}")
+            on_created(f"schedule {config.app_name}")
 
     def _show(self, run: str, fleets: Sequence[str]) -> None:
         """Make the dashboard, where the config wants one. The fleet stands whether that succeeds or not."""
@@ -345,14 +345,14 @@ class AwsEngine:
         run = self.current_run()
         if run is None:
             self._facts = Facts()
-            return Machines(kept=True)
+            return Machines(replaces_lost=True)
         facts = self._look(run)
         tasks = self.tasks_per_machine
         now = self._clock.now()
         machines = machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=now)
         bill = self._bill_of(run)
-        cost = bill.cost(facts.machines, now)
-        return machines._replace(cost_usd=cost, usd_per_hour=None if cost is None else bill.per_hour)
+        usd = bill.cost(facts.machines, now)
+        return machines._replace(cost=None if usd is None else Cost(usd, bill.per_hour))
 
     def _bill_of(self, run: str) -> Bill:
         if self._bill is None:

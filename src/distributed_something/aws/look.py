@@ -6,9 +6,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..engine import Counts, Machines, RentedMachine
+from ..engine import Counts, Diagnosis, Machines, RentedMachine
 from ..words import many
-from .ec2.diagnosis import Trouble, of_history, of_tasks
+from .ec2.diagnosis import of_history, of_tasks
 from .ec2.fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
 from .ec2.shrinking import instances, located
 from .ecs.current_state import describe_service
@@ -26,7 +26,7 @@ _A_CALL = 100
 
 
 class Facts(NamedTuple):
-    """What was seen. `service` is as ECS has it; `trouble` is the fleet's, `stopped` why tasks ended.
+    """What was seen. `service` is as ECS has it; `diagnosis` is the fleet's, `stopped` why tasks ended.
 
     `pages` is how many calls the list of the machines took; 0 where it is that of an earlier look.
     """
@@ -34,7 +34,7 @@ class Facts(NamedTuple):
     fleets: Sequence[Fleet] = ()
     machines: Sequence[Machine] = ()
     service: Mapping[str, Any] | None = None
-    trouble: Trouble | None = None
+    diagnosis: Diagnosis | None = None
     stopped: Sequence[str] = ()
     pages: int = 0
 
@@ -88,7 +88,7 @@ class Looker:
             if pages <= 1 or last is None:
                 facts = self._rest(facts, now)
             else:
-                facts = facts._replace(service=last.service, trouble=last.trouble, stopped=last.stopped)
+                facts = facts._replace(service=last.service, diagnosis=last.diagnosis, stopped=last.stopped)
         self._last = facts
         return facts
 
@@ -99,12 +99,12 @@ class Looker:
         if service is not None and service["status"] == "ACTIVE":
             facts = facts._replace(service=service)
         if facts.running < facts.target:
-            facts = facts._replace(trouble=self._trouble(facts.fleets, now))
+            facts = facts._replace(diagnosis=self._diagnose(facts.fleets, now))
         if facts.running and facts.tasks("desiredCount") and not facts.tasks():
             facts = facts._replace(stopped=self._stopped())
         return facts
 
-    def _trouble(self, fleets: Sequence[Fleet], now: float) -> Trouble | None:
+    def _diagnose(self, fleets: Sequence[Fleet], now: float) -> Diagnosis | None:
         """Why the newest fleet does not get its machines, by its history."""
         alive = [fleet for fleet in fleets if fleet.alive and fleet.target]
         if not alive:
@@ -184,7 +184,6 @@ def _names(task: Mapping[str, Any]) -> list[str]:
 
 def machines_of(facts: Facts, *, slots: int, now: float, tasks: int = 1) -> Machines:
     """The machines, as the core knows them; `slots` and `tasks` are of one machine."""
-    trouble = facts.trouble or _silent(facts, tasks, now)
     wants = facts.tasks("desiredCount")
     return Machines(
         target=facts.target,
@@ -193,10 +192,8 @@ def machines_of(facts: Facts, *, slots: int, now: float, tasks: int = 1) -> Mach
         slots=facts.running * slots,
         draining=bool(facts.fleets) and facts.running > 0 and not wants,
         ended=None if facts.running else _ended(facts, now),
-        trouble=trouble.what if trouble else None,
-        fix=trouble.fix if trouble else "",
-        hopeless=bool(trouble and trouble.final) and not facts.running,
-        kept=True,
+        replaces_lost=True,
+        diagnosis=facts.diagnosis or _silent(facts, tasks, now),
         tasks=facts.tasks(),
         rented=tuple(map(_rented, facts.machines)),
     )
@@ -223,7 +220,7 @@ def _why_ended(machine: Machine) -> str:
     return "ended"
 
 
-def _silent(facts: Facts, tasks: int, now: float) -> Trouble | None:
+def _silent(facts: Facts, tasks: int, now: float) -> Diagnosis | None:
     """Machines that should have joined the cluster long ago, and run nothing."""
     old = [each for each in facts.machines if each.running and (each.since or now) < now - SILENT_SECONDS]
     wanted = min(len(old) * tasks, facts.tasks("desiredCount"))
@@ -233,7 +230,7 @@ def _silent(facts: Facts, tasks: int, now: float) -> Trouble | None:
     events = [each.get("message", "") for each in (facts.service or {}).get("events", ())[:_EVENTS]]
     what = f"{missing:,} of {facts.running:,} machines have run for 10 minutes, and have no task"
     known = of_tasks(events)
-    return Trouble(f"{what}: {known.what}", known.fix) if known else Trouble(what, _DEAD)
+    return Diagnosis(f"{what}: {known.what}", known.fix) if known else Diagnosis(what, _DEAD)
 
 
 _DEAD = "see them in the EC2 console (status checks, system log); ending one lets the fleet replace it"
@@ -256,8 +253,8 @@ def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float, tas
         return _no_machines(facts, now)
     if not facts.tasks():
         return _no_tasks(facts)
-    if facts.trouble:
-        return _line(facts.trouble)
+    if facts.diagnosis:
+        return _line(facts.diagnosis)
     if counts.waiting:
         return None if counts.leased else _no_leases(facts, task_logs)
     hidden = counts.leased + counts.delayed
@@ -278,8 +275,8 @@ def _last_renewal(facts: Facts, visibility: float, now: float) -> float:
 
 
 def _no_machines(facts: Facts, now: float) -> str:
-    if facts.trouble:
-        return _line(facts.trouble)
+    if facts.diagnosis:
+        return _line(facts.diagnosis)
     if ended := _ended(facts, now):
         return f"no machines: {ended}; ds start"
     if not facts.fleets:
@@ -302,5 +299,5 @@ def _no_tasks(facts: Facts) -> str:
     return machines + (f"ECS says: {events[0]}" if events else "machines need about 3 minutes to join")
 
 
-def _line(trouble: Trouble) -> str:
-    return f"{trouble.what}; {trouble.fix}" if trouble.fix else trouble.what
+def _line(diagnosis: Diagnosis) -> str:
+    return f"{diagnosis.what}; {diagnosis.fix}" if diagnosis.fix else diagnosis.what

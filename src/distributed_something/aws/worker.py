@@ -27,14 +27,14 @@ from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths
 from ..runs.provenance import note_worker
 from ..runs.runfile import read_run_file
+from ..worker.attempt.process import adopt_orphans
+from ..worker.attempt.scratch import remove_folder
+from ..worker.attempt.slot import Slot
+from ..worker.attempt.task import Task, compile_task
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
-from ..worker.process import adopt_orphans
-from ..worker.scratch import remove_folder
-from ..worker.slot import Slot
-from ..worker.task import Task, compile_task
 from .ec2.userdata import STOP_SECONDS
 from .s3.buckets import Stores
 from .s3.store import WORKER_RETRY_SECONDS, S3Store

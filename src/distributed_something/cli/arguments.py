@@ -75,7 +75,7 @@ def setup(parser: argparse.ArgumentParser) -> None:
 
 def submit(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds submit`."""
-    parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl or .csv")
+    parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl, .csv or .tsv")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
 
 

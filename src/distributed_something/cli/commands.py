@@ -83,7 +83,7 @@ def do_setup(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_submit(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds submit`."""
-    report = _submit_checked(project, _check(project, options))
+    report = submit_checked(project, _check(project, options))
     if project.console.json:
         facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
         project.console.data(facts)
@@ -98,7 +98,7 @@ def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
     return check(project, options.job_file, parse_set(options.set))
 
 
-def _submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
+def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
     """Submit and say what came of it. Raises DsError where the queue refused jobs."""
     from ..steps.submit import submit
 
@@ -134,7 +134,7 @@ def do_start(project: Project, options: argparse.Namespace) -> int:
         project.console.data({"run": project.record().run, "machines": facts})
     if machines.running < machines.target:
         wanted = f"{machines.running:,} of {machines.target:,} machines have come; the request stands"
-        project.console.say(f"{wanted}: {machines.trouble}" if machines.trouble else wanted)
+        project.console.say(f"{wanted}: {machines.diagnosis.what}" if machines.diagnosis else wanted)
     at_once = many(machines.slots, "job")
     project.console.say(f"started: {at_once} at a time; the work goes on when this terminal closes")
     project.console.hint("ds monitor")
@@ -177,16 +177,16 @@ def _tell_story(project: Project) -> None:
 def do_run(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds run`."""
     from ..steps.setup import setup
-    from ..steps.start import start
+    from ..steps.start import check_fleet, start
 
     if (fleet := options.fleet_file) is not None and not fleet.is_file():
         raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
     with project.engine.exclusive():
         if fleet is not None:  # a bad file must not cost the last run's queue
-            project.engine.check_fleet(fleet)
+            check_fleet(project, fleet)
         checked = _check(project, options)
         setup(project)
-        _submit_checked(project, checked)
+        submit_checked(project, checked)
         start(project, options.fleet_file)
         options.record = None
         return _monitor(project, options)

@@ -51,12 +51,12 @@ def _watch(project: Project) -> Snapshot:
             idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
             if snapshot.state == "finished" or idle:
                 return snapshot
-            project.clock.wait(max(project.engine.look_seconds, 0.5))
+            project.clock.wait(max(project.engine.poll_interval, 0.5))
 
 
 def _at_work(machines: Machines) -> bool:
     """Whether machines run, or are still to come."""
-    return bool(machines.running or (machines.kept and machines.target))
+    return bool(machines.running or (machines.replaces_lost and machines.target))
 
 
 def _facts(snapshot: Snapshot) -> dict[str, object]:
@@ -87,7 +87,7 @@ def _cost(so_far: float, expected: float | None) -> str:
 
 
 def _machines(machines: Machines) -> str:
-    target = f" of {machines.target:,}" if machines.kept else ""
+    target = f" of {machines.target:,}" if machines.replaces_lost else ""
     lost = f", {machines.lost:,} lost" if machines.lost else ""
     return f"{machines.running:,}{target} running, {machines.slots:,} slots{lost}"
 
@@ -183,7 +183,7 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     log = _ShownLog(project, record.id)
     log.show(record, whole=not follow)
     while follow and record.state in (State.WAITING, State.RUNNING) and _at_work(project.engine.machines()):
-        project.clock.wait(min(project.engine.look_seconds, FOLLOW_SECONDS))
+        project.clock.wait(min(project.engine.poll_interval, FOLLOW_SECONDS))
         record = fold.update().jobs[record.id]
         log.show(record)
     if not log.size:

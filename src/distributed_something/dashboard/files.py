@@ -79,7 +79,7 @@ def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator
 
 def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
     """The files that the job published; not more than FILES."""
-    from ..worker.staging import MANIFESTS, read_manifest
+    from ..worker.attempt.staging import MANIFESTS, read_manifest
 
     prefix = record.output
     if not prefix:

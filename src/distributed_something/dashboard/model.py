@@ -248,7 +248,7 @@ class Model:
             self._trouble = error
         cost = time.monotonic() - began
         least, most = LOOK_SECONDS
-        pause = min(max(self._project.engine.look_seconds, cost / LOOKING_SHARE, least), most)
+        pause = min(max(self._project.engine.poll_interval, cost / LOOKING_SHARE, least), most)
         self._next_look = time.monotonic() + pause * 0.9  # a page that asks every second is not kept waiting
 
     def _has_report(self, run: RunPaths) -> bool:

@@ -1,1 +1,1 @@
-"""What the user wrote, read once and checked: config, job file, fleet file."""
+"""Reads and checks what the user wrote: config, job file, fleet file, COMMAND."""

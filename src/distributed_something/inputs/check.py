@@ -1,7 +1,7 @@
-"""`ds check`: what can be known to be wrong before a run. A finding is a value; asking is done elsewhere.
+"""Holds the findings and common checks of `ds check`: what can be known to be wrong before a run.
 
-Each check tells of what it found, good and bad. A check that cannot be made (a right is missing, a service
-does not answer) is a finding as well: that it could not be made, and why.
+A check reports what it found, good and bad. A check that cannot be made (a right is missing, a service does
+not answer) is a finding as well. Each engine lists its checks and adds its own; `cli/commands.py` shows all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .jobfile import JobFile
 
 JOBS_LOOKED_AT = 20
-"""How many jobs of the file have their inputs looked for: a slip in a path shows in the first of them."""
+"""Jobs of the file whose inputs are looked for: a slip in a path shows in the first of them."""
 
 AT_ONCE = 8
 _PLACEHOLDER = re.compile(r"^(your|user|username|dockerhub)[-_a-z]*/|image:tag$|[<>…]", re.IGNORECASE)
@@ -35,7 +35,7 @@ _IMAGE = re.compile(
 
 
 class Severity(StrEnum):
-    """How bad a finding is: a run fails, a run may be regretted, or all is well."""
+    """How bad a finding is: a run would fail, a run may do harm, or all is well."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -52,27 +52,27 @@ class Finding(NamedTuple):
 
 
 def ok(what: str) -> Finding:
-    """All is well."""
+    """Makes a finding that all is well."""
     return Finding(Severity.OK, what)
 
 
 def warning(what: str, fix: str) -> Finding:
-    """Allowed, and may be regretted."""
+    """Makes a finding of what is allowed, and may do harm."""
     return Finding(Severity.WARNING, what, fix)
 
 
 def error(what: str, fix: str) -> Finding:
-    """A run would fail."""
+    """Makes a finding that a run would fail."""
     return Finding(Severity.ERROR, what, fix)
 
 
 def wrong(what: str, fix: str) -> Finding:
-    """A run would fail, for what the user wrote in a file."""
+    """Makes a finding that a run would fail by what the user wrote in a file."""
     return Finding(Severity.ERROR, what, fix, in_file=True)
 
 
 def refused(found: DsError) -> Finding:
-    """What one of our own errors says, as a finding."""
+    """Makes a finding of one of our own errors."""
     return Finding(Severity.ERROR, found.what, found.fix, in_file=isinstance(found, UsageError))
 
 
@@ -83,7 +83,7 @@ class Check(NamedTuple):
     make: Callable[[], Iterable[Finding]]
 
     def findings(self) -> list[Finding]:
-        """What it found; where it could not be made, that."""
+        """Makes the check; returns what it found, or that it could not be made."""
         found: list[Finding] = []
         try:
             found.extend(self.make())
@@ -95,14 +95,14 @@ class Check(NamedTuple):
 
 
 def make_all(checks: Sequence[Check]) -> list[Finding]:
-    """Make the checks, several at a time; what they found, in their order, and nothing twice."""
+    """Makes the checks, several at a time; returns what they found, in their order, and nothing twice."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = [finding for found in pool.map(Check.findings, checks) for finding in found]
     return list(dict.fromkeys(found))
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """2 where a file of the user's is wrong, 1 where something else would fail a run, and 0."""
+    """Returns 2 if a file of the user's is wrong, 1 if something else would fail a run, else 0."""
     errors = [each for each in findings if each.severity is Severity.ERROR]
     return OK if not errors else USAGE if any(each.in_file for each in errors) else FAILED
 
@@ -119,6 +119,7 @@ def job_file_findings(config: Config, file: JobFile) -> Iterator[Finding]:
     except UsageError as unfit:
         yield refused(unfit)
         return
+    yield from map(ok, file.notes)
     if total:
         yield ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
     else:
@@ -178,7 +179,7 @@ def image_findings(config: Config) -> Iterator[Finding]:
 
 
 def program_of(command: str) -> str | None:
-    """The program that a COMMAND starts first, where that can be told by reading it."""
+    """Returns the program that a COMMAND starts first; None: reading it does not tell."""
     try:
         words = shlex.split(command)
     except ValueError:

@@ -1,6 +1,7 @@
-"""The project's configuration: text to one frozen, validated value. Pure, but for `load_config`.
+"""Reads the config of a project into one frozen, validated value. Only `load_config` touches the disk.
 
-`KEYS` is the one table that drives everything: parsing, validation, defaults and documentation.
+`KEYS` is the one table for parsing, validation, defaults and documentation. `steps/project.py` and workers
+call it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from ..words import nearest
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
 
 MAX_NUMBER = 10**13
-"""The end of every range that has no end of its own: what follows may be stored in 64 bits."""
+"""Upper limit of a number without a limit of its own: larger ones do not fit into 64 bits everywhere."""
 
 NEAR = 0.87
-"""How like a known key a slip of it is: AWS_REGON is one; SOURCE_BUCKET (0.72, to MOUNT_BUCKET) is none."""
+"""Likeness from which an unknown key is a slip of a known one: AWS_REGON is; SOURCE_BUCKET (0.72) is not."""
 
 
 class Kind(StrEnum):
-    """What may be written for a key; the value is the word for it in messages."""
+    """Kinds of values; each value is the word for it in messages."""
 
     TEXT = "text"
     LOOSE_TEXT = "text or a number"
@@ -39,10 +40,10 @@ class Kind(StrEnum):
 class Key(NamedTuple):
     """One key of the config.
 
-    `default` is what counts where the key is missing or None; a default of None leaves the choice to the
+    `default` is the value where the key is missing or None; a default of None leaves the choice to the
     engine, and `{APP_NAME}` in it stands for the app's name. `low` and `high` are included in the range
     (of a number, or of the length of a list), `above` is not. `shape` is a regular expression for all of
-    the text, or each item of a list, and `shape_says` is what to say of a text without that shape. An empty
+    the text, or each item of a list, and `shape_says` is the message for a text without that shape. An empty
     text is allowed only where it is the default. `example` is shown in the fix.
     """
 
@@ -62,11 +63,11 @@ class Key(NamedTuple):
 
     @property
     def field(self) -> str:
-        """Its name in `Config`."""
+        """Returns its name in `Config`."""
         return self.name.lower()
 
     def default_for(self, app_name: str) -> Any:
-        """The default in an app of that name."""
+        """Returns the default in an app of that name."""
         is_text = isinstance(self.default, str)
         return self.default.replace("{APP_NAME}", app_name) if is_text else self.default
 
@@ -227,26 +228,26 @@ class Config(NamedTuple):
 
     @property
     def image_starts_worker(self) -> bool:
-        """Whether the image has a worker of its own kind: nothing here says what a job runs."""
+        """Whether the image starts a worker of its own: neither COMMAND nor HANDLER is given."""
         return not self.command and not self.handler
 
     @property
     def in_containers(self) -> bool:
-        """Whether jobs run in containers on this machine: the config names an image."""
+        """Whether jobs run in containers on this machine."""
         return self.containers and bool(self.dockerhub_tag)
 
     @property
     def engine_kind(self) -> EngineKind:
-        """What is known of the engine."""
+        """Returns the facts about the engine."""
         return ENGINES[self.engine]
 
     def worker_environment(self) -> dict[str, str]:
-        """What the command finds in its environment; ENVIRONMENT counts before a key of the same name."""
+        """Returns the command's environment; ENVIRONMENT overrides another key of the same name."""
         return {**self.extra, **self.environment}
 
 
 def load_config(folder: Path) -> Config:
-    """The config of a project folder: its config.py or config.toml. Raises UsageError."""
+    """Reads the config.py or config.toml of a project folder. Raises UsageError."""
     try:
         found = [path for name in ("config.py", "config.toml") if (path := folder / name).exists()]
     except OSError as error:
@@ -260,9 +261,9 @@ def load_config(folder: Path) -> Config:
 
 
 def parse_config(text: str, name: str = "config.py") -> Config:
-    """The config that a text holds; `name` (ending in .py or .toml) says how to read it, and is in messages.
+    """Parses a config; `name` (ending in .py or .toml) decides the format, and is in messages.
 
-    Nothing in the text is run. Raises UsageError for the first thing wrong in it.
+    Runs nothing in the text. Raises UsageError for the first mistake.
     """
     text = text.removeprefix("\ufeff")
     entries: dict[str, Assignment] = {}
@@ -271,7 +272,7 @@ def parse_config(text: str, name: str = "config.py") -> Config:
         for entry in read_assignments(text, name):
             entries[entry.name] = entry
     except UsageError as error:
-        unread = error  # a wrong value above that line is the first thing wrong
+        unread = error  # a wrong value above that line comes first
     given = [entry for entry in entries.values() if entry.value is not None]
     known, extra = _validate(sorted(given, key=lambda entry: entry.line), name)
     if unread:
@@ -284,16 +285,16 @@ def parse_config(text: str, name: str = "config.py") -> Config:
 
 
 def values_given(config: Config) -> dict[str, Any]:
-    """The keys that the user gave, with their values, for JSON: what a worker elsewhere and a report need.
+    """Returns the given keys and their values, as JSON takes them, for workers elsewhere and reports.
 
-    Left out is what may be secret and reaches workers by their environment, and what is the user's own.
+    Leaves out the user's own keys, and those that may be secret: they reach workers by the environment.
     """
     shared = (key for key in KEYS if key.name in config.given and key.name not in _NOT_SHARED)
     return {key.name: getattr(config, key.field) for key in shared}
 
 
 def config_of(values: Mapping[str, Any], name: str) -> Config:
-    """The config that `values_given` wrote down; `name` is in messages. Raises UsageError."""
+    """Rebuilds a config from `values_given`; `name` is in messages. Raises UsageError."""
     fix = "use a worker of the version that set the run up"
     if unknown := sorted(values.keys() - _BY_NAME.keys()):
         raise UsageError(f"{name}: unknown key {short(unknown[0])}", fix)
@@ -319,7 +320,7 @@ def _read(path: Path) -> str:
 
 
 def _validate(entries: Iterable[Assignment], name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The known keys with their values, and the others as texts."""
+    """Returns the known keys with their values, and the others as texts."""
     known: dict[str, Any] = {}
     extra: dict[str, str] = {}
     for entry in entries:
@@ -366,13 +367,13 @@ def _own(entry: Assignment, name: str) -> str:
 
 
 def _near(name: str) -> str | None:
-    """The known key that a name is a slip of: letters in another order, or one of about eight wrong."""
+    """Returns the known key that a name is a slip of: letters swapped, or one of about eight wrong."""
     near = [known for known in _BY_NAME if _letters_in_common(name, known) >= NEAR]
     return nearest(name, near, NEAR) if near else None
 
 
 def _letters_in_common(one: str, other: str) -> float:
-    """From 0 to 1, whatever the order: where it is below NEAR, so is what difflib says of the two."""
+    """Returns the share of common letters, from 0 to 1: an upper bound of difflib's ratio."""
     least = min(len(one), len(other))
     if 2 * least < NEAR * (len(one) + len(other)):
         return 0.0  # too different in length: no need to count
@@ -391,7 +392,7 @@ def _build(known: dict[str, Any], extra: dict[str, str], name: str) -> Config:
 
 
 def check_value(key: Key, value: Any) -> Any:
-    """The value as `Config` holds it. Raises ValueError saying in one line what is wrong with it."""
+    """Converts a value to what `Config` holds. Raises ValueError with one line of what is wrong."""
     value = _CONVERT[key.kind](key, value)
     if key.kind in (Kind.WHOLE, Kind.NUMBER):
         _check_range(key, value)
@@ -499,7 +500,7 @@ def _example(key: Key) -> Any:
 
 
 def _written(value: Any, name: str) -> str:
-    """A value as one writes it in the file of that name."""
+    """Formats a value as the file of that name takes it."""
     value = list(value) if isinstance(value, tuple) else value
     if not name.endswith(".toml"):
         return repr(value)

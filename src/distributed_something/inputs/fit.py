@@ -12,14 +12,14 @@ from .jobfile import JobFile
 from .template import TRUSTED, CommandTemplate, Template, check_names
 
 LONG_VALUE = 60_000
-"""Characters of a value that could be too long for a command line; short ones need no closer look."""
+"""Characters of a value from which it may be too long for a command line, and is looked at closely."""
 
 
 _STAND_INS = dict.fromkeys(TRUSTED, "x")
 
 
 class CheckedJobs(NamedTuple):
-    """A job file that fits the config, and how many groups it has."""
+    """A job file that fits the config, and the number of its groups."""
 
     file: JobFile
     total: int
@@ -29,10 +29,10 @@ class CheckedJobs(NamedTuple):
 def check_jobs(
     config: Config, job_file: JobFile, seen: Callable[[int], None], most: int | None = None
 ) -> int:
-    """Read all groups and check that the config's placeholders can be filled with them; how many there are.
+    """Reads all groups, checks that each fits the config, and returns their number.
 
-    Raises UsageError for the first job that is wrong. `seen` is told the number of jobs now and then.
-    `most` is how many bytes a job's body may have.
+    Raises UsageError for the first job that is wrong. `seen` is called with the number of jobs every 10,000.
+    `most`: maximum bytes of a job's body; None: no limit.
     """
     check_all = _Checker(config, job_file.shared)
     number = 0
@@ -49,7 +49,7 @@ def check_jobs(
 
 
 def nothing_to_run() -> UsageError:
-    """The error of a config whose jobs are to run here, and that does not say what a job is."""
+    """Returns the error for a config without COMMAND and HANDLER, where no image starts a worker."""
     return UsageError(
         "config: neither COMMAND nor HANDLER says what a job is",
         "write COMMAND = 'my-program {Plate}', with keys of the job in braces",
@@ -89,7 +89,7 @@ class _Checker:
             _at(number, self._command.check, {**self._shared, **group, **_STAND_INS})
 
     def _risky(self, group: Mapping[str, Any]) -> bool:
-        """Whether some value might not go onto a command line: numbers and short texts do."""
+        """Whether some value might not fit onto a command line: numbers and short texts do."""
         for name in self._used:
             value = group[name] if name in group else self._shared[name]
             if type(value) is str:
@@ -101,7 +101,7 @@ class _Checker:
 
 
 def _is_long(shared: Mapping[str, Any], group: Mapping[str, Any], most: int) -> bool:
-    """Whether a job's body has too many bytes; only texts, lists and objects can make it so."""
+    """Whether a job's body has too many bytes; only texts, lists and objects can make it too large."""
     values = [*shared.values(), *group.values()]
     plain = all(type(each) in (str, int, float, bool, type(None)) for each in values)
     if plain and sum(len(each) if type(each) is str else 1000 for each in values) * 6 < most - 10_000:
@@ -112,7 +112,7 @@ def _is_long(shared: Mapping[str, Any], group: Mapping[str, Any], most: int) -> 
 
 
 def _at(number: int, check: Callable[..., None], *values: Any) -> None:
-    """Run a check, and name the job in what it finds."""
+    """Runs a check, and names the job in its error."""
     try:
         check(*values)
     except UsageError as error:

@@ -1,7 +1,7 @@
-"""Fleet files: the JSON of EC2's RequestSpotFleet, read and checked. Pure.
+"""Reads and checks fleet files: the JSON of EC2's RequestSpotFleet. Pure.
 
-A fleet file is honoured as it stands, fields that are not known here included. `fleetrequest` makes it into
-the request of a run.
+A fleet file is honoured as it stands, with its fields that are not known here. `aws/ec2/request.py` makes it
+into the request of a run.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ..errors import UsageError
 from ..words import many
 
 ROOT_DEVICE = "/dev/xvda"
-"""The root disk of Amazon Linux; on 2 and 2023 it holds the containers too."""
+"""Root disk of Amazon Linux; on 2 and 2023 it holds the containers too."""
 
 DEFAULT_STRATEGY = "priceCapacityOptimized"
 
 IMAGE_PARAMETER = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
-"""Where AWS tells the newest ECS-optimised image of a region."""
+"""SSM parameter with the newest ECS-optimised image of a region."""
 
 _TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
 _OWN_ROLE = "/distributed-something-fleet"
 _DEAD_IMAGES = frozenset({"ami-03562b14", "ami-c9c87cb1", "ami-fad25980"})
-"""The images in the reference's example files: of the first Amazon Linux."""
+"""Images in the reference's example files: of the first Amazon Linux."""
 
 _ANEW = "or write a fleet file for this account with `ds fleet new`"
 
@@ -37,16 +37,16 @@ class Fleet(NamedTuple):
     text: str
 
     def request(self) -> dict[str, Any]:
-        """The content: a new object at every call."""
+        """Returns the content, a new object at every call."""
         found: dict[str, Any] = json.loads(self.text)
         return found
 
 
 def parse_fleet(text: str, name: str, *, key_name: str = "") -> Fleet:
-    """The fleet file that a text holds; `name` is in messages.
+    """Parses a fleet file; `name` is in messages.
 
-    Raises UsageError for the first thing wrong, with how many others there are.
-    `key_name` is the key pair that goes over the file's own, which may then be anything.
+    Raises UsageError for the first mistake, with the number of others. `key_name` is a key pair that
+    overrides the file's own, which is not checked then.
     """
     problems = [*fleet_problems(text, name, key_name=key_name)]
     if len(problems) > 1:
@@ -58,7 +58,7 @@ def parse_fleet(text: str, name: str, *, key_name: str = "") -> Fleet:
 
 
 def fleet_problems(text: str, name: str, *, key_name: str = "") -> Iterator[UsageError]:
-    """Everything wrong in a fleet file, each with its place in the file and its fix."""
+    """Yields every mistake in a fleet file, with its place and its fix."""
     try:
         content = _read(text, name)
     except UsageError as error:
@@ -70,7 +70,7 @@ def fleet_problems(text: str, name: str, *, key_name: str = "") -> Iterator[Usag
 
 
 def _read(text: str, name: str) -> Any:
-    """The content, comments left out: something that can be sent. Raises UsageError."""
+    """Returns the content without comments, known to be valid JSON. Raises UsageError."""
     fix = "mend the JSON there, " + _ANEW
     try:
         content = _without_comments(json.loads(text.removeprefix("\ufeff"), parse_constant=_no_constant))
@@ -97,7 +97,7 @@ def _without_comments(value: Any) -> Any:
 
 
 class _Text(NamedTuple):
-    """A text of some shape: what it is in words, and where one finds the right one."""
+    """A text of some shape: what it is in words, and where to find the right one."""
 
     what: str = "a text"
     shape: str = ".*"
@@ -203,7 +203,7 @@ _FLEET = {
     "SpotPrice": (str, int, float),
     "TagSpecifications": _TAGS,
 }
-"""What is checked. Fields that the config decides are not: they are replaced whatever they are."""
+"""Rules of the fields. Fields that the config decides are not checked: they are replaced."""
 
 _KINDS: dict[Any, str] = {
     bool: "true or false",
@@ -260,7 +260,7 @@ def _check_text(value: Any, rule: _Text, place: str) -> Iterator[_Problem]:
 
 
 def _wrong(text: str, rule: _Text) -> str:
-    """Why a text cannot be right; nothing where it can."""
+    """Returns why a text cannot be right; empty: it can."""
     if rule is _PLAIN:
         return ""
     look = _KEY_PLACEHOLDER if rule is _KEY else _PLACEHOLDER
@@ -270,7 +270,7 @@ def _wrong(text: str, rule: _Text) -> str:
 
 
 def shown(text: str) -> str:
-    """A text as JSON has it: always one line, and cut where it is long."""
+    """Formats a text as JSON, on one line, cut to 80 characters."""
     shown = json.dumps(text)
     return shown if len(shown) <= 80 else f'{shown[:76]}…"'
 
@@ -281,7 +281,7 @@ def _kind(value: Any) -> str:
 
 
 def advice(fleet: Fleet) -> tuple[str, ...]:
-    """What is allowed in a fleet file, and will be regretted: a line each, "what; fix"."""
+    """Returns what is allowed in a fleet file but does harm: a line each, "what; fix"."""
     request = fleet.request()
     found = []
     if request.get("AllocationStrategy") == "lowestPrice":
@@ -305,13 +305,13 @@ def _advice_on(specification: Mapping[str, Any]) -> Iterator[str]:
 
 
 def ebs_of(disk: Mapping[str, Any]) -> dict[str, Any]:
-    """What a disk of a fleet file says of its volume; nothing where it is none."""
+    """Returns the EBS settings of a disk in a fleet file; empty: none."""
     found: dict[str, Any] = disk.get("Ebs", {})
     return found
 
 
 def disks_of(specification: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The disks of a launch specification."""
+    """Returns the disks of a launch specification."""
     found: list[dict[str, Any]] = specification.get("BlockDeviceMappings", [])
     return found
 

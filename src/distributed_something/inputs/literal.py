@@ -1,8 +1,8 @@
-"""Python assignments read as data: `NAME = value` lines become values, and nothing is ever run.
+"""Reads Python assignments as data: `NAME = value` lines become values; nothing is run.
 
 A value may be built of literals, names defined above, arithmetic, `+ * %` on text, f-strings and
-`name[index]`. Everything else is refused with its line. Work and results are bounded, so that no text,
-however hostile, can use up the memory or the time of the reader.
+`name[index]`. Everything else is refused with its line. Work and results are bounded: no text can
+use up the reader's memory or time. `config` is the only caller.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, NamedTuple, NoReturn
 from ..errors import UsageError
 
 MAX_SOURCE = 200_000
-"""Characters in a file."""
+"""Maximum characters in a file."""
 MAX_SIZE = 200_000
-"""Characters and items in all values and intermediate values of a file together."""
+"""Maximum characters and items in all values and intermediate values of a file together."""
 MAX_DEPTH = 50
-"""Lists in lists in lists ..."""
+"""Maximum depth of nested lists and tables."""
 MAX_DOTS = 200
-"""In a line of TOML: what reads it takes time and memory by the square of a dotted key's parts."""
+"""Maximum dots in a line of TOML: its parser takes the square of a dotted key's parts in time and memory."""
 MAX_BITS = 256
-"""Binary digits of a whole number."""
+"""Maximum binary digits of a whole number."""
 
 _ALLOWED = "text, numbers, lists, names defined above, + - * / and f-strings"
 _SCALARS = (str, int, float, bool, type(None))
@@ -76,7 +76,7 @@ class Assignment(NamedTuple):
 
 
 def read_assignments(text: str, file: str) -> Iterator[Assignment]:
-    """The assignments of a text, in order; the name of its file ends in .py or .toml and is in messages.
+    """Yields the assignments of a text in order; `file` (ending in .py or .toml) decides the format.
 
     Raises UsageError at the first line that is not data.
     """
@@ -90,7 +90,7 @@ def read_assignments(text: str, file: str) -> Iterator[Assignment]:
 
 
 def measure(value: object, depth: int = 0) -> int:
-    """Characters and items in a value. Raises ValueError where one is too large or too deep."""
+    """Counts the characters and items in a value. Raises ValueError where one is too large or too deep."""
     if depth > MAX_DEPTH:
         raise ValueError("lists are nested too deeply")
     if isinstance(value, str):
@@ -126,7 +126,7 @@ def _parse(source: str, file: str) -> ast.Module:
 
 
 def _targets(statement: ast.stmt) -> list[str]:
-    """The names that a statement assigns to; none where it is no plain assignment."""
+    """Returns the names that a statement assigns to; none if it is no plain assignment."""
     match statement:
         case ast.Assign(targets=targets) if all(isinstance(target, ast.Name) for target in targets):
             return [target.id for target in targets if isinstance(target, ast.Name)]
@@ -136,7 +136,7 @@ def _targets(statement: ast.stmt) -> list[str]:
 
 
 class _Reader:
-    """Statements to values, with the names seen so far and what is left of the size allowed."""
+    """Evaluates statements, with the names seen so far and the rest of the allowed size."""
 
     def __init__(self, file: str, lines: Mapping[str, int]) -> None:
         self.file = file
@@ -166,7 +166,7 @@ class _Reader:
             self._fail(node, "the expression is nested too deeply", "write it in several lines")
 
     def value(self, node: ast.expr) -> Any:
-        """The value of an expression, bounded. Raises UsageError."""
+        """Evaluates an expression within the limits. Raises UsageError."""
         try:
             value = self._evaluate(node)
             self.left -= measure(value)
@@ -245,7 +245,7 @@ def _limit(size: int, limit: int) -> None:
 
 
 def _repeated(left: Any, right: Any) -> int:
-    """The size of `left * right` where that repeats a text or list; 0 for numbers."""
+    """Returns the size of `left * right` if that repeats a text or list; 0 for numbers."""
     if isinstance(left, int):
         left, right = right, left
     repeats = isinstance(left, (str, list, tuple)) and isinstance(right, int)
@@ -253,7 +253,7 @@ def _repeated(left: Any, right: Any) -> int:
 
 
 def _percent(template: str, values: Any) -> str:
-    """`template % values`. `%(name)s` is left out: its nested brackets would hide a width from the check."""
+    """Computes `template % values`. Refuses `%(name)s`: its brackets could hide a width from the check."""
     if isinstance(values, dict):
         raise TypeError("%(name)s is not supported, an f-string is")
     if re.search(_PERCENT_WIDTH, template):
@@ -294,14 +294,14 @@ def _read_toml(text: str, name: str) -> Iterator[Assignment]:
         raise UsageError(what, "correct this line") from error
     places = _toml_lines(text)
     for key, value in table.items():
-        yield Assignment(key, value, places.get(key, 1))  # 1: it is written in some odd way
+        yield Assignment(key, value, places.get(key, 1))  # 1: the key is written in a form not looked for
 
 
 _TOML_KEY = re.compile(r"""[ \t]*+\[*+[ \t]*+(?:"([^"]*+)"|'([^']*+)'|([\w-]++))[ \t]*+[].=]""")
 
 
 def _toml_lines(text: str) -> dict[str, int]:
-    """The line in which each key of a text that is TOML is first set."""
+    """Finds the line in which each key of a TOML text is first set."""
     places: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if found := _TOML_KEY.match(line):
@@ -310,14 +310,14 @@ def _toml_lines(text: str) -> dict[str, int]:
 
 
 def clean_text(value: str) -> str:
-    """The same text. Raises ValueError where no environment, file name or message could hold it."""
+    """Returns the same text. Raises ValueError if no environment, file name or message could hold it."""
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"{short(value)} has a character that no text can have")
     return value
 
 
 def environment_text(value: Any) -> str:
-    """Lists and tables as JSON, the rest as Python writes it (True is `True`)."""
+    """Formats a value for the environment: lists and tables as JSON, the rest as Python does (`True`)."""
     if not isinstance(value, (list, tuple, set, dict)):
         return str(value)
     import json
@@ -336,6 +336,6 @@ def _plain(value: Any) -> Any:
 
 
 def short(value: object) -> str:
-    """A value as a message shows it: on one line, and cut where it is long."""
+    """Formats a value for a message: on one line, cut to 60 characters."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -22,7 +22,7 @@ EXPANDED = "\0"
 
 
 class Refused(UsageError):
-    """A text that placeholders cannot be put into safely. Without any it is nobody's business."""
+    """A text that placeholders cannot be put into safely. Without placeholders it is run as it is."""
 
 
 class Word:

@@ -1,6 +1,6 @@
-r"""Placeholders: `{name}` in COMMAND, INPUTS and OUTPUT, and how a command is made of a job's values.
+r"""Compiles `{name}` placeholders in COMMAND, INPUTS and OUTPUT, and fills them with a job's values.
 
-Compiled once, filled for each job. What follows is a promise:
+Compiled once, filled for each job, by `fit` (checks) and workers. What follows is a promise:
 
 * `{name}` is a placeholder unless `$` stands before it (`${HOME}` is the shell's). `{{` is a brace, and so
   is the `}}` that closes it. Every other brace is text: `awk '{ print $1 }'`, `find … {} +`, nested JSON.
@@ -32,10 +32,10 @@ from .programs import SCRIPT, Rule, judge
 from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, render
 
 TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"})
-"""Names whose values are ours and not the job file's: they may stand in code."""
+"""Names whose values are ours and not the job file's: they may stand in code; no job key may have them."""
 
 MAX_ARGUMENT = 131_071
-"""Bytes that one argument of a program can have (MAX_ARG_STRLEN of Linux, less its NUL)."""
+"""Maximum bytes of one argument of a program (MAX_ARG_STRLEN of Linux, less its NUL)."""
 
 _BRACES = re.compile(r"\$\{|\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _NEVER = re.compile(f"\0|{MARK}")
@@ -50,7 +50,7 @@ class Template:
         self.names = self._filler.names
 
     def fill(self, values: Mapping[str, Any]) -> str:
-        """The text with the values in place. Raises UsageError for a name that `values` does not have."""
+        """Returns the text with the values in place. Raises UsageError for a name that `values` lacks."""
         try:
             return self._filler.fill(values)
         except KeyError as error:
@@ -83,15 +83,15 @@ class CommandTemplate:
 
     @property
     def guarded(self) -> bool:
-        """Whether some value stands in code, so that every job's values have to be checked."""
+        """Whether some value stands in code: every job's values have to be checked then."""
         return bool(self._guards)
 
     def check(self, values: Mapping[str, Any]) -> None:
-        """Raise UsageError if these values cannot or must not go into the command."""
+        """Raises UsageError if these values cannot or must not go into the command."""
         self.argv(values)
 
     def argv(self, values: Mapping[str, Any]) -> list[str]:
-        """The arguments to execute, the program first. Raises UsageError as `check` does."""
+        """Returns the arguments to execute, the program first. Raises UsageError as `check` does."""
         try:
             for rule, name, harmless in self._guards:
                 if not harmless(_text(values[name])):
@@ -105,13 +105,13 @@ class CommandTemplate:
         return ["/bin/sh", "-c", *filled] if self.shell else filled
 
     def _broken(self, rule: Rule, name: str, text: str) -> UsageError:
-        """What to say about a value against a rule."""
+        """Returns the error for a value against a rule."""
         shown = repr(text if len(text) < 60 else text[:57] + "...")
         what = f"{self.where}: {{{name}}} stands {rule.place} and its value could be taken as code: {shown}"
         return UsageError(what, f"{rule.fix}, or {_READ_JOB}".replace("{x}", f"{{{name}}}"))
 
     def _measure(self, argument: str, values: Mapping[str, Any]) -> None:
-        """Raise UsageError for an argument that the system would not take."""
+        """Raises UsageError for an argument that the system would not take."""
         if "\0" in argument:
             held = ", ".join(f"{{{name}}}" for name in sorted(self.names) if "\0" in _text(values[name]))
             raise UsageError(f"{self.where}: {held} holds a NUL, and no argument can", _READ_JOB)
@@ -128,7 +128,7 @@ _READ_JOB = "let the command read the value from the file that $DS_JOB names"
 
 
 def check_names(template: Template | CommandTemplate, available: Iterable[str], where: str) -> None:
-    """Raise UsageError for a placeholder that is not among the names in `available`."""
+    """Raises UsageError for a placeholder that is not among the names in `available`."""
     known = set(available)
     missing = sorted(template.names - known)
     if missing:
@@ -210,7 +210,7 @@ class _Compiled:
 
 
 def _text(value: Any) -> str:
-    """A value as text: strings as they are, None as nothing, everything else as JSON."""
+    """Formats a value as text: strings as they are, None as nothing, everything else as JSON."""
     if isinstance(value, str):
         return value
     if type(value) is int:  # as JSON has it, and quicker: numbers are the most common keys

@@ -1,11 +1,12 @@
-"""The ledger: what happened to every job of a run, as lines of JSON in the store, and their fold.
+"""Keeps what happened to every job of a run, as lines of JSON in the store, and folds it into states.
 
     runs/<APP_NAME>/<run>/jobs/<segment>.jsonl     {"id": "...", "job": {...}}      written by submit
                          /events/<writer>.jsonl    {"t": ..., "event": "...", ...}  written by workers
                          /logs/<writer>.log        what the jobs printed, one after another
 
 Segments only grow, each has one writer, and their order does not matter. A line that is cut short
-(its writer was killed, or is writing now) is left for the next look.
+(its writer was killed, or is still writing) is left for the next look. Workers and commands write it; every
+command that shows a run reads it.
 """
 
 from .events import Entry, Event, LedgerWriter, event, event_lines, name_of

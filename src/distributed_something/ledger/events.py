@@ -15,14 +15,14 @@ from ..engine import Store
 from ..job import UNCOUNTED, Lease, Outcome, State
 
 MANY_BYTES = 2 << 20
-"""Of events that are read: from here on a library is faster, the time to load it included."""
+"""Size of the events, in bytes, from which msgspec is faster than json, its import included."""
 
 
 Event = dict[str, object]
 
 
 def event(name: str, now: float, lease: Lease, outcome: Outcome | None, facts: Mapping[str, object]) -> Event:
-    """One event: what happened when to which job, and what came of it. What is not known is left out."""
+    """Returns an event: what happened when to which job, and its outcome. Unknown facts are left out."""
     found: Event = {
         "t": _whole(now, 1e3),
         "event": name,
@@ -44,7 +44,7 @@ def event(name: str, now: float, lease: Lease, outcome: Outcome | None, facts: M
 
 
 def _whole(seconds: float, parts: float) -> float:
-    """Seconds to whole parts of one, as `round` has it, which takes eight times as long."""
+    """Rounds seconds to a fraction; `round` takes eight times as long."""
     return int(seconds * parts + 0.5) / parts
 
 
@@ -73,7 +73,7 @@ def _shown(value: object) -> object:
 
 
 _Noted = tuple[str, float, Lease, Outcome | None, Mapping[str, object]]
-"""What `event` makes an event of."""
+"""The arguments of `event`."""
 
 
 class LedgerWriter:
@@ -99,16 +99,16 @@ class LedgerWriter:
             self._started[lease.job.id] = "started", now, lease, None, facts
 
     def ended(self, name: str, now: float, lease: Lease, outcome: Outcome | None, **facts: object) -> None:
-        """Note how an attempt ended. Its event is made by `flush`, where many are made at once: faster."""
+        """Note how an attempt ended. `flush` makes the events, many at once, which is faster."""
         with self._lock:
             self._started.pop(lease.job.id, None)
             self._ended.append((name, now, lease, outcome, facts))
 
     def flush(self) -> None:
-        """Write what waits. Raises what the store raises; the events stay.
+        """Writes the waiting events. Raises what the store raises; the events stay.
 
-        What a failed flush could not write goes first, the same bytes in the same way: they may be there, as
-        only the answer was lost, and somebody may have read them.
+        What a failed flush could not write goes first, as the same bytes: they may have been stored and read,
+        and only the answer was lost.
         """
         with self._flushing:
             self._write()
@@ -133,9 +133,7 @@ _ARE_TEXTS = frozenset((str, type(None))).issuperset
 
 
 class Entry:
-    """An event as it was read. What it does not tell is None; what is none of `_NUMBERS` and `_TEXTS` may be
-    of any kind.
-    """
+    """An event as it was read; a missing fact is None. Facts in `_OTHERS` may have any type."""
 
     __slots__ = ("event", "id", "t", *_NUMBERS, *_TEXTS, *_OTHERS)
     t: float
@@ -157,7 +155,7 @@ class Entry:
     phases: Any
 
     def __init__(self, found: Mapping[str, Any]) -> None:
-        """Raises ValueError where a fact is not of its kind, KeyError where time, name or id is missing."""
+        """Raises ValueError if a fact has the wrong type, KeyError if time, name or id is missing."""
         self.t, self.event, self.id = found["t"], found["event"], found["id"]
         get = found.get
         self.attempt, self.exit_code, self.seconds, self.cpu_seconds, self.max_rss_bytes = numbers = [
@@ -175,7 +173,7 @@ class Entry:
         self.worker, self.machine = self.worker and intern(self.worker), self.machine and intern(self.machine)
 
     def facts(self) -> dict[str, Any]:
-        """What it tells, by name."""
+        """Returns the known facts by name."""
         found = {name: getattr(self, name) for name in ("t", "event", "id", *_NUMBERS, *_TEXTS, *_OTHERS)}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -188,7 +186,7 @@ decode = json.JSONDecoder(parse_constant=_refuse).decode  # NaN has no order
 
 
 def _entry(line: bytes) -> Entry | None:
-    """The event in a line; None where it is none."""
+    """Returns the event in a line; None: the line is no event."""
     try:
         return Entry(decode(line.decode()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -196,7 +194,7 @@ def _entry(line: bytes) -> Entry | None:
 
 
 def parse_events(lines: bytes, *, many: bool) -> tuple[list[Entry], int]:
-    """The events in whole lines, and how many lines are none. `many`: there are more than these."""
+    """Returns the events in whole lines, and how many lines are no events. `many`: more follow."""
     if many:
         with suppress(ImportError, ValueError):  # no such library, or a line that is no event
             return _many_entries()(lines), 0
@@ -207,9 +205,9 @@ def parse_events(lines: bytes, *, many: bool) -> tuple[list[Entry], int]:
 
 @cache
 def _many_entries() -> Callable[[bytes], list[Entry]]:
-    """Reads many lines, ten times as fast, by what takes longer to load than few lines to read.
+    """Returns a decoder of many lines: ten times as fast as json, and slow to import.
 
-    Raises ImportError; what it gives back raises ValueError where one of the lines is no event.
+    Raises ImportError. The decoder raises ValueError if one of the lines is no event.
     """
     from msgspec import defstruct
     from msgspec.json import Decoder
@@ -226,7 +224,7 @@ time_of = attrgetter("t")
 
 
 def name_of(outcome: Outcome, *, dead: bool) -> str:
-    """The name of the event that an outcome makes."""
+    """Returns the name of the event that an outcome makes."""
     if outcome.state is not State.WAITING:
         return outcome.state.value
     if outcome.cause in UNCOUNTED:

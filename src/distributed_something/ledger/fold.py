@@ -13,7 +13,7 @@ from .segments import RunPaths, SegmentReader
 
 
 class JobRecord:
-    """What the ledger tells of one job. `attempts` counts the ones that used up an attempt."""
+    """The state of one job by the ledger. `attempts` counts those that used up an attempt."""
 
     __slots__ = (
         "attempt", "attempts", "cause", "cpu_seconds", "detail", "ended", "exit_code", "id", "index",
@@ -42,7 +42,7 @@ class JobRecord:
 
     @property
     def failed(self) -> bool:
-        """Waiting again after an attempt that failed."""
+        """Whether the job waits again after a failed attempt."""
         return self.state is State.WAITING and self.cause is not None and self.cause not in UNCOUNTED
 
 
@@ -118,7 +118,7 @@ class Fold:
         return record
 
     def _same(self, text: str | None) -> str | None:
-        """The one copy of a text that many events bring."""
+        """Returns one shared copy of a text that many events have."""
         return text if text is None else self._texts.setdefault(text, text)
 
     def _apply(self, record: JobRecord, entry: Entry) -> None:
@@ -191,7 +191,7 @@ class Fold:
 
 
 def events_of(store: Store, paths: RunPaths, job_id: str) -> list[dict[str, Any]]:
-    """Every event of one job, in the order of their time."""
+    """Returns every event of one job, in the order of their time."""
     mark = job_id.encode()
     lines = (line for line in SegmentReader(store, paths.events).new_lines() if mark in line)
     found = [entry for entry in map(_entry, lines) if entry is not None and entry.id == job_id]

@@ -17,19 +17,19 @@ def write_jobs(store: Store, key: str, jobs: Iterable[Job]) -> None:
 
 
 def job_line(job: Job) -> bytes:
-    """A job as a line of a job list, the id at a fixed place so that lists are read without parsing."""
+    """Returns a job as a line of a job list. The id has a fixed place, so that reading needs no parser."""
     return b'{"id":"%s","job":%s}\n' % (job.id.encode(), job.body)
 
 
 def parse_job_line(line: bytes) -> tuple[str, bytes]:
-    """The (id, body) of a complete line that `job_line` wrote."""
+    """Returns the (id, body) of a complete line that `job_line` wrote."""
     return listed_id(line), line[31:-2]
 
 
 def job_bodies(
     store: Store, paths: RunPaths, wanted: Container[str] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The jobs of the run (of these ids, or all) as (id, body), in the order of submission.
+    """Yields the jobs of the run (of these ids, or all) as (id, body), in the order of submission.
 
     A job that is listed twice comes twice.
     """
@@ -44,10 +44,10 @@ def job_bodies(
 
 
 def job_ids(store: Store, paths: RunPaths) -> set[str]:
-    """The ids of the jobs that are listed."""
+    """Returns the ids of the jobs that are listed."""
     return {listed_id(line) for line in SegmentReader(store, paths.jobs).new_lines()}
 
 
 def listed_id(line: bytes) -> str:
-    """The id in a line of a job list, which begins {"id":"<16 hex digits>"."""
+    """Returns the id in a line of a job list, which begins {"id":"<16 hex digits>"."""
     return line[7:23].decode("ascii", "replace")

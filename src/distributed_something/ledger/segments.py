@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..engine import Store
 
 CHUNK_BYTES = 16 << 20
-"""Read at a time, unless a line is longer."""
+"""Size of one read, in bytes; a longer line is read whole."""
 
 
 class RunPaths(NamedTuple):
@@ -47,15 +47,14 @@ class SegmentReader:
         self._read: dict[str, int] = {}
 
     def new_lines(self) -> Iterator[bytes]:
-        """The complete lines that came since the last call, as `new_pieces` gives them."""
+        """Yields the complete lines since the last call, in the order of `new_pieces`."""
         for piece in self.new_pieces():
             yield from piece.splitlines()
 
     def new_pieces(self) -> Iterator[bytes]:
-        """The complete lines that came since the last call, many in a piece: one list, and reads of what has
-        grown.
+        """Yields the complete lines since the last call, many in a piece: one list, and reads of what grew.
 
-        They count as read when the last one has been taken: after a failure the next call gives them again.
+        Lines count as read once the last piece is taken: after a failure the next call yields them again.
         """
         grown = [file for file in self._store.list(self._prefix) if file.size > self._read.get(file.key, 0)]
         pieces = ((key, self._read.get(key, 0), min(size, CHUNK_BYTES)) for key, size in grown)

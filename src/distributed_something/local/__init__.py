@@ -1,1 +1,1 @@
-"""The engine `local`: a SQLite queue, worker processes and folders on this machine."""
+"""Implements the engine `local`: a SQLite queue, worker processes and folders on this machine."""

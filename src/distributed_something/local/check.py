@@ -1,4 +1,4 @@
-"""`ds check` for this machine: the program or function that a job runs, disk, memory, slots."""
+"""Checks this machine for `ds check`: the program or function that a job runs, disk, memory, slots."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from .store import FolderStore
 
 LOW_DISK = 1 << 30
 LOW_MEMORY = 256 << 20
-"""Bytes a slot under which a person should know of it."""
+"""Memory of a slot, in bytes, below which a warning is given."""
 
 IMPORT_SECONDS = 60.0
-_LOAD = "import sys; from distributed_something.worker.host import load; load(sys.argv[1])"
+_LOAD = "import sys; from distributed_something.worker.attempt.host import load; load(sys.argv[1])"
 
 
 def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
-    """The checks of a project that runs on this machine."""
+    """Returns the checks of a project that runs on this machine."""
     store = folder / config.store
     written = {store, state_folder(folder, config.app_name), record_path(folder, config.app_name).parent}
     found = [
@@ -64,7 +64,7 @@ def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Pat
 
 
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
-    """Whether what a job runs is there. A HANDLER is imported, in a process of its own."""
+    """Yields whether the program of a job exists. A HANDLER is imported in a process of its own."""
     if config.in_containers:
         yield from _in_containers(config)
     elif config.handler:
@@ -82,7 +82,7 @@ def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
 
 
 def _in_containers(config: Config) -> Iterator[Finding]:
-    """Whether an engine is there and has the image; what is in the image is not looked at."""
+    """Yields whether a container engine answers and has the image. The image's content is not checked."""
     image = config.dockerhub_tag
     if not config.command and not config.handler:
         yield refused(nothing_to_run())
@@ -105,7 +105,7 @@ def _path(config: Config) -> str:
 
 
 def _handler(config: Config, folder: Path) -> Finding:
-    """What comes of importing it as a worker does, in folders that are gone afterwards."""
+    """Imports the function as a worker does, in temporary folders, and returns the finding."""
     name, command = config.handler, [sys.executable, "-c", _LOAD, config.handler]
     with tempfile.TemporaryDirectory(prefix="ds-check-") as own:
         environment = {**os.environ, **config.worker_environment(), **_as_in_a_slot(Path(own), folder)}
@@ -130,7 +130,7 @@ def _handler(config: Config, folder: Path) -> Finding:
 
 
 def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:
-    """The variables that a function may read while it is imported."""
+    """Returns the variables that a function may read while it is imported."""
     folders = {f"DS_{name.upper()}_DIR": own / name for name in ("work", "input", "output")}
     for each in folders.values():
         each.mkdir()
@@ -139,12 +139,12 @@ def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or what is there of the way to it."""
+    """Returns the folder, or its nearest existing parent."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def folder_findings(folders: set[Path]) -> Iterator[Finding]:
-    """Which of these folders a run could not make, or not write into; nothing where all is well."""
+    """Yields an error for each folder that a run could not create or write to."""
     for folder in sorted(folders):
         there = _nearest(folder)
         if not there.is_dir():
@@ -154,7 +154,7 @@ def folder_findings(folders: set[Path]) -> Iterator[Finding]:
 
 
 def disk_findings(folders: set[Path]) -> Iterator[Finding]:
-    """Whether there is room for outputs and for the queue: one finding a disk."""
+    """Yields whether there is room for outputs and for the queue: one finding a disk."""
     seen = set()
     for folder in sorted(folders):
         there = _nearest(folder)
@@ -174,7 +174,7 @@ def disk_findings(folders: set[Path]) -> Iterator[Finding]:
 
 
 def memory_findings(config: Config, memory: int, processors: int) -> Iterator[Finding]:
-    """Whether as many jobs at a time as the config wants fit into `memory` (bytes) and on the processors."""
+    """Yields whether the config's jobs at a time fit into `memory` (bytes) and on the processors."""
     slots = slots_of(config)
     wanted = config.tasks_per_machine * (config.memory or 0) << 20
     at_once = many(slots, "job", "at a time has", "at a time have")

@@ -1,4 +1,4 @@
-"""The engine `local`: everything on this machine, nothing to start and no account."""
+"""Runs everything on this machine: no account, no service to start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import background
 from ..clock import Clock
-from ..engine import Counts, Machines
+from ..engine import Counts, Diagnosis, Machines
 from ..errors import DsError
 from ..inputs.config import Config
 from ..system.docker import STATE_LABEL, sweep
@@ -25,9 +25,13 @@ from .queue import SqliteQueue
 from .store import FolderStore
 
 START_SECONDS = 20.0
+"""Time limit for a starting machine process to take orders, in seconds."""
+
 END_SECONDS = 60.0
+"""Time limit for the workers' end, in seconds."""
+
 FULL_BELOW = 1 << 16
-"""Free bytes under which a disk is called full."""
+"""Free space, in bytes, below which a disk counts as full."""
 _RUN = "run"
 
 
@@ -40,8 +44,8 @@ class LocalEngine:
     """Implements engine.Engine with a SQLite queue, worker processes and folders."""
 
     name = "local"
-    look_seconds = 0.25
-    last_looks_seconds = 0.002
+    poll_interval = 0.25
+    final_poll_interval = 0.002
     job_bytes = None
     tasks_per_machine = 1
 
@@ -58,32 +62,32 @@ class LocalEngine:
         self.store = FolderStore(project / config.store)
 
     def current_run(self) -> str | None:
-        """The run that the queue belongs to."""
+        """Returns the run that the queue belongs to."""
         if not self._place.database.exists():
             return None
         return self._open().get_meta(_RUN)
 
     def plan(self, run: str) -> Sequence[str]:
-        """The one step."""
+        """Returns the one step."""
         queue = f"queue {self._place.database}"
         if not self._place.database.exists():
             return [f"create {queue}"]
         return [f"keep {queue}" if self.current_run() == run else f"empty {queue}"]
 
-    def setup(self, run: str, made: Callable[[str], None]) -> None:
-        """Make the queue; one of an earlier run is emptied. Raises DsError where no container can run."""
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
+        """Creates the queue; empties that of an earlier run. Raises DsError if no container can run."""
         self._need_image()
         new = not self._place.database.exists()
         queue = self._open()
         if new:
-            made(f"queue {self._place.database}")
+            on_created(f"queue {self._place.database}")
         if queue.get_meta(_RUN) != run:
             self.end()  # workers of the earlier run that found nothing more to do
             queue.purge()
             queue.set_meta(_RUN, run)
 
     def queue(self) -> SqliteQueue:
-        """The queue of the current run."""
+        """Returns the queue of the current run."""
         if self.current_run() is None:
             raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
         return self._open()
@@ -93,11 +97,8 @@ class LocalEngine:
             self._queue = self._place.open_queue(self._config)
         return self._queue
 
-    def check_fleet(self, _fleet_file: Path) -> None:
-        """Nothing of it is used here."""
-
     def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
-        """Leave the machine process in the background; it is ready when this returns."""
+        """Starts the machine process in the background; it is ready on return."""
         self._need_image()
         with background.free(self._place.lock) as lock:
             if lock is not None:
@@ -110,7 +111,7 @@ class LocalEngine:
         return f"local-{run}"
 
     def _need_image(self) -> None:
-        """See that the config's image can run here, and is here: a job must not wait for its download."""
+        """Pulls the config's image if it is missing: no job waits for a download."""
         if self._image_is_here:
             return
         image, docker = self._config.dockerhub_tag, container_engine(self._config, self._say)
@@ -132,7 +133,7 @@ class LocalEngine:
         background.leave([*command, run], lock, environment, failure=failure, log=log)
 
     def machines(self) -> Machines:
-        """The machine process as it tells of itself, and whether it lives."""
+        """Returns the state of the machine process, by its own file and its lock."""
         slots = slots_of(self._config)
         facts = self._status()
         if facts is None:
@@ -146,28 +147,28 @@ class LocalEngine:
             slots=facts.get("slots", slots),
             draining=alive and stopping is not None,
             ended=None if alive else facts.get("ended"),
-            trouble=self._trouble(facts, alive),
+            diagnosis=self._diagnose(facts, alive),
         )
 
-    def _trouble(self, facts: dict[str, Any], alive: bool) -> str | None:
+    def _diagnose(self, facts: dict[str, Any], alive: bool) -> Diagnosis | None:
         if alive and facts.get("dying"):
             with suppress(OSError):
                 lines = self._place.log.read_text(errors="replace").split("\n")
                 last = next((line for line in reversed(lines) if line.strip()), "")
                 why = last.strip() or "something kills them, a job perhaps"
-                return f"the workers keep dying: {why} (see {self._place.log})"
+                return Diagnosis(f"the workers keep dying: {why} (see {self._place.log})")
         for folder in (self._place.folder, self.store.root):
             if alive and folder.exists() and _free_bytes(folder) < FULL_BELOW:
-                return f"the disk of {folder} is full: make room, and the work goes on"
+                return Diagnosis(f"the disk of {folder} is full: make room, and the work goes on")
         if not alive and not facts.get("ended"):
-            return "the workers were killed; `ds monitor` or `ds start` starts them again"
+            return Diagnosis("the workers were killed; `ds monitor` or `ds start` starts them again")
         return None
 
     def explain(self, counts: Counts) -> str | None:
-        """Why no job runs although some wait."""
+        """Returns why no job runs although some wait."""
         machines = self.machines()
-        if machines.trouble:
-            return machines.trouble
+        if machines.diagnosis:
+            return machines.diagnosis.what
         if not machines.running:
             return f"no workers are running{f' ({machines.ended})' if machines.ended else ''}: ds start"
         when = (
@@ -185,16 +186,8 @@ class LocalEngine:
         return one_run(lock, self._config.app_name, self._alive, self.current_run)
 
     def stop(self, *, now: bool = False) -> None:
-        """Tell the machine process."""
+        """Signals the machine process to stop."""
         self._signal(signal.SIGINT if now else signal.SIGUSR1)
-
-    def cancel(self, _fleet: str) -> None:
-        """End the machine process."""
-        self._end(signal.SIGINT)
-
-    def shrink(self, _target: int, _spare: int, _busy: Collection[str]) -> Sequence[str]:
-        """Nothing: there is one machine, and it is not rented."""
-        return ()
 
     def end(self) -> Sequence[str]:
         """End the machine process and wait for it."""
@@ -213,7 +206,7 @@ class LocalEngine:
 
     def remove(self) -> Sequence[str]:
         """Remove the state folder; outputs, logs and ledger stay in the store."""
-        from ..worker.scratch import remove_folder
+        from ..worker.attempt.scratch import remove_folder
 
         if self._alive():
             self._end(signal.SIGINT)
@@ -233,12 +226,12 @@ class LocalEngine:
         return facts if isinstance(facts, dict) else None
 
     def _alive(self) -> bool:
-        """Whether a machine process holds the lock."""
+        """Returns whether a machine process holds the lock."""
         return background.is_held(self._place.lock)
 
     def _signal(self, number: signal.Signals) -> None:
-        """Tell the machine process, waiting for one that is about to start; sweep where it was killed."""
-        from ..worker.process import LINUX, environment_of
+        """Signals the machine process, waiting for one that is starting; sweeps if it was killed."""
+        from ..worker.attempt.process import LINUX, environment_of
 
         deadline = self._clock.monotonic() + START_SECONDS
         while self._alive() and self._clock.monotonic() < deadline:
@@ -255,7 +248,7 @@ class LocalEngine:
         facts = self._status()
         if facts is None or facts.get("ended"):
             return
-        from ..worker.process import kill_marked
+        from ..worker.attempt.process import kill_marked
 
         with background.free(self._place.lock) as lock:
             if lock is not None:

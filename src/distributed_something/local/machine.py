@@ -1,12 +1,12 @@
-"""This computer as a machine of the fleet: a process that keeps the workers running.
+"""Runs this computer as a machine of the fleet: a process that keeps the workers running.
 
-`ds start` leaves it in the background; it forks one worker a slot, replaces a worker that dies, takes
-away what a dead one left (processes, leases, folders), and ends them all when it is told to, when the
-queue has been empty for a while, or when MAX_RUN_HOURS are over. It holds a lock on `machine.lock` as
-long as it lives, and tells how it is in `machine.json`.
+`ds start` leaves it in the background. It forks one worker a slot, replaces a worker that dies, and removes
+what that one left (processes, leases, folders). It ends the workers on an order, when the queue has been
+empty for a while, and when MAX_RUN_HOURS are over. It holds a lock on `machine.lock` while it lives, and
+writes its state to `machine.json`.
 
-If this process itself is killed, the kernel tells its workers to stop; what they leave behind is taken
-away by the next machine process.
+If this process itself is killed, the kernel signals its workers to stop. The next machine process removes
+what they leave behind.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.state import STATE_VARIABLE
-from ..worker.container import Containers, Limits
+from ..worker.attempt.container import Containers, Limits
+from ..worker.attempt.logs import SlotLog
+from ..worker.attempt.process import adopt_orphans, kill_marked
+from ..worker.attempt.scratch import remove_folder
+from ..worker.attempt.slot import Slot
+from ..worker.attempt.task import compile_task
 from ..worker.crew import Crew, Signals
-from ..worker.logs import SlotLog
 from ..worker.loop import Identity, Stop, Worker
-from ..worker.process import adopt_orphans, kill_marked
-from ..worker.scratch import remove_folder
-from ..worker.slot import Slot
-from ..worker.task import compile_task
 from .place import Place, container_engine, slots_of
 from .store import FolderStore
 
 IDLE_END_SECONDS = 30.0
-"""With nothing left to do for this long, the workers end by themselves: nobody may be watching."""
+"""Time without an open job, in seconds, after which the workers end by themselves."""
 
 ORDERS = {
     signal.SIGUSR1: Stop(None, "stopped"),
@@ -53,8 +53,7 @@ ORDERS = {
 class Machine:
     """The machine process of one run.
 
-    It opens the queue for a moment at a time: a connection must not be open while it forks, as SQLite's
-    locks do not survive that.
+    It opens the queue only briefly: SQLite's locks do not survive a fork.
     """
 
     def __init__(self, place: Place, config: Config, store: Store, run: str, lock: int) -> None:
@@ -65,7 +64,7 @@ class Machine:
         self._paths = RunPaths(config.app_name, run)
         self._name = f"machine-{os.urandom(3).hex()}"
         self._owed: list[str] = []
-        """Workers that have ended and whose leases are to be given back."""
+        """Ended workers whose leases are not given back yet."""
         self._containers: Containers | None = None
         self._stop: Stop | None = None
         self._clock = SystemClock()
@@ -83,7 +82,7 @@ class Machine:
         self._ledger = LedgerWriter(store, f"{self._paths.events}{self._name}.jsonl")
 
     def start(self) -> None:
-        """Take away what an earlier machine process left, and start the workers."""
+        """Removes what an earlier machine process left, and starts the workers."""
         self._write_status(None)  # from now on orders reach us
         self._clear_remains()
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
@@ -93,7 +92,7 @@ class Machine:
         self._tell()
 
     def run(self) -> str:
-        """Keep workers running until it is time to end; why it ended."""
+        """Keeps workers running until the end; returns why it ended."""
         while self._crew.runs:
             for order in self._signals.wait(1.0):
                 self._order(order)
@@ -108,7 +107,7 @@ class Machine:
         return self._stop.why if self._stop else "drained"
 
     def _clear_remains(self) -> None:
-        """Take away what killed workers of an earlier machine process left."""
+        """Removes what killed workers of an earlier machine process left."""
         kill_marked(self._place.mark)
         self._sweep(STATE_LABEL, str(self._place.folder))
         with self._place.open_queue(self._config) as queue:
@@ -165,7 +164,7 @@ class Machine:
             complain(f"{self._name}: {error}")
 
     def _check_hours(self) -> None:
-        """End where MAX_RUN_HOURS are over: whatever is wrong with the queue, and asked before it."""
+        """Ends the workers after MAX_RUN_HOURS. It does not ask the queue, which may be damaged."""
         hours = self._config.max_run_hours
         if self._stop is None and self._clock.monotonic() - self._up_since > hours * 3600:
             self._give_order(signal.SIGTERM, Stop(25.0, f"MAX_RUN_HOURS = {hours:g} are over"))
@@ -191,13 +190,13 @@ class Machine:
 
     def _give_order(self, order: signal.Signals, stop: Stop) -> None:
         if self._stop is not None and _patience(stop) > _patience(self._stop):
-            return  # who was told to stop now is not told to take its time
+            return  # an order to stop now stands
         self._stop = stop
         self._tell()
         self._crew.order(order)
 
     def _tell(self, ended: str | None = None) -> None:
-        """Write down how we are, if we can: a full disk is no reason to leave the workers alone."""
+        """Writes the state file if possible: the workers go on when the disk is full."""
         try:
             self._write_status(ended)
         except OSError as error:
@@ -220,7 +219,7 @@ class Machine:
         temporary.replace(self._place.status)
 
     def tell_end(self, why: str) -> None:
-        """Leave word why we ended."""
+        """Writes why the process ended."""
         self._tell(ended=why)
 
 

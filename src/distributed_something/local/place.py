@@ -1,4 +1,4 @@
-"""Where the state of an app lies on this machine, and how many jobs run here at a time."""
+"""Names the files of an app's state on this machine, and how many jobs run here at a time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Place(NamedTuple):
 
     @property
     def status(self) -> Path:
-        """How the machine process is."""
+        """The state of the machine process."""
         return self.folder / "machine.json"
 
     @property
     def log(self) -> Path:
-        """What the machine process and the workers have to say."""
+        """Messages of the machine process and the workers."""
         return self.folder / "machine.log"
 
     @property
@@ -46,11 +46,11 @@ class Place(NamedTuple):
 
     @property
     def mark(self) -> bytes:
-        """What the environment of every process of the app holds."""
+        """The text in the environment of every process of the app."""
         return mark_of(self.folder)
 
     def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
-        """The app's queue."""
+        """Returns the app's queue."""
         policy = RetryPolicy(config.job_retries)
         return SqliteQueue(self.database, policy=policy, term=LEASE_SECONDS, owner=owner)
 

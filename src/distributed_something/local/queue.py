@@ -1,4 +1,4 @@
-"""The queue of the local engine: one SQLite file that many worker processes share.
+"""Implements the queue of the local engine: one SQLite file that many worker processes share.
 
 One table holds every job of a run. An open job (state 0) carries the time from which it may be leased:
 0 where it was never tried or was given back at once, the end of its back-off after a failure, the
@@ -11,14 +11,12 @@ Writers take a file lock before they begin: SQLite's own lock is unfair when man
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import sqlite3
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import accumulate, islice
 from pathlib import Path
 from types import TracebackType
@@ -28,10 +26,15 @@ from ..clock import Clock, SystemClock
 from ..engine import Counts, PutReport
 from ..errors import DsError
 from ..job import Cause, DeadJob, Job, Lease, RetryPolicy, in_batches
-from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
-
-VERSION = 1
-"""Of the file's format; kept in its header (PRAGMA user_version)."""
+from .queue_file import (
+    connect,
+    explained,
+    locked,
+    open_lock,
+    refuse_network,
+    refuse_newer,
+    version_in_header,
+)
 
 BATCH = 50_000
 """Jobs a transaction of `put`: few enough that workers get their turn in between, within half a second.
@@ -44,39 +47,15 @@ BATCH_BYTES = 64 << 20
 
 PUT_CACHE_KIB = 32_768
 
-CHECKPOINT_PAGES = 4000
 PUT_CHECKPOINT_PAGES = 16_000
-"""Length of the write-ahead log (16 MB, 64 MB) at which it is folded into the file, by whoever writes then.
-
-A submission writes the same pages of the index again and again: the later they are folded, the fewer times.
+"""Length of the write-ahead log while jobs are submitted (64 MB): a submission writes the same pages of the
+index again and again, so that the later they are folded, the fewer times.
 """
 
 _INT64 = struct.Struct(">q")
 
 POLL_FIRST = 0.01
 POLL_LAST = 0.25
-
-# state: 0 open, 1 done, 2 dead. seq: the job's index, from 1. failed: attempts used up.
-# Ids and tokens are numbers: sqlite3 binds those a third faster than bytes, and rows stay small.
-# Small columns first and the body last: what is read and changed most lies at the start of a row.
-_SCHEMA = """
-    CREATE TABLE jobs (
-        seq INTEGER PRIMARY KEY,
-        id INTEGER NOT NULL UNIQUE,
-        state INTEGER NOT NULL DEFAULT 0,
-        visible_at REAL NOT NULL DEFAULT 0,
-        failed INTEGER NOT NULL DEFAULT 0,
-        deliveries INTEGER NOT NULL DEFAULT 0,
-        token INTEGER,
-        owner TEXT,
-        cause TEXT,
-        detail TEXT,
-        body BLOB NOT NULL
-    );
-    CREATE INDEX jobs_open ON jobs(visible_at) WHERE state = 0;
-    CREATE INDEX jobs_dead ON jobs(seq) WHERE state = 2;
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
 
 # A batch in one statement, in which Python's lock is free: see `_packed`.
 _PUT = """INSERT INTO jobs (id, body)
@@ -163,13 +142,13 @@ class SqliteQueue:
         self._mutex = threading.Lock()
         self._volatile = volatile
         self._durable: bool | None = None
-        _refuse_network(self.path)
-        with _explained(self.path):
+        refuse_network(self.path)
+        with explained(self.path):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_newer(self.path, _version_in_header(self.path))
-            self._lock_file = _open_lock(self.path)
+            refuse_newer(self.path, version_in_header(self.path))
+            self._lock_file = open_lock(self.path)
             try:
-                self._db = _connect(self.path, self._lock_file)
+                self._db = connect(self.path, self._lock_file)
                 if volatile:
                     self._db.execute("PRAGMA synchronous = OFF")
             except BaseException:  # the lock is let go, and the error raised again
@@ -189,8 +168,8 @@ class SqliteQueue:
         with self._mutex:
             if self._lock_file < 0:
                 return
-            # The last one to close folds the write-ahead log into the file: nobody else should write then.
-            with _locked(self._lock_file), suppress(sqlite3.Error):
+            # The last one to close folds the write-ahead log into the file: no other process may write then.
+            with locked(self._lock_file), suppress(sqlite3.Error):
                 self._db.close()
             os.close(self._lock_file)
             self._lock_file = -1
@@ -205,7 +184,7 @@ class SqliteQueue:
                 sent += db.execute(_PUT, packed).rowcount
             given += len(batch)
         with suppress(DsError):  # all is stored, if only in the log: the disk may be full
-            self._read("PRAGMA wal_checkpoint")  # by whom it was filled: the first worker would wait for that
+            self._read("PRAGMA wal_checkpoint")  # here, as the first worker would wait for it otherwise
         return PutReport(sent=sent, known=given - sent)
 
     def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
@@ -226,7 +205,7 @@ class SqliteQueue:
     def renew(self, leases: Sequence[Lease]) -> tuple[list[Lease], list[Lease]]:
         """Move deadlines to a full term from now: (renewed, no longer ours).
 
-        A lease that has run out is still ours while nobody has taken the job: the machine was suspended.
+        An expired lease is still ours until another worker takes the job: the machine was suspended.
         """
         if not leases:
             return [], []
@@ -274,21 +253,21 @@ class SqliteQueue:
         return DeadJob(lease.job, lease.attempt, cause, detail) if dead and ours else None
 
     def counts(self) -> Counts:
-        """How many jobs are in which state now; tens of milliseconds with a million jobs."""
+        """Returns how many jobs are in which state now; tens of milliseconds with a million jobs."""
         waiting, leased, timed, dead = self._read(_COUNTS, {"now": self._clock.now()})[0]
         return Counts(waiting=waiting, leased=leased, delayed=timed - leased, dead=dead)
 
     def finished(self) -> int:
-        """How many jobs are done."""
+        """Returns how many jobs are done."""
         return int(self._read(_FINISHED)[0][0])
 
     def next_visible(self) -> float | None:
-        """When (Unix seconds) the next job that cannot be leased now can be: why nothing moves."""
+        """Returns when (Unix seconds) the next hidden job can be leased; None: none is hidden."""
         earliest: float | None = self._read(_NEXT, (self._clock.now(),))[0][0]
         return earliest
 
     def dead(self) -> Iterator[DeadJob]:
-        """The dead jobs, in the order of submission; read in pages, so workers go on meanwhile."""
+        """Yields the dead jobs, in the order of submission; read in pages, so workers go on meanwhile."""
         last = -1
         while page := self.dead_page(last):
             yield from page
@@ -334,11 +313,11 @@ class SqliteQueue:
         ]
 
     def owners(self) -> list[str]:
-        """The workers that hold leases, whether they still live or not."""
+        """Returns the workers that hold leases, whether they still live or not."""
         return [str(owner) for (owner,) in self._read(_OWNERS)]
 
     def get_meta(self, key: str) -> str | None:
-        """The text kept under `key`, or None."""
+        """Returns the text kept under `key`, or None."""
         rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
         return str(rows[0][0]) if rows else None
 
@@ -364,18 +343,18 @@ class SqliteQueue:
 
     def _read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """Rows of one consistent reading, taken without the lock: writers do not wait for it."""
-        with self._mutex, _explained(self.path):
+        with self._mutex, explained(self.path):
             return self._db.execute(sql, values).fetchall()
 
     def _make_room(self) -> None:
-        """For the index of a million ids, which come in no order; who only leases does without."""
+        """Enlarges the cache for the index of a million ids in no order; leasing needs none."""
         self._read(f"PRAGMA cache_size = -{PUT_CACHE_KIB}")
         self._read(f"PRAGMA wal_autocheckpoint = {PUT_CHECKPOINT_PAGES}")
 
     @contextmanager
     def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction, all or nothing; `durable` makes it survive a power cut."""
-        with self._mutex, _explained(self.path), _locked(self._lock_file):
+        """Yields one transaction, all or nothing; `durable` makes it survive a power cut."""
+        with self._mutex, explained(self.path), locked(self._lock_file):
             if not self._volatile and durable is not self._durable:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
@@ -389,123 +368,8 @@ class SqliteQueue:
                 raise
 
 
-def _refuse_network(path: Path) -> None:
-    if (kind := file_system(path)) in NETWORK_FILE_SYSTEMS:
-        raise DsError(
-            f"the queue cannot lie in {path.parent}: it is on a network file system ({kind}),"
-            " where file locks are not safe",
-            "set DS_STATE_DIR to a folder on a local disk; on a cluster ENGINE = 'slurm'",
-        )
-
-
-def _refuse_newer(path: Path, version: int) -> None:
-    if version > VERSION:
-        raise DsError(
-            f"the queue {path} was made by a newer version of distributed-something"
-            f" (format {version}, this one knows {VERSION})",
-            "upgrade: pip install --upgrade distributed-something",
-        )
-
-
-def _version_in_header(path: Path) -> int:
-    """The format's version as the file's header has it (0: none), read without touching anything.
-
-    By SQLite, which alone knows when the file may be closed again: with any other close of it, the system
-    takes the locks of all connections that this process has. Others then remove a log that is in use.
-    """
-    with (
-        suppress(sqlite3.Error),
-        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db,
-    ):
-        return int(db.execute("PRAGMA user_version").fetchone()[0])
-    return 0
-
-
-def _open_lock(path: Path) -> int:
-    return os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _connect(path: Path, lock_file: int) -> sqlite3.Connection:
-    """Open the file, and give it its tables if it is new."""
-    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    try:
-        with _locked(lock_file):
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            _refuse_newer(path, version)
-            if version == 0:
-                # Not yet in WAL mode, so that the header has the version from the first moment on.
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    except BaseException:  # closed, and raised again
-        db.close()
-        raise
-    return db
-
-
-@contextmanager
-def _locked(lock_file: int) -> Iterator[None]:
-    fcntl.flock(lock_file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(lock_file, fcntl.LOCK_UN)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say what SQLite's errors, and those of the file system, mean for the user."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if (ours := _explanation(path, error)) is None:
-            raise
-        raise ours from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _disk_full(path) from error
-        raise _not_writable(path, error.strerror or str(error)) from error
-
-
-def _explanation(path: Path, error: sqlite3.Error) -> DsError | None:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
-        return _damaged(path, str(error))
-    if code == sqlite3.SQLITE_FULL:
-        return _disk_full(path)
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return _not_writable(path, str(error))
-    if isinstance(error, sqlite3.OperationalError):
-        return DsError(
-            f"the queue {path} cannot be used: {error}", "try again; if it comes back, check the disk"
-        )
-    return None
-
-
-def _damaged(path: Path, why: str) -> DsError:
-    return DsError(
-        f"the queue {path} is damaged: {why}",
-        "`ds cleanup` removes it; outputs, logs and ledger stay in the store; then run again:"
-        " finished jobs are skipped where CHECK_IF_DONE_BOOL is set",
-    )
-
-
-def _disk_full(path: Path) -> DsError:
-    return DsError(
-        f"the disk is full: the queue {path} could not be written; nothing is lost",
-        f"make room on the disk of {path.parent} and run the command again",
-    )
-
-
-def _not_writable(path: Path, why: str) -> DsError:
-    return DsError(
-        f"the queue {path} cannot be written: {why}",
-        f"check the rights on {path.parent}, or set DS_STATE_DIR to a folder that you can write",
-    )
-
-
 def _number(job_id: str) -> int:
-    """An id as it is stored: SQLite's integers have 64 bits and a sign."""
+    """Returns an id as it is stored: SQLite's integers have 64 bits and a sign."""
     number: int = _INT64.unpack(bytes.fromhex(job_id))[0]
     return number
 
@@ -541,5 +405,5 @@ def _text(token: int) -> str:
 
 
 def _ours(lease: Lease, now: float) -> tuple[int, int, float]:
-    """The values for the condition that a lease is not stale."""
+    """Returns the values for the condition that a lease is not stale."""
     return lease.job.index + 1, int(lease.token, 16), now

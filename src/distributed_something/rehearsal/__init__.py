@@ -1,1 +1,1 @@
-"""The engine `rehearsal`: the aws engine's own code against an emulator on this machine."""
+"""Implements the engine `rehearsal`: the aws engine's own code against an emulator on this machine."""

@@ -1,4 +1,4 @@
-"""What an account has before the first run: roles, instance profile, key pair. The pretend one has it.
+"""Gives the pretend account what accounts have before their first run: roles, instance profile, key pair.
 
 A fleet file is written for a real account. `adapted` puts the pretend one's own roles, image, subnet and
 groups into it, so that the rest of it can be rehearsed as it stands.
@@ -29,7 +29,7 @@ def furnish(session: AwsSession, config: Config) -> None:
 
 
 class Own(NamedTuple):
-    """What of the pretend account stands in for a fleet file's own."""
+    """What of the pretend account replaces a fleet file's own values."""
 
     fleet_role: str
     profile: str
@@ -50,7 +50,7 @@ class Own(NamedTuple):
 
 
 def adapted(text: str, own: Own) -> tuple[str, tuple[str, ...]]:
-    """A fleet file's text for the pretend account, and the fields that were replaced. Pure.
+    """Returns a fleet file's text for the pretend account, and the fields that were replaced. Pure.
 
     What is no fleet file is left as it is: who reads it says what is wrong.
     """
@@ -87,7 +87,7 @@ def _adapt(specification: dict[str, Any], own: Own) -> list[str]:
 
 
 def _replace(holder: dict[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """Put these values where the holder has others; the names of what was replaced."""
+    """Replaces the holder's values by these; returns the names of what was replaced."""
     names = [name for name, value in values.items() if name in holder and holder[name] != value]
     holder.update({name: values[name] for name in names})
     return names

@@ -1,6 +1,6 @@
-"""The door of a rehearsal's servers: programs of this machine come in, and those alone that have the key.
+"""Guards a rehearsal's servers: only programs of this machine that have the key may call them.
 
-Whoever may call the pretend account runs commands on this machine, as the user who rehearses.
+A caller of the pretend account runs commands on this machine, as the user who rehearses.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ..system.loopback import is_foreign
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 OPEN = ("/ds/machines/", "/ds/tasks/")
-"""Metadata: to be read only, and by clients that sign nothing."""
+"""Metadata: read-only, for clients that sign nothing."""
 
 _CREDENTIAL = re.compile("Credential=([^/]*)/")
 
 
 def for_programs(application: Wsgi, key: str | None = None) -> Wsgi:
-    """The application without what pages in a browser ask, and, with a `key`, what is not signed with it.
+    """Returns the application, which then refuses pages in a browser and, with a `key`, calls without it.
 
-    The signature itself is not looked at: nobody overhears the key on the loopback address.
+    The signature itself is not checked: the key cannot be overheard on the loopback address.
     """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -48,5 +48,5 @@ def _may_enter(environ: dict[str, Any], key: str | None) -> bool:
 
 
 def signed(key: str) -> dict[str, str]:
-    """The header that lets a request in which no client of AWS signs."""
+    """Returns the header that lets a request in which no client of AWS signs."""
     return {"Authorization": f"Credential={key}/"}

@@ -1,4 +1,4 @@
-"""`ds check` for a rehearsal: those for AWS that ask nobody. What the rehearsal mends is no error."""
+"""Checks a rehearsal by AWS's checks that need no call. What the rehearsal replaces is no error."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _OWN = Own(
     "subnet-00000000",
     ("sg-00000000",),
 )
-"""Stands for what the pretend account has, which nobody has started yet."""
+"""Stands for the resources of the pretend account, which does not run yet."""
 
 
 def checks(_folder: Path, config: Config, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
-    """The checks of a project that is rehearsed. Raises UsageError where the fleet file cannot be read."""
+    """Returns the checks of a rehearsed project. Raises UsageError if the fleet file is unreadable."""
     file = read_fleet_file(fleet_file)
     mended = file and file._replace(text=adapted(file.text, _OWN)[0])
     pairs = zip(unasked(config, file), unasked(_mended(config), mended), strict=True)
@@ -36,7 +36,7 @@ def _mended(config: Config) -> Config:
 
 
 def _pair(real: Check, pretended: Check) -> Check:
-    """A check whose errors are warnings, where the pretended one does not have them."""
+    """Returns a check whose errors are warnings, where the pretended one does not have them."""
 
     def found() -> Iterator[Finding]:
         errors = {each.what for each in pretended.findings()}

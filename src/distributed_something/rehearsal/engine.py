@@ -1,4 +1,4 @@
-"""The engine `rehearsal`: the aws engine itself, talking to an emulator that it starts.
+"""Runs the aws engine itself against an emulator that it starts.
 
 The emulator's process is started by the first command that needs one, found again by later ones, and ended
 with the run. Its S3 is the project's STORE: what a run has left there is read the same way when it is gone.
@@ -32,7 +32,7 @@ from ..ledger import RunPaths
 from ..runs.record import read_record, record_path
 from ..system.docker import STATE_LABEL, sweep
 from ..system.state import state_folder
-from ..worker.process import kill_marked
+from ..worker.attempt.process import kill_marked
 from . import story
 from .account import Own, adapted
 from .auth import signed
@@ -43,6 +43,7 @@ from .faults import parse_faults
 from .place import Place, bucket_of
 
 END_SECONDS = 30.0
+"""Time limit for the emulator's end, in seconds."""
 
 _IMAGE = "rehearsal/not-pulled"
 _ISOLATED = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
@@ -56,14 +57,14 @@ def make(
 
 
 class RehearsalEngine:
-    """Implements engine.Engine and engine.Guarded.
+    """Implements engine.Engine and engine.Renting.
 
     `faults` is a text that `faults.parse_faults` reads; `say` tells a person.
-    Real credentials are put out of reach of this process as soon as there is such an engine in it.
+    Making one puts real credentials out of this process's reach.
     """
 
     name = "rehearsal"
-    look_seconds = 0.5
+    poll_interval = 0.5
 
     def __init__(
         self, project: Path, config: Config, clock: Clock, say: Callable[[str], None], faults: str = ""
@@ -78,7 +79,7 @@ class RehearsalEngine:
         self._store: FolderBucket | None = None
         self._faults = faults
         slow = parse_faults(faults or self._place.faults())
-        self.last_looks_seconds = 0.1 + slow.seconds(slow.lag)
+        self.final_poll_interval = 0.1 + slow.seconds(slow.lag)
         self.tasks_per_machine = config.tasks_per_machine
         self.job_bytes = AwsEngine.job_bytes
         isolate()
@@ -86,7 +87,7 @@ class RehearsalEngine:
     # -- The emulator
 
     def _aws(self) -> AwsEngine | None:
-        """The aws engine, where an emulator runs."""
+        """Returns the aws engine, where an emulator runs."""
         endpoint = self._place.endpoint()
         if endpoint is None:
             self._found = None
@@ -103,7 +104,7 @@ class RehearsalEngine:
         return self._found
 
     def _started(self) -> AwsEngine:
-        """The aws engine; an emulator is started where there is none."""
+        """Returns the aws engine; an emulator is started where there is none."""
         found = self._aws()
         if found is not None:
             return found
@@ -118,7 +119,7 @@ class RehearsalEngine:
         return found
 
     def _sweep(self) -> None:
-        """Take away what a killed emulator left."""
+        """Removes what a killed emulator left."""
         kill_marked(self._place.mark)
         if self._given.in_containers:
             sweep(STATE_LABEL, str(self._place.folder))
@@ -186,15 +187,15 @@ class RehearsalEngine:
         return AwsSession(self._config.aws_region, None, endpoint, key)
 
     def current_run(self) -> str | None:
-        """The run that the queue belongs to."""
+        """Returns the run that the queue belongs to."""
         found = self._aws()
         return None if found is None else found.current_run()
 
     def plan(self, run: str) -> Sequence[str]:
-        """The steps of `setup`."""
+        """Returns the steps of `setup`."""
         return self._started().plan(run)
 
-    def setup(self, run: str, made: Callable[[str], None]) -> None:
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """As on AWS, in an account that has what accounts have."""
         for name in ("dockerhub_tag", "aws_bucket"):
             if not getattr(self._given, name):
@@ -211,28 +212,28 @@ class RehearsalEngine:
             )
         if why:
             self._say(f"note: tasks are processes of this machine, not containers: {why}")
-        aws.setup(run, made)
+        aws.setup(run, on_created)
 
     def queue(self) -> Any:
-        """The queue of the current run."""
+        """Returns the queue of the current run."""
         return self._needed().queue()
 
     def check_fleet(self, fleet_file: Path) -> None:
-        """As on AWS, but for what is replaced of it. Starts the emulator."""
+        """Checks the file as AWS does, with the replaced values. Starts the emulator."""
         aws = self._started()
         aws.check_fleet(self._adapted(fleet_file, aws)[0])
 
-    def start(self, run: str, fleet_file: Path | None, made: Callable[[str], None]) -> str:
+    def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
         """As on AWS; what a fleet file has of a real account is replaced, and named."""
         aws = self._needed()
         if fleet_file is not None:
             fleet_file, replaced = self._adapted(fleet_file, aws)
             if replaced:
                 self._say(f"note: {fleet_file.name}: the pretend account's own: {', '.join(replaced)}")
-        return aws.start(run, fleet_file, made)
+        return aws.start(run, fleet_file, on_created)
 
     def _adapted(self, fleet_file: Path, aws: AwsEngine) -> tuple[Path, Sequence[str]]:
-        """The file as the pretend account can have it, and what was replaced in it."""
+        """Returns the file as the pretend account can have it, and what was replaced in it."""
         try:
             text, replaced = adapted(fleet_file.read_text(), Own.of(aws.region))
         except (OSError, UnicodeDecodeError):
@@ -253,17 +254,17 @@ class RehearsalEngine:
         return self._needed().shrink(target, spare, busy)
 
     def guard(self) -> Sequence[str]:
-        """Give silent machines their alarms, which never go off: the emulator measures no processor."""
+        """Sets the alarms of silent machines, which never fire: the emulator measures no processor."""
         found = self._aws()
         return () if found is None else found.guard()
 
     def machines(self) -> Machines:
-        """How the machines are."""
+        """Returns how the machines are."""
         found = self._aws()
-        return Machines(kept=True) if found is None else found.machines()
+        return Machines(replaces_lost=True) if found is None else found.machines()
 
     def explain(self, counts: Counts) -> str | None:
-        """Why no job runs although some wait."""
+        """Returns why no job runs although some wait."""
         found = self._aws()
         return "the emulator has ended: ds setup" if found is None else found.explain(counts)
 
@@ -286,10 +287,9 @@ class RehearsalEngine:
             found.stop(now=now)
 
     def end(self) -> Sequence[str]:
-        """End the machines, tell the story, and end the emulator, unless dead jobs are kept in its queue.
+        """Ends the machines, writes the story, and ends the emulator unless its queue keeps dead jobs.
 
-        Where somebody else has ended the emulator, nothing is left; where the queue has gone already, the
-        story is that of the run in the record.
+        Without an emulator nothing is left. Without a queue the story is that of the run in the record.
         """
         aws = self._aws()
         if aws is None:
@@ -311,12 +311,12 @@ class RehearsalEngine:
         return read_record(path).run if path.exists() else None
 
     def _keep_story(self, aws: AwsEngine, run: str, *, kept: tuple[str, ...]) -> dict[str, Any]:
-        """The story of the run, written. What begins with `kept` stays on purpose, and is no leftover."""
+        """Writes and returns the story of the run. Names that begin with `kept` are no leftovers."""
         paths = RunPaths(self._config.app_name, run)
         return story.keep(aws.store, paths, self._account(aws, kept), price=self._given.machine_price)
 
     def _account(self, aws: AwsEngine, kept: tuple[str, ...] = ()) -> dict[str, Any]:
-        """What the emulator has seen, and what is left in it but for what stays on purpose."""
+        """Returns what the emulator has seen, and its leftovers without those that stay on purpose."""
         assert aws.session.endpoint is not None
         account: dict[str, Any] = json.loads(ask(aws.session.endpoint, "account", self._place.key()))
         kept += () if self._given.clean_dashboard else ("dashboard ",)
@@ -324,7 +324,7 @@ class RehearsalEngine:
         return account
 
     def remove(self) -> Sequence[str]:
-        """Remove everything that runs of the app made, the emulator last; what it still had, as it tells."""
+        """Removes everything that the app's runs made, the emulator last; returns what it still had."""
         import shutil
 
         left: list[str] = []
@@ -337,7 +337,7 @@ class RehearsalEngine:
 
 
 class FolderBucket(S3Store):
-    """A bucket of the emulator: a person finds its objects in a folder."""
+    """A bucket of the emulator, whose objects lie in a folder."""
 
     def __init__(self, bucket: str, session: AwsSession, folder: Path) -> None:
         super().__init__(bucket, session=session)
@@ -345,14 +345,14 @@ class FolderBucket(S3Store):
         self._folder = folder
 
     def locate(self, key: str) -> str:
-        """The file's path."""
+        """Returns the file's path."""
         return str(self._folder / check_key(key))
 
 
 def _pretended(config: Config) -> Config:
-    """The config in the pretend account: no profile, no placeholder, and a bucket and an image in any case.
+    """Returns the config for the pretend account: no profile, no placeholder, always a bucket and an image.
 
-    No schedule fires there: whoever rehearses watches the run.
+    No schedule fires there: the user watches the run.
     """
     return config._replace(
         aws_profile="",

@@ -1,4 +1,4 @@
-"""What goes wrong in a rehearsal, on request: read from a text, drawn from a seed. Pure.
+"""Plans what goes wrong in a rehearsal: read from a text, drawn from a seed. Pure.
 
     notice=0.2/min,kill=0.1/min,throttle=5%,error=2%,lag=30s,capacity=3of5,pull=10%,boot=20s,speed=10x,seed=7
 
@@ -30,7 +30,7 @@ class Share(NamedTuple):
     asked: int = 0
 
     def limit(self, target: int) -> int:
-        """How many of `target` machines there can be at a time."""
+        """Returns how many of `target` machines there can be at a time."""
         return min(target, self.had) if not self.asked else math.ceil(target * self.had / self.asked)
 
 
@@ -51,12 +51,12 @@ class Faults(NamedTuple):
     seed: int = 0
 
     def seconds(self, pretended: float) -> float:
-        """How long something takes on this machine's clock."""
+        """Returns how long something takes on this machine's clock."""
         return pretended / self.speed
 
 
 def parse_faults(text: str) -> Faults:
-    """The faults that a text asks for; "" asks for none. Raises UsageError for the first thing wrong."""
+    """Returns the faults that a text asks for; "": none. Raises UsageError for the first mistake."""
     found: dict[str, Any] = {}
     for item in (ROUGH_DAY if text.strip() == "rough-day" else text).split(","):
         if item := item.strip():
@@ -77,7 +77,7 @@ class Fate(NamedTuple):
 
 
 def fate(faults: Faults, machine: int) -> Fate:
-    """What becomes of the machine that was started as number `machine`."""
+    """Returns what becomes of the machine that was started as number `machine`."""
     draw = random.Random(f"{faults.seed}/{machine}")  # noqa: S311  to be repeatable, not secret
     notice, kill = (_draw(draw, rate) for rate in (faults.notice, faults.kill))
     return Fate(notice, kill, draw.random() >= faults.pull)
@@ -90,14 +90,14 @@ def _draw(draw: random.Random, rate: float) -> float:
 
 
 class Misfortune:
-    """What befalls one call after another: "throttle", "error" or nothing. Threads must not share it."""
+    """The faults of one call after another: "throttle", "error" or nothing. Threads must not share it."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._draw = random.Random(f"{faults.seed}/calls")  # noqa: S311  to be repeatable, not secret
 
     def next(self) -> str | None:
-        """What befalls this call."""
+        """Returns the fault of this call; None: it succeeds."""
         drawn = self._draw.random()
         if drawn < self._faults.throttle:
             return "throttle"

@@ -1,4 +1,4 @@
-"""Where a rehearsal's files lie in its project, and whether its emulator lives."""
+"""Names a rehearsal's files, and tells whether its emulator lives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..system.state import mark_of
 
 
 def bucket_of(config: Config) -> str:
-    """The bucket of the project: the config's, or one of the app's name."""
+    """Returns the bucket of the project: the config's, or one of the app's name."""
     return config.aws_bucket or f"rehearsal-{config.app_name.lower().replace('_', '-')}"
 
 
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """What it has to say."""
+        """Its messages."""
         return self.folder / "rehearsal.log"
 
     @property
@@ -55,11 +55,11 @@ class Place(NamedTuple):
 
     @property
     def mark(self) -> bytes:
-        """What the environment of every process of the rehearsal's tasks holds."""
+        """The text in the environment of every process of the rehearsal's tasks."""
         return mark_of(self.folder)
 
     def tell(self, facts: Mapping[str, Any]) -> None:
-        """Write down where the emulator is, for its user alone."""
+        """Writes where the emulator is, readable by its user alone."""
         temporary = self.facts.with_suffix(".tmp")
         temporary.unlink(missing_ok=True)
         temporary.touch(mode=0o600)
@@ -67,24 +67,24 @@ class Place(NamedTuple):
         temporary.replace(self.facts)
 
     def endpoint(self) -> str | None:
-        """The address of the emulator that lives; None where there is none."""
+        """Returns the address of the emulator that lives; None where there is none."""
         return self.told().get("endpoint") if self.alive() else None
 
     def key(self) -> str:
-        """The access key that the emulator answers to."""
+        """Returns the access key that the emulator answers to."""
         return str(self.told().get("key", ""))
 
     def faults(self) -> str:
-        """What goes wrong in the emulator that lives, as text."""
+        """Returns what goes wrong in the emulator that lives, as text."""
         return str(self.told().get("faults", "")) if self.alive() else ""
 
     def told(self) -> dict[str, Any]:
-        """What was written down of the emulator."""
+        """Returns the facts that `tell` wrote."""
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(self.facts.read_text())
             return found
         return {}
 
     def alive(self) -> bool:
-        """Whether an emulator's process holds the lock."""
+        """Returns whether an emulator's process holds the lock."""
         return is_held(self.lock)

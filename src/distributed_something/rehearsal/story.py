@@ -1,6 +1,6 @@
-"""The story of a rehearsal: what it asked of the account, what went wrong, and what that cost.
+"""Builds the story of a rehearsal: its calls, its lost machines, and their cost on AWS.
 
-`build` is pure; `keep` and `read` put the story beside the run's report, and get it from there.
+`build` is pure; `keep` and `read` store it beside the run's report.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHOWN = 6
 
 
 def build(account: Facts, fold: Fold, events: Iterable[Facts], *, price: float | None) -> dict[str, Any]:
-    """The story as JSON has it. `account` is what the emulator has seen, `price` dollars a machine and hour.
+    """Returns the story as JSON. `account`: what the emulator has seen; `price`: dollars a machine and hour.
 
     Seconds and dollars throughout; `dollars` lacks the machines where no price is given.
     """
@@ -96,7 +96,7 @@ def _repeated(events: Iterable[Facts], lost: Mapping[str, Facts]) -> dict[str, t
 
 
 def lines(story: Facts) -> list[str]:
-    """The story for a person."""
+    """Returns the story for a person."""
     lost, calls = story["lost"], story["calls"]
     found = [
         f"rehearsal: {many(story['jobs'], 'job')}, {many(story['attempts'], 'attempt')}, "
@@ -144,7 +144,7 @@ def keep(store: Store, paths: RunPaths, account: Facts, *, price: float | None) 
 
 
 def read(store: Store, paths: RunPaths) -> dict[str, Any] | None:
-    """The story of a run; None where it has not come to its end."""
+    """Returns the story of a run; None where it has not come to its end."""
     try:
         found: dict[str, Any] = json.loads(store.read(_key(paths)))
     except KeyMissing:

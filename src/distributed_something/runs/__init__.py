@@ -1,1 +1,1 @@
-"""A run as data: its record, its run file, its logs, what ran, and one view of its state."""
+"""Describes a run as data: its record, its run file, its logs, what ran, and one view of its state."""

@@ -1,4 +1,4 @@
-"""What jobs printed, read at its place in a log segment: `file@offset+length`, as the ledger tells it."""
+"""Reads what jobs printed, at a place of a log segment that the ledger names: `file@offset+length`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ..ledger import RunPaths
 
 
 def read_log(store: Store, paths: RunPaths, place: str | None, *, skip: int = 0) -> bytes:
-    """The text at a place in a log segment (`file@offset+length`), without its first `skip` bytes.
+    """Returns the text at a place in a log segment (`file@offset+length`), without its first `skip` bytes.
 
-    Without a length it is an attempt that still runs: everything from the offset on.
+    A place without a length belongs to a running attempt: everything from the offset on is returned.
     """
     found = piece_of(paths, place or "", None)
     if found is None:
@@ -23,13 +23,13 @@ def read_log(store: Store, paths: RunPaths, place: str | None, *, skip: int = 0)
 
 
 def begin_of(place: str | None) -> str:
-    """A log's place without its length, which is known only at its end; "" of none."""
+    """Returns a log's place without its length, which is known only at its end; "" of none."""
     name, _, span = (place or "").rpartition("@")
     return f"{name}@{span.partition('+')[0]}" if place else ""
 
 
 def piece_of(paths: RunPaths, place: str, limit: int | None) -> tuple[str, int, int | None] | None:
-    """The (key, start, length) of a place; None where it is none."""
+    """Returns the (key, start, length) of a place; None where it is none."""
     name, _, span = place.rpartition("@")
     offset, _, length = span.partition("+")
     try:

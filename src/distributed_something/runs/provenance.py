@@ -1,9 +1,9 @@
-"""What ran a run's jobs, written down by those who did: job files, and the workers' versions and images.
+"""Records what ran the jobs of a run: job files, and the workers' versions and images.
 
     runs/<APP_NAME>/<run>/ran/files/<hash>.json      a job file that was submitted
                              /workers/<hash>.json    what some of the workers were; alike ones share a file
 
-A file's name is the hash of what it tells: so who writes the same again changes nothing.
+A file's name is the hash of its content: writing the same facts again changes nothing.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from ..ledger import RunPaths
 from ..system.docker import Docker
 
 SHOWN = 20
-"""Of each kind; a run has one or two."""
+"""Limit of each kind in a report; a run has one or two."""
 
 
 def note_job_file(store: Store, paths: RunPaths, path: Path) -> None:
-    """Write down which file was submitted, by its hash; one that is gone is not. Raises DsError."""
+    """Records the hash of a submitted file, if the file still exists. Raises DsError."""
     with suppress(OSError), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         _note(store, paths, "files", {"name": path.name, "sha256": digest, "bytes": file.tell()})
 
 
 def note_worker(store: Store, paths: RunPaths, container: Mapping[str, Any]) -> None:
-    """Write down what this worker is; `container` is what ECS tells it of its container, or nothing."""
+    """Records this worker; `container` has what ECS says about its container, or nothing."""
     _note(store, paths, "workers", _surroundings(container.get("Image"), container.get("ImageID")))
 
 
 def what_ran(store: Store, paths: RunPaths, config: Config) -> dict[str, Any]:
-    """The job files, and the workers: those that wrote themselves down, or else this computer's own."""
+    """Returns the job files and the recorded workers; without any record, this computer's own."""
     return {
         "job_files": _noted(store, paths, "files"),
         "workers": _noted(store, paths, "workers") or [_here(config)],
@@ -49,7 +49,7 @@ def what_ran(store: Store, paths: RunPaths, config: Config) -> dict[str, Any]:
 
 
 def _here(config: Config) -> dict[str, Any]:
-    """What workers on this computer are."""
+    """Returns the facts of workers on this computer."""
     docker = Docker.installed() if config.in_containers else None
     digest = None if docker is None else docker.digest(config.dockerhub_tag)
     return _surroundings(config.dockerhub_tag if digest else None, digest)
@@ -73,7 +73,7 @@ def _note(store: Store, paths: RunPaths, kind: str, facts: Mapping[str, Any]) ->
 
 
 def _noted(store: Store, paths: RunPaths, kind: str) -> list[dict[str, Any]]:
-    """What was written down of a kind; what cannot be read is left out."""
+    """Returns the records of a kind; unreadable ones are left out."""
     found: list[dict[str, Any]] = []
     with suppress(DsError):
         for file in store.list(_prefix(paths, kind)):

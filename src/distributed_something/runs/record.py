@@ -1,7 +1,7 @@
-"""The run record: the monitor file that the four steps hand to each other.
+"""Reads and writes the run record: the monitor file that the four steps hand to each other.
 
 `files/<APP_NAME>SpotFleetRequestId.json` holds the reference's keys and ours. It is replaced whole at
-each change, so that a reader, or a crash, meets the old or the new record and never a part.
+each change, so that a reader never sees a part of it, nor does a crash leave one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RunRecord(NamedTuple):
 
     @classmethod
     def new(cls, config: Config, engine: str, run: str, bucket: str, now: float) -> RunRecord:
-        """The record of a run that has made nothing yet; `bucket` is where its data is without AWS_BUCKET."""
+        """Returns the record of a new run; `bucket` is used if AWS_BUCKET is missing."""
         return cls(
             app=config.app_name,
             run=run,
@@ -54,11 +54,11 @@ class RunRecord(NamedTuple):
         )
 
     def with_fleet(self, fleet: str) -> RunRecord:
-        """The record with one more fleet; a second start adds and never overwrites."""
+        """Returns the record with one more fleet; a second start adds and never overwrites."""
         return self if fleet in self.fleets else self._replace(fleets=(*self.fleets, fleet))
 
     def with_resources(self, made: tuple[str, ...]) -> RunRecord:
-        """The record with what was just made."""
+        """Returns the record with what was just made."""
         return self._replace(resources=tuple(dict.fromkeys([*self.resources, *made])))
 
     def to_json(self) -> str:
@@ -81,7 +81,7 @@ class RunRecord(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str, name: str) -> RunRecord:
-        """A record as stored, also one that the reference wrote. Raises UsageError."""
+        """Returns a record as stored, also one that the reference wrote. Raises UsageError."""
         facts = _parse(text, name)
         missing = [key for key in _KEYS if not isinstance(facts.get(key), str)]
         if missing:
@@ -103,7 +103,7 @@ class RunRecord(NamedTuple):
 
 
 _LONGEST_TIME = 20
-"""Digits: Python refuses to read very long ones."""
+"""Maximum digits of a start time; Python refuses very long numbers."""
 
 _FIX = (
     "name the file that `ds start` wrote: files/<APP_NAME>SpotFleetRequestId.json;"
@@ -135,12 +135,12 @@ def _texts(found: object) -> tuple[str, ...]:
 
 
 def record_path(project: Path, app: str) -> Path:
-    """Where the record of an app lies."""
+    """Returns where the record of an app lies."""
     return project / "files" / f"{app}SpotFleetRequestId.json"
 
 
 def record_key(paths: RunPaths) -> str:
-    """Where the copy of a run's record lies in the store, for those who watch from elsewhere."""
+    """the store key of the record's copy, which a monitor elsewhere reads."""
     return paths.root + "record.json"
 
 
@@ -169,5 +169,5 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 
 def new_run_id(now: float) -> str:
-    """A run's id: its start in UTC and four random digits; ids sort by time."""
+    """Returns a run's id: its start in UTC and four random digits; ids sort by time."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{os.urandom(2).hex()}"

@@ -1,4 +1,4 @@
-"""`run.json`: what a run is and the config it was set up with, for workers that have no project folder."""
+"""Reads and writes `run.json`: a run's facts and config, for workers that have no project folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunFile(NamedTuple):
 
 
 def write_run_file(store: Store, config: Config, engine: str, run: str) -> None:
-    """Write down what the run is; a later set-up of the same run replaces it."""
+    """Writes the facts of the run; a later set-up of the same run replaces them."""
     facts = {
         "app": config.app_name,
         "run": run,
@@ -36,7 +36,7 @@ def write_run_file(store: Store, config: Config, engine: str, run: str) -> None:
 
 
 def read_run_file(store: Store, app: str, run: str) -> RunFile:
-    """A run's facts. Raises UsageError where they are missing or not what `write_run_file` writes."""
+    """Returns a run's facts. Raises UsageError if they are missing or malformed."""
     key = _key(app, run)
     where = store.locate(key)
     try:

@@ -1,4 +1,4 @@
-"""One view of a run: what `ds status`, the monitor and the page show. Pure over what is handed in."""
+"""Builds the one view of a run that `ds status`, the monitor and the page show. Pure."""
 
 from __future__ import annotations
 
@@ -46,23 +46,28 @@ class Snapshot(NamedTuple):
     started: float | None
     finished: float | None
     machines: Machines
-    cost_usd: float | None = None
     why_idle: str | None = None
     queued: int | None = None
     """Jobs in the queue that are not finished and not dead; None where the queue is gone."""
     leased: int = 0
-    """Jobs in the queue that some worker holds."""
+    """Jobs in the queue that a worker holds."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the run's machines have cost so far; None: unknown."""
+        return self.machines.cost.usd if self.machines.cost else None
 
     @property
     def expected_usd(self) -> float | None:
-        """What the run will have cost, if it goes on as it does; None where that is not known."""
-        cost, hourly = self.cost_usd, self.machines.usd_per_hour
+        """The run's cost at its end, at the present rate; None: unknown."""
+        cost = self.machines.cost
         if cost is None or self.state == "finished":
-            return cost
-        return None if hourly is None or self.eta is None else cost + hourly * self.eta / 3600
+            return self.cost_usd
+        hourly = cost.usd_per_hour
+        return None if hourly is None or self.eta is None else cost.usd + hourly * self.eta / 3600
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `ds status --json` prints."""
+        """Returns the object that `ds status --json` prints."""
         jobs, machines = self.jobs, self.machines
         return {
             "app": self.app,
@@ -97,7 +102,7 @@ def _iso(when: float | None) -> str | None:
 
 
 class Alive(NamedTuple):
-    """Whether any machine runs, and the names of those that have ended: a job of theirs runs no more."""
+    """Whether any machine runs, and the names of those that have ended: their jobs run no more."""
 
     any: bool
     gone: frozenset[str] = frozenset()
@@ -108,12 +113,12 @@ class Alive(NamedTuple):
         return cls(machines.running > 0, frozenset(each.id for each in machines.rented if not each.running))
 
     def state(self, record: JobRecord) -> State:
-        """A job's state: one whose worker is gone waits, whatever the ledger last said."""
+        """Returns a job's state: one whose worker is gone waits, whatever the ledger last said."""
         gone = not self.any or record.machine in self.gone
         return State.WAITING if gone and record.state is State.RUNNING else record.state
 
     def stranded(self, fold: Fold) -> int:
-        """How many jobs run by the ledger and by nothing else: their leases hide them for a while yet."""
+        """Returns how many jobs run by the ledger alone: their machines are gone, their leases not yet."""
         running = fold.by_state[State.RUNNING]
         if not running or not self.any:
             return running
@@ -123,7 +128,7 @@ class Alive(NamedTuple):
 
 
 def count_jobs(fold: Fold, stranded: int) -> JobCounts:
-    """The jobs by state; `stranded` of them have lost their worker, and wait."""
+    """Returns the jobs by state; `stranded` of them have lost their worker, and wait."""
     by_state = fold.by_state
     return JobCounts(
         total=len(fold.jobs),
@@ -137,7 +142,7 @@ def count_jobs(fold: Fold, stranded: int) -> JobCounts:
 
 
 def count_queue(total: int, counts: Counts) -> JobCounts:
-    """The jobs by state where workers write no ledger: what has left the queue has succeeded.
+    """Returns the jobs by state where workers write no ledger: what has left the queue has succeeded.
 
     That is the promise of the reference's workers, which delete a message after success only.
     """
@@ -161,7 +166,7 @@ def take(
     why_idle: str | None = None,
     silent: bool = False,
 ) -> Snapshot:
-    """The view of a run. `counts` is None where the queue is gone. `silent` workers write no ledger."""
+    """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
     if silent and counts is not None:
@@ -171,7 +176,7 @@ def take(
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
-    moves = over or (jobs.running > 0 and counts is not None and not machines.trouble)
+    moves = over or (jobs.running > 0 and counts is not None and not machines.diagnosis)
     return Snapshot(
         app=app,
         engine=engine,
@@ -185,7 +190,6 @@ def take(
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
-        cost_usd=machines.cost_usd,
         why_idle=None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0),
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
@@ -193,7 +197,7 @@ def take(
 
 
 def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:
-    """The engine's reason, with what only queue and ledger know. `stranded`: while other machines run."""
+    """Returns the engine's reason, with what queue and ledger add. `stranded`: while other machines run."""
     if counts is None:
         return _why_gone(jobs)
     if not counts.open:
@@ -235,7 +239,7 @@ def _rate(fold: Fold, until: float, *, whole: bool) -> float:
 
 
 def job_line(record: JobRecord, body: dict[str, Any] | None) -> dict[str, Any]:
-    """The object that `ds jobs --json` prints for a job."""
+    """Returns the object that `ds jobs --json` prints for a job."""
     return {
         "id": record.id,
         "index": record.index,
@@ -253,7 +257,7 @@ def job_line(record: JobRecord, body: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def shown(record: JobRecord, state: str | None, cause: str | None, *, alive: Alive) -> bool:
-    """Whether a job is in this state and has this cause; None: any. `failed` waits for its next attempt."""
+    """Returns whether a job has this state and cause; None: any. `failed` jobs wait for the next attempt."""
     if cause is not None and record.cause != cause:
         return False
     if state == "failed":

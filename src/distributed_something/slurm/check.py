@@ -27,9 +27,9 @@ from ..local.check import disk_findings, folder_findings, program_findings
 from ..local.store import FolderStore
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from . import pilots
-from .files import TEMPORARY, Files
 from .folder import AppFolder
 from .scheduler import Slurm
+from .shared.files import TEMPORARY, Files
 
 NODE_ONLY = frozenset({"tmpfs", "ramfs", "overlay", "squashfs", "iso9660"})
 """Types of file systems that no other node sees."""

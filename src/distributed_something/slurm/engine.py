@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..clock import Clock
-from ..engine import Counts, Machines, RentedMachine
+from ..engine import Counts, Diagnosis, Machines, RentedMachine
 from ..errors import DsError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS, RetryPolicy
@@ -22,9 +22,10 @@ from . import pilots
 from .explain import why_pending
 from .folder import AppFolder
 from .lost import give_back, pilot_of
-from .queue import CommandQueue
-from .replica import Terms
-from .scheduler import Pilot, Slurm, await_end
+from .pilots import Pilot
+from .scheduler import Slurm, await_end
+from .shared.queue import CommandQueue
+from .shared.replica import Terms
 
 END_SECONDS = 90.0
 """Pilots have this long to end: SIGTERM, the cluster's KillWait (30 s as a rule), SIGKILL."""
@@ -41,8 +42,8 @@ class SlurmEngine:
     """Implements engine.Engine with pilots. Every command is short: between two nothing of ours runs here."""
 
     name = "slurm"
-    look_seconds = 2.0
-    last_looks_seconds = 0.2
+    poll_interval = 2.0
+    final_poll_interval = 0.2
     job_bytes = None
     tasks_per_machine = 1
 
@@ -70,7 +71,7 @@ class SlurmEngine:
         folder = self._app.place(run).folder
         return [f"keep queue {folder}" if self.current_run() == run else f"create queue {folder}"]
 
-    def setup(self, run: str, made: Callable[[str], None]) -> None:
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Make the run's folder. Pilots of an earlier run are ended, and its folder is removed."""
         pilots.refuse_image(self._config)
         earlier = self.current_run()
@@ -83,7 +84,7 @@ class SlurmEngine:
         new = not place.look().there
         place.make()
         if new:
-            made(f"queue {place.folder}")
+            on_created(f"queue {place.folder}")
         self._app.set_current(run)
         if earlier is not None:
             shutil.rmtree(self._app.place(earlier).folder, ignore_errors=True)
@@ -103,7 +104,7 @@ class SlurmEngine:
     def check_fleet(self, _fleet_file: Path) -> None:
         """Nothing of it is used here."""
 
-    def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
+    def start(self, run: str, _fleet_file: Path | None, _on_created: Callable[[str], None]) -> str:
         """Submit CLUSTER_MACHINES pilots; the ids of their arrays. Raises DsError where Slurm refuses."""
         config = self._config
         pilots.refuse_image(config)
@@ -165,10 +166,8 @@ class SlurmEngine:
             slots=len(running) * pilots.slots_of(self._config),
             draining=bool(running) and bool(self._app.place(run).look().orders),
             ended=None if known else self._why_ended(run),
-            trouble=waiting.why if waiting and stuck else None,
-            fix=waiting.fix if waiting and stuck else "",
-            hopeless=bool(waiting and stuck and waiting.for_ever),
-            kept=True,
+            diagnosis=Diagnosis(waiting.why, waiting.fix, waiting.for_ever) if waiting and stuck else None,
+            replaces_lost=True,
             rented=tuple(_machine(pilot) for pilot in running),
         )
 
@@ -196,8 +195,8 @@ class SlurmEngine:
     def explain(self, counts: Counts) -> str | None:
         """Why no job runs although some wait."""
         machines = self.machines()
-        if machines.trouble:
-            return f"{machines.trouble}{f': {machines.fix}' if machines.fix else ''}"
+        if machines.diagnosis:
+            return ": ".join(filter(None, machines.diagnosis[:2]))
         if not machines.running:
             return f"no pilots are there{f' ({machines.ended})' if machines.ended else ''}: ds start"
         status = self._app.place(self.current_run() or "").told()

@@ -6,12 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..words import many
-
-if TYPE_CHECKING:
-    from .scheduler import Pilot
+from .pilots import Pilot
 
 _REFUSALS: tuple[tuple[str, str, str], ...] = (
     ("invalid partition", "there is no such partition", "SLURM_PARTITION: choose one that `sinfo` lists"),
@@ -124,6 +122,14 @@ _REASONS: tuple[tuple[str, Waiting], ...] = (
         Waiting(
             "a pilot is larger than a job of your account or QOS may be",
             "lower DOCKER_CORES or MEMORY, then ds start",
+            for_ever=True,
+        ),
+    ),
+    (
+        "PartitionConfig|PartitionNodeLimit",
+        Waiting(
+            "no node of the partition can hold such a pilot",
+            "lower DOCKER_CORES or MEMORY, then ds start (`sinfo -o '%P %c %m'`)",
             for_ever=True,
         ),
     ),

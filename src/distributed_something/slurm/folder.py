@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DsError
-from .files import Files
-from .place import Place, from_json, to_json
-from .scheduler import Pilot
+from .pilots import Pilot
+from .shared.files import Files
+from .shared.place import Place, from_json, to_json
 
 SQUEUE_SECONDS = 30.0
 """squeue is asked no more often than this, by all commands of an app together."""

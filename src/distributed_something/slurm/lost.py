@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..job import Cause, Outcome, State
 from ..ledger import LedgerWriter
-from .queue import SlurmQueue
+from .shared.queue import SlurmQueue
 
 
 def prefix_of(pilot: str) -> str:

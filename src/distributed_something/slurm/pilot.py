@@ -26,21 +26,21 @@ from ..job import LEASE_SECONDS, Cause, Lease, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
 from ..system.state import STATE_VARIABLE, mark_of
+from ..worker.attempt.process import adopt_orphans, kill_marked
+from ..worker.attempt.scratch import remove_folder
+from ..worker.attempt.slot import Slot
+from ..worker.attempt.task import compile_task
 from ..worker.crew import Crew, Signals
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.loop import Identity, Stop, Worker
-from ..worker.process import adopt_orphans, kill_marked
-from ..worker.scratch import remove_folder
-from ..worker.slot import Slot
-from ..worker.task import compile_task
 from .folder import AppFolder
-from .keeper import Keeper
 from .lost import give_back, prefix_of
 from .pilots import name_of, slots_of
-from .place import Look
-from .queue import SlurmQueue
-from .replica import Terms
 from .scheduler import Slurm
+from .shared.keeper import Keeper
+from .shared.place import Look
+from .shared.queue import SlurmQueue
+from .shared.replica import Terms
 
 LOOK_SECONDS = 1.0
 IDLE_END_SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""What a pilot is to Slurm: the options of sbatch and the script that it runs. Pure, but for the paths."""
+"""What a pilot is to Slurm: its facts, the options of sbatch, and the script that it runs. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import UsageError
 from ..inputs.config import Config
 
 NOTICE_SECONDS = 120
 """Slurm sends SIGUSR1 this long before the end of a pilot's time, or up to a minute earlier."""
+
+
+class Pilot(NamedTuple):
+    """A pilot as the scheduler has it. Times are in Unix seconds; None: not known."""
+
+    id: str
+    running: bool
+    state: str = ""
+    """The scheduler's own word, such as PENDING or COMPLETING."""
+    reason: str = ""
+    node: str = ""
+    start: float | None = None
+    """When it started, or is expected to."""
+    end: float | None = None
+    """When its time is over."""
+    comment: str = ""
 
 
 def name_of(project: Path, app: str) -> str:

@@ -10,10 +10,11 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..errors import DsError, Unreachable
 from .explain import refusal
+from .pilots import Pilot
 
 ANSWER_SECONDS = 60.0
 """A command of the scheduler has this long to answer. Slurm's own limit is 20 s as a rule."""
@@ -30,22 +31,6 @@ _SILENT = re.compile(
     "backup controller in standby|Transport endpoint|currently in standby|Communication connection failure",
     re.IGNORECASE,
 )
-
-
-class Pilot(NamedTuple):
-    """A pilot as the scheduler has it. Times are in Unix seconds; None: not known."""
-
-    id: str
-    running: bool
-    state: str = ""
-    """The scheduler's own word, such as PENDING or COMPLETING."""
-    reason: str = ""
-    node: str = ""
-    start: float | None = None
-    """When it started, or is expected to."""
-    end: float | None = None
-    """When its time is over."""
-    comment: str = ""
 
 
 class Scheduler(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..engine import Guarded
+from ..engine import Renting
 from ..errors import DsError, Unreachable, UsageError
 from ..job import State
 from ..ledger import Fold
@@ -90,7 +90,7 @@ class Watch:
         began = self._project.clock.now()
         snapshot = self._snapshot = self._patient_look(watcher)
         watcher.show(snapshot)
-        if snapshot.machines.hopeless:
+        if snapshot.machines.unfulfillable:
             take_back(self._project, snapshot.machines)
         if snapshot.why_idle and snapshot.jobs.waiting:
             watcher.note(snapshot.why_idle)
@@ -98,9 +98,10 @@ class Watch:
             raise DsError("the queue is gone, and jobs are left: somebody cleaned up", "ds run JOBFILE")
         self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
         action = decide(self._looks)
-        if action is None and snapshot.machines.kept:
-            less = self._shrink(snapshot)
-            for note in [less] if less else self._guard(snapshot):
+        engine = self._project.engine
+        if action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
+            less = self._shrink(engine, snapshot)
+            for note in [less] if less else self._guard(engine, snapshot):
                 watcher.note(note)
         self._cost = self._project.clock.now() - began
         return action
@@ -116,7 +117,7 @@ class Watch:
                 if failed >= self._patience:
                     raise
                 watcher.note(f"{error.what}; looking again")
-            self._project.clock.wait(self._project.engine.look_seconds)
+            self._project.clock.wait(self._project.engine.poll_interval)
 
     def rest(self) -> None:
         """Wait for the next look, or for the end where the queue can tell of it sooner.
@@ -126,12 +127,12 @@ class Watch:
         """
         engine, clock, snapshot = self._project.engine, self._project.clock, self._snapshot
         jobs, rate = (snapshot.queued, snapshot.rate) if snapshot else (None, 0.0)
-        seconds = max(engine.look_seconds, min(self._cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
+        seconds = max(engine.poll_interval, min(self._cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
         now = clock.now()
-        until, began = now + (seconds if jobs else engine.last_looks_seconds), self.fold.first or now
+        until, began = now + (seconds if jobs else engine.final_poll_interval), self.fold.first or now
         while (left := until - clock.now()) > 0:
             measured = clock.now() - began
-            soon = max(min(jobs / rate / 4, measured), engine.last_looks_seconds) if jobs and rate else left
+            soon = max(min(jobs / rate / 4, measured), engine.final_poll_interval) if jobs and rate else left
             clock.wait(min(left, soon))
             if soon < left:
                 try:
@@ -142,9 +143,9 @@ class Watch:
                     return
                 rate = max(rate, ((before or 0) - jobs) / soon)
 
-    def _shrink(self, snapshot: Snapshot) -> str | None:
+    def _shrink(self, engine: Renting, snapshot: Snapshot) -> str | None:
         """Let go of machines that what is left does not need; what was done, in words."""
-        project, engine, machines = self._project, self._project.engine, snapshot.machines
+        project, machines, tasks = self._project, snapshot.machines, self._project.engine.tasks_per_machine
         busy = _busy(self.fold)
         self._loads = [*self._loads, _load(snapshot, len(busy))][-AGREEING_LOOKS:]
         if not machines.running:
@@ -152,8 +153,8 @@ class Watch:
         now = project.clock.now()
         less = shrink(
             self._loads,
-            slots=machines.slots // (machines.running * engine.tasks_per_machine),
-            tasks=engine.tasks_per_machine,
+            slots=machines.slots // (machines.running * tasks),
+            tasks=tasks,
             cheapest=self._cheapest,
             age=now - project.record().started / 1000 if project.record_path.exists() else 0.0,
         )
@@ -168,10 +169,9 @@ class Watch:
         enough = f"{many(less.target, 'machine', 'is', 'are')} enough for what is left"
         return f"{enough}: {many(len(ended), 'idle one', 'was', 'were')} ended" if ended else enough
 
-    def _guard(self, snapshot: Snapshot) -> Sequence[str]:
+    def _guard(self, engine: Renting, snapshot: Snapshot) -> Sequence[str]:
         """Have the engine see to machines that are silent; what was done, in words."""
-        engine = self._project.engine
-        if not isinstance(engine, Guarded) or not snapshot.machines.running:
+        if not snapshot.machines.running:
             return ()
         try:
             return engine.guard()
@@ -182,7 +182,7 @@ class Watch:
 def _seen(snapshot: Snapshot) -> Look:
     """What counts for the end is the queue; where it is gone, the ledger."""
     machines = snapshot.machines
-    target = 0 if machines.kept else machines.target  # replaced by the engine itself: nothing for us to do
+    target = 0 if machines.replaces_lost else machines.target  # nothing for us to start
     gone = snapshot.queued is None
     return Look(_open_jobs(snapshot), target, machines.running, machines.ended, gone)
 
@@ -222,7 +222,7 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
             if every is None:
                 watch.rest()
             else:  # looks that are to agree on the end lie further apart than the queue's counts may lag
-                least = 0.0 if watch.open_jobs else project.engine.last_looks_seconds
+                least = 0.0 if watch.open_jobs else project.engine.final_poll_interval
                 project.clock.wait(max(every, least))
     if isinstance(action, GiveUp):
         what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"

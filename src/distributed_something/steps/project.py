@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import Clock, SystemClock
 from ..console import Console
-from ..engine import Engine
+from ..engine import Cost, Engine
 from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
 from ..ledger import Fold, RunPaths
@@ -117,10 +117,11 @@ class Project:
         paths = RunPaths(self.config.app_name, shown or "none")
         fold = (fold or Fold(engine.store, paths)).update()
         machines = engine.machines()
-        if run is None and machines.kept:  # the run has ended: its engine knows nothing of it any more
+        if run is None and machines.replaces_lost:  # the run has ended: its engine has forgotten it
             from ..report.build import reported_cost
 
-            machines = machines._replace(cost_usd=reported_cost(engine.store, paths))
+            usd = reported_cost(engine.store, paths)
+            machines = machines._replace(cost=None if usd is None else Cost(usd))
         return take(
             fold,
             app=self.config.app_name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from ..engine import Machines
+from ..engine import Diagnosis, Machines, Renting
 from ..errors import DsError, Unreachable
 from .project import Project
 
@@ -23,9 +23,17 @@ from .setup import keep_record, note_made
 
 def take_back(project: Project, machines: Machines) -> NoReturn:
     """Cancel the newest fleet, as it cannot get a machine, and say why."""
-    for fleet in project.record().fleets[-1:]:
-        project.engine.cancel(fleet)
-    raise DsError(f"no machine can come: {machines.trouble}; the fleet was taken back", machines.fix)
+    engine, diagnosis = project.engine, machines.diagnosis or Diagnosis("no reason is known")
+    if isinstance(engine, Renting):
+        for fleet in project.record().fleets[-1:]:
+            engine.cancel(fleet)
+    raise DsError(f"no machine can come: {diagnosis.what}; the fleet was taken back", diagnosis.fix)
+
+
+def check_fleet(project: Project, fleet_file: Path) -> None:
+    """Raises UsageError if `start` would refuse the fleet file. Engines that rent nothing accept any."""
+    if isinstance(project.engine, Renting):
+        project.engine.check_fleet(fleet_file)
 
 
 START_LOOK_SECONDS = 15.0
@@ -60,22 +68,22 @@ def await_machines(project: Project, seconds: float) -> Machines:
     """
     engine, until = project.engine, project.clock.now() + seconds
     shown: tuple[object, ...] = ()
-    told: str | None = None
+    told: Diagnosis | None = None
     while True:
         machines = patiently(
             project, until, engine.machines, lambda said: project.console.say(f"note: {said}")
         )
-        if machines.hopeless:
+        if machines.unfulfillable:
             take_back(project, machines)
-        if machines.kept and shown != machines[:2]:
+        if machines.replaces_lost and shown != machines[:2]:
             shown = machines[:2]
             project.console.say(f"{machines.running:,} of {machines.target:,} machines")
         if machines.running >= machines.target or project.clock.now() >= until:
             return machines
-        if machines.trouble and machines.trouble != told:
-            told = machines.trouble
-            project.console.say(f"note: {told}" + (f"; {machines.fix}" if machines.fix else ""))
-        pause = min(START_LOOK_SECONDS, engine.look_seconds)
+        if machines.diagnosis and machines.diagnosis != told:
+            told = machines.diagnosis
+            project.console.say(f"note: {told.what}" + (f"; {told.fix}" if told.fix else ""))
+        pause = min(START_LOOK_SECONDS, engine.poll_interval)
         project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
 
 
@@ -88,4 +96,4 @@ def patiently(project: Project, until: float, look: Callable[[], _T], say: Calla
             if project.clock.now() >= until:
                 raise
             say(f"{error.what}; looking again")
-        project.clock.wait(min(START_LOOK_SECONDS, project.engine.look_seconds))
+        project.clock.wait(min(START_LOOK_SECONDS, project.engine.poll_interval))

@@ -105,7 +105,10 @@ def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> Checke
 
     file = JobFile(job_file, shared)
     with project.console.progress(None, "jobs checked") as progress:
-        return CheckedJobs(file, check_jobs(project.config, file, progress.update, project.engine.job_bytes))
+        total = check_jobs(project.config, file, progress.update, project.engine.job_bytes)
+    for note in file.notes:
+        project.console.say(note)
+    return CheckedJobs(file, total)
 
 
 def submit(project: Project, checked: CheckedJobs) -> PutReport:

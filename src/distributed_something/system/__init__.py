@@ -1,1 +1,1 @@
-"""This computer: its container engine, the state folders of apps, loopback, the garbage collector."""
+"""This computer: container engine, state folders of apps, loopback, disk and memory, garbage collector."""

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ..errors import DsError
 from ..system.docker import WORKER_FOLDER
-from .slot import CARRIED_MARK
+from .attempt.slot import CARRIED_MARK
 
 KEPT_SECONDS = 14 * 86400
 """After so long workers of other versions are removed from the cache."""

@@ -22,9 +22,9 @@ import msgspec.json  # noqa: F401  the workers need it: loaded once, before they
 
 from ..background import complain
 from ..clock import Clock
+from .attempt.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
+from .attempt.scratch import remove_folder
 from .loop import Stop, Worker
-from .process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
-from .scratch import remove_folder
 
 QUICK_SECONDS = 2.0
 """A worker that lived for less than this died quickly: several in a row are started again more slowly."""

@@ -19,9 +19,9 @@ from ..engine import Store
 from ..job import Lease, Outcome
 from ..ledger import LedgerWriter
 from ..system.repeating import Repeating
-from .logs import SlotLog
-from .slot import Slot
-from .task import Task
+from .attempt.logs import SlotLog
+from .attempt.slot import Slot
+from .attempt.task import Task
 
 GATHER_BYTES = 64 << 10
 GATHER_SECONDS = 2.0

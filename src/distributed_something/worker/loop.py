@@ -30,7 +30,7 @@ from ..clock import Clock
 from ..engine import Queue
 from ..job import MAX_DELIVERIES, UNCOUNTED, Cause, Lease, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, name_of
-from .slot import Slot
+from .attempt.slot import Slot
 
 BATCH = 100
 """At most this many jobs a slot are leased ahead."""

@@ -6,13 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-
-class Trouble(NamedTuple):
-    """What is wrong and its fix, a line each. `final`: no waiting mends it."""
-
-    what: str
-    fix: str = ""
-    final: bool = False
+from ...engine import Diagnosis
 
 
 class _Rule(NamedTuple):
@@ -116,22 +110,22 @@ _ERRORS = ("error", "fleet-error", "launch-error", "service-error")
 _NEWS = frozenset({"launchSpecUnusable", "launchSpecTemporarilyBlacklisted", "fleetProgressHalted"})
 
 
-def known(said: str) -> Trouble | None:
+def known(said: str) -> Diagnosis | None:
     """What EC2 means; None where no rule knows it."""
     return _match(_RULES, said)
 
 
-def translate(said: str) -> Trouble:
+def translate(said: str) -> Diagnosis:
     """What EC2 means, or its own words."""
-    return known(said) or Trouble(f"AWS says: {_short(said)}")
+    return known(said) or Diagnosis(f"AWS says: {_short(said)}")
 
 
-def of_history(records: Iterable[Mapping[str, Any]]) -> Trouble | None:
+def of_history(records: Iterable[Mapping[str, Any]]) -> Diagnosis | None:
     """The newest trouble in a fleet's history since it last started a machine; None: there is none.
 
     A trouble that no waiting mends counts before one that may pass: fleets try on, and repeat the others.
     """
-    found: list[Trouble] = []
+    found: list[Diagnosis] = []
     for record in records:
         facts = record.get("EventInformation", {})
         if facts.get("EventSubType") == "launched":
@@ -141,7 +135,7 @@ def of_history(records: Iterable[Mapping[str, Any]]) -> Trouble | None:
     return next((each for each in reversed(found) if each.final), found[-1] if found else None)
 
 
-def of_tasks(said: Iterable[str]) -> Trouble | None:
+def of_tasks(said: Iterable[str]) -> Diagnosis | None:
     """Why ECS has no task running, from what its service (newest first) and its stopped tasks say."""
     for each in said:
         if found := _match(_TASK_RULES, each):
@@ -149,11 +143,11 @@ def of_tasks(said: Iterable[str]) -> Trouble | None:
     return None
 
 
-def _match(rules: Iterable[_Rule], said: str) -> Trouble | None:
+def _match(rules: Iterable[_Rule], said: str) -> Diagnosis | None:
     for rule in rules:
         if re.search(rule.pattern, said, re.IGNORECASE):
             words = {"type": _first(_TYPE, said, "that type"), "zone": _first(_ZONE, said, "its zone")}
-            return Trouble(rule.what.format(**words, said=_short(said)), rule.fix, rule.final)
+            return Diagnosis(rule.what.format(**words, said=_short(said)), rule.fix, rule.final)
     return None
 
 

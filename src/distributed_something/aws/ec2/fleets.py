@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ...errors import DsError
 from ..session import AwsSession, aws_errors, error_code, error_words, whole_code
-from . import diagnosis as trouble
+from . import diagnosis
 
 MACHINES_A_CALL = 500
 """Machines that are ended with one call. AWS may fail to end fleets of more than a thousand at once."""
@@ -310,14 +310,14 @@ class Fleets:
 
 @contextmanager
 def _refusals(call: str) -> Iterator[None]:
-    """Within: what EC2 refuses at once becomes a DsError in the words of `trouble`."""
+    """Within: what EC2 refuses at once becomes a DsError in the words of `diagnosis`."""
     import botocore.exceptions
 
     with aws_errors(f"asking for machines ({call})"):
         try:
             yield
         except botocore.exceptions.ClientError as error:
-            known = trouble.known(f"{whole_code(error)}: {error_words(error)} ({call})")
+            known = diagnosis.known(f"{whole_code(error)}: {error_words(error)} ({call})")
             if known is None:
                 raise
             raise DsError(f"asking for machines: {known.what}", known.fix) from error

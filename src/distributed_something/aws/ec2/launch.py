@@ -50,7 +50,7 @@ class Launch:
         types = types_of(request["LaunchSpecifications"]) or self._config.machine_type
         return Asked(file, self._region.shape(types))
 
-    def ask(self, asked: Asked, run: str, number: int, made: Callable[[str], None]) -> str:
+    def ask(self, asked: Asked, run: str, number: int, on_created: Callable[[str], None]) -> str:
         """Ask for the run's fleet of this number, counted from 0; its id. Asking twice gives the same one."""
         token = f"{run}-{number}"
         if asked.file is not None:
@@ -70,7 +70,7 @@ class Launch:
         )
         subnets = self._region.subnets()
         template_id, version = self._fleets.make_template(template)
-        made(f"launch template {template['LaunchTemplateName']}")
+        on_created(f"launch template {template['LaunchTemplateName']}")
         return self._fleets.ask_fleet(
             ec2_fleet_request(
                 self._config,

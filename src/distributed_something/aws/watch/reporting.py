@@ -9,7 +9,7 @@ from pathlib import Path
 from ...background import complain
 from ...clock import Clock
 from ...system.repeating import Repeating
-from ...worker.usage import Gauge
+from ...system.usage import Gauge
 from ..session import AwsSession
 from .cloudwatch import LINE_BYTES, CloudWatch, Stream
 

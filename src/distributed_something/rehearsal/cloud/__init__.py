@@ -1,1 +1,1 @@
-"""What brings the pretend account to life: machines, tasks, and what goes wrong with them."""
+"""Brings the pretend account to life: machines, tasks, and their faults."""

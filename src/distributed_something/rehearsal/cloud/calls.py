@@ -1,4 +1,4 @@
-"""Every call to the pretend account: counted, perhaps refused, and given to whom it is for.
+"""Counts every call to the pretend account, refuses some on purpose, and passes the others on.
 
 S3 is `objects`, the rest is moto; beside them there are addresses of our own, below /ds/:
 
@@ -98,14 +98,14 @@ class Calls:
             self.refused.clear()
 
     def set_faults(self, faults: Faults) -> None:
-        """What goes wrong from here on; machines that are there already keep their fate."""
+        """Sets the faults from now on; machines that exist keep their fate."""
         with self._cloud.lock, self._lock:
             self._cloud.faults = faults
             self._misfortune = Misfortune(faults)
             moto_sqs.set_lag(faults.seconds(faults.lag))
 
     def facts(self) -> dict[str, Any]:
-        """What there is and what was asked, as JSON has it."""
+        """Returns the machines, fleets and calls, as JSON has them."""
         with self._lock:
             counts = {"calls": dict(self.counts), "refused": dict(self.refused)}
         return counts | self._cloud.facts()
@@ -178,7 +178,7 @@ def _json(value: object) -> Answer:
 
 
 def called_of(environ: dict[str, Any]) -> Called | None:
-    """Which call a signed request is; None where it is not signed."""
+    """Returns which call a signed request is; None where it is not signed."""
     scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
     if scope is None:
         return None
@@ -207,7 +207,7 @@ def _s3_action(environ: dict[str, Any]) -> str:
 
 
 def _drain(environ: dict[str, Any]) -> bytes:
-    """The body, read: what is left in an open connection would be taken for the next request."""
+    """Returns the body, read: what is left in an open connection would be taken for the next request."""
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     return body
 
@@ -228,13 +228,13 @@ _CBOR = "rpc-v2-cbor"
 
 
 def refusal(called: Called, fault: str) -> Answer:
-    """The answer to a call that is throttled, or fails on AWS's side, as this service words it."""
+    """Returns the answer to a call that is throttled, or fails on AWS's side, as this service words it."""
     table, other = (_THROTTLED, _ANY_THROTTLED) if fault == "throttle" else (_FAILED, _ANY_FAILED)
     return worded(called, *table.get(called.service, other))
 
 
 def worded(called: Called, status: str, code: str, message: str) -> Answer:
-    """An error as an answer, in the call's own protocol."""
+    """Returns an error as an answer, in the call's own protocol."""
     if called.protocol == "json":
         facts = json.dumps({"__type": code, "message": message})
         return Answer(status, (("Content-Type", "application/x-amz-json-1.1"),), facts.encode())
@@ -252,7 +252,7 @@ def worded(called: Called, status: str, code: str, message: str) -> Answer:
 
 
 def _cbor(texts: dict[str, str]) -> bytes:
-    """A map of a few short texts (RFC 8949)."""
+    """Returns a map of a few short texts (RFC 8949)."""
     each = (part.encode() for item in texts.items() for part in item)
     return bytes([0xA0 | len(texts)]) + b"".join(bytes([0x78, len(part)]) + part for part in each)
 

@@ -1,5 +1,6 @@
-"""The pretend account at work: fleets get machines, machines join clusters, services get tasks, and some of
-it goes wrong. One thread turns it; calls and turns hold the same lock, so each sees whole states.
+"""Runs the pretend account: fleets get machines, machines join clusters, services get tasks, faults strike.
+
+One thread turns it. Calls and turns hold the same lock, so each sees whole states.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from .machines import Machine, read_user_data
 from .services import Services, Start
 
 SHUTDOWN_SECONDS = 10.0
-"""Between telling the tasks of a machine that shuts down and killing them: what Docker gives them."""
+"""Grace of tasks on a machine that shuts down, in seconds, as Docker gives it."""
 
 REFUSED_SECONDS = 5.0
-"""Between two tries of a fleet whose machine could not be started."""
+"""Pause of a fleet after a failed machine start, in seconds."""
 
 
 class Line(NamedTuple):
@@ -48,7 +49,7 @@ class Line(NamedTuple):
 class Cloud:
     """EC2's fleets and ECS's machines of one region, at this `price` of dollars an hour, where one is known.
 
-    `lock` is for whoever serves calls.
+    Those who serve calls hold `lock`.
     """
 
     def __init__(self, region: str, faults: Faults, start: Start, price: float | None = None) -> None:
@@ -78,11 +79,11 @@ class Cloud:
                     machine.leave(self.ecs)
 
     def active(self, fleet: Fleet) -> list[Any]:
-        """A fleet's machines that EC2 has, as moto's instances."""
+        """Returns a fleet's machines that EC2 has, as moto's instances."""
         return [each.instance for each in self.machines if each.fleet is fleet and each.alive]
 
     def machine(self, instance_id: str) -> Machine | None:
-        """A machine by its id."""
+        """Returns a machine by its id."""
         return next((each for each in self.machines if each.id == instance_id), None)
 
     def kill_all(self) -> None:
@@ -96,7 +97,7 @@ class Cloud:
                     running.process.wait(5.0)
 
     def busy(self) -> bool:
-        """Whether a machine is there."""
+        """Returns whether a machine is there."""
         return any(each.alive for each in self.machines)
 
     def log(self, lines: Iterable[Line]) -> None:
@@ -226,7 +227,7 @@ class Cloud:
             machine.join(self.ecs)
 
     def notice(self, machine: Machine) -> None:
-        """Tell a machine that EC2 takes it back, as its metadata show; its agent drains it, if told to."""
+        """Announces in a machine's metadata that EC2 takes it back; its agent drains it if configured so."""
         machine.noticed = time.time()
         machine.ends = machine.noticed + self.faults.seconds(NOTICE_SECONDS)
         machine.fleet.tell(
@@ -257,7 +258,7 @@ class Cloud:
     # What it tells
 
     def facts(self) -> dict[str, Any]:
-        """The machines and fleets there were, as JSON has it."""
+        """Returns the machines and fleets there were, as JSON has it."""
         with self.lock:
             return {
                 "machines": [_told(each) for each in self.machines],
@@ -266,7 +267,7 @@ class Cloud:
             }
 
     def leftovers(self) -> list[str]:
-        """What a run has made and not taken away, read from the emulated account itself."""
+        """Returns what a run has made and not taken away, read from the emulated account itself."""
         found = [f"machine {each.id}" for each in self.machines if each.alive]
         found += [
             f"fleet {each.id} ({each.word})"
@@ -321,12 +322,12 @@ _KINDS = {
 
 
 def _kind(fleet: Fleet, kind: str) -> str:
-    """An event's type: EC2's two kinds of fleets have their own words."""
+    """Returns an event's type: EC2's two kinds of fleets have their own words."""
     return kind if fleet.spot else _KINDS[kind]
 
 
 def metadata(machine: Machine, region: str) -> dict[str, str]:
-    """What the machine's metadata service says, by path below `latest/`."""
+    """Returns what the machine's metadata service says, by path below `latest/`."""
     zone = str(machine.instance.availability_zone)
     document = {
         "instanceId": machine.id,

@@ -1,4 +1,4 @@
-"""Tasks of the pretend account as real containers: whether that is possible here, and how one is started."""
+"""Runs tasks of the pretend account as real containers, where that is possible."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from ...errors import DsError
 from ...inputs.config import Config
 from ...system.docker import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables
-from ...worker.container import BUCKET_FOLDER
+from ...worker.attempt.container import BUCKET_FOLDER
 
 
-class Boxes(NamedTuple):
-    """The engine, and the folder of the worker that is carried into containers, where one is.
+class TaskContainers(NamedTuple):
+    """The container engine, and the folder of the worker that is injected into containers, if any.
 
     `bucket` is the folder that stands for the bucket, where containers are to see it.
     """
@@ -26,7 +26,7 @@ class Boxes(NamedTuple):
     def command(
         self, container: Mapping[str, Any], name: str, own: Mapping[str, str], folder: Path, state: Path
     ) -> list[str]:
-        """What runs a container of a task definition, as Docker does on a machine of ECS.
+        """Returns what runs a container of a task definition, as Docker does on a machine of ECS.
 
         It sees the worker, `folder` and the bucket if it may, and no other file of this machine.
         """
@@ -45,8 +45,8 @@ class Boxes(NamedTuple):
         ]
 
 
-def boxes(config: Config, brings_worker: bool, store: Path) -> tuple[Boxes | None, str]:
-    """How tasks run in containers; or None, and in words why they are plain processes ("": as was asked).
+def task_containers(config: Config, brings_worker: bool, store: Path) -> tuple[TaskContainers | None, str]:
+    """Returns how tasks run in containers; or None, and why they are plain processes ("": by the config).
 
     `store` is the folder that stands for the bucket. Making the worker takes some seconds, once a version.
     """
@@ -65,14 +65,14 @@ def boxes(config: Config, brings_worker: bool, store: Path) -> tuple[Boxes | Non
     if bucket is not None:
         bucket.mkdir(parents=True, exist_ok=True)
     if not brings_worker:
-        return Boxes(docker, None, bucket), ""
+        return TaskContainers(docker, None, bucket), ""
     from ...worker import bundle
 
     if why := bundle.why_not():
         return None, why
-    return Boxes(docker, bundle.kept(), bucket), ""
+    return TaskContainers(docker, bundle.kept(), bucket), ""
 
 
 def removal(docker: Docker, name: str) -> str:
-    """What the keeper of a task is told, to take its container away at the end."""
+    """Returns the keeper's order to remove the container at the end."""
     return f"{docker.program}{os.pathsep}{name}"

@@ -1,7 +1,7 @@
-"""The process behind a rehearsal: the emulator, and the pretend account at work, until it is told to end.
+"""Runs the process behind a rehearsal: the emulator and the pretend account, until a command ends it.
 
-It holds a lock as long as it lives, and writes down where it can be reached. All that it starts ends with
-it, however it ends; what it made lies in memory, but for S3, which is folders.
+It holds a lock while it lives, and writes its address down. All that it starts ends with it, however it
+ends. Its state lies in memory; S3 lies in folders.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from ...errors import DsError
 from ...inputs.config import load_config
 from ...system.loopback import ADDRESS
 from ...system.state import STATE_VARIABLE
-from ...worker.process import adopt_orphans
+from ...worker.attempt.process import adopt_orphans
 from ..emulator.server import CREDENTIALS, SETTINGS, make_server
 from ..place import Place, bucket_of
 
 if TYPE_CHECKING:
     from .calls import Calls
     from .cloud import Cloud, Line
-    from .containers import Boxes
+    from .containers import TaskContainers
     from .machines import Machine
     from .task import Task
 
 TURN_SECONDS = 0.1
 IDLE_SECONDS = 1800.0
-"""With no call and no task for this long, nobody is coming back."""
+"""Time without a call or a task, in seconds, after which the process ends."""
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
 WORKER = (sys.executable, "-m", "distributed_something", "worker")
@@ -56,19 +56,19 @@ class Daemon:
         self._config = load_config(project)
         self._lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
         self._ended = threading.Event()
-        self.boxes, self.note = self._boxes()
+        self.containers, self.note = self._task_containers()
         self.endpoint = ""
         self.key = secrets.token_hex(16)
         self.cloud, self.calls = self._account()
 
-    def _boxes(self) -> tuple[Boxes | None, str]:
-        """How tasks run in containers; None, and why, where they are processes."""
+    def _task_containers(self) -> tuple[TaskContainers | None, str]:
+        """Returns how tasks run in containers; None, and why, where they are processes."""
         from ...aws.ecs.worker_image import carried_worker
-        from .containers import boxes
+        from .containers import task_containers
 
         carried = carried_worker(self._config)
         store = self._project / self._config.store
-        return boxes(self._config, bool(carried and carried.image), store)
+        return task_containers(self._config, bool(carried and carried.image), store)
 
     def _account(self) -> tuple[Cloud, Calls]:
         from ..emulator import fleets as moto_fleets
@@ -97,7 +97,7 @@ class Daemon:
         self.calls.forget()
 
     def run(self) -> None:
-        """Turn until told to end; then end every task."""
+        """Turns until `end` is called; then ends every task."""
         try:
             while not self._ended.is_set():
                 self.calls.changed.wait(TURN_SECONDS)
@@ -132,8 +132,8 @@ class Daemon:
         folder = self._place.work / str(record.id)
         folder.mkdir(parents=True)
         command, environment = self._command, self._environment(machine, record, container, folder)
-        if self.boxes is not None and command == WORKER:
-            command, environment = self._boxed(self.boxes, container, environment, folder)
+        if self.containers is not None and command == WORKER:
+            command, environment = self._in_container(self.containers, container, environment, folder)
         return Task(
             command,
             environment,
@@ -141,24 +141,28 @@ class Daemon:
             lambda text: self._lines.put(Line(group, stream, time.time(), text)),
         )
 
-    def _boxed(
-        self, boxes: Boxes, container: dict[str, Any], environment: dict[str, str], folder: Path
+    def _in_container(
+        self,
+        containers: TaskContainers,
+        container: dict[str, Any],
+        environment: dict[str, str],
+        folder: Path,
     ) -> tuple[tuple[str, ...], dict[str, str]]:
-        """What runs a task's container, and the environment of that command itself."""
+        """Returns what runs a task's container, and the environment of that command itself."""
         from .containers import removal
         from .task import REMOVES
 
         name = f"ds-{folder.name}"
         own = {key: value for key, value in environment.items() if key not in _INHERITED}
-        command = boxes.command(container, name, own, folder, self._place.folder)
+        command = containers.command(container, name, own, folder, self._place.folder)
         outside = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-        mark = {STATE_VARIABLE: str(self._place.folder), REMOVES: removal(boxes.docker, name)}
+        mark = {STATE_VARIABLE: str(self._place.folder), REMOVES: removal(containers.docker, name)}
         return tuple(command), {**outside, **mark}
 
     def _environment(
         self, machine: Machine, record: Any, container: dict[str, Any], folder: Path
     ) -> dict[str, str]:
-        """A container's: what programs are found by, what the task says, and where the account is."""
+        """Returns a container's: what programs are found by, what the task says, and where the account is."""
         own = {each["name"]: each["value"] for each in container.get("environment", ())}
         return {
             **{name: os.environ[name] for name in _INHERITED if name in os.environ},
@@ -186,7 +190,7 @@ class Daemon:
 
 
 def main(project: str, folder: str, held: str, *command: str) -> int:
-    """The process that a rehearsal's first command leaves behind. Says "ready" or what is wrong, once.
+    """Runs the process that a rehearsal's first command leaves behind. Prints "ready" or what is wrong, once.
 
     `held` is the descriptor of the lock, which that command took; `command` is what tasks run instead of the
     worker.
@@ -204,7 +208,7 @@ def main(project: str, folder: str, held: str, *command: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.end())
     reached = {"endpoint": daemon.endpoint, "key": daemon.key}
-    place.tasks_log.touch()  # people are told to look there, whether tasks print or not
+    place.tasks_log.touch()  # messages name this file, whether tasks print or not
     place.tell({"pid": os.getpid(), **reached, "started": time.time(), "note": daemon.note})
     os.write(caller, READY)
     os.close(caller)

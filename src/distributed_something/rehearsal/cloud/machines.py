@@ -32,7 +32,7 @@ class Agent(NamedTuple):
 
 
 def read_user_data(encoded: object) -> Agent:
-    """The agent's settings: those of its file that the start script writes. `encoded` is what EC2 has."""
+    """Returns the agent's settings, as the start script writes them. `encoded`: EC2's user data."""
     try:
         text = b64decode(str(encoded or "")).decode(errors="replace")
     except ValueError:
@@ -57,7 +57,7 @@ def _seconds(text: str) -> float:
 
 
 def size_of(machine_type: str) -> Need:
-    """What a machine of this type has for tasks: the kernel and the agent keep some of the memory."""
+    """Returns what a machine of this type has for tasks: the kernel and the agent keep some of the memory."""
     facts = INSTANCE_TYPES[machine_type]
     memory = int(facts["MemoryInfo"]["SizeInMiB"])
     return Need(int(facts["VCpuInfo"]["DefaultVCpus"]) * 1024, memory - 160 - memory // 24)
@@ -129,7 +129,7 @@ class Machine:
             self.container = None
 
     def host(self) -> Host | None:
-        """What the scheduler sees of it."""
+        """Returns what the scheduler sees of it."""
         if self.container is None or not self.alive:
             return None
         total = size_of(self.instance.instance_type)

@@ -27,14 +27,14 @@ class Host(NamedTuple):
 
 
 def need_of(containers: Iterable[Mapping[str, Any]]) -> Need:
-    """What a task definition's containers need together: of memory, what is reserved counts."""
+    """Returns what a task definition's containers need together: of memory, what is reserved counts."""
     every = list(containers)
     memory = sum(int(each.get("memoryReservation") or each.get("memory") or 0) for each in every)
     return Need(sum(int(each.get("cpu") or 0) for each in every), memory)
 
 
 def meets(constraints: Iterable[Mapping[str, Any]], host: Host) -> bool:
-    """Whether a machine is one that a service's constraints allow: `attribute:NAME == VALUE` is known."""
+    """Returns whether a service's constraints allow a machine: `attribute:NAME == VALUE` is known."""
     for constraint in constraints:
         match = re.fullmatch(r"\s*attribute:(\S+)\s*==\s*(\S+)\s*", str(constraint.get("expression", "")))
         if match is None or host.attributes.get(match[1]) != match[2]:
@@ -45,7 +45,7 @@ def meets(constraints: Iterable[Mapping[str, Any]], host: Host) -> bool:
 def place(
     need: Need, hosts: Sequence[Host], constraints: Sequence[Mapping[str, Any]], strategy: str = "spread"
 ) -> Host | None:
-    """The machine that a task goes to: with "binpack" the fullest one that has room, else the emptiest."""
+    """Returns the machine for a task: with "binpack" the fullest that has room, else the emptiest."""
     able = [host for host in hosts if host.active and meets(constraints, host) and _has_room(need, host)]
     if not able:
         return None

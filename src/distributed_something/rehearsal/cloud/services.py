@@ -1,4 +1,4 @@
-"""What keeps a service's tasks running: as many as are wanted, on machines that have room."""
+"""Keeps a service's tasks running: as many as desired, on machines that have room."""
 
 from __future__ import annotations
 

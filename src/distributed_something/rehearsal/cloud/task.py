@@ -23,10 +23,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from ...worker.process import adopt_orphans, children_of_this_process, die_with_parent
+from ...worker.attempt.process import adopt_orphans, children_of_this_process, die_with_parent
 
 KILL = signal.SIGUSR1
-"""Tells a keeper to kill all at once; the kernel sends it when the keeper's parent has died."""
+"""Signal that has a keeper kill all at once; the kernel sends it when the keeper's parent has died."""
 
 REMOVES = "DS_KEEPER_REMOVES"
 """The path of docker and a container's name, with os.pathsep between them."""
@@ -82,7 +82,7 @@ class Task:
         self._signal(KILL)
 
     def ended(self) -> int | None:
-        """The container's exit code (137 where it was killed), or None while it runs."""
+        """Returns the container's exit code (137 where it was killed), or None while it runs."""
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._signal(KILL)
         code = self._process.poll()
@@ -106,7 +106,7 @@ class Task:
 
 
 def main(parent: str, command: Sequence[str]) -> int:
-    """The keeper's life: the container's exit code, as a shell has it."""
+    """Returns the keeper's life: the container's exit code, as a shell has it."""
     awaited = (signal.SIGTERM, signal.SIGINT, KILL, signal.SIGCHLD)
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     adopt_orphans()

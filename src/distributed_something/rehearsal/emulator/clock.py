@@ -1,6 +1,6 @@
 """The emulator's time: the machine's own, or one that stands still until someone waits or moves it.
 
-What has to wait for AWS to get on waits less for an emulator: that is `BriskClock`. A test that wants to see
+`BriskClock` shortens waits for AWS, as an emulator is quicker. A test that wants to see
 a lease expire, or a job outlive twelve hours, moves the emulator's time rather than its own: `EmulatorClock`
 is the clock to hand to what talks to the emulator.
 """
@@ -86,7 +86,7 @@ class EmulatorClock:
         return float(self._ask(None)["now"])
 
     def monotonic(self) -> float:
-        """The same, as nobody sets it back."""
+        """Returns the same, as it never goes back."""
         return self.now()
 
     def follow(self) -> None:

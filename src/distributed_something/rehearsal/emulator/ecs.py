@@ -44,7 +44,7 @@ def install() -> None:
 
 
 def snake(name: str) -> str:
-    """An attribute's name in Python, as moto looks for it."""
+    """Returns an attribute's name in Python, as moto looks for it."""
     return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower()
 
 
@@ -62,10 +62,10 @@ ClusterInUse.__module__ = ECSException.__module__
 
 
 class Ecs(EC2ContainerServiceBackend):
-    """ECS of one region. What runs is told by whoever runs it: see `cloud`."""
+    """ECS of one region. `cloud` runs the tasks and updates their states."""
 
     def create_service(self, *args: Any, **kwargs: Any) -> Service:
-        """A service without a task yet."""
+        """Returns a service without a task yet."""
         service = super().create_service(*args, **kwargs)
         service.running_count = service.pending_count = 0
         return service
@@ -90,7 +90,7 @@ class Ecs(EC2ContainerServiceBackend):
         return service
 
     def tasks_of(self, service: Service) -> list[Task]:
-        """Those of its tasks that have not stopped."""
+        """Returns those of its tasks that have not stopped."""
         return [
             task
             for task in self.tasks.get(service.cluster_name, {}).values()
@@ -100,7 +100,7 @@ class Ecs(EC2ContainerServiceBackend):
     def list_services(
         self, cluster_str: str, scheduling_strategy: str | None = None, launch_type: str | None = None
     ) -> list[str]:
-        """Those that are not gone."""
+        """Returns those that are not gone."""
         gone = {service.arn for service in self.services.values() if service.status == "INACTIVE"}
         found = super().list_services(cluster_str, scheduling_strategy, launch_type)
         return [arn for arn in found if arn not in gone]
@@ -132,7 +132,7 @@ class Ecs(EC2ContainerServiceBackend):
         service_name: str | None = None,
         desiredStatus: str | None = None,  # noqa: N803  moto's own name
     ) -> list[Task]:
-        """Those that are to run, unless others are asked for; a service's where one is named."""
+        """Returns those that are to run, unless others are asked for; a service's where one is named."""
         wanted = desiredStatus or "RUNNING"
         found = super().list_tasks(cluster_str, container_instance, family, started_by, None, wanted)
         name = service_name.split("/")[-1] if service_name else None
@@ -160,7 +160,7 @@ def to_stop(task: Task, code: str, reason: str) -> None:
 
 
 def new_task(ecs: Ecs, service: Service, container_instance: str) -> Task:
-    """A task of a service on a machine; it ages only as its process does."""
+    """Returns a task of a service on a machine; it ages only as its process does."""
     task = Task(
         ecs.clusters[service.cluster_name],
         ecs.describe_task_definition(str(service.task_definition)),

@@ -55,7 +55,7 @@ class Plan(NamedTuple):
 def plan(
     state: State, terms: Terms, held: Sequence[Held], *, now: float, started: int, weight: float
 ) -> Plan:
-    """What a fleet does `now` (Unix seconds).
+    """Returns what a fleet does `now` (Unix seconds).
 
     `held` are its machines, the oldest first; `started` is how many it ever started, and `weight` the
     capacity of the next one.

@@ -77,7 +77,7 @@ class Fleet:
 
 
 class Registry:
-    """The fleets of the account, by id. Calls come one at a time: whoever serves them sees to that.
+    """The fleets of the account, by id. Calls must come one at a time.
 
     `price` is that of each spot machine, in dollars an hour; None: no price is known.
     """
@@ -89,7 +89,7 @@ class Registry:
         self._tokens: dict[tuple[bool, str], str] = {}
 
     def add(self, spot: bool, request: dict[str, Any], ways: tuple[Way, ...], terms: Terms) -> Fleet:
-        """A new fleet, or the one that the same token has made before."""
+        """Returns a new fleet, or the one that the same token has made before."""
         token = str(request.get("ClientToken") or uuid.uuid4())
         if len(token) > _TOKEN_LIMIT:
             raise EC2ClientError("InvalidParameterValue", f"ClientToken is longer than {_TOKEN_LIMIT}")
@@ -113,7 +113,7 @@ class Registry:
         return fleet
 
     def of_kind(self, ids: list[str], *, spot: bool) -> list[Fleet]:
-        """These, or all of the kind."""
+        """Returns these, or all of the kind."""
         if ids:
             return [self.find(each, spot=spot) for each in ids]
         return [each for each in self.fleets.values() if each.spot is spot]
@@ -281,7 +281,7 @@ _CREATE = (
 
 
 def _ways(call: Any, request: Mapping[str, Any]) -> list[Way]:
-    """Each override over its launch template's data, of the version that is named."""
+    """Returns each override over its launch template's data, of the version that is named."""
     found: list[Way] = []
     for config in request["LaunchTemplateConfigs"]:
         specification = config["LaunchTemplateSpecification"]

@@ -34,11 +34,11 @@ class Dispatcher(DomainDispatcherApplication):
 
 
 def _tags(thing: Any) -> list[dict[str, str]]:
-    """The tags of one of EC2's things: moto looks through those of all things, for each that it lists."""
+    """Returns the tags of one EC2 resource: moto searches those of all resources each time."""
     return [{"key": key, "value": value} for key, value in thing.ec2_backend.tags.get(thing.id, {}).items()]
 
 
 def make(host: str, port: int, application: Any) -> Any:
-    """A server with a thread for each connection. Raises OSError or SystemExit where it cannot listen."""
+    """Returns a server, a thread for each connection. Raises OSError or SystemExit if it cannot listen."""
     setattr(TaggedEC2Resource, "get_tags", _tags)  # noqa: B010
     return serving.make_server(host, port, application, threaded=True, request_handler=Handler)

@@ -79,7 +79,7 @@ class Call(NamedTuple):
 
     @classmethod
     def read(cls, environ: dict[str, Any]) -> Call:
-        """The request that a WSGI server has. Raises S3Error where its body is not what was signed."""
+        """Returns a WSGI server's request. Raises S3Error if its body is not what was signed."""
         bucket, _, key = _path(environ).lstrip("/").partition("/")
         query = {
             name: values[0]
@@ -95,7 +95,7 @@ class Call(NamedTuple):
 
 
 def _path(environ: dict[str, Any]) -> str:
-    """The path as it was sent, "//" and all, where the server tells; decoded."""
+    """Returns the path as it was sent, "//" and all, where the server tells; decoded."""
     raw = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
     return unquote(raw) if raw else str(environ["PATH_INFO"]).encode("latin-1").decode("utf-8", "replace")
 
@@ -108,7 +108,7 @@ def _checked(body: bytes, headers: dict[str, str]) -> bytes:
 
 
 def _chunks(body: bytes) -> Iterator[bytes]:
-    """The content of a body that was sent in signed chunks."""
+    """Yields the content of a body that was sent in signed chunks."""
     at = 0
     while at < len(body):
         line_end = body.index(b"\r\n", at)
@@ -134,7 +134,7 @@ class Buckets:
             self._stores |= {each.name: FolderStore(each) for each in folder.iterdir() if each.is_dir()}
 
     def answer(self, environ: dict[str, Any]) -> Answer:
-        """What S3 answers."""
+        """Returns what S3 answers."""
         try:
             call = Call.read(environ)
             return self._object(call) if call.key else self._bucket(call)
@@ -320,7 +320,7 @@ def _get(store: FolderStore, key: str, call: Call) -> Answer:
 
 
 def _wanted(text: str | None, size: int) -> tuple[int, int]:
-    """The first byte of a Range header, and the one after its last. Raises S3Error."""
+    """Returns the first byte of a Range header, and the one after its last. Raises S3Error."""
     if text is None:
         return 0, size
     first, _, last = text.removeprefix("bytes=").partition("-")
@@ -351,7 +351,7 @@ def _tag(store: FolderStore, key: str) -> str:
 
 
 def _tag_of(facts: os.stat_result) -> str:
-    """An ETag that changes when the file does; S3's own need not be a checksum either."""
+    """Returns an ETag that changes when the file does; S3's own need not be a checksum either."""
     return f'"{facts.st_ino:x}{facts.st_mtime_ns:x}-{facts.st_size:x}"'
 
 

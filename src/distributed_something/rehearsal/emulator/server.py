@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_server(port: int, account: Wsgi | None = None, key: str | None = None) -> Any:
-    """A werkzeug server of every service, corrected; `serve_forever` runs it. Once a process.
+    """Returns a werkzeug server of every service, corrected; `serve_forever` runs it. Once a process.
 
     `account` answers in the place of bare moto; with a `key`, only calls signed with it are answered.
     """
@@ -107,7 +107,7 @@ def make_server(port: int, account: Wsgi | None = None, key: str | None = None) 
 
 
 def _with_clock(application: Wsgi, time: ServiceTime) -> Wsgi:
-    """The application, and beside it the address that tells and moves the emulator's time."""
+    """Returns the application, and beside it the address that tells and moves the emulator's time."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ.get("PATH_INFO") != PATH:

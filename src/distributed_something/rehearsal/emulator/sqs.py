@@ -48,7 +48,7 @@ _LAG = 0.0
 
 
 def set_lag(seconds: float) -> None:
-    """Have counts be up to so old, as SQS says that its own may be."""
+    """Sets how old counts may be, in seconds, as SQS's own are."""
     global _LAG
     _LAG = seconds
 
@@ -70,7 +70,7 @@ def install(time: ServiceTime) -> None:
 
 
 class MessageNotInflight(SQSException):
-    """The visibility of a message that nobody holds cannot be changed."""
+    """The visibility of a message can be changed by its holder only."""
 
     def __init__(self) -> None:
         super().__init__("MessageNotInflight", f"The specified message isn't in flight. {_NOT_AVAILABLE}")
@@ -329,7 +329,7 @@ class Backend(SQSBackend):
     def change_message_visibility_batch(
         self, queue_name: str, entries: list[dict[str, Any]]
     ) -> tuple[list[str], list[dict[str, str]]]:
-        """Each entry by itself: one that is refused does not hinder the others."""
+        """Changes each entry by itself: a refused one does not affect the others."""
         done: list[str] = []
         refused: list[dict[str, Any]] = []
         for entry in entries:
@@ -372,7 +372,7 @@ class Backend(SQSBackend):
         return task
 
     def moves(self, source_arn: str) -> list[dict[str, Any]]:
-        """The moves out of a queue, the last one first."""
+        """Returns the moves out of a queue, the last one first."""
         return self._by_arn(source_arn).moves
 
     def _queue(self, name: str) -> StandardQueue:

@@ -1,6 +1,6 @@
 """The process that runs HANDLER: imports the function once, then calls it for one job after another.
 
-Started by a slot as `python -m distributed_something.worker.host module:function`, in the project
+Started by a slot as `python -m distributed_something.worker.attempt.host module:function`, in the project
 folder. Requests come on descriptor 3, one JSON object a line; replies go to descriptor 4. What the
 function prints goes where the slot has pointed stdout and stderr.
 

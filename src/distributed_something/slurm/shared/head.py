@@ -15,9 +15,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..background import complain
-from ..clock import Clock
-from ..errors import Unreachable
+from ...background import complain
+from ...clock import Clock
+from ...errors import Unreachable
 from .mail import Mailbox, Request, Sender
 from .place import Look
 from .replica import Replica, Terms, told

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import DsError
-from ..system.docker import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, hide, variables
+from ...errors import DsError
+from ...system.docker import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, hide, variables
 from .process import Ended, memory_kills
 
 BUCKET_FOLDER = "/home/ubuntu/bucket"

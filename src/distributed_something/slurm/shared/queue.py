@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..clock import Clock, SystemClock
-from ..engine import Counts, PutReport
-from ..errors import DsError, Unreachable
-from ..job import Cause, DeadJob, Job, Lease, in_batches
+from ...clock import Clock, SystemClock
+from ...engine import Counts, PutReport
+from ...errors import DsError, Unreachable
+from ...job import Cause, DeadJob, Job, Lease, in_batches
 from .head import Head, stand
 from .mail import Letters, Reply
 from .place import STALE_SECONDS, Look, Place, Pulse

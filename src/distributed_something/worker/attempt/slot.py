@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..engine import Store
-from ..errors import DsError, UsageError
-from ..job import Cause, Lease, Outcome, State
+from ...engine import Store
+from ...errors import DsError, UsageError
+from ...job import Cause, Lease, Outcome, State
 from .container import Container, Containers, Verdict, handler_command
 from .logs import SlotLog
 from .process import Child, Ended, Strays, Watch, files_of, memory_kills

@@ -6,7 +6,7 @@ segment, and the ledger says where: `logs/<worker>-<slot>.log@<offset>+<length>`
 
 from __future__ import annotations
 
-from ..engine import Store
+from ...engine import Store
 
 HEAD_BYTES = 1 << 20
 TAIL_BYTES = 1 << 20

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..background import complain
-from ..clock import Clock, SystemClock
-from ..errors import DsError
+from ...background import complain
+from ...clock import Clock, SystemClock
+from ...errors import DsError
 from .head import stand
 from .place import Look, Place, Pulse
 from .replica import Replica, Terms

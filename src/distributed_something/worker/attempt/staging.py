@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import __version__
-from ..engine import Store
-from ..errors import KeyMissing, KeyRefused
+from ... import __version__
+from ...engine import Store
+from ...errors import KeyMissing, KeyRefused
 
 MANIFESTS = ".ds"
 """The folder of manifests under an output's prefix."""

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..clock import Clock
-from ..errors import Unreachable
+from ...clock import Clock
+from ...errors import Unreachable
 from .files import Files
 
 to_json = msgspec.json.Encoder().encode

@@ -11,7 +11,7 @@ import errno
 import os
 from pathlib import Path
 
-from ..local.store import link_exclusively, sync_folder
+from ...local.store import link_exclusively, sync_folder
 
 TEMPORARY = ".tmp-"
 _GONE = frozenset({errno.ENOENT, errno.ESTALE, errno.ENOTDIR})

@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..clock import Clock
-from ..errors import DsError
+from ...clock import Clock
+from ...errors import DsError
 from .place import Place, from_json, to_json
 
 POLL_FIRST = 0.002

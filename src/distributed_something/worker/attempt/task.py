@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..inputs.config import Config
-from ..inputs.template import CommandTemplate, Template
-from ..job import Lease
+from ...inputs.config import Config
+from ...inputs.template import CommandTemplate, Template
+from ...job import Lease
 from .staging import DoneRule, clean_prefix
 
 

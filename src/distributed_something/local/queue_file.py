@@ -1,0 +1,164 @@
+"""Opens the file of the local engine's queue, locks it, and explains its errors.
+
+It knows the file's format and where such a file may lie; the queue's verbs are in `queue`, which calls it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from ..errors import DsError
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
+
+VERSION = 1
+"""Of the file's format; kept in its header (PRAGMA user_version)."""
+
+CHECKPOINT_PAGES = 4000
+"""Length of the write-ahead log (16 MB) at which the next writer folds it into the file."""
+
+# state: 0 open, 1 done, 2 dead. seq: the job's index, from 1. failed: attempts used up.
+# Ids and tokens are numbers: sqlite3 binds those a third faster than bytes, and rows stay small.
+# Small columns first and the body last: what is read and changed most lies at the start of a row.
+_SCHEMA = """
+    CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY,
+        id INTEGER NOT NULL UNIQUE,
+        state INTEGER NOT NULL DEFAULT 0,
+        visible_at REAL NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        deliveries INTEGER NOT NULL DEFAULT 0,
+        token INTEGER,
+        owner TEXT,
+        cause TEXT,
+        detail TEXT,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX jobs_open ON jobs(visible_at) WHERE state = 0;
+    CREATE INDEX jobs_dead ON jobs(seq) WHERE state = 2;
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+def refuse_network(path: Path) -> None:
+    """Raises DsError if the path is on a network file system."""
+    if (kind := file_system(path)) in NETWORK_FILE_SYSTEMS:
+        raise DsError(
+            f"the queue cannot lie in {path.parent}: it is on a network file system ({kind}),"
+            " where file locks are not safe",
+            "set DS_STATE_DIR to a folder on a local disk; on a cluster ENGINE = 'slurm'",
+        )
+
+
+def refuse_newer(path: Path, version: int) -> None:
+    """Raises DsError if a newer version of the project made the file."""
+    if version > VERSION:
+        raise DsError(
+            f"the queue {path} was made by a newer version of distributed-something"
+            f" (format {version}, this one knows {VERSION})",
+            "upgrade: pip install --upgrade distributed-something",
+        )
+
+
+def version_in_header(path: Path) -> int:
+    """Returns the format's version as the file's header has it (0: none), read without touching anything.
+
+    By SQLite, which alone knows when the file may be closed again: with any other close of it, the system
+    takes the locks of all connections that this process has. Others then remove a log that is in use.
+    """
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db,
+    ):
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+    return 0
+
+
+def open_lock(path: Path) -> int:
+    """Opens the file that writers lock, beside the queue; returns its descriptor."""
+    return os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def connect(path: Path, lock_file: int) -> sqlite3.Connection:
+    """Open the file, and give it its tables if it is new."""
+    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    try:
+        with locked(lock_file):
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            refuse_newer(path, version)
+            if version == 0:
+                # Not yet in WAL mode, so that the header has the version from the first moment on.
+                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    except BaseException:  # closed, and raised again
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def locked(lock_file: int) -> Iterator[None]:
+    """Holds the lock, waiting for it."""
+    fcntl.flock(lock_file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(lock_file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say what SQLite's errors, and those of the file system, mean for the user."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if (ours := _explanation(path, error)) is None:
+            raise
+        raise ours from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _disk_full(path) from error
+        raise _not_writable(path, error.strerror or str(error)) from error
+
+
+def _explanation(path: Path, error: sqlite3.Error) -> DsError | None:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
+        return _damaged(path, str(error))
+    if code == sqlite3.SQLITE_FULL:
+        return _disk_full(path)
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return _not_writable(path, str(error))
+    if isinstance(error, sqlite3.OperationalError):
+        return DsError(
+            f"the queue {path} cannot be used: {error}", "try again; if it comes back, check the disk"
+        )
+    return None
+
+
+def _damaged(path: Path, why: str) -> DsError:
+    return DsError(
+        f"the queue {path} is damaged: {why}",
+        "`ds cleanup` removes it; outputs, logs and ledger stay in the store; then run again:"
+        " finished jobs are skipped where CHECK_IF_DONE_BOOL is set",
+    )
+
+
+def _disk_full(path: Path) -> DsError:
+    return DsError(
+        f"the disk is full: the queue {path} could not be written; nothing is lost",
+        f"make room on the disk of {path.parent} and run the command again",
+    )
+
+
+def _not_writable(path: Path, why: str) -> DsError:
+    return DsError(
+        f"the queue {path} cannot be written: {why}",
+        f"check the rights on {path.parent}, or set DS_STATE_DIR to a folder that you can write",
+    )

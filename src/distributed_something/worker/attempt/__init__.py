@@ -1,0 +1,4 @@
+"""Runs one attempt at a job: inputs, the job's process or container, outputs and their manifest.
+
+Knows no queue and no ledger. `worker.loop` and the engines' workers call it.
+"""
