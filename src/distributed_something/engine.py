@@ -241,6 +241,8 @@ class Machines(NamedTuple):
     """Why machines are missing, where the fleet gives a reason."""
     cost: Cost | None = None
     """None: unknown, or the machines cost nothing."""
+    details: tuple[tuple[str, str], ...] = ()
+    """Names and lines for `ds status`: what else is known of the machines, and of those that are to come."""
     rented: tuple[RentedMachine, ...] = ()
     """Every machine of the run, ended ones included, if the engine rents them."""
 

@@ -19,7 +19,7 @@ from ..local.store import FolderStore
 from ..system.state import one_run
 from ..words import many
 from . import pilots
-from .explain import why_pending
+from .explain import details, why_pending
 from .folder import AppFolder
 from .lost import give_back, pilot_of
 from .pilots import Pilot
@@ -168,6 +168,7 @@ class SlurmEngine:
             ended=None if known else self._why_ended(run),
             diagnosis=Diagnosis(waiting.why, waiting.fix, waiting.for_ever) if waiting and stuck else None,
             replaces_lost=True,
+            details=tuple(details(known, now)),
             rented=tuple(_machine(pilot) for pilot in running),
         )
 

@@ -84,6 +84,10 @@ def refusal(said: str) -> tuple[str, str]:
     return words or "it said nothing", "see `man sbatch`, or ask the cluster's administrators"
 
 
+SHOWN = 8
+"""Pilots that `ds status` shows one by one."""
+
+
 class Waiting(NamedTuple):
     """Why pilots wait: in words, what to do (empty: wait), and whether waiting is of no use."""
 
@@ -171,6 +175,22 @@ def why_pending(pilots: Sequence[Pilot], now: float) -> Waiting | None:
     what = f"{many(len(pending), 'pilot', 'is', 'are')} pending: {found.why}{named}{estimate}"
     hopeless = all(waiting(pilot.reason).for_ever for pilot in pending)
     return Waiting(what, found.fix.format(id=which.id), hopeless)
+
+
+def details(pilots: Sequence[Pilot], now: float) -> list[tuple[str, str]]:
+    """Each pilot that runs, with its node and times, and why the others wait."""
+    running = [pilot for pilot in pilots if pilot.running]
+    lines = [(f"pilot {pilot.id}", _life(pilot)) for pilot in running[:SHOWN]]
+    if len(running) > SHOWN:
+        lines.append(("and", many(len(running) - SHOWN, "more pilot")))
+    waits = why_pending(pilots, now)
+    return lines if waits is None else [*lines, ("pending", ": ".join(filter(None, waits[:2])))]
+
+
+def _life(pilot: Pilot) -> str:
+    since = f", since {_clock(pilot.start)}" if pilot.start is not None else ""
+    until = f", ends at {_clock(pilot.end)}" if pilot.end is not None else ""
+    return f"on {pilot.node}{since}{until}"
 
 
 def _clock(when: float) -> str:

@@ -22,7 +22,7 @@ SQUEUE_SECONDS = 30.0
 
 FIRST_SECONDS = 60.0
 SOON_SECONDS = 3.0
-"""For so long after a start it may be asked this often, when there is news."""
+"""In the first of these after a start, it may be asked as often as in the second, when there is news."""
 
 
 class AppFolder:

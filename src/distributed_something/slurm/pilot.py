@@ -11,13 +11,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
+from tempfile import gettempdir
 
-from .. import background
 from ..background import complain
 from ..clock import SystemClock
 from ..errors import DsError
@@ -25,6 +23,7 @@ from ..inputs.config import Config, load_config
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
+from ..system.own_folder import OwnFolder
 from ..system.state import STATE_VARIABLE, mark_of
 from ..worker.attempt.process import adopt_orphans, kill_marked
 from ..worker.attempt.scratch import remove_folder
@@ -185,7 +184,8 @@ class Pilot:
 
     def _make_worker(self, name: str, number: int) -> Worker:
         """Make a worker, in its own process."""
-        config, queue = self._config, SlurmQueue(self._place, name)
+        config = self._config
+        queue = SlurmQueue(self._place, name, is_ending=lambda: self._order is not None)
         mark = {STATE_VARIABLE: str(self._scratch)}
         task = compile_task(config, {**config.worker_environment(), **mark})
         log = GatheredLog(self._store, self._paths.logs, f"{name}.log")
@@ -273,23 +273,6 @@ class HeadTime(SystemClock):
         return super().now() + self._queue.shift
 
 
-@contextmanager
-def scratch_folder(config: Config) -> Iterator[Path]:
-    """A folder of our own on this node's disk; what killed pilots of the app left there is removed."""
-    parent = Path(os.path.expandvars(config.scratch) or os.environ.get("SLURM_TMPDIR") or gettempdir())
-    prefix = f"ds-{config.app_name}-"
-    for left in parent.glob(f"{prefix}*"):
-        if left.is_dir() and left.owner() == Path.home().owner() and not background.is_held(left / "lock"):
-            remove_folder(left)
-    own = Path(mkdtemp(prefix=prefix, dir=parent))
-    with background.free(own / "lock"):
-        try:
-            yield own
-        finally:
-            kill_marked(mark_of(own))
-            remove_folder(own)
-
-
 def main(project: str, run: str, notice: str) -> int:
     """The process that a pilot's script becomes."""
     folder = Path(project)
@@ -297,10 +280,13 @@ def main(project: str, run: str, notice: str) -> int:
     adopt_orphans()
     try:
         config = load_config(folder)
-        with scratch_folder(config) as scratch:
-            pilot = Pilot(folder, config, run, int(notice), scratch)
-            complain(f"pilot {pilot.id} on {os.uname().nodename}: {slots_of(config)} slots for run {run}")
-            complain(f"pilot {pilot.id} ended: {pilot.run()}")
+        parent = os.path.expandvars(config.scratch) or os.environ.get("SLURM_TMPDIR") or gettempdir()
+        scratch = OwnFolder(f"ds-{config.app_name}-", Path(parent))
+        pilot = Pilot(folder, config, run, int(notice), scratch.path)
+        complain(f"pilot {pilot.id} on {os.uname().nodename}: {slots_of(config)} slots for run {run}")
+        complain(f"pilot {pilot.id} ended: {pilot.run()}")
+        kill_marked(mark_of(scratch.path))
+        remove_folder(scratch.path)
     except (DsError, OSError) as error:
         complain(f"pilot: {error}")
         return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -46,12 +46,20 @@ class SlurmQueue:
     """
 
     def __init__(
-        self, place: Place, owner: str, clock: Clock | None = None, *, patience: float = PATIENCE_SECONDS
+        self,
+        place: Place,
+        owner: str,
+        clock: Clock | None = None,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_ending`: the worker is about to end, and waits for no head to give it a job."""
         self._place = place
         self._owner = owner
         self._clock = clock or SystemClock()
         self._patience = patience
+        self._is_ending = is_ending
         self._lock = threading.Lock()
         self._letters: Letters | None = None
         self._unanswered: str = ""
@@ -152,6 +160,8 @@ class SlurmQueue:
         with self._lock:
             until = self._clock.monotonic() + self._patience
             while (reply := self._exchange(verb, given)) is None:
+                if verb == "lease" and self._is_ending():
+                    return []
                 if self._clock.monotonic() > until:
                     raise Unreachable("the queue has no head that answers", "wait: another pilot takes over")
                 if verb == "lease":

@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-import weakref
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from ...errors import DsError
 from ...job import Cause, Job, Lease, RetryPolicy
 from ...local.queue import SqliteQueue
+from ...system.own_folder import OwnFolder
 from .place import Copy, Look, Place, from_json, to_json, unseen
 
 _LEASED = "UPDATE jobs SET visible_at = ? WHERE state = 0 AND visible_at > 0 AND token IS NOT NULL"
@@ -112,14 +112,14 @@ class Replica:
         self.latest = 0.0
         """The time of the latest record."""
         self._terms = terms
-        self._folder = Path(tempfile.mkdtemp(prefix="ds-queue-", dir=scratch))
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self.queue = LoggedQueue(self._folder / "queue.db", terms)
+        self._folder = OwnFolder("ds-queue-", scratch)
+        self._file = self._folder.path / "queue.db"
+        self.queue = LoggedQueue(self._file, terms)
 
     def close(self) -> None:
         """Remove the copy; the end of the process does, too."""
         self.queue.close()
-        self._remove()
+        self._folder.remove()
 
     def catch_up(self, look: Look) -> None:
         """Do what the log says that was not done here yet."""
@@ -137,12 +137,12 @@ class Replica:
         void = self.epoch and not self._counts(self.epoch, self.offset, look)
         if (best.epoch, best.offset) > (self.epoch, self.offset) or void:
             self.queue.close()
-            for leftover in self._folder.iterdir():
+            for leftover in self._folder.path.glob(f"{self._file.name}*"):
                 leftover.unlink()
             if best.name:
-                shutil.copyfile(self.place.folder / best.name, self._folder / "queue.db")
+                shutil.copyfile(self.place.folder / best.name, self._file)
             self.epoch, self.offset = best.epoch, best.offset
-            self.queue = LoggedQueue(self._folder / "queue.db", self._terms)
+            self.queue = LoggedQueue(self._file, self._terms)
 
     def _counts(self, epoch: int, offset: int, look: Look) -> bool:
         """Whether the log of this epoch counts up to this offset."""
@@ -278,6 +278,6 @@ def told(lease: Lease) -> list[Any]:
 
 
 def heard(found: Sequence[Any]) -> Lease:
-    """A lease with its job, as it was told."""
+    """A lease with its job, as `told` gave it."""
     job_id, index, body, token, deadline, attempt, deliveries = found
     return Lease(Job(job_id, index, body.encode()), token, deadline, attempt, deliveries)
