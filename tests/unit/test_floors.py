@@ -43,7 +43,7 @@ FLOORS = {
         engine check pilot
         folder lost scheduler
         shared explain
-        pilots
+        pilots own_folder
     """,
     "rehearsal": """
         engine check

@@ -23,7 +23,6 @@ from ..inputs.config import Config, load_config
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
-from ..system.own_folder import OwnFolder
 from ..system.state import STATE_VARIABLE, mark_of
 from ..worker.attempt.process import adopt_orphans, kill_marked
 from ..worker.attempt.scratch import remove_folder
@@ -34,6 +33,7 @@ from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.loop import Identity, Stop, Worker
 from .folder import AppFolder
 from .lost import give_back, prefix_of
+from .own_folder import OwnFolder
 from .pilots import name_of, slots_of
 from .scheduler import Slurm
 from .shared.keeper import Keeper

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ...errors import DsError
 from ...job import Cause, Job, Lease, RetryPolicy
 from ...local.queue import SqliteQueue
-from ...system.own_folder import OwnFolder
+from ..own_folder import OwnFolder
 from .place import Copy, Look, Place, from_json, to_json, unseen
 
 _LEASED = "UPDATE jobs SET visible_at = ? WHERE state = 0 AND visible_at > 0 AND token IS NOT NULL"
