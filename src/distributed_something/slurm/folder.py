@@ -50,7 +50,7 @@ class AppFolder:
     def current_run(self) -> str | None:
         """The run that was set up last; None where none is."""
         number = self._latest()
-        return self._files.read(self._pointer(number)).decode() or None if number else None
+        return self._files.peek(self._pointer(number)).decode() or None if number else None
 
     def set_current(self, run: str) -> None:
         """Make this run the current one. Raises DsError where another command sets up another one now."""
@@ -115,6 +115,6 @@ class AppFolder:
         self._files.publish(self.folder / name, to_json(facts), sync=False)
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        text = self._files.read(self.folder / name)
+        text = self._files.peek(self.folder / name)
         found: dict[str, Any] | None = from_json(text) if text else None
         return found

@@ -14,6 +14,8 @@ from pathlib import Path
 from ...local.store import link_exclusively, sync_folder
 
 TEMPORARY = ".tmp-"
+
+STALE_TRIES = 5
 _GONE = frozenset({errno.ENOENT, errno.ESTALE, errno.ENOTDIR})
 
 
@@ -30,11 +32,21 @@ class Files:
             raise
 
     def read(self, path: Path, start: int = 0, most: int | None = None) -> bytes:
-        """A file's bytes from `start` on, as they are now; none where it is gone."""
+        """A file's bytes from `start` on, as they are now. Raises OSError."""
+        for tries_left in reversed(range(STALE_TRIES)):
+            try:
+                with path.open("rb") as file:
+                    file.seek(start)
+                    return file.read(-1 if most is None else most)
+            except OSError as error:  # replaced by another computer between two steps of ours: open it anew
+                if error.errno != errno.ESTALE or not tries_left:
+                    raise
+        raise AssertionError
+
+    def peek(self, path: Path, start: int = 0) -> bytes:
+        """The same; nothing where the file is not there, or not yet."""
         try:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read(-1 if most is None else most)
+            return self.read(path, start)
         except OSError as error:
             if error.errno in _GONE:
                 return b""

@@ -38,16 +38,15 @@ TOLD_AT_ONCE = frozenset({"load", "redrive", "purge"})
 class Head:
     """The head of one epoch, from the moment that the epoch is ours. One thread."""
 
-    def __init__(self, replica: Replica, epoch: int, clock: Clock, *, since: float) -> None:
+    def __init__(self, replica: Replica, epoch: int, log: str, clock: Clock) -> None:
         place = replica.place
         self.epoch = epoch
         self._place = place
         self._replica = replica
         self._clock = clock
-        self._ahead = since - clock.now()
+        self._ahead = replica.latest - clock.now()
         """By so much our clock was behind the latest record's time."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._log = os.open(place.log(epoch), flags, 0o600)
+        self._log = os.open(place.folder / log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._mailbox: Mailbox | None = None
         self._records: list[bytes] = []
         self._told = 0
@@ -241,16 +240,19 @@ def said_job(job: Any) -> list[Any]:
 def stand(replica: Replica, look: Look, terms: Terms, clock: Clock) -> Head | None:
     """Become the head that follows what `look` saw; None where another process was quicker."""
     replica.catch_up(look)
-    epoch = look.epoch + 1
+    place, epoch = replica.place, look.epoch + 1
+    log = place.new_log(epoch)
     facts = {
         "offset": replica.offset,
+        "log": log,
         "terms": terms.facts(),
         "at": clock.now(),
         "host": os.uname().nodename,
         "pid": os.getpid(),
         "job": os.environ.get("SLURM_JOB_ID", ""),
     }
-    if not replica.place.claim(epoch, facts):
+    if not place.claim(epoch, facts):
+        place.files.remove(place.folder / log)
         return None
     replica.queue.obey(terms)
-    return Head(replica, epoch, clock, since=replica.latest)
+    return Head(replica, epoch, log, clock)

@@ -48,6 +48,7 @@ class Keeper:
         """Start a head where none lives, unless another process is about to."""
         if self.pid is not None or not self._pulse.is_gone(look) or not self._is_our_turn(look.epoch + 1):
             return
+        self.end()
         self._not_before = self._clock.monotonic() + AGAIN_SECONDS
         given = [
             str(self._place.folder),
@@ -73,14 +74,16 @@ class Keeper:
 
     def end(self) -> None:
         """Have our head hand over, and wait for it."""
-        if self._head is not None and self._head.poll() is None:
-            assert self._head.stdin is not None
-            self._head.stdin.close()
-            try:
-                self._head.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._head.kill()
-                self._head.wait()
+        head, self._head = self._head, None
+        if head is None:
+            return
+        assert head.stdin is not None
+        head.stdin.close()
+        try:
+            head.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            head.kill()
+            head.wait()
 
 
 def main(folder: str, epoch: str, terms: str, scratch: str) -> int:

@@ -42,7 +42,7 @@ class Tail:
 
     def lines(self) -> list[Any]:
         """The whole lines that are new. A line whose content has not arrived yet is left for a later look."""
-        text = self._files.read(self._path, self._offset)
+        text = self._files.peek(self._path, self._offset)
         whole, newline, _ = text.rpartition(b"\n")
         found: list[Any] = []
         for line in whole.split(b"\n") if newline else ():

@@ -2,8 +2,9 @@
 
     puts/<time>-<jobs>-<x>.jsonl    jobs that were submitted: complete when the name is there, never changed
     epoch-<n>.json                  who is the head since epoch n: made by one only, never changed
-    log-<n>.jsonl                   what head n did, appended by it alone. What lies behind the offset that
-                                    epoch n+1 names never happened
+    log-<n>-<x>.jsonl               what head n did, appended by it alone. What lies behind the offset that
+                                    epoch n+1 names never happened. It is there before its epoch, which
+                                    names it, so that no computer remembers it as missing
     closed-<n>                      head n has ended by itself; how long its log is
     status-<n>-<k>.json             how the queue is, by head n; a new name every few seconds says it lives
     copy-<n>-<offset>.db            the queue as it was at that place of the log, so that a replay is short
@@ -118,24 +119,33 @@ class Place:
 
     def submitted(self, name: str) -> list[tuple[str, str]]:
         """The jobs (id, body) under a name. Raises Unreachable where they cannot be seen yet."""
-        lines = self.files.read(self._puts / name).split(b"\n")
+        lines = self._seen(self._puts / name).split(b"\n")
         if len(lines) - 1 != int(name.split("-")[1]):
             raise unseen(self._puts / name)
         return [tuple(from_json(line)) for line in lines[:-1]]
 
     # epochs and their logs
 
+    def new_log(self, epoch: int) -> str:
+        """Make an empty log for an epoch that we want to claim; its name."""
+        name = f"log-{epoch:08d}-{os.urandom(4).hex()}.jsonl"
+        self.files.publish(self.folder / name, b"")
+        return name
+
     def log(self, epoch: int) -> Path:
-        """Where the log of an epoch lies."""
-        return self.folder / f"log-{epoch:08d}.jsonl"
+        """Where the log of an epoch lies. Raises Unreachable as `submitted`."""
+        return self.folder / str(self.facts(epoch)["log"])
 
     def facts(self, epoch: int) -> dict[str, Any]:
         """What the head of an epoch wrote when it became that. Raises Unreachable as `submitted`."""
-        path = self.folder / f"epoch-{epoch:08d}.json"
-        if not (text := self.files.read(path)):
-            raise unseen(path)
-        found: dict[str, Any] = from_json(text)
+        found: dict[str, Any] = from_json(self._seen(self.folder / f"epoch-{epoch:08d}.json"))
         return found
+
+    def _seen(self, path: Path) -> bytes:
+        """The content of a file that is known to be there, and not empty."""
+        if not (text := self.files.peek(path)):
+            raise unseen(path)
+        return text
 
     def claim(self, epoch: int, facts: dict[str, Any]) -> bool:
         """Become the head of this epoch, unless another process has."""
@@ -147,10 +157,7 @@ class Place:
 
     def closed_at(self, epoch: int) -> int:
         """Where the log of a head that has ended ends. Raises Unreachable as `submitted`."""
-        path = self.folder / f"closed-{epoch:08d}"
-        if not (text := self.files.read(path)):
-            raise unseen(path)
-        return int(text)
+        return int(self._seen(self.folder / f"closed-{epoch:08d}"))
 
     def announce(self, epoch: int) -> bool:
         """Say that we replay, to become head of this epoch; False where another process has said so."""
@@ -174,7 +181,7 @@ class Place:
         """The latest status; None where there is none yet."""
         name = (look or self.look()).status
         for _ in range(3):  # it may have been replaced by a later one since the listing
-            if name and (text := self.files.read(self.folder / name)):
+            if name and (text := self.files.peek(self.folder / name)):
                 status: dict[str, Any] = from_json(text)
                 return status
             name = self.look().status

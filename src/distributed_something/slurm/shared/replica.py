@@ -158,7 +158,11 @@ class Replica:
     def _replay(self, end: int | None) -> None:
         log = self.place.log(self.epoch)
         while most := CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - self.offset):
-            whole, newline, _ = self.place.files.read(log, self.offset, most).rpartition(b"\n")
+            try:
+                text = self.place.files.read(log, self.offset, most)
+            except FileNotFoundError as error:  # its epoch names it: no log to be seen is no empty log
+                raise unseen(log) from error
+            whole, newline, _ = text.rpartition(b"\n")
             if not newline:  # what a killed head wrote of a line is none
                 break
             for line in whole.split(b"\n"):
