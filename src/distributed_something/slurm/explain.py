@@ -132,9 +132,8 @@ _REASONS: tuple[tuple[str, Waiting], ...] = (
     (
         "PartitionConfig|PartitionNodeLimit",
         Waiting(
-            "no node of the partition can hold such a pilot",
-            "lower DOCKER_CORES or MEMORY, then ds start (`sinfo -o '%P %c %m'`)",
-            for_ever=True,
+            "the partition has no node for such a pilot, or not for so much time",
+            "lower DOCKER_CORES, MEMORY or SLURM_TIME, then ds start (`sinfo -o '%P %l %c %m'`)",
         ),
     ),
     ("launch failed|JobHoldMaxRequeue", Waiting("a node could not start it", "scontrol release {id}")),
