@@ -37,8 +37,10 @@ check: $(VENV)/.developer docs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Every warning is an error: a link that leads nowhere, a page or a name of the API that is not there
+# Remakes the pages that are made from the program, then builds the site. Every warning is an error: a link
+# that leads nowhere, a page or a name of the API that is not there
 docs: $(VENV)/.developer
+	for page in commands config house; do $(BIN)/python docs/make_$$page.py || exit 1; done
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
 
 dist: $(VENV)/.developer

@@ -44,23 +44,16 @@ class DsProject:
     def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:
         """Start `ds` with these arguments in the background."""
         command = [sys.executable, "-m", "distributed_something", "-C", str(self.folder), *map(str, args)]
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environment,
-            text=True,
-            **more,
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=self.environment, text=True, **{**streams, **more})
 
     def ds(
-        self, *args: object, code: int | None = 0, timeout: float = 60
+        self, *args: object, code: int | None = 0, timeout: float = 60, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run `ds` with these arguments and expect this exit code (None: any)."""
-        process = self.start(*args)
+        process = self.start(*args, **({} if stdin is None else {"stdin": subprocess.PIPE}))
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

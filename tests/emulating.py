@@ -84,7 +84,7 @@ def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -
         f"SQS_MESSAGE_VISIBILITY = {visibility}\nAWS_REGION = {where.region!r}\n"
     )
     number = where.client("sts").get_caller_identity()["Account"]
-    wanted = queues(config, account_of(config, number), "run1")
+    wanted = queues(config, account_of(config, number), "run1", names)
     maker = QueueMaker(where.client("sqs"), SystemClock(), run_tags(config, "run1"))
     urls = {each.name: maker.ensure(each.name, {**each.settings}) for each in wanted}
     return QueueUrls(urls[names.jobs], urls[names.dead], urls[names.carried]), maker.changes

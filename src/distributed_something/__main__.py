@@ -1,4 +1,4 @@
-"""`ds`, and `python -m distributed_something`, which is the same."""
+"""The program `ds`, and `python -m distributed_something`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NoReturn
 
 
 def run() -> NoReturn:
-    """The program: its command, and an end at once.
+    """Runs the command and exits at once.
 
-    All is written and on its way when a command returns. That Python tears down what it has loaded, and
-    SQLite folds its log into the queue's file, would take as long as many a command.
+    When a command returns, everything is written. The usual exit of Python would free all modules and make
+    SQLite merge its log, which takes as long as a short command.
     """
     try:
         from .cli.entry import main

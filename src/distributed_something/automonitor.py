@@ -1,9 +1,9 @@
-"""The auto-monitor: `ds monitor` without a laptop, one look each time a schedule calls it.
+"""The auto-monitor: watches a run as `ds monitor` does, from inside AWS, one look a call.
 
-What it needs of the run lies in the store: the config, the run record, and what the latest looks saw. Calls
-that share a process share what they have learnt of AWS, and decide the same without it. It decides as `ds
-monitor` does, by the same code, and the two may watch one run together. A call that fails changes nothing
-for the next, a minute later.
+A schedule calls `handler` once a minute. The store has all that a call needs: config, run record and the
+latest looks. Calls in one process share what they know of AWS, and decide the same without it. The code that
+decides is that of `ds monitor`, and both may watch one run together. A failed call changes nothing for the
+next.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from .steps.monitor import Memory, Watch
 from .steps.project import Project
 
 APART_SECONDS = 45.0
-"""Looks that follow each other faster say the same thing twice: only one of them counts."""
+"""Shortest time between two looks that both count, in seconds."""
 
 FRESH_SECONDS = 900.0
-"""Looks that were so long ago do not agree with those of now."""
+"""Age in seconds from which on a remembered look no longer counts."""
 
 WATCHING, LOOKED = "watching", "looked already"
 
 
 KEPT = 8
-"""Runs of which a process keeps what it knows."""
+"""Most runs that a process keeps in memory."""
 
 
 def handler(event: Mapping[str, Any], _context: object) -> str:
-    """What the schedule calls: one look at the run that the event names; what came of it, in a word.
+    """Looks once at the run that the event names. Returns the outcome in a word. The schedule calls it.
 
-    Raises DsError, after it was printed, so that the account's figures count the call as failed.
+    Prints a DsError and raises it again, so that the account's metrics count the call as failed.
     """
     console = Console(yes=True, out=sys.stderr)
     try:
@@ -64,22 +64,22 @@ def handler(event: Mapping[str, Any], _context: object) -> str:
 
 @cache
 def _monitor(region: str) -> AutoMonitor:
-    """Clients take a second to make: calls that share a process share them."""
+    """Returns the auto-monitor of a region. Calls in one process share it: new clients take a second."""
     return AutoMonitor(AwsSession(region), SystemClock(), Path(mkdtemp()))
 
 
 class _Kept(NamedTuple):
-    """What is known of a run."""
+    """Engine and config of a run that was looked at before."""
 
     engine: AwsEngine
     config: Config
 
 
 class AutoMonitor:
-    """Looks at runs. What cannot change of a run, such as where its queues are, it asks for once.
+    """Looks at runs. Asks only once for facts of a run that cannot change, such as its queues.
 
-    It is kept by order, for as long as looks succeed: a new AutoMonitor decides the same, with more calls.
-    `folder` is for the run records, all that there is of the runs' projects here.
+    Those facts are kept until a look fails. A new AutoMonitor decides the same, with more calls. `folder` is
+    for copies of the run records.
     """
 
     def __init__(self, session: AwsSession, clock: Clock, folder: Path) -> None:
@@ -91,8 +91,8 @@ class AutoMonitor:
     def look(self, order: Order, console: Console) -> str:
         """Look once, and act: "watching", "finished", "over", "given up" or "looked already".
 
-        At the end everything that the run made is removed, and at last the schedule; where something is left,
-        the schedule stays, and the next call tries again. Raises DsError.
+        At the end it removes everything that the run made, and the schedule last. If something is left, the
+        schedule stays, and the next call tries again. Raises DsError.
         """
         known = order in self._kept
         try:
@@ -100,7 +100,7 @@ class AutoMonitor:
         except QueueGone:
             if not known:
                 raise
-            return self._once(order, console)  # somebody else has ended the run
+            return self._once(order, console)  # someone else has ended the run
 
     def _once(self, order: Order, console: Console) -> str:
         stays = False
@@ -115,7 +115,7 @@ class AutoMonitor:
         return said
 
     def _project(self, order: Order, console: Console) -> Project:
-        """The run's project as the store has it: config and record, and nothing else of its folder."""
+        """Returns the run's project from config and record in the store."""
         store, paths = PlainStore(order.bucket, session=self._session), RunPaths(order.app, order.run)
         config = read_run_file(store, order.app, order.run).config._replace(aws_profile="")
         folder = self._folder_of(order)
@@ -141,7 +141,7 @@ class AutoMonitor:
         rmtree(self._folder_of(order), ignore_errors=True)
 
     def _over(self, project: Project, order: Order, run: str | None) -> str:
-        """The queue is gone, or of another run: nobody looks at this one any more."""
+        """Ends the watching of a run whose queue is gone or now belongs to another run."""
         left = project.engine.remove() if run is None else ()
         for each in left:
             project.console.say(f"still there: {each}")
@@ -159,7 +159,7 @@ class AutoMonitor:
         with project.console.watch() as watcher:
             action = watch.look(watcher)
         store.write(key, _written(watch.memory, now))
-        if action is not None or not watch.running:  # another may have been set up since we asked
+        if action is not None or not watch.running:  # another run may have been set up meanwhile
             run = self._kept[order].engine.asked_run()
             if run != order.run:
                 return self._over(project, order, run)
@@ -180,7 +180,7 @@ def _written(memory: Memory, at: float) -> bytes:
 
 
 def _remembered(store: Store, key: str) -> tuple[Memory, float]:
-    """What the latest looks saw, and when the last one was; nothing where that cannot be read."""
+    """Returns the latest looks and the time of the last one; no looks if they cannot be read."""
     try:
         found = json.loads(store.read(key))
         looks = tuple(Look(*each) for each in found["looks"])

@@ -1,6 +1,6 @@
-"""The only printer: data to stdout, progress and hints to stderr.
+"""The only printer: data to stdout, progress and hints to stderr. Commands and steps call it.
 
-On a terminal people see bars and tables; elsewhere there are plain lines, and with --json, data.
+On a terminal it draws bars and tables; elsewhere it prints plain lines, and with --json data.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from .runs.snapshot import Snapshot
 
 PLAIN_LINE_SECONDS = 10.0
-"""Between two lines of progress where there is no terminal."""
+"""Pause between two lines of progress without a terminal, in seconds."""
 
 SOON_SECONDS = 0.3
-"""Work of our own that takes less has no bar: loading what draws it would take as long."""
+"""Work of ours that is shorter has no bar, in seconds: loading the library takes as long."""
 
 BAR_COLUMNS = (6, 50)
-"""Of a bar, at least and at most; where a terminal is narrow, words go before the bar does."""
+"""Least and greatest width of a bar. On a narrow terminal words are dropped before the bar is."""
 
 Row = Sequence[object]
 Part = tuple[int, str]
-"""Words about a run, and how soon they go where there is no room: 0 never, larger numbers first."""
+"""A weight and a text about a run. Without room larger weights are dropped first; weight 0 always stays."""
 
 
 class Console:
-    """Where everything that is shown goes through. `json`: data for programs; `yes`: confirm nothing."""
+    """Prints everything that users see. `json`: print data for programs; `yes`: ask for no confirmation."""
 
     def __init__(
         self, *, json: bool = False, yes: bool = False, out: TextIO | None = None, err: TextIO | None = None
@@ -50,7 +50,7 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether a person watches: stderr is a terminal that can redraw, no build server, no notebook."""
+        """Whether a bar can be drawn: stderr is a terminal, not a build server's nor a notebook's."""
         if self.json or not self.err.isatty():
             return False
         term, build_server = os.environ.get("TERM"), os.environ.get("CI", "").lower() == "true"
@@ -58,7 +58,7 @@ class Console:
         return term != "dumb" and not build_server and not notebook
 
     def data(self, value: object) -> None:
-        """Print one JSON value as a line, whole also where the stream cannot encode all of its characters."""
+        """Print one JSON value as a line. Characters that the stream cannot encode are escaped."""
         text = json.dumps(value, ensure_ascii=False, default=str)
         self.line(text if _fits(text, self.out) else json.dumps(value, default=str))
 
@@ -71,7 +71,7 @@ class Console:
         self.out.write(_printable(text, self.out))
 
     def raw(self, data: bytes) -> None:
-        """Print bytes as they are, in whatever encoding; only a terminal is kept from being moved about."""
+        """Print bytes unchanged; on a terminal without control characters."""
         if self.out.isatty():
             self.write(data.decode(errors="replace"))
         elif data:
@@ -80,34 +80,34 @@ class Console:
         self.out.flush()
 
     def say(self, text: str) -> None:
-        """Print a line about what goes on, which goes on where nobody can be told, too."""
-        with _heard_or_not(self.err):
+        """Print a line of progress. A stderr that cannot be written to is no error."""
+        with _unbroken(self.err):
             print(_printable(text, self.err), file=self.err, flush=True)
 
     def hint(self, text: str) -> None:
-        """Print what could be typed next."""
+        """Print a command that the user may type next."""
         if not self.json:
             self.say(f"next: {text}")
 
     def error(self, error: DsError) -> None:
-        """Print what happened, and what to do about it."""
+        """Print an error and its fix."""
         self.say(f"error: {error.what}")
         if error.fix:
             self.say(f"fix: {error.fix}")
 
     def confirm(self, question: str) -> None:
-        """Ask before something is destroyed. Raises UsageError unless somebody says yes."""
+        """Ask before something is destroyed. Raises UsageError unless the answer is yes."""
         if self.yes:
             return
         if not (sys.stdin.isatty() and self.err.isatty()):
-            raise UsageError(f"{question}: nobody is here to confirm it", "add --yes")
+            raise UsageError(f"{question}: there is no terminal to confirm it on", "add --yes")
         self.err.write(_printable(f"{question}? [y/N] ", self.err))
         self.err.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise UsageError("not confirmed: nothing was changed")
 
     def table(self, header: Sequence[str], rows: Iterable[Row]) -> None:
-        """Print a table: drawn on a terminal, tabs elsewhere."""
+        """Print a table: aligned on a terminal, with tabs elsewhere."""
         if not self.out.isatty():
             self.line("\t".join(header))
             for row in rows:
@@ -123,22 +123,22 @@ class Console:
         Rich(file=self.out).print(table)
 
     def progress(self, total: int | None, unit: str) -> Progress:
-        """A bar for long work of our own, such as a submission."""
+        """Returns a progress bar for long work of ours, such as a submission."""
         return Progress(self, total, unit)
 
     def watch(self) -> Watcher:
-        """The live view of a run."""
+        """Returns the live view of a run."""
         return Watcher(self)
 
 
 def silence(stream: TextIO) -> None:
-    """Nobody can read what is written there any more: let it, and Python's last flush of it, go nowhere."""
+    """Send a broken stream to /dev/null, so that neither later writes nor Python's last flush fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
-def _heard_or_not(stream: TextIO) -> Iterator[None]:
-    """Progress, hints and errors end no run: a log on a full disk and a closed terminal are of no account."""
+def _unbroken(stream: TextIO) -> Iterator[None]:
+    """Ignores errors of a stream for progress: a full disk or a closed terminal must not end a run."""
     try:
         yield
     except OSError:
@@ -151,14 +151,14 @@ def _cell(value: object) -> str:
 
 
 def _printable(text: str, stream: TextIO) -> str:
-    """The text without what would move a terminal's cursor, and without what the stream cannot encode."""
+    """Replaces characters that would move a terminal's cursor or that the stream cannot encode."""
     if stream.isatty():
         text = "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text if _fits(text, stream) else _replaced(text, stream.encoding or "utf-8")
 
 
 def _fits(text: str, stream: TextIO) -> bool:
-    """Whether the stream can encode all of it."""
+    """Returns whether the stream can encode the whole text."""
     try:
         text.encode(stream.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -171,7 +171,7 @@ def _replaced(text: str, encoding: str) -> str:
 
 
 class Progress:
-    """Progress of one long action; a context manager."""
+    """Shows the progress of one long action; a context manager."""
 
     def __init__(self, console: Console, total: int | None, unit: str) -> None:
         self._console, self._total, self._unit = console, total, unit
@@ -182,7 +182,7 @@ class Progress:
         return self
 
     def update(self, done: int) -> None:
-        """Show that this much is done."""
+        """Show the number of items done so far."""
         now = time.monotonic()
         if self._console.live:
             if self._bar is not None or now - self._began >= SOON_SECONDS:
@@ -205,7 +205,7 @@ class Progress:
 
 
 class _Bar:
-    """A bar with words, drawn anew whenever it is shown, as wide as the terminal then is."""
+    """A bar with words. Each `show` draws it again, as wide as the terminal is then."""
 
     def __init__(self, stream: TextIO, *, transient: bool) -> None:
         from rich.console import Console as Rich
@@ -227,8 +227,8 @@ class _Bar:
         self._task: TaskID | None = None
 
     def show(self, done: int, total: int | None, parts: Sequence[Part]) -> None:
-        """Draw it: `parts` are words with their weight, the weightiest 0."""
-        with _heard_or_not(self._stream):
+        """Draw the bar with these words."""
+        with _unbroken(self._stream):
             self._show(done, total, parts)
 
     def _show(self, done: int, total: int | None, parts: Sequence[Part]) -> None:
@@ -245,17 +245,17 @@ class _Bar:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        with _heard_or_not(self._stream):
+        with _unbroken(self._stream):
             self._bar.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
-        """Leave it as it is, or take it away where it is transient."""
-        with _heard_or_not(self._stream):
+        """Leave the bar on the screen, or remove it if it is transient."""
+        with _unbroken(self._stream):
             self._bar.stop()
 
 
 def _columns(stream: TextIO) -> int:
-    """The width of the terminal behind a stream, as it is now."""
+    """Returns the present width of the terminal behind a stream."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except OSError:
@@ -263,7 +263,7 @@ def _columns(stream: TextIO) -> int:
 
 
 class Watcher:
-    """Shows snapshot after snapshot: a bar that redraws itself, or lines now and then."""
+    """Shows snapshots of a run: as a bar on a terminal, else as a line now and then."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -281,7 +281,7 @@ class Watcher:
             self._bar.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Bring the view up to date."""
+        """Show a new snapshot."""
         if self._console.live:
             self._draw(snapshot)
             return
@@ -291,7 +291,7 @@ class Watcher:
             self._console.say(progress_line(snapshot))
 
     def note(self, text: str) -> None:
-        """Say something once, above the bar."""
+        """Print a line above the bar, once."""
         if text == self._said:
             return
         self._said = text
@@ -306,7 +306,7 @@ class Watcher:
 
 
 def progress_parts(snapshot: Snapshot) -> list[Part]:
-    """A run in words, each with its weight: what is weightiest stays where there is little room."""
+    """Returns a run in words, each with its weight."""
     jobs, machines = snapshot.jobs, snapshot.machines
     parts = [(0, f"{jobs.final:,}/{jobs.total:,} jobs")]
     for weight, count, word in (
@@ -331,12 +331,12 @@ def progress_parts(snapshot: Snapshot) -> list[Part]:
 
 
 def progress_line(snapshot: Snapshot) -> str:
-    """A run in one line."""
+    """Returns a run as one line."""
     return fitting(progress_parts(snapshot), None)
 
 
 def fitting(parts: Sequence[Part], columns: int | None) -> str:
-    """The parts in a row, the least weighty left out until the rest fits; the weightiest always stays."""
+    """Joins the parts. Drops those with the largest weights until the rest fits; None: drops nothing."""
     kept = list(parts)
     while columns is not None and len(kept) > 1 and len(_joined(kept)) > columns:
         kept.remove(max(kept))
@@ -348,7 +348,7 @@ def _joined(parts: Sequence[Part]) -> str:
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """Facts as `name: value` lines, names aligned; None is left out."""
+    """Returns facts as lines of name and value, aligned. Facts that are None are left out."""
     shown = {name: value for name, value in facts.items() if value is not None}
     width = max(map(len, shown), default=0)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())

@@ -16,8 +16,8 @@ class EngineKind:
 
     `package` is the engine's package inside this one. Its module `engine` has `make(folder, config, clock, *,
     say)`, which returns an `engine.Engine` (with `faults` too if it `rehearses`). Its module `check` has
-    `checks(folder, config, job_file, fleet_file)`, which returns the checks of `ds check` and may raise
-    UsageError.
+    `checks(folder, config, job_file, fleet_file)`, which takes a `JobFile` and a fleet file's path. It
+    returns the checks of `ds check`, and may raise UsageError.
     """
 
     __slots__ = ("foreign_workers", "package", "rehearses", "rents", "works_as_set_up")

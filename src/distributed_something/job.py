@@ -90,11 +90,25 @@ class Job:
     @property
     def keys(self) -> dict[str, Any]:
         """Returns shared and group keys together; a group's key overrides a shared key of the same name."""
-        document: dict[str, Any] = _decoder()(self.body)
-        group = document.get("group")
-        if isinstance(group, dict):
-            document |= group
-        return document
+        return keys_of(_decoder()(self.body))
+
+
+def keys_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a body, whichever family's form it has: those of a group stand beside the others.
+
+    `Metadata` may be a list as CellProfiler's --print-groups writes it, [{name: value}, [image numbers]]: it
+    becomes the text that CellProfiler's -g takes, and its names are keys too.
+    """
+    group = document.get("group")
+    if isinstance(group, dict):
+        document = {**document, **group}
+    metadata = document.get("Metadata")
+    if isinstance(metadata, dict):
+        return {**document, **metadata}
+    if isinstance(metadata, list) and metadata and isinstance(metadata[0], dict):
+        text = ",".join(f"{name}={value}" for name, value in metadata[0].items())
+        return {**document, **metadata[0], "Metadata": text}
+    return document
 
 
 @cache

@@ -22,7 +22,7 @@ from distributed_something.aws.watch.alarms import (
     find_alarms,
     put_alarms,
 )
-from distributed_something.aws.watch.heartbeat import alive_prefix
+from distributed_something.aws.watch.heartbeat import heartbeat_prefix
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.inputs.config import Config, parse_config
@@ -70,7 +70,7 @@ def alarms(cloud: Cloud) -> list[str]:
 
 def speak(cloud: Cloud, *machines: str) -> None:
     for machine in machines:
-        cloud.engine.store.write(alive_prefix(cloud.project.paths()) + machine, b"")
+        cloud.engine.store.write(heartbeat_prefix(cloud.project.paths()) + machine, b"")
 
 
 def watched(cloud: Cloud) -> str:

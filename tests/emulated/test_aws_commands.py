@@ -37,7 +37,7 @@ def test_the_steps_one_after_another(cloud: Cloud) -> None:
     assert len(project.job_lines("--state", "waiting")) == 5
     again = project.ds("run", cloud.jobs(), code=1)
     assert "is under way" in again.stderr
-    assert "nobody is here to confirm" in project.ds("cleanup", code=2).stderr
+    assert "there is no terminal to confirm it on" in project.ds("cleanup", code=2).stderr
     assert "clean: nothing is left" in project.ds("cleanup", "--yes").stderr
     assert "is not set up" in project.ds("start", code=1).stderr
 

@@ -257,7 +257,7 @@ def test_a_damaged_record_stops_no_clean_up(cloud: Cloud, text: str) -> None:
     cloud.open()
     assert cloud.engine.machines().running == 3
     assert cleanup(cloud.project) == []
-    assert "what it alone knows of is not removed" in cloud.err.getvalue()
+    assert "resources that only this file names are not removed" in cloud.err.getvalue()
     assert left(cloud) == []
     assert not cloud.project.record_path.exists()
 

@@ -23,8 +23,7 @@ from typing import Any
 import pytest
 
 from distributed_something.aws.session import AwsSession
-from distributed_something.aws.sqs.batching import Filler, Submitted
-from distributed_something.aws.sqs.idset import IdSet
+from distributed_something.aws.sqs.batching import Batcher, Submitted
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, find_queues
 from distributed_something.aws.sqs.send import _Signer
@@ -148,7 +147,7 @@ def test_the_reason_of_a_dead_job_survives_whatever_it_holds(queue: SqsQueue) ->
 
 def test_batches_are_filled_by_count_and_by_bytes(queue: SqsQueue) -> None:
     given = [job(number, 10) for number in range(25)] + [job(100 + number, 300_000) for number in range(7)]
-    batches = list(Filler(Submitted(tuple), "r1").batches(given))
+    batches = list(Batcher(Submitted(tuple), "r1").batches(given))
     assert [len(batch) for batch in batches] == [10, 10, 8, 3, 1]
     assert queue.put(given) == PutReport(sent=32)
     assert {lease.job.id for lease in queue.lease(40)} == {each.id for each in given}
@@ -170,15 +169,6 @@ def test_jobs_submitted_by_an_earlier_process_are_known(urls: QueueUrls, clock: 
     with opened(urls, clock, known=lambda: (each.id for each in jobs(3))) as queue:
         assert queue.put(jobs(5)) == PutReport(sent=2, known=3)
         assert [lease.job.index for lease in queue.lease(9)] == [3, 4]
-
-
-def test_a_set_of_ids_holds_what_it_was_given() -> None:
-    ids = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(50_000)]
-    held = IdSet(ids[:20_000])
-    assert [held.add(each) for each in ids] == [False] * 20_000 + [True] * 30_000
-    assert (len(held), set(held)) == (50_000, set(ids))
-    assert "0000000000000000" in held
-    assert "0000000000000001" not in held
 
 
 class Answers(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ import pytest
 from conftest import until
 from distributed_something import __version__
 from distributed_something.aws.sqs.queue import SqsQueue
-from distributed_something.aws.watch.heartbeat import alive_prefix
+from distributed_something.aws.watch.heartbeat import heartbeat_prefix
 from distributed_something.aws.worker import Settings, container_facts
 from distributed_something.errors import UsageError
 from distributed_something.inputs.config import parse_config
@@ -48,8 +48,8 @@ def test_a_task_runs_jobs_waits_for_more_and_ends_when_told(tmp_path: Path) -> N
         run.queue.put([type(run.jobs[0])(uuid.uuid4().hex[:16], 9, b'{"group":{"n":9}}')])
         until_done(run, 6)
         assert process.poll() is None
-        assert [file.key for file in run.store.list(alive_prefix(run.paths))] == [
-            alive_prefix(run.paths) + os.uname().nodename
+        assert [file.key for file in run.store.list(heartbeat_prefix(run.paths))] == [
+            heartbeat_prefix(run.paths) + os.uname().nodename
         ]
         process.send_signal(signal.SIGTERM)
         code, said = ends(process)

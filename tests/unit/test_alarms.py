@@ -18,7 +18,7 @@ from distributed_something.aws.watch.alarms import (
     old_enough,
     plan,
 )
-from distributed_something.aws.watch.heartbeat import ANSWERED_SECONDS, Pulse
+from distributed_something.aws.watch.heartbeat import ANSWERED_SECONDS, Heartbeat
 from distributed_something.errors import DsError
 from distributed_something.inputs.config import parse_config
 from distributed_something.local.store import FolderStore
@@ -96,7 +96,7 @@ def test_the_alarm_ends_the_one_machine_and_wants_a_processor_that_did_nothing_f
 def test_a_worker_gives_signs_while_its_queue_answers(tmp_path: Path) -> None:
     clock, store = FakeClock(NOW), FolderStore(tmp_path)
     answered = NOW
-    pulse = Pulse(store, "alive/i-1", clock, lambda: answered)
+    pulse = Heartbeat(store, "alive/i-1", clock, lambda: answered)
     clock.advance(ANSWERED_SECONDS)
     assert pulse.beat()
     store.delete(["alive/i-1"])
@@ -113,5 +113,5 @@ def test_a_sign_that_cannot_be_given_ends_nothing(tmp_path: Path, capfd: pytest.
             raise DsError("the bucket says no")
 
     clock = FakeClock(NOW)
-    assert not Pulse(Full(tmp_path), "alive/i-1", clock, clock.now).beat()
+    assert not Heartbeat(Full(tmp_path), "alive/i-1", clock, clock.now).beat()
     assert "the bucket says no" in capfd.readouterr().err

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from distributed_something.aws.ec2.cost import Bill, Life, dollars, seen
+from distributed_something.aws.ec2.cost import Life, RunCost, dollars, seen
 from distributed_something.aws.ec2.fleets import Machine, _ended
 from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
@@ -30,13 +30,13 @@ def test_a_machine_costs_from_its_start_to_its_end() -> None:
     assert seen(lives, [machine("i-1", "terminated", ended=7200.0)], 99_000.0) == lives
 
 
-def test_a_machine_that_ec2_has_forgotten_costs_no_more_and_stays_on_the_bill() -> None:
+def test_a_machine_that_ec2_has_forgotten_costs_no_more_and_stays_on_the_cost() -> None:
     lives = seen(seen({}, [machine("i-1")], 3600.0), [], 9_999_999.0)
     assert lives["i-1"] == Life("m5.large", "a", 0.0, 3600.0, over=True)
     assert dollars(lives, PRICES, None) == pytest.approx(0.04)
 
 
-def test_the_least_that_is_billed_is_a_minute() -> None:
+def test_the_least_that_is_costed_is_a_minute() -> None:
     lives = seen({}, [machine("i-1", "terminated")], 5.0)
     assert dollars(lives, PRICES, None) == pytest.approx(0.04 / 60, abs=1e-6)
 
@@ -83,48 +83,48 @@ class Ec2:
 @pytest.mark.fault(12)
 def test_another_process_goes_on_with_what_was_seen_and_prices_are_asked_for_once(tmp_path: Path) -> None:
     ec2, store = Ec2(), FolderStore(tmp_path)
-    first = Bill(cast(AwsSession, ec2), store, "runs/a/machines.json", None)
-    assert first.cost([machine("i-1"), machine("i-2")], 3600.0) == pytest.approx(0.08)
-    assert first.cost([machine("i-1")], 3700.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
+    first = RunCost(cast(AwsSession, ec2), store, "runs/a/machines.json", None)
+    assert first.usd([machine("i-1"), machine("i-2")], 3600.0) == pytest.approx(0.08)
+    assert first.usd([machine("i-1")], 3700.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
     assert ec2.asked == 1
     assert first.per_hour == pytest.approx(0.04), "of the one that still runs"
-    second = Bill(cast(AwsSession, ec2), store, "runs/a/machines.json", None)
-    assert second.cost([], 999_999.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
+    second = RunCost(cast(AwsSession, ec2), store, "runs/a/machines.json", None)
+    assert second.usd([], 999_999.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
 
 
 def test_prices_that_have_moved_are_those_of_now_an_hour_later(tmp_path: Path) -> None:
     ec2 = Ec2()
-    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
-    bill.cost([machine("i-1")], 3600.0)
+    cost = RunCost(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
+    cost.usd([machine("i-1")], 3600.0)
     ec2.price = "0.06"
-    bill.cost([machine("i-1")], 7199.0)
-    assert (bill.per_hour, ec2.asked) == (pytest.approx(0.04), 1)
-    bill.cost([machine("i-1")], 7200.0)
-    assert (bill.per_hour, ec2.asked) == (pytest.approx(0.06), 2)
+    cost.usd([machine("i-1")], 7199.0)
+    assert (cost.per_hour, ec2.asked) == (pytest.approx(0.04), 1)
+    cost.usd([machine("i-1")], 7200.0)
+    assert (cost.per_hour, ec2.asked) == (pytest.approx(0.06), 2)
 
 
 def test_a_price_that_nobody_knows_is_asked_for_once_a_minute(tmp_path: Path) -> None:
     ec2 = Ec2()
-    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
+    cost = RunCost(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
     odd = machine("i-1")._replace(kind="p5.large")
     for now in (3600.0, 3601.0, 3659.0, 3660.0):
-        assert bill.cost([odd], now) is None
+        assert cost.usd([odd], now) is None
     assert ec2.asked == 2
 
 
 def test_where_prices_are_not_asked_for_the_bid_is_the_price(tmp_path: Path) -> None:
     ec2 = Ec2()
-    bill = Bill(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", 0.1, ask=False)
-    assert bill.cost([machine("i-1"), machine("i-2")], 3600.0) == pytest.approx(0.2)
-    assert bill.per_hour == pytest.approx(0.2) and ec2.asked == 0
+    cost = RunCost(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", 0.1, ask=False)
+    assert cost.usd([machine("i-1"), machine("i-2")], 3600.0) == pytest.approx(0.2)
+    assert cost.per_hour == pytest.approx(0.2) and ec2.asked == 0
 
 
 @pytest.mark.parametrize("stored", [b"", b"[]", b"{", json.dumps({"i-1": [1]}).encode(), b"null"])
 def test_a_broken_file_of_machines_is_begun_anew(tmp_path: Path, stored: bytes) -> None:
     store = FolderStore(tmp_path)
     store.write("machines.json", stored)
-    bill = Bill(cast(AwsSession, Ec2()), store, "machines.json", None)
-    assert bill.cost([machine("i-1")], 3600.0) == pytest.approx(0.04)
+    cost = RunCost(cast(AwsSession, Ec2()), store, "machines.json", None)
+    assert cost.usd([machine("i-1")], 3600.0) == pytest.approx(0.04)
 
 
 def test_what_cannot_be_asked_is_not_known_and_no_look_fails_for_it(tmp_path: Path) -> None:
@@ -132,5 +132,5 @@ def test_what_cannot_be_asked_is_not_known_and_no_look_fails_for_it(tmp_path: Pa
         def get_paginator(self, _name: str) -> Ec2:
             raise DsError("asking for spot prices: denied")
 
-    bill = Bill(cast(AwsSession, Denied()), FolderStore(tmp_path), "machines.json", None)
-    assert bill.cost([machine("i-1")], 3600.0) is None
+    cost = RunCost(cast(AwsSession, Denied()), FolderStore(tmp_path), "machines.json", None)
+    assert cost.usd([machine("i-1")], 3600.0) is None

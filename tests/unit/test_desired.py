@@ -14,9 +14,9 @@ import pytest
 from distributed_something.aws.ec2.ownfleet import Subnet, ec2_fleet_request, launch_template
 from distributed_something.aws.ec2.request import Image
 from distributed_something.aws.ec2.userdata import agent_settings, placement, user_data
-from distributed_something.aws.ecs.desired import WORKER_FOLDER, Carried, desired, task_definition
+from distributed_something.aws.ecs.desired import WORKER_FOLDER, InjectedWorker, desired, task_definition
 from distributed_something.aws.ecs.resources import Action, Kind, Resource, compare
-from distributed_something.aws.ecs.worker_image import carried_worker
+from distributed_something.aws.ecs.worker_image import injected_worker
 from distributed_something.aws.names import Account, partition
 from distributed_something.aws.shape import MachineShape, misfit, smallest, task_size
 from distributed_something.errors import UsageError
@@ -26,7 +26,7 @@ from distributed_something.job import MAX_DELIVERIES
 ARN = "arn:aws:iam::123456789012:"
 ACCOUNT = Account("123456789012", ARN + "role/task", ARN + "role/run", ARN + "instance-profile/machine")
 SHAPE = MachineShape(vcpus=4, memory_mib=16384)
-CARRIED = Carried("public.ecr.aws/lab/ds:1")
+INJECTED = InjectedWorker("public.ecr.aws/lab/ds:1")
 REFERENCE_NAMES = {
     "APP_NAME", "SQS_QUEUE_URL", "AWS_REGION", "AWS_BUCKET", "DOCKER_CORES", "LOG_GROUP_NAME",
     "CHECK_IF_DONE_BOOL", "EXPECTED_NUMBER_FILES", "ECS_CLUSTER", "SECONDS_TO_START", "MIN_FILE_SIZE_BYTES",
@@ -39,7 +39,7 @@ def config_of(*lines: str) -> Config:
 
 
 def wanted(*lines: str, run: str = "run1", **more: Any) -> tuple[Resource, ...]:
-    return desired(config_of(*lines), ACCOUNT, SHAPE, run=run, carried=CARRIED, **more)
+    return desired(config_of(*lines), ACCOUNT, SHAPE, run=run, injected=INJECTED, **more)
 
 
 def one(kind: Kind, *lines: str, name: str = "", **more: Any) -> Resource:
@@ -118,24 +118,24 @@ def test_an_image_with_its_own_worker_is_started_as_it_is() -> None:
 
 @pytest.mark.parametrize("line", ["COMMAND = 'process {Plate}'", "HANDLER = 'mine:run'"])
 def test_the_worker_is_carried_into_an_image_without_one(line: str) -> None:
-    carrier, main = containers(line)
-    assert main["dependsOn"] == [{"containerName": carrier["name"], "condition": "SUCCESS"}]
-    assert (carrier["essential"], carrier["cpu"], main["essential"]) == (False, 0, True)
-    assert carrier["entryPoint"] == ["/opt/ds/lib/ld.so"]
-    assert carrier["command"][-2:] == ["/opt/ds/copy.py", WORKER_FOLDER]
+    injector, main = containers(line)
+    assert main["dependsOn"] == [{"containerName": injector["name"], "condition": "SUCCESS"}]
+    assert (injector["essential"], injector["cpu"], main["essential"]) == (False, 0, True)
+    assert injector["entryPoint"] == ["/opt/ds/lib/ld.so"]
+    assert injector["command"][-2:] == ["/opt/ds/copy.py", WORKER_FOLDER]
     assert main["entryPoint"] + main["command"] == [f"{WORKER_FOLDER}/ds", "worker"]
     places = [
         (each["mountPoints"][0]["containerPath"], each["mountPoints"][0]["readOnly"])
-        for each in (carrier, main)
+        for each in (injector, main)
     ]
     assert places == [(WORKER_FOLDER, False), (WORKER_FOLDER, True)]
-    assert one(Kind.TASK_DEFINITION, line).settings["volumes"] == [{"name": carrier["name"], "host": {}}]
+    assert one(Kind.TASK_DEFINITION, line).settings["volumes"] == [{"name": injector["name"], "host": {}}]
 
 
 def test_an_image_that_has_the_worker_itself_starts_it() -> None:
-    carried = Carried("", start=("ds", "worker"))
+    injected = InjectedWorker("", start=("ds", "worker"))
     definition = task_definition(
-        config_of("COMMAND = 'x'"), ACCOUNT, SHAPE, run="run1", carried=carried, environment={}
+        config_of("COMMAND = 'x'"), ACCOUNT, SHAPE, run="run1", injected=injected, environment={}
     )
     (main,) = definition.settings["containerDefinitions"]
     assert "volumes" not in definition.settings
@@ -150,10 +150,10 @@ def test_the_config_names_the_image_of_the_worker_before_the_environment(
     line: str, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DS_WORKER_IMAGE", "from-the-environment:1")
-    found = carried_worker(config_of("COMMAND = 'x'", line))
+    found = injected_worker(config_of("COMMAND = 'x'", line))
     assert found is not None and found.image == image
-    assert carried_worker(config_of(line)) is None
-    own = carried_worker(config_of("COMMAND = 'x'", "WORKER_IMAGE = 'own'"))
+    assert injected_worker(config_of(line)) is None
+    own = injected_worker(config_of("COMMAND = 'x'", "WORKER_IMAGE = 'own'"))
     assert own is not None and own.image == ""
 
 
@@ -223,7 +223,7 @@ def test_tasks_that_no_machine_could_take_are_noticed() -> None:
 def test_a_task_gets_its_share_of_the_gpus_and_a_whole_one_or_none() -> None:
     def asked(tasks: int, gpus: int) -> Any:
         config = config_of("COMMAND = 'x'", f"TASKS_PER_MACHINE = {tasks}")
-        resources = desired(config, ACCOUNT, SHAPE._replace(gpus=gpus), run="run1", carried=CARRIED)
+        resources = desired(config, ACCOUNT, SHAPE._replace(gpus=gpus), run="run1", injected=INJECTED)
         [task] = [each for each in resources if each.kind is Kind.TASK_DEFINITION]
         return task.settings["containerDefinitions"][-1].get("resourceRequirements")
 

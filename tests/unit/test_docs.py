@@ -42,6 +42,11 @@ def test_every_command_and_option_is_documented() -> None:
     assert (ROOT / "docs/commands.md").read_text() == page, "run python docs/make_commands.py"
 
 
+def test_the_picture_of_the_house_shows_the_imports() -> None:
+    picture = runpy.run_path(str(ROOT / "docs/make_house.py"))["text"]()
+    assert (ROOT / "docs/house.svg").read_text() == picture, "run make docs"
+
+
 def every_parser() -> dict[str, argparse.ArgumentParser]:
     parser = build_parser("ds", [])
     found = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))

@@ -49,6 +49,7 @@ def test_each_row_leads_to_functions_of_the_promised_signature(name: str) -> Non
     assert [each.removeprefix("_") for each in signature(checks).parameters] == [
         *("folder", "config", "job_file", "fleet_file")
     ]
+    assert checks.__annotations__["job_file"] == "JobFile | None"
     assert checks.__annotations__["return"] == "list[Check]"
 
 

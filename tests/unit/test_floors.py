@@ -32,7 +32,7 @@ FLOORS = {
     """,
     "aws": """
         engine check
-        findings look teardown worker
+        findings look provision teardown worker
         ecs watch
         ec2
         iam

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from conftest import DsProject
-from distributed_something.inputs.config import load_config
+from distributed_something.errors import UsageError
+from distributed_something.inputs.config import Config, load_config
 from distributed_something.inputs.jobfile import JobFile
+from distributed_something.inputs.messages import form_of
+from distributed_something.job import Job, keys_of
 
 PROJECTS = Path(__file__).parents[1] / "moving"
 NAMES = sorted(folder.name for folder in PROJECTS.iterdir())
@@ -25,9 +28,16 @@ def brought(name: str, project: DsProject, more: str = "") -> Path:
     return jobs
 
 
-def groups(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((PROJECTS / name / "jobs.json").read_text())["groups"]
+def messages(name: str) -> list[dict[str, Any]]:
+    """What that child's own submit sends, written down by hand."""
+    found: list[dict[str, Any]] = json.loads((PROJECTS / name / "messages.json").read_text())
     return found
+
+
+def sent(name: str, config: Config, job_file: Path | None = None) -> list[Job]:
+    file = JobFile(job_file or PROJECTS / name / "jobs.json")
+    form = form_of(config, file)
+    return [form.message(job) for job in file.jobs()]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,7 +46,7 @@ def test_an_old_config_means_what_it_meant(name: str) -> None:
     config = load_config(PROJECTS / name)
     assert config.engine == "aws"
     assert config.sqs_queue_name == config.app_name + "Queue"
-    assert config.check_if_done_bool is (name == "cellprofiler")
+    assert config.check_if_done_bool is (name in ("cellprofiler", "printgroups"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,12 +57,81 @@ def test_old_files_pass_the_check_as_they_are(name: str, project: DsProject) -> 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_messages_are_those_that_old_workers_know(name: str) -> None:
-    path = PROJECTS / name / "jobs.json"
-    whole = json.loads(path.read_text())
-    shared = {key: value for key, value in whole.items() if key != "groups" and "_comment" not in key}
-    bodies = [json.loads(job.body) for job in JobFile(path).jobs()]
-    assert bodies == [{**shared, "group": group} for group in whole["groups"]]
+@pytest.mark.fault(60)
+def test_messages_are_those_that_each_childs_workers_know(name: str) -> None:
+    found = sent(name, load_config(PROJECTS / name))
+    assert [json.loads(job.body) for job in found] == messages(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.fault(60)
+def test_a_job_has_one_id_in_every_form_and_our_worker_reads_them_all(name: str) -> None:
+    config = load_config(PROJECTS / name)
+    theirs, ours = sent(name, config), sent(name, config._replace(command="x {Metadata}"))
+    assert [job.id for job in theirs] == [job.id for job in ours]
+    for job, own in zip(theirs, ours, strict=True):
+        assert {key: own.keys[key] for key in own.keys if key in job.keys} == {
+            key: value for key, value in job.keys.items() if key in own.keys
+        }
+        assert own.keys.keys() - job.keys.keys() <= {"group"}
+
+
+@pytest.mark.fault(60)
+def test_a_group_as_cellprofiler_prints_it_is_the_text_that_cellprofiler_takes() -> None:
+    config = load_config(PROJECTS / "printgroups")
+    first = sent("printgroups", config)[0]
+    assert first.keys["Metadata"] == "Metadata_Plate=Plate1,Metadata_Well=A01"
+    assert first.keys["Metadata_Well"] == "A01"
+
+
+@pytest.mark.fault(60)
+def test_a_message_of_ones_own_is_filled_in_with_texts_and_values(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text('{"pipeline": "p", "groups": [{"Plate": "P1", "sites": [1, 2]}]}')
+    form = {"Metadata": "{group}", "sites": "{sites}", "where": "{pipeline}/{Plate}"}
+    config = load_config(PROJECTS / "something")._replace(message=form)
+    (job,) = sent("something", config, jobs)
+    assert json.loads(job.body) == {
+        "Metadata": {"Plate": "P1", "sites": [1, 2]},
+        "sites": [1, 2],
+        "where": "p/P1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "what"),
+    [
+        ('{"pipeline": "p", "groups": ["A01"]}', "", "its shared keys are of no family"),
+        ('{"pipeline": "p", "groups": [{"a": 1}]}', "cellprofiler", "lacks the shared key output"),
+        ('{"groups": [{"a": 1}]}', "fiji", "lacks the shared key output_file_location"),
+        ('{"plates": ["P1"], "groups": [{"a": 1}]}', "omezarr", "has a job without a plate"),
+        ('{"groups": ["A01"]}', "", "its shared keys are of no family"),
+        ('{"plates": [5]}', "", "plate 1 is a number, not a text"),
+    ],
+)
+@pytest.mark.fault(60)
+def test_a_file_that_no_worker_could_read_is_refused(
+    tmp_path: Path, text: str, message: str, what: str
+) -> None:
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(text)
+    config = load_config(PROJECTS / "something")._replace(message=message)
+    with pytest.raises(UsageError, match=what):
+        sent("something", config, jobs)
+
+
+@pytest.mark.fault(60)
+def test_a_name_that_no_job_has_is_found_in_a_message_of_ones_own(project: DsProject) -> None:
+    jobs = brought("something", project, "\nMESSAGE = {'Metadata': '{Wel}'}\n")
+    found = project.ds("--engine", "rehearsal", "check", jobs, code=2)
+    assert "MESSAGE" in found.stdout + found.stderr and "{Wel}" in found.stdout + found.stderr
+
+
+def test_shared_keys_may_be_named_plates(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text('{"plates": ["P1", "P2"], "groups": [{"a": 1}]}')
+    (job,) = JobFile(jobs).jobs()
+    assert job.keys["plates"] == ["P1", "P2"]
 
 
 @pytest.mark.real
@@ -65,9 +144,10 @@ def test_with_a_command_the_same_jobs_run_on_this_machine(name: str, project: Ds
     project.ds("check", jobs)
     project.ds("setup")
     report = json.loads(project.ds("submitJob", jobs, "--json").stdout)
-    assert report == {"sent": len(groups(name)), "known": 0, "failed": {}}
+    assert report == {"sent": len(messages(name)), "known": 0, "failed": {}}
     project.ds("startCluster")
     project.ds("monitor", "--every", "0.05")
     said = [path.read_text() for path in project.folder.glob("data/out/*/*.txt")]
-    for group in groups(name):
-        assert any(all(str(value) in text for value in group.values()) for text in said)
+    for group in JobFile(jobs).groups():
+        values = keys_of({"group": group})["Metadata" if "Metadata" in group else next(iter(group))]
+        assert any(str(values) in text for text in said)

@@ -128,7 +128,7 @@ IN_TASKS = {
     "sqs/worker_queue",
 }
 ONLY_IN_TASKS = IN_TASKS - {"watch/heartbeat", "sqs/channel", "sqs/queue", "s3/store"}
-NOT_OF_A_WORKER = {"purge", "heard"}
+NOT_OF_A_WORKER = {"purge", "last_heartbeats"}
 OF_THE_ACCOUNT = {"iam/account", "../cli/account", "watch/function"}
 NOT_MEANT = {"servicequotas:ListServices"}
 """Other services' operations that have the name of one that is called."""
@@ -144,7 +144,7 @@ BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "sqs/channel": {"only": ("depths",)},
     "watch/dashboard": {"without": ("put_dashboard",)},
     "watch/alarms": {},
-    "watch/heartbeat": {"only": ("heard",)},
+    "watch/heartbeat": {"only": ("last_heartbeats",)},
     "ec2/region": {"only": ("_described",)},
     "watch/schedule": {"only": ("delete_schedule",)},
     "engine": {"only": ("_want_tasks",)},

@@ -18,7 +18,7 @@ from distributed_something.job import MAX_DELIVERIES, Cause, DeadJob, Job, Lease
 from distributed_something.ledger import LedgerWriter
 from distributed_something.local.store import FolderStore
 from distributed_something.testing import FakeClock, MemoryQueue
-from distributed_something.worker import loop
+from distributed_something.worker import keeper, leases, settler
 from distributed_something.worker.attempt.slot import Slot
 from distributed_something.worker.loop import Identity, Stop, Worker
 
@@ -142,7 +142,7 @@ class QuickClock(SystemClock):
     """Real time, but for the worker's waits after an error: those take a thousandth."""
 
     def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
-        return super().wait(min(seconds, 0.01 if seconds < loop.RETRY_SECONDS else 0.001), until)
+        return super().wait(min(seconds, 0.01 if seconds < keeper.RETRY_SECONDS else 0.001), until)
 
 
 class Bench:
@@ -248,7 +248,7 @@ def test_short_jobs_are_leased_and_settled_in_batches_and_long_ones_singly(bench
     bench.queue.put(jobs(1000))
     bench.worker(FakeSlot()).run(until_empty=True)
     assert len(bench.queue.batches) < 1000 / 10
-    assert max(bench.queue.batches) <= loop.BATCH + 1
+    assert max(bench.queue.batches) <= leases.BATCH + 1
 
     bench.queue.batches.clear()
     bench.queue.put(Job(f"{n:016x}", n, b"{}") for n in range(2000, 2010))
@@ -408,7 +408,7 @@ def test_leases_are_renewed_and_a_grace_lasts_whatever_the_clock_is_set_to(bench
     running = Running(worker)
     wait_for(slot.running.is_set)
     worker.stop(Stop(100.0, "test"))
-    time.sleep(3 * loop.TICK_SECONDS)  # the order is heard
+    time.sleep(3 * keeper.TICK_SECONDS)  # the order is heard
     clock.set(clock.now() + jump)
     for _ in range(2):
         seen = bench.notes.count("renew")
@@ -428,7 +428,7 @@ def test_leases_are_renewed_and_a_stop_is_heard_while_the_ledger_does_not_answer
     running = Running(worker)
     wait_for(slot.running.is_set)
     bench.store.answers.clear()
-    clock.advance(loop.FLUSH_SECONDS)
+    clock.advance(settler.FLUSH_SECONDS)
     wait_for(bench.store.asked.is_set)
     try:
         clock.advance(40.0)
@@ -479,7 +479,7 @@ def test_jobs_held_ahead_go_back_when_the_one_before_them_turns_out_long(bench: 
 
 def test_jobs_that_were_handed_out_often_are_not_given_back_for_a_long_one(bench: Bench) -> None:
     bench.queue.put(jobs(100))
-    for _ in range(loop.GIVEN_BACK_UP_TO):
+    for _ in range(leases.GIVEN_BACK_UP_TO):
         bench.queue.lease(100)
         bench.queue.release_owner(bench.queue.owner)
     clock, gate = FakeClock(), threading.Event()
@@ -529,7 +529,7 @@ def test_jobs_that_were_done_already_do_not_say_how_long_the_others_take(bench: 
 
     bench.queue.put(jobs(100))
     bench.worker(FakeSlot(attempt)).run(until_empty=True)
-    assert 1 < max(bench.queue.batches) <= loop.SKIPPED_AHEAD + 1
+    assert 1 < max(bench.queue.batches) <= leases.SKIPPED_AHEAD + 1
     assert bench.queue.batches[-40:] == [1] * 40
 
 

@@ -1,4 +1,7 @@
-"""`ds check` for AWS, asked: read-only calls, several at a time, each answer decided in findings."""
+"""Asks AWS what `ds check` needs to know, with read-only calls; `findings.py` decides on the answers.
+
+The checks run several at a time. Called by the command `check` through `engines.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from ..inputs.check import Check, Finding, error, input_findings, job_file_findi
 from ..inputs.check import image_findings as container_findings
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
+from ..inputs.jobfile import JobFile
 from . import findings
 from .ec2.region import NO_IMAGE, Region
 from .ec2.request import key_pair
@@ -25,7 +29,7 @@ from .sqs.queues import NO_QUEUE
 _PRICED = "Linux/UNIX"
 
 
-def checks(_folder: Path, config: Config, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+def checks(_folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
     """The checks of a project that runs on AWS. Raises UsageError where the fleet file cannot be read."""
     file = read_fleet_file(fleet_file)
     fleet = _without_mistakes(file, config)
@@ -33,8 +37,8 @@ def checks(_folder: Path, config: Config, job_file: Path | None, fleet_file: Pat
     session = AwsSession(config.aws_region, config.aws_profile or None)
     try:
         number, arn = account.who(session)
-    except DsError as nobody:  # this one finding says all that could be asked
-        said = error(nobody.what, nobody.fix)
+    except DsError as unknown:  # without an identity no other call can succeed
+        said = error(unknown.what, unknown.fix)
         return [*found, Check("who you are", lambda: [said])]
     who = ok(f"you are {arn}, in {config.aws_region}")
     asker = Asker(session, config, Where(number, config.aws_region), fleet)
@@ -50,7 +54,7 @@ class FleetText(NamedTuple):
 
 
 def unasked(config: Config, file: FleetText | None) -> list[Check]:
-    """The checks that ask nobody, and read no job file."""
+    """The checks that make no call, and read no job file."""
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the image's name", lambda: container_findings(config)),
@@ -63,7 +67,7 @@ def unasked(config: Config, file: FleetText | None) -> list[Check]:
 
 
 def read_fleet_file(path: Path | None) -> FleetText | None:
-    """The fleet file, if one is given. Raises UsageError where it cannot be read."""
+    """Reads the fleet file, if one is given. Raises UsageError."""
     if path is None:
         return None
     try:
@@ -80,28 +84,25 @@ def _without_mistakes(file: FleetText | None, config: Config) -> Fleet | None:
         return None
 
 
-def job_file_checks(config: Config, job_file: Path | None) -> list[Check]:
+def job_file_checks(config: Config, job_file: JobFile | None) -> list[Check]:
     """The job file read through, if one is given."""
     if job_file is None:
         return []
-    from ..inputs.jobfile import JobFile
-
-    file = JobFile(job_file)
-    return [Check("the job file", lambda: job_file_findings(config, file))]
+    return [Check("the job file", lambda: job_file_findings(config, job_file))]
 
 
-def _input_checks(config: Config, job_file: Path | None, session: AwsSession) -> list[Check]:
+def _input_checks(config: Config, job_file: JobFile | None, session: AwsSession) -> list[Check]:
     if job_file is None or not config.aws_bucket:
         return []
-    from ..inputs.jobfile import JobFile
+    from .s3.buckets import Stores
     from .s3.store import S3Store
 
-    file, store = JobFile(job_file), S3Store(config.aws_bucket, session=session)
-    return [Check("the inputs", lambda: input_findings(config, file, store, f"s3://{config.aws_bucket}"))]
+    store = Stores(S3Store(config.aws_bucket, session=session))
+    return [Check("the inputs", lambda: input_findings(config, job_file, store, f"s3://{config.aws_bucket}"))]
 
 
 class Asker:
-    """Asks AWS. Errors are DsErrors, which become findings of their own. Threads may share it."""
+    """Makes the calls. Each error is a DsError, and becomes a finding. Threads may share it."""
 
     def __init__(self, session: AwsSession, config: Config, where: Where, fleet: Fleet | None) -> None:
         self._session, self._where, self._fleet = session, where, fleet
@@ -110,7 +111,7 @@ class Asker:
         self._lock = Lock()
 
     def all(self) -> list[Check]:
-        """Every check of what is in the account. The slowest come first."""
+        """Every check of the account. The slowest come first."""
         made: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
             ("the account's roles", self.roles),
             ("the machine types", self.machines),
@@ -131,7 +132,7 @@ class Asker:
         return [Check(about, make) for about, make in made]
 
     def region(self) -> Iterator[Finding]:
-        """Whether the region may be used: AWS refuses calls to one that is not enabled."""
+        """Checks that the region is enabled: AWS refuses calls to others."""
         name = self._config.aws_region
         found = {
             each["RegionName"]: each.get("OptInStatus")
@@ -173,7 +174,7 @@ class Asker:
         )
 
     def described(self) -> list[dict[str, Any]]:
-        """The machine types as EC2 describes them, asked for once; a name it does not know is left out."""
+        """The machine types as EC2 describes them, read once. Unknown names are left out."""
         with self._lock:
             if self._types is None:
                 wanted = [{"Name": "instance-type", "Values": list(self._config.machine_type)}]
@@ -235,7 +236,7 @@ class Asker:
         return findings.key_findings(name, found is not None)
 
     def bucket(self) -> Iterator[Finding]:
-        """The bucket: S3 says where it lies even to those whom it refuses."""
+        """The bucket. S3 names its region even in a refusal."""
         import botocore.exceptions
 
         if not self._config.aws_bucket:
@@ -253,7 +254,7 @@ class Asker:
         yield from findings.bucket_findings(self._config, meta["HTTPStatusCode"], region)
 
     def queue(self) -> Iterator[Finding]:
-        """Whose the queue is, where there is one."""
+        """The owner of the queue."""
         found = self._ask_or("sqs", "get_queue_url", *NO_QUEUE, QueueName=self._config.sqs_queue_name)
         tags = (
             self._ask("sqs", "list_queue_tags", QueueUrl=found["QueueUrl"]).get("Tags", {}) if found else None
@@ -261,7 +262,7 @@ class Asker:
         return findings.queue_findings(self._config, tags)
 
     def cluster(self) -> Iterator[Finding]:
-        """Who else is in the cluster."""
+        """Other services in the cluster."""
         try:
             services = self._pages("ecs", "list_services", "serviceArns", cluster=self._config.ecs_cluster)
         except DsError as failed:
@@ -271,7 +272,7 @@ class Asker:
         return findings.cluster_findings(self._config, services)
 
     def logs(self) -> Iterator[Finding]:
-        """How long the app's log groups keep their lines."""
+        """Retention of the app's log groups."""
         names = {self._config.log_group_name, instance_log_group(self._config)}
         found = self._pages(
             "logs", "describe_log_groups", "logGroups", logGroupNamePrefix=self._config.log_group_name
@@ -284,7 +285,7 @@ class Asker:
             return getattr(self._session.client(service), call)(**request)
 
     def _ask_or(self, service: str, call: str, *absent: str, **request: Any) -> Any:
-        """The answer; None where an error with one of these codes says that there is no such thing."""
+        """The answer; None: an error with one of the codes `absent`."""
         with aws_errors(f"{service} {call}"):
             return or_none(getattr(self._session.client(service), call), *absent, **request)
 

@@ -1,4 +1,8 @@
-"""The engine `aws`: SQS, S3, ECS and EC2. What to do is decided elsewhere; here it is done, in order."""
+"""The engine `aws`: the verbs of `engine.Engine` and `engine.Renting` on SQS, S3, ECS and EC2.
+
+It calls the parts of this package in the right order, and decides little itself: `provision` makes resources,
+`ec2/launch` asks for machines, `look` reads and explains, `teardown` removes. Called by the steps.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from ..clock import Clock
 from ..engine import Cost, Counts, Machines
@@ -16,38 +19,26 @@ from ..job import LEASE_SECONDS, RetryPolicy
 from ..ledger import RunPaths, job_ids
 from ..runs.record import RunRecord, read_record, record_path
 from ..system.state import one_run
-from .ec2.cost import Bill
+from .ec2.cost import RunCost
 from .ec2.launch import Launch
 from .ec2.region import Region
 from .ec2.shrinking import idle, spread
-from .ecs.apply import Applier
-from .ecs.current_state import find, find_one
-from .ecs.desired import desired
-from .ecs.ownership import check_queues, check_service, may_serve_others
-from .ecs.resources import Action, Kind, Resource, Step, compare
-from .ecs.worker_image import carried_worker
+from .ecs.current_state import find_one
+from .ecs.resources import Kind
 from .iam.roles import Where
 from .look import Facts, Looker, machines_of, why_idle
 from .message import job_room
-from .names import instance_log_group
+from .names import bucket_of, instance_log_group
+from .provision import Provision
 from .s3.store import S3Store
 from .session import AwsSession, QueueGone, aws_errors
-from .shape import MachineShape, misfit, task_size
+from .shape import task_size
 from .sqs.queue import SqsQueue
-from .sqs.queues import QueueNames, dead_queue_of, find_queues
+from .sqs.queues import QueueNames, find_queues
 from .teardown import Teardown
-from .watch.alarms import delete_alarms, find_alarms, old_enough, plan, put_alarms
+from .watch.alarms import guard_machines
 from .watch.dashboard import put_dashboard
-from .watch.heartbeat import heard
 from .watch.schedule import GRACE_SECONDS, Order, check_function, memory_key, put_schedule
-
-
-class _Seen(NamedTuple):
-    """What is there before a change; the machines are as the types have it that will be asked for."""
-
-    shape: MachineShape
-    queues: Sequence[Resource]
-    others: Sequence[Resource] = ()
 
 
 def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None]) -> AwsEngine:
@@ -58,8 +49,8 @@ def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], Non
 class AwsEngine:
     """Implements engine.Engine and engine.Renting.
 
-    Nothing is asked of AWS before the first verb; every verb raises DsError. `say` is told what is changed of
-    that which was there already, a line each.
+    The first verb makes the first call to AWS; every verb raises DsError. `say` gets a line for each existing
+    resource that is changed.
     """
 
     name = "aws"
@@ -80,53 +71,41 @@ class AwsEngine:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._project = project
-        self._given = self._config = config
+        self._config = config
         self._clock = clock
         self._store_class = store
         self._task_logs = task_logs
-        self._say = say
         self.tasks_per_machine = config.tasks_per_machine
         self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
+        self.names = QueueNames.of(config)
+        self._provision = Provision(self.session, config, self.region, clock, say)
         self._looker = Looker(self.session, config.app_name, config.ecs_cluster)
         self._run: str | None = None
         self._queue: SqsQueue | None = None
         self._facts: Facts | None = None
-        self._bill: Bill | None = None
+        self._cost: RunCost | None = None
         self._emulated = endpoint is not None
 
     @cached_property
     def store(self) -> S3Store:
-        """The bucket. Raises UsageError where the config names none."""
-        if not self._config.aws_bucket:
-            what = "AWS_BUCKET: missing: nowhere to keep inputs, outputs, logs and ledger"
-            raise UsageError(what, "AWS_BUCKET = 'your-bucket' in the config")
-        return self._store_class(self._config.aws_bucket, session=self.session)
+        """The bucket. Raises UsageError if the config names none."""
+        return self._store_class(bucket_of(self._config), session=self.session)
 
     # -- Queue and run
 
-    @property
-    def names(self) -> QueueNames:
-        """The queues, as far as is known: see `_use_own_dead`."""
-        return QueueNames(self._config.sqs_queue_name, self._config.sqs_dead_letter_queue)
-
-    def _use_own_dead(self) -> None:
-        """The config names a queue of dead jobs that serves other apps too: ours is another one."""
-        self._config = self._config._replace(sqs_dead_letter_queue=self.names.own_dead)
-
     def current_run(self) -> str | None:
-        """The run in the tags of the app's queue; asked until there is one."""
+        """The run in the tags of the app's queue. Asks AWS until there is one."""
         if self._run is None:
             with aws_errors(f"looking for the queue {self.names.jobs}"):
                 found = find_one(self.session, Kind.QUEUE, self.names.jobs, self._config.ecs_cluster)
             if found is not None and found.tags.get("ds:app") == self._config.app_name:
                 self._run = found.tags.get("ds:run")
-                if dead_queue_of(found.settings) == self.names.own_dead:
-                    self._use_own_dead()
+                self.names = self.names.used_by(found.settings)
         return self._run
 
     def asked_run(self) -> str | None:
-        """The current run, asked anew; one call where the queue's address is known."""
+        """The current run, by a new call to AWS."""
         if self._queue is None:
             self._run = None
             return self.current_run()
@@ -162,102 +141,49 @@ class AwsEngine:
 
     def plan(self, run: str) -> Sequence[str]:
         """The steps of `setup`."""
-        return [*self._purge_plan(run), *(step.text for step in self._steps(run, self._see(run)))]
+        seen = self._provision.see(run)
+        return [*self._purge_plan(run), *(step.text for step in self._provision.steps(run, seen))]
 
     def _purge_plan(self, run: str) -> Sequence[str]:
         old = self.current_run()
         return [f"empty queue {self.names.jobs}: of run {old}"] if old not in (None, run) else []
 
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
-        """Make what is missing, bring the rest in line. Machines and jobs of an earlier run are ended."""
-        seen = self._see(run)  # what is wrong is said before anything is changed
+        """Makes what is missing, and brings the rest in line. Machines and jobs of an earlier run end."""
+        seen = self._provision.see(run)  # raises before anything is changed
         if self._purge_plan(run):
             fleets = self._looker.fleets
             fleets.cancel([each for each in fleets.of_app(self._config.app_name) if each.alive])
             fleets.terminate(each.id for each in fleets.machines(self._config.app_name) if each.running)
             self.queue().purge()  # while it still has the old run's tag: after a failure it is purged again
-        self._ensure(run, on_created, seen)
+        self._provision.ensure(run, on_created, seen)
         self._forget()
-        self._run = run
-
-    def _ensure(self, run: str, on_created: Callable[[str], None], seen: _Seen) -> None:
-        """Apply the plan. The queue comes first: its address, which tasks are told, is known then."""
-        steps = self._steps(run, seen)
-        new = [step for step in steps if step.action is Action.CREATE and step.resource.kind is Kind.QUEUE]
-        if new:
-            self._apply(new, on_created)
-            steps = self._steps(run, seen._replace(queues=self._queues()))
-        self._apply(steps, on_created)
-
-    def _apply(self, steps: Sequence[Step], on_created: Callable[[str], None]) -> None:
-        applier = Applier(self.session, self._config.ecs_cluster, self._clock)
-        for step in steps:
-            applier.apply(step)
-            if step.action is Action.CREATE:
-                on_created(f"{step.resource.kind} {step.resource.name}")
-            elif step.action is Action.UPDATE:
-                self._say(f"changed {step.subject}")
-
-    def _see(self, run: str, shape: MachineShape | None = None) -> _Seen:
-        """Read what is there, once. Raises DsError where config or account cannot have what is wanted."""
-        self.region.check_bucket(self.store.bucket)
-        shape = shape or self.region.shape(self._config.machine_type)
-        self._check_fits(shape)
-        self.region.check_roles()
-        self._config, app = self._given, self._given.app_name
-        queues = self._queues()
-        if any(each.name == self.names.dead and may_serve_others(each, app) for each in queues):
-            self._use_own_dead()
-            queues = self._queues()
-        check_queues(queues, app)
-        seen = _Seen(shape, queues)
-        wanted = (each for each in self._wanted(run, seen) if each.kind is not Kind.QUEUE)
-        others = [*find(self.session, wanted, self._config.ecs_cluster)]
-        check_service(others, app, self._config.ecs_cluster)
-        return seen._replace(others=others)
-
-    def _check_fits(self, shape: MachineShape) -> None:
-        if why := misfit(self._config, shape):
-            raise UsageError(f"no task fits on a machine: {why}", "lower it, or name a larger MACHINE_TYPE")
-
-    def _steps(self, run: str, seen: _Seen) -> list[Step]:
-        """The steps from what was seen to what there should be."""
-        return compare(self._wanted(run, seen), [*seen.queues, *seen.others])
-
-    def _wanted(self, run: str, seen: _Seen) -> Sequence[Resource]:
-        """What there should be; tasks are told the queue's address as AWS has it, where it is there."""
-        url = next((each.settings["QueueUrl"] for each in seen.queues if each.name == self.names.jobs), None)
-        account, carried = self.region.account, carried_worker(self._config)
-        return desired(self._config, account, seen.shape, run=run, queue_url=url, carried=carried)
-
-    def _queues(self) -> list[Resource]:
-        """Those of the app's queues that are there."""
-        names = (self.names.dead, self.names.jobs, self.names.carried)
-        wanted = (Resource(Kind.QUEUE, name) for name in names)
-        return list(find(self.session, wanted, self._config.ecs_cluster))
+        self._run, self.names = run, seen.names
 
     # -- Machines
 
     def check_fleet(self, fleet_file: Path) -> None:
-        """Read it, and ask EC2 about the types of machine in it."""
-        self._check_fits(self._launch().read(fleet_file).shape)
+        """Reads the file, and asks EC2 about its types of machine."""
+        self._provision.check_fits(self._launch().read(fleet_file).shape)
 
     def _launch(self) -> Launch:
         return Launch(self._config, self.region, self._looker.fleets, self._clock)
 
     def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
-        """Ask for machines, after everything that they need has been made; a second start adds a fleet.
+        """Makes what machines need, then asks for them. A second start adds a fleet.
 
-        A fleet that an interrupted start asked for, and could not write down, is taken for this one.
+        A fleet that an interrupted start asked for but could not record is used instead of a new one.
         """
         launch = self._launch()
-        asked = launch.read(fleet_file)  # a bad file is found before anything is changed
+        asked = launch.read(fleet_file)  # raises before anything is changed
         if self._config.auto_monitor:
             check_function(self.session)
         known = self._fleet_ids(run)
         alive = [fleet for fleet in self._looker.fleets.of_app(self._config.app_name) if fleet.alive]
         forgotten = [fleet for fleet in alive if fleet.run == run and fleet.id not in known]
-        self._ensure(run, on_created, self._see(run, asked.shape))
+        seen = self._provision.see(run, asked.shape)
+        self._provision.ensure(run, on_created, seen)
+        self.names = seen.names
         if self._config.auto_monitor:  # before the machines, which cost money
             self._watch(run, on_created)
         mine = [fleet for fleet in alive if fleet.run == run]
@@ -274,9 +200,9 @@ class AwsEngine:
 
     @contextmanager
     def _refused(self, machines: int) -> Iterator[None]:
-        """Within: where a fleet is refused, the service wants what the machines of the others can run.
+        """Within: if a fleet is refused, sets the service to the tasks that the other fleets can run.
 
-        Where AWS could not be reached the fleet may have been made: the next start finds it.
+        If AWS could not be reached, the fleet may exist: the next start finds it.
         """
         try:
             yield
@@ -288,7 +214,7 @@ class AwsEngine:
             raise
 
     def _watch(self, run: str, on_created: Callable[[str], None]) -> None:
-        """Have the auto-monitor look at the run from now on, until its machines have had their time."""
+        """Schedules the auto-monitor until the machines' time is over."""
         config = self._config
         until = self._clock.now() + config.max_run_hours * 3600 + GRACE_SECONDS
         self.store.delete([memory_key(RunPaths(config.app_name, run))])  # of looks before this start
@@ -297,11 +223,11 @@ class AwsEngine:
             on_created(f"schedule {config.app_name}")
 
     def _show(self, run: str, fleets: Sequence[str]) -> None:
-        """Make the dashboard, where the config wants one. The fleet stands whether that succeeds or not."""
+        """Makes the dashboard if the config wants one. The fleet stands even if that fails."""
         if not self._config.create_dashboard:
             return
         try:
-            put_dashboard(self.session, self._config, fleets, run)
+            put_dashboard(self.session, self._config, fleets, run, self.names)
         except DsError as error:
             raise DsError(
                 f"machines were asked for ({fleets[-1]}), but {error.what}",
@@ -316,14 +242,14 @@ class AwsEngine:
             )
 
     def cancel(self, fleet: str) -> None:
-        """End a fleet, and let the service want what the others can run."""
+        """Cancels a fleet, and sets the service to the tasks that the other fleets can run."""
         run = self.current_run() or ""
         self._looker.fleets.cancel(self._looker.fleets.recorded([fleet], self._config.app_name))
         facts = self._look(run)
         self._want_tasks(facts.target * self.tasks_per_machine)
 
     def _any_record(self) -> RunRecord | None:
-        """The run record; None where there is none, or a damaged one: tags find what is in it."""
+        """The run record; None: missing or damaged. Tags find what is in it."""
         with suppress(UsageError):
             return read_record(record_path(self._project, self._config.app_name))
         return None
@@ -333,7 +259,7 @@ class AwsEngine:
         return record if record is not None and record.run == run else None
 
     def _fleet_ids(self, run: str) -> tuple[str, ...]:
-        """The run's fleets, as the record has them; without a record, those with the run's tag."""
+        """The run's fleets by its record; without a record, by the run's tag."""
         record = self._record(run)
         if record is not None:
             return record.fleets
@@ -341,7 +267,7 @@ class AwsEngine:
         return tuple(fleet.id for fleet in fleets if fleet.run == run)
 
     def machines(self) -> Machines:
-        """How machines and tasks are: one look, with a few calls."""
+        """Reads machines and tasks with a few calls."""
         run = self.current_run()
         if run is None:
             self._facts = Facts()
@@ -350,17 +276,17 @@ class AwsEngine:
         tasks = self.tasks_per_machine
         now = self._clock.now()
         machines = machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=now)
-        bill = self._bill_of(run)
-        usd = bill.cost(facts.machines, now)
-        return machines._replace(cost=None if usd is None else Cost(usd, bill.per_hour))
+        cost = self._cost_of(run)
+        usd = cost.usd(facts.machines, now)
+        return machines._replace(cost=None if usd is None else Cost(usd, cost.per_hour))
 
-    def _bill_of(self, run: str) -> Bill:
-        if self._bill is None:
+    def _cost_of(self, run: str) -> RunCost:
+        if self._cost is None:
             key = RunPaths(self._config.app_name, run).root + "machines.json"
             bid = self._config.machine_price
             real = not (self._emulated and bid is not None)  # an emulator's prices are no prices
-            self._bill = Bill(self.session, self.store, key, bid, ask=real)
-        return self._bill
+            self._cost = RunCost(self.session, self.store, key, bid, ask=real)
+        return self._cost
 
     def _look(self, run: str) -> Facts:
         self._facts = self._looker.look(run, self._fleet_ids(run), self._clock.now())
@@ -372,7 +298,7 @@ class AwsEngine:
         return task_size(self._config, self.region.shape(self._config.machine_type)).slots
 
     def explain(self, counts: Counts) -> str | None:
-        """Why no job runs although some wait, from the latest look."""
+        """Explains from the latest look why no job runs although some wait."""
         if self._facts is None:
             self.machines()
         facts = self._facts or Facts()
@@ -385,12 +311,12 @@ class AwsEngine:
         return why_idle(facts, counts, visibility=term, now=self._clock.now(), task_logs=logs)
 
     def _other_cluster(self) -> str | None:
-        """The cluster that the run was set up in, where the config names another one by now."""
+        """The cluster of the run; None: the one that the config names."""
         record = self._record(self.current_run() or "")
         return record.cluster if record and record.cluster != self._config.ecs_cluster else None
 
     def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
-        """Lower the fleets' targets first, so that what is then ended is not replaced."""
+        """Lowers the fleets' targets first, so that no terminated machine is replaced."""
         run = self.current_run() or ""
         facts = self._facts or self._look(run)
         fleets = [fleet for fleet in facts.fleets if fleet.alive]
@@ -404,28 +330,22 @@ class AwsEngine:
         return ended
 
     def guard(self) -> Sequence[str]:
-        """Give machines whose worker is silent an alarm that ends them, and take it from those heard again.
+        """Gives an alarm to each machine whose worker is silent, and removes it when its heartbeat is back.
 
-        A worker of the reference's gives no signs of life: its machines are left alone.
+        Workers of the reference send no heartbeat: their machines are left alone.
         """
         run = self.current_run()
         if run is None or self._config.image_starts_worker:
             return []
-        facts, now = self._facts or self._look(run), self._clock.now()
-        began = old_enough(facts.machines, now)
-        if not began or facts.pages > 1:
-            return []  # none can be silent yet, or this look has made its calls; alarms that stand go later
-        app = self._config.app_name
-        signs = heard(self.session, self.store.bucket, RunPaths(app, run))
-        wanted = plan(app, began, signs, find_alarms(self.session, app), now)
-        delete_alarms(self.session, wanted.delete)
-        put_alarms(self.session, self._config, run, wanted.put)
-        return [
-            f"{machine}: its worker is silent; an alarm ends it if it does nothing" for machine in wanted.put
-        ]
+        facts = self._facts or self._look(run)
+        if facts.pages > 1:
+            return []  # this look has made its calls; alarms that stand are removed by a later one
+        bucket, now = self.store.bucket, self._clock.now()
+        silent = guard_machines(self.session, self._config, run, bucket, facts.machines, now)
+        return [f"{machine}: its worker is silent; an alarm ends it if it does nothing" for machine in silent]
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Hold the app for one `ds run` at a time on this computer, and none while a fleet is at work."""
+        """Locks the app for one `ds run` on this computer. Raises DsError while a fleet exists."""
         lock = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
         return one_run(lock, self._config.app_name, self._has_a_fleet, lambda: self._run)
 
@@ -436,10 +356,10 @@ class AwsEngine:
     # -- Ending
 
     def stop(self, *, now: bool = False) -> None:
-        """No task and no new machine is wanted any more.
+        """Sets tasks and machines to none.
 
-        ECS tells the tasks to end: what a worker finishes within two minutes is done, the rest goes back.
-        `now` ends the machines too, at once; without it whoever stops ends them when no task is left.
+        ECS stops the tasks: a worker has two minutes to finish jobs, and gives the rest back. With `now` the
+        machines are terminated at once; without it the caller ends them when no task is left.
         """
         run = self.current_run()
         if run is None:
@@ -459,14 +379,14 @@ class AwsEngine:
                 self._looker.fleets.set_target(fleet, 0)
 
     def end(self) -> Sequence[str]:
-        """Remove what the run made; where jobs are dead, not the queues: `ds retry` needs them.
+        """Removes what the run made. The queues stay if jobs are dead: `ds retry` needs them.
 
-        Where nobody can tell, the queues stay and are among what is left: the machines go all the same.
+        If the dead jobs cannot be counted, the queues stay and are named as left; machines go in any case.
         """
         told: list[str] = []
         try:
             keep = self.current_run() is not None and self.queue().counts().dead > 0
-        except QueueGone:  # somebody else ends the run too
+        except QueueGone:  # another process ends the run too
             keep = False
         except DsError as error:
             keep, told = True, [f"queue {self.names.jobs}, as it may have dead jobs: {error.what}"]
@@ -476,7 +396,7 @@ class AwsEngine:
         return left
 
     def remove(self) -> Sequence[str]:
-        """Remove what every run of the app made."""
+        """Removes what every run of the app made."""
         left = self._teardown().remove()
         self._forget()
         return left
@@ -486,7 +406,7 @@ class AwsEngine:
         return Teardown(self._config, self.session, fleets, self._clock, record)
 
     def _forget(self) -> None:
-        self._run, self._facts, self._bill = None, None, None
+        self._run, self._facts, self._cost = None, None, None
         self._looker.forget()
         if self._queue is not None:
             self._queue.close()

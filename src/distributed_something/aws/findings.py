@@ -1,6 +1,6 @@
-"""`ds check` for AWS, decided: from the config and AWS's answers to findings. Pure.
+"""Decides the findings of `ds check` from the config and AWS's answers. Pure.
 
-Whoever calls these has asked; nothing here does. Answers are as boto3 gives them.
+Answers are as boto3 gives them; `check.py` asks for them, and calls these functions.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ QUOTAS = {
     "G and VT": ("L-3819A6DF", frozenset({"g", "gr", "vt"})),
     "P": ("L-7212CCBC", frozenset({"p"})),
 }
-"""Quotas of spot processors: what AWS calls the kind of machine, its code, what its types begin with."""
+"""Quotas of spot vCPUs: AWS's name for the kind of machine, (quota code, first letters of its types)."""
 
 _SHORT_VISIBILITY = 30
 _LONGEST_VISIBILITY = 43_200
-"""Seconds: SQS hides a message for no longer."""
+"""SQS's longest visibility timeout, in seconds."""
 _GIB = 1024
 
 
 def family(machine_type: str) -> str | None:
-    """The quota that machines of a type count for; None where it is one that is not looked at."""
+    """The quota that a machine type counts for; None: one that is not checked."""
     start = re.match("[a-z]*", machine_type)
     assert start is not None
     return next((name for name, (_, starts) in QUOTAS.items() if start[0] in starts), None)
 
 
 def name_findings(config: Config) -> Iterator[Finding]:
-    """Whether the queues can have their names."""
+    """Checks the queues' names."""
     try:
-        names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+        names = QueueNames.of(config)
     except DsError as unfit:
         yield refused(unfit)
         return
@@ -55,11 +55,11 @@ def name_findings(config: Config) -> Iterator[Finding]:
 
 
 def lease_findings(config: Config) -> Iterator[Finding]:
-    """Whether a lease lasts as long as it must. Our workers renew theirs; those of other images do not."""
+    """Checks that leases last long enough. Our workers renew theirs; those of other images do not."""
     visibility = config.sqs_message_visibility
     if not config.image_starts_worker:
         if visibility < _SHORT_VISIBILITY:
-            what = f"SQS_MESSAGE_VISIBILITY = {visibility} s: a short trouble of the network doubles jobs"
+            what = f"SQS_MESSAGE_VISIBILITY = {visibility} s: a short failure of the network runs jobs twice"
             yield warning(what, "SQS_MESSAGE_VISIBILITY = 120")
         return
     if config.job_timeout and config.job_timeout > visibility:
@@ -76,7 +76,7 @@ def lease_findings(config: Config) -> Iterator[Finding]:
 
 
 def fleet_findings(text: str, name: str, config: Config) -> Iterator[Finding]:
-    """What is wrong in a fleet file, placeholders included, and what will be regretted."""
+    """Checks a fleet file: errors, placeholders, and bad choices."""
     problems = list(fleet_problems(text, name, key_name=config.ssh_key_name))
     yield from map(refused, problems)
     if not problems:
@@ -87,7 +87,7 @@ def fleet_findings(text: str, name: str, config: Config) -> Iterator[Finding]:
 
 
 def role_findings(where: Where, buckets: Buckets, found: Found) -> Iterator[Finding]:
-    """Whether the account has the roles and the profile, with today's policies and this project's buckets."""
+    """Checks that roles and profile exist, with today's policies and this project's buckets."""
     try:
         steps = plan_setup(where, buckets, found)
     except DsError as strange:
@@ -108,7 +108,7 @@ def role_findings(where: Where, buckets: Buckets, found: Found) -> Iterator[Find
 def machine_findings(
     config: Config, described: Sequence[Answer], offered: Iterable[str]
 ) -> Iterator[Finding]:
-    """Whether the machine types exist here, are of one kind, and hold the tasks."""
+    """Checks that the machine types exist here, are of one kind, and hold the tasks."""
     types, here = {each["InstanceType"]: each for each in described}, set(offered)
     for name in config.machine_type:
         yield from _of_type(config, name, types.get(name), offered=name in here)
@@ -146,14 +146,14 @@ def _of_type(config: Config, name: str, described: Answer | None, *, offered: bo
 
 
 def architectures(described: Answer) -> list[str]:
-    """What a type's processors run, the one in use first."""
+    """The architectures of a machine type, the one in use first."""
     known = ("arm64", "x86_64")
     found = described.get("ProcessorInfo", {}).get("SupportedArchitectures", ())
     return [each for each in known if each in found]
 
 
 def image_findings(name: str, image: Answer | None, described: Sequence[Answer]) -> Iterator[Finding]:
-    """Whether a machine image is there, fits the machines, and is not of a system that has ended."""
+    """Checks that a machine image exists, fits the machines, and is of a supported system."""
     if image is None:
         yield error(
             f"the image {name} is not there, or not for this account",
@@ -179,9 +179,9 @@ def image_findings(name: str, image: Answer | None, described: Sequence[Answer])
 def quota_findings(
     config: Config, described: Sequence[Answer], quotas: Mapping[str, float]
 ) -> Iterator[Finding]:
-    """Whether the account may have that many processors; `quotas` by the names of QUOTAS.
+    """Checks the account's quotas of vCPUs; `quotas` by the names of QUOTAS.
 
-    What other machines of the account use already is not subtracted.
+    vCPUs that other machines of the account use are not subtracted.
     """
     asked: dict[str, int] = {}
     for each in described:
@@ -204,7 +204,7 @@ def quota_findings(
 
 
 def price_findings(config: Config, prices: Sequence[Answer]) -> Iterator[Finding]:
-    """Whether the bid reaches what machines cost now: the newest price of each type in each zone."""
+    """Compares the bid with the newest price of each type in each zone."""
     newest: dict[tuple[str, str], float] = {}
     for each in sorted(prices, key=lambda price: str(price["Timestamp"])):
         newest[each["InstanceType"], each["AvailabilityZone"]] = float(each["SpotPrice"])
@@ -229,7 +229,7 @@ def price_findings(config: Config, prices: Sequence[Answer]) -> Iterator[Finding
 def subnet_findings(
     config: Config, subnets: Sequence[Answer], named: Iterable[str] = ()
 ) -> Iterator[Finding]:
-    """Whether the subnets are there, with an address for every machine."""
+    """Checks that the subnets exist, with an address for every machine."""
     there = {each["SubnetId"]: each for each in subnets}
     for name in named:
         if name not in there:
@@ -251,7 +251,7 @@ def subnet_findings(
 
 
 def bucket_findings(config: Config, status: int, region: str | None) -> Iterator[Finding]:
-    """Whether the bucket is there and may be used, by the status of HeadBucket, and where it lies."""
+    """Checks that the bucket exists and may be used, by the status of HeadBucket, and its region."""
     name = config.aws_bucket
     if status == 404:
         yield error(f"AWS_BUCKET: there is no bucket {name}", f"`aws s3 mb s3://{name}`")
@@ -269,7 +269,7 @@ def bucket_findings(config: Config, status: int, region: str | None) -> Iterator
 
 
 def queue_findings(config: Config, tags: Mapping[str, str] | None) -> Iterator[Finding]:
-    """Whether another app has the queue; None: it is not there yet."""
+    """Checks that the queue is not another app's. `tags` None: there is no queue yet."""
     owner = (tags or {}).get("ds:app")
     if owner not in (None, config.app_name):
         yield wrong(
@@ -279,14 +279,14 @@ def queue_findings(config: Config, tags: Mapping[str, str] | None) -> Iterator[F
 
 
 def cluster_findings(config: Config, services: Iterable[str]) -> Iterator[Finding]:
-    """Who else is in the cluster. Tasks stay on their own app's machines, so that is allowed."""
+    """Names the other services of the cluster. They are allowed: tasks stay on their own app's machines."""
     others = sorted({arn.rpartition("/")[2] for arn in services} - {f"{config.app_name}Service"})
     if others:
         yield ok(f"ECS_CLUSTER: {config.ecs_cluster} also has {', '.join(others[:5])}; tasks keep apart")
 
 
 def log_findings(groups: Mapping[str, int | None]) -> Iterator[Finding]:
-    """Whether logs end some day: the groups that are there, and the days that each keeps its lines."""
+    """Checks that log groups have a retention. `groups`: days by name; None: for ever."""
     for name, days in groups.items():
         if days is None:
             yield warning(
@@ -296,7 +296,7 @@ def log_findings(groups: Mapping[str, int | None]) -> Iterator[Finding]:
 
 
 def key_findings(name: str, found: bool) -> Iterator[Finding]:
-    """Whether the key pair is there."""
+    """Checks that the key pair exists."""
     if not found:
         yield wrong(
             f"SSH_KEY_NAME: there is no key pair {name} in this region",
@@ -307,7 +307,7 @@ def key_findings(name: str, found: bool) -> Iterator[Finding]:
 
 
 def with_fleet(config: Config, fleet: Fleet) -> Config:
-    """The config with what the fleet file brings where the config says nothing: machine types, key pair."""
+    """Fills machine types and key pair from the fleet file, if the config has none."""
     specifications = fleet.request()["LaunchSpecifications"]
     types = [each["InstanceType"] for each in specifications if "InstanceType" in each]
     keys = [each["KeyName"] for each in specifications if "KeyName" in each]
@@ -317,7 +317,7 @@ def with_fleet(config: Config, fleet: Fleet) -> Config:
 
 
 def arns_of(fleet: Fleet) -> dict[str, str]:
-    """The role and the instance profiles that a fleet file names by their ARN, each with its place in it."""
+    """The ARNs of role and instance profiles in a fleet file, each with its field."""
     request = fleet.request()
     found = {request["IamFleetRole"]: "IamFleetRole"}
     for each in request["LaunchSpecifications"]:
@@ -327,7 +327,7 @@ def arns_of(fleet: Fleet) -> dict[str, str]:
 
 
 def arn_findings(where: Where, place: str, arn: str, *, there: bool) -> Iterator[Finding]:
-    """Whether a role or instance profile of a fleet file is this account's, and there."""
+    """Checks that a role or instance profile of a fleet file is this account's, and exists."""
     number, anew = arn.split(":")[4], "`ds fleet new` writes a fleet file for this account"
     if number != where.number:
         yield error(f"{place}: {arn} is of the account {number}, and you are in {where.number}", anew)

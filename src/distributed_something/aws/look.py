@@ -1,4 +1,7 @@
-"""One look at fleet and tasks, and what it means. Reading is in `Looker`; what follows from it is pure."""
+"""Reads fleets, machines and tasks of a run (`Looker`), and says what they mean (pure functions).
+
+It changes nothing. Called by the engine for `machines`, `explain` and `shrink`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from .ecs.current_state import describe_service
 from .session import AwsSession, aws_errors
 
 HISTORY_SECONDS = 1800
-"""A fleet's errors that are older than this say nothing about now."""
+"""Age in seconds from which errors in a fleet's history are ignored."""
 
 SILENT_SECONDS = 600.0
-"""A machine that has run for so long should have a task: it takes about 3 minutes to join the cluster."""
+"""Age in seconds at which a machine should have a task. Joining the cluster takes about 3 minutes."""
 
 _EVENTS = 10
 _STOPPED = 10
@@ -26,9 +29,9 @@ _A_CALL = 100
 
 
 class Facts(NamedTuple):
-    """What was seen. `service` is as ECS has it; `diagnosis` is the fleet's, `stopped` why tasks ended.
+    """The result of one look. `service` is as ECS describes it; `stopped` has the reasons of ended tasks.
 
-    `pages` is how many calls the list of the machines took; 0 where it is that of an earlier look.
+    `pages` counts the calls that listed the machines; 0: the list is of an earlier look.
     """
 
     fleets: Sequence[Fleet] = ()
@@ -40,24 +43,24 @@ class Facts(NamedTuple):
 
     @property
     def target(self) -> int:
-        """Machines that are asked for."""
+        """Machines that the fleets want."""
         return sum(fleet.target for fleet in self.fleets if fleet.alive)
 
     @property
     def running(self) -> int:
-        """Machines that are there, or about to be."""
+        """Machines that run or are starting."""
         return sum(machine.running for machine in self.machines)
 
     def tasks(self, what: str = "runningCount") -> int:
-        """Tasks of the service that run, or by the name of another of its counts."""
+        """The service's running tasks, or another of its counts."""
         return int((self.service or {}).get(what, 0))
 
 
 class Looker:
-    """Looks at a run's fleet and tasks, with three calls while all is well and three more at most.
+    """Reads a run's fleets and tasks: three calls a look if all is well, six at most.
 
-    The machines of a large fleet fill several pages. A list of so many pages serves for as many looks, and
-    the look that reads it asks for nothing else: so the calls a minute are few whatever the fleet's size.
+    The machines of a large fleet fill several pages. A list of N pages serves N looks, and the look that
+    reads it makes no other call: so calls a minute stay few, whatever the fleet's size.
     """
 
     def __init__(self, session: AwsSession, app: str, cluster: str) -> None:
@@ -71,11 +74,11 @@ class Looker:
         self._serves = 0
 
     def forget(self) -> None:
-        """Read the machines at the next look: they have been changed."""
+        """Reads the machines anew at the next look: they have been changed."""
         self._serves = 0
 
     def look(self, run: str, fleets: Collection[str], now: float) -> Facts:
-        """What there is now; of a large fleet one part of it as it was a few looks ago."""
+        """Reads what exists now. Parts of a large fleet may be a few looks old."""
         known, last = self.fleets.recorded(fleets, self._app) if fleets else (), self._last
         if self._serves > 0 and last is not None:
             self._serves -= 1
@@ -93,7 +96,7 @@ class Looker:
         return facts
 
     def _rest(self, facts: Facts, now: float) -> Facts:
-        """With the service, and what is wrong."""
+        """Adds the service, and the diagnosis if machines or tasks are missing."""
         with aws_errors(f"looking at the service {self._app}Service"):
             service = describe_service(self._session, f"{self._app}Service", self._cluster)
         if service is not None and service["status"] == "ACTIVE":
@@ -105,7 +108,7 @@ class Looker:
         return facts
 
     def _diagnose(self, fleets: Sequence[Fleet], now: float) -> Diagnosis | None:
-        """Why the newest fleet does not get its machines, by its history."""
+        """Reads in the newest fleet's history why it gets no machines."""
         alive = [fleet for fleet in fleets if fleet.alive and fleet.target]
         if not alive:
             return None
@@ -113,9 +116,9 @@ class Looker:
         return of_history(self.fleets.history(alive[-1], since))
 
     def place(self, names: Collection[str]) -> set[str]:
-        """These names of machines and workers with the machine in each, as far as it can be known.
+        """Adds its machine to each name of a worker, if that can be found.
 
-        A task stays on its machine: only those that have not been found before are looked for.
+        A task stays on its machine, so each is looked up once.
         """
         found = located(names, self._hosts)
         if all(instances([name]) for name in found):
@@ -124,7 +127,7 @@ class Looker:
         return located(names, self._hosts)
 
     def _find_tasks(self) -> None:
-        """Learn where the running tasks are: by the task's id, and by its containers' names as hosts."""
+        """Maps task ids and container host names to machines."""
         ecs = self._session.client("ecs")
         with aws_errors("looking at the tasks"):
             pages = ecs.get_paginator("list_tasks").paginate(
@@ -158,7 +161,7 @@ class Looker:
         return {each["containerInstanceArn"]: each["ec2InstanceId"] for each in answer["containerInstances"]}
 
     def _stopped(self) -> list[str]:
-        """Why the latest tasks ended, in ECS's words."""
+        """The reasons of the latest ended tasks, in ECS's words."""
         ecs = self._session.client("ecs")
         with aws_errors("looking at the tasks"):
             arns = ecs.list_tasks(
@@ -174,7 +177,7 @@ class Looker:
 
 
 def _names(task: Mapping[str, Any]) -> list[str]:
-    """By what a worker's name may tell its task: Docker gives a container the start of its id as its host."""
+    """Parts of a worker's name that identify its task. Docker names hosts by container ids."""
     runtimes = (str(each.get("runtimeId", ""))[:12] for each in task.get("containers", ()))
     return [str(task["taskArn"]).rpartition("/")[2], *filter(None, runtimes)]
 
@@ -183,7 +186,7 @@ def _names(task: Mapping[str, Any]) -> list[str]:
 
 
 def machines_of(facts: Facts, *, slots: int, now: float, tasks: int = 1) -> Machines:
-    """The machines, as the core knows them; `slots` and `tasks` are of one machine."""
+    """Converts a look to the core's value. `slots` and `tasks` are per machine."""
     wants = facts.tasks("desiredCount")
     return Machines(
         target=facts.target,
@@ -212,7 +215,7 @@ def _rented(machine: Machine) -> RentedMachine:
 
 
 def _why_ended(machine: Machine) -> str:
-    """In words; EC2 says so in two: who ended it, and how."""
+    """Translates EC2's reason, which says who ended the machine and how."""
     if "SpotInstance" in machine.reason:
         return "taken back by AWS"
     if machine.interrupted:
@@ -221,7 +224,7 @@ def _why_ended(machine: Machine) -> str:
 
 
 def _silent(facts: Facts, tasks: int, now: float) -> Diagnosis | None:
-    """Machines that should have joined the cluster long ago, and run nothing."""
+    """Diagnoses machines that should have joined the cluster long ago, and run no task."""
     old = [each for each in facts.machines if each.running and (each.since or now) < now - SILENT_SECONDS]
     wanted = min(len(old) * tasks, facts.tasks("desiredCount"))
     missing = -(-(wanted - facts.tasks() - facts.tasks("pendingCount")) // tasks)
@@ -237,7 +240,7 @@ _DEAD = "see them in the EC2 console (status checks, system log); ending one let
 
 
 def _ended(facts: Facts, now: float) -> str | None:
-    """Why no machine comes any more; None where some may."""
+    """Why no machine will come; None: some may."""
     if not facts.fleets or any(fleet.alive and fleet.target for fleet in facts.fleets):
         return None
     over = [fleet for fleet in facts.fleets if fleet.valid_until is not None and fleet.valid_until <= now]
@@ -245,9 +248,9 @@ def _ended(facts: Facts, now: float) -> str | None:
 
 
 def why_idle(facts: Facts, counts: Counts, *, visibility: float, now: float, task_logs: str) -> str | None:
-    """Why no job runs although some wait; None where nothing is known to be wrong.
+    """Explains why no job runs although some wait; None: nothing is known to be wrong.
 
-    `task_logs` is where, or how, people read what tasks print.
+    `task_logs` is the place of the tasks' logs, or the command that shows them.
     """
     if not facts.running:
         return _no_machines(facts, now)
@@ -269,7 +272,7 @@ def _no_leases(facts: Facts, task_logs: str) -> str:
 
 
 def _last_renewal(facts: Facts, visibility: float, now: float) -> float:
-    """When the leases that hide jobs were renewed at the latest: a machine that is gone renews none."""
+    """Latest possible renewal of the leases that hide jobs: a machine that is gone renews none."""
     gone = [each.ended for each in facts.machines if not each.running and each.ended is not None]
     return max((when for when in gone if now - visibility < when <= now), default=now)
 

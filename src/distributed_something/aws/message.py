@@ -1,7 +1,7 @@
-"""A job as an SQS message, and back. Pure.
+"""Converts jobs to SQS messages, and back. Pure.
 
-The body is the job's body, which is the reference's: workers built for the reference can read it. What the
-project adds travels as message attributes. A message without them (the reference's own submit) is a job too.
+The body is the job's body, in the reference's form, so workers built for the reference can read it. Our own
+facts travel as message attributes. A message without them (the reference's own submit) is a job too.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 from ..job import Cause, DeadJob, Job
 
 MAX_BYTES = 1 << 20
-"""Of a message, and of all messages of one call together: body and attributes."""
+"""SQS's limit in bytes of a message, and of all messages of one call: bodies and attributes."""
 
 MAX_DETAIL = 2_000
-"""Characters of a cause's detail that travel with a dead job; its log has the rest."""
+"""Limit in characters of a cause's detail in a dead job's message; the log has the rest."""
 
 JOB, INDEX, RUN, ATTEMPT = "DsJob", "DsIndex", "DsRun", "DsAttempt"
 CAUSE, DETAIL = "DsCause", "DsDetail"
 CARRIED = "DsCarried"
-"""Marks the copy of a job that outlives SQS's twelve hours: a random text, by which its owner knows it."""
+"""Marks the copy of a job that runs longer than SQS's twelve hours: random text that its holder knows."""
 
 _MAX_DIGITS = 38
-"""Of a number in SQS; Python refuses to read very long ones."""
+"""SQS's limit of a number's digits; Python refuses to read very long ones."""
 
 _NUMBERS = frozenset({INDEX, ATTEMPT})
 _REPLACED_FIRST, _REPLACED_LAST = "\ufffe".encode(), "\uffff".encode()
@@ -36,7 +36,7 @@ Attributes = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Message:
-    """A job with the facts that travel beside it: the `attempt` it is waiting for, or (dead) its last one."""
+    """A job with the facts that travel beside it. `attempt` is the next one; of a dead job, the last."""
 
     job: Job
     attempt: int = 1
@@ -59,7 +59,7 @@ class Message:
         return {name: value for name, value in facts.items() if value}
 
     def entry(self, number: int, delay: float = 0.0) -> dict[str, Any]:
-        """An entry of SendMessageBatch. Where there is no room for the detail, it stays behind."""
+        """An entry of SendMessageBatch. The detail is left out if the message would be too large."""
         facts = self.attributes()
         if size(self.job.body, facts) > MAX_BYTES:
             facts.pop(DETAIL, None)
@@ -73,7 +73,7 @@ class Message:
         }
 
     def dead_job(self, receipts: int) -> DeadJob:
-        """As a dead job. One without a cause was moved by SQS itself, after so many receipts."""
+        """Converts to a dead job. SQS itself moved one without a cause, after so many receipts."""
         if self.cause is not None:
             return DeadJob(self.job, self.attempt, self.cause, self.detail)
         detail = f"handed out {receipts} times, and no outcome ever came back"
@@ -81,13 +81,13 @@ class Message:
 
 
 class NotAJob(ValueError):
-    """A message whose body is no job. Says why."""
+    """The body of a message is no job. The text says why."""
 
 
 def parse(received: Mapping[str, Any], *, dead: bool = False) -> Message:
-    """The job in a received message. Raises NotAJob where the body is not a JSON object.
+    """Reads the job in a received message. Raises NotAJob if the body is not a JSON object.
 
-    A message from the `dead` queue is read whatever its body is: that may be why it is there.
+    A message of the `dead` queue may have any body: that may be why it is there.
     """
     facts = {name: str(value.get("StringValue", "")) for name, value in _attributes(received).items()}
     body: bytes = received["Body"].encode()
@@ -110,14 +110,14 @@ def parse(received: Mapping[str, Any], *, dead: bool = False) -> Message:
 
 
 def poison(received: Mapping[str, Any], why: NotAJob) -> Message:
-    """A message that is no job, as a dead one: its text is kept as it came."""
+    """Converts a message that is no job to a dead one, which keeps its text."""
     body = str(received["Body"]).encode()
     job = Job(sha256(body).hexdigest()[:16], 0, body)
     return Message(job, cause=Cause.INPUT_MISSING, detail=f"the message is no job: {why}")
 
 
 def unsendable(body: bytes, overhead: int) -> str | None:
-    """Why SQS would refuse or change a body with `overhead` bytes of attributes; None if all is well."""
+    """Why SQS would refuse or change a body with `overhead` bytes of attributes; None: it takes it."""
     size_now = len(body) + overhead
     if size_now > MAX_BYTES:
         return f"it has {size_now:,} bytes, and SQS takes no more than {MAX_BYTES:,}"
@@ -127,25 +127,25 @@ def unsendable(body: bytes, overhead: int) -> str | None:
 
 
 def size(body: bytes, attributes: Attributes) -> int:
-    """Bytes that SQS counts for a message."""
+    """Size of a message in bytes, as SQS counts it."""
     return len(body) + sum(
         len(name) + len(data_type(name)) + len(value.encode()) for name, value in attributes.items()
     )
 
 
 def job_room() -> int:
-    """Bytes that a job's body may have, whatever is said of it when it fails and is sent anew."""
+    """Maximum job body in bytes: it leaves room for all facts of a failed job that is sent again."""
     job = Job("0" * 16, 10**18, b"")
     return MAX_BYTES - size(b"", Message(job, attempt=10**6, run="r" * 64, carried="c" * 16).attributes())
 
 
 def data_type(name: str) -> str:
-    """The type of one of our attributes."""
+    """The data type of one of our attributes."""
     return "Number" if name in _NUMBERS else "String"
 
 
 def whole_seconds(seconds: float) -> int:
-    """SQS counts in whole seconds: never less than was asked for."""
+    """Rounds up to whole seconds, as SQS needs them."""
     return -int(-seconds // 1)
 
 
@@ -155,7 +155,7 @@ def _attributes(received: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _canonical(body: bytes) -> bytes:
-    """The body as submitting the same job here would write it, so that its id is the same."""
+    """The body in the form that our submit gives it, so that the job's id is the same."""
     import msgspec
 
     try:

@@ -1,4 +1,4 @@
-"""Names, tags and ARNs that several parts of AWS share. Pure."""
+"""Names, tags and ARNs that several parts of this package share. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
+from ..errors import UsageError
 from ..inputs.config import Config
 
 
 def alarm_prefix(app: str) -> str:
-    """What the names of the app's alarms begin with. No app's name has a dot: none begins like another's."""
+    """Prefix of the names of an app's alarms. App names have no dot, so no prefix begins another."""
     return f"{PREFIX}{app}."
 
 
 class Account(NamedTuple):
-    """What a run uses of the account: its number, and ARNs of roles that `ds account setup` has made."""
+    """The account's number, and ARNs of the roles that `ds account setup` has made."""
 
     number: str
     task_role: str
@@ -24,13 +25,21 @@ class Account(NamedTuple):
 
 
 def partition(region: str) -> str:
-    """The part of AWS that a region is in, as in ARNs."""
+    """The partition of a region, as in ARNs."""
     parts = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b"}
     return next((name for start, name in parts.items() if region.startswith(start)), "aws")
 
 
+def bucket_of(config: Config) -> str:
+    """The bucket that the config names. Raises UsageError if it names none."""
+    if not config.aws_bucket:
+        what = "AWS_BUCKET: missing: nowhere to keep inputs, outputs, logs and ledger"
+        raise UsageError(what, "AWS_BUCKET = 'your-bucket' in the config")
+    return config.aws_bucket
+
+
 def instance_log_group(config: Config) -> str:
-    """The log group of what containers print."""
+    """The log group of the containers' own output."""
     return config.log_group_name + "_perInstance"
 
 
@@ -38,20 +47,20 @@ PREFIX = "distributed-something-"
 
 
 def run_tags(config: Config, run: str) -> dict[str, str]:
-    """The tags by which everything of a run is found."""
+    """The tags of every resource of a run."""
     return {"ds:app": config.app_name, "ds:run": run}
 
 
 def machine_tags(config: Config, run: str) -> dict[str, str]:
-    """Those of a machine: it has the name that the reference gives it."""
+    """The tags of a machine; its name is the one that the reference gives."""
     return {"Name": f"{config.app_name}Worker", **run_tags(config, run)}
 
 
 def price_text(price: float | str) -> str:
-    """A price in dollars as EC2 wants it: all of its digits, and no exponent."""
+    """Formats a price in dollars for EC2: all digits, no exponent."""
     return price if isinstance(price, str) else format(Decimal(str(price)), "f")
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """Tags in the form of EC2."""
+    """Converts tags to the form of EC2 and IAM."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]

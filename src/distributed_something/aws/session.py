@@ -1,8 +1,8 @@
-"""Where clients of AWS come from, and what its errors mean to a person.
+"""Makes clients of AWS, repeats failed calls, and translates AWS's errors.
 
-Region, profile and endpoint are what the project's config says: boto3's default session, which takes them
-from wherever it finds some, is never used. The clients are those of botocore, which boto3 hands on: what
-boto3 adds to them is not needed here, and makes a start a fifth slower.
+Region, profile and endpoint are those of the project's config; boto3's default session is never used, as it
+takes them from anywhere. Clients are botocore's: what boto3 adds is not needed, and makes a start a fifth
+slower. Used by every module that calls AWS.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..errors import DsError, NotSignedIn, Unreachable
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 25.0
-"""Longer than the longest answer that is waited for: a long poll of SQS takes 20 s."""
+"""Read timeout in seconds: longer than a long poll of SQS, which takes 20 s."""
 
 PATIENCE_SECONDS = 15.0
-"""How long a call that fails is made again. A person waits so long, and one call more, to be told why."""
+"""How long a failing call is repeated, in seconds. A user waits this long for an error."""
 
 WHERE_ANSWERED = 3
-"""So many times as long where AWS says no: who asks it too much is refused for half a minute."""
+"""Factor on the patience if AWS answers with an error: throttling may last half a minute."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
@@ -65,11 +65,11 @@ SLOW_DOWN = frozenset(
 
 
 class NoAnswer(Unreachable):
-    """Nobody answered: there is no network, or nothing at the other end of it."""
+    """No answer came: there is no network, or no server."""
 
 
 class QueueGone(DsError):
-    """A queue that was there is not there any more: the run was cleaned up, or never set up."""
+    """The queue does not exist: the run was cleaned up, or never set up."""
 
 
 _FAILED = frozenset(
@@ -82,13 +82,13 @@ _FAILED = frozenset(
 class AwsSession:
     """Clients of one account and region. Threads may share it, and the clients.
 
-    `region`, `profile` and `endpoint` (an URL, for an emulator) are as the config gives them; None leaves the
-    choice to the user's AWS files and environment. `key` is the access key that an emulator wants, and takes
-    for the secret one too. Nothing is imported or read before the first client.
+    `region`, `profile` and `endpoint` (a URL, for an emulator) are the config's; None: as the user's AWS
+    files and environment say. `key` is an emulator's access key, and its secret key too. Nothing is imported
+    or read before the first client.
 
-    A call that fails on the way is made again for `patience` seconds, and WHERE_ANSWERED times as long where
-    AWS answers that it cannot. When a call has spent them without an answer, the calls after it are made
-    once, until somebody answers: so what consists of many calls ends soon without a network.
+    A call that gets no answer is repeated for `patience` seconds; one that AWS fails or throttles, for
+    WHERE_ANSWERED times as long. After a call has spent its patience without an answer, later calls are made
+    once, until one is answered: so a command of many calls ends soon without a network.
     """
 
     def __init__(
@@ -110,21 +110,21 @@ class AwsSession:
 
     @property
     def region(self) -> str:
-        """The region that calls go to. Raises DsError where none is given anywhere."""
+        """The region of the calls. Raises DsError if none is given anywhere."""
         region: str | None = self._region or self.setting("region")
         if region is None:
             raise DsError("no AWS region is given", "set AWS_REGION in the config")
         return region
 
     def elsewhere(self, region: str) -> AwsSession:
-        """A session of the same profile in another region; what has been read for this one is not again."""
+        """A session of the same profile in another region. It shares what this one has read."""
         other = AwsSession(region, self.profile, self.endpoint, self._key, self.patience)
         other._session, other._lock = self._botocore(), self._lock
         return other
 
     @property
     def patience(self) -> float:
-        """How many seconds a call is made again for."""
+        """How long a failing call is repeated, in seconds."""
         return self._patience.seconds
 
     def client(
@@ -135,10 +135,10 @@ class AwsSession:
         read_seconds: float = READ_SECONDS,
         patience: float | None = None,
     ) -> Any:
-        """A client of a service, made once; as many as `connections` threads can use it at a time.
+        """Returns the client of a service, made once, for up to `connections` threads at a time.
 
-        A call is given up after `read_seconds` of silence. One that is throttled, or fails on AWS's side or
-        on the way, is made again with the `patience`, in seconds, that the session has (None), or another.
+        A call fails after `read_seconds` without data. `patience` is how long failing calls are repeated, in
+        seconds; None: the session's.
         """
         key = (service, connections, read_seconds, patience)
         session, region = self._botocore(), self.region
@@ -154,7 +154,7 @@ class AwsSession:
             return self._clients[key]
 
     def credentials(self) -> Any:
-        """botocore's credentials, which renew themselves. Raises DsError where there are none."""
+        """botocore's credentials, which renew themselves. Raises DsError if there are none."""
         with aws_errors("looking for AWS credentials"):
             found = self._botocore().get_credentials()
         if found is None:
@@ -179,18 +179,18 @@ def _new_session(region: str | None, profile: str | None, key: str | None) -> An
         raise _not_installed(error) from error
     with aws_errors("starting an AWS session"):
         session = Session(profile=profile)
-        if region:  # the call that assumes a role goes there too
+        if region:  # the call that assumes a role uses it too
             session.set_config_variable("region", region)
         if key:
             session.set_credentials(key, key)
-        session.get_scoped_config()  # a profile that is not there is told now
+        session.get_scoped_config()  # raises for a profile that does not exist
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=_timestamp)
     return session
 
 
 def _timestamp(value: Any) -> Any:
-    """As botocore's, which takes most of the time of a list of files: each of them has a time in it."""
+    """Parses as botocore does, but faster: botocore's takes most of the time of a list of files."""
     from botocore.utils import parse_timestamp
 
     if isinstance(value, str) and value[10:11] == "T" and value.endswith("Z"):
@@ -218,10 +218,10 @@ def _config(connections: int, read_seconds: float) -> Any:
 
 
 class _Patience:
-    """Has clients make calls again for so many seconds, in place of botocore.
+    """Repeats failing calls for a number of seconds, in place of botocore.
 
-    botocore counts tries, and how long these take depends on its version, and on what fails: eight of them
-    end after 3 seconds where nobody answers, and after 8 minutes where somebody is silent.
+    botocore counts tries, whose duration depends on its version and on the failure: eight of them take
+    3 seconds if connections are refused, and 8 minutes if the server is silent.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -229,7 +229,7 @@ class _Patience:
         self._spent = False
 
     def have(self, client: Any) -> None:
-        """Decide for this client too."""
+        """Applies this patience to a client."""
         client.meta.events.register_first("before-call", self._begins)
         client.meta.events.register_first("needs-retry", self._pause)
 
@@ -244,7 +244,7 @@ class _Patience:
         request_dict: dict[str, Any],
         **_: object,
     ) -> float | None:
-        """Seconds until the call is made again; None: it is not."""
+        """Seconds until the call is repeated; None: it is not."""
         self._spent = self._spent and response is None
         if self._spent or not _passes(response, caught_exception):
             return None
@@ -259,7 +259,7 @@ class _Patience:
 
 
 def _passes(response: tuple[Any, Any] | None, error: Exception | None) -> bool:
-    """Whether what came of a call may be otherwise when it is made again."""
+    """Whether a call may succeed when it is repeated."""
     from botocore.exceptions import ConnectionError as NoConnection
     from botocore.exceptions import HTTPClientError
 
@@ -272,7 +272,7 @@ def _passes(response: tuple[Any, Any] | None, error: Exception | None) -> bool:
 
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
-    """Within: errors of botocore become DsErrors that say what was being done, why it failed, and the fix."""
+    """Within: translates botocore's errors to DsErrors: what was being done, why it failed, the fix."""
     try:
         import botocore.exceptions
     except ImportError as error:
@@ -285,7 +285,7 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise _refused(doing, error_code(error), error_words(error)) from error
     except botocore.exceptions.BotoCoreError as error:
         raise _failed(doing, error) from error
-    except botocore.parsers.ResponseParserError as error:  # not one of botocore's own kind of errors
+    except botocore.parsers.ResponseParserError as error:  # which is no BotoCoreError
         said = f"{doing}: what answered is not AWS: {str(error).splitlines()[0]}"
         raise Unreachable(said, _REACH) from error
 
@@ -296,20 +296,20 @@ def error_code(error: Any) -> str:
 
 
 def whole_code(error: Any) -> str:
-    """The code with all that is before a dot; the HTTP status where what answered, say a proxy, has none."""
+    """The code with its prefix; the HTTP status if the answer, say of a proxy, has no code."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
     return str(error.response.get("Error", {}).get("Code") or status)
 
 
 def error_words(error: Any) -> str:
-    """What a ClientError says beside its code; empty where it says nothing."""
+    """The message of a ClientError; may be empty."""
     return str(error.response.get("Error", {}).get("Message") or "")
 
 
 def or_none(call: Callable[..., Any], *codes: str, **request: Any) -> Any:
-    """What a call answers; None where its error has one of these codes: mostly, that there is no such thing.
+    """Makes a call. Returns None if its error has one of these codes, such as "no such queue".
 
-    Raises what botocore raises for every other error.
+    Raises botocore's error in every other case.
     """
     import botocore.exceptions
 
@@ -330,7 +330,7 @@ def _refused(doing: str, code: str, message: str) -> DsError:
     if code in _FAILED:
         return Unreachable(said, "something failed on AWS's side: try again in a minute; nothing is lost")
     if code in SLOW_DOWN:
-        return Unreachable(said, "AWS limits how often it is asked: try again in a minute; nothing is lost")
+        return Unreachable(said, "AWS throttles these calls: try again in a minute; nothing is lost")
     if code in ("QueueDoesNotExist", "NonExistentQueue"):
         return QueueGone(said, "ds setup")
     return DsError(said)

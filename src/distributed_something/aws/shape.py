@@ -1,4 +1,4 @@
-"""Decides how tasks fit on a machine: its memory and processors, and a task's share of them. Pure."""
+"""Decides how tasks fit on a machine: each task's share of its memory, vCPUs and GPUs. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from ..inputs.config import Config
 
-CARRIER_RESERVED = 16
+INJECTOR_RESERVED = 16
+"""Memory that ECS reserves for the container that injects our worker, in MiB."""
 
 
 class MachineShape(NamedTuple):
-    """A machine's processors, memory (MiB) and GPUs of NVIDIA's, as EC2 describes its type."""
+    """A machine's vCPUs, memory (MiB) and NVIDIA GPUs, as EC2 describes its type."""
 
     vcpus: int
     memory_mib: int
@@ -19,7 +20,7 @@ class MachineShape(NamedTuple):
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> MachineShape:
-        """That of a type, as DescribeInstanceTypes has it."""
+        """Reads a type from the answer of DescribeInstanceTypes."""
         gpus = described.get("GpuInfo", {}).get("Gpus", ())
         return cls(
             described["VCpuInfo"]["DefaultVCpus"],
@@ -29,7 +30,7 @@ class MachineShape(NamedTuple):
 
     @property
     def usable_mib(self) -> int:
-        """Memory that tasks can have: the kernel, the ECS agent and Docker keep the rest."""
+        """Memory for tasks in MiB: the kernel, the ECS agent and Docker keep the rest."""
         return max(self.memory_mib - 256 - self.memory_mib // 25, 64)
 
 
@@ -46,27 +47,27 @@ class TaskSize(NamedTuple):
 
 
 def smallest(shapes: Iterable[MachineShape]) -> MachineShape:
-    """What every one of these machines has at least: a task must fit on any of them."""
+    """The least of each resource: a task must fit on any of these machines."""
     every = list(shapes)
     return MachineShape(*map(min, zip(*every, strict=True)))
 
 
 def task_size(config: Config, shape: MachineShape) -> TaskSize:
-    """A task's share of a machine, where the config does not say it itself."""
+    """A task's share of a machine; the config's own values have priority."""
     tasks = config.tasks_per_machine
     cpu = config.cpu_shares or max(shape.vcpus * 1024 // tasks, 128)
-    memory = config.memory or max((shape.usable_mib - tasks * CARRIER_RESERVED) // tasks, 64)
+    memory = config.memory or max((shape.usable_mib - tasks * INJECTOR_RESERVED) // tasks, 64)
     return TaskSize(cpu, memory, config.docker_cores or max(cpu // 1024, 1), shape.gpus // tasks)
 
 
 def misfit(config: Config, shape: MachineShape) -> str | None:
-    """Why ECS would not place TASKS_PER_MACHINE tasks on such a machine; None where they fit."""
+    """Why ECS would not place TASKS_PER_MACHINE tasks on such a machine; None: they fit."""
     size, tasks = task_size(config, shape), config.tasks_per_machine
     if size.cpu * tasks > shape.vcpus * 1024:
         return (
             f"TASKS_PER_MACHINE x CPU_SHARES is {tasks} x {size.cpu}, and a machine has {shape.vcpus * 1024}"
         )
-    wanted = tasks * (size.memory + CARRIER_RESERVED)
+    wanted = tasks * (size.memory + INJECTOR_RESERVED)
     if wanted > shape.usable_mib:
         return f"TASKS_PER_MACHINE x MEMORY is {tasks} x {size.memory}, and a machine has {shape.usable_mib}"
     return None

@@ -1,9 +1,9 @@
-"""Removing what runs made: independent steps, and then a look at what is still there.
+"""Removes what runs made, in independent steps, then looks at what is still there.
 
-A step that fails does not stop those after it, and what it could not remove is among the leftovers. What is
-absent is fine. Things are found by name, by the run record, and by their tags: a step that a killed process
-could not write down is found all the same. What is found by its name goes only where it bears the app's tag.
-Log groups stay, for as long as their retention says.
+A failed step does not stop the next ones; what it could not remove is among the leftovers. Absent resources
+are no error. Resources are found by name, by run record and by tag, so a killed process leaves none unknown.
+A resource found by name is removed only if it has the app's tag. Log groups stay until their retention ends.
+Called by the engine for `end` and `remove`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .watch.dashboard import delete_dashboard
 from .watch.schedule import delete_schedule
 
 DRAIN_SECONDS = 180.0
-"""How long tasks may take to end: the two minutes that they have, and some."""
+"""Longest wait for tasks to end, in seconds: their two minutes, and a margin."""
 
 LEAVE_SECONDS = 120.0
-"""How long things that were removed may still be seen."""
+"""Longest wait until AWS shows removed resources no more, in seconds."""
 
 _LOOK_SECONDS = 5.0
 
@@ -48,13 +48,13 @@ class Teardown:
         self._service = config.app_name + "Service"
         self._family = config.app_name + "Task"
         self._cluster = config.ecs_cluster
-        self._names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+        self._names = QueueNames.of(config)
 
     def remove(self, *, keep_queues: bool = False, told: Sequence[str] = ()) -> list[str]:
-        """Remove everything, with the queues or without; what is left, a line each, with why where known.
+        """Removes everything, with or without the queues. Returns a line for each resource that is left.
 
-        `told`: lines on what is known to stay, for somebody to remove later. Raises NotSignedIn, and NoAnswer
-        where nobody answers at the beginning, or at the end.
+        `told` has lines on resources that are known to stay. Raises NotSignedIn, and NoAnswer if AWS cannot
+        be reached at the beginning or at the end.
         """
         steps: list[Callable[[], object]] = [
             self._stop_service,
@@ -77,29 +77,29 @@ class Teardown:
     # -- Steps
 
     def _stop_service(self) -> None:
-        """Want no task any more, so that nothing is started on machines that end."""
+        """Sets the service to no task, so that none starts on machines that end."""
         service = self._found_service()
         if service is not None and service["status"] == "ACTIVE" and service["desiredCount"]:
             with aws_errors(f"stopping the service {self._service}"):
                 self._ecs.update_service(cluster=self._cluster, service=self._service, desiredCount=0)
 
     def _end_fleets(self, kind: FleetKind) -> list[str]:
-        """End all fleets of the app that may start machines, each by itself; why, where one would not.
+        """Cancels the app's fleets of a kind, one by one. Returns a line for each failure.
 
-        By kind: one may have rights for one only.
+        By kind, as a user may have rights for one kind only.
         """
         steps = (partial(self._fleets.cancel, [fleet]) for fleet in self._app_fleets(kind))
         return [line for step in steps for line in _tried(step).lines]
 
     def _end_machines(self) -> None:
-        """End every machine that bears the app's tag. None while a fleet stands: it would replace them."""
+        """Terminates machines with the app's tag; none while a fleet exists, as it would replace them."""
         if any(self._app_fleets(kind) for kind in FleetKind):
             return
         machines = self._fleets.machines(self._config.app_name)
         self._fleets.terminate(machine.id for machine in machines if machine.running)
 
     def _delete_service(self) -> None:
-        """Delete the service once its tasks have ended; if they do not end in time, all the same."""
+        """Deletes the service when its tasks have ended, or after DRAIN_SECONDS."""
         waited = 0.0
         while (service := self._found_service()) is not None and service["status"] == "ACTIVE":
             if waited >= DRAIN_SECONDS or not (service["runningCount"] or service["pendingCount"]):
@@ -110,13 +110,13 @@ class Teardown:
             waited += _LOOK_SECONDS
 
     def _deregister_tasks(self) -> None:
-        """Every active revision of the task definition that we made; the reference's of this name stay."""
+        """Deregisters our active revisions of the task definition; the reference's revisions stay."""
         for arn in self._revisions():
             with aws_errors(f"removing the task definition {self._family}"):
                 self._ecs.deregister_task_definition(taskDefinition=arn)
 
     def _delete_queues(self) -> None:
-        """Those that bear the app's tag; that of the jobs first: while it is there, the run needs all."""
+        """Deletes queues with the app's tag; the queue of jobs first, as a run with it needs the others."""
         client = self._session.client("sqs")
         for name in self._names.all:
             if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
@@ -135,13 +135,13 @@ class Teardown:
             delete_dashboard(self._session, self._config)
 
     def _delete_cluster(self) -> None:
-        """Only one that we made, that nobody uses, and that is not everybody's `default`."""
+        """Deletes the cluster if we made it and it is unused; never `default`."""
         if self._cluster == "default" or not self._is_ours(Kind.CLUSTER, self._cluster):
             return
         waited = 0.0
         while self._used("registeredContainerInstancesCount", "runningTasksCount", "pendingTasksCount"):
             if waited >= LEAVE_SECONDS or self._used("activeServicesCount"):
-                return  # not by us, as far as we can see
+                return  # used by others
             self._clock.wait(_LOOK_SECONDS)  # machines that have ended leave the cluster a while later
             waited += _LOOK_SECONDS
         if not self._used("activeServicesCount"):
@@ -149,7 +149,7 @@ class Teardown:
                 self._ecs.delete_cluster(cluster=self._cluster)
 
     def _delete_schedule(self) -> None:
-        """Of the auto-monitor; last, so that it goes on where this process is killed."""
+        """Deletes the auto-monitor's schedule; last, so that it goes on if this process is killed."""
         recorded = self._record is not None and f"schedule {self._config.app_name}" in self._record.resources
         if recorded or self._config.auto_monitor:
             delete_schedule(self._session, self._config.app_name)
@@ -166,7 +166,7 @@ class Teardown:
         return found if found is not None and self._is_tagged(ecs_tags(found)) else None
 
     def _revisions(self) -> list[str]:
-        """The active revisions of the task definition that bear the app's tag."""
+        """The active revisions of the task definition with the app's tag."""
         with aws_errors(f"looking for the task definition {self._family}"):
             pages = self._ecs.get_paginator("list_task_definitions").paginate(
                 familyPrefix=self._family, status="ACTIVE"
@@ -179,7 +179,7 @@ class Teardown:
         return ecs_tags(self._ecs.describe_task_definition(taskDefinition=arn, include=["TAGS"]))
 
     def _app_fleets(self, kind: FleetKind) -> list[Fleet]:
-        """The fleets with the app's tag, and those in the record, that may start machines."""
+        """Fleets that may start machines: with the app's tag, or in the record."""
         app = self._config.app_name
         recorded = self._record.fleets if self._record is not None else ()
         found = {fleet.id: fleet for fleet in self._fleets.of_app(app, [kind])}
@@ -196,15 +196,15 @@ class Teardown:
         return tags.get("ds:app") == self._config.app_name
 
     def _used(self, *counts: str) -> bool:
-        """Whether one of these counts of the cluster is above zero."""
+        """Whether one of the cluster's counts is above zero."""
         with aws_errors(f"looking at the cluster {self._cluster}"):
             found = find_one(self._session, Kind.CLUSTER, self._cluster, self._cluster)
         return found is not None and any(found.settings.get(name) for name in counts)
 
     def _leftovers(self, keep_queues: bool) -> list[str]:
-        """What is still there, after as many looks as it takes AWS to forget what was removed.
+        """Returns what is still there, after as many looks as AWS needs to show removals.
 
-        Nobody waits for a look that is refused: a right does not come by itself.
+        Access-denied errors are not retried.
         """
         waited, pause = 0.0, _LOOK_SECONDS
         while True:
@@ -252,9 +252,9 @@ class Teardown:
 
 
 class _Told(NamedTuple):
-    """What a step or look has to tell, a line each; `may_pass`: after a while perhaps no more.
+    """Lines of a step or look; `may_pass`: they may vanish after a while.
 
-    `silence` is its error, where nobody answered.
+    `silence` is the error of a call that got no answer.
     """
 
     lines: list[str]
@@ -263,9 +263,9 @@ class _Told(NamedTuple):
 
 
 def _tried(step: Callable[[], object]) -> _Told:
-    """What a step or look has to tell; its error, where it failed, as a line like the others.
+    """Runs a step or look. An error becomes a line like the others.
 
-    Raises NotSignedIn: all the others would fail in the same way, and nothing is known of what is left.
+    Raises NotSignedIn: all other steps would fail in the same way.
     """
     try:
         found = step()
@@ -279,7 +279,7 @@ def _tried(step: Callable[[], object]) -> _Told:
 
 
 def _answered(told: Sequence[_Told]) -> Sequence[_Told]:
-    """These, where somebody answered one of them. Raises NoAnswer: without a network, all others fail too."""
+    """Returns `told` if one call got an answer. Raises NoAnswer: without a network all others fail too."""
     silence = [each.silence for each in told if each.silence is not None]
     if len(silence) == len(told):
         raise silence[0]

@@ -1,8 +1,8 @@
 """The worker of a task on a machine of the fleet: `ds worker`.
 
-What it needs to know comes from the task's environment (`task_environment`) and from the run's `run.json` in
-the bucket. It works until it is told to stop, waits while the queue is empty, and ends where the queue has
-gone. Credentials are those of the task's role.
+It reads its settings from the task's environment (`task_environment`) and from the run's `run.json` in the
+bucket. It works until it is asked to stop, waits while the queue is empty, and ends if the queue is deleted.
+Its credentials are those of the task's role. Called by the command `worker`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from .s3.store import WORKER_RETRY_SECONDS, S3Store
 from .session import AwsSession, QueueGone
 from .sqs.queues import QueueNames, QueueUrls
 from .sqs.worker_queue import WorkersQueue
-from .watch.heartbeat import Pulse, alive_prefix
+from .watch.heartbeat import Heartbeat, heartbeat_prefix
 from .watch.reporting import JobLines, Reporting
 
 POLL_SECONDS = 5.0
-"""How long a worker waits for a job in one call; SQS allows 20, but an idle worker is to end sooner."""
+"""Wait for a job in one call, in seconds; SQS allows 20, but an idle worker should end sooner."""
 
 SILENCE_SECONDS = 10.0
-"""How long SQS may be silent, more than the wait for a job: renewals, and orders to stop, wait for that."""
+"""Read timeout of SQS in seconds, longer than POLL_SECONDS: renewals and stops wait this long."""
 
 LAST_SECONDS = 30.0
-"""Kept back of the time between being asked to stop and being killed: to end jobs, save logs, give back."""
+"""Part of the time between stop request and kill that is kept to end jobs, save logs and give jobs back."""
 
 MOST_SLOTS = 1024
 
@@ -63,10 +63,10 @@ ORDERS = {
 
 
 class Settings(NamedTuple):
-    """What the task's environment says. `stagger` is the wait between the starts of two slots, in seconds.
+    """The settings in the task's environment. `stagger` is the wait between starts of two slots, in seconds.
 
-    Without a `log_group` nothing is sent to CloudWatch. At `container_metadata` ECS tells of the container.
-    `dead_queue` is a name; where it is missing, the config's holds.
+    Without a `log_group` nothing is sent to CloudWatch. `container_metadata` is the URL of ECS's facts on the
+    container. `dead_queue` is a name; empty: the config's.
     """
 
     app: str
@@ -83,7 +83,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises UsageError, naming the variable, where one is missing or makes no sense."""
+        """Raises UsageError, naming the variable, if one is missing or not valid."""
         app, run, queue_url, bucket = (
             _needed(environment, name) for name in ("APP_NAME", "DS_RUN", "SQS_QUEUE_URL", "AWS_BUCKET")
         )
@@ -120,7 +120,7 @@ def _number(environment: Mapping[str, str], name: str, default: str) -> float:
 
 
 def queue_urls(settings: Settings, config: Config) -> QueueUrls:
-    """The app's queues: they lie beside the one whose address the task was given."""
+    """The app's queues: they have the same home as the address in the environment."""
     home, _, jobs = settings.queue_url.rpartition("/")
     names = QueueNames(jobs, settings.dead_queue or config.sqs_dead_letter_queue)
     return QueueUrls(settings.queue_url, f"{home}/{names.dead}", f"{home}/{names.carried}")
@@ -135,7 +135,7 @@ def machine_name(metadata: Metadata | None) -> str:
 
 
 def container_facts(url: str) -> dict[str, Any]:
-    """What ECS tells of this container: its image, that image's digest, …; nothing where it is silent."""
+    """ECS's facts on this container: its image, the image's digest, …; empty if it does not answer."""
     address = urlsplit(url)
     if not address.hostname:
         return {}
@@ -151,10 +151,10 @@ def container_facts(url: str) -> dict[str, Any]:
 
 
 def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
-    """The worker's whole life; 0 when it was told to end.
+    """Runs a worker until it is asked to stop; returns 0 then.
 
-    Raises UsageError where environment or config are wrong, QueueGone where the queue is not (any more).
-    On return every job taken is settled or given back, and nothing of them is left on the machine.
+    Raises UsageError if environment or config are wrong, QueueGone if the queue does not exist (any more).
+    On return every leased job is settled or given back, and no file of it is left on the machine.
     """
     task = _Task(Settings.read(environment), Metadata.of(environment), clock or SystemClock())
     adopt_orphans()
@@ -166,7 +166,7 @@ def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
 
 
 class _Task:
-    """One worker with what it is made of."""
+    """Builds one worker from its parts, and runs it."""
 
     def __init__(self, settings: Settings, metadata: Metadata | None, clock: Clock) -> None:
         self._settings = settings
@@ -184,7 +184,7 @@ class _Task:
     def work(self) -> int:
         """Run until told to stop."""
         config = read_run_file(self._store, self._settings.app, self._settings.run).config
-        self._tell_what_it_is()
+        self._note_provenance()
         if not config.command and not config.handler:
             raise UsageError(
                 "the config has neither COMMAND nor HANDLER: there is nothing to run for a job",
@@ -194,9 +194,12 @@ class _Task:
         reporting = Reporting(self._session, self._clock, group, self._name, self._machine)
         logs = [self._log(number, reporting.lines()) for number in range(self._settings.slots)]
         with self._queue(config) as queue:
-            queue.counts()  # are they there, and may we?
-            pulse = Pulse(
-                self._store, alive_prefix(self._paths) + self._machine, self._clock, lambda: queue.answered
+            queue.counts()  # raises if they do not exist or are forbidden
+            pulse = Heartbeat(
+                self._store,
+                heartbeat_prefix(self._paths) + self._machine,
+                self._clock,
+                lambda: queue.answered,
             )
             with reporting.of(self.folder), pulse, LogKeeper(logs) as keeper:
                 self._run(self._worker(config, queue, logs, keeper), queue)
@@ -204,8 +207,8 @@ class _Task:
             raise self._gone
         return OK
 
-    def _tell_what_it_is(self) -> None:
-        """For the run's report, which nobody should miss jobs for."""
+    def _note_provenance(self) -> None:
+        """Notes image and versions for the run's report. Jobs run even if that fails."""
         try:
             note_worker(self._store, self._paths, container_facts(self._settings.container_metadata))
         except DsError as error:
@@ -258,7 +261,7 @@ class _Task:
     def _worker(
         self, config: Config, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
     ) -> Worker:
-        task = compile_task(config, {})  # what the config gives to commands is in our environment already
+        task = compile_task(config, {})  # the config's variables are in our environment already
         return Worker(
             queue,
             [self._slot(task, number, log) for number, log in enumerate(logs)],
@@ -277,5 +280,5 @@ class _Task:
 
 
 def _term(config: Config) -> float:
-    """A lost machine's jobs are back in two minutes, whatever the config has for workers of other kinds."""
+    """Lease term in seconds: a lost machine's jobs come back within two minutes."""
     return min(config.sqs_message_visibility, LEASE_SECONDS)

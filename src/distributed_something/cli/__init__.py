@@ -1,4 +1,4 @@
-"""The command line: words in, words out. `run.py` of every project imports `main` from here."""
+"""The command line: parses words, calls steps and views. `run.py` of a project imports `main` from here."""
 
 from .entry import main
 from .parser import COMMANDS, REFERENCE_NAMES, build_parser

@@ -1,4 +1,4 @@
-"""`ds account`: what is asked, shown, confirmed and done, in this order."""
+"""Runs `ds account`: plans, shows the plan, asks for confirmation, acts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN = 5
 
 
 def setup(project: Project, *, dry_run: bool) -> int:
-    """Make what the account lacks, after asking; nothing where nothing is missing."""
+    """Ask, then make what the account lacks."""
     console, session = project.console, _session(project)
     where = _where(project, session)
     steps = account.plan_setup(where, buckets_of(project.config), account.find(session))
@@ -35,14 +35,14 @@ def setup(project: Project, *, dry_run: bool) -> int:
         console.say(f"note: whether EC2 takes the new profile could not be tried: {untried}")
     console.say(f"the account {where.number} is set up: roles and instance profile are at {PATH}")
     console.say(f"the auto-monitor of {where.region} is there, for runs with AUTO_MONITOR")
-    console.hint("ds account policy prints what people who run apps need; then ds check")
+    console.hint("ds account policy prints the policy that users need; then ds check")
     return OK
 
 
 def destroy(project: Project, *, dry_run: bool) -> int:
-    """Remove what `setup` made, after asking; 4 where something of it is still there after a last look.
+    """Ask, then remove what `setup` made. Returns the exit code: 4 if a last look still finds something.
 
-    Raises DsError, with nothing removed, where queues or services of a run are there in any region.
+    Raises DsError if a run has queues or services in any region; nothing has been removed then.
     """
     console, session = project.console, _session(project)
     where = _where(project, session)
@@ -66,7 +66,7 @@ def destroy(project: Project, *, dry_run: bool) -> int:
 
 
 def _removals(session: AwsSession, regions: Iterable[str]) -> list[tuple[AwsSession, list[account.Step]]]:
-    """What is to be removed, and where: the auto-monitor in these regions, then the roles."""
+    """Returns what is to be removed and where: the auto-monitor in these regions, then the roles."""
     plans = everywhere(session, regions)
     if roles := account.plan_removal(account.find(session)):
         plans.append((session, roles))
@@ -74,7 +74,7 @@ def _removals(session: AwsSession, regions: Iterable[str]) -> list[tuple[AwsSess
 
 
 def policy(project: Project, *, administrator: bool) -> int:
-    """Print the policy of the person who types the commands."""
+    """Print the policy that a user of this program needs."""
     where = _where(project, _session(project))
     found = administrator_policy(where) if administrator else user_policy(project.config, where)
     project.console.line(json.dumps(found, indent=None if project.console.json else 2))
@@ -94,7 +94,7 @@ def _where(project: Project, session: AwsSession) -> Where:
 
 
 def _agreed(project: Project, steps: Sequence[account.Step], question: str, *, dry_run: bool) -> bool:
-    """Show the plan and ask; whether there is something to do. Raises UsageError where nobody agrees."""
+    """Show the plan and ask. Returns whether to act. Raises UsageError if the answer is no."""
     console = project.console
     if console.json:
         console.data({"plan": [step.text for step in steps], "dry_run": dry_run})

@@ -1,6 +1,6 @@
 """Declares the arguments of each command: one function a command, and the types of their values.
 
-`parser.COMMANDS` names these functions. Nothing of a project is read here.
+`parser.COMMANDS` names these functions. They read no project.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from ..words import none_of
 
 MOST = 1_000_000
-"""Of seconds and minutes on the command line."""
+"""Largest number of seconds or minutes on the command line."""
 
 
 # -- Values -------------------------------------------------------------------------------------------------
@@ -75,6 +75,14 @@ def setup(parser: argparse.ArgumentParser) -> None:
 
 def submit(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds submit`."""
+    _jobs(parser)
+    dry = "show the first jobs as a worker would run them, and queue nothing"
+    parser.add_argument("--dry-run", action="store_true", help=dry)
+    shown = "how many jobs --dry-run shows (3)"
+    parser.add_argument("--show", metavar="N", type=_whole, default=3, help=shown)
+
+
+def _jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job_file", metavar="JOBFILE", help=".json, .jsonl, .csv or .tsv")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
 
@@ -105,7 +113,7 @@ def monitor(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds run`."""
     _faults(parser)
-    submit(parser)
+    _jobs(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     _watch(parser)
 
@@ -120,21 +128,71 @@ def _watch(parser: argparse.ArgumentParser) -> None:
 def worker(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds worker`."""
     parser.epilog = (
-        "It leases jobs from the queue and runs them until it is"
-        " told to stop; while the queue is empty it waits. It reads no project folder: `ds start` gives its"
-        " task an environment with APP_NAME, DS_RUN, SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES"
-        " (jobs at a time) and SECONDS_TO_START; `ds setup` leaves the rest in the bucket. DS_SCRATCH is the"
-        " folder for the files of jobs (else TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
+        "It leases jobs from the queue and runs them until a signal stops it. While the queue is empty it"
+        " waits. It reads no project folder: `ds start` gives its task an environment with APP_NAME, DS_RUN,"
+        " SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES (jobs at a time) and SECONDS_TO_START;"
+        " `ds setup` leaves the rest in the bucket. DS_SCRATCH is the folder for the files of jobs (else"
+        " TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
     )
+
+
+def try_(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds try`."""
+    _jobs(parser)
+    parser.add_argument(
+        "job", metavar="JOB", nargs="?", help="its index, id, or the start of its id (the first)"
+    )
+    _publish(parser)
+
+
+def replay(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds replay`."""
+    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
+    parser.add_argument("--attempt", metavar="N", type=_whole, help="as this attempt (the latest)")
+    _publish(parser)
+    _of_run(parser)
+
+
+def _publish(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--publish", action="store_true", help="publish its output, as a worker does")
+
+
+def _of_run(parser: argparse.ArgumentParser) -> None:
+    which = "look at this run, by its id or the start of it, or at the latest (the current one)"
+    parser.add_argument("--run", metavar="RUN", dest="run_id", help=which)
 
 
 def status(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds status`."""
+    _of_run(parser)
     parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
+
+
+def wait(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds wait`."""
+    parser.add_argument(
+        "--timeout", metavar="MINUTES", type=_minutes, help="give up after this time, with exit code 1"
+    )
+
+
+def runs(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds runs`."""
+    parser.add_argument(
+        "what", metavar="diff", nargs="?", choices=["diff"], help="what differs between two runs"
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="*", help="two runs, each by its id or the start of it")
+
+
+def report(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds report`."""
+    which = "of this run, by its id or the start of it (the current or latest one)"
+    parser.add_argument("run_id", metavar="RUN", nargs="?", help=which)
+    parser.add_argument("--remake", action="store_true", help="make it again from the ledger")
 
 
 def jobs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds jobs`."""
+    _of_run(parser)
     states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
     parser.add_argument("--state", choices=states, help="only these")
     parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
@@ -143,9 +201,15 @@ def jobs(parser: argparse.ArgumentParser) -> None:
 
 def logs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds logs`."""
+    _of_run(parser)
     parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
     parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
     parser.add_argument("--attempt", metavar="N", type=_whole, help="of this attempt (the latest)")
+
+
+def failures(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds failures`."""
+    _of_run(parser)
 
 
 def retry(parser: argparse.ArgumentParser) -> None:
@@ -161,6 +225,35 @@ def fleet(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds fleet`."""
     parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file into files/")
     parser.add_argument("--region", metavar="R", help="for this region (the config's)")
+
+
+def jobfile(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds jobfile`."""
+    add = parser.add_argument
+    add("what", metavar="new", choices=["new"], help="write a new job file")
+    add("new_file", metavar="FILE", help="where to write: .jsonl")
+    files = "a job for each file: 'raw/{Plate}/{Well}_{Site}.tif' in the store, a folder (./…) or s3://…;"
+    add(
+        "--from", metavar="PATTERN", dest="pattern", help=f"{files} or a regular expression with (?P<Plate>…)"
+    )
+    add(
+        "--group-by",
+        metavar="NAMES",
+        help="one job for all files that share these values, with the list Files",
+    )
+    add("--path-key", metavar="NAME", help="add each file's path under this key")
+    lists = "a job for each combination: Plate=P1,P2 Well=A01..H12 Site=1..9 sigma=0..1..0.1"
+    add("--product", metavar="NAME=VALUES", nargs="+", action="extend", default=[], help=lists)
+    add("--zip", action="store_true", dest="zipped", help="go through the lists side by side instead")
+    add(
+        "--table",
+        metavar="TABLE",
+        help="a job for each row: .csv, .tsv, .jsonl, .json, .parquet, - for stdin",
+    )
+    add("--columns", metavar="NAMES", help="keep these keys only; New=Old renames one")
+    where = "keep jobs for which this holds: 'Well!=A01..A12', 'Site<=4', 'Plate~^P1'; may come several times"
+    add("--where", metavar="CONDITION", action="append", default=[], help=where)
+    add("--unique", action="store_true", help="drop duplicates")
 
 
 def stop(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +281,9 @@ def check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
     )
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a shared key")
+    shown = "show the first N jobs as a worker would run them"
+    parser.add_argument("--show", metavar="N", type=_whole, default=0, help=shown)
     fleet = "a fleet file (aws)"
     parser.add_argument("--fleet", metavar="FLEETFILE", dest="fleet_file", help=fleet)
 
@@ -205,5 +301,5 @@ def account(parser: argparse.ArgumentParser) -> None:
     what = "setup and destroy: roles and instance profile; policy: print what you yourself need"
     parser.add_argument("action", choices=["setup", "destroy", "policy"], help=what)
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
-    who = "policy: of whoever types `ds account`, not of whoever runs the app"
+    who = "policy: for the person who types `ds account`, instead of those who run apps"
     parser.add_argument("--administrator", action="store_true", help=who)

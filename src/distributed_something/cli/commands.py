@@ -1,13 +1,13 @@
-"""The commands: each calls a step or a view, and says what came of it. `parser.COMMANDS` lists them.
+"""The commands: each calls a step or a view and prints the result. `parser.COMMANDS` lists them.
 
-Nothing heavy is imported before a command needs it.
+A module that is slow to import is imported inside the command that needs it.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from ..errors import INTERRUPTED, LEFTOVERS, OK, DsError, UsageError
+from ..errors import INTERRUPTED, LEFTOVERS, OK, USAGE, DsError, UsageError
 from ..words import many
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
@@ -29,8 +29,8 @@ def in_project(run: InProject) -> Command:
     def opened(console: Console, options: argparse.Namespace) -> int:
         from ..steps.project import Project
 
-        faults = getattr(options, "faults", "")
-        return run(Project.open(options.folder, console, options.engine, faults), options)
+        faults, shown = getattr(options, "faults", ""), getattr(options, "run_id", None)
+        return run(Project.open(options.folder, console, options.engine, faults, shown), options)
 
     return opened
 
@@ -83,11 +83,23 @@ def do_setup(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_submit(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds submit`."""
+    if options.dry_run:
+        return _show_submission(project, options)
     report = submit_checked(project, _check(project, options))
     if project.console.json:
         facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
         project.console.data(facts)
     project.console.hint("ds start")
+    return OK
+
+
+def _show_submission(project: Project, options: argparse.Namespace) -> int:
+    """Check the job file and show its first jobs. Queues nothing."""
+    from .preview import show_first
+
+    checked = _check(project, options)
+    show_first(project, checked.file, options.show)
+    project.console.say(f"{many(checked.total, 'job')} would be submitted; nothing was")
     return OK
 
 
@@ -99,7 +111,7 @@ def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
 
 
 def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
-    """Submit and say what came of it. Raises DsError where the queue refused jobs."""
+    """Submit and print the result. Raises DsError if the queue refused jobs."""
     from ..steps.submit import submit
 
     try:
@@ -157,11 +169,11 @@ def _monitor(project: Project, options: argparse.Namespace) -> int:
         project.console.hint("ds monitor to watch again, ds stop to stop")
         return INTERRUPTED
     if project.config.engine_kind.rehearses:
-        _tell_story(project)
+        _print_story(project)
     return code
 
 
-def _tell_story(project: Project) -> None:
+def _print_story(project: Project) -> None:
     from ..rehearsal import story
 
     found = story.read(project.engine.store, project.paths())
@@ -182,7 +194,7 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
     if (fleet := options.fleet_file) is not None and not fleet.is_file():
         raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
     with project.engine.exclusive():
-        if fleet is not None:  # a bad file must not cost the last run's queue
+        if fleet is not None:  # before setup, so that a bad file does not cost the last run's queue
             check_fleet(project, fleet)
         checked = _check(project, options)
         setup(project)
@@ -201,6 +213,34 @@ def do_status(project: Project, options: argparse.Namespace) -> int:
     if not options.watch:
         never_again()
     return views.status(project, watch=options.watch)
+
+
+@in_project
+def do_wait(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds wait`."""
+    from . import runs
+
+    return runs.wait(project, options.timeout)
+
+
+@in_project
+def do_runs(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds runs`."""
+    from . import runs
+
+    if options.what is None:
+        return runs.runs(project)
+    if len(options.runs) != 2:
+        raise UsageError("runs diff: takes two runs", "ds runs diff RUN RUN; ds runs lists them")
+    return runs.diff(project, options.runs)
+
+
+@in_project
+def do_report(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds report`."""
+    from . import runs
+
+    return runs.report(project, remake=options.remake)
 
 
 @in_project
@@ -246,7 +286,7 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
 
 
 def _after_retry(project: Project) -> str:
-    """What brings workers to the jobs; those of a changed config may come of a new set-up only."""
+    """Returns the commands that bring workers to the jobs. A changed config may need a new set-up first."""
     if project.engine.machines().running:
         return "ds monitor"
     anew = project.config.engine_kind.works_as_set_up
@@ -270,6 +310,30 @@ def do_fleet(project: Project, options: argparse.Namespace) -> int:
     first = "" if region == project.config.aws_region else f"AWS_REGION = '{region}' in the config, then "
     project.console.hint(f"{first}ds start files/{path.name}")
     return OK
+
+
+@in_project
+def do_try(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds try`."""
+    from . import attempt
+
+    return attempt.try_job(project, options)
+
+
+@in_project
+def do_replay(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds replay`."""
+    from . import attempt
+
+    return attempt.replay(project, options)
+
+
+@in_project
+def do_jobfile(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds jobfile`."""
+    from . import jobfile
+
+    return jobfile.new(project, options)
 
 
 @in_project
@@ -314,11 +378,19 @@ def do_dashboard(project: Project, options: argparse.Namespace) -> int:
 def do_check(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds check`."""
     from ..inputs import check
+    from ..inputs.jobfile import JobFile, parse_set
+    from .preview import show_first
     from .views import show
 
-    findings = check.make_all(project.checks(options.job_file, options.fleet_file))
+    if options.job_file is None and (options.set or options.show):
+        raise UsageError("--set and --show: are for a job file, and none is given", "ds check JOBFILE")
+    file = JobFile(options.job_file, parse_set(options.set)) if options.job_file else None
+    findings = check.make_all(project.checks(file, options.fleet_file))
     show(project.console, findings)
-    return check.exit_code(findings)
+    code = check.exit_code(findings)
+    if file is not None and options.show and code != USAGE:
+        show_first(project, file, options.show)
+    return code
 
 
 @in_project

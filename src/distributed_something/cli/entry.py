@@ -1,6 +1,6 @@
 """Runs one command line: parses it, calls the command, prints every error as one line.
 
-Here every error becomes words and an exit code. Nothing else in the package catches what nothing foresaw.
+Every error becomes a message and an exit code here. No other module catches unexpected errors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
-    """Run a command; its exit code. `reference` reads the arguments as the reference's run.py does."""
+    """Run a command and return its exit code. `reference`: read arguments as the reference's run.py does."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     _replace_closed_streams()
@@ -32,22 +32,22 @@ def main(argv: Sequence[str] | None = None, *, reference: bool = False) -> int:
         try:
             return _execute(build_parser("run.py" if reference else "ds", words).parse_args(words))
         finally:
-            sys.stdout.flush()  # where that fails it is told here, and not by Python when all is over
+            sys.stdout.flush()  # an error of this flush is reported below; Python's own last flush could not
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         _settle_stdout()
         return FAILED
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line of it
+    except Exception as error:  # noqa: BLE001 - users read one line, whatever the error is
         _settle_stdout()
         if debug:
-            _tell_where(error)
-        return _tell(in_our_words(error))
+            _print_traceback(error)
+        return _report(in_our_words(error))
 
 
 _EXTRAS = {"boto3": "aws", "botocore": "aws", "obstore": "aws", "moto": "rehearsal", "flask": "rehearsal"}
-"""What of ours is installed only on request, and by which extra."""
+"""Modules of the optional dependencies, and the extra that installs each."""
 
 
 _OF_THE_SYSTEM = {
@@ -55,11 +55,11 @@ _OF_THE_SYSTEM = {
     EROFS: "have that disk mounted for writing, or ",
     ENOSPC: "make room on that disk, or ",
 }
-"""What to do about errors of the system, wherever they come up."""
+"""How to fix errors of the operating system."""
 
 
 def in_our_words(error: Exception) -> DsError:
-    """Any error as one line and a fix: ours as it is, what nothing foresaw as a fault of ds."""
+    """Returns any error as one line and a fix. An unexpected error is reported as a fault of ds."""
     if isinstance(error, DsError):
         return error
     if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(str(error.name).partition(".")[0])):
@@ -72,7 +72,7 @@ def in_our_words(error: Exception) -> DsError:
     return DsError(what, "add --debug to see where it happened, and report it; nothing of the run is lost")
 
 
-def _tell_where(error: Exception) -> None:
+def _print_traceback(error: Exception) -> None:
     from traceback import format_exception
 
     from ..console import Console
@@ -80,7 +80,7 @@ def _tell_where(error: Exception) -> None:
     Console().say("".join(format_exception(error)).rstrip())
 
 
-def _tell(error: DsError) -> int:
+def _report(error: DsError) -> int:
     from ..console import Console
 
     Console().error(error)
@@ -88,14 +88,14 @@ def _tell(error: DsError) -> int:
 
 
 def as_ours(args: Sequence[str]) -> list[str]:
-    """The reference's `monitor RECORD True` is our `monitor RECORD --cheapest`; `False` is nothing."""
+    """Translates the reference's `monitor RECORD True` into `monitor RECORD --cheapest`. Drops `False`."""
     behind = args.index("monitor") + 2 if "monitor" in args else len(args)
     ours = {"true": ["--cheapest"], "false": []}
     return [*args[:behind], *(each for word in args[behind:] for each in ours.get(word.lower(), [word]))]
 
 
 def _replace_closed_streams() -> None:
-    """A stream that whoever started us closed (`>&-`) leads nowhere, and no file comes to be in its place."""
+    """Reopens closed standard streams (`>&-`) on /dev/null, so that no later file gets their descriptor."""
     import os
 
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -107,7 +107,7 @@ def _replace_closed_streams() -> None:
 
 
 def _settle_stdout() -> None:
-    """Whoever read our output has gone, or its disk is full: let Python's last flush go nowhere."""
+    """Flush stdout. If its reader has gone or its disk is full, send Python's last flush to /dev/null."""
     from ..console import silence
 
     try:
@@ -131,5 +131,5 @@ def _execute(options: argparse.Namespace) -> int:
 
 
 def _find_file(path: Path, folder: Path) -> Path:
-    """A file that is named on the command line: from here, or else from the project folder."""
+    """Returns a file named on the command line: relative to this folder, or else to the project folder."""
     return path if path.exists() or not (folder / path).exists() else folder / path

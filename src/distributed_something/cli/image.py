@@ -1,4 +1,4 @@
-"""`ds image`: build the image that brings the worker, or the user's image with the worker in it."""
+"""Runs `ds image`: builds the image that brings the worker, or the user's image with the worker in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CMD ["worker"]
 
 
 def worker(project: Project, tag: str | None, *, push: bool) -> int:
-    """Build the small image that brings the worker into others. Raises DsError; then there is no image."""
+    """Build the small image that brings the worker into others. After a DsError there is no image."""
     if push and tag is None:
         raise UsageError("--push: where to?", "ds image worker --push --tag USER/ds-worker:1")
     name = tag or f"distributed-something-worker:{__version__}"
@@ -38,7 +38,7 @@ def worker(project: Project, tag: str | None, *, push: bool) -> int:
 
 
 def build(project: Project, tag: str | None, *, push: bool) -> int:
-    """Build an image of the user's own and the worker. Raises DsError; then there is no new image."""
+    """Build an image from the user's own and the worker. After a DsError there is no new image."""
     image = project.config.dockerhub_tag
     if not image:
         raise UsageError(
@@ -51,7 +51,7 @@ def build(project: Project, tag: str | None, *, push: bool) -> int:
 
 
 def combined_name(image: str) -> str:
-    """The name of an image with the worker in it: of 'user/image:1', 'user/image-ds:1'."""
+    """Returns the name of an image with the worker in it: 'user/image-ds:1' for 'user/image:1'."""
     plain = image.partition("@")[0]
     folder, slash, last = plain.rpartition("/")
     name, _, tag = last.partition(":")

@@ -1,6 +1,6 @@
 """Builds the argument parser and holds the table of commands. `entry` calls it.
 
-Nothing heavy is imported here: building the parser is most of what `ds --help` takes.
+It imports nothing slow: building the parser is most of the time of `ds --help`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Help(argparse.HelpFormatter):
-    """Help of a fixed width: argparse asks for the terminal's at every option, which costs milliseconds."""
+    """Formats help at a fixed width. argparse would ask for the terminal's at every option, which is slow."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=100)
@@ -43,8 +43,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}", f"{self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, but each command refuses what it does not know, in its own name."""
-        ends = {*COMMANDS, *REFERENCE_NAMES, "--"}  # what comes later is the command's, or no option
+        """Parses as argparse does, except that each command reports its own unknown words."""
+        ends = {*COMMANDS, *REFERENCE_NAMES, "--"}  # later words belong to the command
         for word in takewhile(lambda word: word not in ends, args or ()):
             name = word.partition("=")[0]
             if re.fullmatch("--[a-z-]+", name) and not any(each.startswith(name) for each in self._options):
@@ -71,9 +71,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(prog: str, words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line. Raises UsageError when it parses something wrong.
+    """Returns the parser of a command line. It raises UsageError for a wrong one.
 
-    It knows the commands among `words` only, or else all: building all takes longer than most commands.
+    It knows only the commands among `words`, or all if there is none: building all is slow.
     """
     parser = _Parser(
         prog=prog,
@@ -102,7 +102,7 @@ def _add_command(found: argparse._SubParsersAction[_Parser], name: str) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, default: bool) -> None:
-    """Options that may stand before or after the command; after it they have no default of their own."""
+    """Adds the options that may stand before or after the command. After it they have no default."""
 
     def add(name: str, text: str, value: object, **more: Any) -> None:
         parser.add_argument(name, help=text, default=value if default else argparse.SUPPRESS, **more)
@@ -126,16 +126,26 @@ def do_completion(console: Console, options: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
     "init": (commands.do_init, "make a project that runs as it stands", arguments.init),
+    "jobfile": (commands.do_jobfile, "a job file from files, lists of values or a table", arguments.jobfile),
     "check": (commands.do_check, "tell what can be known to be wrong before a run", arguments.check),
+    "try": (commands.do_try, "run one job of a file, here and now", arguments.try_),
+    "replay": (commands.do_replay, "run a job of a run again, here and now", arguments.replay),
     "setup": (commands.do_setup, "make the queue and whatever else a run needs", arguments.setup),
     "submit": (commands.do_submit, "queue the jobs of a job file", arguments.submit),
     "start": (commands.do_start, "start the machines", arguments.start),
     "monitor": (commands.do_monitor, "watch until all is done, then end the machines", arguments.monitor),
     "run": (commands.do_run, "the four steps in a row", arguments.run),
     "status": (commands.do_status, "counts, rate, time left, machines", arguments.status),
+    "wait": (commands.do_wait, "wait until the run has ended", arguments.wait),
+    "runs": (commands.do_runs, "every run of the project; what differs between two", arguments.runs),
+    "report": (commands.do_report, "where the report of a run is; made again if need be", arguments.report),
     "jobs": (commands.do_jobs, "one line a job", arguments.jobs),
     "logs": (commands.do_logs, "what a job printed", arguments.logs),
-    "failures": (commands.do_failures, "failed and dead jobs, grouped by cause and last line", None),
+    "failures": (
+        commands.do_failures,
+        "failed and dead jobs, grouped by cause and last line",
+        arguments.failures,
+    ),
     "retry": (commands.do_retry, "put dead jobs back into the queue", arguments.retry),
     "stop": (commands.do_stop, "drain: running jobs finish, no new ones start", arguments.stop),
     "dashboard": (commands.do_dashboard, "the run as a web page, for this machine only", arguments.dashboard),
@@ -158,8 +168,8 @@ COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
         arguments.completion,
     ),
 }
-"""Every command: the function that runs it, what it does, and what adds its arguments to a parser."""
+"""For every command: the function that runs it, what it does, and the function that adds its arguments."""
 
 
 REFERENCE_NAMES = {"submitJob": "submit", "startCluster": "start"}
-"""The reference's names of the steps, where they differ."""
+"""Names of the reference's steps that differ from ours."""

@@ -1,4 +1,4 @@
-"""What the commands that only look print: status, jobs, logs, failures."""
+"""Prints what the commands that only look show: status, jobs, logs, failures, findings."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 from ..inputs.check import Finding, Severity
 
 FOLLOW_SECONDS = 2.0
-"""Between two looks at a log that is followed, at most."""
+"""Longest pause between two looks at a followed log, in seconds."""
 
 GROUP_COLUMNS = 60
-"""So much of a job's keys is shown in a table."""
+"""Longest text of a job's keys in a table, in characters."""
 
 JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 
 
 def status(project: Project, *, watch: bool) -> int:
-    """Print how the run is, once or until it has ended."""
+    """Print the state of the run, once or until it has ended."""
     console = project.console
     snapshot = project.snapshot()
     if watch:
-        snapshot = _watch(project)
+        snapshot = watch_run(project)
     if console.json:
         console.data(snapshot.to_json())
     else:
@@ -42,20 +42,21 @@ def status(project: Project, *, watch: bool) -> int:
     return OK
 
 
-def _watch(project: Project) -> Snapshot:
+def watch_run(project: Project, until: float | None = None) -> Snapshot:
+    """Show the run until it has ended or stands still, or until that time. Returns the last snapshot."""
     fold = project.fold()
     with project.console.watch() as watcher:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
             idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
-            if snapshot.state == "finished" or idle:
+            if snapshot.state == "finished" or idle or (until is not None and project.clock.now() >= until):
                 return snapshot
             project.clock.wait(max(project.engine.poll_interval, 0.5))
 
 
 def _at_work(machines: Machines) -> bool:
-    """Whether machines run, or are still to come."""
+    """Returns whether machines run or are still to come."""
     return bool(machines.running or (machines.replaces_lost and machines.target))
 
 
@@ -140,14 +141,14 @@ def _readable(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -
 
 
 def _group_text(body: dict[str, Any] | None) -> str:
-    """A job's own keys, short enough for a table: what a person knows it by."""
+    """Returns a job's own keys as a short text for a table."""
     group = body.get("group") if body else None
     text = " ".join(f"{key}={value}" for key, value in group.items()) if isinstance(group, dict) else ""
     return text if len(text) <= GROUP_COLUMNS else text[: GROUP_COLUMNS - 1] + "…"
 
 
 def find(fold: Fold, wanted: str) -> JobRecord:
-    """The job with this id, start of an id, or index. Raises UsageError where there is none, or several."""
+    """Returns the job with this id, start of an id, or index. Raises UsageError for none or several."""
     found = [fold.jobs[wanted]] if wanted in fold.jobs else []
     if not found and wanted.isdecimal() and len(wanted) < 19 and int(wanted) < len(fold.jobs):
         found = [record for record in fold.jobs.values() if record.index == int(wanted)]
@@ -162,7 +163,7 @@ def find(fold: Fold, wanted: str) -> JobRecord:
 
 
 def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
-    """The ids of the jobs that are named."""
+    """Returns the ids of the named jobs. Raises UsageError."""
     names = list(wanted)
     if not names:
         return []
@@ -171,16 +172,16 @@ def find_ids(project: Project, wanted: Iterable[str]) -> list[str]:
 
 
 def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) -> int:
-    """Print what a job printed in its latest attempt, or another one.
+    """Print the log of a job's latest attempt, or of another one.
 
-    With `follow` until the job has ended, from its beginning where that is still to come; a next attempt
-    too. As JSON it is an object for each piece.
+    With `follow` it prints until the job has ended: also a job that is still to begin, and later attempts.
+    With --json each piece is an object.
     """
     fold = project.fold().update()
     record = find(fold, wanted)
     if attempt is not None:
         return _earlier_log(project, record, attempt)
-    _tell_attempt(project.console, record)
+    _say_attempt(project.console, record)
     log = _ShownLog(project, record.id)
     log.show(record, whole=not follow)
     while follow and record.state in (State.WAITING, State.RUNNING) and _at_work(project.engine.machines()):
@@ -194,7 +195,7 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
 
 
 class _ShownLog:
-    """A job's log as far as it is on the screen; `size` in bytes, of the attempt that is shown."""
+    """Prints a growing log piece by piece. `size` is the number of bytes printed of the present attempt."""
 
     def __init__(self, project: Project, job_id: str) -> None:
         self._project = project
@@ -204,9 +205,9 @@ class _ShownLog:
         self.size = 0
 
     def show(self, record: JobRecord, *, whole: bool = False) -> None:
-        """Print what is new. Where another attempt has begun, the rest of the one before comes first.
+        """Print what is new. If another attempt has begun, print the rest of the one before first.
 
-        `whole`: that is all there will be, even if it is nothing.
+        `whole`: the log is complete; print it even if it is empty.
         """
         if begin_of(record.log) != begin_of(self._place):
             if self._place is not None:
@@ -223,24 +224,24 @@ class _ShownLog:
         self.size += len(text)
 
     def _ended(self, place: str) -> str:
-        """The place with its length, as the attempt's end tells it: more lies behind it in the segment.
+        """Returns the place with its length, which the end event has: other logs follow in the segment.
 
-        Of a worker that was killed nobody tells, and nothing lies behind it.
+        A killed worker wrote no end event, and nothing follows its log.
         """
         events = events_of(self._project.engine.store, self._project.paths(), self._id)
         places = (str(each["log"]) for each in events if each.get("log"))
         return next((each for each in places if "+" in each and begin_of(each) == begin_of(place)), place)
 
 
-def _tell_attempt(console: Console, record: JobRecord) -> None:
-    """Which attempt the log is of, where there were several."""
+def _say_attempt(console: Console, record: JobRecord) -> None:
+    """Say which attempt is shown, if there were several."""
     if record.attempts + record.interruptions > 1:
         cause = f", {record.cause}" if record.cause else ""
         console.say(f"attempt {record.attempt} ({record.state.value}{cause}); --attempt N shows another one")
 
 
 def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
-    """Print what a job printed in this attempt; in the newest of that number, as a retry begins anew."""
+    """Print the log of this attempt: the newest of that number, because a retry counts from 1 again."""
     store, paths = project.engine.store, project.paths()
     events = [each for each in events_of(store, paths, record.id) if each.get("attempt") == attempt]
     if not events:
@@ -278,7 +279,7 @@ def failures(project: Project) -> int:
     )
     look = f"ds logs {groups[0].ids[0]}"
     dead = next((group.cause for group in groups if group.dead), None)
-    # jobs that are not dead are tried again as it is, and `ds retry` leaves them alone
+    # `ds retry` is for dead jobs: others are tried again without it
     console.hint(f"{look}, and when it is mended: ds retry --cause {dead}" if dead else look)
     return OK
 

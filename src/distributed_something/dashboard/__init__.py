@@ -1,1 +1,1 @@
-"""The web page of a run: a view of what `ds status` and `ds jobs` show, over the engine protocols only."""
+"""The web page of a run: a view of the data that `ds status` and `ds jobs` print. Knows no engine by name."""

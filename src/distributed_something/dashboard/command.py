@@ -1,4 +1,4 @@
-"""`ds dashboard`: serve the page until Ctrl-C."""
+"""Serves the page until Ctrl-C: `ds dashboard`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .server import PageServer
 
 
 class Address(NamedTuple):
-    """What makes a page that is open find its server again after a restart."""
+    """Token and port of the server: an open page finds the server again after a restart."""
 
     token: str
     port: int
 
 
 def dashboard(project: Project, port: int | None) -> int:
-    """Print the page's address, open it where there is a screen, and serve until Ctrl-C."""
+    """Print the page's address, open it if there is a screen, and serve until Ctrl-C."""
     console, place = project.console, project.folder / ".ds" / f"dashboard-{project.config.app_name}.json"
     known = _read(place)
     token = known.token if known else secrets.token_urlsafe(24)
@@ -33,7 +33,7 @@ def dashboard(project: Project, port: int | None) -> int:
         _write(place, Address(token, server.server_address[1]))
         door = place.with_suffix(".html")
         try:
-            _tell(console, server.url, door)
+            _show_address(console, server.url, door)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             console.say("")
@@ -42,19 +42,19 @@ def dashboard(project: Project, port: int | None) -> int:
     return OK
 
 
-def _tell(console: Console, url: str, door: Path) -> None:
+def _show_address(console: Console, url: str, door: Path) -> None:
     if console.json:
         console.data({"url": url})
     else:
         console.line(url)
     console.out.flush()
-    console.say("the page is for this machine and whoever has its address; Ctrl-C ends it, not the run")
+    console.say("the page is for this machine and anyone who has its address; Ctrl-C ends it, not the run")
     if not console.json and console.err.isatty():
         _open(url, door)
 
 
 def _bound(model: Model, token: str, port: int | None, known: int) -> PageServer:
-    """The server at the port that is asked for, or else the one it had, or else any."""
+    """Returns a server at the requested port, or else at the port of last time, or else at any port."""
     for wanted in [port] if port is not None else [known, 0]:
         try:
             return PageServer(model, token, wanted)
@@ -64,7 +64,7 @@ def _bound(model: Model, token: str, port: int | None, known: int) -> PageServer
 
 
 def _read(place: Path) -> Address | None:
-    """What was written down; None where it is missing, or others could have read or written it."""
+    """Reads the remembered address; None: it is missing, or other users could have read or written it."""
     try:
         found = place.stat()
         if found.st_mode & 0o077 or found.st_uid != os.getuid():
@@ -76,12 +76,12 @@ def _read(place: Path) -> Address | None:
 
 
 def _write(place: Path, address: Address) -> None:
-    """Remember the address; where that cannot be, the next one is new."""
+    """Remember the address. If that fails, the next server has a new one."""
     _keep(place, json.dumps(address._asdict()))
 
 
 def _keep(place: Path, text: str) -> bool:
-    """Write a file that is readable for its user only; whether that could be."""
+    """Write a file that only its user can read. Returns whether that succeeded."""
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         place.parent.mkdir(mode=0o700, exist_ok=True)
@@ -95,10 +95,10 @@ def _keep(place: Path, text: str) -> bool:
 
 
 def _open(url: str, door: Path) -> None:
-    """Show the page where there is a screen; a browser in this terminal would take it over.
+    """Open the page in a browser if there is a screen; a text browser would take over this terminal.
 
-    All users of the machine see the words of the browser's command: so it is given a file that leads to the
-    page, and that only its user can read.
+    All users of a machine can see the browser's command line. So it names a file that leads to the page and
+    that only its user can read.
     """
     screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if screen and _keep(door, f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">\n'):

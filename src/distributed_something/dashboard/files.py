@@ -1,4 +1,4 @@
-"""The files of a job, and how a browser may have them: what a job wrote is never run."""
+"""Lists the files of a job, and says how a browser gets each: no browser runs what a job wrote."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..inputs.template import Template
 from ..ledger import JobRecord
 
 FILES = 200
-"""Of one job, on its page."""
+"""Most files of a job that its page lists."""
 
 _IMAGES = {
     "png": "image/png",
@@ -46,7 +46,7 @@ _TEXTS = frozenset(
 
 
 class Shown(NamedTuple):
-    """How a file goes to the browser: its content type, and whether it is shown or saved."""
+    """How the server sends a file: its content type, and whether the browser shows or saves it."""
 
     kind: str
     content_type: str
@@ -54,7 +54,7 @@ class Shown(NamedTuple):
 
 
 def how_shown(key: str) -> Shown:
-    """By the end of its name: pictures as such, text as plain text whatever its language, others saved."""
+    """Decides by the end of the name: pictures are shown, all text is plain text, other files are saved."""
     end = key.rpartition("/")[2].rpartition(".")[2].lower()
     if end in _IMAGES:
         return Shown("picture", _IMAGES[end], inline=True)
@@ -64,7 +64,7 @@ def how_shown(key: str) -> Shown:
 
 
 def inputs(store: Store, config: Config, keys: Mapping[str, Any], record: JobRecord) -> list[StoredFile]:
-    """The files in the store that the job fetches, as far as they are there; not more than FILES."""
+    """Returns the job's input files that are in the store, at most FILES of them."""
     values = {**keys, "job_id": record.id, "attempt": record.attempt}
     return list(islice(_inputs(store, config, values), FILES))
 
@@ -72,13 +72,14 @@ def inputs(store: Store, config: Config, keys: Mapping[str, Any], record: JobRec
 def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator[StoredFile]:
     for text in config.inputs:
         try:
-            yield from files_at(store, Template(text).fill(values))
+            for wanted in Template(text).fill_all(values):
+                yield from files_at(store, wanted)
         except DsError:
             continue
 
 
 def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
-    """The files that the job published; not more than FILES."""
+    """Returns the files that the job published, at most FILES of them."""
     from ..worker.attempt.staging import MANIFESTS, read_manifest
 
     prefix = record.output

@@ -1,4 +1,4 @@
-"""The fold of a run with what a page shows beside it: earlier attempts, and each job's body."""
+"""Keeps the fold of a run, and what the page shows beside it: earlier attempts, and each job's body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEPT = frozenset({"failed", "dead", "interrupted", "retried"})
 
 
 class History(Fold):
-    """A Fold that also remembers attempts that brought no result, the figures of those that did, and bodies.
+    """A Fold that also keeps attempts without a result, the figures of successful attempts, and job bodies.
 
     `version` grows with every event and every job; `texts` are the bodies to search in, in lower case.
     """
@@ -52,5 +52,5 @@ class History(Fold):
 
 
 def machine_of(record: JobRecord) -> str:
-    """The machine that a job runs or ran on; its worker where the machine is not known."""
+    """Returns the machine of a job's latest attempt, or its worker if the machine is not known."""
     return record.machine or record.worker or ""

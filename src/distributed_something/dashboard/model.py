@@ -1,4 +1,4 @@
-"""What the page shows: looks at the run, shared by all requests, and their parts as JSON values."""
+"""Looks at the run for all requests of the page, and returns its parts as JSON values. `server` calls it."""
 
 from __future__ import annotations
 
@@ -25,23 +25,29 @@ from .history import History
 from .select import Wanted, select
 
 LOOK_SECONDS = (1.0, 15.0)
-"""Between two looks, at least and at most, whatever the engine says; less often where a look takes long."""
+"""Shortest and longest pause between two looks, in seconds; longer if a look is slow."""
 
 LOOKING_SHARE = 0.1
+"""Largest share of its time that the server spends on looking."""
+
 LOG_BYTES = 256 << 10
+"""Largest piece of a log that a job's page shows at first, in bytes."""
+
 GROUPS = 100
+"""Most groups of failures on the page."""
+
 READ_MOST = 2000
-"""Logs of failed jobs read at a time: the rest is read when the page asks again."""
+"""Most logs of failed jobs read for one request; the next request reads on."""
 
 
 class NotFound(Exception):
-    """No such job, attempt or file in this run."""
+    """The run has no such job, attempt or file."""
 
 
 class Model:
-    """One look at the run at a time, however many pages ask. Thread-safe.
+    """The run as the page shows it. All requests share one look at a time. Thread-safe.
 
-    `opened` opens the project anew: what a clean-up has removed must not be held open.
+    `opened` opens the project again after a set-up or clean-up: removed files must not stay open.
     """
 
     def __init__(self, opened: Callable[[], Project]) -> None:
@@ -51,7 +57,7 @@ class Model:
         self._stamp = self._stamps()
         self._history: History | None = None
         self._snapshot: Snapshot | None = None
-        self._trouble: DsError | None = None
+        self._problem: DsError | None = None
         self._reported = False
         self._next_look = self._looked_at = 0.0
         self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
@@ -59,18 +65,18 @@ class Model:
         self._selected: tuple[tuple[int, Alive, Wanted], list[JobRecord]] | None = None
 
     def overview(self) -> dict[str, Any]:
-        """Status, figures, plots and machines."""
+        """Returns status, figures, plots and machines."""
         with self._lock:
             self._look()
-            trouble = self._trouble
-            found: dict[str, Any] = {"error": {"what": trouble.what, "fix": trouble.fix} if trouble else None}
+            problem = self._problem
+            found: dict[str, Any] = {"error": {"what": problem.what, "fix": problem.fix} if problem else None}
             if self._snapshot is None or self._history is None:
                 return {**found, "app": self._project.config.app_name, "run": None}
             shown = show.overview(self._snapshot, self._history, self._looked_at)
             return {**found, **shown, "report": self._reported}
 
     def jobs(self, wanted: Wanted, page: int) -> dict[str, Any]:
-        """A page of the jobs that are wanted."""
+        """Returns one page of the selected jobs."""
         with self._lock:
             history = self._looked()
             alive = self._alive()
@@ -84,7 +90,7 @@ class Model:
             }
 
     def failures(self) -> dict[str, Any]:
-        """The failures in groups, the largest first."""
+        """Returns the failures in groups, the largest first."""
         with self._lock:
             groups = self._grouped(self._looked())
             return {
@@ -93,7 +99,7 @@ class Model:
             }
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """Everything about one job."""
+        """Returns everything about one job."""
         with self._lock:
             history = self._looked()
             record = self._record(history, job_id)
@@ -111,9 +117,9 @@ class Model:
             }
 
     def log(self, job_id: str, place: str, start: int) -> dict[str, Any]:
-        """What an attempt printed, from byte `start` on; at first no more than its last LOG_BYTES.
+        """Returns the log of an attempt from byte `start` on; at first only its last LOG_BYTES.
 
-        `next` is where to go on; characters are never cut in two.
+        `next` is the byte to continue at; it never lies inside a character.
         """
         with self._lock:
             history = self._looked()
@@ -131,7 +137,7 @@ class Model:
         return {"text": shown, "next": start + len(text) - left, "skipped": skipped, "ended": ended}
 
     def file(self, job_id: str, key: str) -> tuple[StoredFile, Callable[[int, int], bytes]]:
-        """A file of a job, and the function that reads a piece of it. Raises NotFound for any other file."""
+        """Returns a file of a job, and a function that reads a piece of it. Raises NotFound."""
         with self._lock:
             history = self._looked()
             record = self._record(history, job_id)
@@ -143,7 +149,7 @@ class Model:
         return found, lambda start, length: store.read(key, start, length)
 
     def report(self) -> bytes:
-        """The run's report, which is there once it has ended. Raises NotFound before that."""
+        """Returns the run's report. Raises NotFound until the run has ended."""
         with self._lock:
             history, store = self._looked(), self._project.engine.store
         try:
@@ -152,19 +158,19 @@ class Model:
             raise NotFound from error
 
     def stop(self, *, now: bool) -> str:
-        """Tell the workers to stop. Returns at once, as they do."""
+        """Stop the workers. Returns at once; they drain."""
         self._opened().engine.stop(now=now)
         self.look_again()
         return "running jobs go back to the queue" if now else "no new jobs start; running ones finish"
 
     def retry(self, cause: str, example: str) -> str:
-        """Put the dead jobs of a group of failures back. Raises NotFound where there is no such group."""
+        """Put the dead jobs of a group of failures back. Raises NotFound if there is no such group."""
         with self._lock:
             ids = self._group_ids(self._looked(), cause, example)
         return self._put_back(ids)
 
     def retry_job(self, job_id: str) -> str:
-        """Put one dead job back. Raises NotFound where there is no such job."""
+        """Put one dead job back. Raises NotFound if there is no such job."""
         with self._lock:
             record = self._record(self._looked(), job_id)
         return self._put_back(frozenset([record.id]))
@@ -186,7 +192,7 @@ class Model:
         raise NotFound
 
     def look_again(self) -> None:
-        """Have the next request look at the run, however short ago the last look was."""
+        """Make the next request look at the run, however recent the last look is."""
         with self._lock:
             self._next_look = 0.0
 
@@ -224,11 +230,11 @@ class Model:
     def _looked(self) -> History:
         self._look()
         if self._history is None:
-            raise self._trouble or DsError("there is no run yet", "ds run files/exampleJob.json")
+            raise self._problem or DsError("there is no run yet", "ds run files/exampleJob.json")
         return self._history
 
     def _look(self) -> None:
-        """Bring everything up to date, unless that was done a moment ago."""
+        """Look at the run, unless the last look is recent enough."""
         began = time.monotonic()
         if began < self._next_look:
             return
@@ -243,29 +249,29 @@ class Model:
                 self._said, self._groups, self._selected = {}, None, None
             self._looked_at = self._project.clock.now()
             self._reported = self._snapshot.state == "finished" and self._has_report(run)
-            self._trouble = None
+            self._problem = None
         except DsError as error:
-            self._trouble = error
+            self._problem = error
         cost = time.monotonic() - began
         least, most = LOOK_SECONDS
         pause = min(max(self._project.engine.poll_interval, cost / LOOKING_SHARE, least), most)
-        self._next_look = time.monotonic() + pause * 0.9  # a page that asks every second is not kept waiting
+        self._next_look = time.monotonic() + pause * 0.9  # a request every second must not wait for each look
 
     def _has_report(self, run: RunPaths) -> bool:
         key = run.root + REPORT
         return any(file.key == key for file in islice(self._project.engine.store.list(key), 1))
 
     def _reopened(self) -> bool:
-        """Open the project anew where it has changed, or the last look failed: what was open may be gone."""
+        """Open the project again if its files changed or the last look failed: open files may be gone."""
         stamp = self._stamps()
-        if stamp == self._stamp and self._trouble is None:
+        if stamp == self._stamp and self._problem is None:
             return False
         self._project = self._opened()
         self._stamp = stamp
         return True
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        """What tells that the project was set up or cleaned up since."""
+        """Returns a value that changes with every set-up and clean-up."""
         folder = self._project.folder
         return tuple(map(_stamp, (self._project.record_path, folder / "config.py", folder / "config.toml")))
 
@@ -279,7 +285,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _keys(history: History, record: JobRecord) -> dict[str, Any]:
-    """A job's body; empty where it is not listed."""
+    """Returns a job's body; empty if the job is not listed."""
     try:
         found = json.loads(history.bodies.get(record.id, b"{}"))
     except ValueError:

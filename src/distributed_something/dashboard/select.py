@@ -1,4 +1,4 @@
-"""Which jobs a page wants, and in which order. Pure."""
+"""Selects and orders the jobs of the table. Pure; `model` calls it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ ORDERS: dict[str, Callable[[JobRecord], float]] = {
     "attempts": lambda record: -record.attempts,
     "latest": lambda record: -(record.ended or record.started or 0.0),
 }
-"""Beside the order of submission."""
+"""Orders of the table, besides the order of submission."""
 
 
 class Wanted(NamedTuple):
-    """Jobs in this state, with this cause, of the group of failures with this example, and with all of these
-    words in their values, ids or places; empty: any."""
+    """What the user selects: a state, a cause, a group of failures (by its example), and words.
+
+    Every word must be in a job's values, id or places. Empty: any.
+    """
 
     state: str = ""
     cause: str = ""
@@ -33,7 +35,7 @@ class Wanted(NamedTuple):
 def select(
     history: History, wanted: Wanted, among: Collection[str] | None, *, alive: Alive
 ) -> list[JobRecord]:
-    """The jobs that are wanted; `among`: of these ids only. `alive`: which machines there are."""
+    """Returns the selected jobs in order. `among`: only these ids; `alive`: the running machines."""
     state, cause = wanted.state or None, wanted.cause or None
     records: list[JobRecord]
     if among is None:
@@ -61,7 +63,7 @@ def _containing(history: History, records: list[JobRecord], word: str) -> list[J
     known: dict[str | None, bool] = {None: False}
 
     def named(text: str | None) -> bool:
-        """Whether a name that many jobs share has the word."""
+        """Returns whether a name that many jobs share contains the word."""
         if text not in known:
             known[text] = text is not None and word in text.lower()
         return known[text]

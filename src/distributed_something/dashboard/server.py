@@ -1,8 +1,8 @@
-"""The page's server: this machine only, and only for whoever has the token.
+"""Serves the page on the loopback address, to clients that have the token. `command` starts it.
 
-Every address begins with the token. A request without it, from another host name (a page elsewhere whose
-name leads here) or from another origin is refused with 403 before anything is looked up. What changes a
-run is POST with the token in a header as well, which no form or link of another page can send.
+Every address begins with the token. A request without it, with another host name or from another origin is
+refused with 403 before anything is looked up. Requests that change a run are POST, with the token in a header
+too: no form or link of another page can send that.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Query = Mapping[str, str]
 
 
 class Refused(Exception):
-    """A request that is not answered: its status and why."""
+    """A refused request: its status and the reason."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -62,7 +62,7 @@ class Refused(Exception):
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves a model on the loopback address. `port` 0: any that is free."""
+    """Serves a model on the loopback address. `port` 0: any free port."""
 
     daemon_threads = True
 
@@ -77,11 +77,11 @@ class PageServer(ThreadingHTTPServer):
         return f"http://{ADDRESS}:{self.server_address[1]}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a browser that has gone: the terminal is the user's."""
+        """Print nothing if a browser has gone: the terminal belongs to the user."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """Handles one connection."""
 
     server: PageServer
     protocol_version = "HTTP/1.1"
@@ -90,15 +90,15 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        """Pages, values and files."""
+        """Answers a request for a page, a value or a file."""
         self._answer(self._get)
 
     def do_POST(self) -> None:
-        """What changes something."""
+        """Answers a request that changes the run."""
         self._answer(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class names it
-        """Say nothing: the terminal is the user's."""
+        """Print nothing: the terminal belongs to the user."""
 
     def _answer(self, act: Callable[[str, Query], None]) -> None:
         self._begun = False
@@ -113,25 +113,25 @@ class Handler(BaseHTTPRequestHandler):
             self._fail(HTTPStatus.CONFLICT, error.what, error.fix)
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close_connection = True  # the browser has gone
-        except Exception as error:  # noqa: BLE001  one odd request must not end in a traceback on the terminal
+        except Exception as error:  # noqa: BLE001  a bad request must not print a traceback on the terminal
             self.close_connection = True
             what = f"{type(error).__name__}: {error}"
             self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, what, "reload the page")
 
     def _fail(self, status: HTTPStatus, what: str, fix: str = "") -> None:
-        """Tell what is wrong; an answer that has begun is cut short: the browser notices by its length."""
+        """Send the error. An answer that has begun is cut short: the browser notices by its length."""
         if self._begun:
             self.close_connection = True
         else:
             self._json({"error": {"what": what, "fix": fix}}, status)
 
     def _admitted(self) -> tuple[str, Query]:
-        """The path below the token and the query. Raises Refused."""
+        """Returns the path below the token, and the query. Raises Refused."""
         hosts, get = self.headers.get_all("Host", []), self.headers.get
         parts = urlsplit(self.path)
         token, slash, path = parts.path.removeprefix("/").partition("/")
         opened = not path and get("Sec-Fetch-Mode") == "navigate" and get("Sec-Fetch-Dest") == "document"
-        site = None if opened else get("Sec-Fetch-Site")  # a link from elsewhere opens the page, if it can
+        site = None if opened else get("Sec-Fetch-Site")  # a link on another page may open this page only
         if len(hosts) != 1 or is_foreign(hosts[0], get("Origin"), site):
             raise Refused(HTTPStatus.FORBIDDEN, "this page answers itself only, on localhost")
         if not slash or not _same(token, self.server.token):
@@ -175,10 +175,10 @@ class Handler(BaseHTTPRequestHandler):
         return found
 
     def _file(self, query: Query) -> None:
-        """A job's file, in pieces: pictures and plain text are shown, the rest is saved; nothing is run."""
+        """Sends a job's file in pieces. The browser shows pictures and plain text, and saves the rest."""
         file, read = self.server.model.file(query.get("id", ""), query.get("key", ""))
         shown = how_shown(file.key)
-        first = read(0, min(PIECE_BYTES, file.size))  # what is missing is missed before the answer begins
+        first = read(0, min(PIECE_BYTES, file.size))  # a missing file is found out before the answer begins
         name = quote(file.key.rpartition("/")[2], errors="replace")
         place = "inline" if shown.inline else "attachment"
         more = {
@@ -192,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
             sent += len(first)
             first = read(sent, min(PIECE_BYTES, file.size - sent)) if sent < file.size else b""
         if sent != file.size:
-            self.close_connection = True  # it was cut short meanwhile: the browser notices by the length
+            self.close_connection = True  # the file is shorter now: the browser notices by the length
 
     def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

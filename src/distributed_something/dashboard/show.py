@@ -1,4 +1,4 @@
-"""Records and snapshots as the page shows them: JSON values with texts ready to read. Pure."""
+"""Turns records and snapshots into the JSON values of the page, with texts ready to read. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VALUE_CHARACTERS = 160
 
 
 def overview(snapshot: Snapshot, history: History, now: float) -> dict[str, Any]:
-    """The object of `ds status --json`, with figures, plots and machines; `now` is when it was taken."""
+    """Returns the object of `ds status --json` with figures, plots and machines, as of the time `now`."""
     return {
         **snapshot.to_json(),
         "figures": _figures(snapshot),
@@ -55,7 +55,7 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 
 def _cost(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """So far, and as it will be at the end; nothing where nobody asks for money."""
+    """Returns the cost so far and at the end; empty if machines cost nothing."""
     if snapshot.cost_usd is None:
         return [("cost so far", "not known")] if snapshot.machines.rented else []
     if snapshot.state == "finished":
@@ -85,14 +85,14 @@ def _throughput(snapshot: Snapshot, history: History, now: float) -> str | None:
 
 
 def _said(snapshot: Snapshot) -> str:
-    """What a screen reader says when something has happened: it changes with every tenth of the jobs."""
+    """Returns the text for screen readers. It changes with every tenth of the jobs."""
     jobs = snapshot.jobs
     tenths = f"{jobs.final * 10 // jobs.total * 10} % done" if jobs.total else "no jobs"
     return f"{snapshot.state}, {tenths}, {jobs.dead:,} dead"
 
 
 def _machines(snapshot: Snapshot, history: History, now: float) -> dict[str, Any]:
-    """The machines of the run: those that work first, those that have ended last."""
+    """Returns the machines of the run: busy ones first, ended ones last."""
     alive, running = Alive.of(snapshot.machines), dict[str, list[JobRecord]]()
     for record in history.jobs.values() if alive.any else ():
         if alive.state(record) is State.RUNNING:
@@ -125,7 +125,7 @@ def _here(rented: Mapping[str, RentedMachine], name: str) -> bool:
 
 
 def _life(snapshot: Snapshot, machine: RentedMachine | None, now: float) -> str:
-    """How long a machine has run, or how it ended."""
+    """Returns how long a machine has run, or how it ended."""
     if machine is None:
         machines = snapshot.machines
         here = machines.running and not machines.rented  # this computer
@@ -138,14 +138,14 @@ def _life(snapshot: Snapshot, machine: RentedMachine | None, now: float) -> str:
 
 
 def page_of(records: Sequence[JobRecord], page: int) -> tuple[Sequence[JobRecord], int, int]:
-    """The records of a page (from 1), that page's number within bounds, and how many pages there are."""
+    """Returns the records of a page (from 1), the page's number within bounds, and the number of pages."""
     pages = max(-(-len(records) // PAGE_ROWS), 1)
     page = min(max(page, 1), pages)
     return records[(page - 1) * PAGE_ROWS : page * PAGE_ROWS], page, pages
 
 
 def row(record: JobRecord, body: bytes | None, *, alive: Alive) -> dict[str, Any]:
-    """A line of the table of jobs."""
+    """Returns a line of the table of jobs."""
     return {
         "id": record.id,
         "index": f"{record.index:,}",
@@ -160,7 +160,7 @@ def row(record: JobRecord, body: bytes | None, *, alive: Alive) -> dict[str, Any
 
 
 def _values(body: bytes | None) -> str:
-    """A job's own values, short: its group's, or all."""
+    """Returns a job's values as a short text: those of its group, or all."""
     try:
         found = json.loads(body or b"{}")
     except ValueError:
@@ -172,7 +172,7 @@ def _values(body: bytes | None) -> str:
 
 
 def group(found: FailureGroup) -> dict[str, Any]:
-    """A line of the table of failures."""
+    """Returns a line of the table of failures."""
     return {
         "cause": found.cause,
         "jobs": f"{len(found.ids):,}",
@@ -183,12 +183,12 @@ def group(found: FailureGroup) -> dict[str, Any]:
 
 
 def file(found: StoredFile) -> dict[str, Any]:
-    """A file of a job."""
+    """Returns a file of a job."""
     return {"key": found.key, "size": bytes_text(found.size), "kind": how_shown(found.key).kind}
 
 
 def attempts(history: History, record: JobRecord, *, alive: Alive) -> list[dict[str, Any]]:
-    """The attempts of a job, the newest last, as far as the ledger has them."""
+    """Returns the attempts of a job that the ledger has, the newest last."""
     past = [_attempt(str(event["event"]), event) for event in history.past.get(record.id, ())]
     state = alive.state(record).value
     if state in (State.SUCCEEDED, State.SKIPPED, State.RUNNING):

@@ -113,13 +113,17 @@ def exit_code(findings: Iterable[Finding]) -> int:
 def job_file_findings(config: Config, file: JobFile) -> Iterator[Finding]:
     """Whether the job file is whole and fits the config: all of it is read."""
     from .fit import check_jobs
+    from .messages import form_of
 
     try:
+        form = form_of(config, file)
         total = check_jobs(config, file, lambda _: None)
     except UsageError as unfit:
         yield refused(unfit)
         return
     yield from map(ok, file.notes)
+    if config.image_starts_worker:
+        yield ok(f"messages as {form.readers} read them")
     if total:
         yield ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
     else:
@@ -133,9 +137,10 @@ def input_findings(config: Config, file: JobFile, store: Store, where: str) -> I
     templates = [Template(text) for text in config.inputs]
     try:
         keys = [
-            template.fill({**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id})
+            key
             for job in islice(file.jobs(), JOBS_LOOKED_AT)
             for template in templates
+            for key in template.fill_all({**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id})
         ]
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     BOOL = "True or False"
     LIST = "a text or a list of texts"
     TABLE = "a dictionary of names and texts"
+    CHOICE_OR_TABLE = "a name of a form, or a dictionary of names and texts"
 
 
 class Key(NamedTuple):
@@ -160,6 +161,8 @@ KEYS: tuple[Key, ...] = (
     Key("SCRATCH", Kind.TEXT, "", "engine slurm: folder for files of running jobs, on the node's own disk;"
         " empty: $SLURM_TMPDIR, $TMPDIR or /tmp", example="/scratch/$USER"),
     Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
+    Key("MESSAGE", Kind.CHOICE_OR_TABLE, "", "form of the messages, for an image with a worker of its own;"
+        " not given: the job file's shape decides", choices=("group", "cellprofiler", "fiji", "omezarr")),
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
@@ -223,6 +226,7 @@ class Config(NamedTuple):
     setup: tuple[str, ...]
     scratch: str
     mount_bucket: bool
+    message: str | Mapping[str, str]
     extra: Mapping[str, str]
     given: frozenset[str]
 
@@ -484,6 +488,10 @@ def _to_table(key: Key, value: Any) -> dict[str, str]:
     return {name: clean_text(str(item)) for name, item in value.items()}
 
 
+def _to_choice_or_table(key: Key, value: Any) -> str | dict[str, str]:
+    return _to_text(key, value) if isinstance(value, str) else _to_table(key, value)
+
+
 _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.TEXT: _to_text,
     Kind.LOOSE_TEXT: _to_loose_text,
@@ -492,6 +500,7 @@ _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.BOOL: _to_bool,
     Kind.LIST: _to_list,
     Kind.TABLE: _to_table,
+    Kind.CHOICE_OR_TABLE: _to_choice_or_table,
 }
 
 

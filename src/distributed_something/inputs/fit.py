@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
+from ..job import keys_of
 from ..system.collector import uncollected
 from .config import Config
 from .jobfile import JobFile
+from .messages import Form, template_names
 from .template import TRUSTED, CommandTemplate, Template, check_names
 
 LONG_VALUE = 60_000
@@ -19,10 +21,11 @@ _STAND_INS = dict.fromkeys(TRUSTED, "x")
 
 
 class CheckedJobs(NamedTuple):
-    """A job file that fits the config, and the number of its groups."""
+    """A job file that fits the config, the number of its groups, and the form of their messages."""
 
     file: JobFile
     total: int
+    form: Form
 
 
 @uncollected()
@@ -37,7 +40,7 @@ def check_jobs(
     check_all = _Checker(config, job_file.shared)
     number = 0
     for number, group in enumerate(job_file.groups(), 1):
-        check_all(number, group)
+        check_all(number, keys_of({"group": group}) if "Metadata" in group else group)
         if most is not None and _is_long(job_file.shared, group, most):
             raise UsageError(
                 f"job {number}: is larger than the queue takes ({most:,} bytes)",
@@ -73,6 +76,8 @@ class _Checker:
             *([("OUTPUT", Template(config.output))] if config.output else []),
             *([("COMMAND", self._command)] if self._command else []),
         ]
+        own = config.message.values() if isinstance(config.message, Mapping) else ()
+        self._message = [Template(text) for text in own]
         used = self._command.names - TRUSTED if self._command else frozenset[str]()
         self._used = list(used)
         self._careful = bool(self._command and self._command.guarded)
@@ -83,6 +88,8 @@ class _Checker:
             for where, template in self._named:
                 names = [*self._shared, *group, *TRUSTED]
                 _at(number, check_names, template, names, where)
+            for template in self._message:
+                _at(number, check_names, template, template_names(self._shared, group), "MESSAGE")
             self._names = group.keys()
         if self._careful or self._risky(group):
             assert self._command is not None

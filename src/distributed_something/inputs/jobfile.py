@@ -32,9 +32,11 @@ _LINES = (".jsonl", ".ndjson")
 class JobFile:
     """A job file, read as a stream, as often as needed. `shared` overrides the file's own shared keys.
 
-    `.json`: the reference's format; `.jsonl`, `.ndjson`: a line is a group; `.csv`, `.tsv`: a row is a group,
-    and its values are text. Keys containing `_comment` are dropped. A job that is there twice comes twice.
-    `notes` says what a user should know of how the file was read: it is complete after each reading.
+    `.json`: the reference's format, and those of its children: `plates` says that a list "plates" stands for
+    the groups, `bare` that the first group is a text or a list, which is then its `Metadata`. `.jsonl`,
+    `.ndjson`: a line is a group; `.csv`, `.tsv`: a row is a group, and its values are text. Keys containing
+    `_comment` are dropped. A job that is there twice comes twice. `notes` says what a user should know of how
+    the file was read: it is complete after each reading.
     Every method raises UsageError: at once, or at the place where the file is wrong.
     """
 
@@ -53,6 +55,8 @@ class JobFile:
 
                 self._json = JsonGroups(path, file.read())
         own = self._json.shared if self._json else {}
+        self.plates = bool(self._json and self._json.plates)
+        self.bare = bool(self._json and self._json.bare)
         self.shared = _without_comments({**own, **shared})
         if "group" in self.shared:
             what = f'{path}: a shared key is named "group", which holds the keys of each job'

@@ -38,12 +38,17 @@ class JsonGroups:
 
     def __init__(self, path: Path, data: bytes) -> None:
         self.shared: dict[str, Any] = {}
+        self.plates = False
         self._path = path
         self._data = data
         self._view = memoryview(data)
         self._at = len(_BOM) if data.startswith(_BOM) else 0
         self._list: tuple[int, int] | None = None
+        self._plates: tuple[int, int] | None = None
         self._read_object()
+        if self._list is None and self._plates is not None:
+            del self.shared["plates"]
+            self._list, self.plates = self._plates, True
         if self._list is None:
             raise UsageError(f'{path}: has no "groups"', 'write {"groups": [{…}, {…}]}, a group for each job')
 
@@ -57,10 +62,25 @@ class JsonGroups:
             except _ERRORS as error:
                 place = next(islice(self._elements(start), number - 1, None))
                 self._refuse(error, place, f"group {number}")
-            if type(group) is not dict:
-                what = f"{self._path}: group {number} is {_kind(group)}, not an object"
-                raise UsageError(what, _OBJECT)
-            yield group
+            named = group if type(group) is dict else self._named(group)
+            if named is None:
+                what = f"{self._path}: {'plate' if self.plates else 'group'} {number} is {_kind(group)}, not "
+                raise UsageError(what + ("a text" if self.plates else "an object"), _OBJECT)
+            yield named
+
+    @property
+    def bare(self) -> bool:
+        """Whether the first group is a text or a list, and no plate."""
+        assert self._list is not None
+        self._at = self._list[0] + 1
+        return not self.plates and self._peek() in (b'"', b"[")
+
+    def _named(self, value: Any) -> dict[str, Any] | None:
+        """The group that a bare value stands for; None: it stands for none."""
+        if self.plates:
+            return {"plate": value} if isinstance(value, str) else None
+        is_cellprofilers = isinstance(value, (str, list)) and "pipeline" in self.shared
+        return {"Metadata": value} if is_cellprofilers else None
 
     def _read_object(self) -> None:
         if self._peek() not in (b"{", b""):
@@ -84,7 +104,10 @@ class JsonGroups:
             if name == "groups":
                 self._read_groups()
             else:
+                start = self._at
                 self.shared[name] = self._value(name)
+                if name == "plates" and isinstance(self.shared[name], list) and self.shared[name]:
+                    self._plates = start, self._at
             more = self._take(b",", b"}") == b","
 
     def _read_groups(self) -> None:

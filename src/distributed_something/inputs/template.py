@@ -56,6 +56,17 @@ class Template:
         except KeyError as error:
             raise _unknown(error.args[0], values, self.text) from None
 
+    def fill_all(self, values: Mapping[str, Any]) -> list[str]:
+        """Returns the texts that an entry of INPUTS stands for: `{Files}` alone is each value of a list.
+
+        Raises UsageError as `fill` does.
+        """
+        if len(self.names) == 1:
+            (name,) = self.names
+            if self.text == f"{{{name}}}" and isinstance(found := values.get(name), list):
+                return [_text(each) for each in found]
+        return [self.fill(values)]
+
 
 class CommandTemplate:
     """COMMAND, compiled: `names` are its placeholders, `shell` tells whether /bin/sh runs it.

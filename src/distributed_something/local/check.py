@@ -25,6 +25,7 @@ from ..inputs.check import (
 )
 from ..inputs.config import Config
 from ..inputs.fit import nothing_to_run
+from ..inputs.jobfile import JobFile
 from ..runs.record import record_path
 from ..system.docker import engine_for
 from ..system.state import state_folder
@@ -41,7 +42,7 @@ IMPORT_SECONDS = 60.0
 _LOAD = "import sys; from distributed_something.worker.attempt.host import load; load(sys.argv[1])"
 
 
-def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
+def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: Path | None) -> list[Check]:
     """Returns the checks of a project that runs on this machine."""
     store = folder / config.store
     written = {store, state_folder(folder, config.app_name), record_path(folder, config.app_name).parent}
@@ -53,12 +54,9 @@ def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Pat
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     if job_file is not None:
-        from ..inputs.jobfile import JobFile
-
-        file = JobFile(job_file)
         found += [
-            Check("the job file", lambda: job_file_findings(config, file)),
-            Check("the inputs", lambda: input_findings(config, file, FolderStore(store), str(store))),
+            Check("the job file", lambda: job_file_findings(config, job_file)),
+            Check("the inputs", lambda: input_findings(config, job_file, FolderStore(store), str(store))),
         ]
     return found
 

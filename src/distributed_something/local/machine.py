@@ -29,7 +29,7 @@ from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.state import STATE_VARIABLE
-from ..worker.attempt.container import Containers, Limits
+from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
 from ..worker.attempt.process import adopt_orphans, kill_marked
 from ..worker.attempt.scratch import remove_folder
@@ -232,9 +232,8 @@ def _containers(place: Place, project: Path, config: Config) -> Containers | Non
     docker = container_engine(config, complain)
     if docker is None:
         return None
-    shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
     bucket = project / config.store if config.mount_bucket else None
-    return Containers(docker, config.dockerhub_tag, Limits(config.memory, shares), str(place.folder), bucket)
+    return containers_of(config, docker, place.folder, bucket)
 
 
 def main(project: str, folder: str, run: str, held: str) -> int:

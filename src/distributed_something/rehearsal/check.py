@@ -8,6 +8,7 @@ from pathlib import Path
 from ..aws.check import job_file_checks, read_fleet_file, unasked
 from ..inputs.check import Check, Finding, Severity, warning
 from ..inputs.config import Config
+from ..inputs.jobfile import JobFile
 from .account import Own, adapted
 
 _IMAGE = "rehearsal/image:1"
@@ -22,7 +23,7 @@ _OWN = Own(
 """Stands for the resources of the pretend account, which does not run yet."""
 
 
-def checks(_folder: Path, config: Config, job_file: Path | None, fleet_file: Path | None) -> list[Check]:
+def checks(_folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
     """Returns the checks of a rehearsed project. Raises UsageError if the fleet file is unreadable."""
     file = read_fleet_file(fleet_file)
     mended = file and file._replace(text=adapted(file.text, _OWN)[0])

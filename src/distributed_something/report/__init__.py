@@ -1,1 +1,1 @@
-"""A run as a page and as text: what is shown of it, computed from the ledger. Prints nothing."""
+"""Builds a run's report from its ledger: figures, advice, failures, page. Prints nothing."""

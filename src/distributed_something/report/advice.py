@@ -1,4 +1,4 @@
-"""What the figures of a run say about the config of the next one. Pure."""
+"""Suggests config values for the next run from the figures of this one. Pure; `build` calls it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any, NamedTuple
 from ..inputs.config import Config
 
 SPARE = 1.25
-"""Memory to ask for, over what was seen: the next plate is a little larger."""
+"""Factor between the memory that was used and the memory to ask for: the next input may be larger."""
 
 LONG_VISIBILITY = 600
 BUSY = 0.6
-"""Cores a job keeps busy, below which more jobs can share a container."""
+"""Busy cores a job, below which more jobs can share a container."""
 
 
 FAMILIES = {"c": 2, "m": 4, "r": 8}
-"""GiB a core of EC2's usual families, the leanest first."""
+"""Memory of EC2's usual families, in GiB a core; the smallest first."""
 
 LEAST_CORES = 0.25
-"""A job that only waits needs a part of a core all the same."""
+"""Cores to reserve for a job that only waits."""
 
 SYSTEM_GB = 22
-"""What a machine's own system and images need of its disk."""
+"""Disk space that a machine's system and images take, in GB."""
 
 _FAMILY = re.compile(r"([cmr])([5-8](?:[aig]d?|d|n)?\.(?:large|\d*xlarge))$")
 
 
 class Advice(NamedTuple):
-    """A key of the config: what it is, what the run needed, and what to set it to next time."""
+    """A suggestion for one key: its value, what the run needed, and the value for next time."""
 
     key: str
     asked: object
@@ -40,7 +40,7 @@ class Advice(NamedTuple):
 
 
 def advise(config: Config, slots: int, figures: Mapping[str, Any], causes: Mapping[str, int]) -> list[Advice]:
-    """Suggestions from a report's figures. `slots` jobs share a container; `causes` counts failures."""
+    """Returns suggestions from a report's figures. `slots`: jobs in a container; `causes` counts failures."""
     found = [
         _memory(config, slots, figures.get("max_rss_bytes"), causes.get("out-of-memory", 0)),
         *_processors(config, slots, figures.get("seconds"), figures.get("cpu_seconds")),
@@ -87,7 +87,7 @@ def _processors(
 
 
 def _machine_type(config: Config, figures: Mapping[str, Any]) -> Advice | None:
-    """Types with the memory that a busy core needs: c has 2 GiB a core, m 4, r 8."""
+    """Suggests machine types whose memory a core fits the jobs: c has 2 GiB, m 4, r 8."""
     memory, seconds, cpu = (figures.get(name) for name in ("max_rss_bytes", "seconds", "cpu_seconds"))
     if not config.engine_kind.rents or not (memory and seconds and cpu) or seconds["sum"] < 1:
         return None
@@ -104,7 +104,7 @@ def _machine_type(config: Config, figures: Mapping[str, Any]) -> Advice | None:
 
 
 def _disk(config: Config, slots: int, seen: float | None, full: int) -> Advice | None:
-    """More disk where it was full, or nearly; what jobs write beside inputs and outputs is not known."""
+    """Suggests more disk if it was full or nearly full. Temporary files of jobs are not known."""
     if not config.engine_kind.rents or not seen:
         return None
     jobs = config.tasks_per_machine * slots

@@ -1,4 +1,4 @@
-"""Which failures are alike: the line of a log that tells why, and that line without its values. Pure."""
+"""Finds the line of a log that says why a job failed, and groups lines that differ in values only. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 
 LINE_CHARACTERS = 400
-"""Of a line; what comes later tells no more, and folding takes time with the square of the length."""
+"""Longest part of a line that is read, in characters: folding takes quadratic time."""
 
 LAST_LINES = 40
-"""An error named before these was handled: the job went on."""
+"""Words that show that the job went on after the error named before them."""
 
 VARIED = 5
-"""As many different words at one place of otherwise equal lines are values, and not different problems."""
+"""Number of different words at one place of equal lines, from which on they count as values."""
 
 _OURS = "[ds] "
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -25,7 +25,7 @@ _NOTHING_NEW = re.compile(
     r"|g?make(?:\[\d+\])?: |Command exited with non-zero status|\++ |Aborted$"
     r"|During handling of the above|The above exception was"
 )
-"""Lines that say that something went wrong, or where, and not what."""
+"""Lines that say where something went wrong, or that it did, but not what."""
 
 _NAMES_IT = re.compile(
     r"(?:Caused by: |Exception in thread \"[^\"]*\" )"
@@ -44,8 +44,11 @@ _FOLDS = (
 
 
 def telling_line(text: str) -> str:
-    """The line that tells why the job failed: the last one that names an error, or else the last one that
-    is more than a frame of a stack; the project's own notes only where there is nothing else."""
+    """Returns the line that says why the job failed.
+
+    That is the last line that names an error, or else the last one that is not a frame of a stack. The
+    project's own notes count only if there is nothing else.
+    """
     lines = [line.strip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(_OURS)]
     new = [(at, line) for at, line in enumerate(said) if not _NOTHING_NEW.match(line)]
@@ -57,12 +60,12 @@ def telling_line(text: str) -> str:
 
 
 def is_ours(line: str) -> bool:
-    """Whether a line of a log is a note of this project, and not the job's."""
+    """Returns whether a line of a log is a note of this project, not of the job."""
     return line.startswith(_OURS)
 
 
 def fold_line(line: str) -> str:
-    """The line without quoted values, paths, and words with digits: the same for failures that are alike."""
+    """Returns the line without quoted values, paths and words with digits: equal for similar failures."""
     line = line[:LINE_CHARACTERS]
     for pattern, word in _FOLDS:
         line = pattern.sub(word, line)
@@ -70,10 +73,10 @@ def fold_line(line: str) -> str:
 
 
 def merge_varied(keys: Iterable[tuple[Hashable, str]]) -> dict[tuple[Hashable, str], tuple[Hashable, str]]:
-    """For each (kind, folded line) the key of the problem that it belongs to.
+    """Returns for each (kind, folded line) the key of its problem.
 
-    Lines of one kind that differ in one word only, which has many values, are one problem: `<word>` stands
-    for it. A line of fewer than three words says too little for that.
+    Lines of one kind that differ in one word only are one problem if that word has many values; `<word>`
+    replaces it in the key. Lines of fewer than three words are never merged.
     """
     words = {key: key[1].split() for key in dict.fromkeys(keys)}
     places: dict[tuple[Hashable, str], list[tuple[Hashable, str]]] = {}

@@ -1,4 +1,7 @@
-"""The story of a run: `report.json` and `report.html` in the store, and what the monitor prints of it."""
+"""Builds `report.json` and `report.html` of a run, and the summary that the monitor prints.
+
+The last step of a run calls it. All figures come from the ledger: seconds and bytes throughout.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from .failures import FailureGroup
 from .statistics import histogram, quantiles, throughput
 
 SHOWN_IDS = 100
-"""Ids of a group of failures that a report names; the ledger has all."""
+"""Most ids that a report names in a group of failures; the ledger has all."""
 
 SLOWEST = 10
 
 REPORT = "report.html"
-"""The page's name, beside the run's ledger."""
+"""File name of the page, in the run's folder."""
 
 DATA = "report.json"
 
@@ -35,7 +38,7 @@ def build_report(
     config: Config,
     ran: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that is known of the run: seconds and bytes throughout. `ran` is `provenance.what_ran`."""
+    """Returns the content of `report.json`. `ran` is the result of `provenance.what_ran`."""
     records = list(fold.jobs.values())
     seconds = [r.seconds for r in records if r.seconds is not None]
     memory = [r.max_rss_bytes for r in records if r.max_rss_bytes is not None]
@@ -84,10 +87,10 @@ def _throughput(snapshot: Snapshot, fold: Fold) -> dict[str, Any] | None:
 
 
 def _time(fold: Fold, records: Iterable[JobRecord]) -> dict[str, Any]:
-    """Where the time of the workers went, in seconds of all attempts together, and how long jobs waited.
+    """Returns where the workers' time went, in seconds over all attempts, and how long jobs waited.
 
-    `in` and `out` are the staging of files, `running` the rest of the attempts that brought a result,
-    `failed` and `interrupted` the attempts that did not.
+    `in` and `out` are the staging of files, `running` is the rest of the successful attempts, `failed` and
+    `interrupted` are the other attempts.
     """
     lost = {
         "failed": fold.spent.get("failed", 0.0) + fold.spent.get("dead", 0.0),
@@ -106,17 +109,17 @@ def _rounded(facts: dict[str, float]) -> dict[str, float]:
 
 
 def _slots(config: Config, snapshot: Snapshot) -> int:
-    """Jobs at a time in a container."""
+    """Returns the number of jobs that run at once in a container."""
     return config.docker_cores or snapshot.machines.slots or 1
 
 
 def _memory_asked(config: Config, snapshot: Snapshot) -> float | None:
-    """The share of a container's MEMORY that each of its jobs has."""
+    """Returns each job's share of a container's MEMORY, in bytes."""
     return config.memory * 2**20 / _slots(config, snapshot) if config.memory else None
 
 
 def _disk_asked(config: Config, snapshot: Snapshot) -> float | None:
-    """The share of a machine's disk that each of its jobs has; None where the machine is not rented."""
+    """Returns each job's share of a machine's disk, in bytes; None: the machine is not rented."""
     if not config.engine_kind.rents:
         return None
     return config.ebs_vol_size * 1e9 / (config.tasks_per_machine * _slots(config, snapshot))
@@ -135,9 +138,9 @@ def _slowest(records: Iterable[JobRecord]) -> list[dict[str, Any]]:
 
 
 def _what(config: Config, records: Iterable[JobRecord]) -> dict[str, Any]:
-    """What ran: the config as given, the version, and a hash over the jobs' ids, which are of their contents.
+    """Returns what ran: the config, the version, and a hash over the jobs' ids (hashes of their contents).
 
-    Of keys that may hold something secret (the user's own, which go into the environment) only the names.
+    The user's own keys may hold secrets, so only their names are returned.
     """
     from .. import __version__
 
@@ -162,7 +165,7 @@ def _advice(
 
 
 def write_report(store: Store, paths: RunPaths, report: dict[str, Any]) -> str:
-    """Put the report beside the run's ledger, as data and as a page; the key of the page."""
+    """Write the report into the run's folder, as data and as a page. Returns the key of the page."""
     from .page import render
 
     store.write(paths.root + DATA, json.dumps(report, ensure_ascii=False, indent=1).encode() + b"\n")
@@ -172,7 +175,7 @@ def write_report(store: Store, paths: RunPaths, report: dict[str, Any]) -> str:
 
 
 def reported_cost(store: Store, paths: RunPaths) -> float | None:
-    """What the run's report says that the machines have cost; None where it says nothing, or is not there."""
+    """Returns the cost of the machines, in dollars, from the run's report; None: the report has none."""
     try:
         cost = json.loads(store.read(paths.root + DATA))["cost_usd"]
     except (KeyMissing, ValueError, KeyError, TypeError):
@@ -181,7 +184,7 @@ def reported_cost(store: Store, paths: RunPaths) -> float | None:
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:
-    """The report in a few lines for a person."""
+    """Returns the report as a few lines of text."""
     jobs = report["jobs"]
     lines = [": ".join(filter(None, [many(jobs["total"], "job"), ", ".join(_counted(jobs))]))]
     if report["elapsed_s"]:

@@ -1,4 +1,4 @@
-"""Many failures read as few problems: grouped by cause and by what the jobs said last."""
+"""Groups failed jobs by cause and by the telling line of their logs, for `ds failures`, report and page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .alike import fold_line, is_ours, merge_varied, telling_line
 TAIL_BYTES = 4096
 
 Said = MutableMapping[tuple[str, float | None], tuple[str, str]]
-"""The telling line of each (job, end of its attempt), and that line folded."""
+"""For each (job, end of its attempt): the telling line, and the same line folded."""
 
 
 class FailureGroup:
-    """Jobs that failed alike: their cause, a line that one of them said last, and their ids."""
+    """Jobs with the same failure: its cause, the telling line of one of them, and their ids."""
 
     def __init__(self, cause: str, example: str) -> None:
         self.cause = cause
@@ -27,7 +27,7 @@ class FailureGroup:
 
 
 def _tails(store: Store, paths: RunPaths, records: Sequence[JobRecord]) -> Iterator[str]:
-    """What each job said last; nothing where its log cannot be read."""
+    """Reads the log of each job. Returns an empty text for a log that cannot be read."""
     found = [piece_of(paths, record.log or "", TAIL_BYTES) for record in records]
     texts = store.read_many(
         (key, start, TAIL_BYTES if size is None else size) for key, start, size in filter(None, found)
@@ -44,9 +44,10 @@ def group_failures(
     said: Said | None = None,
     most: int | None = None,
 ) -> list[FailureGroup]:
-    """The failed and dead jobs in groups, the largest first.
+    """Returns the failed and dead jobs in groups, the largest first.
 
-    What is in `said` is not read again, and no more than `most` logs are read: the next call reads on.
+    `said` keeps the lines of logs that were read, and no call reads more than `most` logs: the next call
+    continues.
     """
     failed = [record for record in records if record.state is State.DEAD or record.failed]
     said = {} if said is None else said
@@ -69,5 +70,5 @@ _UNREAD = ("(not read yet)", "")
 
 
 def _reason(record: JobRecord, line: str) -> str:
-    """What the job said, or else what is known of its end."""
+    """Returns the telling line of the job's log, or else the detail of its end."""
     return record.detail or line if not line or is_ours(line) else line

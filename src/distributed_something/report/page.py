@@ -1,7 +1,7 @@
-"""A run's report as one page of HTML that opens anywhere. A pure function of the report.
+"""Renders a report as one page of HTML. A pure function of the report; `build.write_report` calls it.
 
-It has no script and asks for nothing outside of itself; its size does not grow with the number of jobs.
-Whatever comes from a job or a config is escaped.
+The page has no script and loads nothing; its size does not grow with the number of jobs. All text from jobs
+and config is escaped.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from ..words import bytes_text, duration, rate_text
 from .plots import Part, histogram_plot, parts_plot, throughput_plot
 
 GROUPS = 50
-"""Groups of failures on the page; the largest."""
+"""Most groups of failures on the page, the largest first."""
 
 CHARACTERS = 500
-"""Of any one value."""
+"""Longest value that is shown in full, in characters."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 LOOK = Path(__file__).with_name("look.css")
-"""The style sheet of the report; the dashboard serves it too."""
+"""Style sheet of the report and of the dashboard."""
 _HEADER = "main { padding-top: 1.2rem; } header { margin: 0 0 1rem; }"
 
 Cell = object
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page of a report that `report.build_report` made."""
+    """Returns the page of a report that `build.build_report` made."""
     title = f"{report['app']}, run {report['run']}"
     parts = [
         _headline(report, title),
@@ -65,7 +65,7 @@ def _facts(facts: Iterable[tuple[str, object]]) -> str:
 
 
 def _table(columns: Mapping[str, str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table; `columns` are names with their classes in the style sheet: number, said, or none."""
+    """Returns a table. `columns` are names with their classes in the style sheet: number, said, or none."""
     kinds = [f' class="{kind}"' if kind else "" for kind in columns.values()]
     head = "".join(
         f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True)
@@ -177,7 +177,7 @@ def _histograms(report: Mapping[str, Any]) -> str:
 
 
 def _disk(report: Mapping[str, Any]) -> str:
-    """What a job was seen to need of the disk, against its share of a machine's."""
+    """Returns the disk space that jobs used, and their share of a machine's disk."""
     seen, asked = report["disk_bytes"], report["disk_asked_bytes"]
     if not seen:
         return ""
@@ -231,7 +231,7 @@ def _what(report: Mapping[str, Any]) -> str:
 
 
 def _worker(facts: Mapping[str, str]) -> str:
-    """What a worker was; its image by digest, which names it for good where a tag may move."""
+    """Describes a worker. Its image is named by digest, because a tag may move."""
     image = facts.get("image"), facts.get("image_digest")
     parts = [
         f"distributed-something {facts.get('version', 'of unknown version')}",

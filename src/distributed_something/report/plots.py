@@ -1,6 +1,6 @@
-"""Plots as SVG, for the report and the page. Pure; colours come from the style sheet around them.
+"""Draws plots as SVG, for the report and the dashboard. Pure; colours come from the page's style sheet.
 
-Nothing but numbers and escaped text goes in, so that the result can be put into any page as it stands.
+The result has only numbers and escaped text, so any page can contain it as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Label = Callable[[float], str]
 
 
 class Part(NamedTuple):
-    """A piece of a whole: its name, its value as a number and as text, and its class in the style sheet."""
+    """One part of a bar: its name, its value as number and as text, and its class in the style sheet."""
 
     name: str
     value: float
@@ -27,10 +27,10 @@ class Part(NamedTuple):
 
 
 def throughput_plot(found: Throughput, time_label: Label) -> str:
-    """Jobs a second over time."""
+    """Draws jobs a second over time."""
     bucket = found["bucket_s"]
     rates = [count / bucket for count in found["jobs"]]
-    if rates and found["last_s"] > bucket / 2:  # of less, a rate would say little
+    if rates and found["last_s"] > bucket / 2:  # the rate of a shorter time is not reliable
         rates[-1] *= bucket / found["last_s"]
     edges = [bucket * at for at in range(len(rates) + 1)]
     best = max(rates, default=0)
@@ -47,7 +47,7 @@ def throughput_plot(found: Throughput, time_label: Label) -> str:
 
 
 def histogram_plot(found: Histogram, what: str, label: Label) -> str:
-    """How many jobs have which value; every bin has the same width, whatever it spans."""
+    """Draws how many jobs have which value. All bins have the same width on the screen."""
     edges, counts = found["edges"], found["counts"]
     title = f"{what} of {sum(counts):,} jobs, from {label(edges[0])} to {label(edges[-1])}"
     return _bars(edges, counts, title, label, lambda count: f"{count:,.0f}")
@@ -78,14 +78,14 @@ def _bars(edges: Sequence[float], heights: Sequence[float], title: str, x: Label
 
 
 def _ticks(last: int) -> list[tuple[int, str]]:
-    """Where the axis is labelled: its ends, and the middle where there is one."""
+    """Returns the places of the axis labels: its ends, and the middle if there is room."""
     if last < 4:
         return [(0, "start"), (last, "end")]
     return [(0, "start"), (last // 2, "middle"), (last, "end")]
 
 
 def parts_plot(parts: Sequence[Part], title: str) -> str:
-    """One bar in pieces, with a legend in words below it."""
+    """Draws one bar in parts, with a legend below it."""
     whole = sum(part.value for part in parts) or 1
     at, pieces = 0.0, []
     for part in parts:

@@ -1,4 +1,4 @@
-"""Figures of a run: quantiles, histograms, throughput. Pure; seconds and bytes throughout."""
+"""Computes quantiles, histograms and throughput of a run. Pure; seconds and bytes throughout."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _STEPS = (
 
 
 class Throughput(TypedDict):
-    """Jobs that ended in each bucket of `bucket_s` seconds, the first from `start` (Unix seconds) on.
+    """Jobs that ended in each bucket of `bucket_s` seconds; the first begins at `start` (Unix seconds).
 
-    Of the last bucket only `last_s` seconds had passed.
+    The last bucket lasted only `last_s` seconds.
     """
 
     start: float
@@ -29,14 +29,14 @@ class Throughput(TypedDict):
 
 
 class Histogram(TypedDict):
-    """How many values lie between each two of the edges; the last edge belongs to the last bin."""
+    """Number of values between each two edges; the last edge belongs to the last bin."""
 
     edges: list[float]
     counts: list[int]
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float] | None:
-    """Least, median, 95th percentile, greatest and sum; None of nothing."""
+    """Returns minimum, median, 95th percentile, maximum and sum; None: there are no values."""
     if not values:
         return None
     ordered = sorted(values)
@@ -51,16 +51,16 @@ def quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def throughput(ends: Sequence[float], start: float, until: float) -> Throughput:
-    """The ends (in ascending order) between two times, in at most about BUCKETS buckets of a round length.
+    """Counts ends (in ascending order) between two times, in at most about BUCKETS buckets of a round length.
 
-    Few ends have wider ones: a bucket of one job shows when it ended, and no rate.
+    Few ends get wider buckets, because a bucket of one job shows no rate.
     """
     span = max(until - start, 1e-3)
     most = min(max(len(ends) // 3, 10), BUCKETS)
     bucket = next((step for step in _STEPS if span / step <= most), math.ceil(span / most / 86400) * 86400)
     edges = [start + bucket * at for at in range(int(span / bucket) + 2)]
     places = [bisect_left(ends, edge) for edge in edges]
-    places[0] = 0  # a clock of another machine may be a little behind
+    places[0] = 0  # the clock of another machine may be behind
     jobs = [after - before for before, after in pairwise(places)]
     while len(jobs) > 1 and not jobs[-1] and edges[len(jobs) - 1] >= until:
         jobs.pop()
@@ -69,7 +69,7 @@ def throughput(ends: Sequence[float], start: float, until: float) -> Throughput:
 
 
 def histogram(values: Sequence[float]) -> Histogram | None:
-    """At most about BINS bins: growing ones where values differ a hundredfold, else even ones."""
+    """Counts values in about BINS bins: logarithmic if values differ a hundredfold, else linear."""
     if not values:
         return None
     low, high = min(values), max(values)
@@ -96,6 +96,6 @@ def _growing(low: float, high: float) -> list[float]:
 
 
 def _round_up(value: float) -> float:
-    """1, 2 or 5 times a power of ten, not less than the value."""
+    """Returns the smallest 1, 2 or 5 times a power of ten that is not less than the value."""
     power = 10.0 ** math.floor(math.log10(value))
     return next((power * digit for digit in (1, 2, 5) if power * digit >= value), power * 10)

@@ -1,1 +1,1 @@
-"""The steps: one file each, a screenful, on any engine."""
+"""The steps of a run: one file each, its main function first. The command line calls them, on any engine."""

@@ -1,27 +1,22 @@
-"""Removes everything that a run made, except its results."""
+"""Removes everything that a run made, except its results. `ds cleanup` calls it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import DsError, NotSignedIn
 from ..runs.record import read_record
+from .finish import warn_of_damaged_record
 from .project import Project
-
-if TYPE_CHECKING:
-    pass
-from .finish import tell_of_damage
 
 
 def cleanup(project: Project) -> list[str]:
-    """Remove everything the run made; what is still there after a last look.
+    """Remove everything the run made. Returns what a last look still finds.
 
-    A run of another engine stays, with its record, and is named. Where something is left the record stays
-    too: the next clean-up looks for what is in it.
+    Asks first if jobs are unfinished. The run record stays if something is left, because the next clean-up
+    looks for what is in it. It also stays if the run belongs to another engine, which a hint then names.
     """
     if _unfinished(project) != 0:
         project.console.confirm("not all jobs are finished; remove the queue all the same")
-    tell_of_damage(project)
+    warn_of_damaged_record(project)
     leftovers = list(project.engine.remove())
     if other := _other_engine(project):
         project.console.hint(f"ds cleanup --engine {other}, as the latest run was one of {other!r}")
@@ -30,17 +25,8 @@ def cleanup(project: Project) -> list[str]:
     return leftovers
 
 
-def _other_engine(project: Project) -> str | None:
-    """The engine of the run in the record, where that is not the project's; a broken record tells of none."""
-    try:
-        engine = read_record(project.record_path).engine
-    except DsError:
-        return None
-    return engine if engine != project.engine.name else None
-
-
 def _unfinished(project: Project) -> int | None:
-    """How many jobs are not finished; None where a damaged queue keeps it to itself."""
+    """Returns the number of unfinished jobs; None: the queue cannot be read."""
     try:
         return project.snapshot().queued or 0
     except NotSignedIn:
@@ -48,3 +34,12 @@ def _unfinished(project: Project) -> int | None:
     except DsError as error:
         project.console.say(f"note: {error.what}")
         return None
+
+
+def _other_engine(project: Project) -> str | None:
+    """Returns the engine of the recorded run; None: the project's own, or the record cannot be read."""
+    try:
+        engine = read_record(project.record_path).engine
+    except DsError:
+        return None
+    return engine if engine != project.engine.name else None

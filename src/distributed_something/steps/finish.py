@@ -1,28 +1,29 @@
-"""Ends a run: the report, the machines, and what is still there."""
+"""Ends a run: the report, the machines, and a last look. `ds monitor` and the auto-monitor call it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
+from ..inputs.config import Config
 from ..job import Job, Lease, Outcome, State
 from ..ledger import Fold
 from ..runs.record import read_record
 from .project import Project
-
-if TYPE_CHECKING:
-    pass
 from .retry import own_ledger
 
 
 def end(project: Project, fold: Fold) -> int:
-    """Write the report and end the machines, whatever becomes of the report: they cost money."""
+    """Write the report and end the machines. Returns the exit code.
+
+    The machines cost money: they end even if the report cannot be written.
+    """
     engine, console = project.engine, project.console
-    tell_of_damage(project)
+    warn_of_damaged_record(project)
     try:
         engine.stop()  # the workers end while the report is written
     except DsError as error:
-        console.say(f"note: {error.what}")  # the end does it again
+        console.say(f"note: {error.what}")  # engine.end tries again
     try:
         code = finish(project, fold)
     finally:
@@ -35,18 +36,13 @@ def end(project: Project, fold: Fold) -> int:
 
 
 def finish(project: Project, fold: Fold) -> int:
-    """Write the run's report and print its summary; 0, or 3 where jobs are dead."""
-    from ..report.build import build_report, summary_lines, write_report
-    from ..report.failures import group_failures
-    from ..runs.provenance import what_ran
+    """Write the run's report and print its summary. Returns the exit code: 3 if jobs are dead."""
+    from ..report.build import summary_lines, write_report
 
     console, paths = project.console, project.paths()
     if project.config.image_starts_worker:
-        note_ends(project, fold)
-    snapshot = project.snapshot(fold)
-    groups = group_failures(project.engine.store, paths, fold.jobs.values())
-    ran = what_ran(project.engine.store, paths, project.config)
-    report = build_report(snapshot, fold, groups, project.config, ran)
+        record_ends(project, fold)
+    report = make_report(project, fold, project.config)
     page = write_report(project.engine.store, paths, report)
     if console.json:
         console.data(report)
@@ -54,17 +50,30 @@ def finish(project: Project, fold: Fold) -> int:
         for line in summary_lines(report):
             console.line(line)
         console.say(f"report: {project.engine.store.locate(page)}")
-    if snapshot.jobs.dead:
+    if report["jobs"]["dead"]:
         console.hint("ds failures, then ds retry")
         return SOME_DEAD
-    return OK if snapshot.state == "finished" or not snapshot.jobs.total else FAILED
+    return OK if report["state"] == "finished" or not report["jobs"]["total"] else FAILED
 
 
-def note_ends(project: Project, fold: Fold) -> None:
-    """Write down how the jobs of workers that write no ledger ended, once their queue is empty.
+def make_report(project: Project, fold: Fold, config: Config) -> dict[str, Any]:
+    """Returns the report of the run that the project looks at. `config` is the run's."""
+    from ..report.build import build_report
+    from ..report.failures import group_failures
+    from ..runs.provenance import what_ran
 
-    Some are among the queue's dead; the others have succeeded, as such workers delete no other job. Where
-    the dead may not be read (the auto-monitor has few rights) nothing is written: only numbers are known.
+    store, paths = project.engine.store, project.paths()
+    snapshot = project.snapshot(fold)
+    groups = group_failures(store, paths, fold.jobs.values())
+    return build_report(snapshot, fold, groups, config, what_ran(store, paths, config))
+
+
+def record_ends(project: Project, fold: Fold) -> None:
+    """Write to the ledger how the jobs ended, for workers that write no ledger.
+
+    Called once their queue is empty. A job is then dead if the queue's dead list has it, or else succeeded:
+    such workers delete no other job. If the dead list may not be read (the auto-monitor has few rights),
+    nothing is written, and the run shows only numbers.
     """
     left = [record for record in fold.update().jobs.values() if record.state is State.WAITING]
     if not left:
@@ -86,10 +95,10 @@ def note_ends(project: Project, fold: Fold) -> None:
     ledger.flush()
 
 
-def tell_of_damage(project: Project) -> None:
-    """Say so where the run record is there, and cannot be read: what it alone knows of stays."""
+def warn_of_damaged_record(project: Project) -> None:
+    """Print a note if the run record is there and cannot be read: resources that only it names will stay."""
     if project.record_path.exists():
         try:
             read_record(project.record_path)
         except UsageError as error:
-            project.console.say(f"note: {error.what}; what it alone knows of is not removed")
+            project.console.say(f"note: {error.what}; resources that only this file names are not removed")

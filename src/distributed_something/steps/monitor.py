@@ -1,4 +1,8 @@
-"""Watching a run: one look after another, and what each of them leads to."""
+"""Watches a run: looks at it again and again, and acts on what each look shows.
+
+`ds monitor` and `ds run` call `monitor`; the auto-monitor calls `Watch`, one look a call. What to do is
+decided in `scaling.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,39 +18,69 @@ from ..runs.record import read_record
 from ..runs.snapshot import Snapshot
 from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, shrink
 from ..words import many
-from .project import Project
-from .start import take_back
-
-if TYPE_CHECKING:
-    from ..console import Watcher
 from .finish import end
-from .start import start
+from .project import Project
+from .start import cancel_fleet, start
 
 if TYPE_CHECKING:
     from ..console import Watcher
 
 LOOKING_SHARE = 0.03
-"""How much of its time a watch spends on looking, at most."""
+"""Largest share of its time that a watch spends on looking."""
 
 LOOK_SECONDS_MOST = 2.0
-"""Longer than this nobody waits for the next look because of what the last one cost."""
+"""Longest pause that the cost of a look alone causes, in seconds."""
 
 LOOKS_THAT_FAIL = 60
-"""So many looks in a row may fail before a watch gives up: an hour, at one a minute."""
+"""Failed looks in a row before a watch gives up: an hour, at one a minute."""
+
+
+def monitor(project: Project, record: Path | None, every: float | None, *, cheapest: bool = False) -> int:
+    """Watch until no job is left, write the report, end the machines. Returns the exit code.
+
+    Killed at any point and started again it ends in the same place: its memory holds nothing that it
+    cannot read again. `every`: seconds between looks; None: as the engine and the cost of a look suggest.
+    """
+    if record is not None:
+        _check_record(project, record)
+    watch = Watch(project, cheapest=cheapest)
+    with project.console.watch() as watcher:
+        while not isinstance(action := watch.look(watcher), Finish | GiveUp):
+            if isinstance(action, Replace):
+                watcher.note("the workers were killed: starting them again")
+                start(project, None)
+            if every is None:
+                watch.rest()
+            else:  # looks that agree on the end must lie further apart than the queue's counts may lag
+                least = 0.0 if watch.open_jobs else project.engine.final_poll_interval
+                project.clock.wait(max(every, least))
+    if isinstance(action, GiveUp):
+        what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"
+        raise DsError(what, "ds start, then ds monitor")
+    return end(project, watch.fold)
+
+
+def _check_record(project: Project, path: Path) -> None:
+    record = read_record(path)
+    if record.app != project.config.app_name:
+        raise UsageError(
+            f"{path}: belongs to the app {record.app!r}, and this project's is {project.config.app_name!r}",
+            "name this project's record, or choose the project with -C",
+        )
 
 
 class Memory(NamedTuple):
-    """What a watch remembers of its latest looks, the newest last."""
+    """The latest looks and loads of a watch, the newest last."""
 
     looks: tuple[Look, ...] = ()
     loads: tuple[Load, ...] = ()
 
 
 class Watch:
-    """Looks at a run and lets go of machines that what is left does not need, where they are rented.
+    """Looks at a run, and shrinks a rented fleet that is larger than the remaining jobs need.
 
-    All that it knows it has read: a new watch decides the same after a few looks, or at once where it is
-    given the `memory` of another. `patience`: so many looks in a row may fail before the error is raised.
+    A new watch decides the same after a few looks, or at once with the `memory` of another watch.
+    `patience` limits how many looks in a row may fail before the error is raised.
     """
 
     def __init__(
@@ -69,29 +103,29 @@ class Watch:
 
     @property
     def memory(self) -> Memory:
-        """What another watch needs to go on from here."""
+        """The looks that another watch needs to continue from here."""
         return Memory(tuple(self._looks), tuple(self._loads))
 
     @property
     def open_jobs(self) -> int:
-        """Jobs that were left at the last look."""
+        """Number of open jobs at the last look."""
         return self._looks[-1].open_jobs if self._looks else 0
 
     @property
     def running(self) -> int:
-        """Machines that ran at the last look."""
+        """Number of running machines at the last look."""
         return self._looks[-1].machines_running if self._looks else 0
 
     def look(self, watcher: Watcher) -> Action | None:
-        """Look once, show it, and shrink the fleet where it is too large; what else is to be done.
+        """Look once, show the result, and shrink a fleet that is too large. Returns what else to do.
 
-        Raises DsError where the run cannot come to its end: its queue is gone, or no machine can come.
+        Raises DsError if the run cannot end: its queue is gone, or no machine can come.
         """
         began = self._project.clock.now()
         snapshot = self._snapshot = self._patient_look(watcher)
         watcher.show(snapshot)
         if snapshot.machines.unfulfillable:
-            take_back(self._project, snapshot.machines)
+            cancel_fleet(self._project, snapshot.machines)
         if snapshot.why_idle and snapshot.jobs.waiting:
             watcher.note(snapshot.why_idle)
         if snapshot.queued is None and snapshot.jobs.final < snapshot.jobs.total:
@@ -107,7 +141,7 @@ class Watch:
         return action
 
     def _patient_look(self, watcher: Watcher) -> Snapshot:
-        """How the run is: an hour without a network, or a bad hour of AWS, does not end the watching."""
+        """Returns a snapshot; looks again while the network or AWS fails, up to `patience` times."""
         failed = 0
         while True:
             try:
@@ -120,10 +154,10 @@ class Watch:
             self._project.clock.wait(self._project.engine.poll_interval)
 
     def rest(self) -> None:
-        """Wait for the next look, or for the end where the queue can tell of it sooner.
+        """Wait for the next look, or less if the queue is empty sooner.
 
-        What a look cost was taken from the jobs: looking has its share of the time and no more. The rate of
-        a run that has only begun says little, so it is believed for as long again as it was measured.
+        A look takes time from the jobs, so the pause grows with its cost. The rate of a young run is
+        uncertain, so it is trusted only for as long again as it was measured.
         """
         engine, clock, snapshot = self._project.engine, self._project.clock, self._snapshot
         jobs, rate = (snapshot.queued, snapshot.rate) if snapshot else (None, 0.0)
@@ -137,14 +171,14 @@ class Watch:
             if soon < left:
                 try:
                     before, jobs = jobs, engine.queue().counts().open
-                except DsError:  # the next look meets it again, and is patient
+                except DsError:  # the next look meets the same error, and is patient
                     return
                 if not jobs:
                     return
                 rate = max(rate, ((before or 0) - jobs) / soon)
 
     def _shrink(self, engine: Renting, snapshot: Snapshot) -> str | None:
-        """Let go of machines that what is left does not need; what was done, in words."""
+        """End machines that the remaining jobs do not need. Returns what was done, in words."""
         project, machines, tasks = self._project, snapshot.machines, self._project.engine.tasks_per_machine
         busy = _busy(self.fold)
         self._loads = [*self._loads, _load(snapshot, len(busy))][-AGREEING_LOOKS:]
@@ -165,12 +199,12 @@ class Watch:
             ended = engine.shrink(less.target, spare, busy)
         except DsError as error:
             return f"{error.what}; the machines stay for now"
-        self._loads.clear()  # what was seen before says nothing about the smaller fleet
+        self._loads.clear()  # earlier loads say nothing about the smaller fleet
         enough = f"{many(less.target, 'machine', 'is', 'are')} enough for what is left"
         return f"{enough}: {many(len(ended), 'idle one', 'was', 'were')} ended" if ended else enough
 
     def _guard(self, engine: Renting, snapshot: Snapshot) -> Sequence[str]:
-        """Have the engine see to machines that are silent; what was done, in words."""
+        """Have the engine deal with silent machines. Returns what was done, in words."""
         if not snapshot.machines.running:
             return ()
         try:
@@ -180,9 +214,9 @@ class Watch:
 
 
 def _seen(snapshot: Snapshot) -> Look:
-    """What counts for the end is the queue; where it is gone, the ledger."""
+    """Returns what `decide` needs. Counts open jobs in the queue, or in the ledger if the queue is gone."""
     machines = snapshot.machines
-    target = 0 if machines.replaces_lost else machines.target  # nothing for us to start
+    target = 0 if machines.replaces_lost else machines.target  # the fleet itself starts machines
     gone = snapshot.queued is None
     return Look(_open_jobs(snapshot), target, machines.running, machines.ended, gone)
 
@@ -192,7 +226,7 @@ def _open_jobs(snapshot: Snapshot) -> int:
 
 
 def _load(snapshot: Snapshot, busy: int) -> Load:
-    """How much of the fleet is at work. Where more is leased than the ledger knows of, all of it may be."""
+    """Returns how much of the fleet is busy: all of it if jobs are leased that the ledger does not show."""
     machines = snapshot.machines
     known = snapshot.jobs.running > 0 or not snapshot.leased
     busy = min(busy, machines.running) if known else machines.running
@@ -200,40 +234,6 @@ def _load(snapshot: Snapshot, busy: int) -> Load:
 
 
 def _busy(fold: Fold) -> set[str]:
-    """The machines and workers that have a job under way."""
+    """Returns the machines and workers that have a job under way."""
     running = (record for record in fold.jobs.values() if record.state is State.RUNNING)
     return {f"{record.machine or ''} {record.worker or ''}" for record in running}
-
-
-def monitor(project: Project, record: Path | None, every: float | None, *, cheapest: bool = False) -> int:
-    """Watch until nothing is left, end the machines, write the report; the exit code.
-
-    Killed at any point and started again it ends in the same place: it keeps nothing in memory that
-    it could not read again.
-    """
-    if record is not None:
-        _check_record(project, record)
-    watch = Watch(project, cheapest=cheapest)
-    with project.console.watch() as watcher:
-        while not isinstance(action := watch.look(watcher), Finish | GiveUp):
-            if isinstance(action, Replace):
-                watcher.note("the workers were killed: starting them again")
-                start(project, None)
-            if every is None:
-                watch.rest()
-            else:  # looks that are to agree on the end lie further apart than the queue's counts may lag
-                least = 0.0 if watch.open_jobs else project.engine.final_poll_interval
-                project.clock.wait(max(every, least))
-    if isinstance(action, GiveUp):
-        what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"
-        raise DsError(what, "ds start, then ds monitor")
-    return end(project, watch.fold)
-
-
-def _check_record(project: Project, path: Path) -> None:
-    record = read_record(path)
-    if record.app != project.config.app_name:
-        raise UsageError(
-            f"{path}: belongs to the app {record.app!r}, and this project's is {project.config.app_name!r}",
-            "name this project's record, or choose the project with -C",
-        )

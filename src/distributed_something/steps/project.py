@@ -1,4 +1,4 @@
-"""A project folder with all that a command needs of it: config, engine, console, clock."""
+"""A project folder with its config, engine, console and clock. Every command opens one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import Clock, SystemClock
 from ..console import Console
-from ..engine import Cost, Engine
+from ..engine import Cost, Engine, Machines
 from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
 from ..ledger import Fold, RunPaths
@@ -18,10 +18,11 @@ from ..runs.snapshot import Snapshot, take
 
 if TYPE_CHECKING:
     from ..inputs.check import Check
+    from ..inputs.jobfile import JobFile
 
 
 class Project:
-    """What `-C DIR` and `--engine E` choose."""
+    """The project that `-C DIR` and `--engine E` choose."""
 
     def __init__(
         self,
@@ -32,18 +33,30 @@ class Project:
         *,
         faults: str = "",
         engine: Engine | None = None,
+        run: str | None = None,
     ) -> None:
-        """`faults` is what goes wrong in a rehearsal. `engine` replaces the engine that the config names."""
+        """`faults` is what goes wrong in a rehearsal. `engine` replaces the engine that the config names.
+
+        `run` is the id, or the start of the id, of the run to look at; None: the current or latest one.
+        """
         self.folder = folder
         self.config = config
         self.console = console
         self.clock = clock
         self._faults = faults
         self._given_engine = engine
+        self._asked_run = run
 
     @classmethod
-    def open(cls, folder: Path, console: Console, engine: str | None = None, faults: str = "") -> Project:
-        """Reads the project's config; `engine` overrides its ENGINE.
+    def open(
+        cls,
+        folder: Path,
+        console: Console,
+        engine: str | None = None,
+        faults: str = "",
+        run: str | None = None,
+    ) -> Project:
+        """Reads the project's config; `engine` overrides its ENGINE. `run`: see the class.
 
         Raises UsageError if the config is missing or wrong, or if the engine knows no faults.
         """
@@ -51,7 +64,7 @@ class Project:
         config = config._replace(engine=engine) if engine else config
         if faults and not config.engine_kind.rehearses:
             raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
-        return cls(folder.absolute(), config, console, SystemClock(), faults=faults)
+        return cls(folder.absolute(), config, console, SystemClock(), faults=faults, run=run)
 
     @cached_property
     def engine(self) -> Engine:
@@ -63,7 +76,7 @@ class Project:
         made: Engine = make(self.folder, self.config, self.clock, say=self.console.say, **faults)
         return made
 
-    def checks(self, job_file: Path | None, fleet_file: Path | None) -> Sequence[Check]:
+    def checks(self, job_file: JobFile | None, fleet_file: Path | None) -> Sequence[Check]:
         """Returns the checks of `ds check` for the engine that the config names. Raises UsageError."""
         checks = self.config.engine_kind.module("check").checks
         found: Sequence[Check] = checks(self.folder, self.config, job_file, fleet_file)
@@ -71,53 +84,83 @@ class Project:
 
     @property
     def record_path(self) -> Path:
-        """Where the run record lies."""
+        """Path of the run record."""
         return record_path(self.folder, self.config.app_name)
 
     @property
     def example_jobs(self) -> str:
-        """The job file that a hint names: one that is there, or whatever the user has."""
+        """The job file that a hint names: the example if it is there, else JOBFILE."""
         example = "files/exampleJob.json"
         return example if (self.folder / example).is_file() else "JOBFILE"
 
     def record(self) -> RunRecord:
-        """The run record. Raises DsError where there is none."""
+        """Returns the run record. Raises DsError if there is none."""
         if not self.record_path.exists():
             what = f"{self.config.app_name} is not set up: {self.record_path} is missing"
             raise DsError(what, "ds setup")
         return read_record(self.record_path)
 
     def current_run(self) -> str | None:
-        """The run that is set up, or else the latest that the store remembers."""
+        """Returns the run to look at: the one asked for, the one set up, or the latest; None: there is none.
+
+        Raises UsageError if no run, or several, have the id that was asked for.
+        """
+        if self._asked_run is not None:
+            return self._found_run
         return self.engine.current_run() or self._latest_run()
 
-    def _latest_run(self) -> str | None:
+    def looking_at(self, run: str) -> Project:
+        """Returns the same project, looking at another run."""
+        return Project(self.folder, self.config, self.console, self.clock, engine=self.engine, run=run)
+
+    def runs(self) -> list[str]:
+        """Returns the ids of all runs in the store, the oldest first."""
         prefix = f"runs/{self.config.app_name}/"
-        runs = {file.key[len(prefix) :].partition("/")[0] for file in self.engine.store.list(prefix)}
-        return max(runs, default=None)
+        return sorted({file.key[len(prefix) :].partition("/")[0] for file in self.engine.store.list(prefix)})
+
+    def find_run(self, wanted: str) -> str:
+        """Returns the run with this id, start of an id, or `latest`. Raises UsageError."""
+        runs = self.runs()
+        found = [each for each in runs if each.startswith(wanted)] if wanted != "latest" else runs[-1:]
+        if wanted in found or len(found) == 1:
+            return wanted if wanted in found else found[0]
+        have = f"{len(found)} runs have" if found else "no run has"
+        raise UsageError(f"{wanted}: {have} this id", "ds runs")
+
+    @cached_property
+    def _found_run(self) -> str:
+        return self.find_run(self._asked_run or "")
+
+    def _latest_run(self) -> str | None:
+        return max(self.runs(), default=None)
 
     def paths(self) -> RunPaths:
-        """Where the current run lies in the store. Raises DsError where there is none."""
+        """Returns the paths of the current run in the store. Raises DsError if there is no run."""
         run = self.current_run()
         if run is None:
             raise DsError(f"{self.config.app_name} has no run yet", f"ds run {self.example_jobs}")
         return RunPaths(self.config.app_name, run)
 
     def fold(self) -> Fold:
-        """The state of every job of the current run."""
+        """Returns the state of every job of the current run, not yet read."""
         return Fold(self.engine.store, self.paths())
 
     def snapshot(self, fold: Fold | None = None) -> Snapshot:
-        """How the current run is now; `fold` (or a new one) is brought up to date first."""
+        """Looks at the current run. `fold` (or a new one) is brought up to date first."""
         engine = self.engine
         run = engine.current_run()
-        shown = run or self._latest_run()
-        # the ledger is flushed before the queue is told: read in the other order, it is never behind
+        shown = self.current_run() if self._asked_run is not None or run is None else run
+        if shown != run:
+            run = None
+        # workers flush the ledger before they settle: read after the queue, it is never behind it
         counts = engine.queue().counts() if run else None
         paths = RunPaths(self.config.app_name, shown or "none")
         fold = (fold or Fold(engine.store, paths)).update()
-        machines = engine.machines()
-        if run is None and machines.replaces_lost:  # the run has ended: its engine has forgotten it
+        past = self._asked_run is not None and run is None
+        machines = Machines() if past else engine.machines()
+        if run is None and (
+            past or machines.replaces_lost
+        ):  # the run has ended, and the engine no longer knows it
             from ..report.build import reported_cost
 
             usd = reported_cost(engine.store, paths)

@@ -1,21 +1,20 @@
-"""Puts dead jobs back into the queue."""
+"""Puts dead jobs back into the queue. `ds retry` and the page call it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from ..job import Job, Lease, State
 from ..ledger import LedgerWriter
 from .project import Project
 
-if TYPE_CHECKING:
-    pass
-
 
 def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> list[str]:
-    """Put dead jobs back as new (of these causes, or these ids, or all); the ids that went back."""
+    """Put dead jobs back as new. Returns the ids that went back.
+
+    `causes` and `ids` limit which jobs; empty: all dead jobs.
+    """
     fold, queue = project.fold().update(), project.engine.queue()
     wanted = [
         record
@@ -24,7 +23,7 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
         and (not causes or record.cause in causes)
         and (not ids or record.id in ids)
     ]
-    now = project.clock.now()  # before a worker can have one: the ledger's order is that of time
+    now = project.clock.now()  # before a worker can lease one: the ledger is ordered by time
     back = queue.redrive([record.id for record in wanted])
     ledger = own_ledger(project, "retry")
     for job_id in back:
@@ -34,5 +33,5 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
 
 
 def own_ledger(project: Project, name: str) -> LedgerWriter:
-    """A segment of the run's ledger for what this command has to tell: each has one writer."""
+    """Opens a new segment of the run's ledger for this command: each segment has one writer."""
     return LedgerWriter(project.engine.store, f"{project.paths().events}{name}-{os.urandom(4).hex()}.jsonl")

@@ -1,8 +1,6 @@
-"""Makes what a run needs, and writes the run record."""
+"""Makes what a run needs, and writes the run record. `ds setup` and `ds run` call it."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from ..ledger import RunPaths
 from ..runs.record import RunRecord, new_run_id, read_record, record_key, write_record
@@ -10,17 +8,23 @@ from ..runs.runfile import write_run_file
 from ..system.state import one_at_a_time
 from .project import Project
 
-if TYPE_CHECKING:
-    pass
-
 
 def setup(project: Project) -> str:
-    """Make what a run needs; its id. A run that is not finished goes on; nothing is made twice.
+    """Make what a run needs. Returns the run's id.
 
-    Of two at a time on this machine the second finds the run of the first, instead of emptying its queue.
+    An unfinished run goes on, and nothing is made twice. If two set-ups run at once on this machine, the
+    second finds the run of the first, and does not empty its queue.
     """
     with one_at_a_time(project.folder):
         return _set_up(project, next_run(project))
+
+
+def next_run(project: Project) -> str:
+    """Returns the run that `setup` is for: the one under way, or a new one."""
+    run = project.engine.current_run()
+    if run is None or project.snapshot().state == "finished":
+        return new_run_id(project.clock.now())
+    return run
 
 
 def _set_up(project: Project, run: str) -> str:
@@ -42,16 +46,8 @@ def _set_up(project: Project, run: str) -> str:
     return run
 
 
-def next_run(project: Project) -> str:
-    """The run that `setup` is for: the one under way, or a new one."""
-    run = project.engine.current_run()
-    if run is None or project.snapshot().state == "finished":
-        return new_run_id(project.clock.now())
-    return run
-
-
 def keep_record(project: Project, record: RunRecord) -> None:
-    """Write the record down, and in the store too where others than this machine watch the run."""
+    """Write the record, and a copy into the store if the auto-monitor watches the run."""
     write_record(project.record_path, record)
     if project.config.auto_monitor:
         paths = RunPaths(record.app, record.run)
@@ -59,6 +55,6 @@ def keep_record(project: Project, record: RunRecord) -> None:
 
 
 def note_made(project: Project, resource: str) -> None:
-    """Write down what was made, before the next thing is made."""
+    """Add a resource to the record, before the next one is made."""
     with one_at_a_time(project.folder):
         write_record(project.record_path, read_record(project.record_path).with_resources((resource,)))

@@ -1,44 +1,19 @@
-"""Asks for machines and watches them come."""
+"""Asks for machines and watches them come. `ds start` and `ds run` call it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
 
 from ..engine import Diagnosis, Machines, Renting
 from ..errors import DsError, Unreachable
-from .project import Project
-
-if TYPE_CHECKING:
-    pass
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
 from ..system.state import one_at_a_time
-
-if TYPE_CHECKING:
-    pass
+from .project import Project
 from .setup import keep_record, note_made
 
-
-def take_back(project: Project, machines: Machines) -> NoReturn:
-    """Cancel the newest fleet, as it cannot get a machine, and say why."""
-    engine, diagnosis = project.engine, machines.diagnosis or Diagnosis("no reason is known")
-    if isinstance(engine, Renting):
-        for fleet in project.record().fleets[-1:]:
-            engine.cancel(fleet)
-    raise DsError(f"no machine can come: {diagnosis.what}; the fleet was taken back", diagnosis.fix)
-
-
-def check_fleet(project: Project, fleet_file: Path) -> None:
-    """Raises UsageError if `start` would refuse the fleet file. Engines that rent nothing accept any."""
-    if isinstance(project.engine, Renting):
-        project.engine.check_fleet(fleet_file)
-
-
 START_LOOK_SECONDS = 15.0
-"""Between two looks at machines that are to come."""
-
+"""Longest pause between two looks at machines that are to come, in seconds."""
 
 _T = TypeVar("_T")
 
@@ -46,7 +21,7 @@ _T = TypeVar("_T")
 def start(project: Project, fleet_file: Path | None) -> None:
     """Ask for machines, and write them into the run record.
 
-    Raises DsError, with nothing changed, where the record is that of another run: another engine's, perhaps.
+    Raises DsError if the record is that of another run (perhaps of another engine); nothing has changed then.
     """
     engine = project.engine
     if fleet_file is not None and not project.config.engine_kind.rents:
@@ -62,9 +37,9 @@ def start(project: Project, fleet_file: Path | None) -> None:
 
 
 def await_machines(project: Project, seconds: float) -> Machines:
-    """Watch the machines come, for so long at most; how they are then. The fleet stands afterwards.
+    """Watch the machines come, for this many seconds at most. Returns their state at the last look.
 
-    Raises DsError, once the fleet has been taken back, where none can come.
+    Raises DsError if none can come, after the fleet has been cancelled.
     """
     engine, until = project.engine, project.clock.now() + seconds
     shown: tuple[object, ...] = ()
@@ -74,7 +49,7 @@ def await_machines(project: Project, seconds: float) -> Machines:
             project, until, engine.machines, lambda said: project.console.say(f"note: {said}")
         )
         if machines.unfulfillable:
-            take_back(project, machines)
+            cancel_fleet(project, machines)
         if machines.replaces_lost and shown != machines[:2]:
             shown = machines[:2]
             project.console.say(f"{machines.running:,} of {machines.target:,} machines")
@@ -87,8 +62,26 @@ def await_machines(project: Project, seconds: float) -> Machines:
         project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
 
 
+def check_fleet(project: Project, fleet_file: Path) -> None:
+    """Raises UsageError if `start` would refuse the fleet file. Engines that rent nothing accept any."""
+    if isinstance(project.engine, Renting):
+        project.engine.check_fleet(fleet_file)
+
+
+def cancel_fleet(project: Project, machines: Machines) -> NoReturn:
+    """Cancel the newest fleet, because it cannot get a machine. Raises DsError with the reason."""
+    engine, diagnosis = project.engine, machines.diagnosis or Diagnosis("no reason is known")
+    if isinstance(engine, Renting):
+        for fleet in project.record().fleets[-1:]:
+            engine.cancel(fleet)
+    raise DsError(f"no machine can come: {diagnosis.what}; the fleet was taken back", diagnosis.fix)
+
+
 def patiently(project: Project, until: float, look: Callable[[], _T], say: Callable[[str], None]) -> _T:
-    """What a look sees. Machines come and go whether one fails or not: looks go on until that time."""
+    """Returns what `look` returns; repeats it while the network fails, until that time.
+
+    A failed look changes nothing about the machines, so it does not end the watching.
+    """
     while True:
         try:
             return look()

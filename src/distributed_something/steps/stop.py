@@ -1,4 +1,4 @@
-"""Drains a run: no new leases, and the machines end."""
+"""Drains a run: no new leases, and the machines end. `ds stop` and the page call it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 from ..ledger import Fold
 from ..runs.snapshot import Snapshot
 from .project import Project
+from .start import patiently
 
 if TYPE_CHECKING:
     from ..console import Watcher
-from .start import patiently
 
 STOP_PATIENCE_SECONDS = 3600.0
-"""So long looks may fail before a stop gives up: it is who ends the machines when nothing runs on them."""
-
+"""Longest time without a look that succeeds, in seconds. Long, because the stop itself ends idle machines."""
 
 LAST_LOOK_PATIENCE_SECONDS = 300.0
-"""The same of the look that tells how the run is once all has stopped."""
+"""The same for the last look, which only reports."""
 
 
 def stop(project: Project, *, now: bool) -> Snapshot:
-    """Drain: no new leases; wait until what runs has finished, or (`now`) gone back to the queue."""
+    """Drain the run and wait for it. Running jobs finish, or go back to the queue at once if `now`."""
     engine, clock, fold = project.engine, project.clock, project.fold()
     engine.stop(now=now)
     with project.console.watch() as watcher:
@@ -34,7 +33,7 @@ def stop(project: Project, *, now: bool) -> Snapshot:
 
 
 def _stop_look(project: Project, fold: Fold, watcher: Watcher, *, now: bool) -> bool:
-    """Whether machines still run; those on which nothing runs any more are ended, without `now` too."""
+    """Returns whether machines still run. Ends machines on which nothing runs any more."""
     machines = project.engine.machines()
     if machines.running:
         watcher.show(project.snapshot(fold))

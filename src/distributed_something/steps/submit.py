@@ -1,4 +1,7 @@
-"""Checks a job file and queues its jobs: nothing is queued before all of it fits."""
+"""Checks a job file and queues its jobs. `ds submit` and `ds run` call it.
+
+Nothing is queued before every job of the file has been checked.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,104 @@ if TYPE_CHECKING:
 
 BATCH_JOBS = 50_000
 BATCH_BYTES = 32 << 20
-"""So many jobs, or bytes of them, are queued and then listed, before the next are read."""
-
+"""Largest batch of jobs that is queued and listed at once, in jobs and in bytes."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
+def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
+    """Read a whole job file and check each job against the config. Changes nothing. Raises UsageError."""
+    from ..inputs.fit import CheckedJobs, check_jobs
+    from ..inputs.messages import form_of
+
+    file = JobFile(job_file, shared)
+    form = form_of(project.config, file)
+    with project.console.progress(None, "jobs checked") as progress:
+        total = check_jobs(project.config, file, progress.update, project.engine.job_bytes)
+    for note in file.notes:
+        project.console.say(note)
+    if project.config.image_starts_worker:
+        project.console.say(f"messages as {form.readers} read them")
+    return CheckedJobs(file, total, form)
+
+
+def submit(project: Project, checked: CheckedJobs) -> PutReport:
+    """Queue the jobs of a file.
+
+    Ctrl-C waits for the batch under way, and is raised once that batch is listed. Submitting the file again
+    then adds what is missing, and nothing twice.
+    """
+    from ..runs.provenance import note_job_file
+
+    engine = project.engine
+    queue, paths = engine.queue(), project.paths()
+    with held_interrupt() as interrupted:
+        jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
+        with project.console.progress(checked.total, "jobs submitted") as progress:
+            form = checked.form
+            report = queue_jobs(jobs, queue, engine.store, paths, progress.update, form.message)
+        note_job_file(engine.store, paths, checked.file.path)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    return report
+
+
+@uncollected()
+def queue_jobs(
+    jobs: Iterable[Job],
+    queue: Queue,
+    store: Store,
+    paths: RunPaths,
+    queued: Callable[[int], None],
+    message: Callable[[Job], Job] = lambda job: job,
+) -> PutReport:
+    """Put jobs into the queue, and those that are new to the run into its job list.
+
+    Calls `queued` with the number of jobs in the queue after each batch. After a failure some jobs are
+    queued, and the last batch may not be listed. A repeated call adds what is missing, and nothing twice.
+    """
+    segment = f"{paths.jobs}{time.time_ns():020}-{os.urandom(2).hex()}.jsonl"  # in order: see SegmentReader
+    listed: set[str] | None = None
+
+    def put(batch: list[Job]) -> PutReport:
+        nonlocal listed
+        report = queue.put(map(message, batch))
+        unlisted = {job_id for job_id, _ in report.failed}
+        if report.known:  # listed already, unless that submission was interrupted before
+            listed = job_ids(store, paths) if listed is None else listed
+            unlisted |= listed
+        if new := [job for job in batch if job.id not in unlisted]:
+            write_jobs(store, segment, new)
+        return report
+
+    sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
+    for report in _while_reading(put, in_batches(jobs, BATCH_JOBS, BATCH_BYTES)):
+        sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
+        queued(sent + known)
+    return PutReport(sent, known, failed)
+
+
+def _while_reading(verb: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """Yields `verb(item)` for each item, in order. A thread does it while the next item is read.
+
+    After an error no further item begins, and the item under way is waited for.
+    """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as helper:
+        doing: Future[_R] | None = None
+        for item in items:
+            if doing is not None:
+                yield doing.result()
+            doing = helper.submit(verb, item)
+        if doing is not None:
+            yield doing.result()
+
+
 @contextmanager
 def held_interrupt() -> Iterator[threading.Event]:
-    """Within: the first Ctrl-C sets the event that is yielded, and the second ends everything as usual."""
+    """Yields an event that the first Ctrl-C sets. The second Ctrl-C interrupts as usual."""
     import signal
 
     interrupted = threading.Event()
@@ -50,82 +141,3 @@ def held_interrupt() -> Iterator[threading.Event]:
         yield interrupted
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@uncollected()
-def queue_jobs(
-    jobs: Iterable[Job], queue: Queue, store: Store, paths: RunPaths, queued: Callable[[int], None]
-) -> PutReport:
-    """Put jobs into the queue, and those that are new to the run into its job list; what became of them.
-
-    `queued` is told how many are in the queue by now. After a failure some are queued, and of the last
-    batch perhaps not listed: the same jobs once more add what is missing, and nothing twice.
-    """
-    segment = f"{paths.jobs}{time.time_ns():020}-{os.urandom(2).hex()}.jsonl"  # in order: see SegmentReader
-    listed: set[str] | None = None
-
-    def put(batch: list[Job]) -> PutReport:
-        nonlocal listed
-        report = queue.put(batch)
-        unlisted = {job_id for job_id, _ in report.failed}
-        if report.known:  # listed already, unless that submission was cut short before it was
-            listed = job_ids(store, paths) if listed is None else listed
-            unlisted |= listed
-        if new := [job for job in batch if job.id not in unlisted]:
-            write_jobs(store, segment, new)
-        return report
-
-    sent, known, failed = 0, 0, tuple[tuple[str, str], ...]()
-    for report in _while_reading(put, in_batches(jobs, BATCH_JOBS, BATCH_BYTES)):
-        sent, known, failed = sent + report.sent, known + report.known, failed + report.failed
-        queued(sent + known)
-    return PutReport(sent, known, failed)
-
-
-def _while_reading(verb: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """`verb` of each item, in order: done in a thread while the next item is read.
-
-    Whatever goes wrong, nothing is begun any more, and what has begun is waited for.
-    """
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as helper:
-        doing: Future[_R] | None = None
-        for item in items:
-            if doing is not None:
-                yield doing.result()
-            doing = helper.submit(verb, item)
-        if doing is not None:
-            yield doing.result()
-
-
-def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
-    """Read a job file through, and check each of its jobs against the config, before anything is changed."""
-    from ..inputs.fit import CheckedJobs, check_jobs
-
-    file = JobFile(job_file, shared)
-    with project.console.progress(None, "jobs checked") as progress:
-        total = check_jobs(project.config, file, progress.update, project.engine.job_bytes)
-    for note in file.notes:
-        project.console.say(note)
-    return CheckedJobs(file, total)
-
-
-def submit(project: Project, checked: CheckedJobs) -> PutReport:
-    """Queue the jobs of a file.
-
-    After an interruption, submitting the file again adds what is missing and nothing twice: Ctrl-C waits
-    for what is on its way, and is raised when that is listed.
-    """
-    from ..runs.provenance import note_job_file
-
-    engine = project.engine
-    queue, paths = engine.queue(), project.paths()
-    with held_interrupt() as interrupted:
-        jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
-        with project.console.progress(checked.total, "jobs submitted") as progress:
-            report = queue_jobs(jobs, queue, engine.store, paths, progress.update)
-        note_job_file(engine.store, paths, checked.file.path)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
-    return report

@@ -1,1 +1,4 @@
-"""This computer: container engine, state folders of apps, loopback, disk and memory, garbage collector."""
+"""Describes this computer: container engine, state folders, loopback, disk and memory, garbage collector.
+
+Knows no job and no run; every engine and the worker call it.
+"""

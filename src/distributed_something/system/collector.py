@@ -1,4 +1,4 @@
-"""Python's garbage collector, and when it only costs time."""
+"""Turns Python's garbage collector off where it only costs time. Called by workers and commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the collector: a million jobs or events make no cycle, and looking for one takes long."""
+    """Runs a block without the collector: jobs and events make no cycles, and looking for them is slow."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -20,5 +20,5 @@ def uncollected() -> Iterator[None]:
 
 
 def never_again() -> None:
-    """Put the collector off for good, in a process that looks at something once and ends."""
+    """Turns the collector off for good, in a process that looks once and ends."""
     gc.disable()

@@ -1,7 +1,7 @@
-"""The container engine of this machine: found, asked, and its containers taken away.
+"""Finds and calls the container engine of this machine, and removes containers.
 
-It is Docker, by its command line: that knows its sockets, contexts, registries and credentials. Nothing here
-runs before a run that needs a container begins.
+The engine is Docker, called by its command line, which knows sockets, contexts, registries and credentials.
+Called by the engine `local`, by its workers' slots and by rehearsals, only for runs that need a container.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 CALL_SECONDS = 60.0
 PULL_SECONDS = 3600.0
 WORKER_FOLDER = "/opt/distributed-something"
-"""Where the carried worker lies in a task's containers."""
+"""Folder of the injected worker in a task's containers."""
 
 IMAGE_FOLDER = "/opt/ds"
-"""Where it lies in the image that brings it."""
+"""Folder of the injected worker in the image that brings it."""
 
 STATE_LABEL = "distributed-something.state"
-"""Names the state folder of the app that a container belongs to."""
+"""Label with the state folder of the app that a container belongs to."""
 
 WORKER_LABEL = "distributed-something.worker"
 _WITHOUT = "install Docker, or write CONTAINERS = False to run jobs as plain processes of this machine"
@@ -33,20 +33,20 @@ _ASIDE = "CONTAINERS = False says that this is meant, CONTAINERS = True insists 
 
 
 class Docker(NamedTuple):
-    """The engine, by the path of its command."""
+    """Calls the container engine, by the path of its command."""
 
     program: str
 
     @classmethod
     def installed(cls) -> Docker | None:
-        """The command on the PATH; whether an engine answers it is not asked."""
+        """Returns the command on the PATH; None: not installed. Does not ask whether an engine answers it."""
         import shutil
 
         found = shutil.which("docker")
         return None if found is None else cls(found)
 
     def call(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
-        """What a command prints. Raises DsError with the last line of its complaint."""
+        """Returns what a command prints. Raises DsError with the last line of its error output."""
         import subprocess
 
         try:
@@ -65,24 +65,24 @@ class Docker(NamedTuple):
         return done.stdout.decode(errors="replace")
 
     def alive(self) -> str:
-        """The engine's version. Raises DsError where no engine answers."""
+        """Returns the engine's version. Raises DsError if no engine answers."""
         return self.call("version", "--format", "{{.Server.Version}}").strip()
 
     def digest(self, image: str) -> str | None:
-        """The digest of an image that is here: as its registry has it, or else its own; None: unknown."""
+        """Returns the digest of a local image: the registry's, or else the engine's own; None: unknown."""
         with suppress(DsError):
             named = "{{range .RepoDigests}}{{println .}}{{end}}{{.Id}}"
             return self.call("image", "inspect", "--format", named, image).split()[0].rpartition("@")[2]
         return None
 
     def has_image(self, image: str) -> bool:
-        """Whether the image is on this machine."""
+        """Whether an image is on this machine."""
         with suppress(DsError):
             return bool(self.call("image", "inspect", "--format", "{{.Id}}", image).strip())
         return False
 
     def pull(self, image: str) -> None:
-        """Fetch an image from its registry. Raises DsError."""
+        """Pulls an image from its registry. Raises DsError."""
         try:
             self.call("pull", "--quiet", image, seconds=PULL_SECONDS)
         except DsError as error:
@@ -90,17 +90,17 @@ class Docker(NamedTuple):
             raise DsError(f"the image {image} cannot be pulled: {error.what}", fix) from error
 
     def remove(self, names: Sequence[str]) -> None:
-        """End and remove containers; one that is not there is no error. Raises DsError."""
+        """Ends and removes containers; a missing one is no error. Raises DsError."""
         if names:
             self.call("rm", "--force", "--volumes", *names)
 
     def labelled(self, label: str, value: str) -> list[str]:
-        """The ids of the containers with this label, those that have ended included. Raises DsError."""
+        """Returns the ids of the containers with a label, ended ones included. Raises DsError."""
         return self.call("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}={value}").split()
 
 
 def engine_for(image: str) -> Docker:
-    """The engine that is to run an image. Raises DsError, with what else one can do, where none answers."""
+    """Returns the engine that runs an image. Raises DsError, with other ways to go on, if none answers."""
     docker = Docker.installed()
     if docker is None:
         raise DsError(f"DOCKERHUB_TAG names the image {image}, and there is no Docker here", _WITHOUT)
@@ -112,7 +112,7 @@ def engine_for(image: str) -> Docker:
 
 
 def engine_of(image: str, say: Callable[[str], None], *, required: bool) -> Docker | None:
-    """Returns the engine that runs the image here, or None if there is none: then jobs are plain processes.
+    """Returns the engine that runs the image here; None: there is none, and jobs are plain processes.
 
     Configs made for AWS name an image, so a missing engine is a note to `say`.
     Raises DsError instead if `required`.
@@ -127,7 +127,7 @@ def engine_of(image: str, say: Callable[[str], None], *, required: bool) -> Dock
 
 
 def sweep(label: str, value: str) -> None:
-    """Take away containers that somebody left, as well as that is possible."""
+    """Removes left-over containers, as far as possible."""
     docker = Docker.installed()
     if docker is not None:
         with suppress(DsError):
@@ -135,17 +135,17 @@ def sweep(label: str, value: str) -> None:
 
 
 def calling_user() -> str:
-    """The user and group that containers run as: their files are the caller's."""
+    """Returns the user and group that containers run as: their files are the caller's."""
     return f"{os.getuid()}:{os.getgid()}"
 
 
 def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str]:
-    """The option that shows a folder of this machine in a container, whatever characters are in its name."""
+    """Returns the option that mounts a folder of this machine, whatever characters are in its name."""
     return _mount("type=bind", f"src={source}", f"dst={target}", *(["readonly"] if read_only else []))
 
 
 def hide(folder: str) -> tuple[str, str]:
-    """The option that shows an empty folder in the place of one of this machine, with what is bound in it."""
+    """Returns the option that hides a folder behind an empty one."""
     return _mount("type=tmpfs", f"dst={folder}", "tmpfs-mode=0755")
 
 
@@ -157,9 +157,9 @@ _LONGEST_LINE = 60_000
 
 
 def variables(given: Mapping[str, str], file: Path) -> list[str]:
-    """The options that give a container its environment, by a file that only its owner reads.
+    """Returns the options that set a container's environment, by a file that only its owner reads.
 
-    So `ps` shows no value, but for one that cannot stand in a line of the file.
+    So `ps` shows no value, except one that cannot stand in a line of the file.
     """
     lines, options = [], list[str]()
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""Who may ask a server of ours on the loopback address: programs of this machine, and its own page.
+"""Decides who may call our servers on the loopback address: programs of this machine, and their own page.
 
 Every page that a browser has open can send requests there, and a name of its own may lead there too.
 """
@@ -13,7 +13,7 @@ _NAMES = frozenset({ADDRESS, "localhost"})
 
 
 def is_foreign(host: str, origin: str | None, site: str | None) -> bool:
-    """Whether a page of another server asks, by the headers Host, Origin and Sec-Fetch-Site."""
+    """Whether a page of another server calls, by the headers Host, Origin and Sec-Fetch-Site."""
     try:
         name = urlsplit(f"//{host}").hostname
     except ValueError:

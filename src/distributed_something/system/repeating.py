@@ -1,4 +1,4 @@
-"""What a worker does at intervals beside its jobs, each in a thread of its own."""
+"""Repeats an action at intervals, in a thread of its own. Workers use it beside their jobs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..clock import Clock
 
 
 class Repeating:
-    """While entered: a thread that acts, waits so many seconds, and acts again. `act` must not raise.
+    """Repeats an action in a thread while entered. `act` must not raise.
 
-    Leaving waits for an act that is under way; there is none afterwards.
+    Leaving waits for an action that is under way; none follows.
     """
 
     def __init__(self, name: str, seconds: float, act: Callable[[], object], clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""What an app has on this machine beside its project: where that lies, whose processes are whose."""
+"""Finds an app's state on this machine: its folder, lock and processes. Called by engines and commands."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from ..errors import DsError
 
 STATE_VARIABLE = "DS_STATE"
-"""Set in the environment of every process of an app, to the app's state folder: so they can be found."""
+"""Environment variable of every process of an app, with its state folder: so the processes can be found."""
 
 
 def state_folder(project: Path, app: str) -> Path:
-    """Where the state of an app lies: in `.ds` of its project, or below DS_STATE_DIR where that is set."""
+    """Returns an app's state folder: in `.ds` of its project, or below DS_STATE_DIR if that is set."""
     elsewhere = os.environ.get("DS_STATE_DIR")
     if not elsewhere:
         return project / ".ds" / app
@@ -26,15 +26,15 @@ def state_folder(project: Path, app: str) -> Path:
 
 
 def mark_of(folder: Path) -> bytes:
-    """What the environment of every process of the app with this state folder holds."""
+    """Returns the variable that every process of the app has in its environment."""
     return os.fsencode(f"{STATE_VARIABLE}={folder}\0")
 
 
 @contextmanager
 def one_at_a_time(project: Path) -> Iterator[None]:
-    """Hold the project folder: whoever else on this machine wants it waits. It leaves no file behind.
+    """Locks the project folder: other processes of this machine wait for it. It leaves no file behind.
 
-    On a file system that locks no folders (NFS) nobody waits.
+    On a file system that locks no folders (NFS) there is no lock.
     """
     folder = os.open(project, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -47,9 +47,9 @@ def one_at_a_time(project: Path) -> Iterator[None]:
 
 @contextmanager
 def one_run(lock: Path, app: str, busy: Callable[[], bool], run: Callable[[], str | None]) -> Iterator[None]:
-    """Hold a lock file while a `ds run` is under way: Engine.exclusive.
+    """Holds a lock file while a `ds run` is under way: Engine.exclusive.
 
-    Raises DsError, naming the `run`, where another process holds it, or its machines are `busy` all the same.
+    Raises DsError, naming the `run`, if another process holds it, or if its machines are `busy`.
     """
     lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with lock.open("w") as held:

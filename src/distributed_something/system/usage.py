@@ -1,4 +1,4 @@
-"""How a machine is: its disk, memory and processors, and what a person should know of that in time."""
+"""Reads how full a machine's disk, memory and processors are, and warns. Called by AWS workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEMORY_WARNING = 0.95
 
 
 class Figures(NamedTuple):
-    """Used shares from 0 to 1, and bytes left. `cpu` is None at the first look: it is of the time between."""
+    """Used shares from 0 to 1, and free bytes. `cpu` is since the last look; None at the first."""
 
     disk: float
     disk_free: int
@@ -22,7 +22,7 @@ class Figures(NamedTuple):
     cpu: float | None
 
     def to_json(self) -> str:
-        """As one line, in percent and bytes."""
+        """Returns one line of JSON, in percent and bytes."""
         facts = {
             "disk_percent": round(self.disk * 100, 1),
             "disk_free_bytes": self.disk_free,
@@ -33,7 +33,7 @@ class Figures(NamedTuple):
         return json.dumps(facts)
 
     def warnings(self, folder: Path) -> dict[str, str]:
-        """What to tell people, by what it is about."""
+        """Returns warnings, by subject."""
         found = {}
         if self.disk >= DISK_WARNING:
             found["disk"] = (
@@ -57,7 +57,7 @@ class Gauge:
         self._last = self._processors()
 
     def read(self) -> Figures:
-        """The figures now. Raises OSError where the folder's disk cannot be asked."""
+        """Returns the figures now. Raises OSError if the folder's disk does not answer."""
         disk = os.statvfs(self.folder)
         size = max((disk.f_blocks - disk.f_bfree + disk.f_bavail) * disk.f_frsize, 1)
         free = disk.f_bavail * disk.f_frsize
@@ -65,7 +65,7 @@ class Gauge:
         return Figures(1 - free / size, free, used / limit, limit - used, self._cpu())
 
     def _memory(self) -> tuple[int, int]:
-        """(used, limit) of the container, or else of the machine: without what the kernel only caches."""
+        """Returns (used, limit) of the container, or else of the machine, without the kernel's caches."""
         group = self._root / "sys/fs/cgroup"
         with suppress(OSError, ValueError, KeyError):
             limit = int((group / "memory.max").read_text())
@@ -83,7 +83,7 @@ class Gauge:
         return None if passed <= 0 else min(max((self._last[0] - before[0]) / passed, 0.0), 1.0)
 
     def _processors(self) -> tuple[int, int]:
-        """(busy, all) of the processors' time so far, in ticks."""
+        """Returns (busy, total) processor time so far, in ticks."""
         with suppress(OSError, ValueError, IndexError):
             line = (self._root / "proc/stat").read_text().split("\n", 1)[0].split()
             ticks = [int(part) for part in line[1:9]]

@@ -1,6 +1,8 @@
-"""The worker as a folder that runs in any container of this processor's kind, whatever is in its image.
+"""Makes the injected worker: a folder that runs in any container of this processor's kind.
 
-It is made of the Python that runs now: interpreter, standard library, the packages that a worker needs, and
+Called by `ds image` and by rehearsals.
+
+It consists of the Python that runs now: interpreter, standard library, the packages that a worker needs, and
 every shared library down to the C library and its loader. Nothing of the image is used, so it may be as old,
 as small, or as different (musl, busybox) as it likes. The price is a fixed place: programs name their loader
 by its whole path, so the folder works at WORKER_FOLDER only.
@@ -24,16 +26,16 @@ from pathlib import Path
 
 from ..errors import DsError
 from ..system.docker import WORKER_FOLDER
-from .attempt.slot import CARRIED_MARK
+from .attempt.handler import CARRIED_MARK
 
 KEPT_SECONDS = 14 * 86400
-"""After so long workers of other versions are removed from the cache."""
+"""Age from which workers of other versions are removed from the cache, in seconds."""
 
 PACKAGES = ("msgspec", "boto3", "obstore")
-"""What a worker needs; what these need comes with them."""
+"""Packages that a worker needs; their own requirements come with them."""
 
 SERVICES = ("s3", "sqs", "sts", "sso", "sso-oidc")
-"""Services of AWS that a worker, or finding its credentials, calls: others are left out."""
+"""Services of AWS that a worker, or its search for credentials, calls; others are left out."""
 
 _STDLIB_WITHOUT = shutil.ignore_patterns(
     *(
@@ -74,7 +76,7 @@ shutil.copytree(os.path.dirname(__file__), sys.argv[1], symlinks=True, dirs_exis
 
 
 def why_not() -> str | None:
-    """Why no worker can be made here; None where one can."""
+    """Returns why no worker can be made here; None: one can."""
     if not sys.platform.startswith("linux"):
         return "a worker for containers is made on Linux only"
     if _patchelf() is None:
@@ -85,9 +87,9 @@ def why_not() -> str | None:
 
 
 def make(folder: Path) -> Path:
-    """Make the worker in a new folder, and return that; one that is there stays as it is.
+    """Makes the worker in a new folder and returns that; an existing one stays as it is.
 
-    Raises DsError; then the folder is not there. It is complete as soon as it is there.
+    Raises DsError; the folder does not exist then. An existing folder is complete.
     """
     if why := why_not():
         raise DsError(f"no worker for containers: {why}", "make it on a Linux machine that has all of that")
@@ -104,7 +106,7 @@ def make(folder: Path) -> Path:
 
 
 def kept() -> Path:
-    """The worker of this version, made once and kept in the user's cache. Raises DsError as `make` does."""
+    """Returns the worker of this version, made once and cached. Raises DsError as `make` does."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distributed-something"
     folder = cache / f"worker-{_version()}"
     if not folder.exists():
@@ -116,7 +118,7 @@ def kept() -> Path:
 
 
 def _version() -> str:
-    """Another one for every change of this package, of what it needs, and of Python."""
+    """Returns a version that changes with this package, its requirements and Python."""
     own = Path(__file__).parents[1]
     files = sorted(own.rglob("*.py"))
     facts: list[object] = [sys.version, *(f"{d.name} {d.version}" for d in _needed(PACKAGES))]
@@ -148,7 +150,7 @@ def _fill(root: Path) -> None:
 
 
 def _interpreter() -> Path:
-    """The running Python's own program, not a link of a virtual environment to it."""
+    """Returns the running Python's own program, not a virtual environment's link to it."""
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
@@ -160,7 +162,7 @@ def _distribution(name: str) -> metadata.Distribution | None:
 
 
 def _needed(names: Iterable[str]) -> Iterator[metadata.Distribution]:
-    """These packages and all that they need, each once."""
+    """Yields these packages and all their requirements, each once."""
     seen, left = set[str](), list(names)
     while left:
         name = re.sub("[-_.]+", "-", left.pop()).lower()
@@ -184,7 +186,7 @@ def _copy_packages(target: Path) -> None:
 
 
 def _prune(data: Path) -> None:
-    """Leave only what a worker calls: all of AWS is tens of megabytes."""
+    """Leaves only what a worker calls: all of AWS is tens of megabytes."""
     for each in data.iterdir():
         if each.is_dir() and each.name not in SERVICES:
             shutil.rmtree(each)
@@ -199,7 +201,7 @@ def _patchelf() -> str | None:
 
 
 def _bring_libraries(root: Path, program: Path) -> None:
-    """Copy every library that is used, and have all of them look for each other here and nowhere else."""
+    """Copies every library in use; all of them look for each other here and nowhere else."""
     used = {program, *root.rglob("*.so"), *root.rglob("*.so.*")}
     loader = ""
     for name, path in sorted(_libraries(used)):
@@ -216,7 +218,7 @@ def _bring_libraries(root: Path, program: Path) -> None:
 
 
 def _libraries(files: Iterable[Path]) -> set[tuple[str, str]]:
-    """The libraries that programs and libraries load, as (name, path). The loader is one of them."""
+    """Returns the libraries that these files load, as (name, path). The loader is one of them."""
     command = ["ldd", *map(str, files)]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found = set(re.findall(r"^\s*(\S+) => (/\S+) \(", said, re.MULTILINE))
@@ -224,7 +226,7 @@ def _libraries(files: Iterable[Path]) -> set[tuple[str, str]]:
 
 
 def _bring_lookups(root: Path) -> None:
-    """What the C library loads only when it looks up a host's name, where it is not built in."""
+    """Copies what the C library loads only to look up a host's name, if it is not built in."""
     for folder in {Path(path).parent for name, path in _libraries([_interpreter()]) if name == "libc.so.6"}:
         for name in ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"):
             if (folder / name).exists() and not (root / "lib" / name).exists():
@@ -232,7 +234,7 @@ def _bring_lookups(root: Path) -> None:
 
 
 def _look_here(library: Path) -> None:
-    """Keep the paths relative to the library itself, and forget those of this machine."""
+    """Keeps a library's paths relative to itself, and drops those of this machine."""
     paths = _edit("--print-rpath", str(library)).strip()
     own = [path for path in paths.split(":") if path.startswith("$ORIGIN")]
     if own:
@@ -248,7 +250,7 @@ def _edit(*arguments: str) -> str:
 
 
 def _make_readable(root: Path) -> None:
-    """For whichever user an image has."""
+    """Makes all files readable for any user of an image."""
     for path in (root, *root.rglob("*")):
         if not path.is_symlink():
             mode = path.stat().st_mode

@@ -1,7 +1,7 @@
-"""Logs that are gathered before they are stored: for a store where each append is a request.
+"""Gathers logs before they are stored, for a store where each append is a request. Used by AWS workers.
 
-What a job prints waits in memory until there is enough of it, or for two seconds, and always until before
-the ledger tells of the attempt's end. The thread that runs the job never waits for the store.
+What a job prints waits in memory until there is enough of it, or for two seconds. It is stored before the
+ledger has the attempt's end. The thread that runs the job never waits for the store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .attempt.task import Task
 
 GATHER_BYTES = 64 << 10
 GATHER_SECONDS = 2.0
-"""What is printed is stored when it is this much, or this old."""
+"""Size and age from which gathered text is stored, in bytes and seconds."""
 
 LOOK_SECONDS = 0.25
 KEPT_BYTES = 8 << 10
@@ -33,20 +33,20 @@ LOGS_AT_ONCE = 8
 
 
 class Listener(Protocol):
-    """Is told what the attempts of a slot print."""
+    """Receives what the attempts of a slot print."""
 
     def begin(self, job_id: str, attempt: int) -> None:
-        """What is printed from now on belongs to this attempt."""
+        """Starts an attempt: what follows belongs to it."""
 
     def __call__(self, data: bytes) -> None:
-        """This was printed. Must not wait, and must not raise."""
+        """Receives text. Must not wait, and must not raise."""
 
     def end(self) -> None:
-        """The attempt has ended."""
+        """Ends the attempt."""
 
 
 class GatheredLog(SlotLog):
-    """The log segment of one slot, whose text waits to be stored. `listener` gets all that is printed."""
+    """A slot's log segment, whose text waits to be stored. `listener` receives all text."""
 
     def __init__(self, store: Store, root: str, name: str, listener: Listener | None = None) -> None:
         self._pending = bytearray()
@@ -60,28 +60,28 @@ class GatheredLog(SlotLog):
         super().__init__(store, root, name)
 
     def begin(self) -> None:
-        """Start the text of a new attempt."""
+        """Starts the text of a new attempt."""
         self._recent.clear()
         super().begin()
 
     def write(self, data: bytes) -> None:
-        """Add to the attempt's text."""
+        """Adds to the attempt's text."""
         if self.listener is not None:
             self.listener(data)
         super().write(data)
 
     def end(self) -> str | None:
-        """Finish the attempt's text: its place; it is stored before the ledger tells of the attempt."""
+        """Ends the attempt's text. Returns its place. It is stored before the ledger has the end."""
         place = super().end()
         self._ended = True
         return place
 
     def tail(self, limit: int) -> bytes:
-        """The last bytes of the attempt's text, KEPT_BYTES at most, from memory."""
+        """Returns the last bytes of the attempt's text, at most KEPT_BYTES, from memory."""
         return bytes((self._recent + self._tail)[-limit:])
 
     def due(self, now: float) -> bool:
-        """Whether what waits has waited long enough (`now` is a time.monotonic() value)."""
+        """Whether gathered text is to be stored (`now` is a time.monotonic() value)."""
         size = len(self._pending)
         if now < self._not_before:
             return False
@@ -93,7 +93,7 @@ class GatheredLog(SlotLog):
         return self._ended
 
     def store(self) -> bool:
-        """Store what waits; False where that failed, and it waits on."""
+        """Stores what waits. Returns False if that failed; it then waits on."""
         with self._storing:
             with self._pending_lock:
                 data, ended = bytes(self._pending), self._ended
@@ -122,7 +122,7 @@ class GatheredLog(SlotLog):
 
 
 class GatheringSlot(Slot):
-    """A slot with a GatheredLog, whose listener it tells which attempt begins and ends."""
+    """A slot with a GatheredLog: marks the begin and the end of each attempt for the listener."""
 
     def __init__(
         self, task: Task, store: Store, folder: Path, log: GatheredLog, run: str, worker: str
@@ -131,7 +131,7 @@ class GatheringSlot(Slot):
         self._listener = log.listener
 
     def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
-        """One attempt."""
+        """Runs one attempt."""
         if self._listener is None:
             return super().run(lease, takes_long)
         self._listener.begin(lease.job.id, lease.attempt)
@@ -142,7 +142,7 @@ class GatheringSlot(Slot):
 
 
 class LogKeeper(Repeating):
-    """While entered: stores the logs of a worker's slots in time, several at once, in threads of its own."""
+    """Stores the logs of a worker's slots in time while entered, several at once, in its own threads."""
 
     def __init__(self, logs: Iterable[GatheredLog]) -> None:
         super().__init__("log-keeper", LOOK_SECONDS, self._keep, SystemClock())
@@ -150,13 +150,13 @@ class LogKeeper(Repeating):
         self._pool = ThreadPoolExecutor(LOGS_AT_ONCE, "log")
 
     def __exit__(self, *what: object) -> None:
-        """Store all that waits, once more, and end."""
+        """Stores all that waits, and ends."""
         super().__exit__(*what)
         self._store(self._logs)
         self._pool.shutdown()
 
     def store_ended(self) -> None:
-        """Store what attempts that have ended printed. What cannot be stored now is tried again later."""
+        """Stores the text of ended attempts. What cannot be stored now is tried again later."""
         self._store([log for log in self._logs if log.ended])
 
     def _keep(self) -> None:
@@ -168,13 +168,13 @@ class LogKeeper(Repeating):
 
 
 class KeptLedger(LedgerWriter):
-    """A ledger that tells of an attempt's end when its log can be read."""
+    """A ledger that has an attempt's end only when its log can be read."""
 
     def __init__(self, store: Store, key: str, keeper: LogKeeper) -> None:
         super().__init__(store, key)
         self._keeper = keeper
 
     def flush(self) -> None:
-        """Store the logs of what has ended, then write what waits."""
+        """Stores the logs of ended attempts, then writes the events that wait."""
         self._keeper.store_ended()
         super().flush()

@@ -1,4 +1,4 @@
-"""Spot interruptions, as the machine itself tells of them: polled from the metadata service of EC2 (IMDSv2).
+"""Watches for spot interruptions: polls the metadata service of EC2 (IMDSv2). Used by AWS workers.
 
     spot/instance-action                     this machine ends at that time, in two minutes at most
     events/recommendations/rebalance         this machine is more likely than others to be ended soon
@@ -17,7 +17,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from ..clock import Clock
-from .loop import Stop
+from .orders import Stop
 
 ENDPOINT = "http://169.254.169.254"
 ENDPOINT_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
@@ -25,30 +25,30 @@ DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
 
 POLL_SECONDS = 2.0
 ANSWER_SECONDS = 1.0
-"""The service is on the machine itself: an answer that takes longer does not come."""
+"""Maximum wait for an answer, in seconds: the service is on the machine itself."""
 
 FIRST_TRIES = 6
-"""With pauses that double, about a minute: who has not heard of the service by then is not on EC2."""
+"""Tries before the watch ends where the service never answered: about a minute, as pauses double."""
 
 LONGEST_PAUSE = 60.0
 TOKEN_SECONDS = 21_600
 WARY_SECONDS = 900.0
-"""How long nothing is leased after a recommendation to move on."""
+"""Pause of leasing after a rebalance recommendation, in seconds."""
 
 
 UNSURE_SECONDS = 1.5
-"""How long after a notice an attempt goes on of which nothing says that it will finish in time.
+"""Time that a notice leaves to an attempt that may not finish in time, in seconds.
 
-To end it at once loses what it has done, to let it go on loses time: about as much, where nothing is known.
+To end it at once loses its work; to let it go on loses time: about as much, if nothing is known.
 """
 
 
 class Silent(Exception):
-    """No answer, or none that makes sense, from the metadata service."""
+    """The metadata service gave no answer, or none that makes sense."""
 
 
 class Metadata:
-    """The machine's metadata, read with a token. One thread at a time."""
+    """Reads the machine's metadata, with a token. Not thread-safe."""
 
     def __init__(self, endpoint: str = ENDPOINT) -> None:
         address = urlsplit(endpoint)
@@ -59,13 +59,13 @@ class Metadata:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Metadata | None:
-        """The service that botocore would ask too; None where the environment turns it off."""
+        """Returns the service that botocore would ask too; None: the environment turns it off."""
         if environment.get(DISABLED_VARIABLE, "").lower() == "true":
             return None
         return cls(environment.get(ENDPOINT_VARIABLE) or ENDPOINT)
 
     def get(self, name: str) -> str | None:
-        """A value such as "instance-id"; None where the machine has none. Raises Silent."""
+        """Returns a value such as "instance-id"; None: the machine has none. Raises Silent."""
         for _ in range(2):
             if not self._token:
                 self._token = self._new_token()
@@ -97,10 +97,10 @@ class Metadata:
 
 
 class InterruptionWatch:
-    """A thread that looks for a notice every two seconds, until there is one or `close` is called.
+    """Polls for a notice every two seconds in a thread, until there is one or `close` is called.
 
     `on_notice` gets an order to stop that leaves `reserve` seconds of the machine's time; `on_wary` the time
-    (Unix seconds) until when nothing should be leased. Where no metadata is served, the thread ends quietly.
+    (Unix seconds) until when nothing should be leased. Without a metadata service the thread ends quietly.
     """
 
     def __init__(
@@ -122,15 +122,15 @@ class InterruptionWatch:
         self._thread = threading.Thread(target=self.watch, name="interruption-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Starts the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Ends the thread."""
         self._closed.set()
 
     def watch(self) -> None:
-        """The thread's work."""
+        """Polls until there is a notice."""
         heard, failures = False, 0
         while not self._closed.is_set():
             try:
@@ -144,7 +144,7 @@ class InterruptionWatch:
             self._clock.wait(min(POLL_SECONDS * 2**failures, LONGEST_PAUSE), self._closed)
 
     def _look(self) -> bool:
-        """Whether the notice has come and was passed on. Raises Silent."""
+        """Polls once. Returns whether there was a notice. Raises Silent."""
         if notice := self._metadata.get("spot/instance-action"):
             self._on_notice(stop_of(notice, self._clock.now(), self._reserve))
             return True
@@ -157,7 +157,7 @@ class InterruptionWatch:
 
 
 def stop_of(notice: str, now: float, reserve: float) -> Stop:
-    """The order that a notice amounts to; one without a time that can be read leaves no time at all."""
+    """Turns a notice into an order to stop; one without a readable time leaves no time."""
     end = time_in(notice, "time")
     left = 0.0 if end is None else max(end - now - reserve, 0.0)
     when = "" if end is None else f" at {datetime.fromtimestamp(end).astimezone():%H:%M:%S}"
@@ -165,7 +165,7 @@ def stop_of(notice: str, now: float, reserve: float) -> Stop:
 
 
 def time_in(text: str, name: str) -> float | None:
-    """The time (Unix seconds) under a name in a JSON object; None where there is none."""
+    """Returns the time (Unix seconds) under a name in a JSON object; None: there is none."""
     try:
         moment = datetime.fromisoformat(json.loads(text)[name])
     except (ValueError, TypeError, KeyError, RecursionError):

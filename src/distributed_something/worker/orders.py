@@ -1,4 +1,4 @@
-"""Orders to stop, from whichever side they come: the earliest end counts."""
+"""Passes orders to stop to a worker, from signals and from notices: the earliest end counts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import NamedTuple
 
 from ..clock import Clock
-from .loop import Stop
+
+
+class Stop(NamedTuple):
+    """The order to stop: running jobs have `grace_seconds` to finish (None: no limit).
+
+    Where the machine ends, a job that will not finish is better off elsewhere: attempts of which earlier
+    ones do not say that they finish in time then have `unsure_seconds` only.
+    """
+
+    grace_seconds: float | None
+    why: str
+    unsure_seconds: float | None = None
 
 
 class Orders:
-    """Passes orders to stop on to a worker. Any thread may give them."""
+    """Passes orders to stop to a worker. Any thread may give them."""
 
     def __init__(self, stop: Callable[[Stop], None], clock: Clock) -> None:
         self._stop = stop
@@ -23,7 +35,7 @@ class Orders:
         self._deadline: float | None = None
 
     def give(self, stop: Stop) -> None:
-        """Have the worker stop. An order that leaves more time than an earlier one changes nothing."""
+        """Orders the worker to stop. An order that leaves more time than an earlier one changes nothing."""
         with self._lock:
             now = self._clock.monotonic()
             deadline = None if stop.grace_seconds is None else now + stop.grace_seconds
@@ -35,19 +47,19 @@ class Orders:
             self._stop(stop)
 
     def on_signals(self, orders: Mapping[signal.Signals, Stop]) -> None:
-        """Have these signals give these orders. Called in the main thread, once a process.
+        """Turns signals into orders. Called in the main thread, once a process.
 
-        A thread hears them: the kernel may hand a signal to any thread of ours, and then the main thread,
-        where Python runs handlers, goes on waiting for whatever it waits for.
+        A thread of its own receives them: the kernel may hand a signal to any of our threads, and the main
+        thread, where Python runs handlers, then goes on waiting.
         """
         pipe, waker = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(waker, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         for number in orders:
             signal.signal(number, _ignore)
-        threading.Thread(target=self._hear, args=(pipe, orders), name="orders", daemon=True).start()
+        threading.Thread(target=self._receive, args=(pipe, orders), name="orders", daemon=True).start()
 
-    def _hear(self, pipe: int, orders: Mapping[signal.Signals, Stop]) -> None:
+    def _receive(self, pipe: int, orders: Mapping[signal.Signals, Stop]) -> None:
         while numbers := os.read(pipe, 64):
             for number in numbers:
                 if stop := next((stop for known, stop in orders.items() if known == number), None):

@@ -1,8 +1,8 @@
-"""What a run's machines cost: how long each was seen to live, at the spot price of its type and zone.
+"""Computes the cost of a run's machines: the observed life of each, at the spot price of its type and zone.
 
-EC2 forgets a machine an hour after its end, so what was seen is kept in the store, in
-`runs/<APP_NAME>/<run>/machines.json`. Prices are the spot prices of now: AWS's own bill may differ, as prices
-move, and has disks, traffic and requests beside.
+EC2 forgets a machine an hour after its end, so observed lives are kept in the store, in
+`runs/<APP_NAME>/<run>/machines.json`. Prices are today's spot prices: AWS's own bill may differ, as prices
+move, and adds disks, traffic and requests. Called by the engine.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from .fleets import Machine
 
 SHORTEST_SECONDS = 60.0
-"""What EC2 bills at least for a machine."""
+"""EC2's shortest billed time of a machine, in seconds."""
 
 WRITE_SECONDS = 300.0
-"""So much of a machine's life may be missing where nobody looked any more before EC2 forgot it."""
+"""Interval of saving observed lives, in seconds: so much of a life may be lost with this process."""
 
 PRICES_SECONDS = 3600.0
-"""Prices that are older than this are asked for anew."""
+"""Age in seconds at which prices are read again."""
 
 ASK_SECONDS = 60.0
-"""Between two questions at least: a pair of type and zone without a price is not asked for at every look."""
+"""Shortest interval of reading prices, in seconds: some pairs of type and zone have none."""
 
 
 class Life(NamedTuple):
-    """A machine's life in Unix seconds: `until` is its end, or when it was last seen alive."""
+    """A machine's life in Unix seconds: `until` is its end, or the time it was last seen running."""
 
     kind: str
     zone: str
@@ -42,12 +42,12 @@ class Life(NamedTuple):
 
     @property
     def hours(self) -> float:
-        """What is billed."""
+        """Billed hours."""
         return max(self.until - self.since, SHORTEST_SECONDS) / 3600
 
 
 def seen(lives: Mapping[str, Life], machines: Sequence[Machine], now: float) -> dict[str, Life]:
-    """What is known of the machines' lives after a look at them."""
+    """Updates the lives with a look at the machines."""
     found = dict(lives)
     for machine in machines:
         if machine.since is None:
@@ -66,7 +66,7 @@ def seen(lives: Mapping[str, Life], machines: Sequence[Machine], now: float) -> 
 def dollars(
     lives: Mapping[str, Life], prices: Mapping[tuple[str, str], float], bid: float | None
 ) -> float | None:
-    """What the machines have cost; the bid stands for a price that is not known, and None is not known."""
+    """Cost of the machines in dollars; the bid replaces an unknown price. None: unknown."""
     costs = []
     for life in lives.values():
         price = prices.get((life.kind, life.zone), bid)
@@ -79,16 +79,16 @@ def dollars(
 def hourly(
     lives: Mapping[str, Life], prices: Mapping[tuple[str, str], float], bid: float | None
 ) -> float | None:
-    """What the machines that run cost in an hour, priced as `dollars` does."""
+    """Dollars an hour of the machines that run, priced as in `dollars`."""
     found = [prices.get((life.kind, life.zone), bid) for life in lives.values() if not life.over]
     known = [price for price in found if price is not None]
     return sum(known) if len(known) == len(found) else None
 
 
-class Bill:
-    """The cost of one run's machines so far. It never raises: what cannot be known is None.
+class RunCost:
+    """The cost of one run's machines so far. It never raises: an unknown cost is None.
 
-    `ask`: for the prices of now; else the bid is the price.
+    `ask`: read spot prices; else the bid is the price.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Bill:
         self._prices: dict[tuple[str, str], float] = {}
         self._priced = 0.0
 
-    def cost(self, machines: Sequence[Machine], now: float) -> float | None:
-        """In dollars, after this look at the machines."""
+    def usd(self, machines: Sequence[Machine], now: float) -> float | None:
+        """Dollars so far, after this look at the machines; None: unknown."""
         try:
             if self._lives is None:
                 self._lives = self._read()
@@ -120,7 +120,7 @@ class Bill:
 
     @property
     def per_hour(self) -> float | None:
-        """In dollars an hour, as of the latest look."""
+        """Dollars an hour, as of the latest look; None: unknown."""
         return hourly(self._lives or {}, self._prices, self._bid)
 
     def _read(self) -> dict[str, Life]:
@@ -131,7 +131,7 @@ class Bill:
             return {}
 
     def _ask_prices(self, now: float) -> None:
-        """The newest price of each type in each zone, once an hour, or where a new pair has come."""
+        """Reads the newest price of each type in each zone, once an hour or for a new pair."""
         pairs = {(life.kind, life.zone) for life in (self._lives or {}).values()}
         known = pairs <= self._prices.keys()
         if not self._ask or not pairs or now - self._priced < (PRICES_SECONDS if known else ASK_SECONDS):

@@ -1,4 +1,4 @@
-"""What AWS says when machines or tasks do not come, in words that tell what to do. Pure."""
+"""Translates AWS's reasons for missing machines or tasks to a diagnosis with a fix. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...engine import Diagnosis
 
 
 class _Rule(NamedTuple):
-    """A pattern that is looked for in what AWS says; `{type}`, `{zone}` and `{said}` are filled in."""
+    """A pattern in AWS's text, and its diagnosis; `{type}`, `{zone}` and `{said}` are filled in."""
 
     pattern: str
     what: str
@@ -111,19 +111,19 @@ _NEWS = frozenset({"launchSpecUnusable", "launchSpecTemporarilyBlacklisted", "fl
 
 
 def known(said: str) -> Diagnosis | None:
-    """What EC2 means; None where no rule knows it."""
+    """Translates EC2's text; None: no rule matches."""
     return _match(_RULES, said)
 
 
 def translate(said: str) -> Diagnosis:
-    """What EC2 means, or its own words."""
+    """Translates EC2's text, or quotes it."""
     return known(said) or Diagnosis(f"AWS says: {_short(said)}")
 
 
 def of_history(records: Iterable[Mapping[str, Any]]) -> Diagnosis | None:
-    """The newest trouble in a fleet's history since it last started a machine; None: there is none.
+    """The newest error in a fleet's history since it last started a machine; None: there is none.
 
-    A trouble that no waiting mends counts before one that may pass: fleets try on, and repeat the others.
+    A final error has priority over one that may pass: fleets go on trying, and repeat the others.
     """
     found: list[Diagnosis] = []
     for record in records:
@@ -136,7 +136,7 @@ def of_history(records: Iterable[Mapping[str, Any]]) -> Diagnosis | None:
 
 
 def of_tasks(said: Iterable[str]) -> Diagnosis | None:
-    """Why ECS has no task running, from what its service (newest first) and its stopped tasks say."""
+    """Why no task runs, from texts of the service (newest first) and of stopped tasks."""
     for each in said:
         if found := _match(_TASK_RULES, each):
             return found
@@ -157,7 +157,7 @@ def _first(pattern: re.Pattern[str], text: str, otherwise: str) -> str:
 
 
 def _short(said: str) -> str:
-    """One line, without the ids of requests."""
+    """Shortens to one line, without ids of requests."""
     line = " ".join(said.split()).strip(": ")
     line = re.sub(r" ?\(Service: [^)]*\)", "", line)
     return line if len(line) <= 200 else line[:199] + "…"

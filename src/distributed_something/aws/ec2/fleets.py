@@ -1,7 +1,7 @@
-"""The fleets of a run and their machines: asked for, looked at, made smaller, ended.
+"""Calls EC2 for fleets and their machines: requests, lists, shrinks and ends them. Decides nothing.
 
-Two kinds: spot fleet requests (fleet files are written for these; ids begin with "sfr-"), and EC2 Fleets
-("fleet-"). What differs between them stays in here. Every list is read to its last page.
+There are two kinds: spot fleet requests (of fleet files; ids begin with "sfr-"), and EC2 Fleets ("fleet-").
+Their differences are hidden here. Every list is read to its last page.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ..session import AwsSession, aws_errors, error_code, error_words, whole_cod
 from . import diagnosis
 
 MACHINES_A_CALL = 500
-"""Machines that are ended with one call. AWS may fail to end fleets of more than a thousand at once."""
+"""Machines that one call terminates. AWS may fail to end fleets of more than a thousand at once."""
 
 MACHINES_A_PAGE = 1000
-"""Machines that EC2 lists with one call, at most."""
+"""Largest page of EC2's list of machines."""
 
 IDS_A_CALL = 100
 
@@ -41,14 +41,14 @@ _GONE = frozenset(
 
 
 class FleetKind(StrEnum):
-    """Which of EC2's two kinds a fleet is; the value is what its id begins with."""
+    """A kind of fleet; the value is the prefix of its ids."""
 
     SPOT = "sfr-"
     EC2 = "fleet-"
 
 
 class Fleet(NamedTuple):
-    """A fleet as EC2 describes it: `alive` while it may start machines; times in Unix seconds."""
+    """A fleet as EC2 describes it. `alive`: it may start machines. Times in Unix seconds."""
 
     id: str
     alive: bool
@@ -65,7 +65,7 @@ class Fleet(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """An EC2 instance of a run; `since` and `ended` are its start and end, in Unix seconds, where known."""
+    """An EC2 instance of a run; `since` and `ended` are its start and end in Unix seconds; None: unknown."""
 
     id: str
     state: str
@@ -77,17 +77,17 @@ class Machine(NamedTuple):
 
     @property
     def running(self) -> bool:
-        """Whether it is there, or about to be."""
+        """Whether it runs or is starting."""
         return self.state in ("pending", "running")
 
     @property
     def interrupted(self) -> bool:
-        """Whether AWS took it away."""
+        """Whether AWS ended it."""
         return not self.running and self.reason.startswith("Server.")
 
 
 class Fleets:
-    """Verbs on fleets and machines. All may be repeated; what is gone is no error. They raise DsError."""
+    """Verbs on fleets and machines. All may be repeated; missing ones are no error. They raise DsError."""
 
     def __init__(self, session: AwsSession) -> None:
         self._session = session
@@ -99,13 +99,13 @@ class Fleets:
     # -- Asking
 
     def ask_spot(self, request: Mapping[str, Any]) -> str:
-        """Send a spot fleet request; its id. The same token again gives the same fleet."""
+        """Sends a spot fleet request. Returns its id; the same token again gives the same fleet."""
         with _refusals("RequestSpotFleet"):
             answer = self._ec2.request_spot_fleet(SpotFleetRequestConfig=request)
         return str(answer["SpotFleetRequestId"])
 
     def ask_fleet(self, request: Mapping[str, Any]) -> str:
-        """Make an EC2 Fleet; its id. The same token again gives the same fleet."""
+        """Makes an EC2 Fleet. Returns its id; the same token again gives the same fleet."""
         with _refusals("CreateFleet"):
             answer = self._ec2.create_fleet(**request)
         if not answer.get("FleetId"):
@@ -115,18 +115,18 @@ class Fleets:
     # -- Looking
 
     def look(self, ids: Collection[str]) -> list[Fleet]:
-        """These fleets: one call for each kind of them. One that AWS no longer knows is left out."""
+        """Describes these fleets, with one call for each kind. Fleets unknown to AWS are left out."""
         spot = [each for each in ids if each.startswith(FleetKind.SPOT)]
         others = [each for each in ids if not each.startswith(FleetKind.SPOT)]
         found = [*self._spot(spot)] if spot else []
         return found + ([*self._others(others)] if others else [])
 
     def recorded(self, ids: Collection[str], app: str) -> list[Fleet]:
-        """Those in an app's run record: the reference's bear no tag. One with another app's is left out."""
+        """Fleets of an app's run record, also untagged ones of the reference; never another app's."""
         return [fleet for fleet in self.look(ids) if fleet.tags.get("ds:app", app) == app]
 
     def of_app(self, app: str, kinds: Collection[FleetKind] = tuple(FleetKind)) -> list[Fleet]:
-        """Every fleet that bears the app's tag: EC2 finds fleets by no tag, so all are looked through."""
+        """Every fleet with the app's tag. EC2 has no filter for it, so all fleets are read."""
         looks = {FleetKind.SPOT: self._spot, FleetKind.EC2: self._others}
         every = (fleet for kind in kinds for fleet in looks[kind](()))
         return [fleet for fleet in every if fleet.tags.get("ds:app") == app]
@@ -169,12 +169,12 @@ class Fleets:
             except botocore.exceptions.ClientError as error:
                 if error_code(error) not in _GONE and whole_code(error) not in _GONE:
                     raise
-                if len(ids) > 1:  # one of them is unknown to AWS: the others are still looked at
+                if len(ids) > 1:  # one of them is unknown to AWS: the others are read one by one
                     for each in ids:
                         yield from self._pages(call, name, [each])
 
     def machines(self, app: str, run: str = "") -> list[Machine]:
-        """The instances with the app's tag (and the run's), those that ended within the hour included."""
+        """Machines with the app's tag (and the run's), including those that ended within the hour."""
         wanted = [{"Name": "tag:ds:app", "Values": [app]}]
         wanted += [{"Name": "tag:ds:run", "Values": [run]}] if run else []
         with aws_errors("looking at the machines"):
@@ -197,7 +197,7 @@ class Fleets:
             ]
 
     def history(self, fleet: Fleet, since: str) -> list[dict[str, Any]]:
-        """What a fleet has to tell of itself since then (UTC, as ISO 8601), the oldest first."""
+        """A fleet's history since then (UTC, ISO 8601), oldest first."""
         with aws_errors(f"reading the history of {fleet.id}"):
             if fleet.id.startswith(FleetKind.SPOT):
                 answer = self._ec2.describe_spot_fleet_request_history(
@@ -210,7 +210,7 @@ class Fleets:
     # -- Making smaller, and ending
 
     def set_target(self, fleet: Fleet, target: int) -> None:
-        """Change how many machines a fleet wants, a whole number. No machine ends by that."""
+        """Changes the target of a fleet, in machines. It terminates none."""
         with aws_errors(f"changing the target of {fleet.id}"):
             if fleet.id.startswith(FleetKind.SPOT):
                 self._ec2.modify_spot_fleet_request(
@@ -226,20 +226,20 @@ class Fleets:
                 )
 
     def terminate(self, ids: Iterable[str]) -> None:
-        """End machines, some hundreds at a time."""
+        """Terminates machines, MACHINES_A_CALL at a time."""
         every = list(ids)
         for start in range(0, len(every), MACHINES_A_CALL):
             with aws_errors("ending machines"):
                 self._ec2.terminate_instances(InstanceIds=every[start : start + MACHINES_A_CALL])
 
     def cancel(self, fleets: Collection[Fleet]) -> None:
-        """End fleets and their machines. A fleet too large for one call is emptied in steps before.
+        """Ends fleets and their machines. A fleet too large for one call is first emptied in steps.
 
-        One kind of fleet that would not end keeps none of the other; the first error is raised then.
+        Both kinds are tried; then the first error is raised.
         """
         for fleet in fleets:
             if fleet.target > MACHINES_A_CALL:
-                with suppress(DsError):  # a fleet that is not empty has to end all the more
+                with suppress(DsError):  # the fleet is ended below in any case
                     self.set_target(fleet, 0)
                     self.terminate(self._members(fleet))
         wrong: DsError | None = None
@@ -279,7 +279,7 @@ class Fleets:
     # -- Launch templates
 
     def make_template(self, request: Mapping[str, Any]) -> tuple[str, str]:
-        """Make a launch template, or find the one of that name: (id, version)."""
+        """Makes a launch template, or a version of the existing one. Returns (id, version)."""
         import botocore.exceptions
 
         name = request["LaunchTemplateName"]
@@ -310,7 +310,7 @@ class Fleets:
 
 @contextmanager
 def _refusals(call: str) -> Iterator[None]:
-    """Within: what EC2 refuses at once becomes a DsError in the words of `diagnosis`."""
+    """Within: translates EC2's immediate refusals by `diagnosis`."""
     import botocore.exceptions
 
     with aws_errors(f"asking for machines ({call})"):
@@ -338,7 +338,7 @@ def _seconds(when: Any) -> float | None:
 
 
 def _ended(reason: str) -> float | None:
-    """When a machine ended, where EC2 says it: "User initiated (2026-11-22 22:00:00 GMT)"."""
+    """Reads the end of a machine in a text such as "User initiated (2026-11-22 22:00:00 GMT)"."""
     _, _, when = reason.rpartition("(")
     try:
         return datetime.strptime(when.rstrip(")"), "%Y-%m-%d %H:%M:%S %Z").replace(tzinfo=UTC).timestamp()
@@ -351,7 +351,7 @@ def _cut(ids: Sequence[str], size: int) -> Iterator[list[str]]:
 
 
 def _check(refused: Iterable[Mapping[str, Any]], name: str) -> None:
-    """Raise for a fleet that could not be ended; one that has ended is fine."""
+    """Raises DsError for a fleet that could not be ended; one that has ended is no error."""
     for each in refused:
         error = each.get("Error", {})
         code = str(error.get("Code", ""))

@@ -1,4 +1,4 @@
-"""Asking for the machines of a run: by a fleet file, or by what the config says."""
+"""Requests the machines of a run: by a fleet file, or from the config alone. Called by the engine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .userdata import user_data
 
 
 class Asked(NamedTuple):
-    """What machines are asked for: the fleet file, if there is one, and what every machine has at least."""
+    """The fleet file, if there is one, and the least shape of its machines."""
 
     file: FleetFile | None
     shape: MachineShape
 
 
 class Launch:
-    """Reads what to ask for, and asks. Raises DsError."""
+    """Reads the fleet file, and requests a fleet. Raises DsError."""
 
     def __init__(self, config: Config, region: Region, fleets: Fleets, clock: Clock) -> None:
         self._config = config
@@ -37,7 +37,7 @@ class Launch:
         self._user_data = user_data(config.app_name, config.ecs_cluster)
 
     def read(self, fleet_file: Path | None) -> Asked:
-        """Check the fleet file, placeholders included. Nothing is asked of AWS where it is wrong."""
+        """Checks the fleet file, placeholders included, before any call to AWS."""
         if fleet_file is None:
             return Asked(None, self._region.shape(self._config.machine_type))
         try:
@@ -51,7 +51,7 @@ class Launch:
         return Asked(file, self._region.shape(types))
 
     def ask(self, asked: Asked, run: str, number: int, on_created: Callable[[str], None]) -> str:
-        """Ask for the run's fleet of this number, counted from 0; its id. Asking twice gives the same one."""
+        """Requests the run's fleet of this number, from 0. Returns its id; repeating it is safe."""
         token = f"{run}-{number}"
         if asked.file is not None:
             specifications = asked.file.request()["LaunchSpecifications"]

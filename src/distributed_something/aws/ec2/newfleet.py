@@ -1,4 +1,4 @@
-"""`ds fleet new`: a fleet file in the reference's format, for this account and region."""
+"""Writes a fleet file in the reference's format for an account and region. Called by `ds fleet new`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .request import image_of, key_pair
 
 
 def file_name(config: Config, region: str) -> str:
-    """What the file for a region is called: one for another region than the config's does not replace it."""
+    """The file's name; another region than the config's has its own file."""
     where = "" if region == config.aws_region else f"_{region}"
     return f"{config.app_name}Fleet{where}.json"
 
 
 def write_fleet_file(config: Config, region: str, path: Path, endpoint: str | None = None) -> None:
-    """Look up what a fleet file needs, and write it. Raises DsError, and then nothing is written."""
+    """Reads what a fleet file needs, and writes it. After a DsError nothing is written."""
     config = config._replace(aws_region=region)
     facts = Region(AwsSession(config.aws_region, config.aws_profile or None, endpoint), config)
     key = key_pair(config)

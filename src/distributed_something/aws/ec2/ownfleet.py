@@ -1,4 +1,4 @@
-"""The machines of a run that has no fleet file: a launch template and an EC2 Fleet, by the config. Pure."""
+"""Writes the requests of a run without a fleet file: launch template and EC2 Fleet, from the config. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..names import Account, machine_tags, price_text, run_tags, tag_list
 from .request import Image, encoded, key_pair, valid_until
 
 MAX_OVERRIDES = 300
-"""Pairs of a type and a subnet that a fleet may have."""
+"""EC2's limit of (type, subnet) pairs in a fleet."""
 
 
 class Subnet(NamedTuple):
@@ -34,7 +34,7 @@ def launch_template(
 ) -> dict[str, Any]:
     """CreateLaunchTemplate's request for a run's machines. Raises UsageError.
 
-    The image is given by its id: a fleet that replaces its machines cannot look it up by a parameter's name.
+    The image is given by id: a fleet of type `maintain` cannot use a parameter's name.
     """
     tags = tag_list(machine_tags(config, run))
     disk = {
@@ -66,12 +66,12 @@ def launch_template(
 
 
 def launch_template_name(config: Config, run: str) -> str:
-    """A run has its own: nothing that an earlier run left can change what its machines are."""
+    """Name of the launch template. Each run has its own, so leftovers cannot change its machines."""
     return f"ds-{config.app_name}-{run}"
 
 
 def _network(config: Config, security_groups: Sequence[str]) -> dict[str, Any]:
-    """Groups, each once (a fleet refuses doubles); only an interface can say that there is no address."""
+    """Security groups and address; only an interface can turn the public address off."""
     groups = list(dict.fromkeys(security_groups))
     if config.assign_ip:
         return {"SecurityGroupIds": groups} if groups else {}
@@ -91,8 +91,8 @@ def ec2_fleet_request(
 ) -> dict[str, Any]:
     """CreateFleet's request for a run that begins `now` (Unix seconds): every type in every zone.
 
-    A zone counts once, as a fleet refuses the same type twice in a zone. A lower target ends no machine by
-    itself: who lowers it ends those that have no job. Raises UsageError.
+    Each zone is used once, as a fleet refuses a type twice in a zone. A lower target terminates no machine:
+    the engine terminates idle ones. Raises UsageError.
     """
     zones: dict[str, Subnet] = {}
     for subnet in subnets:

@@ -1,4 +1,4 @@
-"""What a run needs to know of its account and region: read, never changed, and asked once."""
+"""Reads facts about account and region, each once: roles, bucket, types, images, subnets. Changes nothing."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .ownfleet import Subnet
 from .request import Image, image_of
 
 IMAGE_PARAMETERS = "/aws/service/ecs/optimized-ami/amazon-linux-2023/"
-"""Below it are the newest ECS-optimised images of Amazon Linux 2023."""
+"""Prefix of the SSM parameters of the newest ECS-optimised images of Amazon Linux 2023."""
 
 NO_IMAGE = ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable")
-"""EC2's codes for an image that is not there, or not for this account."""
+"""EC2's codes for an image that does not exist, or not for this account."""
 
 _NOT_ALLOWED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 
 
 class Region:
-    """Facts about the account and region that a config names. Each is asked for once, when it is needed."""
+    """Facts about the account and region of a config. Each is read once, when it is needed."""
 
     def __init__(self, session: AwsSession, config: Config) -> None:
         self._session = session
@@ -34,13 +34,13 @@ class Region:
 
     @cached_property
     def account(self) -> Account:
-        """The account and the roles in it. Raises DsError where there are no credentials."""
+        """The account and its roles. Raises DsError if there are no credentials."""
         with aws_errors("asking AWS who we are"):
             number = self._session.client("sts").get_caller_identity()["Account"]
         return account_of(self._config, number)
 
     def check_roles(self) -> None:
-        """Raise DsError where a role is missing. Who may not look at roles is believed."""
+        """Raises DsError if a role is missing. Without the right to look, roles are assumed to exist."""
         iam, account = self._session.client("iam"), self.account
         for arn in (account.task_role, account.execution_role):
             self._check_there("role", iam.get_role, RoleName=_name_in(arn))
@@ -63,14 +63,14 @@ class Region:
             raise DsError(said, "ds account setup, once an account")
 
     def check_bucket(self, name: str) -> None:
-        """Raise DsError where the bucket is not there, or may not be used."""
+        """Raises DsError if the bucket does not exist, or may not be used."""
         import botocore.exceptions
 
         with aws_errors(f"looking for the bucket {name}"):
             try:
                 found = or_none(self._session.client("s3").head_bucket, "404", "NoSuchBucket", Bucket=name)
             except botocore.exceptions.ClientError as error:
-                if error_code(error) != "403":  # an answer to HEAD has no words
+                if error_code(error) != "403":  # an answer to HEAD has no text
                     raise
                 raise DsError(
                     f"AWS_BUCKET: no access to the bucket {name}: not ours, or a right is missing",
@@ -81,22 +81,22 @@ class Region:
             raise UsageError(f"AWS_BUCKET: there is no bucket {name}", fix)
 
     def shape(self, types: Iterable[str]) -> MachineShape:
-        """What each of these machines has at least. Raises UsageError for a type that there is not."""
+        """The least of each resource of these types. Raises UsageError for an unknown type."""
         return smallest(MachineShape.of(each) for each in self._described(types))
 
     def image_id(self) -> str:
-        """The newest image for the config's types of machine: by architecture, and for GPUs."""
+        """The newest image for the config's machine types, by architecture and GPU."""
         parameter = IMAGE_PARAMETERS + image_variant(self._described(self._config.machine_type))
         parameter += "recommended/image_id"
         with aws_errors(f"looking for the newest image ({parameter})"):
             return str(self._session.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"])
 
     def images(self, ids: Iterable[str]) -> dict[str, Image]:
-        """The disks of images. Where one is not there, none: the fleet says so when it is asked for."""
+        """The disks of images; none if one does not exist: the fleet request reports that."""
         return {each["ImageId"]: image_of(each) for each in self.describe_images(ids)}
 
     def describe_images(self, ids: Iterable[str]) -> list[Mapping[str, Any]]:
-        """Images as EC2 describes them; none where one of them is not there."""
+        """Images as EC2 describes them; none if one does not exist."""
         with aws_errors("looking at the machines' image"):
             look = self._session.client("ec2").describe_images
             found = or_none(look, *NO_IMAGE, ImageIds=sorted(set(ids)))
@@ -167,9 +167,9 @@ def _name_in(arn: str) -> str:
 
 
 def image_variant(types: Iterable[Mapping[str, Any]]) -> str:
-    """The part of an image's parameter that tells its kind: "", "arm64/" or "gpu/". Raises UsageError.
+    """The kind of image in its parameter: "", "arm64/" or "gpu/". Raises UsageError.
 
-    Types are as DescribeInstanceTypes shows them. One fleet has one image: all types must go with it.
+    Types are as DescribeInstanceTypes shows them. A fleet has one image, which all types must fit.
     """
     kinds = {_variant(each): each["InstanceType"] for each in types}
     if len(kinds) > 1:

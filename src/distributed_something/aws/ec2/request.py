@@ -1,11 +1,11 @@
-"""A fleet file made into the request of a run, and what every request for machines has in common. Pure.
+"""Turns a fleet file into the spot fleet request of a run; has the common parts of all requests. Pure.
 
-The config goes over the file in what the config is for: number, price and types of the machines, their disk,
-key pair, addresses, end of life.
+The config overrides the file for number, price and types of machines, their disk, key pair, addresses and
+end of life.
 
-Launch specifications cannot say that instance metadata need a token (IMDSv2). Nothing has to be said for
-images of Amazon Linux 2023: machines started from them ask for one, with a hop limit of 2, unless the
-account's own default says otherwise. Where no fleet file is given, our launch template says it.
+Launch specifications have no metadata options, so they cannot require a token (IMDSv2). Images of Amazon
+Linux 2023 require one themselves, with a hop limit of 2, unless the account's default differs. Our launch
+template, used without a fleet file, requires it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from ...inputs.fleetfile import (
 from ..names import price_text, run_tags, tag_list
 
 DATA_DEVICE = "/dev/xvdcz"
-"""Where the first Amazon Linux, which has ended, kept the containers."""
+"""Device of the containers in the first Amazon Linux, which has ended."""
 
 USER_DATA_LIMIT = 16_384
-"""Bytes of user data that EC2 takes, before they are encoded."""
+"""EC2's limit of user data in bytes, before encoding."""
 
 _BY_TYPE = ("ImageId", "WeightedCapacity", "SpotPrice")
-"""What a specification may hold for one type of machine only."""
+"""Fields that fit one type of machine only."""
 
 
 class Image(NamedTuple):
-    """What matters of a machine image: its root device, the one that holds the containers, and its size.
+    """Devices of a machine image: its root, and the one that holds the containers.
 
-    `smallest` (GB) is the least that the containers' device can have: the size of the image's snapshot.
+    `smallest` is the least size of the containers' device in GB: that of the image's snapshot.
     """
 
     root: str = ROOT_DEVICE
@@ -51,7 +51,7 @@ class Image(NamedTuple):
 
 
 def image_of(described: Mapping[str, Any]) -> Image:
-    """An image, as DescribeImages shows it. Where it has a disk beside the root, containers are there."""
+    """Reads an image from DescribeImages. A second disk, if there is one, holds the containers."""
     root = str(described.get("RootDeviceName") or ROOT_DEVICE)
     sizes = {
         str(each["DeviceName"]): int(each["Ebs"].get("VolumeSize") or 0)
@@ -100,12 +100,12 @@ def spot_fleet_request(
 
 
 def valid_until(config: Config, now: float) -> str:
-    """When a fleet started `now` ends by itself: AWS holds to it, whoever else is gone."""
+    """When a fleet started `now` ends by itself. AWS enforces it without us."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + config.max_run_hours * 3600))
 
 
 def key_pair(config: Config) -> str:
-    """The key pair's name, without .pem; empty where the config gives none. Raises UsageError."""
+    """The key pair's name, without .pem; empty: the config gives none. Raises UsageError."""
     name = config.ssh_key_name.removesuffix(".pem")
     if is_key_placeholder(name):
         what = f"SSH_KEY_NAME: still the placeholder {shown(config.ssh_key_name)}"
@@ -114,7 +114,7 @@ def key_pair(config: Config) -> str:
 
 
 def encoded(user_data: str) -> str:
-    """User data as EC2 takes it: base64. Raises UsageError where it is too long."""
+    """Encodes user data for EC2 (base64). Raises UsageError if it is too long."""
     data = user_data.encode()
     if len(data) > USER_DATA_LIMIT:
         what = f"the machines' user data: {len(data):,} bytes, and EC2 takes {USER_DATA_LIMIT:,}"
@@ -189,7 +189,7 @@ def _interface(launch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _disks(disks: Sequence[dict[str, Any]], size: int, image: Image | None) -> list[dict[str, Any]]:
-    """The disks, with room for the containers where they are kept; none that nobody would use."""
+    """The disks, with room for the containers where they are kept; without disks that have no use."""
     device = image.data if image else _data_device(disks)
     kept = [
         each

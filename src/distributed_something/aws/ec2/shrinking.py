@@ -1,4 +1,4 @@
-"""Which fleets want less, and which machines may go. Pure."""
+"""Decides which fleets get a smaller target, and which machines may end. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 
 
 def spread(fleets: Sequence[Fleet], target: int) -> Iterator[tuple[Fleet, int]]:
-    """The fleets that want less where all together shall want `target`: the newest gives up first."""
+    """Splits `target` among fleets; the newest gives up first. Yields (fleet, new target) of changes."""
     left = sum(fleet.target for fleet in fleets) - target
     for fleet in reversed(fleets):
         less = min(max(left, 0), fleet.target)
@@ -26,7 +26,7 @@ def instances(names: Collection[str]) -> set[str]:
 
 
 def located(names: Collection[str], hosts: Mapping[str, str]) -> set[str]:
-    """The names with the machine in each, as far as one knows it or `hosts` (name to instance) tells it."""
+    """Adds its machine to each name, if `hosts` (name to instance) has it."""
     return {name if instances([name]) else f"{name} {_host(name, hosts)}" for name in names}
 
 
@@ -35,9 +35,9 @@ def _host(name: str, hosts: Mapping[str, str]) -> str:
 
 
 def idle(machines: Sequence[Machine], busy: Collection[str]) -> list[str]:
-    """Running machines that may go, the longest list that is safe.
+    """Running machines without a busy worker.
 
-    A worker whose name does not tell its machine may be on any of them: then none may go.
+    A worker whose machine is unknown may be on any of them: then the list is empty.
     """
     if any(not _INSTANCE.search(name) for name in busy):
         return []

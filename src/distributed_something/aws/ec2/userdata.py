@@ -1,7 +1,6 @@
-"""What a machine runs when it starts: the settings of the ECS agent, for ECS images of Amazon Linux 2023.
+"""Writes the start script of machines: settings of the ECS agent, for ECS images of Amazon Linux 2023. Pure.
 
-No keys: the agent has the instance profile, tasks have their own role. Values are written between quoted
-marks, so the shell takes them as they are. Pure.
+It has no keys: the agent uses the instance profile, tasks their own role. Values are quoted for the shell.
 """
 
 from __future__ import annotations
@@ -12,25 +11,25 @@ import re
 from ...errors import UsageError
 
 APP_ATTRIBUTE = "ds.app"
-"""Of a machine in the cluster: the app that it was started for."""
+"""Attribute of a machine in the cluster: the app that it was started for."""
 
 STOP_SECONDS = 120
-"""Between asking a container to stop and killing it: as long as the notice before a spot machine goes."""
+"""Seconds between stop request and kill of a container: as long as the notice of a spot machine."""
 
 _END = "END_OF_ECS_CONFIG"
 
 
 def user_data(app: str, cluster: str) -> str:
-    """The start script of an app's machines, as text. Raises UsageError for a name with a strange character.
+    """The start script of an app's machines. Raises UsageError for a name with a special character.
 
-    It adds to the agent's settings, as the images for GPUs have some of their own.
+    It appends to the agent's settings, as images for GPUs have some of their own.
     """
     lines = [f"{name}={value}" for name, value in agent_settings(app, cluster).items()]
     return "\n".join(["#!/bin/sh", f"cat >> /etc/ecs/ecs.config <<'{_END}'", *lines, _END, ""])
 
 
 def agent_settings(app: str, cluster: str) -> dict[str, str]:
-    """The ECS agent's settings, as its file has them. Raises UsageError."""
+    """The ECS agent's settings, in the form of its file. Raises UsageError."""
     return {
         "ECS_CLUSTER": _plain("ECS_CLUSTER", cluster),
         "ECS_INSTANCE_ATTRIBUTES": json.dumps({APP_ATTRIBUTE: _plain("APP_NAME", app)}),
@@ -39,7 +38,7 @@ def agent_settings(app: str, cluster: str) -> dict[str, str]:
         "ECS_DISABLE_PRIVILEGED": "true",
         "ECS_AVAILABLE_LOGGING_DRIVERS": '["json-file","awslogs","none"]',
         "ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE": "true",
-        # the disk is small and the images of scientists are not: forget early what has ended
+        # disks are small and images large: remove early what has ended
         "ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION": "10m",
         "ECS_IMAGE_CLEANUP_INTERVAL": "30m",
         "ECS_IMAGE_MINIMUM_CLEANUP_AGE": "30m",
@@ -54,7 +53,7 @@ def placement(app: str) -> list[dict[str, str]]:
 
 
 def _plain(what: str, name: str) -> str:
-    """The name, where it means nothing to a shell, an environment file or a query. Raises UsageError."""
+    """The name. Raises UsageError if it could mean something to a shell, an environment file or a query."""
     if not re.fullmatch("[A-Za-z0-9_-]{1,255}", name, re.ASCII):
         raise UsageError(f"{what}: {json.dumps(name)} cannot be given to a machine", "use letters and digits")
     return name

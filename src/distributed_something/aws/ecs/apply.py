@@ -1,4 +1,4 @@
-"""One step of a plan, done: a resource made, or brought in line. What to do was decided before."""
+"""Applies one step of a plan: makes a resource, or corrects it. Decides nothing. Called by `provision.py`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .current_state import describe_service
 from .resources import Action, Kind, Step
 
 DRAIN_SECONDS = 300
-"""How long a service that is being deleted may take before another of its name can be made."""
+"""Longest wait for a service that is being deleted to free its name, in seconds."""
 
 _LOOK_SECONDS = 5.0
 
 
 class Applier:
-    """Does steps, in a cluster. A step that was done already, or by somebody else meanwhile, is no error."""
+    """Applies steps, in a cluster. A step that another process has applied is no error."""
 
     def __init__(self, session: AwsSession, cluster: str, clock: Clock) -> None:
         self._session = session
@@ -24,7 +24,7 @@ class Applier:
         self._clock = clock
 
     def apply(self, step: Step) -> None:
-        """Do a step. Raises DsError; what was there before is then as it was, or as wanted."""
+        """Applies a step. Raises DsError; existing resources are then as before, or as wanted."""
         kind = step.resource.kind
         if step.action is Action.NOTHING:
             return
@@ -49,7 +49,7 @@ class Applier:
         )
 
     def _log_group(self, step: Step) -> None:
-        """Two calls: a group that stays behind without retention would keep its lines for ever."""
+        """Always sets the retention too: after a failure between the two calls lines would stay for ever."""
         import botocore.exceptions
 
         client, name = self._session.client("logs"), step.resource.name
@@ -75,7 +75,7 @@ class Applier:
         client.tag_resource(resourceArn=answer["service"]["serviceArn"], tags=_tags(step))
 
     def _wait_for_its_name(self, name: str) -> None:
-        """Wait until a service of that name that is being deleted is gone."""
+        """Waits until a service of that name that is being deleted is gone."""
         waited = 0.0
         while (found := describe_service(self._session, name, self._cluster)) is not None:
             if found["status"] != "DRAINING":

@@ -1,4 +1,4 @@
-"""What is there of the things that a run wants, read and never changed, as resources that can be compared."""
+"""Reads existing resources, in the form that `resources.compare` needs. Changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .resources import Kind, Resource
 
 
 def find(session: AwsSession, wanted: Iterable[Resource], cluster: str) -> Iterator[Resource]:
-    """Those of the wanted resources that are there, as they are. Names match exactly."""
+    """Yields the wanted resources that exist, as they are. Names match exactly."""
     for each in wanted:
         with aws_errors(f"looking for the {each.kind} {each.name}"):
             found = find_one(session, each.kind, each.name, cluster)
@@ -20,7 +20,7 @@ def find(session: AwsSession, wanted: Iterable[Resource], cluster: str) -> Itera
 
 
 def find_one(session: AwsSession, kind: Kind, name: str, cluster: str) -> Resource | None:
-    """A resource as it is; None where there is none of that name. Raises what botocore raises."""
+    """A resource as it is; None: it does not exist. Raises botocore's errors."""
     if kind is Kind.QUEUE:
         return _queue(session, name)
     if kind is Kind.LOG_GROUP:
@@ -56,7 +56,7 @@ def _cluster(session: AwsSession, name: str) -> Resource | None:
 
 
 def _task_definition(session: AwsSession, family: str) -> Resource | None:
-    look = session.client("ecs").describe_task_definition  # which has no code of its own for none
+    look = session.client("ecs").describe_task_definition  # a missing family has no code of its own
     answer = or_none(look, "ClientException", taskDefinition=family, include=["TAGS"])
     if answer is None or answer["taskDefinition"]["status"] != "ACTIVE":
         return None
@@ -77,7 +77,7 @@ def _service(session: AwsSession, name: str, cluster: str) -> Resource | None:
 
 
 def describe_service(session: AwsSession, name: str, cluster: str) -> dict[str, Any] | None:
-    """A service as ECS describes it, in whatever state; None where it, or its cluster, is not there."""
+    """A service as ECS describes it, in any state; None: it or its cluster does not exist."""
     look = session.client("ecs").describe_services
     answer = or_none(look, "ClusterNotFoundException", cluster=cluster, services=[name], include=["TAGS"])
     if answer is None:

@@ -1,8 +1,6 @@
-"""What a run wants to find in the account, computed from the config, and how that differs from what is there.
+"""Computes from the config the resources that a run needs in the account. Pure.
 
-Everything here is a value: nothing is asked of AWS, made or changed. `desired` says what there should be;
-whoever applies it describes what there is as resources of the same form; `compare` plans the steps. Where
-all is there as wanted, no step of the plan does anything.
+`resources.compare` plans the steps from the existing resources to these. Called by `provision.py`.
 """
 
 from __future__ import annotations
@@ -17,24 +15,24 @@ from ...system.docker import IMAGE_FOLDER, WORKER_FOLDER
 from ..ec2.userdata import STOP_SECONDS, placement
 from ..message import MAX_BYTES
 from ..names import Account, instance_log_group, partition, price_text, run_tags
-from ..shape import CARRIER_RESERVED, MachineShape, TaskSize, task_size
+from ..shape import INJECTOR_RESERVED, MachineShape, TaskSize, task_size
 from ..sqs.queues import MAX_RECEIPTS, RETENTION_SECONDS, QueueNames
 from .resources import Kind, Resource
 
 LOG_DAYS = 60
-"""How long a new log group keeps its lines."""
+"""Retention of a new log group, in days."""
 
 WORKER_VOLUME = "ds-worker"
 _DEAD_VISIBILITY = 30
-_CARRIER_MEMORY = 128
+_INJECTOR_MEMORY = 128
 _KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
 
 
-class Carried(NamedTuple):
-    """The worker that is brought into a user's image.
+class InjectedWorker(NamedTuple):
+    """Our worker, injected into a user's image.
 
-    `image` holds it; `copy` is the command that puts it into WORKER_FOLDER; `start` runs it from there.
-    Without an image it is in the user's own already, and `start` runs it.
+    `image` holds it; `copy` is the command that copies it to WORKER_FOLDER; `start` runs it from there. An
+    empty `image` means that the user's image has it already.
     """
 
     image: str
@@ -54,35 +52,36 @@ def desired(
     shape: MachineShape,
     *,
     run: str,
+    names: QueueNames | None = None,
     queue_url: str | None = None,
-    carried: Carried | None = None,
+    injected: InjectedWorker | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[Resource, ...]:
     """The resources of a run, in the order to make them. Raises UsageError where the config cannot be run.
 
-    `queue_url` is known once the queue is there; until then it is as AWS would have it. `carried` is needed
+    `queue_url` is known once the queue is there; until then it is as AWS would have it. `injected` is needed
     unless the image has its own worker. `environment` is what our worker needs beside the reference's names.
     """
+    names = names or QueueNames.of(config)
     url = queue_url or predicted_queue_url(config, account)
-    variables = {**task_environment(config, task_size(config, shape), url, run), **(environment or {})}
+    variables = {**task_environment(config, task_size(config, shape), url, run, names), **(environment or {})}
     return (
-        *queues(config, account, run),
+        *queues(config, account, run, names),
         *log_groups(config, run),
         Resource(Kind.CLUSTER, config.ecs_cluster, tags=run_tags(config, run), shared=True),
-        task_definition(config, account, shape, run=run, carried=carried, environment=variables),
+        task_definition(config, account, shape, run=run, injected=injected, environment=variables),
         service(config, run),
     )
 
 
 def predicted_queue_url(config: Config, account: Account) -> str:
-    """Where the queue of the jobs will be."""
+    """The address that the queue of jobs will have."""
     suffix = ".cn" if config.aws_region.startswith("cn-") else ""
     return f"https://sqs.{config.aws_region}.amazonaws.com{suffix}/{account.number}/{config.sqs_queue_name}"
 
 
-def queues(config: Config, account: Account, run: str) -> Iterator[Resource]:
-    """The three queues. SQS's own limit of receipts is the backstop: workers give a job up long before."""
-    names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+def queues(config: Config, account: Account, run: str, names: QueueNames) -> Iterator[Resource]:
+    """The three queues. SQS's own limit of receipts is the backstop: our workers give a job up before."""
     tags = run_tags(config, run)
     visibility = config.sqs_message_visibility
     arn = f"arn:{partition(config.aws_region)}:sqs:{config.aws_region}:{account.number}:{names.dead}"
@@ -104,7 +103,7 @@ def _queue(visibility: int) -> dict[str, str]:
 
 
 def log_groups(config: Config, run: str) -> Iterator[Resource]:
-    """Both log groups. One that is there keeps its own retention: somebody may need the lines longer."""
+    """Both log groups. An existing one keeps its retention: its lines may be needed longer."""
     for name in (config.log_group_name, instance_log_group(config)):
         initial = {"retentionInDays": LOG_DAYS}
         yield Resource(Kind.LOG_GROUP, name, initial=initial, tags=run_tags(config, run), shared=True)
@@ -116,22 +115,22 @@ def task_definition(
     shape: MachineShape,
     *,
     run: str,
-    carried: Carried | None,
+    injected: InjectedWorker | None,
     environment: Mapping[str, str],
 ) -> Resource:
-    """The task: the user's image, and before it, where the image has no worker, one that brings ours."""
+    """The task: the user's image, after a container that injects our worker if the image has none."""
     own = config.image_starts_worker
     if not config.dockerhub_tag:
         raise UsageError(
             "DOCKERHUB_TAG: missing: no image to run on machines", "DOCKERHUB_TAG = 'user/image'"
         )
-    if carried is None and not own:
-        raise UsageError("no worker is given to bring into the image", "use an image that has a worker")
+    if injected is None and not own:
+        raise UsageError("no worker is given to inject into the image", "use an image that has a worker")
     main = _main_container(config, task_size(config, shape), environment)
     containers = [main]
-    if not own and carried is not None:
-        brought = [_carrier(config, carried)] if carried.image else []
-        containers = [*brought, main | _carries(carried)]
+    if not own and injected is not None:
+        injectors = [_injector(config, injected)] if injected.image else []
+        containers = [*injectors, main | _uses_injected(injected)]
     settings = {
         "family": config.app_name + "Task",
         "networkMode": "bridge",
@@ -168,27 +167,27 @@ def _linux(config: Config) -> dict[str, Any]:
     return {"initProcessEnabled": True, **(mounting if config.mount_bucket else {})}
 
 
-def _carrier(config: Config, carried: Carried) -> dict[str, Any]:
-    """It ends before the task's own container starts: it takes no processor, and hardly any memory."""
+def _injector(config: Config, injected: InjectedWorker) -> dict[str, Any]:
+    """The container that copies our worker. It ends before the task's own container starts."""
     return {
         "name": WORKER_VOLUME,
-        "image": carried.image,
+        "image": injected.image,
         "cpu": 0,
-        "memory": _CARRIER_MEMORY,
-        "memoryReservation": CARRIER_RESERVED,
+        "memory": _INJECTOR_MEMORY,
+        "memoryReservation": INJECTOR_RESERVED,
         "essential": False,
         "privileged": False,
-        "entryPoint": list(carried.copy[:1]),
-        "command": list(carried.copy[1:]),
+        "entryPoint": list(injected.copy[:1]),
+        "command": list(injected.copy[1:]),
         "mountPoints": [_mount(read_only=False)],
         "logConfiguration": _awslogs(config),
     }
 
 
-def _carries(carried: Carried) -> dict[str, Any]:
-    """What the task's own container gets: our worker's start, and the volume where it is brought to it."""
-    start = {"entryPoint": list(carried.start[:1]), "command": list(carried.start[1:])}
-    if not carried.image:
+def _uses_injected(injected: InjectedWorker) -> dict[str, Any]:
+    """Settings of the task's own container: start our worker, from the volume if it is injected."""
+    start = {"entryPoint": list(injected.start[:1]), "command": list(injected.start[1:])}
+    if not injected.image:
         return start
     return start | {
         "dependsOn": [{"containerName": WORKER_VOLUME, "condition": "SUCCESS"}],
@@ -201,7 +200,7 @@ def _mount(*, read_only: bool) -> dict[str, Any]:
 
 
 def _awslogs(config: Config) -> dict[str, Any]:
-    """Logs go to CloudWatch without making the container wait for it."""
+    """Sends logs to CloudWatch; the container never waits for it."""
     return {
         "logDriver": "awslogs",
         "options": {
@@ -218,10 +217,12 @@ def _pairs(variables: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"name": name, "value": variables[name]} for name in sorted(variables)]
 
 
-def task_environment(config: Config, size: TaskSize, queue_url: str, run: str) -> dict[str, str]:
-    """What a container finds in its environment: the user's keys, the reference's names, and ours.
+def task_environment(
+    config: Config, size: TaskSize, queue_url: str, run: str, names: QueueNames
+) -> dict[str, str]:
+    """A container's environment: the user's keys, the reference's names, and ours.
 
-    Raises UsageError for access keys: a task definition keeps them for everyone to read.
+    Raises UsageError for access keys: everyone could read them in the task definition.
     """
     own = config.worker_environment()
     if keys := sorted(_KEYS & {name.upper() for name in own}):
@@ -234,7 +235,7 @@ def task_environment(config: Config, size: TaskSize, queue_url: str, run: str) -
         "AWS_REGION": config.aws_region,
         "CHECK_IF_DONE_BOOL": str(config.check_if_done_bool),
         "DOCKER_CORES": str(size.slots),
-        "DS_DEAD_QUEUE": QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue).dead,
+        "DS_DEAD_QUEUE": names.dead,
         "DS_RUN": run,
         "ECS_CLUSTER": config.ecs_cluster,
         "EXPECTED_NUMBER_FILES": str(config.expected_number_files),
@@ -247,10 +248,10 @@ def task_environment(config: Config, size: TaskSize, queue_url: str, run: str) -
 
 
 def service(config: Config, run: str) -> Resource:
-    """The service, without a task yet: machines come first.
+    """The service, with no task yet: machines come first.
 
-    Tasks fill one machine after another, so that few of them leave machines free to end. AWS moves none of
-    them to even out its zones, which it does by itself otherwise, and would end the jobs in them.
+    Tasks fill one machine after another, so that idle machines can end. AWS must not rebalance zones: that
+    would end running jobs.
     """
     settings = {
         "taskDefinition": config.app_name + "Task",

@@ -1,6 +1,6 @@
-"""Whose the queues and the service are that a run would take for its own: by their tags and contents. Pure.
+"""Decides by tags and contents whether existing queues and services are the app's own. Pure.
 
-What bears the app's tag is the app's. What bears none may be what the reference has left of it.
+A resource with the app's tag is the app's. One without a tag may be a leftover of the reference.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from .resources import Kind, Resource
 
 
 def may_serve_others(queue: Resource, app: str) -> bool:
-    """Whether a queue is not the app's alone: another app's, or nobody's.
+    """Whether a queue may belong to others than this app.
 
-    One without an owner is the app's, and is removed with the run, where it is empty and bears the app's
-    name: the reference has left it.
+    A queue without an owner is the app's, and is removed with the run, if it is empty and its name begins
+    with the app's: a leftover of the reference.
     """
     owner = _owner(queue)
     left = not _messages(queue) and queue.name.startswith(app)
@@ -24,7 +24,7 @@ def may_serve_others(queue: Resource, app: str) -> bool:
 
 
 def check_queues(found: Iterable[Resource], app: str) -> None:
-    """Raise UsageError where a queue is somebody else's: jobs of two apps in one would be lost to both."""
+    """Raises UsageError for another's queue: two apps would take each other's jobs."""
     for queue in found:
         if may_serve_others(queue, app):
             messages = _messages(queue)
@@ -36,9 +36,9 @@ def check_queues(found: Iterable[Resource], app: str) -> None:
 
 
 def check_service(found: Iterable[Resource], app: str, cluster: str) -> None:
-    """Raise UsageError where the service of the app's name is somebody else's: its tasks would become ours.
+    """Raises UsageError if the service of the app's name is another's: we would replace its tasks.
 
-    One without an owner and without tasks is the app's: the reference has left it.
+    A service without owner and tasks is the app's: a leftover of the reference.
     """
     for service in found:
         if service.kind is not Kind.SERVICE or _owner(service) == app:
@@ -57,7 +57,7 @@ def _owner(resource: Resource) -> str | None:
 
 
 def _whose(resource: Resource, why: str) -> str:
-    """In words; `why` one without an owner is not the app's."""
+    """Says whose it is; `why` explains for one without an owner that it is not the app's."""
     owner = _owner(resource)
     return f"belongs to the app {owner}" if owner else f"was not made by us, and {why}"
 

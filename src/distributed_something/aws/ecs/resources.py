@@ -21,9 +21,9 @@ class Kind(StrEnum):
 class Resource(NamedTuple):
     """One resource, as wanted or as found.
 
-    `settings` are the fields of AWS's own request and description; a wanted resource has those that matter,
-    a found one may have more. `initial` matters only when it is made. A `shared` one may serve others too: it
-    is made where it is missing, and left as it is where it is there, its tags included.
+    `settings` are fields of AWS's request and description; a wanted resource has those that matter, a found
+    one may have more. `initial` is used only to make it. A `shared` resource may serve others too: it is made
+    if it is missing, and never changed, its tags included.
     """
 
     kind: Kind
@@ -43,7 +43,7 @@ class Action(StrEnum):
 
 
 class Change(NamedTuple):
-    """A setting of what is there, as it is and as it shall be, where both can be told in a word."""
+    """A setting that differs, as it is and as it should be."""
 
     name: str
     before: object = None
@@ -51,7 +51,7 @@ class Change(NamedTuple):
 
     @property
     def text(self) -> str:
-        """For a person."""
+        """For the user; values are shown if both are short."""
         words = [str(each) if each or each == 0 else "none" for each in (self.before, self.after)]
         plain = not any(isinstance(each, Mapping | list | tuple) for each in (self.before, self.after))
         told = plain and words[0] != words[1] and max(map(len, words)) <= _LONGEST_WORD
@@ -62,7 +62,7 @@ _LONGEST_WORD = 60
 
 
 class Step(NamedTuple):
-    """One step of a plan: the wanted resource, and the settings in which the one that is there differs."""
+    """One step of a plan: the wanted resource, and the settings in which the existing one differs."""
 
     action: Action
     resource: Resource
@@ -81,11 +81,10 @@ class Step(NamedTuple):
 
 
 def compare(wanted: Iterable[Resource], found: Iterable[Resource]) -> list[Step]:
-    """The plan that turns what is found into what is wanted: a step for each resource, in the given order.
+    """Plans the steps from found to wanted resources: a step for each, in the given order.
 
-    Names match exactly. What is found beside the wanted is left alone. A service that is found has the bare
-    family as its `taskDefinition` where it runs the newest revision; where there is to be a newer one, it is
-    updated too.
+    Names match exactly. Other found resources are left alone. A found service that runs the newest revision
+    has the bare family as its `taskDefinition`; it is updated if a newer revision is to be made.
     """
     there = {(each.kind, each.name): each for each in found}
     steps = [_step(each, there.get((each.kind, each.name))) for each in wanted]
@@ -119,7 +118,7 @@ def _changes(wanted: Resource, found: Resource) -> Iterator[Change]:
 
 
 def _differences(name: str, wanted: Any, found: Any) -> Iterator[Change]:
-    """Where two settings differ, as deep as both have names. Of a task's variables no values are told."""
+    """Finds the differences of two settings, as deep as both have names; never values of variables."""
     if _same(wanted, found):
         return
     deeper: list[Change] = []
@@ -137,11 +136,11 @@ _OURS = frozenset(
     {"capabilities", "command", "dependsOn", "devices", "entryPoint", "mountPoints", "privileged"}
     | {"resourceRequirements", "volumes"}
 )
-"""Settings that we give to some tasks only: where one is found and not wanted, it must go."""
+"""Settings that only some tasks have: one that is found and not wanted must be removed."""
 
 
 def _same(wanted: Any, found: Any) -> bool:
-    """Whether a setting is as wanted. What AWS adds by itself does not count; nothing and empty are one."""
+    """Whether a setting is as wanted. AWS's own additions are ignored; missing and empty are equal."""
     if _is_empty(wanted):
         return _is_empty(found)
     if isinstance(wanted, Mapping):
@@ -164,7 +163,7 @@ def _as_long(wanted: Sequence[Any], found: Any) -> bool:
 
 
 def _ordered(items: Sequence[Any]) -> Sequence[Any]:
-    """Things with names in the order of their names: AWS gives them back in any."""
+    """Sorts things with names: AWS returns them in any order."""
     return sorted(items, key=lambda each: str(each["name"])) if _named(items) else items
 
 
@@ -175,7 +174,7 @@ def _named(items: Any) -> bool:
 
 
 def _comparable(value: Any) -> Any:
-    """A text or number for comparing: SQS has numbers as texts, and JSON in whatever order."""
+    """A value for comparing: SQS returns numbers as texts, and JSON in any order."""
     text = str(value)
     if not text.startswith("{"):
         return text

@@ -1,4 +1,4 @@
-"""The image that brings our worker into a user's image."""
+"""Chooses the image that injects our worker into a user's image."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import os
 
 from ... import __version__
 from ...inputs.config import Config
-from .desired import Carried
+from .desired import InjectedWorker
 
 IMAGE_VARIABLE = "DS_WORKER_IMAGE"
-"""Names the image with the worker where the config's WORKER_IMAGE does not."""
+"""Environment variable that names the worker's image; the config's WORKER_IMAGE has priority."""
 
 _IMAGE = f"ghcr.io/distributedscience/distributed-something-worker:{__version__}"
 
 
 OWN = "own"
-"""As WORKER_IMAGE: the image of DOCKERHUB_TAG has the worker itself, as `ds` on its PATH."""
+"""Value of WORKER_IMAGE if the image of DOCKERHUB_TAG has the worker itself, as `ds` on its PATH."""
 
 
-def carried_worker(config: Config) -> Carried | None:
-    """The image to take the worker from; None where the user's image has one of another kind."""
+def injected_worker(config: Config) -> InjectedWorker | None:
+    """The worker to inject; None: the user's image starts one of another kind."""
     if config.image_starts_worker:
         return None
     named = config.worker_image or os.environ.get(IMAGE_VARIABLE) or _IMAGE
-    return Carried("", start=("ds", "worker")) if named == OWN else Carried(named)
+    return InjectedWorker("", start=("ds", "worker")) if named == OWN else InjectedWorker(named)

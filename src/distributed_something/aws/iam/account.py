@@ -1,7 +1,7 @@
-"""What an account needs once, made and removed: roles, and the instance profile of machines.
+"""Makes and removes what an account needs once: roles, and the instance profile of machines.
 
-`plan_setup` and `plan_removal` are pure: from what is wanted and what is found to the calls that make the
-difference, each with its line for the screen. What lacks our path or our tag is never changed.
+`plan_setup` and `plan_removal` are pure: they turn wanted and found roles into calls, each with its line for
+the screen. Resources without our path and tag are never changed. Called by `ds account` and `ds check`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, tr
 from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where, is_ours
 
 PROPAGATION_SECONDS = 120.0
-"""How long IAM may take to tell EC2 of a new profile, before we give up."""
+"""Longest wait until EC2 knows a new profile, in seconds."""
 
 LINK = "create_service_linked_role"
-"""The call that makes a role of AWS's own: without it, AWS makes the role when it is first needed."""
+"""The call that makes a role of AWS's own. AWS also makes the role when it is first needed."""
 
 _TRY_SECONDS = 3.0
 
@@ -44,7 +44,7 @@ class FoundProfile(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What an account has of ours: by name, or at our path. `linked`: services whose own role is there."""
+    """Our resources in an account, by name or path. `linked`: services whose own role exists."""
 
     roles: Mapping[str, FoundRole] = {}
     profile: FoundProfile | None = None
@@ -64,9 +64,9 @@ class Step(NamedTuple):
 
 
 def plan_setup(where: Where, buckets: Buckets, found: Found) -> list[Step]:
-    """The calls that give an account what it lacks; none where all is there as wanted.
+    """Plans the calls that add what an account lacks; none if it is complete.
 
-    Buckets that the task role has already stay in it. Raises DsError where a name of ours is somebody else's.
+    Buckets that the task role has already stay in it. Raises DsError if a name of ours belongs to others.
     """
     _check_ours(found)
     task = found.roles.get(Role.TASK)
@@ -142,7 +142,7 @@ def _out_of_profile(role: str) -> Step:
 
 
 def plan_removal(found: Found) -> list[Step]:
-    """The calls that remove what `plan_setup` made, and nothing else: it has our path and our tag."""
+    """Plans the calls that remove resources with our path and tag, and nothing else."""
     steps: list[Step] = []
     profile = found.profile
     if profile and profile.path == PATH and is_ours(profile.tags):
@@ -157,7 +157,7 @@ def plan_removal(found: Found) -> list[Step]:
 
 
 def _same(found: Any, wanted: Any) -> bool:
-    """Whether two policies say the same: AWS may sort a list, and write one of one item as the item."""
+    """Whether two policies are equal: AWS may sort a list, or write a list of one item as the item."""
     return bool(_plain(found) == _plain(wanted))
 
 
@@ -174,7 +174,7 @@ def _plain(value: Any) -> Any:
 
 
 def who(session: AwsSession) -> tuple[str, str]:
-    """The account's number, and the ARN of whoever asks. Raises DsError."""
+    """The account's number, and the caller's ARN. Raises DsError."""
     client = session.client("sts")
     with aws_errors("asking AWS who you are"):
         answer = client.get_caller_identity()
@@ -182,7 +182,7 @@ def who(session: AwsSession) -> tuple[str, str]:
 
 
 def find(session: AwsSession) -> Found:
-    """What an account has of ours. Raises DsError."""
+    """Reads our resources in an account. Raises DsError."""
     iam = session.client("iam")
     with aws_errors("looking for roles"):
         paginator = iam.get_paginator("list_roles")
@@ -224,14 +224,14 @@ def _tags(described: Mapping[str, Any]) -> dict[str, str]:
 
 
 def apply(session: AwsSession, steps: Iterable[Step]) -> None:
-    """Make the calls, one after the other. After a failure, a new plan goes on where this one stopped."""
+    """Makes the calls in order. After a failure a new plan continues."""
     for step in steps:
         with aws_errors(step.text):
             getattr(session.client(step.service), step.call)(**step.request)
 
 
 def remove(session: AwsSession, steps: Iterable[Step]) -> list[str]:
-    """Make the calls, each whatever became of those before it; what was refused, a line each."""
+    """Makes all calls, also after a failure. Returns a line for each refusal."""
     refused = []
     for step in steps:
         try:
@@ -242,10 +242,10 @@ def remove(session: AwsSession, steps: Iterable[Step]) -> list[str]:
 
 
 def wait_for_roles(session: AwsSession, where: Where, clock: Clock) -> str | None:
-    """Wait until IAM shows what was made, and EC2 takes the profile; why that could not be tried, or None.
+    """Waits until IAM shows the roles and EC2 accepts the profile. Returns why it cannot be tried.
 
-    EC2 learns of a profile some seconds after IAM: starting a machine with it is tried, without starting
-    one. Raises DsError where EC2 has not heard of it after PROPAGATION_SECONDS.
+    EC2 knows a profile some seconds after IAM does: a dry run of starting a machine tries it. Raises DsError
+    if EC2 does not know it after PROPAGATION_SECONDS.
     """
     iam = session.client("iam")
     with aws_errors("waiting for the roles"):
@@ -265,7 +265,7 @@ _NOT_YET = "not yet"
 
 
 def _try_profile(session: AwsSession, where: Where) -> str | None:
-    """None where EC2 takes the profile, _NOT_YET where it does not know it, or why that cannot be tried."""
+    """None: EC2 accepts the profile; _NOT_YET: it does not know it; else why that cannot be tried."""
     import botocore.exceptions
 
     try:
@@ -288,7 +288,7 @@ def _try_profile(session: AwsSession, where: Where) -> str | None:
 
 
 def users(session: AwsSession, regions: Iterable[str]) -> list[str]:
-    """Queues and services of runs, as ARNs, in any of these regions. Raises DsError."""
+    """ARNs of queues and services of runs in these regions. Raises DsError."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as pool:

@@ -1,8 +1,8 @@
-"""Who may do what: grants, and the policies of the roles. Those of people are in `people`. Pure.
+"""Writes the policies of the roles, as grants. Those of users are in `user_policies`. Pure.
 
 A grant names its actions one by one, and the narrowest resources that IAM allows: by name where we give the
 name, by the tag `ds:app` where AWS does, by the account at least. Where IAM takes nothing narrower than "*",
-the grant says why. Tests hold each grant against the calls that the code makes, both ways.
+the grant says why. Tests compare the grants with the calls in the code, both ways.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .roles import ALARM_SERVICE, FUNCTION, SCHEDULES, Role, Where
 Document = dict[str, Any]
 
 MANAGED_LIMIT = 6_144
-"""Characters of a managed policy, spaces not counted; the policies inside one role may have 10,240."""
+"""IAM's limit of a managed policy in characters without spaces; policies inside one role: 10,240."""
 
 APP_TAG = "aws:ResourceTag/ds:app"
 NO_NARROWER = "IAM knows no narrower resource for these"
 
 
 class Grant(NamedTuple):
-    """Actions that are allowed on resources. `why_all` says why, where the resource is "*"."""
+    """Allows actions on resources. `why_all` gives the reason for the resource "*"."""
 
     sid: str
     actions: tuple[str, ...]
@@ -34,7 +34,7 @@ class Grant(NamedTuple):
     why_all: str = ""
 
     def statement(self) -> Document:
-        """As a policy has it."""
+        """The grant as a statement of a policy."""
         found: Document = {
             "Sid": self.sid,
             "Effect": "Allow",
@@ -45,7 +45,7 @@ class Grant(NamedTuple):
 
 
 class Trusted(NamedTuple):
-    """A role as it is to be: who may take it on, for what, and with which rights by group."""
+    """A wanted role: the service that may assume it, its purpose, and its rights by group."""
 
     role: Role
     service: str
@@ -63,7 +63,7 @@ def document(grants: Iterable[Grant]) -> Document:
 
 
 def compact(policy: Document) -> str:
-    """A policy as it is sent: without spaces, as they count in a role."""
+    """A policy without spaces, as they count in a role."""
     return json.dumps(policy, separators=(",", ":"))
 
 
@@ -72,7 +72,7 @@ _NO_SOURCE = frozenset({"ec2.amazonaws.com", "lambda.amazonaws.com"})
 
 
 def trust(where: Where, service: str) -> Document:
-    """Who may take a role on: one service, for this account only where the service says for whom it asks."""
+    """The trust policy: one service, for this account only if the service names the account."""
     statement: Document = {
         "Effect": "Allow",
         "Principal": {"Service": service},
@@ -84,13 +84,13 @@ def trust(where: Where, service: str) -> Document:
 
 
 class Buckets(NamedTuple):
-    """Buckets that tasks use, by name: those that they also write to, and those that they only read."""
+    """Names of buckets that tasks use: those that they write to, and those that they only read."""
 
     written: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
 
     def joined(self, other: Buckets) -> Buckets:
-        """These and others: an account serves many projects, each with its own."""
+        """Adds the buckets of another project of the account."""
         written = tuple(sorted({*self.written, *other.written}))
         return Buckets(written, tuple(sorted({*self.read, *other.read} - {*written})))
 
@@ -145,9 +145,9 @@ _WRITE = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutO
 
 
 def _task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
-    """Queues of our making (their tag says so), the named buckets, and what the reference's worker logs.
+    """For tasks: queues with our tag, the named buckets, and the log calls of the reference's worker.
 
-    A condition on tags would refuse every line of a log: IAM sees the tags of groups, and none on streams.
+    Log calls have no condition on tags: streams have no tags, so every line would be refused.
     """
     queues = Grant("Queues", USE_QUEUES, (where.arn("sqs", "*", region="*"),), {"StringLike": {APP_TAG: "*"}})
     logs = Grant(
@@ -159,7 +159,7 @@ def _task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
 
 
 def store_grants(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
-    """To list, read and write these buckets: a group of grants, or none where no bucket is named."""
+    """To list, read and write these buckets; no grant if there is none."""
     every = (*buckets.written, *buckets.read)
     grants = [Grant("List", ("s3:ListBucket",), _bucket_arns(where, every))] if every else []
     if buckets.written:
@@ -207,7 +207,7 @@ def _machine(where: Where) -> dict[str, tuple[Grant, ...]]:
 def _fleet(where: Where) -> dict[str, tuple[Grant, ...]]:
     """For spot fleets: to start machines, which get our instance profile only, and to end them.
 
-    To tag and to end machines has no condition: a fleet that could not do so would be paid for.
+    Tagging and terminating have no condition: a machine that the fleet cannot end would go on costing.
     """
     describe = ("ec2:DescribeImages", "ec2:DescribeInstanceStatus", "ec2:DescribeSubnets")
     start = ("ec2:RequestSpotInstances", "ec2:RunInstances")
@@ -224,7 +224,7 @@ def _fleet(where: Where) -> dict[str, tuple[Grant, ...]]:
 
 
 def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
-    """For the auto-monitor: to look at the runs of every app, to let machines go, and to end runs."""
+    """For the auto-monitor: to look at the runs of every app, to terminate machines, and to end runs."""
     written = buckets.written
     store = (
         Grant("List", ("s3:ListBucket",), _bucket_arns(where, written)),
@@ -264,9 +264,9 @@ _LOOKS = (
 
 
 def _monitor_ends(where: Where) -> tuple[Grant, ...]:
-    """What bears an app's tag; dashboards and task definitions have none that IAM looks at.
+    """Resources with an app's tag; IAM sees no tags on dashboards and task definitions.
 
-    Queues are looked for whatever their tags: one that has gone has none, and would be refused, not missing.
+    Finding queues has no condition on tags: a deleted queue has none, and would be refused, not missing.
     """
     tagged = {"StringLike": {APP_TAG: "*"}}
     machines = (
@@ -296,7 +296,7 @@ def _monitor_ends(where: Where) -> tuple[Grant, ...]:
 def alarm_grants(where: Where, names: str, *, region: str | None = None) -> tuple[Grant, ...]:
     """To make and remove alarms of these names, and to have them end machines.
 
-    CloudWatch does so with a role of its own, and whoever makes an alarm needs the right to make that.
+    CloudWatch ends them with a role of its own, which the maker of an alarm must be allowed to create.
     """
     actions = ("cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:TagResource")
     own = where.arn("iam", f"role/aws-service-role/{ALARM_SERVICE}/*", region="")
@@ -313,6 +313,6 @@ def _schedule(where: Where) -> dict[str, tuple[Grant, ...]]:
 
 
 def pass_role(where: Where, sid: str, role: Role, *services: str) -> Grant:
-    """To hand a role on to these services, and no other."""
+    """To pass a role to these services, and no other."""
     to = {"StringEquals": {"iam:PassedToService": [f"{each}.amazonaws.com" for each in services]}}
     return Grant(sid, ("iam:PassRole",), (where.role(role),), to)

@@ -1,8 +1,8 @@
-"""What `ds account setup` makes in an account, by name: pure, so that a run can name it without asking.
+"""Names what `ds account setup` makes in an account. Pure, so a run can name roles without a call.
 
 Every name begins with `distributed-something-` and every path is `/distributed-something/`: nothing is shared
-with other tools, and what belongs here can be listed, and removed, without guessing. IAM's names are the
-account's, whatever the region.
+with other tools, and everything of ours can be listed and removed. IAM's names are per account, not per
+region.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..names import PREFIX, Account, partition
 PATH = "/distributed-something/"
 
 TAGS = {"ds:account": "distributed-something"}
-"""On everything that the set-up of an account makes: what lacks it is not ours, whatever its name."""
+"""Tags of everything that the set-up of an account makes. A resource without them is not ours."""
 
 PROFILE = PREFIX + "machine"
 """The instance profile; it holds the role of the same name."""
@@ -35,13 +35,13 @@ class Role(StrEnum):
 
 
 FUNCTION = PREFIX + "monitor"
-"""The function that looks at runs whose config has AUTO_MONITOR."""
+"""The function that watches runs whose config has AUTO_MONITOR."""
 
 SCHEDULES = "distributed-something"
 """The group of the schedules that call it: one for each app under way, with the app's name."""
 
 TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
-"""What EC2's console calls the role that it makes for spot fleet requests."""
+"""The role that EC2's console makes for spot fleet requests."""
 
 
 class Where(NamedTuple):
@@ -52,11 +52,11 @@ class Where(NamedTuple):
 
     @property
     def part(self) -> str:
-        """The part of AWS that it is in, as in ARNs."""
+        """Its partition, as in ARNs."""
         return partition(self.region)
 
     def arn(self, service: str, rest: str, *, region: str | None = None) -> str:
-        """An ARN in this account; `region` is the account's own where it is not given, and may be empty."""
+        """An ARN in this account; `region` may be empty; None: this region."""
         return f"arn:{self.part}:{service}:{self.region if region is None else region}:{self.number}:{rest}"
 
     def role(self, role: Role) -> str:
@@ -85,7 +85,7 @@ def account_of(config: Config, number: str) -> Account:
 
 
 ALARM_SERVICE = "events.amazonaws.com"
-"""Whose own role CloudWatch takes on where an alarm ends a machine."""
+"""The service whose role CloudWatch assumes if an alarm terminates a machine."""
 
 LINKED = {
     "AWSServiceRoleForCloudWatchEvents": ALARM_SERVICE,
@@ -94,8 +94,7 @@ LINKED = {
     "AWSServiceRoleForEC2SpotFleet": "spotfleet.amazonaws.com",
     "AWSServiceRoleForECS": "ecs.amazonaws.com",
 }
-"""Roles that AWS itself has in an account that uses fleets, clusters, and alarms that end machines, and the
-services they are linked to.
+"""AWS's own roles for fleets, clusters and alarms that terminate machines, each with its service.
 
-They belong to AWS and serve everyone: made where they are missing, never removed.
+They belong to AWS and serve all users of the account: made if missing, never removed.
 """

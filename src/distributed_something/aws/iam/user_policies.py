@@ -1,4 +1,4 @@
-"""What people need: those who type the commands for one app, and whoever sets an account up. Pure."""
+"""Writes the policies of users: for the commands of one app, and for the set-up of an account. Pure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .roles import FUNCTION, LINKED, PATH, PROFILE, SCHEDULES, TAGGING_ROLE, Rol
 NEW_TAG = "aws:RequestTag/ds:app"
 
 
-# -- The person who types the commands ----------------------------------------------------------------------
+# -- The user of the commands --------------------------------------------------------------------------------
 
 
 def user_grants(config: Config, where: Where) -> tuple[Grant, ...]:
-    """What the four steps and what comes after them need, for one app."""
+    """The rights that all commands need, for one app."""
     return (
         *_user_queues(config, where),
         *_user_store(config, where),
@@ -48,7 +48,7 @@ def _for_app(config: Config) -> dict[str, dict[str, str]]:
 
 def _user_queues(config: Config, where: Where) -> tuple[Grant, ...]:
     """All of the app's queues, by their names."""
-    names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+    names = QueueNames.of(config)
     actions = (
         "sqs:CreateQueue",
         "sqs:DeleteQueue",
@@ -99,7 +99,7 @@ def _user_cluster(config: Config, where: Where) -> tuple[Grant, ...]:
             ("ecs:DescribeContainerInstances", "ecs:DescribeTasks", "ecs:ListTasks"),
             ("*",),
             inside,
-            "what is in a cluster is named by chance; the condition names the cluster",
+            "tasks and machines have random names; the condition names the cluster",
         ),
         Grant(
             "PassToTasks",
@@ -168,7 +168,7 @@ def _user_auto_monitor(config: Config, where: Where) -> tuple[Grant, ...]:
 
 
 def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
-    """What `ds check` and the monitor look at, and nobody can change by looking."""
+    """The read-only calls of `ds check` and the monitor."""
     describe = (
         "ec2:DescribeFleetHistory",
         "ec2:DescribeFleetInstances",
@@ -214,15 +214,15 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
 
 
 def user_policy(config: Config, where: Where) -> Document:
-    """The policy of the person who types the commands for one app."""
+    """The policy of a user of the commands, for one app."""
     return document(user_grants(config, where))
 
 
-# -- The person who sets an account up ----------------------------------------------------------------------
+# -- The administrator ---------------------------------------------------------------------------------------
 
 
 def administrator_grants(where: Where) -> tuple[Grant, ...]:
-    """What `ds account` needs: roles at our own path, and to see whether a run uses them."""
+    """The rights that `ds account` needs: roles at our own path, and to see whether a run uses them."""
     roles = where.arn("iam", f"role{PATH}*", region="")
     profile = where.arn("iam", f"instance-profile{PATH}{PROFILE}", region="")
     linked = where.arn("iam", "role/aws-service-role/*", region="")
@@ -315,5 +315,5 @@ def _administrator_auto_monitor(where: Where) -> tuple[Grant, ...]:
 
 
 def administrator_policy(where: Where) -> Document:
-    """The policy of the person who sets an account up."""
+    """The policy of the person who sets up an account."""
     return document(administrator_grants(where))

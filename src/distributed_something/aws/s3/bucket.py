@@ -1,4 +1,4 @@
-"""A bucket as obstore's: where it is, and whose credentials are used."""
+"""Opens a bucket for obstore: endpoint, credentials, timeouts, retries. Called by `store.py`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _CREDENTIALS_SECONDS = 420
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 15.0
 _GROWTH = 4
-"""obstore waits at random between the first wait and this times the one before: with its own 2 waits would
-not grow, and 12 of them, the most it makes unless told otherwise, end after some 3 seconds."""
+"""Base of obstore's random back-off. With its default of 2 waits hardly grow, and its 12 retries end after
+some 3 seconds."""
 _NO_LIMIT = 10_000
 
 
@@ -29,15 +29,15 @@ class Credentials:
 
     def __init__(self, session: AwsSession) -> None:
         self._found = session.credentials()
-        self.trouble: DsError | None = None
+        self.failure: DsError | None = None
 
     def __call__(self) -> Any:
-        """Credentials that are valid for some minutes at least; called by obstore."""
+        """Returns credentials that are valid for some minutes at least. Called by obstore."""
         try:
             with aws_errors("renewing the AWS credentials"):
                 frozen = self._found.get_frozen_credentials()
         except DsError as error:
-            self.trouble = error
+            self.failure = error
             raise
         return {
             "access_key_id": frozen.access_key,
@@ -57,10 +57,10 @@ def open_bucket(
     silence_seconds: float,
     credentials: Credentials,
 ) -> Any:
-    """The bucket `name`. No call is made.
+    """Opens the bucket `name`, without a call.
 
-    A request has failed after `silence_seconds` without an answer, those in which its own body is sent
-    included. Those that fail are repeated for `retry_seconds`.
+    A request fails after `silence_seconds` without an answer, including the time to send its body. Failed
+    requests are repeated for `retry_seconds`.
     """
     from obstore.store import S3Store
 
@@ -84,7 +84,7 @@ def open_bucket(
 
 
 def _patience(seconds: float) -> Any:
-    """How obstore repeats a request: for so long, and at most a quarter longer."""
+    """obstore's retries: for `seconds`, and at most a quarter longer."""
     longest = min(_LONGEST_WAIT_SECONDS, seconds / 4)
     return {
         "max_retries": _NO_LIMIT,

@@ -1,4 +1,4 @@
-"""The project's bucket and any other, as one store."""
+"""Joins the project's bucket and any other bucket to one store. Used by workers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ _ELSEWHERE = re.compile(r"s3://?(?P<bucket>[^/]+)/")
 class Stores:
     """Implements engine.Store over the project's bucket, and over any other by keys such as s3://bucket/key.
 
-    So INPUTS and OUTPUT of a job may name other buckets. A key keeps the form in which it is given:
-    what `list("s3://b/x")` finds starts with s3://b/x. As prefixes are cleaned of doubled slashes
-    on their way here, s3:/b/x is the same.
+    So INPUTS and OUTPUT of a job may name other buckets. A key keeps its form: keys of `list("s3://b/x")`
+    start with s3://b/x. As callers remove doubled slashes, s3:/b/x means the same.
     """
 
     def __init__(self, home: S3Store) -> None:
@@ -98,7 +97,7 @@ class Stores:
         return at_once(self.publish, files, FILES_AT_ONCE)
 
     def _at(self, key: str) -> tuple[str, S3Store, str]:
-        """(what to put before a key of that store, the store, the key in it)."""
+        """(prefix of that store's keys here, the store, the key in it)."""
         found = _ELSEWHERE.match(key)
         if found is None:
             return "", self._home, key

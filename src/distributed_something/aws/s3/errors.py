@@ -1,4 +1,4 @@
-"""What errors of obstore and botocore about a bucket mean to a person: one line, and the fix."""
+"""Translates errors of obstore and botocore about a bucket to DsErrors with a fix. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..session import aws_errors, error_code
 
 
 class Place(NamedTuple):
-    """What was asked for: a key below a prefix of a bucket, and where the bucket was looked for."""
+    """The object of a request: a key below a prefix of a bucket, and the bucket's region."""
 
     bucket: str
     prefix: str
@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
     @property
     def address(self) -> str:
-        """For a person."""
+        """The address to show."""
         return f"s3://{self.bucket}/{self.prefix}{self.key}"
 
 
@@ -38,7 +38,7 @@ _CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
 _STATUS = re.compile(r"status code: ([45]\d\d)")
 _SERVER_FAILED = re.compile(r"5\d\d")
 _NAMED = {"408": "RequestTimeout", "429": "TooManyRequests", "503": "ServiceUnavailable"}
-"""S3's codes for what a status says where there are no words with it, as from a proxy."""
+"""S3's codes for a status without text, as of a proxy."""
 
 _KEYS = "sign in again (aws sso login), or renew the keys: aws sts get-caller-identity tells whose are in use"
 _RIGHTS = (
@@ -48,7 +48,7 @@ _RIGHTS = (
 _REGION = "set AWS_REGION to the bucket's: aws s3api get-bucket-location --bucket {bucket}"
 _LATER = "try again later; fewer machines at a time ask less of S3"
 _elsewhere = ("the bucket is not in region {region}", _REGION)
-_busy = ("S3 has too much to do just now, and had when asked again", _LATER)
+_busy = ("S3 is overloaded, also on retries", _LATER)
 _network = ("no connection to S3", "look at the network, HTTPS_PROXY and AWS_REGION; then try again")
 _expired = ("the credentials have expired", _KEYS)
 _wrong_keys = ("the credentials are not valid", _KEYS)
@@ -68,7 +68,7 @@ _EXPLAINED = {
     "ServiceUnavailable": _busy,
     "SlowDown": _busy,
     "TooManyRequests": _busy,
-    "InternalError": ("S3 failed, and did so again when asked again", "try again later"),
+    "InternalError": ("S3 failed, and failed again on retries", "try again later"),
     "RequestTimeout": _network,
     "Network": _network,
     "KeyTooLongError": ("the key is longer than 1,024 bytes", "give the files shorter names"),
@@ -80,7 +80,7 @@ _PASSING = frozenset(
 
 
 def translated(error: Exception, place: Place) -> Exception | None:
-    """Our error for one of S3's; None for an error of this machine (a full disk)."""
+    """Our error for one of S3's; None: an error of this machine (a full disk)."""
     from botocore.exceptions import ClientError
 
     code = code_of(error)
@@ -112,7 +112,7 @@ def _explained(error: Exception, place: Place) -> DsError:
 
 
 def code_of(error: Exception) -> str:
-    """S3's code for an error, or one of ours; empty where there is none."""
+    """S3's code for an error, or one of ours; empty: it has none."""
     if hasattr(error, "response"):
         return _named(error_code(error))
     text = str(error)
@@ -128,7 +128,7 @@ def code_of(error: Exception) -> str:
 
 
 def _named(code: str) -> str:
-    """S3's code where botocore or obstore has only a status."""
+    """S3's code for a bare status of botocore or obstore."""
     return _NAMED.get(code, "InternalError" if _SERVER_FAILED.fullmatch(code) else code)
 
 
@@ -138,7 +138,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def errors_of_botocore(doing: str) -> Iterator[None]:
-    """Within: botocore's own errors (network, credentials) become ours; what S3 itself answered does not."""
+    """Within: translates botocore's own errors (network, credentials), not S3's answers."""
     import botocore.exceptions
 
     try:

@@ -1,4 +1,4 @@
-"""The bucket by boto3 alone, for the auto-monitor: obstore's compiled parts are not in AWS's own Python."""
+"""A bucket by boto3 alone, for the auto-monitor: AWS's Python lacks obstore's compiled parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BATCH = 1000
 
 
 class PlainStore(S3Store):
-    """Implements engine.Store with one request after the other: slower, and with no other library."""
+    """Implements engine.Store with one request at a time: slower, without obstore."""
 
     def _read(self, key: str, start: int, length: int | None) -> bytes:
         import botocore.exceptions
@@ -28,7 +28,7 @@ class PlainStore(S3Store):
             try:
                 answer = self._client().get_object(Bucket=self.bucket, Key=name, **wanted)
             except botocore.exceptions.ClientError as error:
-                if error_code(error) in ("InvalidRange", "416"):  # it starts where the file ends
+                if error_code(error) in ("InvalidRange", "416"):  # the range starts at the file's end
                     return b""
                 raise
             data: bytes = answer["Body"].read()

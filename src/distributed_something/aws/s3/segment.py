@@ -1,4 +1,4 @@
-"""An appended file in a bucket: numbered parts, of which the last is written anew until it is full. Pure."""
+"""Lays out an appended file in a bucket: numbered parts; the last is rewritten until it is full. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from ...engine import StoredFile
 
 SEGMENT_PART_BYTES = 512 << 10
-"""A part of an appended file grows to this size, by being written anew; then the next one begins."""
+"""Size in bytes to which a part of an appended file grows by rewriting; then the next part begins."""
 
 
 class Segment:
-    """The numbered parts of an appended file, as far as they are known: `ends` are their places in it."""
+    """The known parts of an appended file; `ends` are their ends in it."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -29,7 +29,7 @@ class Segment:
 
     @property
     def last_finished(self) -> str:
-        """The part before the last one, after which there may be news."""
+        """The last part that cannot change any more."""
         return self.part(len(self._ends) - 1) if len(self._ends) > 1 else ""
 
     def part(self, number: int) -> str:
@@ -37,19 +37,19 @@ class Segment:
         return f"{self.key}.{number:08d}"
 
     def extended(self, data: bytes) -> tuple[int, bytes]:
-        """The part that takes more data, and its content then. An earlier process's part is left alone."""
+        """The part that takes more data, with its new content. Parts of earlier processes are left alone."""
         growing = self._growing
         if growing is not None and len(growing) + len(data) <= SEGMENT_PART_BYTES:
             return len(self._ends), growing + data
         return len(self._ends) + 1, data
 
     def wrote(self, number: int, whole: bytes) -> None:
-        """A part has this content now."""
+        """Notes the content of a part."""
         self._growing = whole
         self._set_end(number, len(whole))
 
     def learn(self, files: Iterable[StoredFile]) -> None:
-        """Take in what a list says of the parts."""
+        """Reads the parts in a list of the bucket."""
         for file in files:
             digits = file.key[len(self.key) + 1 :]
             if len(digits) == 8 and digits.isdecimal() and int(digits) <= len(self._ends) + 1:

@@ -1,8 +1,8 @@
-"""A store in a bucket of S3, or of anything that speaks S3: fast, and in bounded memory.
+"""Implements engine.Store on a bucket of S3 or of an S3-compatible server: fast, in bounded memory.
 
-Files travel by obstore, whose work is done outside Python; lists come from botocore, since a list of obstore
-cannot start inside a name and fails on the keys with "//" that other tools leave in buckets. Every body
-is sent with its SHA-256 in the signature, and S3 refuses one that arrived otherwise.
+Files travel by obstore, which works outside Python. Lists come from botocore: obstore's cannot start inside a
+name, and fail on keys with "//". Every body is sent with its SHA-256 in the signature, so S3 refuses a body
+that changed on its way.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from .transfer import (
 )
 
 WORKER_RETRY_SECONDS = 180.0
-"""How long a request is repeated that the network or S3 failed, where a job of hours is lost by giving up."""
+"""How long workers repeat a failed request, in seconds: giving up may lose a job of hours."""
 
 SILENCE_SECONDS = 120.0
-"""How long S3 may be silent, at most: slow lines take so long to send a large body."""
+"""Longest silence of S3 in seconds: a slow line needs this to send a large body."""
 
 ANSWER_SECONDS = 10.0
 SMALL_BYTES = 1 << 20
-"""Where no larger body is sent, S3 may be silent for so long, and for as long as requests are repeated."""
+"""Longest silence of S3 for bodies up to SMALL_BYTES, in seconds, beside the time of repetition."""
 
 FRESH_SECONDS = 60.0
-"""A request has five minutes in all: one whose answer was left unread for so long, as there was no memory for
-it, is made again."""
+"""Age in seconds of an unread answer (there was no memory for it) at which the request is repeated: a request
+has five minutes in all."""
 
 _CONFLICT_TRIES = 20
 
@@ -57,9 +57,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 class S3Store:
     """Implements engine.Store on a bucket, or on what lies below `prefix` in it. Threads may share it.
 
-    Nothing is imported and no call made before the first verb. `region` is the bucket's where it is not the
-    session's own; `retry_seconds` (None: the session's patience) bounds the repetition of requests that the
-    network or S3 failed; `now` says how many seconds have passed.
+    Nothing is imported and no call made before the first verb. `region` is the bucket's (None: that of the
+    session); `retry_seconds` limits the repetition of failed requests (None: the patience of the session);
+    `now` is a clock in seconds.
     Keys with control characters, or that are not UTF-8, are refused, as S3 cannot list them.
     """
 
@@ -93,7 +93,7 @@ class S3Store:
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
         """Every file whose key starts with `prefix`, in key order, all pages.
 
-        Objects whose names are no keys (the "folders" that S3's console makes) are passed over.
+        Objects whose names are no keys (the "folders" of S3's console) are left out.
         """
         if folder := prefix.rpartition("/")[0]:
             check_key(folder)
@@ -111,7 +111,7 @@ class S3Store:
                         yield StoredFile(key, entry["Size"])
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """The file's content, or a part of it; of an appended file that of its parts. Raises KeyMissing."""
+        """The file's content, or a part of it; an appended file's is joined. Raises KeyMissing."""
         segment = self._segments.get(key)
         if segment is None:
             try:
@@ -164,7 +164,7 @@ class S3Store:
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Create the file with this content unless it exists.
 
-        Where the answer to a successful creation is lost, the repeated request finds the file: False.
+        False also if the answer to a successful creation was lost, as the repeated request finds the file.
         """
         for _ in range(_CONFLICT_TRIES):
             try:
@@ -185,10 +185,10 @@ class S3Store:
             aside(lambda: obstore.put(bucket, name, data, mode=mode, use_multipart=False))
 
     def append(self, key: str, data: bytes) -> None:
-        """Add to the end of an appended file that only this process writes: its last part is written anew.
+        """Adds to the end of an appended file that only this process writes, by rewriting its last part.
 
-        So a part, once seen, only grows, and small appends do not make many parts. After a failure the
-        file is as it was, or has the data; the next append then takes their place.
+        So a part only grows, and small appends make few parts. After a failure the file is as before, or has
+        the data; the next append then replaces them.
         """
         segment = self._segment(key)
         with segment.lock:
@@ -210,9 +210,9 @@ class S3Store:
                 aside(partial(obstore.delete, self._open(), names[start : start + 1000]))
 
     def fetch(self, key: str, path: Path) -> int:
-        """Copy a stored file to a new local path: a large one by several ranges at a time.
+        """Copies a stored file to a new local path, a large one by several ranges at a time.
 
-        Raises KeyMissing, and DsError where a large file is replaced while it is read.
+        Raises KeyMissing, and DsError if a large file is replaced while it is read.
         """
         name = self._name(key)
         return aside(lambda: self._fetch(key, name, path))
@@ -228,7 +228,7 @@ class S3Store:
                 os.close(file)
 
     def _first_part(self, name: str) -> Any:
-        """The answer to a request for the first part, not read yet; None where the file is empty."""
+        """The unread answer to a request for the first part; None: the file is empty."""
         try:
             return self._get(name, (0, PART_BYTES))
         except Exception as error:
@@ -237,7 +237,7 @@ class S3Store:
             raise
 
     def _copy(self, name: str, first: Any, asked: float, file: int) -> int:
-        """Write the whole file, the first part by the answer asked for then, as long as that is fresh."""
+        """Writes the whole file; uses the answer `first` while it is fresh."""
         size, tag = first.meta["size"], first.meta["e_tag"]
 
         def copy(start: int) -> None:
@@ -250,9 +250,9 @@ class S3Store:
         return int(size)
 
     def publish(self, path: Path, key: str) -> int:
-        """Copy a local file into the bucket: in parts where it is large. After a failure no part is left.
+        """Copies a local file into the bucket, a large one in parts. After a failure no part is left.
 
-        Only a process that is killed leaves parts, unseen: a lifecycle rule of the bucket removes those.
+        Only a killed process leaves invisible parts: a lifecycle rule of the bucket removes those.
         """
         name = self._name(key)
         return aside(lambda: self._publish(path, key, name))
@@ -264,7 +264,7 @@ class S3Store:
                 data = path.read_bytes()
                 self._put(key, data, "overwrite")
             return len(data)
-        with suppress(KeyMissing):  # its last answer was lost, and asked again S3 knows no such upload
+        with suppress(KeyMissing):  # the last answer was lost, and the repeated request found no upload
             return self._publish_parts(path, key, name, size)
         return self._publish_parts(path, key, name, size)
 
@@ -285,7 +285,7 @@ class S3Store:
         return at_once(self.publish, files, FILES_AT_ONCE)
 
     def sibling(self, bucket: str) -> S3Store:
-        """The store of another bucket, wherever it lies, with the same credentials."""
+        """The store of another bucket, in any region, with the same credentials."""
         region = None if self._session.endpoint else self._region_of(bucket)
         return S3Store(
             bucket, session=self._session, region=region, retry_seconds=self._given_seconds, now=self._now
@@ -298,7 +298,7 @@ class S3Store:
             return self._segments.setdefault(key, Segment(check_key(key)))
 
     def _forget(self, gone: Iterable[str]) -> None:
-        """An appended file whose parts are deleted begins anew."""
+        """Forgets appended files whose parts are deleted."""
         for key in gone:
             self._segments.pop(key.rpartition(".")[0], None)
 
@@ -306,7 +306,7 @@ class S3Store:
         return self._size(Segment(key).part(1)) is not None
 
     def _look(self, segment: Segment) -> None:
-        """Learn of parts that have come or grown."""
+        """Reads which parts are new or have grown."""
         segment.learn(self._list(segment.key + ".", after=segment.last_finished))
 
     # Requests
@@ -333,11 +333,11 @@ class S3Store:
         return self._session.client("s3", patience=self._given_seconds)
 
     def _open(self, sent: int = 0) -> Any:
-        """The bucket as obstore's, with the endpoint that botocore would take; `sent`: bytes in a request."""
+        """The bucket for obstore, with botocore's endpoint. `sent`: bytes in a request."""
         quick = ANSWER_SECONDS + self._retry_seconds
         silence = SILENCE_SECONDS if sent > SMALL_BYTES else min(quick, SILENCE_SECONDS)
         if silence not in self._objects:
-            with self._opening:  # many threads begin at once: opening is the work of one
+            with self._opening:  # many threads begin at once: one opens it
                 if silence not in self._objects:
                     self._objects[silence] = self._opened(silence)
         return self._objects[silence]
@@ -357,7 +357,7 @@ class S3Store:
             )
 
     def _region_of(self, bucket: str) -> str | None:
-        """Where a bucket lies: S3 says so even to those whom it refuses."""
+        """The region of a bucket. S3 names it even in a refusal."""
         import botocore.exceptions
 
         with self._errors(""):
@@ -370,12 +370,12 @@ class S3Store:
 
     @property
     def region(self) -> str:
-        """Where the bucket is looked for."""
+        """The region of the requests."""
         return self._region or self._session.region
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """Within: errors of obstore and botocore become ours, one line each."""
+        """Within: translates errors of obstore and botocore."""
         try:
             with errors_of_botocore(f"s3://{self.bucket}/{self._prefix}{key}"):
                 yield
@@ -391,16 +391,16 @@ class S3Store:
         return Place(self.bucket, self._prefix, key, self.region)
 
     def _refused(self, error: Exception) -> DsError | None:
-        """Why there were no credentials for a request, where that is what went wrong."""
-        if self._credentials is None:  # no request of obstore, which may not even be installed
+        """Why there were no credentials, if that is what failed a request."""
+        if self._credentials is None:  # obstore made no request, and may not be installed
             return None
         from obstore.exceptions import UnauthenticatedError
 
-        return self._credentials.trouble if isinstance(error, UnauthenticatedError) else None
+        return self._credentials.failure if isinstance(error, UnauthenticatedError) else None
 
 
 def _range(start: int, length: int | None) -> tuple[Any, ...]:
-    """The argument of a request for these bytes; of none at all: for one, as S3 knows no empty ranges."""
+    """Arguments of a request for these bytes; for one byte if there are none, as S3 has no empty ranges."""
     if length is not None:
         return ((start, start + max(length, 1)),)
     return ({"offset": start},) if start else ()

@@ -1,4 +1,4 @@
-"""How files travel to and from a bucket: how many at a time, in parts of which size, in how much memory."""
+"""Runs transfers to and from a bucket: how many at a time, in which part sizes, in how much memory."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any, Self, TypeVar
 from ...errors import KeyMissing
 
 PART_BYTES = 8 << 20
-"""A file up to this size goes in one request, a larger one in parts of it (larger parts above 74 GB)."""
+"""Part size in bytes: files up to it travel in one request (parts are larger above 74 GB)."""
 
 CHUNK_BYTES = 1 << 20
-"""What arrives is written in pieces of about this size: memory that is used again is not mapped anew."""
+"""Size in bytes of the pieces that are written: reused memory is not mapped again."""
 
 PARTS_AT_ONCE = 6
 FILES_AT_ONCE = 32
 MEMORY_BYTES = 80 << 20
-"""What all transfers of the process together may hold, as far as we know: the libraries hold as much again.
-A file above 400 GB needs more: two parts of it."""
+"""Limit in bytes of all transfers of the process together; the libraries hold as much again. A file above
+400 GB needs more: two parts of it."""
 
 AHEAD_BYTES = 32 << 20
-"""What reads of many files hold beyond the one that is being looked at."""
+"""Limit in bytes of what is read ahead."""
 
 _MOST_PARTS = 9_500
 
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 
 class _Memory:
-    """Bounds what the transfers of this process hold together."""
+    """Limits the memory of all transfers of this process."""
 
     def __init__(self, limit: int) -> None:
         self._limit = self._free = limit
@@ -44,7 +44,7 @@ class _Memory:
 
     @contextmanager
     def hold(self, amount: int) -> Iterator[None]:
-        """Wait for `amount` bytes (at most all there are), and have them within."""
+        """Within: reserves `amount` bytes (at most the limit), after waiting for them."""
         amount = min(amount, self._limit)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= amount)
@@ -61,13 +61,13 @@ MEMORY = _Memory(MEMORY_BYTES)
 
 
 def parts(size: int) -> tuple[int, int]:
-    """(bytes of a part, parts at a time) of an upload: at most 10,000 parts, in bounded memory."""
+    """(bytes of a part, parts at a time) of an upload: at most 10,000 parts, in limited memory."""
     part = max(PART_BYTES, -(-size // _MOST_PARTS))
     return part, max(1, PARTS_AT_ONCE * PART_BYTES // part)
 
 
 def write_from(answer: Any, file: int, offset: int) -> None:
-    """Write the body of an obstore answer, as it arrives, at that place of an open file."""
+    """Writes the body of an obstore answer as it arrives, at an offset of an open file."""
     for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
         view = memoryview(chunk)
         while view:
@@ -76,10 +76,10 @@ def write_from(answer: Any, file: int, offset: int) -> None:
 
 
 class _Helpers:
-    """Up to `most` threads that make calls. Leaving drops the calls that have not begun, and waits for none.
+    """Up to `most` threads that make calls. Leaving drops calls that have not begun, and waits for none.
 
-    So Ctrl-C, which the main thread hears between two steps of Python, ends it at once: for Python a request
-    of obstore is a single step, which may take minutes.
+    So Ctrl-C works at once: Python handles it only between two steps of the main thread, and a request of
+    obstore is a single step, which may take minutes.
     """
 
     def __init__(self, most: int) -> None:
@@ -98,7 +98,7 @@ class _Helpers:
             self._todo.put(None)
 
     def submit(self, call: Callable[[], _T]) -> Future[_T]:
-        """Have a call made."""
+        """Queues a call."""
         if self._threads < self._most:
             self._threads += 1
             threading.Thread(target=self._help, name="transfer", daemon=True).start()
@@ -111,12 +111,12 @@ class _Helpers:
             future, call = task
             try:
                 future.set_result(call())
-            except BaseException as error:  # noqa: BLE001  raised where the result is asked for
+            except BaseException as error:  # noqa: BLE001  raised by Future.result
                 future.set_exception(error)
 
 
 def aside(call: Callable[[], _T]) -> _T:
-    """The result of a call that is one step for Python: the main thread waits for it, and hears Ctrl-C."""
+    """Makes a call in a thread, so that the main thread can handle Ctrl-C meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         return call()
     with _Helpers(1) as helpers:
@@ -124,9 +124,9 @@ def aside(call: Callable[[], _T]) -> _T:
 
 
 def at_once(verb: Callable[..., _T], calls: Iterable[tuple[Any, ...]], limit: int) -> Sequence[_T]:
-    """The results of the calls, in order, `limit` at a time. Each call is drawn when it can begin.
+    """Makes the calls, `limit` at a time. Returns their results in order. Each call is drawn when it begins.
 
-    After a failure, of a call or of `calls` itself, no more begin; it is raised when none is under way.
+    After a failure of a call or of `calls`, no more begin; it is raised when none is under way.
     """
     rest = iter(calls)
     first = [*islice(rest, limit)]
@@ -144,7 +144,7 @@ def at_once(verb: Callable[..., _T], calls: Iterable[tuple[Any, ...]], limit: in
             while (drawn := draw()) is not None:
                 number, call = drawn
                 results[number] = verb(*call)
-        finally:  # where all are drawn, or one has failed
+        finally:  # all are drawn, or one has failed
             over.set()
 
     with _Helpers(len(first)) as helpers:
@@ -161,7 +161,7 @@ def at_once(verb: Callable[..., _T], calls: Iterable[tuple[Any, ...]], limit: in
 def read_ahead(
     read: Callable[[str, int, int], bytes], pieces: Iterable[tuple[str, int, int]]
 ) -> Iterator[bytes | None]:
-    """What `read` gives for each piece, in order; as many are read ahead as fit AHEAD_BYTES."""
+    """Yields what `read` returns for each piece, in order; reads ahead up to AHEAD_BYTES."""
 
     def get(key: str, start: int, length: int) -> bytes | None:
         try:

@@ -1,4 +1,7 @@
-"""One SQS queue: calls in batches of ten; what SQS did not take of one is tried again where that can help."""
+"""Makes calls on one SQS queue, in batches of ten, and repeats entries that SQS did not take for now.
+
+Used by `queue.py` for everything but submissions.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ if TYPE_CHECKING:
 
 BATCH = 10
 LONG_POLL = 20
-"""Seconds; both are SQS's limits."""
+"""Seconds. Both are SQS's limits."""
 
 PURGE_SECONDS = 60.0
-"""How long SQS may take to purge a queue; what is sent meanwhile may be lost."""
+"""How long a purge may take, in seconds; messages sent meanwhile may be lost."""
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 _DEPTHS: Any = (  # the stubs want each name as a literal
@@ -33,7 +36,7 @@ Entry = dict[str, Any]
 
 
 class Channel:
-    """The messages of one queue. Calls raise DsError where AWS cannot be reached, or refuses them whole."""
+    """The messages of one queue. Calls raise DsError if AWS cannot be reached or refuses them."""
 
     def __init__(self, client: SQSClient, url: str, clock: Clock) -> None:
         self.url = url
@@ -66,13 +69,13 @@ class Channel:
                 raise DsError(f"sending to {self.name}: {'; '.join(sorted(set(refused.values())))}")
 
     def delete(self, handles: Iterable[str]) -> None:
-        """Take messages out. A handle that is not valid any more changes nothing."""
+        """Deletes messages. An expired handle changes nothing."""
         entries = _numbered([{"ReceiptHandle": handle} for handle in handles])
         for batch in _tens(entries):
             self._settle("deleting from", self._client.delete_message_batch, batch)
 
     def hide(self, handles: Iterable[str], seconds: float) -> set[str]:
-        """Let messages be received again in `seconds` from now; the handles of those that we do not hold."""
+        """Hides messages for `seconds` from now. Returns the handles of those that we do not hold."""
         timeout = whole_seconds(seconds)
         entries = _numbered([{"ReceiptHandle": handle, "VisibilityTimeout": timeout} for handle in handles])
         lost: set[str] = set()
@@ -82,14 +85,14 @@ class Channel:
         return lost
 
     def depths(self) -> tuple[int, int, int]:
-        """About how many messages can be received now, are held by someone, wait out a delay."""
+        """About how many messages are visible, in flight, delayed."""
         with aws_errors(f"counting {self.name}"):
             answer = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(_DEPTHS))
         waiting, hidden, delayed = (int(answer["Attributes"][name]) for name in _DEPTHS)
         return waiting, hidden, delayed
 
     def purge(self) -> None:
-        """Delete every message there is. SQS takes up to PURGE_SECONDS for it: the caller waits that long."""
+        """Deletes every message. It takes up to PURGE_SECONDS: the caller must wait."""
         with aws_errors(f"purging {self.name}"):
             begun = or_none(self._client.purge_queue, "PurgeQueueInProgress", QueueUrl=self.url)
             if begun is None:
@@ -97,7 +100,7 @@ class Channel:
                 self._client.purge_queue(QueueUrl=self.url)
 
     def _settle(self, doing: str, call: Callable[..., Any], entries: list[Entry]) -> dict[str, str]:
-        """Call until SQS has taken or refused each entry: why, by id. Raises DsError if it does neither."""
+        """Calls until SQS has taken or refused each entry. Returns reasons by id. Raises DsError."""
         refused: dict[str, str] = {}
         for pause in (*_PAUSES, None):
             with aws_errors(f"{doing} {self.name}"):
@@ -114,7 +117,7 @@ class Channel:
 
 
 def passing(failed: Any) -> bool:
-    """Whether an entry that SQS did not take may be taken when it is sent again."""
+    """Whether an entry that SQS did not take may be taken later."""
     return not failed.get("SenderFault") or failed["Code"].rsplit(".", 1)[-1] in SLOW_DOWN
 
 
@@ -133,7 +136,7 @@ def _tens(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
 
 
 def _by_bytes(entries: Iterable[Entry]) -> Iterable[list[Entry]]:
-    """In tens, and fewer where ten have more bytes than a call may."""
+    """Batches of ten, or fewer if ten have too many bytes."""
     for ten in _tens(entries):
         batch: list[Entry] = []
         total = 0

@@ -1,28 +1,27 @@
-"""The queue of the aws engine, on SQS.
+"""Implements engine.Queue on SQS. Used by the engine, and by the workers (`worker_queue.py`).
 
-Three SQS queues: the jobs; the dead, with their cause; and the *carried*, for jobs that run longer than the
-twelve hours that SQS lets a message be hidden.
+It has three SQS queues: the jobs; the dead, with their cause; and the *carried*, for jobs that run longer
+than the twelve hours for which SQS hides a message.
 
 What SQS cannot do, and what is done instead:
 
-- It knows no ids. Jobs that are known are found by their ids, which this object remembers, and `known` tells
-  those that were submitted before; so only one process should submit to a run at a time.
-- It does not say whether a message is still ours when it is deleted, and its handles may work after their
-  time. A lease counts as stale here when it was settled through this object, or when its deadline has passed
-  on this machine and SQS, asked to go on hiding the message, refuses. Two workers may hold one job all the
-  same, where a machine slept or an answer took longer than the term: both may run it, and the one that
-  finishes first ends it.
-- Failing a job sends it anew with the next attempt's number, then deletes it. A crash between the two leaves
-  both, and the job runs once more than it should; no job is lost.
-- It counts how often a message was received, and never forgets. A job that is given back has not taken its
-  worker down: one that was received often is then sent anew too, with the same attempt.
+- SQS knows no job ids. This object remembers them, and `known` returns those of earlier submissions; so only
+  one process should submit to a run at a time.
+- A delete does not say whether the message was still ours, and expired handles may work. A lease is stale
+  here when it was settled through this object, or when its deadline has passed on this machine and SQS
+  refuses to hide the message longer. Two workers may hold one job if a machine slept or an answer took longer
+  than the term: both may run it, and the first to finish ends it.
+- A failed job is sent again with the next attempt's number, then deleted. A crash between the two leaves
+  both: the job runs once more than it should, and no job is lost.
+- SQS counts receipts, and never forgets. A job that is given back has not killed its worker: if it was
+  received often, it is sent again too, with the same attempt.
 - Order is roughly that of submission, and counts may lag a minute.
 
 Carrying over: when a message comes near twelve hours since it was received, its holder sends a copy to the
-carried queue, receives that copy there, deletes the old message and renews the copy from then on. In a queue
-that holds nothing else the copy can be found, which it could not among a million jobs. Every worker looks
-there once a minute; a copy that is younger than CARRY_GRACE is left to the one who sent it, and one that can
-be received later has lost its holder, and is leased as any job.
+carried queue, receives that copy there, deletes the old message and renews the copy from then on. In this
+nearly empty queue the copy can be found; among a million jobs it could not. Every worker looks there once a
+minute. A copy younger than CARRY_GRACE is left to its sender; one that can be received later has lost its
+holder, and is leased as any job.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from ...engine import Counts, PutReport
 from ...job import MAX_DELIVERIES, Cause, DeadJob, Job, Lease, RetryPolicy
 from ..message import Message, NotAJob, parse, poison, whole_seconds
 from ..session import READ_SECONDS, AwsSession
-from .batching import Filler, Submitted
+from .batching import Batcher, Submitted
 from .channel import BATCH, LONG_POLL, PURGE_SECONDS, Channel
 from .queues import QueueUrls
 from .send import Sender
@@ -49,29 +48,29 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 HIDDEN_LIMIT = 43_200.0
-"""Seconds that SQS hides a message at most, counted from its receipt."""
+"""SQS's longest time in seconds to hide a message, from its receipt."""
 
 TERM_LIMIT = 4 * 3600.0
 DELAY_LIMIT = 900.0
 
 CARRY_EARLY = 900.0
-"""Seconds before the limit at which a job is carried over: time for many tries."""
+"""Seconds before HIDDEN_LIMIT at which a job is carried over: time for many tries."""
 
 CARRY_GRACE = 60.0
 CARRY_TRIES = 5
 CARRIED_LOOK = 60.0
 
 MANY_RECEIPTS = MAX_DELIVERIES // 2
-"""A job that was received so often is sent anew when it is given back: the new message counts from one."""
+"""Receipts from which a job that is given back is sent as a new message, which counts from one."""
 
 GATHER_SECONDS = 120.0
 GATHER_RATE = 20
-"""Dead jobs are hidden while they are read: so long, and a second more for so many of them."""
+"""Dead jobs are hidden while they are read: for GATHER_SECONDS, and a second more for every GATHER_RATE."""
 
 
 @dataclass
 class _Held:
-    """What we hold in SQS for a lease; a renewal or carrying over changes it, and the lease's token stays.
+    """The message of a lease. Renewing and carrying over change it; the lease's token stays.
 
     `received` and `deadline` are by the monotonic clock.
     """
@@ -94,11 +93,11 @@ class _Held:
 class SqsQueue:
     """Implements engine.Queue on SQS. Threads may share one object; `close` it when done.
 
-    `term` is how many seconds a lease lasts (at most four hours); `run` travels with each job; `known` gives
-    the ids that were submitted to the run before, and is asked once, at the first `put`. SQS may be silent
-    for `read_seconds`, which are more than the longest `wait` for a job.
-    Every verb raises DsError where AWS cannot be reached or refuses; leases stay as they were then, and the
-    verb can be called again.
+    `term` is the duration of a lease in seconds (at most four hours); `run` travels with each job; `known`
+    returns the ids of earlier submissions to the run, and is called once, at the first `put`. `read_seconds`
+    is the read timeout of SQS, longer than the longest `wait` for a job.
+    Every verb raises DsError if AWS cannot be reached or refuses; leases stay as they were, and the verb can
+    be called again.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class SqsQueue:
         self._carried = Channel(client, urls.carried, self._clock) if urls.carried else None
         self._next_look = 0.0
         self._held: dict[str, _Held] = {}
-        self._lock = threading.Condition()  # told when a carrying over has ended
+        self._lock = threading.Condition()  # notified when a carrying over has ended
         self._submitted = Submitted(known)
         self._sender: Sender | None = None
         self._put_lock = threading.Lock()
@@ -157,14 +156,14 @@ class SqsQueue:
     def _put(self, jobs: Iterable[Job]) -> PutReport:
         if self._sender is None:
             self._sender = Sender(self._session, self.urls.jobs, self._clock, self._connections)
-        filler = Filler(self._submitted, self.run)
-        sent, failed = 0, filler.failed
-        for batch, refused in self._sender.send(filler.batches(jobs)):
+        batcher = Batcher(self._submitted, self.run)
+        sent, failed = 0, batcher.failed
+        for batch, refused in self._sender.send(batcher.batches(jobs)):
             sent += len(batch) - len(refused)
             failed += refused
             no = {job_id for job_id, _ in refused}
             self._submitted.confirm(message.job_id for message in batch if message.job_id not in no)
-        return PutReport(sent=sent, known=filler.known, failed=tuple(failed))
+        return PutReport(sent=sent, known=batcher.known, failed=tuple(failed))
 
     # Leasing
 
@@ -212,7 +211,7 @@ class SqsQueue:
         return Lease(message.job, token, self._clock.now() + self._term, message.attempt, receipts)
 
     def _bury(self, channel: Channel, received: MessageTypeDef, why: NotAJob) -> None:
-        """Park what no worker could ever do anything with."""
+        """Makes a message that is no job a dead one."""
         self._dead.send([poison(received, why)])
         channel.delete([received["ReceiptHandle"]])
 
@@ -236,7 +235,7 @@ class SqsQueue:
         return renewed, [lease for lease in leases if lease.token not in ours]
 
     def _hide(self, held: Mapping[str, _Held]) -> dict[str, _Held]:
-        """Have SQS hide messages for a full term from now; without those that it says are not ours."""
+        """Hides messages for a full term from now. Returns those that SQS says are still ours."""
         deadline = self._clock.monotonic() + self._term
         lost: set[str] = set()
         for channel, group in _by_channel(held.values()):
@@ -247,7 +246,7 @@ class SqsQueue:
         return ours
 
     def _carry(self, token: str) -> None:
-        """Go on with a copy in the carried queue, unless the lease was settled meanwhile."""
+        """Moves a job to the carried queue, unless its lease was settled meanwhile."""
         with self._lock:
             held = self._held.get(token)
             if held is None:
@@ -261,7 +260,7 @@ class SqsQueue:
                 self._lock.notify_all()
 
     def _move(self, held: _Held) -> None:
-        """Change from a message to a copy of it. Where that is not found, the next renewal looks again."""
+        """Replaces a message by a copy of it. If the copy is not found, the next renewal looks again."""
         if self._carried is None:
             return
         if not held.carrying:
@@ -277,7 +276,7 @@ class SqsQueue:
         before[0].delete([before[1]])
 
     def _find_carried(self, mark: str) -> MessageTypeDef | None:
-        """The copy with this mark, received; others that come up meanwhile are shown again."""
+        """Receives the copy with this mark; other copies are made visible again."""
         assert self._carried is not None
         for _ in range(CARRY_TRIES):
             received = self._carried.receive(BATCH, 1, self._term)
@@ -323,7 +322,7 @@ class SqsQueue:
 
     @contextmanager
     def _settling(self, leases: Sequence[Lease]) -> Iterator[dict[str, _Held]]:
-        """What we hold for these leases, and nobody else has in hand; after an error, held as before."""
+        """Takes the messages of these leases for one verb; after an error they are held as before."""
         with self._lock:
             self._lock.wait_for(lambda: not any(held.moving for held in self._held_for(leases).values()))
             held = self._held_for(leases)

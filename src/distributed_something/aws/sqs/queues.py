@@ -1,14 +1,18 @@
-"""The SQS queues of an app: named, found by their whole names, made, brought in line with the config."""
+"""Names the SQS queues of an app, finds them by whole name, makes them, corrects their settings.
+
+Used by setup, engine, worker and teardown.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...clock import Clock
 from ...errors import UsageError
+from ...inputs.config import Config
 from ...job import MAX_DELIVERIES
 from ..session import AwsSession, aws_errors, or_none
 
@@ -16,19 +20,19 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 RETENTION_SECONDS = 14 * 24 * 3600
-"""SQS's longest, for every queue: a dead job must not vanish before someone has looked."""
+"""Retention of every queue in seconds, SQS's longest: a dead job must not vanish unseen."""
 
 MAX_RECEIPTS = 5 * MAX_DELIVERIES
-"""When SQS itself gives a job up. Workers do so after MAX_DELIVERIES, with a cause; this is the backstop."""
+"""Receipts after which SQS itself makes a job dead. Our workers do so after MAX_DELIVERIES, with a cause."""
 
 RECREATE_SECONDS = 60.0
-"""How long SQS refuses a name after its queue was deleted."""
+"""How long SQS refuses the name of a deleted queue, in seconds."""
 
 CARRIED_SUFFIX = "-carried"
 OWN_DEAD_SUFFIX = "-dead"
 _NAME_LIMIT = 80
 NO_QUEUE = ("QueueDoesNotExist", "NonExistentQueue")
-"""SQS's codes for a queue that is not there: the newer protocol's, and the older one's."""
+"""SQS's codes for a queue that does not exist: the newer protocol's, and the older one's."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +50,38 @@ class QueueNames:
                 f"give it a name of at most {_NAME_LIMIT - len(CARRIED_SUFFIX)} characters",
             )
 
+    @classmethod
+    def of(cls, config: Config) -> QueueNames:
+        """The names that the config gives."""
+        return cls(config.sqs_queue_name, config.sqs_dead_letter_queue)
+
     @property
     def own_dead(self) -> str:
-        """The queue of dead jobs where the one that the config names serves other apps too."""
+        """The queue of dead jobs if the one that the config names serves other apps too."""
         return self.jobs + OWN_DEAD_SUFFIX
+
+    def with_own_dead(self) -> QueueNames:
+        """These names with a queue of dead jobs that serves this app only."""
+        return replace(self, dead=self.own_dead)
+
+    def used_by(self, attributes: Mapping[str, Any]) -> QueueNames:
+        """The names that a run uses, by the attributes of its queue of jobs."""
+        return self.with_own_dead() if dead_queue_of(attributes) == self.own_dead else self
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every queue that the app may have; that of the jobs first."""
+        """Every queue that the app may have; the queue of jobs first."""
         return tuple(dict.fromkeys((self.jobs, self.carried, self.dead, self.own_dead)))
 
     @property
     def carried(self) -> str:
-        """The queue of jobs that outlive SQS's twelve hours."""
+        """The queue of jobs that run longer than SQS's twelve hours."""
         return self.jobs + CARRIED_SUFFIX
 
 
 @dataclass(frozen=True)
 class QueueUrls:
-    """Addresses of an app's queues. Without `carried`, a lease ends after twelve hours, renewed or not."""
+    """Addresses of an app's queues. Without `carried`, a lease ends after twelve hours even if renewed."""
 
     jobs: str
     dead: str
@@ -72,7 +89,7 @@ class QueueUrls:
 
 
 def dead_queue_of(attributes: Mapping[str, Any]) -> str | None:
-    """The name of the queue that a queue's dead messages go to, by its attributes."""
+    """The name of a queue's dead-letter queue, by its attributes; None: it has none."""
     try:
         return str(json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]).rpartition(":")[2]
     except (KeyError, TypeError, ValueError):
@@ -80,14 +97,14 @@ def dead_queue_of(attributes: Mapping[str, Any]) -> str | None:
 
 
 def find_queues(session: AwsSession, names: QueueNames) -> QueueUrls | None:
-    """The addresses of an app's queues; None where jobs or dead is missing."""
+    """The addresses of an app's queues; None: the queue of jobs or of dead jobs does not exist."""
     client = session.client("sqs")
     jobs, dead, carried = (queue_url(client, name) for name in (names.jobs, names.dead, names.carried))
     return QueueUrls(jobs, dead, carried) if jobs and dead else None
 
 
 class QueueMaker:
-    """Makes and corrects queues, and notes what it did."""
+    """Makes and corrects queues, and lists its changes."""
 
     def __init__(self, client: SQSClient, clock: Clock, tags: dict[str, str]) -> None:
         self.changes: list[str] = []
@@ -96,7 +113,7 @@ class QueueMaker:
         self._tags = tags
 
     def ensure(self, name: str, wanted: dict[str, str]) -> str:
-        """The address of a queue with these settings."""
+        """Makes or corrects a queue. Returns its address."""
         url = queue_url(self._client, name)
         if url is None:
             url = self._create(name, wanted)
@@ -119,7 +136,7 @@ class QueueMaker:
         return {str(key): value for key, value in answer["Attributes"].items()}
 
     def _create(self, name: str, wanted: dict[str, str]) -> str:
-        """Make a queue; where one of that name was deleted just now, when SQS allows it again."""
+        """Makes a queue; if its name was deleted just now, when SQS allows it again."""
         request: Any = {"QueueName": name, "Attributes": wanted, "tags": self._tags}
         with aws_errors(f"making the queue {name}"):
             made = or_none(self._client.create_queue, "QueueDeletedRecently", **request)
@@ -130,14 +147,14 @@ class QueueMaker:
 
 
 def queue_url(client: SQSClient, name: str) -> str | None:
-    """The address of a queue; None where there is none of that name."""
+    """The address of a queue; None: it does not exist."""
     with aws_errors(f"looking for the queue {name}"):
         found = or_none(client.get_queue_url, *NO_QUEUE, QueueName=name)
     return None if found is None else str(found["QueueUrl"])
 
 
 def _same(found: str | None, wanted: str) -> bool:
-    """Whether a setting is as wanted; a redrive policy in whatever order and form its JSON is."""
+    """Whether a setting is as wanted; redrive policies are compared as JSON."""
     if found is None or not wanted.startswith("{"):
         return found == wanted
     return _policy(found) == _policy(wanted)

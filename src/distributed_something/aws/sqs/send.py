@@ -1,8 +1,8 @@
 """Sending jobs to SQS fast: full batches over a few connections that are kept busy.
 
-A call through boto3 costs more than a millisecond of processor time, of which the signature is the smallest
-part. Here botocore does what must not be home-made (credentials and their renewal, signatures, endpoints,
-errors), and http.client of the standard library does the talking.
+A call through boto3 costs more than a millisecond of processor time; the signature is the smallest part. So
+botocore does what must not be home-made (credentials and their renewal, signatures, endpoints, errors), and
+http.client of the standard library sends. Used by `queue.py` for `put`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .channel import passing, reason
 
 PAUSE_FIRST = 0.1
 PAUSE_LAST = 10.0
-"""Seconds between two tries of a call that failed for a passing reason; doubled each time, and jittered."""
+"""Bounds of the pause before a failed call is repeated, in seconds; it doubles each time, with jitter."""
 
 
 _LINE_LIMIT = 65_536
@@ -51,7 +51,7 @@ class Outgoing(NamedTuple):
 
 Batch = Sequence[Outgoing]
 Refused = list[tuple[str, str]]
-"""(job id, why) of the messages that SQS does not take."""
+"""(job id, reason) of the messages that SQS refuses."""
 
 
 class Sender:
@@ -75,10 +75,10 @@ class Sender:
         self._wire.close()
 
     def send(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Refused]]:
-        """Send each batch (at most ten messages, 1 MiB); yields it when it is stored, with what was refused.
+        """Sends batches (at most ten messages, 1 MiB each). Yields each one when it is stored, with refusals.
 
-        An error, of AWS or out of `batches`, is raised when what was under way has ended: what was yielded
-        is stored, and of the rest nothing is known.
+        An error of AWS or of `batches` is raised when no call is under way: yielded batches are stored, the
+        state of the others is unknown.
         """
         source, ended = iter(batches), SimpleQueue[Future[tuple[Batch, Refused]]]()
         under_way, error = 0, None
@@ -105,23 +105,23 @@ class Sender:
             raise error
 
     def _deliver(self, batch: Batch) -> tuple[Batch, Refused]:
-        """Send until each message is stored or refused. Raises DsError where that does not come to an end."""
+        """Sends until each message is stored or refused. Raises DsError when its patience ends."""
         left, refused, began = batch, Refused(), self._clock.monotonic()
         for number in count(1):
-            trouble: Passing | None = None
+            passing_error: Passing | None = None
             try:
                 left, no = self._attempt(left)
                 refused += no
             except Passing as error:
-                trouble = error
+                passing_error = error
             pause = min(PAUSE_FIRST * 2**number, PAUSE_LAST) * random.uniform(0.5, 1.0)  # noqa: S311
             late = self._clock.monotonic() + pause > began + PATIENCE_SECONDS
             if not left or late or self._stop.is_set():
                 break
             self._clock.wait(pause, self._stop)
-        if trouble is not None:
-            what = f"sending jobs to {self._url}: {trouble}"
-            raise DsError(what, "check the network, then submit again") from trouble
+        if passing_error is not None:
+            what = f"sending jobs to {self._url}: {passing_error}"
+            raise DsError(what, "check the network, then submit again") from passing_error
         return batch, refused + [(each.job_id, "SQS did not store it, try after try") for each in left]
 
     def _attempt(self, batch: Batch) -> tuple[Batch, Refused]:
@@ -143,7 +143,7 @@ class Sender:
 
 
 class Passing(Exception):
-    """A call that failed for a reason that may have gone when it is tried again."""
+    """A call failed, and may succeed when it is repeated."""
 
 
 class _Wire:
@@ -163,7 +163,7 @@ class _Wire:
             self._idle.pop().close()
 
     def post(self, action: str, body: bytes) -> dict[str, Any]:
-        """The answer to a call. Raises Passing, or DsError where trying again would not help."""
+        """Makes a call. Raises Passing, or DsError if repeating it would not help."""
         status, answer = self._exchange(self._written(action, body))
         try:
             document = json.loads(answer)
@@ -179,7 +179,7 @@ class _Wire:
         return f"{self._start}{headers}Content-Length: {len(body)}\r\n\r\n".encode("ascii") + body
 
     def _exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Send and read. An idle connection that the other side has closed meanwhile is no failure."""
+        """Sends and reads. An idle connection that the server has closed meanwhile is replaced."""
         while True:
             try:
                 connection = self._idle.pop()
@@ -209,7 +209,7 @@ class _Wire:
 
 
 class _Form(NamedTuple):
-    """A request signed by botocore, and where the hash of another body goes in to sign that one."""
+    """A request signed by botocore, with the place of the body's hash, so that other bodies can be signed."""
 
     second: int
     auth: Any
@@ -219,7 +219,7 @@ class _Form(NamedTuple):
 
 
 class _Signer:
-    """Signatures by botocore, which composes a request once a second; then only a body's hash differs."""
+    """Signs requests. botocore composes one a second; within that second only the body's hash differs."""
 
     def __init__(self, session: AwsSession, url: str) -> None:
         self._region = session.region
@@ -259,10 +259,10 @@ class _Signer:
 
 
 class _Connection:
-    """An open connection that one call at a time uses.
+    """An open connection, for one call at a time.
 
-    http.client has opened it. Reading an answer through http.client takes as long as all the rest of a call,
-    as it parses headers as those of an email: here they are read for the three that matter.
+    http.client opens it, but does not read answers: it parses headers as an email's, which takes as long as
+    all the rest of a call. Only the three headers that matter are read here.
     """
 
     def __init__(self, opened: http.client.HTTPConnection) -> None:
@@ -316,7 +316,7 @@ class _Connection:
 
 @contextmanager
 def _passing() -> Iterator[None]:
-    """Within: what can go wrong on a network becomes Passing. ValueError, IndexError: no HTTP was spoken."""
+    """Within: errors of the network become Passing. ValueError, IndexError: the answer was not HTTP."""
     try:
         yield
     except ConnectionError as error:
@@ -326,11 +326,11 @@ def _passing() -> Iterator[None]:
 
 
 class _Closed(Passing):
-    """The other side closed the connection."""
+    """The server closed the connection."""
 
 
 def _opener(endpoint: SplitResult, ca_bundle: str | None) -> Callable[[], http.client.HTTPConnection]:
-    """What opens connections to an endpoint: encrypted or not, through the environment's proxy or not."""
+    """Returns what opens connections to an endpoint, with TLS and the environment's proxy as needed."""
     secure, host = endpoint.scheme == "https", endpoint.hostname or ""
     context = _trust(ca_bundle) if secure else None
     proxy = _proxy(endpoint)
@@ -354,7 +354,7 @@ def _opener(endpoint: SplitResult, ca_bundle: str | None) -> Callable[[], http.c
 
 
 def _request_start(endpoint: SplitResult) -> str:
-    """A request's first lines. A proxy that is spoken to in the clear is told the whole URL."""
+    """The first lines of a request. A proxy without TLS needs the whole URL."""
     proxy = _proxy(endpoint) if endpoint.scheme == "http" else None
     target = endpoint.geturl() if proxy else endpoint.path or "/"
     headers = {"Host": endpoint.netloc.rpartition("@")[2], "User-Agent": "distributed-something"}
@@ -393,7 +393,7 @@ def _document(url: str, batch: Batch) -> bytes:
 
 
 def _error(action: str, status: int, document: dict[str, Any]) -> Exception:
-    """What an answer that is no success means: Passing, or botocore's error as a DsError."""
+    """Translates an error answer: to Passing, or to a DsError by way of botocore's error."""
     from botocore.exceptions import ClientError
 
     code = str(document.get("__type", "")).rsplit("#", 1)[-1]

@@ -1,4 +1,7 @@
-"""The SQS queue as a worker on a machine needs it: it ends with the queue, and leaves no job behind."""
+"""The SQS queue for a worker on a machine: it ends if the queue is deleted, and gives all jobs back.
+
+Used by `aws/worker.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from .queue import SqsQueue
 from .queues import QueueUrls
 
 GONE_SECONDS = 3.0
-"""A queue that SQS does not know for this long has gone; a single answer may be wrong."""
+"""How long SQS must deny that the queue exists, in seconds; a single answer may be wrong."""
 
 GONE_LAPSE = 30.0
-"""What SQS said longer ago than this does not count."""
+"""Age in seconds from which such an answer does not count."""
 
 
 _T = TypeVar("_T")
@@ -26,9 +29,9 @@ _T = TypeVar("_T")
 class WorkersQueue(SqsQueue):
     """An SqsQueue whose worker may leave.
 
-    What is received after `leave` or `pause` (in a wait that had begun before) goes back at once. When the
-    queue has gone, `on_gone` is called once; then there is nobody to tell, and every verb does nothing.
-    `answered` is when SQS last did what it was asked, in Unix seconds: a worker that is alive asks often.
+    Jobs that are received after `leave` or `pause` (in a wait that had begun before) go back at once. When
+    the queue has gone, `on_gone` is called once; from then on every verb does nothing. `answered` is the time
+    of SQS's last success, in Unix seconds: a healthy worker makes calls often.
     """
 
     def __init__(self, session: AwsSession, urls: QueueUrls, *, clock: Clock, **more: Any) -> None:
@@ -51,7 +54,7 @@ class WorkersQueue(SqsQueue):
         self._paused_until = until
 
     def wait_for_receivers(self, seconds: float) -> None:
-        """After `leave`: wait, for so long at most, until what is being received is given back."""
+        """After `leave`: waits up to `seconds` until jobs that are being received are given back."""
         with self._changed:
             self._changed.wait_for(lambda: not self._receiving, seconds)
 
@@ -92,7 +95,7 @@ class WorkersQueue(SqsQueue):
         return self._asked(lambda: super(WorkersQueue, self).fail(lease, cause, detail, final=final), None)
 
     def _asked(self, verb: Callable[[], _T], otherwise: _T) -> _T:
-        """What the verb returns; `otherwise` once the queue has gone. Raises QueueGone until that is sure."""
+        """Calls the verb; returns `otherwise` once the queue has gone. Raises QueueGone before."""
         if self._gone:
             return otherwise
         try:
@@ -108,7 +111,7 @@ class WorkersQueue(SqsQueue):
         return answer
 
     def _is_sure(self) -> bool:
-        """Whether SQS has said often enough, and lately, that it does not know the queue."""
+        """Whether SQS has denied the queue for GONE_SECONDS."""
         now = self._clock.monotonic()
         if now - self._missing_last > GONE_LAPSE:
             self._missing_since = now

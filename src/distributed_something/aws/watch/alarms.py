@@ -1,8 +1,8 @@
-"""Alarms that end a machine whose worker is silent: CloudWatch acts on them whether somebody watches or not.
+"""Makes alarms that terminate a machine whose worker is silent. CloudWatch acts on them without us.
 
-A processor that does little is no sign by itself: a machine that downloads is as idle. So a machine gets an
-alarm only when its worker has given no sign of life for long, and loses it when the worker is heard of again.
-The alarm then wants the second sign too: a processor that has done next to nothing for a quarter of an hour.
+Low CPU use alone is no sign of a fault: a machine that downloads is as idle. So a machine gets an alarm only
+if its worker has sent no heartbeat for long, and loses it with the next heartbeat. The alarm itself needs the
+second sign: almost no CPU use for a quarter of an hour. Called by the engine (`guard`) and by teardown.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from typing import Any, NamedTuple
 
 from ...errors import DsError
 from ...inputs.config import Config
+from ...ledger import RunPaths
 from ..ec2.fleets import Machine
 from ..names import alarm_prefix, partition, run_tags, tag_list
 from ..session import AwsSession, aws_errors, error_code
+from .heartbeat import last_heartbeats
 
 SILENT_SECONDS = 1800.0
-"""How long a worker may give no sign before its machine gets an alarm: an image may take long to come."""
+"""Silence in seconds after which a machine gets an alarm: pulling an image may take long."""
 
 BATCH = 100
-"""Alarms that CloudWatch deletes in one call, and that it lists on a page."""
+"""CloudWatch's limit of alarms in one call, and on one page."""
 
 NEW_A_LOOK = 1
-"""Alarms that one look makes, and none where it removes some: a watch makes few calls a minute."""
+"""Limit of alarms that one look makes (none if it deletes some), so that calls a minute stay few."""
 
 MOST = BATCH
-"""Alarms that stand at a time. Where more machines are silent, it is not for the fault of each."""
+"""Limit of alarms at a time. If more machines are silent, the cause is not each machine."""
 
 _IDLE_PERCENT = 1.0
 _PERIOD = 300
@@ -35,20 +37,20 @@ _PERIODS = 3
 
 
 class AlarmPlan(NamedTuple):
-    """Machines that are to get an alarm, and alarms that are to go, by name."""
+    """Machines that get an alarm, and names of alarms to delete."""
 
     put: tuple[str, ...] = ()
     delete: tuple[str, ...] = ()
 
 
 def machine_of(app: str, name: str) -> str | None:
-    """The machine that an alarm of the app is for; None where it is no alarm of the app."""
+    """The machine of an alarm; None: it is no alarm of the app."""
     found = re.fullmatch(re.escape(alarm_prefix(app)) + r"(i-[0-9a-f]+)", name)
     return found[1] if found else None
 
 
 def old_enough(machines: Iterable[Machine], now: float) -> dict[str, float]:
-    """The running machines that could be silent for too long, and when each of them began."""
+    """Running machines older than SILENT_SECONDS, each with its start."""
     return {
         each.id: each.since
         for each in machines
@@ -57,14 +59,15 @@ def old_enough(machines: Iterable[Machine], now: float) -> dict[str, float]:
 
 
 def plan(
-    app: str, began: Mapping[str, float], heard: Mapping[str, float], alarms: Collection[str], now: float
+    app: str, began: Mapping[str, float], beats: Mapping[str, float], alarms: Collection[str], now: float
 ) -> AlarmPlan:
-    """What to change, where these machines run since they `began`, and were last `heard` of (Unix seconds).
+    """Decides which alarms to make and to delete.
 
-    `alarms` are the names of those that there are. Alarms of machines that are gone go. A machine that was
-    never heard of is silent since it began; the longest silent get their alarm first.
+    `began` is the start of each running machine, `beats` its last heartbeat, both in Unix seconds; `alarms`
+    are the names of the alarms that exist. A machine without a heartbeat is silent since it began. The
+    longest silent get their alarm first. Alarms of machines that are gone are deleted.
     """
-    last = {machine: max(since, heard.get(machine, since)) for machine, since in began.items()}
+    last = {machine: max(since, beats.get(machine, since)) for machine, since in began.items()}
     silent = sorted((each for each in last if now - last[each] >= SILENT_SECONDS), key=last.__getitem__)
     own = {name: machine for name in alarms if (machine := machine_of(app, name))}
     delete = sorted(name for name, machine in own.items() if machine not in silent)
@@ -73,7 +76,7 @@ def plan(
 
 
 def idle_alarm(config: Config, run: str, machine: str) -> dict[str, Any]:
-    """PutMetricAlarm's request for a silent machine: it ends after a quarter of an hour without work."""
+    """PutMetricAlarm's request for a silent machine: terminate it after 15 minutes without work."""
     region = config.aws_region
     return {
         "AlarmName": alarm_prefix(config.app_name) + machine,
@@ -93,8 +96,23 @@ def idle_alarm(config: Config, run: str, machine: str) -> dict[str, Any]:
     }
 
 
+def guard_machines(
+    session: AwsSession, config: Config, run: str, bucket: str, machines: Iterable[Machine], now: float
+) -> Sequence[str]:
+    """Brings the alarms in line with the heartbeats. Returns the machines that got one. Raises DsError."""
+    began = old_enough(machines, now)
+    if not began:
+        return ()  # none can be silent yet
+    app = config.app_name
+    beats = last_heartbeats(session, bucket, RunPaths(app, run))
+    wanted = plan(app, began, beats, find_alarms(session, app), now)
+    delete_alarms(session, wanted.delete)
+    put_alarms(session, config, run, wanted.put)
+    return wanted.put
+
+
 def find_alarms(session: AwsSession, app: str) -> list[str]:
-    """The names of the app's alarms: all pages, names matched exactly. Raises DsError."""
+    """The names of the app's alarms, matched exactly. Raises DsError."""
     with aws_errors(f"listing the alarms of {app}"):
         pages = (
             session.client("cloudwatch")
@@ -106,16 +124,16 @@ def find_alarms(session: AwsSession, app: str) -> list[str]:
 
 
 def put_alarms(session: AwsSession, config: Config, run: str, machines: Iterable[str]) -> None:
-    """Give these machines an alarm each. Raises DsError; some may have theirs then."""
+    """Gives an alarm to each machine. After a DsError some may have theirs."""
     for machine in machines:
         with aws_errors(f"making an alarm for {machine}"):
             session.client("cloudwatch").put_metric_alarm(**idle_alarm(config, run, machine))
 
 
 def delete_alarms(session: AwsSession, names: Sequence[str]) -> None:
-    """Delete alarms, a hundred a call; where CloudWatch is asked too often, botocore asks more slowly.
+    """Deletes alarms, BATCH in a call. A missing alarm is no error.
 
-    One that is gone is fine. Every batch is tried. Raises DsError for the first that failed.
+    Every batch is tried; then the first DsError is raised.
     """
     failed: list[DsError] = []
     for start in range(0, len(names), BATCH):
@@ -128,7 +146,7 @@ def delete_alarms(session: AwsSession, names: Sequence[str]) -> None:
 
 
 def _delete(client: Any, batch: list[str]) -> None:
-    """Where one of a batch is gone, CloudWatch deletes none of it: then those that are there are named."""
+    """Deletes a batch. If one alarm is missing CloudWatch deletes none: then only existing ones are named."""
     import botocore.exceptions
 
     with aws_errors(f"deleting {len(batch)} alarms"):

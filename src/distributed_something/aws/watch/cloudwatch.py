@@ -1,7 +1,7 @@
-"""Lines for CloudWatch Logs: sent in batches by a thread of their own, so that nobody waits for AWS.
+"""Sends lines to CloudWatch Logs in batches, in a thread of its own, so that no caller waits for AWS.
 
-CloudWatch is a second place for what the bucket has anyway. While it is slow or down lines wait in memory,
-up to a bound; those that do not fit are counted, and a message tells how many there were.
+The bucket has all these lines too. While CloudWatch is slow or down, lines wait in memory up to a limit;
+dropped lines are counted, and a message says how many. Called by `reporting.py`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from ..session import AwsSession, error_code
 BATCH_BYTES = 1 << 20
 BATCH_LINES = 10_000
 LINE_OVERHEAD = 26
-"""CloudWatch's limits of a call, and what it adds to a line's bytes."""
+"""CloudWatch's limits of a call, and its overhead in bytes for each line."""
 
 LINE_BYTES = 80_000
-"""A longer line is cut into pieces of this size. CloudWatch takes 256 KiB, and what is not UTF-8 grows."""
+"""Longer lines are cut into pieces of this size. CloudWatch takes 256 KiB; bytes that are not UTF-8 grow."""
 
 BUFFER_BYTES = 32 << 20
 HELD_OVERHEAD = 250
-"""What a line that waits costs of our memory, about, beside its text."""
+"""Approximate memory of a waiting line in bytes, without its text."""
 
 GATHER_SECONDS = 2.0
 LONGEST_PAUSE = 30.0
 READ_SECONDS = 10.0
 CLOSE_SECONDS = 10.0
 LAST_TRIES = 3
-"""At the end CloudWatch is given up after so many failures in a row."""
+"""Failures in a row after which the last lines are dropped at the end."""
 
 _STREAMS_REMEMBERED = 10_000
 
@@ -47,7 +47,7 @@ class Stream(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line: its time in milliseconds since the epoch, and what CloudWatch counts for its size."""
+    """A line: its time in milliseconds since the epoch, and its size as CloudWatch counts it."""
 
     when: int
     text: str
@@ -55,7 +55,7 @@ class Line(NamedTuple):
 
 
 class LineBuffer:
-    """Lines that wait to be sent, by stream, within `limit` bytes. Threads may share it; nobody waits."""
+    """Lines that wait to be sent, by stream, within `limit` bytes. Threads may share it."""
 
     def __init__(self, limit: int = BUFFER_BYTES) -> None:
         self._limit = limit
@@ -65,16 +65,14 @@ class LineBuffer:
         self._lock = threading.Lock()
 
     def add(self, stream: Stream, data: bytes, now: float) -> None:
-        """Take one line, in pieces where it is long; drop it where there is no room."""
+        """Takes one line, in pieces if it is long; drops it if there is no room."""
         pieces = [data[at : at + LINE_BYTES] for at in range(0, len(data), LINE_BYTES)] or [b" "]
         with self._lock:
             if self._held + len(data) > self._limit:
                 self._dropped += 1
                 return
             _, lines = self._streams.setdefault(stream, (now, deque()))
-            when = max(
-                int(now * 1000), lines[-1].when if lines else 0
-            )  # a call takes them in time order only
+            when = max(int(now * 1000), lines[-1].when if lines else 0)  # a call needs them in time order
             for piece in pieces:
                 text = piece.decode("utf-8", "replace")
                 size = len(text.encode()) + LINE_OVERHEAD
@@ -82,7 +80,7 @@ class LineBuffer:
                 self._held += size + HELD_OVERHEAD
 
     def take(self, before: float) -> tuple[Stream, list[Line]] | None:
-        """A call's worth of the stream that waits longest, if it waits since `before` or many bytes wait."""
+        """Next batch: from the oldest stream, if it is older than `before` or the buffer is full."""
         with self._lock:
             first = next(iter(self._streams.items()), None)
             if first is None or (first[1][0] > before and self._held < BATCH_BYTES):
@@ -99,7 +97,7 @@ class LineBuffer:
             return stream, batch
 
     def put_back(self, stream: Stream, batch: list[Line]) -> None:
-        """Take a call's worth back, to be sent first."""
+        """Takes a batch back, to be sent first."""
         with self._lock:
             _, lines = self._streams.pop(stream, (0.0, deque()))
             lines.extendleft(reversed(batch))
@@ -107,19 +105,19 @@ class LineBuffer:
             self._held += _held(batch)
 
     def drop(self, count: int) -> None:
-        """Count lines that will never be sent."""
+        """Counts lines that will never be sent."""
         with self._lock:
             self._dropped += count
 
     def drop_all(self) -> None:
-        """Give up everything that waits."""
+        """Drops everything that waits."""
         with self._lock:
             self._dropped += sum(len(lines) for _, lines in self._streams.values())
             self._streams.clear()
             self._held = 0
 
     def take_dropped(self) -> int:
-        """How many lines were dropped since the last call."""
+        """Lines that were dropped since the last call of this."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
             return dropped
@@ -130,7 +128,7 @@ def _held(lines: Iterable[Line]) -> int:
 
 
 class CloudWatch:
-    """Sends lines to CloudWatch Logs. `add` never waits, never raises and costs no call."""
+    """Sends lines to CloudWatch Logs. `add` never waits, never raises and makes no call."""
 
     def __init__(self, session: AwsSession, clock: Clock, buffer: LineBuffer | None = None) -> None:
         self._session = session
@@ -147,11 +145,11 @@ class CloudWatch:
         self._thread.start()
 
     def add(self, stream: Stream, line: bytes) -> None:
-        """Have a line sent, soon."""
+        """Queues a line to be sent soon."""
         self._buffer.add(stream, line, self._clock.now())
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Send what waits, for so long at most; what is left then is dropped, and a message says so."""
+        """Sends what waits, for up to `seconds`; the rest is dropped, and a message says so."""
         self._closing.set()
         self._thread.join(seconds)
         self._buffer.drop_all()
@@ -175,7 +173,7 @@ class CloudWatch:
                 self._clock.wait(0.5 if closing else pause, None if closing else self._closing)
 
     def _sent(self, stream: Stream, lines: list[Line]) -> bool:
-        """Whether the lines need not be sent again: CloudWatch has them, or will never take them."""
+        """Whether the lines are settled: CloudWatch has them, or will never take them."""
         import botocore.exceptions
 
         self._under_way = len(lines)
@@ -188,7 +186,7 @@ class CloudWatch:
                 self._buffer.drop(len(lines))
                 return True
             return self._failed(str(error))
-        except Exception as error:  # noqa: BLE001  whatever goes wrong here, jobs and their logs go on
+        except Exception as error:  # noqa: BLE001  an error here must not stop jobs
             return self._failed(str(error) or type(error).__name__)
         self._failures = 0
         self._tell_dropped()
@@ -221,6 +219,6 @@ class CloudWatch:
 
 
 def _refused(info: dict[str, int], count: int) -> int:
-    """How many lines of a call CloudWatch left out, as too old or too new."""
+    """Lines of a call that CloudWatch refused as too old or too new."""
     old = max(info.get("tooOldLogEventEndIndex", 0), info.get("expiredLogEventEndIndex", 0))
     return old + count - info.get("tooNewLogEventStartIndex", count)

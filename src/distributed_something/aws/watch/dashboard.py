@@ -1,7 +1,7 @@
-"""The CloudWatch dashboard of an app: what it shows, made and removed by its exact name.
+"""Makes and removes the CloudWatch dashboard of an app, by its exact name.
 
-CloudWatch's dashboards bear no tags. A line of text on ours says whose it is, so that one that somebody else
-has under the app's name is neither replaced nor removed.
+CloudWatch's dashboards have no tags. A line of text on ours names its app, so that another's dashboard of the
+same name is neither replaced nor removed. Called by the engine and by teardown.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _ABSENT = ("ResourceNotFound", "DashboardNotFoundError")
 Widget = dict[str, Any]
 
 
-def body(config: Config, fleets: Sequence[str], run: str) -> str:
+def body(config: Config, fleets: Sequence[str], run: str, names: QueueNames | None = None) -> str:
     """The dashboard of a run on these fleets, as PutDashboard takes it."""
-    names = QueueNames(config.sqs_queue_name, config.sqs_dead_letter_queue)
+    names = names or QueueNames.of(config)
     service = ("ClusterName", config.ecs_cluster, "ServiceName", config.app_name + "Service")
     fleet_metrics = [
         ["AWS/EC2Spot", metric, "FleetRequestId", fleet]
@@ -94,11 +94,10 @@ def _logs(config: Config, title: str, groups: Sequence[str], query: str) -> Widg
     return {"type": "log", "properties": properties}
 
 
-def put_dashboard(session: AwsSession, config: Config, fleets: Sequence[str], run: str) -> str:
-    """Make the app's dashboard, or bring it up to date; its name. Raises DsError.
-
-    After a failure the one that was there stands.
-    """
+def put_dashboard(
+    session: AwsSession, config: Config, fleets: Sequence[str], run: str, names: QueueNames | None = None
+) -> str:
+    """Makes or updates the app's dashboard. Returns its name. After a DsError the old one stands."""
     name = config.app_name
     found = _find(session, name)
     if found is not None and _mark(config) not in found:
@@ -106,7 +105,7 @@ def put_dashboard(session: AwsSession, config: Config, fleets: Sequence[str], ru
         raise DsError(what, "rename it, or CREATE_DASHBOARD = False")
     with aws_errors(f"making the dashboard {name}"):
         answer = session.client("cloudwatch").put_dashboard(
-            DashboardName=name, DashboardBody=body(config, fleets, run)
+            DashboardName=name, DashboardBody=body(config, fleets, run, names)
         )
     problems = answer.get("DashboardValidationMessages", [])
     if problems:
@@ -115,7 +114,7 @@ def put_dashboard(session: AwsSession, config: Config, fleets: Sequence[str], ru
 
 
 def delete_dashboard(session: AwsSession, config: Config) -> bool:
-    """Remove the app's dashboard, and no other; whether it was there. Raises DsError."""
+    """Removes the app's dashboard, and no other. Returns whether it existed. Raises DsError."""
     name = config.app_name
     if _mark(config) not in (_find(session, name) or ""):
         return False
@@ -125,7 +124,7 @@ def delete_dashboard(session: AwsSession, config: Config) -> bool:
 
 
 def _find(session: AwsSession, name: str) -> str | None:
-    """What a dashboard shows, as text; None where there is none of that name."""
+    """The body of a dashboard, as text; None: it does not exist."""
     with aws_errors(f"looking for the dashboard {name}"):
         answer = or_none(session.client("cloudwatch").get_dashboard, *_ABSENT, DashboardName=name)
     if answer is None:

@@ -1,7 +1,7 @@
-"""The auto-monitor's function in an account and region: packaged, made, brought in line, removed.
+"""Packages, makes, updates and removes the auto-monitor's function in an account and region.
 
-Its code is this program's own, as it is installed: pure Python, and beside it nothing but the boto3 that
-AWS's Python has. The same files make the same package, byte for byte, on every machine.
+Its code is this program's own, as installed: pure Python, with the boto3 of AWS's Python and no other
+library. The same files make the same package, byte for byte, on every machine. Called by `ds account`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ..session import AwsSession, aws_errors, error_code, error_words, or_none
 from .schedule import ABSENT
 
 TIMEOUT_SECONDS = 900
-"""As long as AWS allows: at a run's end, tasks have minutes to end."""
+"""Time limit of a call in seconds, AWS's longest: at a run's end, tasks need minutes to end."""
 
 MEMORY_MB = 2048
-"""For the ledger of a million jobs."""
+"""Memory in MiB: enough for the ledger of a million jobs."""
 
 LOG_DAYS = 60
 LOG_GROUP = f"/aws/lambda/{FUNCTION}"
 
 _LEFT_OUT = frozenset({"cli", "dashboard", "examples", "local", "rehearsal", "worker"})
-"""Parts of the program that no look at a run needs."""
+"""Parts of the program that the auto-monitor does not need."""
 
 _TRY_SECONDS = 3.0
 _SETTINGS: Mapping[str, Any] = {
@@ -46,7 +46,7 @@ _ONE_TRY: Mapping[str, Any] = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeco
 
 
 class FoundFunction(NamedTuple):
-    """What a region has of the auto-monitor: None or empty where it is not there."""
+    """The auto-monitor's resources in a region; None or empty: missing."""
 
     function: Mapping[str, Any] | None = None
     tags: Mapping[str, str] = {}
@@ -77,9 +77,9 @@ def package() -> bytes:
 
 
 def plan_function(where: Where, found: FoundFunction, code: bytes) -> list[Step]:
-    """The calls that give a region its auto-monitor; none where it is there as wanted.
+    """Plans the calls that give a region its auto-monitor; none if it is complete.
 
-    Raises DsError where a function of that name is somebody else's.
+    Raises DsError if a function of that name belongs to others.
     """
     if found.function is not None and not is_ours(found.tags):
         what = f"the function {FUNCTION} is there, and was not made by this program"
@@ -123,12 +123,12 @@ def _function_steps(where: Where, found: Mapping[str, Any] | None, code: bytes) 
 
 
 def digest(code: bytes) -> str:
-    """A package's digest, as Lambda tells it."""
+    """A package's digest, in Lambda's form."""
     return b64encode(sha256(code).digest()).decode()
 
 
 def plan_removal(found: FoundFunction) -> list[Step]:
-    """The calls that remove what `plan_function` made."""
+    """Plans the calls that remove what `plan_function` made."""
     if found.function is not None and not is_ours(found.tags):
         return []
     steps = []
@@ -149,7 +149,7 @@ def plan_removal(found: FoundFunction) -> list[Step]:
 
 
 def find_function(session: AwsSession) -> FoundFunction:
-    """What the session's region has of the auto-monitor. Raises DsError."""
+    """Reads the auto-monitor's resources in the session's region. Raises DsError."""
     client, logs = session.client("lambda"), session.client("logs")
     with aws_errors("looking for the auto-monitor"):
         function = or_none(client.get_function, *ABSENT, FunctionName=FUNCTION)
@@ -169,9 +169,9 @@ def find_function(session: AwsSession) -> FoundFunction:
 
 
 def apply_function(session: AwsSession, steps: Iterable[Step], clock: Clock) -> None:
-    """Make the calls, each when Lambda is ready for it: it learns of a new role some seconds after IAM.
+    """Makes the calls, and repeats them until Lambda is ready: it knows a new role some seconds after IAM.
 
-    Raises DsError; a new plan then goes on where this one stopped.
+    After a DsError a new plan continues.
     """
     for step in steps:
         with aws_errors(step.text):
@@ -197,7 +197,7 @@ def _patiently(session: AwsSession, step: Step, clock: Clock) -> None:
 
 
 def everywhere(session: AwsSession, regions: Iterable[str]) -> list[tuple[AwsSession, list[Step]]]:
-    """What is to be removed in each region that has something of the auto-monitor. Raises DsError."""
+    """Plans the removal in each region that has something of the auto-monitor. Raises DsError."""
     sessions = [session.elsewhere(region) for region in regions]
     with ThreadPoolExecutor(8) as pool:
         plans = list(pool.map(lambda each: plan_removal(find_function(each)), sessions))

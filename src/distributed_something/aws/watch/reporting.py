@@ -1,4 +1,7 @@
-"""What a worker tells CloudWatch: what its jobs print, and once a minute how its machine is."""
+"""Sends a worker's lines to CloudWatch: what its jobs print, and its machine's figures once a minute.
+
+Called by `aws/worker.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ REMIND_SECONDS = 900.0
 class MachineReport(Repeating):
     """While entered: writes the machine's figures to a stream, and warnings there and to stderr.
 
-    A warning is said when it comes up, and every quarter of an hour while it holds.
+    A warning is repeated every quarter of an hour while it holds.
     """
 
     def __init__(self, cloudwatch: CloudWatch, stream: Stream, gauge: Gauge, clock: Clock) -> None:
@@ -43,12 +46,12 @@ class MachineReport(Repeating):
                 complain(f"warning: {text}")
 
     def _report(self) -> None:
-        with suppress(OSError):  # a disk that cannot be asked: the next minute may tell
+        with suppress(OSError):  # a disk that cannot be read: the next minute may succeed
             self.look()
 
 
 class JobLines:
-    """What the jobs of one slot print, cut into lines, each attempt in the stream of its job.
+    """Cuts the output of one slot's jobs into lines, each attempt in the stream of its job.
 
     For one thread. An attempt that prints nothing has no stream.
     """
@@ -62,13 +65,13 @@ class JobLines:
         self._rest = bytearray()
 
     def begin(self, job_id: str, attempt: int) -> None:
-        """What is printed from now on belongs to this attempt."""
+        """Begins an attempt: later output belongs to it."""
         self.end()
         self._stream = Stream(self._group, job_id)
         self._head = f"[ds] attempt {attempt}, worker {self._worker}".encode()
 
     def __call__(self, data: bytes) -> None:
-        """Take what was printed."""
+        """Takes output."""
         self._rest += data
         *lines, rest = self._rest.split(b"\n")
         for line in lines:
@@ -79,7 +82,7 @@ class JobLines:
         self._rest = rest
 
     def end(self) -> None:
-        """The attempt has ended: its last line may lack its end."""
+        """Ends the attempt, with its last line."""
         if self._rest:
             self._add(self._rest)
         self._rest = bytearray()
@@ -95,8 +98,8 @@ class JobLines:
 
 
 class Reporting:
-    """All that a worker tells CloudWatch, from entering the context to leaving it: lines of jobs to the log
-    group, the machine's figures to `<group>_perInstance`. Without a log group it tells nothing.
+    """Everything that a worker sends to CloudWatch: lines of jobs to the log group, the machine's figures to
+    `<group>_perInstance`. Without a log group it sends nothing.
     """
 
     def __init__(self, session: AwsSession, clock: Clock, group: str, worker: str, machine: str) -> None:
@@ -108,7 +111,7 @@ class Reporting:
 
     @contextmanager
     def of(self, folder: Path) -> Iterator[None]:
-        """Tell, while in the context, also of the disk of `folder`. Leaving it sends what waits."""
+        """Sends while in the context, also the figures of `folder`'s disk. Leaving it sends what waits."""
         if self._cloudwatch is None:
             yield
             return
@@ -121,5 +124,5 @@ class Reporting:
             self._cloudwatch.close()
 
     def lines(self) -> JobLines | None:
-        """For the lines of one slot's jobs."""
+        """Takes the output of one slot's jobs; None: nothing is sent."""
         return JobLines(self._cloudwatch, self._group, self._worker) if self._cloudwatch else None

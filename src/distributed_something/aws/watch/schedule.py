@@ -1,7 +1,7 @@
-"""The auto-monitor's schedule of an app: what it hands to the function every minute, made and removed.
+"""Makes and removes the auto-monitor's schedule of an app, which calls the function every minute.
 
-The schedule bears the app's name, in a group of our own. It ends by itself at the time it was made with, so
-that one that is forgotten stops.
+The schedule has the app's name, in a group of our own, and an end of its own. Called by the engine, by
+teardown and by the auto-monitor.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ..iam.roles import FUNCTION, SCHEDULES, Role, Where
 from ..session import AwsSession, aws_errors, error_code, or_none
 
 GRACE_SECONDS = 3600.0
-"""How long a schedule outlives the time that machines have: to remove what they leave."""
+"""Seconds that a schedule outlives the machines' time, to remove what they leave."""
 
 EVERY = "rate(1 minute)"
 
 ABSENT = ("ResourceNotFoundException", "404")
-"""How Lambda and the scheduler say that there is no such thing."""
+"""Codes of Lambda and the scheduler for a missing resource."""
 
 
 class Order(NamedTuple):
-    """Which run the auto-monitor is to look at."""
+    """The run that the auto-monitor watches: the function's event."""
 
     app: str
     run: str
@@ -35,7 +35,7 @@ class Order(NamedTuple):
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Order:
-        """The order in an event. Raises DsError where it is none."""
+        """Reads the order in an event. Raises DsError."""
         try:
             found = [event[name] for name in cls._fields]
         except (KeyError, TypeError) as error:
@@ -45,17 +45,17 @@ class Order(NamedTuple):
         return cls(*found)
 
     def to_json(self) -> str:
-        """As the schedule holds it."""
+        """The order as the schedule's input."""
         return json.dumps(self._asdict())
 
 
 def memory_key(paths: RunPaths) -> str:
-    """Where the auto-monitor keeps what it saw."""
+    """The key of the auto-monitor's latest looks."""
     return paths.root + "looks.json"
 
 
 def check_function(session: AwsSession) -> None:
-    """Raise DsError where the account has no auto-monitor in this region."""
+    """Raises DsError if the account has no auto-monitor in this region."""
     with aws_errors("looking for the auto-monitor"):
         look = session.client("lambda").get_function_configuration
         found = or_none(look, *ABSENT, FunctionName=FUNCTION)
@@ -67,9 +67,9 @@ def check_function(session: AwsSession) -> None:
 
 
 def put_schedule(session: AwsSession, where: Where, order: Order, until: float) -> bool:
-    """Have the function look at the run every minute, until that time; whether there was no schedule yet.
+    """Schedules the function every minute, until that time. Returns whether the schedule is new.
 
-    A failed call of the function is not repeated: the next minute's takes its place.
+    A failed call of the function is not repeated: the next one comes within a minute.
     """
     import botocore.exceptions
 
@@ -104,7 +104,7 @@ def _request(where: Where, order: Order, until: float) -> dict[str, Any]:
 
 
 def delete_schedule(session: AwsSession, app: str, run: str | None = None) -> bool:
-    """Remove the app's schedule, where it is of that run (None: of any); whether it was there."""
+    """Removes the app's schedule, if it is of that run (None: any). Returns whether it existed."""
     import botocore.exceptions
 
     client, which = session.client("scheduler"), {"Name": app, "GroupName": SCHEDULES}

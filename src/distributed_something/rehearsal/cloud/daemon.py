@@ -63,12 +63,12 @@ class Daemon:
 
     def _task_containers(self) -> tuple[TaskContainers | None, str]:
         """Returns how tasks run in containers; None, and why, where they are processes."""
-        from ...aws.ecs.worker_image import carried_worker
+        from ...aws.ecs.worker_image import injected_worker
         from .containers import task_containers
 
-        carried = carried_worker(self._config)
+        injected = injected_worker(self._config)
         store = self._project / self._config.store
-        return task_containers(self._config, bool(carried and carried.image), store)
+        return task_containers(self._config, bool(injected and injected.image), store)
 
     def _account(self) -> tuple[Cloud, Calls]:
         from ..emulator import fleets as moto_fleets

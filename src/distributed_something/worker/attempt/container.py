@@ -1,9 +1,8 @@
-"""A slot's jobs in containers: one container a job, of the image that the config names.
+"""Runs a slot's jobs in containers: one container a job, of the image that the config names.
 
-The container sees the slot's own folder at the same path, the project folder read-only without the keys in
-its `.ds`, and nothing else of this machine but its network; its environment is what the config and we give to
-jobs. It runs as the user who runs us. What the engine cannot tell is left unknown: a container's processor
-time and memory.
+A container sees the slot's own folder at the same path, the project folder read-only without its `.ds`, and
+the machine's network; nothing else. Its environment holds what the config and we give to jobs. It runs as the
+user who runs the worker. Its processor time and memory are unknown: the engine does not report them.
 """
 
 from __future__ import annotations
@@ -17,25 +16,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import DsError
+from ...inputs.config import Config
 from ...system.docker import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, hide, variables
 from .process import Ended, memory_kills
 
 BUCKET_FOLDER = "/home/ubuntu/bucket"
-"""Where images made for the reference look for the bucket."""
+"""Folder in which images made for the reference look for the bucket."""
 
 _HOST = "/opt/distributed-something-host.py"
-"""Where a container finds the program that calls the function of HANDLER: with the image's own Python."""
+"""Path in a container of the program that calls HANDLER, with the image's own Python."""
 
 _NOT_STARTED = "0001-01-01"
 
 WORD_SECONDS = 2.0
-"""So long after a container's end its engine may still hear that memory was the cause of it."""
+"""Maximum delay of an engine's word that a container ended for lack of memory, in seconds."""
 
 _WORD_PAUSE = 0.1
 
 
 class Limits(NamedTuple):
-    """What a container may use: `memory` in MiB, `cpu_shares` in 1/1024 of a core when cores are short."""
+    """Limits of a container: `memory` in MiB, `cpu_shares` in 1/1024 of a core when cores are short."""
 
     memory: int | None = None
     cpu_shares: int | None = None
@@ -50,14 +50,14 @@ class Verdict(NamedTuple):
 
 
 def handler_command(handler: str) -> list[str]:
-    """What calls the function in a container."""
+    """Returns the command that calls the function in a container."""
     return ["python3", _HOST, "--once", handler]
 
 
 class Containers(NamedTuple):
-    """How jobs run in containers: the engine, the image, the limits of each, and the app's state folder.
+    """Settings of all containers: the engine, the image, the limits of each, and the app's state folder.
 
-    `bucket` is the folder that stands for the bucket, where containers are to see it.
+    `bucket` is the folder that stands for the bucket; None: containers do not see it.
     """
 
     docker: Docker
@@ -67,8 +67,14 @@ class Containers(NamedTuple):
     bucket: Path | None = None
 
 
+def containers_of(config: Config, docker: Docker, state: Path, bucket: Path | None) -> Containers:
+    """Returns how a config's jobs run in containers of this machine. `bucket`: see `Containers`."""
+    shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
+    return Containers(docker, config.dockerhub_tag, Limits(config.memory, shares), str(state), bucket)
+
+
 class Container:
-    """The containers of one slot, one at a time: `command`, then `end`."""
+    """Runs the containers of one slot, one at a time: `command`, then `end`."""
 
     def __init__(
         self,
@@ -104,7 +110,8 @@ class Container:
         self._outside = {**os.environb, b"DS_WORKER": self._worker.encode()}
 
     def command(self, argv: list[str], own: Mapping[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
-        """What runs `argv` in a new container, with `own` in its environment too; and its own environment."""
+        """Returns a command that runs `argv` in a new container, with `own` in its environment, and the
+        environment of that command itself."""
         self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
         self._kills_before = self._kills()
         more = [
@@ -118,9 +125,9 @@ class Container:
         return words, {**self._outside, **own}
 
     def end(self, ended: Ended | None) -> Verdict | None:
-        """Take the container away and tell how it ended; None where its command was `ended` by us.
+        """Removes the container. Returns how it ended; None if `ended` is None: we ended it.
 
-        One that cannot be taken away changes nothing for its job: what looks after workers tries again.
+        A container that cannot be removed changes nothing for its job: the machine process tries again.
         """
         try:
             return None if ended is None else self._judge(ended)
@@ -146,9 +153,9 @@ class Container:
         return Verdict(ended, memory)
 
     def _state(self) -> list[str]:
-        """What the engine knows of the end: whether memory was short, when the start was, what went wrong.
+        """Asks the engine for (out of memory, start, error).
 
-        That the kernel killed for lack of memory the engine may hear after the end: then it is asked again.
+        The engine may learn of an out-of-memory kill after the container's end: then it is asked again.
         """
         asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.Error}}"
         until = time.monotonic() + self._word_seconds
@@ -160,5 +167,5 @@ class Container:
             time.sleep(_WORD_PAUSE)
 
     def close(self) -> None:
-        """Remove the file with the environment."""
+        """Removes the file with the environment."""
         self._variables.unlink(missing_ok=True)

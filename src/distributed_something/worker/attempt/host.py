@@ -1,11 +1,11 @@
-"""The process that runs HANDLER: imports the function once, then calls it for one job after another.
+"""Runs HANDLER in a process of its own: imports the function once, then calls it for one job after another.
 
 Started by a slot as `python -m distributed_something.worker.attempt.host module:function`, in the project
 folder. Requests come on descriptor 3, one JSON object a line; replies go to descriptor 4. What the
-function prints goes where the slot has pointed stdout and stderr.
+function prints goes to the slot's log.
 
-In a container, `--once module:function` before it calls the function for the one job of the environment.
-There it is run by the image's own Python, without the rest of this package: it imports nothing of it.
+In a container, `--once module:function` calls the function for the one job that the environment names. The
+image's own Python runs it, without the rest of this package: so it imports nothing of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FOLDERS = ("work_dir", "input_dir", "output_dir")
 
 
 class JobDict(dict[str, Any]):
-    """The job's body; a key that it lacks is looked up in its group."""
+    """A job's body; a key that it lacks is looked up in its group."""
 
     def __missing__(self, key: str) -> Any:
         group = self.get("group")
@@ -37,7 +37,7 @@ class JobDict(dict[str, Any]):
 
 
 class Handler:
-    """The user's function, called with what its parameters are named after.
+    """Calls the user's function with the values that its parameters name.
 
     `job` is the whole body; a first parameter of any other name gets it too, unless a key has that name.
     """
@@ -50,7 +50,7 @@ class Handler:
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     def __call__(self, request: Mapping[str, Any]) -> None:
-        """Run one job. Raises whatever the function raises, and TypeError for a parameter that is no key."""
+        """Runs one job. Raises what the function raises, and TypeError for a parameter that is no key."""
         job = JobDict(request["job"])
         group = job.get("group")
         values: dict[str, Any] = {**job, **(group if isinstance(group, dict) else {})}
@@ -69,7 +69,7 @@ class Handler:
 
 
 def load(handler: str) -> Handler:
-    """The function that `module:function` names, looked for in the project folder first."""
+    """Returns the function that `module:function` names, looked for in the project folder first."""
     module, _, name = handler.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     function: Any = importlib.import_module(module)
@@ -81,7 +81,7 @@ def load(handler: str) -> Handler:
 
 
 def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one job; the reply for the slot."""
+    """Runs one job. Returns the reply for the slot."""
     os.chdir(os.environ["DS_WORK_DIR"])
     os.environ["DS_JOB_ID"] = request["job_id"]
     os.environ["DS_ATTEMPT"] = str(request["attempt"])
@@ -110,7 +110,7 @@ def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _try_load(name: str) -> Handler | None:
-    """The function; None, and a word why, where it cannot be loaded."""
+    """Returns the function; None: it could not be loaded, and stderr says why."""
     try:
         return load(name)
     except Exception:  # noqa: BLE001  the user's module may raise anything
@@ -120,7 +120,7 @@ def _try_load(name: str) -> Handler | None:
 
 
 def once(name: str) -> int:
-    """Run the job that the environment tells of; an exit code."""
+    """Runs the job that the environment names. Returns an exit code."""
     os.chdir(os.environ["DS_PROJECT_DIR"])
     handler = _try_load(name)
     if handler is None:
@@ -133,7 +133,7 @@ def once(name: str) -> int:
 
 
 def main(name: str) -> int:
-    """Serve requests until the slot closes its end."""
+    """Serves requests until the slot closes its end."""
     for descriptor in (REQUESTS, REPLIES):
         os.set_inheritable(descriptor, False)
     handler = _try_load(name)

@@ -1,7 +1,7 @@
-"""What a job prints, kept within bounds, in a segment that a slot's jobs share.
+"""Keeps what jobs print, within bounds, in a segment that a slot's jobs share. Called by slots.
 
-A file a job would be a cost at a million jobs; so the text of one attempt is a piece of the slot's
-segment, and the ledger says where: `logs/<worker>-<slot>.log@<offset>+<length>`.
+A file for each job would be slow and dear at a million jobs. So the text of one attempt is a piece of the
+slot's segment, and the ledger says where: `logs/<worker>-<slot>.log@<offset>+<length>`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from ...engine import Store
 
 HEAD_BYTES = 1 << 20
 TAIL_BYTES = 1 << 20
-"""Of an attempt that prints more than both together, the middle is left out, and a line says so."""
+"""Kept bytes at the start and at the end of an attempt's text; the middle of a longer one is left out."""
 
 
 class SlotLog:
@@ -28,7 +28,7 @@ class SlotLog:
         self.begin()
 
     def begin(self) -> None:
-        """Start the text of a new attempt."""
+        """Starts the text of a new attempt."""
         self._start = self._size
         self._tail.clear()
         self._left_out = 0
@@ -36,11 +36,11 @@ class SlotLog:
 
     @property
     def place(self) -> str:
-        """Where the attempt's text begins, its length still unknown."""
+        """The place at which the attempt's text begins, without its length."""
         return f"{self._name}@{self._start}"
 
     def write(self, data: bytes) -> None:
-        """Add to the attempt's text: the head goes out at once, the tail waits for `end`."""
+        """Adds to the attempt's text: the head is stored at once, the tail waits for `end`."""
         room = HEAD_BYTES - (self._size - self._start)
         if room > 0:
             self._append(data[:room])
@@ -51,11 +51,11 @@ class SlotLog:
             del self._tail[:-TAIL_BYTES]
 
     def note(self, text: str) -> None:
-        """Add a line of our own."""
+        """Adds a line of our own."""
         self.write(f"[ds] {text}\n".encode("utf-8", "replace"))
 
     def end(self) -> str | None:
-        """Finish the attempt's text: its place, or None where nothing was printed."""
+        """Ends the attempt's text. Returns its place; None: nothing was printed."""
         self._left_out += max(0, len(self._tail) - TAIL_BYTES)
         if self._left_out:
             self._append(b"\n[ds] ... %d bytes left out ...\n" % self._left_out)
@@ -65,7 +65,7 @@ class SlotLog:
         return f"{self._name}@{self._start}+{length}" if length else None
 
     def tail(self, limit: int) -> bytes:
-        """The last bytes of the attempt's text, to tell why it failed."""
+        """Returns the last bytes of the attempt's text, which may say why it failed."""
         if len(self._tail) >= limit or self._size == self._start:
             return bytes(self._tail[-limit:])
         start = max(self._start, self._size - limit)

@@ -1,6 +1,6 @@
-"""Child processes: started in their own process group, watched, and taken away whole.
+"""Starts child processes in their own process group, watches them and removes them whole.
 
-A slot's thread starts one child at a time. Linux tells of its end by a pidfd; elsewhere we look.
+A slot's thread starts one child at a time. On Linux a pidfd reports its end; elsewhere we poll.
 Children that leave their group (setsid) are adopted by the worker, which is a subreaper, and killed
 with the job that started them.
 """
@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 MOST_STRAYS = 1000
-"""Of one job's stray processes at most so many are killed: what forks for ever must not hold the worker."""
+"""Maximum stray processes killed for one job: one that forks for ever must not hold the worker."""
 
 TERM_GRACE = 5.0
 """Seconds between the TERM and the KILL of a process group."""
@@ -31,17 +32,17 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
 _DEFAULT_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-"""A child takes every signal as the system has it, also those that Python ignores. All: that is quicker."""
+"""Signals with the system's own action in a child, also those that Python ignores. All: that is quicker."""
 
 _spawning = threading.Lock()
-"""posix_spawn starts the child in our own working folder, of which the process has one."""
+"""Held while a child starts: it inherits our working folder, and a process has only one."""
 
 _own: set[int] = set()
-"""The children that slots have started and not reaped: no strays. Who looks for strays holds `_spawning`."""
+"""Children that slots have started and not reaped: these are no strays. Guarded by `_spawning`."""
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of its descendants' orphans (Linux; elsewhere nothing happens)."""
+    """Makes this process the parent of its descendants' orphans (Linux; elsewhere nothing happens)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -56,7 +57,7 @@ def _adopts_orphans() -> bool:
 
 
 def die_with_parent(number: signal.Signals) -> None:
-    """Have this signal sent to this process when its parent dies (Linux; elsewhere nothing happens)."""
+    """Has the kernel send this signal to this process when its parent dies (Linux only)."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
@@ -68,7 +69,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 class Ended(NamedTuple):
-    """How a child ended: `exit_code`, or the number of the `signal` that killed it; wait4's usage figures."""
+    """The end of a child: `exit_code`, or the number of the `signal` that killed it; usage by wait4."""
 
     exit_code: int | None
     signal: int | None
@@ -77,7 +78,7 @@ class Ended(NamedTuple):
 
 
 def files_of(descriptors: Mapping[int, int]) -> Sequence[tuple[int, int, int]]:
-    """What `Child.spawn` takes for the child's descriptors: each of them -> ours."""
+    """Returns the file actions for `Child.spawn`, from a table of the child's descriptors to ours."""
     return [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in descriptors.items()]
 
 
@@ -96,10 +97,10 @@ class Child:
         cwd: Path | str,
         files: Sequence[tuple[int, int, int]],
     ) -> Child:
-        """Start `argv` (looked up in PATH) in folder `cwd` with the descriptors that `files` makes.
+        """Starts `argv` (looked up in PATH) in folder `cwd` with the descriptors of `files`.
 
         `env` is encoded: to encode forty variables for each child costs as much as to lease its job.
-        Raises OSError where the program is missing, not executable, or its arguments are too long.
+        Raises OSError if the program is missing, not executable, or its arguments are too long.
         """
         with _spawning:
             os.chdir(cwd)
@@ -110,19 +111,16 @@ class Child:
         return cls(pid)
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Send a signal to the child's whole process group."""
+        """Sends a signal to the child's whole process group."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     def has_ended(self) -> bool:
-        """Whether the child has ended; it stays to be reaped."""
+        """Whether the child has ended; it is still to be reaped."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def reap(self, *, alone: bool = False) -> Ended:
-        """Take away what is left of the child's group, unless it is known to be `alone`, then the child.
-
-        Waits for its end.
-        """
+        """Kills what is left of the child's group, unless it was `alone`; waits for and reaps it."""
         if not alone:
             self.signal_group(signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
@@ -134,7 +132,7 @@ class Child:
 
 
 class Watch:
-    """Waits for a slot's child, moving what it prints to `sink` meanwhile.
+    """Waits for a slot's child, and moves what it prints to `sink` meanwhile.
 
     `wake` ends a wait from another thread. One pipe serves all children of the slot, one at a time.
     """
@@ -153,21 +151,21 @@ class Watch:
         self._printed = False  # whether the pipe may hold what an ended child printed
 
     def unblock(self) -> None:
-        """Have what the next child prints wait where the pipe is full.
+        """Makes writes of the next child block if the pipe is full.
 
-        The pipe's flags belong to whoever holds it, so a child may have changed them for those after it.
+        All holders of a pipe share its flags: an earlier child may have changed them.
         """
         os.set_blocking(self.stdout, True)
 
     def wake(self) -> None:
-        """End the wait that goes on now, or the next one."""
+        """Ends the wait that goes on now, or the next one."""
         with suppress(BlockingIOError):
             os.write(self._waker, b"!")
 
     def wait(self, child: Child, until: float | None, reply: int = -1) -> bool:
-        """Wait until the child ends or `reply` is readable (True), or `until` or a wake (False).
+        """Waits until the child ends or `reply` is readable (True), or until `until` or a wake (False).
 
-        `until` is a time.monotonic() value, None is for ever.
+        `until` is a time.monotonic() value; None: no limit.
         """
         if (child.pidfd, reply) != self._awaited:
             self._await((child.pidfd, reply))
@@ -191,7 +189,7 @@ class Watch:
                 return False
 
     def _await(self, awaited: tuple[int, int]) -> None:
-        """Poll for these; one child's pidfd has mostly the number that the one before had."""
+        """Polls for these; a child's pidfd mostly has the number that the last one had."""
         for fd in self._awaited:
             if fd >= 0:
                 self._poll.unregister(fd)
@@ -201,7 +199,7 @@ class Watch:
         self._awaited = awaited
 
     def stop(self, child: Child, grace: float = TERM_GRACE) -> Ended:
-        """End the child and its group: TERM, then KILL after `grace` seconds."""
+        """Ends the child and its group: TERM, then KILL after `grace` seconds."""
         child.signal_group(signal.SIGTERM)
         deadline = time.monotonic() + grace
         while not self.wait(child, deadline) and time.monotonic() < deadline:
@@ -210,7 +208,7 @@ class Watch:
         return child.reap()
 
     def drain(self) -> None:
-        """Move what the ended child left in the pipe; bounded, as a process that got away may still print."""
+        """Moves what the ended child left in the pipe; bounded, as a stray process may still print."""
         for _ in range(64 if self._printed else 0):
             if not self._move():
                 return
@@ -223,7 +221,7 @@ class Watch:
         return True
 
     def close(self) -> None:
-        """Close the pipes."""
+        """Closes the pipes."""
         for fd in (self._out, self.stdout, self._woken, self._waker):
             os.close(fd)
 
@@ -232,8 +230,8 @@ class Strays:
     """Finds and kills the processes that left a job's process group.
 
     The kernel lists the children of a subreaper's main thread: those that it adopted, and those that slots
-    started there. A child's orphans are in the list before its own end is told. Elsewhere than on Linux,
-    and where this process is no subreaper, nothing is known of them, and nothing is found.
+    started there. A child's orphans are in the list before its own end is reported. On other systems than
+    Linux, or if this process is no subreaper, none is found.
     """
 
     def __init__(self) -> None:
@@ -245,11 +243,11 @@ class Strays:
                 self._children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
 
     def none_beside(self, child: Child) -> bool:
-        """Whether an ended child, not yet reaped, has left no process: so it is with nearly every job."""
+        """Whether an ended child, not yet reaped, has left no process, as nearly every job."""
         return self._children >= 0 and self._listed() in (b"%d " % child.pid, self._without)
 
     def kill(self, job_id: str) -> int:
-        """Kill the adopted processes of a job, and those that these leave; how many were killed."""
+        """Kills the adopted processes of a job, and those that these leave. Returns how many."""
         killed = 0
         while self._children >= 0 and (listed := self._listed()) != self._without:
             now = self._kill(listed, job_id)
@@ -283,7 +281,7 @@ def _kill_marked(pid: int, mark: bytes) -> bool:
 
 
 def _settled_environment(pid: int) -> bytes:
-    """The environment of a process, also of one that becomes another program just now: it has none then."""
+    """Returns the environment of a process; waits for one that is just becoming another program."""
     for _ in range(10):
         if found := environment_of(pid):
             return found
@@ -292,14 +290,14 @@ def _settled_environment(pid: int) -> bytes:
 
 
 def children_of_this_process() -> list[int]:
-    """The processes that this one started in its main thread or adopted (Linux; elsewhere none is found)."""
+    """Returns the processes that this one started in its main thread or adopted (Linux; elsewhere none)."""
     with suppress(OSError):
         return list(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
     return []
 
 
 def memory_kills() -> int:
-    """How many processes of this machine the kernel has killed for lack of memory (Linux; elsewhere 0)."""
+    """Returns how many processes of this machine the kernel has killed for lack of memory (elsewhere 0)."""
     with suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
@@ -307,8 +305,28 @@ def memory_kills() -> int:
     return 0
 
 
+class OomKills:
+    """Watches the kernel's count of processes killed for lack of memory, on the whole machine."""
+
+    def __init__(self) -> None:
+        self._last = memory_kills()
+
+    def grew(self) -> bool:
+        """Whether the count grew since the last look."""
+        now = memory_kills()
+        grew = now > self._last
+        self._last = now
+        return grew
+
+
+@cache
+def oom_kills() -> OomKills:
+    """Returns this process's look at the count, which begins at the first call."""
+    return OomKills()
+
+
 def environment_of(pid: int) -> bytes:
-    """The environment that a process was started with, b"" where that cannot be read."""
+    """Returns the environment that a process was started with; b"" if it cannot be read."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -316,7 +334,7 @@ def environment_of(pid: int) -> bytes:
 
 
 def marked_processes(mark: bytes) -> list[int]:
-    """Every process of this machine whose environment holds `mark`, this one left out (Linux)."""
+    """Returns every other process of this machine whose environment holds `mark` (Linux)."""
     if not LINUX:
         return []
     pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
@@ -324,7 +342,7 @@ def marked_processes(mark: bytes) -> list[int]:
 
 
 def kill_marked(mark: bytes) -> None:
-    """Kill every process that holds the mark, until none is left.
+    """Kills every process that holds the mark, until none is left.
 
     All are stopped before the first is killed: a worker that saw its job killed would call that a failure.
     """

@@ -1,8 +1,8 @@
-"""A slot's own folders, which every job finds empty, and the file in which a job finds itself.
+"""Empties a slot's folders between jobs, and writes the file in which a job finds itself. Called by slots.
 
-Whether a job has left something is asked after every job, so it has to be quick: the kernel notes what
-changes (Linux's inotify), and one reading tells of all folders. Where it does not, all are looked at every
-time. The file is looked at whenever it is written: not all that makes it longer is told.
+The check after every job has to be quick: the kernel notes changes (Linux's inotify), and one read covers all
+folders. Elsewhere all folders are looked at every time. The file is checked whenever it is written: inotify
+does not report all that makes it longer.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Scratch:
-    """The folders `empty`, which are in `folder`, and the file in it in which a job finds itself, `job_file`.
+    """Keeps the folders `empty`, inside `folder`, and the file `job_file` in which a job finds itself.
 
     The file is kept open and written in place, as that is quickest. A job may replace it, move it, give it
-    a second name, or take its permissions away: then the next job gets another file, and the old one is
-    left as it is, for it may have been published.
+    a second name, or take its permissions away: then the next job gets a new file. The old one stays as it
+    is: it may have been published.
     """
 
     def __init__(self, folder: Path, empty: Iterable[Path], changes: Changes | None = None) -> None:
+        self.folder = folder
         self.job_file = folder / "job.json"
         self._empty = list(empty)
         self._places = [folder, *self._empty]
         self._changes = changes or Changes()
-        self._quiet = False  # whether all were empty, and a change since then is told
+        self._quiet = False  # whether all were empty, and every later change is reported
         self._create()
         self.clear()
 
     def clear(self) -> None:
-        """Make each folder that a job may have touched exist and be empty.
+        """Makes each folder that a job may have touched exist and be empty.
 
-        Raises OSError where that is not possible, after all others; the next call tries again.
+        Raises OSError if one cannot be, after all others; the next call tries again.
         """
         if self._quiet and not self._changes.any():
             return
@@ -55,11 +56,11 @@ class Scratch:
         self._quiet = self._changes.watch(self._places) and all(map(_is_empty, self._empty))
 
     def doubt(self) -> None:
-        """Something is wrong with the folders: look at each when they are cleared next, by its name."""
+        """Has the next `clear` look at each folder by its name: something may be wrong with them."""
         self._quiet = False
 
     def write(self, body: bytes) -> None:
-        """Make this the content of the file. Raises OSError."""
+        """Replaces the content of the file. Raises OSError."""
         try:
             there = os.lstat(self.job_file)
         except OSError:
@@ -74,12 +75,12 @@ class Scratch:
             written += os.pwrite(self._opened, body[written:], written)
 
     def free_bytes(self) -> int:
-        """What is free on the disk of the file, which no job can take away as it can its folders."""
+        """Returns the free bytes on the disk of the file, which no job can remove as it can its folders."""
         disk = os.statvfs(self._opened)
         return disk.f_bavail * disk.f_frsize
 
     def close(self) -> None:
-        """Close what is open; all stays where it is."""
+        """Closes what is open; all files stay."""
         self._changes.close()
         os.close(self._opened)
 
@@ -97,16 +98,16 @@ class Scratch:
 
 
 class Changes:
-    """Tells whether something was made, taken away, put elsewhere or locked in folders that are watched."""
+    """Reports whether something was made, removed, moved or locked in watched folders."""
 
     def __init__(self) -> None:
         self._reader: io.FileIO | None = None
         self._watched: set[int] = set()
 
     def watch(self, places: Sequence[Path]) -> bool:
-        """From now on changes of these places are told; False where the kernel does not do that.
+        """Watches these places from now on, by their names. Returns False if the kernel cannot.
 
-        They may be others of the same names now. What was told until now is forgotten.
+        Forgets what was reported until now.
         """
         if not sys.platform.startswith("linux"):
             return False
@@ -119,7 +120,7 @@ class Changes:
                 return False
             self._reader = io.FileIO(opened)
         opened = self._reader.fileno()
-        watched = {kernel.inotify_add_watch(opened, os.fsencode(place), _TOLD_OF) for place in places}
+        watched = {kernel.inotify_add_watch(opened, os.fsencode(place), _WATCHED) for place in places}
         for each in self._watched - watched:  # what was moved away would be watched for ever
             kernel.inotify_rm_watch(opened, each)  # to close all and begin anew takes the kernel 10 ms
         self._watched = watched
@@ -129,11 +130,11 @@ class Changes:
         return -1 not in watched
 
     def any(self) -> bool:
-        """Whether something has changed since the last call; after very many changes, again."""
+        """Whether something has changed since the last call; after very many changes, more than once."""
         return self._reader is not None and self._reader.read(_EVENTS_BYTES) is not None
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Ends watching."""
         if self._reader is not None:
             self._reader.close()
 
@@ -141,7 +142,7 @@ class Changes:
 # linux/inotify.h
 _ATTRIB, _MOVED_FROM, _MOVED_TO, _CREATE = 0x4, 0x40, 0x80, 0x100
 _DELETE, _DELETE_SELF, _MOVE_SELF, _DONT_FOLLOW = 0x200, 0x400, 0x800, 0x2000000
-_TOLD_OF = (
+_WATCHED = (
     _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _DONT_FOLLOW
 )  # fmt: skip
 _EVENTS_BYTES = 4096
@@ -149,7 +150,7 @@ _READINGS = 2000  # the kernel keeps 16,384 events, of at most 272 bytes
 
 
 def empty_folder(folder: Path) -> None:
-    """Make the folder exist and be empty, whatever a job has put in its place."""
+    """Makes the folder exist and be empty, whatever a job has put in its place."""
     if _is_empty(folder):
         return
     remove(folder)
@@ -157,7 +158,7 @@ def empty_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove whatever is there, if anything is. Raises OSError."""
+    """Removes whatever is there, if anything is. Raises OSError."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
@@ -168,16 +169,16 @@ def remove(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and what is in it, as far as that is possible. What is no folder, or a link, stays."""
+    """Removes a folder and its content, as far as possible. Other files, and links, stay."""
     if path.is_dir() and not path.is_symlink():
         with suppress(OSError):
             remove(path)
 
 
 def _take_apart(top: Path) -> None:
-    """Remove a folder whatever the permissions in it, and however deep it is.
+    """Removes a folder whatever the permissions in it, and however deep it is.
 
-    The folders in it are put side by side first: each is reached by a short path then.
+    Moves the folders in it side by side first: each then has a short path.
     """
     top.chmod(0o700)
     folders = [top]

@@ -1,4 +1,4 @@
-"""What workers do with jobs: the config, compiled once, and what it means for one attempt. Pure."""
+"""Compiles the config once, and resolves jobs by it. Pure. Called by workers and by slots."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .staging import DoneRule, clean_prefix
 
 
 class Work(NamedTuple):
-    """What one attempt is: what to fetch, what to run, and the prefix that its outputs go to (None: none).
+    """One resolved attempt: keys to fetch, command, and output prefix (None: no outputs are published).
 
-    `argv` is empty where a handler's process is to do it.
+    `argv` is empty for a handler.
     """
 
     inputs: list[str]
@@ -23,10 +23,10 @@ class Work(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a worker does with every job.
+    """The compiled config.
 
-    Exactly one of `command` and `handler` is given. `timeout` in seconds, 0 for none. `done_check`
-    looks for finished outputs before the work, with `done_rule` where there is no manifest.
+    Exactly one of `command` and `handler` is given. `timeout` in seconds; 0: no limit. `done_check`
+    looks for finished outputs before the work, by `done_rule` if there is no manifest.
     """
 
     command: CommandTemplate | None
@@ -39,20 +39,20 @@ class Task(NamedTuple):
     environment: Mapping[str, str] = {}
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
-        """What this attempt is in these folders. Raises UsageError where a value may not go into COMMAND."""
+        """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
         if not (self.command or self.inputs or self.output):
             return Work([], [], None)
         own = {"job_id": lease.job.id, "attempt": lease.attempt}
         values: dict[str, Any] = {**lease.job.keys, **folders, **own}
         return Work(
-            [template.fill(values) for template in self.inputs],
+            [key for template in self.inputs for key in template.fill_all(values)],
             self.command.argv(values) if self.command else [],
             clean_prefix(self.output.fill(values)) if self.output else None,
         )
 
 
 def compile_task(config: Config, environment: Mapping[str, str]) -> Task:
-    """What a worker does with every job; `environment` is added to its own. Raises UsageError."""
+    """Compiles the config; `environment` is what jobs get beside the worker's own. Raises UsageError."""
     rule = None
     if "EXPECTED_NUMBER_FILES" in config.given:
         rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)

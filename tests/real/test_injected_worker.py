@@ -1,4 +1,4 @@
-"""The worker carried into real containers of an image that has no Python and no C library."""
+"""The worker injected into real containers of an image that has no Python and no C library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import DsProject, until
-from distributed_something.aws.ecs.desired import Carried
+from distributed_something.aws.ecs.desired import InjectedWorker
 from distributed_something.errors import DsError
 from distributed_something.system.docker import WORKER_FOLDER
 from distributed_something.worker import bundle
@@ -61,14 +61,14 @@ def test_the_worker_is_copied_into_a_task_and_runs_jobs_there(docker: Docker, wo
         COMMAND="test ! -e /usr && cat /proc/1/comm > {output_dir}/{n}",
         OUTPUT="out/{n}",
     )
-    carried = Carried(worker_image)
+    injected = InjectedWorker(worker_image)
     volume = docker("volume", "create").strip()
     brought = f"--volume={volume}:{WORKER_FOLDER}"
-    copy = ("--entrypoint", carried.copy[0], worker_image, *carried.copy[1:])
+    copy = ("--entrypoint", injected.copy[0], worker_image, *injected.copy[1:])
     options = (f"{brought}:ro", "--user=1234", "--read-only", "--tmpfs=/tmp:exec,mode=1777")
     try:
         docker("run", "--rm", "--network=none", "--memory=128m", brought, *copy)
-        with task(docker, run, IMAGE, *options, command=carried.start) as name:
+        with task(docker, run, IMAGE, *options, command=injected.start) as name:
             until_done(run, 4, 60)
             docker("stop", "--time", "20", name)
             assert docker("inspect", "--format", "{{.State.ExitCode}}", name).strip() == "0"

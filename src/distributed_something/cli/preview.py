@@ -1,0 +1,69 @@
+"""Shows the first jobs of a file as a worker would run them: `ds submit --dry-run`, `ds check --show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ..console import describe
+from ..engine import Store, files_at
+from ..errors import DsError
+from ..inputs.preview import Preview, Previewer
+from ..words import bytes_text, many
+
+if TYPE_CHECKING:
+    from ..inputs.jobfile import JobFile
+    from ..steps.project import Project
+
+FILES_SHOWN = 5
+"""Most input files that are shown of one job."""
+
+
+def show_first(project: Project, file: JobFile, count: int) -> None:
+    """Print the first jobs: command, inputs with sizes, output, environment, image. Raises UsageError."""
+    console, previewer = project.console, Previewer(project.config)
+    for number, job in enumerate(islice(file.jobs(), count)):
+        preview = previewer.show(job)
+        inputs = [*_inputs(project.engine.store, preview.inputs)]
+        if console.json:
+            facts = {"id": preview.id, "job": preview.keys, "command": preview.command, "inputs": inputs}
+            more = {"output": preview.output, "environment": preview.environment, "image": preview.image}
+            console.data({**facts, **more})
+        else:
+            console.line(("\n" if number else "") + describe(_facts(project, preview, inputs)))
+
+
+def _facts(project: Project, preview: Preview, inputs: list[dict[str, Any]]) -> dict[str, object]:
+    shown = [f"{each['key']} ({_size(each)})" for each in inputs[:FILES_SHOWN]]
+    if more := len(inputs) - FILES_SHOWN:
+        shown += [f"and {many(more, 'file')} more"] if more > 0 else []
+    output = preview.output
+    return {
+        "job": preview.id,
+        "keys": " ".join(f"{name}={value}" for name, value in preview.keys.items()),
+        "command": preview.command,
+        "inputs": "\n          ".join(shown) or None,
+        "output": None if output is None else project.engine.store.locate(output),
+        "set": " ".join(f"{name}={value}" for name, value in preview.environment.items()),
+        "image": preview.image,
+    }
+
+
+def _size(found: dict[str, Any]) -> str:
+    if found.get("elsewhere"):
+        return "in another bucket: not looked for"
+    return "missing" if found["bytes"] is None else bytes_text(found["bytes"])
+
+
+def _inputs(store: Store, keys: list[str]) -> Iterator[dict[str, Any]]:
+    """Yields the input files with their sizes in bytes; None: there is no such file, or it is `elsewhere`."""
+    for key in keys:
+        if key.startswith("s3:"):
+            yield {"key": key, "bytes": None, "elsewhere": True}
+            continue
+        try:
+            found = [{"key": file.key, "bytes": file.size} for file in files_at(store, key)]
+        except DsError:
+            found = []
+        yield from found or [{"key": key, "bytes": None}]

@@ -1,0 +1,138 @@
+"""Writes jobs in the form that the workers of a family of images read. Pure.
+
+Each child of the reference has a message of its own; the config's MESSAGE names it, or the shape of the job
+file decides. A job keeps its id in every form, and our own worker reads all of them (`job.keys_of`).
+`steps/submit.py` and the check of the job file call it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ..errors import UsageError
+from ..job import Job, keys_of
+from .config import Config
+from .jobfile import JobFile
+from .template import Template
+
+Keys = Mapping[str, Any]
+
+_ALONE = re.compile(r"\{(\w+)\}")
+_CHOICE = "choose by MESSAGE = 'group', 'cellprofiler', 'fiji' or 'omezarr', or give a COMMAND"
+
+
+class Form(NamedTuple):
+    """A form of messages: `needs` are the shared keys without which its workers fail."""
+
+    name: str
+    readers: str
+    make: Callable[[Keys, Keys], Keys]
+    needs: tuple[str, ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the form of a job's own body."""
+        return self.name == "group"
+
+    def message(self, job: Job) -> Job:
+        """The job with the body that is sent, under the same id."""
+        import msgspec
+
+        if self.is_ours:
+            return job
+        shared = msgspec.json.decode(job.body)
+        group = shared.pop("group")
+        return Job(job.id, job.index, msgspec.json.encode(self.make(shared, group)))
+
+
+def _group(shared: Keys, group: Keys) -> Keys:
+    return {**shared, "group": group}
+
+
+def _cellprofiler(shared: Keys, group: Keys) -> Keys:
+    return {
+        "Metadata": group.get("Metadata", group),
+        **{name: shared[name] for name in _CELLPROFILER},
+        "output_structure": shared.get("output_structure", ""),
+    }
+
+
+def _fiji(shared: Keys, group: Keys) -> Keys:
+    return {"Metadata": group, **{name: shared[name] for name in _FIJI}}
+
+
+def _omezarr(shared: Keys, group: Keys) -> Keys:
+    return {**shared, "plate": group["plate"]}
+
+
+_CELLPROFILER = ("pipeline", "output", "input", "data_file")
+_FIJI = ("output_file_location", "shared_metadata")
+_OURS = Form("group", "Distributed-Something's workers", _group)
+FORMS = {
+    each.name: each
+    for each in (
+        _OURS,
+        Form("cellprofiler", "Distributed-CellProfiler's workers", _cellprofiler, _CELLPROFILER),
+        Form("fiji", "Distributed-Fiji's workers", _fiji, _FIJI),
+        Form("omezarr", "Distributed-OMEZARRCreator's workers", _omezarr),
+    )
+}
+
+
+def form_of(config: Config, file: JobFile) -> Form:
+    """The form of a job file's messages. Raises UsageError if it cannot be that of the config.
+
+    Our own worker gets the form of a job's own body, unless the config has another one.
+    """
+    if isinstance(config.message, Mapping):
+        return _own(config.message)
+    if config.message:
+        return _checked(FORMS[config.message], file)
+    if not config.image_starts_worker:
+        return _OURS
+    return _by_shape(file)
+
+
+def _by_shape(file: JobFile) -> Form:
+    if file.plates:
+        return FORMS["omezarr"]
+    for name in ("cellprofiler", "fiji"):
+        if all(each in file.shared for each in FORMS[name].needs):
+            return FORMS[name]
+    if file.bare:
+        what = f"{file.path}: its groups are texts or lists, and its shared keys are of no family"
+        raise UsageError(what, _CHOICE)
+    return _OURS
+
+
+def _checked(form: Form, file: JobFile) -> Form:
+    if missing := [name for name in form.needs if name not in file.shared]:
+        what = f"MESSAGE = '{form.name}': {file.path} lacks the shared key {missing[0]}"
+        raise UsageError(f"{what}, which {form.readers} read", f"add it to the file, or --set {missing[0]}=…")
+    if form.name == "omezarr" and any("plate" not in group for group in file.groups()):
+        what = f"MESSAGE = 'omezarr': {file.path} has a job without a plate"
+        raise UsageError(what, 'write "plates": ["…", …], or groups that each have a "plate"')
+    return form
+
+
+def template_names(shared: Keys, group: Keys) -> list[str]:
+    """The names that a MESSAGE of the user's own may use."""
+    return [*shared, *keys_of({"group": group}), "group"]
+
+
+def _own(template: Mapping[str, str]) -> Form:
+    """A form by the user's own template: `{name}` alone is the value itself, as JSON has it."""
+    texts = {name: Template(text, f"MESSAGE: {name}") for name, text in template.items()}
+
+    def make(shared: Keys, group: Keys) -> Keys:
+        keys = {**shared, **keys_of({"group": group}), "group": group}
+        return {name: _value(text, keys) for name, text in texts.items()}
+
+    return Form("template", "the workers of its image", make)
+
+
+def _value(template: Template, keys: Keys) -> Any:
+    alone = _ALONE.fullmatch(template.text)
+    return keys[alone[1]] if alone else template.fill(keys)

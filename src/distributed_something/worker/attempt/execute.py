@@ -1,0 +1,218 @@
+"""Runs a job's own process (a command, a container, or a handler's process) and judges its end.
+
+Does not stage files and does not know the store. One `Executor` a slot; `slot.Slot` calls it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ...job import Cause, Lease, Outcome
+from . import verdict
+from .container import Container, Containers, handler_command
+from .handler import HandlerProcess
+from .logs import SlotLog
+from .process import Child, Ended, Strays, Watch, files_of, oom_kills
+from .scratch import Scratch
+from .task import Task
+
+DISK_FULL_BELOW = 1 << 20
+"""Free bytes below which a failed attempt has the cause `disk-full`."""
+
+MOMENT_SECONDS = 0.05
+"""Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
+
+TAIL_BYTES = 4096
+"""End of a failed attempt's text in which the reason is looked for, in bytes."""
+
+
+class Cancelled(Exception):
+    """The attempt was ended from outside; `args[0]` is the cause."""
+
+
+class Executor:
+    """Runs one process after another. `run` belongs to one thread; `cancel` may come from any."""
+
+    def __init__(
+        self,
+        task: Task,
+        scratch: Scratch,
+        log: SlotLog,
+        folders: Mapping[str, str],
+        worker: str,
+        containers: Containers | None,
+    ) -> None:
+        self._timeout = task.timeout
+        self._handler = task.handler or ""
+        self._scratch = scratch
+        self._log = log
+        self._cancelled: Cause | None = None
+        self._takes_long: Callable[[], None] = _ignore
+        self._watch = Watch(log.write)
+        self._strays = Strays()
+        self._strayed = True
+        self._host: HandlerProcess | None = None
+        self._cwd = folders["work_dir"]
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._files = {0: null, 1: self._watch.stdout, 2: self._watch.stdout}
+        self._spawn_files = files_of(self._files)
+        self._project = project = Path.cwd()
+        given = {
+            **task.environment,
+            "DS_WORK_DIR": folders["work_dir"],
+            "DS_INPUT_DIR": folders["input_dir"],
+            "DS_OUTPUT_DIR": folders["output_dir"],
+            "DS_JOB": str(scratch.job_file),
+            "DS_PROJECT_DIR": str(project),
+            "DS_WORKER": worker,
+        }
+        encoded = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
+        self._environment = {**os.environb, **encoded}
+        self._container = Container(containers, scratch.folder, project, given) if containers else None
+        oom_kills()  # counts from now on
+
+    def begin(self) -> None:
+        """Prepares for an attempt: a cancellation from now on is for it."""
+        self._cancelled = None
+        self._strayed = True
+
+    def cancel(self, cause: Cause) -> None:
+        """Ends the attempt that runs now; it ends with this cause."""
+        self._cancelled = cause
+        self._watch.wake()
+
+    def check_cancelled(self) -> None:
+        """Raises Cancelled where the attempt is to end."""
+        if self._cancelled is not None:
+            raise Cancelled(self._cancelled)
+
+    def run(self, lease: Lease, argv: list[str], takes_long: Callable[[], None]) -> Outcome:
+        """Runs `argv`, or the handler where it is empty. Raises Cancelled; no process of its own is left."""
+        self._takes_long = takes_long
+        self._scratch.write(lease.job.body)
+        self._watch.unblock()
+        own = {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
+        if argv:
+            return self._run_command(argv, own)
+        if self._container is not None:
+            return self._run_command(handler_command(self._handler), own)
+        return self._run_handler(lease)
+
+    def kill_strays(self, job_id: str) -> None:
+        """Kills the processes that got out of the job's group; the log says how many."""
+        if self._strayed and (killed := self._strays.kill(job_id)):
+            self._log.note(f"ended {killed} process(es) that the job had left running")
+
+    def close(self) -> None:
+        """Ends the handler's process and closes what is open."""
+        if self._host is not None:
+            self._host.stop(self._watch)
+        if self._container is not None:
+            self._container.close()
+        os.close(self._files[0])
+        self._watch.close()
+
+    def _run_command(self, argv: list[str], own: Mapping[bytes, bytes]) -> Outcome:
+        environment = self._environment
+        if self._container is not None:
+            argv, environment = self._container.command(argv, own)
+        else:
+            environment |= own  # in place: no other job needs it as it was
+        try:
+            child = Child.spawn(argv, environment, self._cwd, self._spawn_files)
+        except OSError as error:
+            self._scratch.doubt()  # it may be the folder that is not there
+            return self._noted(verdict.not_started(argv[0], error))
+        finished = self._await(child, self._deadline())
+        if finished:
+            alone = self._strays.none_beside(child)
+            self._strayed = not alone
+            ended = child.reap(alone=alone)
+        else:
+            ended = self._watch.stop(child)
+        self._watch.drain()
+        if self._container is not None:
+            return self._end_container(self._container, ended if finished else None)
+        if not finished:
+            return self._timed_out(ended)
+        return self._judge(ended)
+
+    def _run_handler(self, lease: Lease) -> Outcome:
+        if self._host is None:
+            self._host = HandlerProcess(self._handler, self._environment, self._project, self._files)
+        host = self._host
+        host.request(lease)
+        finished = self._await(host.child, self._deadline(), host.replies)
+        reply = host.reply() if finished else None
+        if reply is None:  # the process has ended, or has to
+            self._host = None
+            ended = host.stop(self._watch, ended=finished)
+            self._watch.drain()
+            if not finished:
+                return self._timed_out(ended)
+            return self._judge(ended if ended.exit_code != 0 else ended._replace(exit_code=1))
+        self._watch.drain()
+        return self._or_disk_full(verdict.of_reply(reply))
+
+    def _deadline(self) -> float | None:
+        return time.monotonic() + self._timeout if self._timeout else None
+
+    def _await(self, child: Child, deadline: float | None, reply: int = -1) -> bool:
+        """Waits for the child or the reply (True), or for the deadline or a cancellation (False)."""
+        moment = time.monotonic() + MOMENT_SECONDS
+        if self._watch.wait(child, moment if deadline is None else min(moment, deadline), reply):
+            return True
+        self._takes_long()
+        while self._cancelled is None and (deadline is None or time.monotonic() < deadline):
+            if self._watch.wait(child, deadline, reply):
+                return True
+        return False
+
+    # how it ended
+
+    def _end_container(self, container: Container, ended: Ended | None) -> Outcome:
+        """Returns a container's outcome; its usage is not known, as the engine does not report it."""
+        found = container.end(ended)
+        if found is None:
+            return self._timed_out(None)
+        code = found.ended.exit_code
+        if found.broken:
+            outcome = verdict.failed(Cause.EXIT, f"could not be started: {found.broken[:400]}", code)
+        elif found.memory:
+            outcome = self._noted(verdict.failed(Cause.OUT_OF_MEMORY, found.memory, code))
+        else:
+            outcome = self._judge(found.ended)
+        return outcome._replace(cpu_seconds=None, max_rss_bytes=None)
+
+    def _timed_out(self, ended: Ended | None) -> Outcome:
+        """Returns the outcome of an attempt that we ended. Raises Cancelled where that was an order."""
+        self.check_cancelled()
+        detail = f"ran longer than JOB_TIMEOUT = {self._timeout:g} s"
+        return self._noted(verdict.with_usage(verdict.failed(Cause.TIMEOUT, detail), ended))
+
+    def _judge(self, ended: Ended) -> Outcome:
+        can_tell = self._container is None
+        outcome = verdict.of_process(ended, lambda: can_tell and oom_kills().grew())
+        return self._or_disk_full(outcome)
+
+    def _or_disk_full(self, outcome: Outcome) -> Outcome:
+        """Changes the cause of a failure where the disk is full, or the job said so."""
+        if outcome.cause is None:
+            return outcome
+        full = self._scratch.free_bytes() < DISK_FULL_BELOW
+        if full or os.strerror(errno.ENOSPC).encode() in self._log.tail(TAIL_BYTES):
+            return outcome._replace(cause=Cause.DISK_FULL)
+        return outcome
+
+    def _noted(self, outcome: Outcome) -> Outcome:
+        """Adds an outcome's reason to the job's log."""
+        self._log.note(outcome.detail)
+        return outcome
+
+
+def _ignore() -> None:
+    pass

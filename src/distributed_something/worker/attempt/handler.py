@@ -1,0 +1,67 @@
+"""The slot's end of the process that runs HANDLER: starts it, sends it jobs, reads its replies.
+
+The other end is `host.py`. Called by `execute.Executor` only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...job import Lease
+from .process import Child, Ended, Watch, files_of
+
+CARRIED_MARK = "carried-worker"
+"""A file beside the Python of an injected worker: it is not the image's own Python."""
+
+
+class HandlerProcess:
+    """The process that runs the HANDLER of one slot."""
+
+    def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
+        requests, self._requests = os.pipe()
+        self.replies, replies = os.pipe()
+        argv = [*_host_program(), handler]
+        try:
+            self.child = Child.spawn(argv, env, cwd, files_of({**files, 3: requests, 4: replies}))
+        finally:
+            os.close(requests)
+            os.close(replies)
+
+    def request(self, lease: Lease) -> None:
+        """Sends a job."""
+        job = lease.job
+        line = b'{"job_id":"%s","attempt":%d,"job":%s}\n' % (job.id.encode(), lease.attempt, job.body)
+        with suppress(BrokenPipeError):  # it has ended: the wait for its reply shows that
+            while line:
+                line = line[os.write(self._requests, line) :]
+
+    def reply(self) -> dict[str, Any] | None:
+        """Returns the reply that is ready to be read; None: the process has ended instead."""
+        line = b""
+        while not line.endswith(b"\n"):
+            if not (data := os.read(self.replies, 1 << 16)):
+                return None
+            line += data
+        from msgspec.json import decode
+
+        reply: dict[str, Any] = decode(line)
+        return reply
+
+    def stop(self, watch: Watch, *, ended: bool = False) -> Ended:
+        """Ends the process unless it has `ended`, reaps it, and closes the pipes."""
+        os.close(self._requests)
+        result = self.child.reap() if ended else watch.stop(self.child)
+        os.close(self.replies)
+        return result
+
+
+def _host_program() -> list[str]:
+    """Returns what runs HANDLER: our own Python; for an injected worker, the image's."""
+    if Path(sys.prefix, CARRIED_MARK).exists():
+        return ["python3", str(Path(__file__).with_name("host.py"))]
+    return [sys.executable, "-m", f"{__package__}.host"]

@@ -1,0 +1,56 @@
+"""Turns the end of a process into an outcome: which cause, in which words. Pure."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...job import Cause, Outcome, State
+from .process import Ended
+
+
+def failed(cause: Cause, detail: str, code: int | None = None) -> Outcome:
+    """Returns the outcome of a failed attempt."""
+    return Outcome(State.WAITING, cause, detail, code)
+
+
+def with_usage(outcome: Outcome, ended: Ended | None) -> Outcome:
+    """Adds what a process used."""
+    if ended is None:
+        return outcome
+    return outcome._replace(cpu_seconds=ended.cpu_seconds, max_rss_bytes=ended.max_rss_bytes)
+
+
+def not_started(program: str, error: OSError) -> Outcome:
+    """Returns the outcome of a program that could not be started, with a shell's exit code for it."""
+    code = 127 if isinstance(error, FileNotFoundError) else 126
+    return failed(Cause.EXIT, f"could not be started: {program}: {error.strerror}", code)
+
+
+def of_process(ended: Ended, memory_was_short: Callable[[], bool]) -> Outcome:
+    """Returns the outcome of a process. `memory_was_short` is called only for a process that was killed."""
+    if ended.exit_code == 0:
+        return with_usage(Outcome(State.SUCCEEDED, exit_code=0), ended)
+    if ended.signal is None:
+        return with_usage(failed(Cause.EXIT, f"exit code {ended.exit_code}", ended.exit_code), ended)
+    cause, detail = Cause.SIGNAL, f"killed by {_name_of(ended.signal)}"
+    if ended.signal == signal.SIGKILL and memory_was_short():
+        held = ended.max_rss_bytes / 1e6
+        cause, detail = Cause.OUT_OF_MEMORY, f"killed for lack of memory; it held {held:.0f} MB"
+    return with_usage(failed(cause, detail), ended)
+
+
+def of_reply(reply: Mapping[str, Any]) -> Outcome:
+    """Returns the outcome that a handler's process replies."""
+    code = int(reply["exit_code"])
+    outcome = Outcome(State.SUCCEEDED, exit_code=0)
+    if code != 0:
+        outcome = failed(Cause.EXIT, reply["detail"] or f"exit code {code}", code)
+    return outcome._replace(
+        cpu_seconds=float(reply["cpu_seconds"]), max_rss_bytes=int(reply["max_rss_bytes"])
+    )
+
+
+def _name_of(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else str(number)

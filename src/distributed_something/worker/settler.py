@@ -1,0 +1,105 @@
+"""Brings the ends of attempts to the ledger, then to the queue.
+
+The ledger is flushed first: a job that the queue calls finished has its event. After an error nothing is
+lost: what has ended stays here, and the keeper renews its lease until it is settled.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..clock import Clock
+from ..engine import Queue
+from ..job import UNCOUNTED, Cause, Lease, Outcome, RetryPolicy, State
+from ..ledger import LedgerWriter, name_of
+
+FLUSH_SECONDS = 1.0
+"""Maximum age of an event or an end that is not written yet, in seconds."""
+
+
+class _Ended(NamedTuple):
+    """An attempt that ended at `when` (Unix seconds)."""
+
+    when: float
+    lease: Lease
+    outcome: Outcome
+
+
+class Settler:
+    """Writes down and settles what has ended. Threads may share it."""
+
+    def __init__(
+        self, queue: Queue, ledger: LedgerWriter, who: Mapping[str, str], policy: RetryPolicy, clock: Clock
+    ) -> None:
+        self._queue = queue
+        self._ledger = ledger
+        self._who = who
+        self._policy = policy
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._settling = threading.Lock()
+        self._ended: list[_Ended] = []
+        self._noted: list[_Ended] = []
+        """What the ledger has and the queue does not know yet."""
+        self._flushed = clock.monotonic()
+
+    def add(self, lease: Lease, outcome: Outcome) -> None:
+        """Adds the end of an attempt, to be settled later."""
+        ended = _Ended(self._clock.now(), lease, outcome)
+        with self._lock:
+            self._ended.append(ended)
+
+    def started(self, lease: Lease, log: str) -> None:
+        """Notes in the ledger that an attempt runs; `log` is the place of its text."""
+        self._ledger.started(self._clock.now(), lease, **self._who, log=log)
+
+    def unsettled(self) -> list[Lease]:
+        """Returns the leases of what has ended and is not settled."""
+        with self._lock:
+            return [each.lease for each in (*self._noted, *self._ended)]
+
+    def is_due(self) -> bool:
+        """Whether it is time to settle and flush."""
+        return self._clock.monotonic() - self._flushed >= FLUSH_SECONDS
+
+    def settle(self) -> None:
+        """Writes down what has ended, then informs the queue. What fails stays to be settled again."""
+        with self._settling:
+            with self._lock:
+                ended, self._ended = self._ended, []
+                self._noted += ended
+            for each in ended:
+                self._note(each)
+            if not self._noted:
+                return
+            self._ledger.flush()
+            self._queue.done([lease for _, lease, outcome in self._noted if outcome.cause is None])
+            for _, lease, outcome in self._noted:
+                self._settle_failure(lease, outcome)
+            with self._lock:
+                self._noted = []
+
+    def flush(self) -> None:
+        """Writes the events that wait in the ledger."""
+        self._ledger.flush()
+
+    def wrote(self) -> None:
+        """Starts the time to the next `is_due`, whether writing succeeded or not."""
+        self._flushed = self._clock.monotonic()
+
+    def _note(self, ended: _Ended) -> None:
+        when, lease, outcome = ended
+        dead = outcome.cause is not None and self._policy.after(lease.attempt).dead
+        self._ledger.ended(name_of(outcome, dead=dead), when, lease, outcome, **self._who)
+
+    def _settle_failure(self, lease: Lease, outcome: Outcome) -> None:
+        if outcome.cause is None or outcome.cause is Cause.LEASE_LOST:
+            return
+        if outcome.state is State.DEAD:
+            self._queue.fail(lease, outcome.cause, outcome.detail, final=True)
+        elif outcome.cause in UNCOUNTED:
+            self._queue.release([lease])
+        else:
+            self._queue.fail(lease, outcome.cause, outcome.detail)

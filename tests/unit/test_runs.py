@@ -1,0 +1,96 @@
+"""`ds wait`, `ds runs`, `ds runs diff` and `ds report`: runs of a project, seen from outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import DsProject, until
+
+
+@pytest.fixture
+def twice(project: DsProject) -> tuple[DsProject, str, str]:
+    """Two runs: in the second the limit is longer, one job is new, and one does not fail any more."""
+    keys = {
+        "COMMAND": "test ! -e {Plate} && echo > {output_dir}/x",
+        "OUTPUT": "out/{Plate}",
+        "JOB_RETRIES": 1,
+    }
+    project.config(**keys, JOB_TIMEOUT=50)
+    project.jobs([{"Plate": "P1"}, {"Plate": "/"}, {"Plate": "P3"}])
+    project.ds("run", "files/jobs.json", code=3)
+    first = project.status()["run"]
+    project.ds("--yes", "cleanup")
+    project.config(**{**keys, "COMMAND": "echo {Plate} > {output_dir}/x"}, JOB_TIMEOUT=60)
+    project.jobs([{"Plate": "P1"}, {"Plate": "/"}, {"Plate": "P4"}])
+    project.ds("run", "files/jobs.json")
+    return project, first, project.status()["run"]
+
+
+def test_all_runs_are_listed_the_newest_first(twice: tuple[DsProject, str, str]) -> None:
+    project, first, second = twice
+    found = [json.loads(line) for line in project.ds("--json", "runs").stdout.splitlines()]
+    assert [(each["run"], each["jobs"]["dead"]) for each in found] == [(second, 0), (first, 1)]
+    assert [each["engine"] for each in found] == ["local", "local"]
+    assert found[1]["seconds"] > 0
+    shown = project.ds("runs").stdout.splitlines()
+    assert shown[0].startswith("run\tstarted\tengine")
+    assert shown[2].split("\t")[4:7] == ["3", "2", "1"]
+
+
+def test_what_differs_between_two_runs(twice: tuple[DsProject, str, str]) -> None:
+    project, first, second = twice
+    said = project.ds("runs", "diff", first, "latest").stdout
+    assert "JOB_TIMEOUT: 50 -> 60" in said
+    assert "jobs: 2 in both; 1 only in " + first in said
+    assert "outcomes: 1 job dead -> succeeded" in said
+    facts = json.loads(project.ds("--json", "runs", "diff", first, second).stdout)
+    assert facts["jobs"]["only_second"]["count"] == 1
+    assert "COMMAND" in facts["config"]
+    assert "no difference" in project.ds("runs", "diff", first, first).stdout
+
+
+def test_a_report_is_found_and_made_again(twice: tuple[DsProject, str, str]) -> None:
+    project, first, second = twice
+    place = Path(project.ds("report").stdout.strip())
+    assert place == project.folder / f"data/runs/App/{second}/report.html"
+    old = project.folder / f"data/runs/App/{first}/report.html"
+    old.unlink()
+    assert project.ds("report", first[:18]).stdout.strip() == str(old)
+    data = json.loads(old.with_name("report.json").read_text())
+    assert (data["run"], data["jobs"]["dead"], data["what"]["config"]["JOB_TIMEOUT"]) == (first, 1, 50)
+    project.ds("report", "--remake")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["runs", "diff", "1"], "takes two runs"), (["runs", "diff", "1", "2"], "no run has this id")],
+)
+def test_runs_that_are_not_there(twice: tuple[DsProject, str, str], words: list[str], said: str) -> None:
+    assert said in twice[0].ds(*words, code=2).stderr
+
+
+def test_a_project_without_runs(project: DsProject) -> None:
+    project.config(COMMAND="true")
+    assert "has no run yet" in project.ds("runs").stderr
+    assert "has no run yet" in project.ds("report", code=1).stderr
+    assert "has no run yet" in project.ds("wait", code=1).stderr
+
+
+def test_wait_ends_with_the_run(project: DsProject) -> None:
+    go = project.folder / "go"
+    project.config(COMMAND=f"while [ ! -e {go} ]; do sleep 0.1; done; exit {{Code}}", JOB_RETRIES=1)
+    project.jobs([{"Code": 0}, {"Code": 1}])
+    project.ds("setup")
+    project.ds("submit", "files/jobs.json")
+    assert "no machine runs" in project.ds("wait", code=1).stderr
+    project.ds("start")
+    assert "2 jobs left when the time was over" in project.ds("wait", "--timeout", "0.01", code=1).stderr
+    waiting = project.start("wait")
+    until(lambda: project.status()["jobs"]["running"] == 2, "both jobs to run")
+    assert waiting.poll() is None
+    go.touch()
+    waiting.communicate(timeout=20)
+    assert waiting.returncode == 3
