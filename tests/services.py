@@ -85,6 +85,10 @@ def _docker() -> object:
     return docking.installed()
 
 
+def _gluster() -> object:
+    return os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
 def _slurm() -> object:
     import clusters
 
@@ -105,6 +109,9 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "chromium": lambda: chromium() and find_spec("playwright"),
     "docker": lambda: _docker(),
     "slurm": lambda: _slurm(),
+    "glusterfs": lambda: (
+        os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
+    ),
 }
 
 

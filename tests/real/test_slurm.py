@@ -11,24 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from clusters import Cluster, ClusterProject, shared_cluster, wait_until
-from services import alone
+from clusters import Cluster, ClusterProject, wait_until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="session")
-def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with shared_cluster(tmp_path_factory.getbasetemp().parent) as found:
-        yield found
-
-
-@pytest.fixture
-def cluster(whole_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with alone(tmp_path_factory.getbasetemp().parent / "cluster-user"):
-        whole_cluster.clear()
-        yield whole_cluster
-        whole_cluster.clear()
 
 
 @pytest.fixture

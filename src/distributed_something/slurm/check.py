@@ -23,6 +23,7 @@ from ..inputs.check import (
 )
 from ..inputs.config import Config
 from ..inputs.fit import nothing_to_run
+from ..inputs.jobfile import JobFile
 from ..local.check import disk_findings, folder_findings, program_findings
 from ..local.store import FolderStore
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
@@ -43,8 +44,8 @@ SHORT_SECONDS = 600
 """A pilot of less time than this spends much of it on starting."""
 
 
-def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Path | None) -> list[Check]:
-    """The checks of a project that runs on a Slurm cluster."""
+def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: Path | None) -> list[Check]:
+    """Returns the checks of a project that runs on a Slurm cluster."""
     store = folder / config.store
     app = AppFolder(folder, config.app_name)
     found = [
@@ -56,12 +57,9 @@ def checks(folder: Path, config: Config, job_file: Path | None, _fleet_file: Pat
         Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
     ]
     if job_file is not None:
-        from ..inputs.jobfile import JobFile
-
-        file = JobFile(job_file)
         found += [
-            Check("the job file", lambda: job_file_findings(config, file)),
-            Check("the inputs", lambda: input_findings(config, file, FolderStore(store), str(store))),
+            Check("the job file", lambda: job_file_findings(config, job_file)),
+            Check("the inputs", lambda: input_findings(config, job_file, FolderStore(store), str(store))),
         ]
     return found
 
