@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import distributed_something
 
-from . import commands, durable_queue, handlers, rehearsal, s3_transfer, startup, submit, submit_sqs
+from . import commands, durable_queue, handlers, looks, rehearsal, s3_transfer, startup, submit, submit_sqs
 
 BENCHMARKS: dict[str, Callable[[int], None]] = {
     "commands": commands.main,
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[int], None]] = {
     "submit-sqs": submit_sqs.main,
     "queue": durable_queue.main,
     "startup": startup.main,
+    "looks": looks.main,
     "s3": s3_transfer.main,
     "rehearsal": rehearsal.main,
 }

@@ -14,6 +14,9 @@ def run() -> NoReturn:
     When a command returns, everything is written. The usual exit of Python would free all modules and make
     SQLite merge its log, which takes as long as a short command.
     """
+    if sys.getfilesystemencoding() != "utf-8":  # names of files are UTF-8 in every store, whatever the locale
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     try:
         from .cli.entry import main
 

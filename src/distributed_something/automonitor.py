@@ -27,7 +27,7 @@ from .console import Console
 from .engine import Store
 from .errors import DsError, KeyMissing
 from .inputs.config import Config
-from .ledger import RunPaths
+from .ledger import LiveFold, RunPaths
 from .runs.record import record_key, record_path
 from .runs.runfile import read_run_file
 from .scaling import Finish, GiveUp, Load, Look
@@ -152,38 +152,40 @@ class AutoMonitor:
     def _look(self, project: Project, order: Order) -> str:
         store, key = project.engine.store, memory_key(RunPaths(order.app, order.run))
         now = self._clock.now()
-        memory, at = _remembered(store, key)
+        memory, at, known = _remembered(store, key)
         if now - at < APART_SECONDS:
             return LOOKED
-        watch = Watch(project, memory=memory if now - at < FRESH_SECONDS else None, patience=1)
+        fold = LiveFold(store, RunPaths(order.app, order.run), known)
+        watch = Watch(project, memory=memory if now - at < FRESH_SECONDS else None, patience=1, fold=fold)
         with project.console.watch() as watcher:
             action = watch.look(watcher)
-        store.write(key, _written(watch.memory, now))
+        store.write(key, _written(watch.memory, now, fold.memory))
         if action is not None or not watch.running:  # another run may have been set up meanwhile
             run = self._kept[order].engine.asked_run()
             if run != order.run:
                 return self._over(project, order, run)
         if isinstance(action, Finish):
-            end(project, watch.fold)
+            end(project, project.fold())
             return "finished"
         if isinstance(action, GiveUp):
             project.console.say(
-                f"{watch.open_jobs:,} jobs are left, and the machines have ended: {action.why}"
+                f"{watch.open_jobs:,} jobs are left, and the machines have ended: {action.why}; {action.fix}"
             )
             delete_schedule(self._session, order.app, order.run)
             return "given up"
         return WATCHING
 
 
-def _written(memory: Memory, at: float) -> bytes:
-    return json.dumps({"at": at, "looks": memory.looks, "loads": memory.loads}).encode()
+def _written(memory: Memory, at: float, ledger: Mapping[str, Any]) -> bytes:
+    return json.dumps({"at": at, "looks": memory.looks, "loads": memory.loads, "ledger": ledger}).encode()
 
 
-def _remembered(store: Store, key: str) -> tuple[Memory, float]:
-    """Returns the latest looks and the time of the last one; no looks if they cannot be read."""
+def _remembered(store: Store, key: str) -> tuple[Memory, float, object]:
+    """Returns what the latest looks saw, when, and what they read of the ledger; nothing if unreadable."""
     try:
         found = json.loads(store.read(key))
         looks = tuple(Look(*each) for each in found["looks"])
-        return Memory(looks, tuple(Load(*each) for each in found["loads"])), float(found["at"])
+        memory = Memory(looks, tuple(Load(*each) for each in found["loads"]))
+        return memory, float(found["at"]), found.get("ledger")
     except (KeyMissing, ValueError, TypeError, KeyError):
-        return Memory(), 0.0
+        return Memory(), 0.0, None

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from .budget import Quote
 from .errors import KeyRefused
 from .job import Cause, DeadJob, Job, Lease
 
@@ -93,10 +94,14 @@ class Queue(Protocol):
 
 
 class StoredFile(NamedTuple):
-    """A file in a store: its `key` ("a/b.txt", never absolute, no "..") and `size` in bytes."""
+    """A file in a store: its `key` ("a/b.txt", never absolute, no "..") and `size` in bytes.
+
+    `tag` changes when the content does: S3's ETag, or in a folder the time of modification.
+    """
 
     key: str
     size: int
+    tag: str = ""
 
 
 def check_key(key: str) -> str:
@@ -116,8 +121,18 @@ class Store(Protocol):
     raises KeyRefused before anything is touched.
     """
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether `a` and `A` are one name."""
+
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
         """Yields every file whose key starts with the string `prefix`, in key order, all pages."""
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the next part of the keys that start with `prefix` and go on below it, each once, in order.
+
+        It costs what it yields, not what lies below: of "runs/App/" it yields the runs.
+        """
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """Returns the file's content, or `length` bytes of it from `start` on. Raises KeyMissing."""
@@ -128,10 +143,10 @@ class Store(Protocol):
         Several are read at a time where that is faster. The first failure is raised in its place.
         """
 
-    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """Returns the size of each file in bytes, in the given order; None where there is no such file.
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns each file as `list` does, in the given order; None: there is no such file.
 
-        It tells of files that were written or published; one that was appended may come out as None.
+        It knows files that were written or published; one that was appended may come out as None.
         """
 
     def write(self, key: str, data: bytes) -> None:
@@ -140,6 +155,13 @@ class Store(Protocol):
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Create the file with this content, unless it exists; whether it was created. Exactly one of many
         racing writers gets True."""
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replaces the file if its content is still `old`. Returns whether it was replaced.
+
+        Exactly one of many racing callers with the same `old` gets True. Where the answer to a successful
+        call is lost, the repeated one may return False.
+        """
 
     def append(self, key: str, data: bytes) -> None:
         """Add to the end of a segment that only this process writes.
@@ -216,6 +238,8 @@ class Cost(NamedTuple):
     """All machines of the run, so far."""
     usd_per_hour: float | None = None
     """The machines that run now; None: unknown."""
+    usd_per_attempt: float = 0.0
+    """Requests that an attempt at a job takes, by estimate."""
 
 
 class Machines(NamedTuple):
@@ -243,6 +267,8 @@ class Machines(NamedTuple):
     """None: unknown, or the machines cost nothing."""
     details: tuple[tuple[str, str], ...] = ()
     """Names and lines for `ds status`: what else is known of the machines, and of those that are to come."""
+    hours: float | None = None
+    """Hours that all machines of the run have run, added up; None: unknown."""
     rented: tuple[RentedMachine, ...] = ()
     """Every machine of the run, ended ones included, if the engine rents them."""
 
@@ -321,6 +347,9 @@ class Renting(Protocol):
 
     def check_fleet(self, fleet_file: Path) -> None:
         """Raises UsageError if `start` would refuse the fleet file. Changes nothing."""
+
+    def quote(self, fleet_file: Path | None) -> Quote:
+        """Returns what `start` would ask for, and its price now. Changes nothing. Raises DsError."""
 
     def cancel(self, fleet: str) -> None:
         """Cancels a fleet that cannot get a machine, and removes what was made for it."""

@@ -20,7 +20,7 @@ class EngineKind:
     returns the checks of `ds check`, and may raise UsageError.
     """
 
-    __slots__ = ("foreign_workers", "package", "rehearses", "rents", "works_as_set_up")
+    __slots__ = ("buckets", "foreign_workers", "package", "rehearses", "rents", "works_as_set_up")
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class EngineKind:
         foreign_workers: bool = True,
         works_as_set_up: bool = True,
         rehearses: bool = False,
+        buckets: bool = False,
     ) -> None:
         self.package = package
         self.rents = rents
@@ -40,6 +41,8 @@ class EngineKind:
         """Workers read the config of the latest `ds setup`; without that, the config at their start."""
         self.rehearses = rehearses
         """Faults can be ordered (`--faults`), and the run's story is printed at the end."""
+        self.buckets = buckets
+        """Keys such as s3://bucket/key lead to other buckets."""
 
     def module(self, name: str) -> ModuleType:
         """Imports a module of the engine's package, such as `engine` or `check`."""
@@ -51,6 +54,6 @@ class EngineKind:
 ENGINES: Mapping[str, EngineKind] = {
     "local": EngineKind("local", rents=False, foreign_workers=False, works_as_set_up=False),
     "slurm": EngineKind("slurm", rents=False, foreign_workers=False, works_as_set_up=False),
-    "aws": EngineKind("aws"),
-    "rehearsal": EngineKind("rehearsal", rehearses=True),
+    "aws": EngineKind("aws", buckets=True),
+    "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True),
 }

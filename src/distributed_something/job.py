@@ -162,15 +162,30 @@ class Retry(NamedTuple):
     delay: float = 0.0
 
 
+PERMANENT = frozenset({"exit 126", "exit 127", "input-missing"})
+"""Failures that another attempt does not mend: the program cannot be executed, is missing, or an input is."""
+
+SECOND_LOOK = frozenset({Cause.INPUT_MISSING})
+"""Permanent causes that get a second attempt: a store may show a new file late."""
+
+
 class RetryPolicy(NamedTuple):
     """Decides whether and when a failed job is tried again.
 
-    The wait doubles from `backoff` seconds with each failed attempt, up to `limit` seconds.
+    The wait doubles from `backoff` seconds with each failed attempt, up to `limit` seconds. `permanent` has
+    causes ("timeout") and exit codes ("exit 3") that are not tried again.
     """
 
     attempts: int = 3
     backoff: float = BACKOFF_FIRST
     limit: float = BACKOFF_LIMIT
+    permanent: frozenset[str] = PERMANENT
+
+    def is_permanent(self, attempt: int, cause: Cause, exit_code: int | None) -> bool:
+        """Whether no further attempt follows attempt number `attempt` (from 1), whatever is left of them."""
+        if cause in SECOND_LOOK and attempt < 2:
+            return False
+        return cause in self.permanent or (cause is Cause.EXIT and f"exit {exit_code}" in self.permanent)
 
     def after(self, attempt: int) -> Retry:
         """The decision after failed attempt number `attempt` (from 1)."""
@@ -183,7 +198,7 @@ class Outcome(NamedTuple):
     """How one attempt ended. `cause` is None where `state` is succeeded or skipped.
 
     A `state` of WAITING with a cause in UNCOUNTED means: back in the queue, attempt not counted;
-    with any other cause: the attempt failed, and the retry policy decides.
+    with any other cause: the attempt failed, and the retry policy decides. DEAD: no further attempt.
     `seconds` is the wall time of the attempt, `log` its place in a log segment (`file@offset+length`).
     """
 

@@ -33,6 +33,7 @@ class GiveUp(NamedTuple):
     """Jobs are left, and the machines have ended on purpose."""
 
     why: str
+    fix: str = "ds start, then ds monitor"
 
 
 Action = Finish | Replace | GiveUp
@@ -51,6 +52,13 @@ def decide(looks: Sequence[Look]) -> Action | None:
     if last.ended is not None:
         return GiveUp(last.ended)
     return Replace() if last.machines_target else None
+
+
+def drained(looks: Sequence[Look]) -> bool:
+    """Returns whether no machine runs or is to come, although jobs are left, after looks that agree."""
+    recent = looks[-AGREEING_LOOKS:]
+    idle = [look.open_jobs and not look.machines_running and not look.machines_target for look in recent]
+    return len(idle) == AGREEING_LOOKS and all(idle)
 
 
 CHEAPEST_SECONDS = 900.0

@@ -16,7 +16,6 @@ import pytest
 
 import services
 from distributed_something.aws.session import AwsSession
-from distributed_something.engine import StoredFile
 from distributed_something.errors import KeyMissing, KeyRefused
 from distributed_something.local.store import FolderStore
 
@@ -151,13 +150,18 @@ def test_a_key_that_leads_elsewhere_is_refused_by_every_verb(store: Any, tmp_pat
             verb()
     assert here.read_bytes() == b"mine"
     assert not (tmp_path / "there").exists()
-    assert list(store.list()) == []
+    assert listed(store) == []
 
 
 @pytest.mark.parametrize("prefix", ["/etc/", "../", "a/../", "a//b"])
 def test_a_list_does_not_lead_elsewhere_either(store: Any, prefix: str) -> None:
     with pytest.raises(KeyRefused):
         list(store.list(prefix))
+
+
+def listed(store: Any) -> list[tuple[str, int]]:
+    """The keys and sizes of all files."""
+    return [(file.key, file.size) for file in store.list()]
 
 
 def test_strange_keys_are_kept_as_they_are(place: Place, tmp_path: Path) -> None:
@@ -178,14 +182,14 @@ def test_strange_keys_are_kept_as_they_are(place: Place, tmp_path: Path) -> None
 
 
 def test_an_empty_store_lists_nothing(store: Any) -> None:
-    assert list(store.list()) == []
+    assert listed(store) == []
     assert list(store.list("a/b")) == []
 
 
 def test_a_list_tells_keys_and_sizes(store: Any) -> None:
     store.write("a/b.txt", b"12345")
     store.write("c", b"")
-    assert list(store.list()) == [StoredFile("a/b.txt", 5), StoredFile("c", 0)]
+    assert listed(store) == [("a/b.txt", 5), ("c", 0)]
 
 
 def test_a_prefix_is_plain_text(place: Place) -> None:
@@ -196,6 +200,20 @@ def test_a_prefix_is_plain_text(place: Place) -> None:
     assert place.keys("plate1/x") == ["plate1/x"]
     assert place.keys("plate1/x/") == []
     assert place.keys("late1") == []
+
+
+def test_folders_are_told_without_what_lies_in_them(store: Any) -> None:
+    for key in (
+        "runs/App/b/x/1",
+        "runs/App/b/x/2",
+        "runs/App/a/1",
+        "runs/App/file",
+        "runs/Appendix/c/1",
+        "z",
+    ):
+        store.write(key, b"x")
+    assert list(store.folders("runs/App/")) == ["a", "b"]
+    assert list(store.folders("none/")) == []
 
 
 def test_a_list_is_in_the_order_of_keys(place: Place) -> None:
@@ -260,7 +278,7 @@ def test_a_write_replaces_the_whole_file(store: Any) -> None:
     store.write("file", b"long content")
     store.write("file", b"short")
     assert store.read("file") == b"short"
-    assert list(store.list()) == [StoredFile("file", 5)]
+    assert listed(store) == [("file", 5)]
 
 
 def test_a_reader_sees_the_old_or_the_new_content(place: Place) -> None:
@@ -415,7 +433,7 @@ def test_deleting_what_is_not_there_is_no_error(store: Any) -> None:
     store.delete([])
     store.delete(["not/there", "there", "there"])
     store.delete(iter(["there"]))
-    assert list(store.list()) == []
+    assert listed(store) == []
 
 
 def test_only_what_is_named_is_deleted(place: Place) -> None:
@@ -440,7 +458,7 @@ def test_a_file_goes_there_and_back(store: Any, tmp_path: Path, size: int) -> No
     content = os.urandom(size)
     (tmp_path / "out").write_bytes(content)
     assert store.publish(tmp_path / "out", "deep/down/file") == size
-    assert list(store.list()) == [StoredFile("deep/down/file", size)]
+    assert listed(store) == [("deep/down/file", size)]
     assert store.fetch("deep/down/file", tmp_path / "in") == size
     assert (tmp_path / "in").read_bytes() == content
 
@@ -499,10 +517,39 @@ def test_sizes_are_those_of_files_and_of_nothing_else(store: Any) -> None:
     wanted = ["size/empty", "size/b", "size/none", "size/b/c", "size", "size/bc", *STRANGE]
     for number, key in enumerate(STRANGE):
         store.write(key, b"x" * number)
-    assert list(store.sizes(wanted)) == [0, 5, None, None, None, None, *range(len(STRANGE))]
-    assert list(store.sizes([])) == []
+    found = list(store.stat(wanted))
+    assert [file and file.size for file in found] == [0, 5, None, None, None, None, *range(len(STRANGE))]
+    by_key = {file.key: file for file in store.list("size/")}
+    assert found[:2] == [by_key["size/empty"], by_key["size/b"]], "with the same tag"
+    assert list(store.stat([])) == []
     with pytest.raises(KeyRefused):
-        store.sizes(["size/b", "../a"])
+        store.stat(["size/b", "../a"])
+
+
+def test_a_tag_changes_with_the_content(store: Any) -> None:
+    store.write("tag/a", b"one")
+    first = store.stat(["tag/a"])[0]
+    store.write("tag/a", b"two")
+    assert first is not None and store.stat(["tag/a"])[0] not in (first, None)
+
+
+def test_a_file_is_replaced_only_if_it_has_not_changed(store: Any) -> None:
+    assert not store.replace("swap/a", b"old", b"new")
+    store.write("swap/a", b"old")
+    assert not store.replace("swap/a", b"other", b"new")
+    assert store.read("swap/a") == b"old"
+    assert store.replace("swap/a", b"old", b"new")
+    assert store.read("swap/a") == b"new"
+    assert [file.key for file in store.list("swap/")] == ["swap/a"], "and leaves nothing beside"
+
+
+def test_one_of_many_replaces_a_file(place: Place, kind: Any = None) -> None:
+    store = place.store
+    store.write("race/a", b"old")
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda number: store.replace("race/a", b"old", b"%d" % number), range(8)))
+    assert won.count(True) == 1
+    assert store.read("race/a") == b"%d" % won.index(True)
 
 
 def test_an_address_is_one_that_a_person_can_open(place: Place) -> None:
@@ -534,7 +581,7 @@ def test_links_are_followed_but_not_in_circles(folder: FolderStore, tmp_path: Pa
     (folder.root / "own" / "loop").symlink_to(folder.root)
     (folder.root / "own" / "self").symlink_to("self")
     (folder.root / "dangling").symlink_to("nowhere")
-    assert list(folder.list()) == [StoredFile("linked/big.tif", 3), StoredFile("own/file", 0)]
+    assert listed(folder) == [("linked/big.tif", 3), ("own/file", 0)]
 
 
 def test_links_that_lead_to_each_other_end(folder: FolderStore) -> None:

@@ -270,13 +270,18 @@ def test_names_that_s3_cannot_keep_are_refused(fake: FakeS3) -> None:
     assert not fake.asked
 
 
-def test_objects_whose_names_are_no_keys_are_passed_over(store: Any, client: Any, server: Any) -> None:
+@pytest.mark.fault(54)
+def test_objects_whose_names_are_no_keys_are_listed_and_folders_are_not(
+    store: Any, client: Any, server: Any
+) -> None:
     if server.name == "seaweedfs":
         pytest.skip("SeaweedFS has no such names")
     bucket, prefix = store.locate("x").removeprefix("s3://").removesuffix("x").split("/", 1)
     for name in ("folder/", "a//b", "", "../up", "folder/file"):
         client.put_object(Bucket=bucket, Key=prefix + name, Body=b"")
-    assert [file.key for file in store.list()] == ["folder/file"]
+    assert [file.key for file in store.list()] == ["../up", "a//b", "folder/file"]
+    with pytest.raises(KeyRefused, match="a//b"):
+        store.read("a//b")
 
 
 # Other buckets
@@ -323,7 +328,7 @@ def test_jobs_may_name_other_buckets(server: services.S3Server, client: Any, tmp
         (403, "SignatureDoesNotMatch", "credentials are not valid", "aws sts get-caller-identity"),
         (301, "PermanentRedirect", "not in region us-east-1", "AWS_REGION"),
         (400, "AuthorizationHeaderMalformed", "not in region us-east-1", "AWS_REGION"),
-        (503, "SlowDown", "too much to do", "later"),
+        (503, "SlowDown", "is overloaded", "later"),
         (500, "InternalError", "S3 failed", "later"),
         (403, "RequestTimeTooSkewed", "clock is wrong", "clock"),
         (400, "SomethingNew", "SomethingNew", ""),

@@ -127,7 +127,7 @@ def test_a_run_is_watched_stopped_and_its_failures_retried(
         page.get_by_text("draining", exact=True).wait_for()
         for step in range(2, 10):
             (project.folder / f"go{step}").touch()
-        page.get_by_text("finished", exact=True).wait_for()
+        page.get_by_text("finished, 2 dead", exact=True).wait_for()
         assert project.status()["jobs"]["succeeded"] == 2
 
 
@@ -174,12 +174,12 @@ def test_a_page_finds_its_server_again(project: DsProject, opened: Callable[...,
     write_run(project.folder, "App", 20)
     with dashboard(project) as (url, _):
         page = opened(url)
-        page.get_by_text("20 of 20").wait_for()
+        page.get_by_text("20 of 20", exact=True).wait_for()
     page.get_by_text("No answer from the page's server").wait_for()
     write_run(project.folder, "App", 30)
     with dashboard(project) as (again, _):
         assert again == url
-        page.get_by_text("30 of 30").wait_for()
+        page.get_by_text("30 of 30", exact=True).wait_for()
         page.get_by_text("No answer from the page's server").wait_for(state="hidden")
     known = project.folder / ".ds" / "dashboard-App.json"
     assert known.stat().st_mode & 0o777 == 0o600
@@ -348,3 +348,22 @@ def test_the_address_is_data_for_programs(project: DsProject) -> None:
         assert f"port {port}" in taken.stderr
         assert os.getpgid(process.pid)
     project.ds("dashboard", "--port", 70000, code=2)
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("width", [1440, 1000, 400])
+def test_a_run_with_dead_jobs_never_looks_green(
+    project: DsProject, opened: Callable[..., Any], width: int, scheme: str
+) -> None:
+    project.config()
+    write_run(project.folder, "App", 200)
+    with dashboard(project) as (url, _):
+        page = opened(url, viewport={"width": width, "height": 800}, color_scheme=scheme)
+        page.get_by_text("196 of 200 succeeded, 4 dead", exact=True).wait_for()
+        colour = "getComputedStyle(document.getElementById('state')).color"
+        bad = page.evaluate("getComputedStyle(document.querySelector('.headline.bad')).color")
+        assert page.locator("#state").inner_text() == "finished, 4 dead"
+        assert page.evaluate(colour) == bad
+        assert page.get_by_role("button", name="Drain").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=os.environ["SHOT"] + f"-{width}-{scheme}.png") if "SHOT" in os.environ else None

@@ -158,11 +158,12 @@ def test_a_killed_worker_s_container_is_taken_away_and_its_job_runs_again(
     assert line["state"] == "succeeded" and line["attempts"] == 1
 
 
-@pytest.mark.parametrize("step", ["setup", "run"])
-def test_an_engine_that_the_config_insists_on_is_missed_before_anything_is_queued(
-    project: DsProject, step: str
+@pytest.mark.fault(74)
+@pytest.mark.parametrize(("step", "given"), [("setup", {}), ("run", {}), ("run", {"CONTAINERS": True})])
+def test_a_container_engine_is_missed_before_anything_is_queued(
+    project: DsProject, step: str, given: dict[str, bool]
 ) -> None:
-    of_image(project, COMMAND="true {n}", CONTAINERS=True)
+    of_image(project, COMMAND="true {n}", **given)
     project.environment |= {"DOCKER_HOST": "unix:///nowhere/d.sock"}
     jobs = project.jobs([{"n": 1}])
     said = project.ds(step, *([jobs] if step == "run" else []), code=1).stderr
@@ -171,14 +172,6 @@ def test_an_engine_that_the_config_insists_on_is_missed_before_anything_is_queue
     assert "CONTAINERS = False" in project.ds("check", code=1).stdout
     of_image(project, COMMAND="true {n}", CONTAINERS=False)
     assert "1 succeeded" in project.ds("run", jobs).stdout
-
-
-def test_a_config_made_for_aws_runs_without_an_engine_and_a_note_says_how(project: DsProject) -> None:
-    of_image(project, COMMAND="true {n}")
-    project.environment |= {"DOCKER_HOST": "unix:///nowhere/d.sock"}
-    done = project.ds("run", project.jobs([{"n": 1}]))
-    assert "1 succeeded" in done.stdout
-    assert "jobs run as plain processes" in done.stderr and IMAGE in done.stderr
 
 
 def test_an_image_that_is_not_here_and_nowhere_else(boxed: DsProject) -> None:

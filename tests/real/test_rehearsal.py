@@ -302,3 +302,21 @@ def test_a_worker_of_the_images_own_is_not_waited_for_where_no_container_can_hav
     assert "the worker in the image runs in a container only" in found.stderr
     assert "fix: give COMMAND" in found.stderr
     assert "note: SSH_KEY_NAME is a placeholder" in found.stderr
+
+
+def test_a_run_that_has_spent_its_budget_goes_on_when_it_is_raised(rehearsal: DsProject) -> None:
+    config = rehearsal.folder / "config.py"
+    config.write_text(config.read_text() + "BUDGET_USD = 0.003\n")  # a minute of two machines costs more
+    jobs = rehearsal.jobs(groups(60, seconds=0.5))
+    spent = rehearsal.ds("run", "--faults", "notice=4/min", jobs, code=1, timeout=120)
+    assert "2 machines at $0.10 an hour each: $0.20 an hour at most" in spent.stderr
+    assert "the budget is spent" in spent.stderr
+    assert "fix: ds start --budget +5, then ds monitor" in spent.stderr
+    status = rehearsal.status()
+    assert status["budget"]["share"] > 1
+    assert status["jobs"]["waiting"] > 0 and status["machines"]["running"] == 0
+
+    assert "no machines were asked for" in rehearsal.ds("start", code=1).stderr
+    rehearsal.ds("start", "--budget", "+5")
+    assert "60 succeeded" in rehearsal.ds("monitor", timeout=120).stdout
+    check(rehearsal, 60)

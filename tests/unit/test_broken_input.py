@@ -21,7 +21,8 @@ from distributed_something.ledger import Fold, RunPaths, SegmentReader, job_bodi
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.record import RunRecord, read_record
 from distributed_something.runs.runfile import read_run_file, write_run_file
-from distributed_something.worker.attempt.staging import Manifest, OutputFile, is_done
+from distributed_something.worker.files.done import Rules, look
+from distributed_something.worker.files.manifest import Manifest, OutputFile
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FILES = settings(
@@ -188,7 +189,7 @@ def test_any_manifest_is_one_or_none(content: bytes) -> None:
 def test_a_damaged_manifest_never_proves_outputs_that_are_not_there(content: bytes, tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     store.write(KEY, content)
-    proved = is_done(store, "out", MANIFEST.job, None)
+    proved = look(store, "out", MANIFEST.job, Rules(), dict).skip
     found = Manifest.from_json(content)
     assert not proved or (found is not None and not found.files)
 

@@ -20,10 +20,12 @@ from distributed_something.cli.views import show
 from distributed_something.console import Console
 from distributed_something.errors import DsError, UsageError
 from distributed_something.inputs import check
-from distributed_something.inputs.check import Check, Finding, Severity
+from distributed_something.inputs.check import Check, Finding, Room, Severity
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.inputs.fleetfile import Fleet, parse_fleet
 from distributed_something.inputs.jobfile import JobFile
+from distributed_something.inputs.present import Presence, look_for
+from distributed_something.inputs.template import CommandTemplate
 from distributed_something.local.check import (
     disk_findings,
     folder_findings,
@@ -60,6 +62,16 @@ def type_of(
 
 
 # -- Findings as such
+
+
+@pytest.mark.fault(72)
+def test_keys_of_no_meaning_here_are_noticed() -> None:
+    own = parse_config("APP_NAME='A'\nBUDGET=5\nMAX_HOURS=2\nENVIRONMENT={'SECRETS': 'x'}\n")
+    found = list(check.key_findings(own))
+    assert [each.severity for each in found] == [Severity.NOTICE] * 2
+    assert found[0].what.startswith("BUDGET: no key of this system")
+    assert found[1].fix.startswith("if MAX_RUN_HOURS is meant, write that; ")
+    assert check.exit_code(found) == 0
 
 
 def test_the_exit_code_tells_a_bad_file_from_other_errors() -> None:
@@ -101,19 +113,32 @@ def test_findings_are_lines_in_a_pipe_the_worst_first_and_objects_for_programs()
 # -- This machine
 
 
+@pytest.mark.fault(67)
 @pytest.mark.parametrize(
-    ("command", "program"),
+    ("command", "programs"),
     [
-        ("convert {Plate}.tif x.png", "convert"),
-        ("THREADS=2 ./run.sh {Plate}", "./run.sh"),
-        ("'my program' x", None),
-        ("{Program} x", None),
-        ("(cd x && make)", None),
-        ("unbalanced 'quote", None),
+        ("convert {Plate}.tif x.png", ["convert"]),
+        ("THREADS=2 ./run.sh {Plate}", ["./run.sh"]),
+        ("'my program' x", []),
+        ("{Program} x", []),
+        ("set -e; align {Plate} | sort > x", ["align", "sort"]),
+        ("cd x && make", []),
+        ("for s in 1 2; do measure $s; done; export A=1", ["measure"]),
+        ("if test -e x; then a; else ! b; fi", ["test", "a", "b"]),
+        ("x=$(list {Plate}); echo $x", ["list", "echo"]),
+        ("f() { x; }; f", []),
     ],
 )
-def test_the_program_of_a_command_is_told_where_reading_tells_it(command: str, program: str | None) -> None:
-    assert check.program_of(command) == program
+def test_the_programs_of_a_command_are_those_that_are_programs(command: str, programs: list[str]) -> None:
+    assert sorted(CommandTemplate(command).programs) == sorted(programs)
+
+
+@pytest.mark.fault(67)
+def test_a_relative_program_is_looked_for_where_the_job_runs(tmp_path: Path) -> None:
+    (tmp_path / "align.sh").touch(0o755)
+    (found,) = program_findings(config(COMMAND="./align.sh {Plate}"), tmp_path)
+    assert found.severity is Severity.ERROR
+    assert found.fix == 'write "$DS_PROJECT_DIR/align.sh"'
 
 
 def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -170,9 +195,37 @@ def test_missing_inputs_are_counted_and_named(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "data")
     own = config(INPUTS=["{Batch}/{Plate}.tif"], COMMAND="true {Plate}")
     severity, what = worst(check.input_findings(own, JobFile(jobs), store, "data"))
-    assert severity is Severity.ERROR and "1 of the 2 inputs" in what and "in/P2.tif" in what
-    (tmp_path / "data" / "in" / "P2.tif").write_text("x")
-    assert worst(check.input_findings(own, JobFile(jobs), store, "data"))[0] is Severity.OK
+    assert severity is Severity.ERROR
+    assert what == "INPUTS: 1 of 2 jobs lacks an input, such as in/P2.tif of job 2"
+    (tmp_path / "data" / "in" / "P2.tif").write_text("xyz")
+    (found,) = check.input_findings(own, JobFile(jobs), store, "data")
+    assert found == check.ok("INPUTS: those of 2 jobs are there, at most 3 B a job")
+
+
+@pytest.mark.fault(67)
+@pytest.mark.parametrize("engine", ["local", "aws"])
+def test_the_inputs_of_every_job_are_looked_for(tmp_path: Path, engine: str) -> None:
+    store = FolderStore(tmp_path / "data")
+    for number in range(100):
+        store.write(f"in/{number}.tif", b"x" * number)
+    (tmp_path / "jobs.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(101)))
+    own = config(ENGINE=engine, INPUTS=["in/{n}.tif", "in/"], COMMAND="true")
+    found = look_for(own, JobFile(tmp_path / "jobs.jsonl"), store)
+    assert found == Presence(101, 1, "in/100.tif", 101, sum(range(100)) + 99, 100)
+
+
+@pytest.mark.fault(73)
+def test_inputs_that_do_not_fit_on_the_disk_are_a_warning(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "data")
+    store.write("in/a", b"x" * 600)
+    (tmp_path / "jobs.jsonl").write_text("{}\n")
+    own, jobs = config(INPUTS=["in/a"], COMMAND="true"), JobFile(tmp_path / "jobs.jsonl")
+    room = Room(1000, 2, "the disk of x", "make room")
+    _, found = check.input_findings(own, jobs, store, "data", room)
+    assert found.what == (
+        "INPUTS: 2 jobs at a time with 600 B of inputs (job 1), and the disk of x has 1.0 kB"
+    )
+    assert len(list(check.input_findings(own, jobs, store, "data", room._replace(slots=1)))) == 1
 
 
 def test_check_on_this_machine_needs_no_library_of_aws(project: DsProject) -> None:
@@ -205,7 +258,7 @@ def test_what_two_checks_find_is_said_once(project: DsProject) -> None:
     project.config(COMMAND="true {Plate}", INPUTS=["in/{Plate}.tif"])
     found = project.ds("check", project.jobs([{"Well": "A1"}]), code=2)
     assert found.stdout.count("{Plate} is not a key") == 1
-    assert "1 error, 2 warnings, " in found.stderr
+    assert "1 error, 1 warning, " in found.stderr
     project.config(COMMAND=None)
     found = project.ds("check", project.jobs([{"Well": "A1"}]), code=2)
     assert found.stdout.count("neither COMMAND nor HANDLER") == 1

@@ -213,10 +213,34 @@ def test_none_is_as_if_not_given():
     assert config.given == {"APP_NAME"}
 
 
+def test_pure_functions_are_computed():
+    config = parse("CORES = 4", "MEMORY = min(15000, int(CORES * 3.5e3))", "CPU_SHARES = max([1, 2]) * 1024",
+                   "X = str(round(1 / 3, 2)) + 'x' * len('ab')", "Y = round(2.5) + int('7')")  # fmt: skip
+    assert (config.memory, config.cpu_shares) == (14000, 2048)
+    assert (config.extra["X"], config.extra["Y"]) == ("0.33xx", "9")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["round(1, -10**9)", "int('9' * 5000)", "int(1e300)", "max()", "len(5)", "int('x')", "min(1, 'a')",
+     "str(b'x', 'utf-8')"],
+)  # fmt: skip
+def test_what_a_function_cannot_compute_is_refused(expression):
+    assert refused("", f"OTHER = {expression}").what.startswith("config.py:3: ")
+
+
+@pytest.mark.fault(70)
+def test_the_fix_of_a_number_beyond_its_limit_is_the_limit():
+    assert refused("", "SQS_MESSAGE_VISIBILITY = 43201").fix == "write SQS_MESSAGE_VISIBILITY = 43200"
+    assert refused("", "EBS_VOL_SIZE = 3").fix == "write EBS_VOL_SIZE = 22"
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [
         ("OTHER = open('x')", "a call"),
+        ("OTHER = min(1, key=2)", "a call"),
+        ("OTHER = 'a'.min(1)", "a call"),
         ("OTHER = os.environ", "an attribute"),
         ("import os", "an import"),
         ("from os import path", "an import"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
 from distributed_something.local.store import FolderStore
 
-PRICES = {("m5.large", "a"): 0.04, ("c5.large", "b"): 0.10}
+PRICES = {("m5.large", "a"): [(0.0, 0.04)], ("c5.large", "b"): [(0.0, 0.10)]}
 
 
 def machine(name: str, state: str = "running", since: float = 0.0, ended: float | None = None) -> Machine:
@@ -66,7 +67,7 @@ class Ec2:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.price = "0.04"
+        self.history = [(0.0, "0.04")]
 
     def client(self, _service: str) -> Ec2:
         return self
@@ -76,8 +77,15 @@ class Ec2:
 
     def paginate(self, **_: Any) -> list[dict[str, Any]]:
         self.asked += 1
-        facts = {"InstanceType": "m5.large", "AvailabilityZone": "a", "SpotPrice": self.price}
-        return [{"SpotPriceHistory": [facts, {**facts, "SpotPrice": "9"}]}]
+        facts = {"InstanceType": "m5.large", "AvailabilityZone": "a", "ProductDescription": "Linux/UNIX"}
+        return [
+            {
+                "SpotPriceHistory": [
+                    {**facts, "SpotPrice": price, "Timestamp": datetime.fromtimestamp(when, UTC)}
+                    for when, price in reversed(self.history)
+                ]
+            }
+        ]
 
 
 @pytest.mark.fault(12)
@@ -96,7 +104,7 @@ def test_prices_that_have_moved_are_those_of_now_an_hour_later(tmp_path: Path) -
     ec2 = Ec2()
     cost = RunCost(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
     cost.usd([machine("i-1")], 3600.0)
-    ec2.price = "0.06"
+    ec2.history.append((5400.0, "0.06"))
     cost.usd([machine("i-1")], 7199.0)
     assert (cost.per_hour, ec2.asked) == (pytest.approx(0.04), 1)
     cost.usd([machine("i-1")], 7200.0)

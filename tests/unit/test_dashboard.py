@@ -16,14 +16,13 @@ import pytest
 
 from distributed_something.console import Console
 from distributed_something.dashboard.files import how_shown
-from distributed_something.dashboard.history import History
 from distributed_something.dashboard.model import Model
 from distributed_something.dashboard.server import PIECE_BYTES, PageServer
 from distributed_something.dashboard.show import overview
 from distributed_something.engine import Cost, Counts, Machines, RentedMachine, StoredFile
 from distributed_something.errors import KeyMissing
 from distributed_something.job import Cause, Job, Lease, Outcome, State
-from distributed_something.ledger import LedgerWriter, RunPaths, write_jobs
+from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.snapshot import take
 from distributed_something.steps.project import Project
@@ -386,11 +385,13 @@ def test_the_report_is_given_once_the_run_has_one(page: Page) -> None:
 
 
 def test_machines_tell_what_they_run_and_how_they_ended(tmp_path: Path) -> None:
-    history = History(FolderStore(tmp_path / "data"), write_run(tmp_path, "App", 100)).update()
-    job = next(iter(history.jobs.values()))
-    job.state, job.machine = State.RUNNING, "m3"
-    history.by_state[State.RUNNING] += 1
+    store, paths = FolderStore(tmp_path / "data"), write_run(tmp_path, "App", 100)
     now = 1_700_010_000.0
+    job = Job("a" * 16, 100, b"{}")
+    ledger = LedgerWriter(store, paths.events + "m3.jsonl")
+    ledger.started(now - 10, Lease(job, "", now), worker="w3", machine="m3")
+    ledger.flush()
+    history = Fold(store, paths).update()
     taken = "taken back by AWS"
     rented = (
         RentedMachine(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from distributed_something.engine import Cost, Counts, Machines, RentedMachine
 from distributed_something.errors import UsageError
+from distributed_something.inputs.config import parse_config
 from distributed_something.job import Cause, Job, Lease, Outcome, Retry, RetryPolicy, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
@@ -30,6 +31,30 @@ def test_one_empty_look_does_not_end_a_run() -> None:
     assert decide([EMPTY, EMPTY, BUSY]) is None
     assert decide([EMPTY, BUSY, EMPTY, EMPTY]) is None
     assert decide([BUSY, EMPTY, EMPTY, EMPTY]) == Finish()
+
+
+@pytest.mark.fault(61)
+@pytest.mark.parametrize(
+    ("cause", "code", "attempt", "config", "permanent"),
+    [
+        (Cause.EXIT, 1, 1, "", False),
+        (Cause.EXIT, 126, 1, "", True),
+        (Cause.EXIT, 127, 1, "", True),
+        (Cause.EXIT, 127, 1, "RETRY_ON = ['exit 127']", False),
+        (Cause.EXIT, 3, 1, "NO_RETRY_ON = ['exit 3', 'exit 4']", True),
+        (Cause.EXIT, 5, 1, "NO_RETRY_ON = ['exit']", True),
+        (Cause.TIMEOUT, None, 1, "", False),
+        (Cause.TIMEOUT, None, 1, "NO_RETRY_ON = ['timeout']", True),
+        (Cause.INPUT_MISSING, None, 1, "", False),  # a store may show a new file late
+        (Cause.INPUT_MISSING, None, 2, "", True),
+        (Cause.UPLOAD, None, 1, "", False),
+    ],
+)
+def test_what_another_attempt_does_not_mend_is_not_tried_again(
+    cause: Cause, code: int | None, attempt: int, config: str, permanent: bool
+) -> None:
+    policy = parse_config(f"APP_NAME = 'App'\nENGINE = 'local'\nCOMMAND = 'true'\n{config}\n").retry_policy
+    assert policy.is_permanent(attempt, cause, code) is permanent
 
 
 def test_a_run_that_was_ended_before_has_no_counts_that_may_lag() -> None:

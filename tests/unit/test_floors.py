@@ -28,6 +28,7 @@ FLOORS = {
         worker runs
         inputs ledger testing
         system engine background
+        budget
         errors clock words job engines scaling
     """,
     "aws": """

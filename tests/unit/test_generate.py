@@ -21,7 +21,7 @@ from distributed_something.inputs.generate import (
     parse_where,
     write_lines,
 )
-from distributed_something.inputs.template import Template
+from distributed_something.inputs.paths import Input, InputTemplate
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ def test_a_million_combinations_take_seconds_and_no_memory() -> None:
 
 
 def test_an_entry_of_inputs_is_each_value_of_a_list() -> None:
-    template = Template("{Files}")
-    assert template.fill_all({"Files": ["a", "b"]}) == ["a", "b"]
-    assert template.fill_all({"Files": "a"}) == ["a"]
-    assert Template("x/{Files}").fill_all({"Files": "a"}) == ["x/a"]
+    template = InputTemplate("{Files}")
+    assert template.fill_all({"Files": ["a", "b/c"]}) == [Input("a", "a"), Input("b/c", "c")]
+    assert template.fill_all({"Files": "a"}) == [Input("a", "a")]
+    assert InputTemplate("x/{Files}").fill_all({"Files": "a"}) == [Input("x/a", "a")]
 
 
 CONFIG = {

@@ -58,22 +58,21 @@ def test_a_job_listed_twice_is_one_job(store: FolderStore) -> None:
 def test_the_life_of_a_job(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
     fold = Fold(store, PATHS)
-    record = fold.update().jobs[JOBS[0].id]
     ledger.started(10, lease(0), worker="w", log="w.log@0")
     ledger.flush()
     assert fold.update().jobs[JOBS[0].id].state is State.RUNNING
     ledger.ended("failed", 11, lease(0), FAILED, worker="w")
     ledger.flush()
-    fold.update()
+    record = fold.update().jobs[JOBS[0].id]
     assert (record.state, record.failed, record.attempts, record.cause) == (State.WAITING, True, 1, "exit")
     ledger.ended("dead", 20, lease(0, 2), FAILED, worker="w")
     ledger.flush()
-    fold.update()
+    record = fold.update().jobs[JOBS[0].id]
     assert (record.state, record.failed, record.attempts) == (State.DEAD, False, 2)
     ledger.ended("retried", 30, lease(0), None)
     ledger.ended("succeeded", 40, lease(0), DONE, worker="w")
     ledger.flush()
-    fold.update()
+    record = fold.update().jobs[JOBS[0].id]
     assert (record.state, record.attempts, record.cause, record.log) == (
         State.SUCCEEDED,
         1,

@@ -10,7 +10,9 @@ from distributed_something.scaling import (
     AGREEING_LOOKS,
     CHEAPEST_SECONDS,
     Load,
+    Look,
     Shrink,
+    drained,
     machines_for,
     shrink,
 )
@@ -93,3 +95,11 @@ def test_a_decision_never_costs_work_or_money(looks: list[Load], cheapest: bool,
         assert 0 <= decision.target <= last.target
         assert 0 <= decision.spare <= max(last.running - last.busy, 0)
         assert cheapest or decision.target >= min(last.target, machines_for(last.open_jobs, slots=2, tasks=2))
+
+
+def test_a_run_is_drained_when_looks_agree_that_jobs_are_left_and_no_machine() -> None:
+    none, one = Look(5, 0, 0), Look(5, 0, 1)
+    assert drained([one, none, none, none])
+    assert not drained([none, none])
+    assert not drained([none, one, none])
+    assert not drained([none, none, Look(0, 0, 0)])

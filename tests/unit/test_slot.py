@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.inputs.template import CommandTemplate, Template
+from distributed_something.inputs.paths import InputTemplate, OutputTemplate
+from distributed_something.inputs.template import CommandTemplate
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.attempt.logs import SlotLog
@@ -42,7 +43,7 @@ class Bench:
         self.store = WatchedStore(folder / "store")
         self._scripts = folder
         self.store.write("in/1", b"1")
-        task = Task(CommandTemplate("sh {script}"), None, inputs=(Template("in/"),))
+        task = Task(CommandTemplate("sh {script}"), None, inputs=(InputTemplate("in/"),))
         self.slot = Slot(task, self.store, folder / "slot", SlotLog(self.store, "", "log"), "run", "w")
         self._count = 0
 
@@ -103,7 +104,7 @@ def test_an_attempt_that_is_cancelled_fetches_no_more_files(bench: Bench) -> Non
 
 def test_an_attempt_that_is_cancelled_publishes_no_more_files(tmp_path: Path) -> None:
     store, published = WatchedStore(tmp_path / "store"), list[None]()
-    task = Task(CommandTemplate("touch {output_dir}/a {output_dir}/b"), None, output=Template("out"))
+    task = Task(CommandTemplate("touch {output_dir}/a {output_dir}/b"), None, output=OutputTemplate("out"))
     slot = Slot(task, store, tmp_path / "slot", SlotLog(store, "", "log"), "run", "w")
 
     def cancel() -> None:

@@ -6,23 +6,18 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from distributed_something.engine import StoredFile
 from distributed_something.errors import DsError, KeyMissing, KeyRefused
+from distributed_something.inputs.paths import Input, clean_key
 from distributed_something.local.store import FolderStore
-from distributed_something.worker.attempt.staging import (
-    Claim,
-    DoneRule,
-    Manifest,
-    OutputFile,
-    fetch_inputs,
-    is_done,
-    publish_outputs,
-    read_manifest,
-)
+from distributed_something.worker.files.done import Done, DoneRule, Recipe, Rules, fingerprint, look
+from distributed_something.worker.files.fetch import fetch_inputs
+from distributed_something.worker.files.manifest import Manifest, OutputFile, read_manifest
+from distributed_something.worker.files.publish import Claim, Taken, publish_outputs
 from trees import below, make
 
 CLAIM = Claim(job="0123456789abcdef", run="run1", attempt=1, worker="w1")
@@ -61,12 +56,34 @@ def publish(
     return publish_outputs(store, "out", folder, claim, note, go_on)
 
 
+def is_done(store: Any, prefix: str, job: str, rule: DoneRule | None) -> bool:
+    """Whether a job would be skipped by a manifest that does not say what made it."""
+    return look(store, prefix, job, Rules(rule=rule), dict).skip
+
+
 def go_on() -> None:
     """No order to stop."""
 
 
 def fetch(store: FolderStore, keys: list[str], folder: Path) -> int:
-    return fetch_inputs(store, keys, folder, go_on)
+    folders = ["/" if key.endswith("/") else "" for key in keys]
+    cleaned = [clean_key(key) + folder for key, folder in zip(keys, folders, strict=True)]
+    wanted = [Input(key, key.rpartition("/")[2]) for key in cleaned]
+    return fetch_inputs(store, wanted, folder, go_on)
+
+
+class Odd(FolderStore):
+    """Lists keys as other tools leave them in buckets."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        yield from (StoredFile(prefix + name, 1) for name in ("x.txt", "/y.txt", "./z.txt"))
+
+
+@pytest.mark.fault(54)
+def test_a_key_that_no_folder_can_hold_fails_by_its_name(tmp_path: Path, inputs: Path) -> None:
+    with pytest.raises(KeyRefused, match=r"db//y\.txt"):
+        fetch(Odd(tmp_path), ["db/"], inputs)
+    assert below(inputs) == {}
 
 
 class Breaking:
@@ -195,28 +212,169 @@ def test_a_later_attempt_or_run_replaces(store: FolderStore, outputs: Path, clai
     assert is_done(store, "out", CLAIM.job, None)
 
 
-def test_jobs_that_share_a_prefix_have_proofs_of_their_own(store: FolderStore, outputs: Path) -> None:
+@pytest.mark.fault(49)
+def test_jobs_of_a_shared_output_have_proofs_of_their_own(store: FolderStore, outputs: Path) -> None:
     for job in ("job1", "job2"):
         make(outputs, **{f"{job}_txt": job})
-        publish(store, outputs, Claim(job, "run1", 1, "w1"))
-    assert is_done(store, "out", "job1", None)
-    assert is_done(store, "out", "job2", None)
-    assert not is_done(store, "out", "job3", None)
+        publish_outputs(store, "out", outputs, Claim(job, "run1", 1, "w1"), pytest.fail, go_on, shared=True)
+    rules = Rules(shared=True)
+    assert [look(store, "out", f"job{n}", rules, dict).skip for n in (1, 2, 3)] == [True, True, False]
+    assert [key for key in keys(store) if "/.ds/" not in key] == ["out/job1.txt", "out/job2.txt"]
 
 
-def test_links_to_outside_are_never_published(store: FolderStore, outputs: Path, tmp_path: Path) -> None:
+@pytest.mark.fault(49)
+def test_jobs_of_a_shared_output_do_not_overwrite_a_file_of_each_other(
+    store: FolderStore, outputs: Path
+) -> None:
+    make(outputs, result_csv="A1")
+    publish_outputs(store, "out", outputs, Claim("job1", "run1", 1, "w1"), pytest.fail, go_on, shared=True)
+    make(outputs, result_csv="A2", more_csv="A2")
+    with pytest.raises(Taken, match=r"out/result\.csv: job job1 of run run1 has published it"):
+        publish_outputs(
+            store, "out", outputs, Claim("job2", "run1", 1, "w1"), pytest.fail, go_on, shared=True
+        )
+    assert store.read("out/result.csv") == b"A1"
+    (outputs / "more.csv").unlink()
+    make(outputs, result_csv="A1 again")
+    again = Claim("job1", "run2", 1, "w1")
+    publish_outputs(store, "out", outputs, again, pytest.fail, go_on, shared=True)
+    assert store.read("out/result.csv") == b"A1 again", "by the job that has it"
+
+
+@pytest.mark.fault(51)
+def test_another_job_replaces_the_output_whole_and_leaves_files_of_nobody(
+    store: FolderStore, outputs: Path
+) -> None:
+    make(outputs, a1_txt="min 40", common_txt="old")
+    publish(store, outputs)
+    store.write("out/notes.txt", b"by hand")
+    for name in ("a1.txt", "common.txt"):
+        (outputs / name).unlink(missing_ok=True)
+    make(outputs, a2_txt="min 300", common_txt="new")
+    notes: list[str] = []
+    publish(store, outputs, Claim("fedcba9876543210", "run2", 1, "w2"), notes.append)
+    assert keys(store) == ["out/.ds/fedcba9876543210.json", "out/a2.txt", "out/common.txt", "out/notes.txt"]
+    assert store.read("out/common.txt") == b"new"
+    assert notes == ["1 file(s) below out/ that no manifest owns are left as they are"]
+
+
+@pytest.mark.fault(51)
+def test_a_replacement_that_breaks_proves_nothing_and_the_next_one_ends_it(
+    store: FolderStore, outputs: Path
+) -> None:
+    make(outputs, a_txt="one", b_txt="one")
+    publish(store, outputs)
+    make(outputs, b_txt="two")
+    later = CLAIM._replace(run="run2")
+    with pytest.raises(DsError, match="no network"):
+        publish(cast("FolderStore", Breaking(store, "publish_many")), outputs, later)
+    assert not is_done(store, "out", CLAIM.job, None)
+    make(outputs, b_txt="two")
+    publish(store, outputs, later._replace(attempt=2))
+    assert [key for key in keys(store) if "/.ds/" not in key] == ["out/b.txt"]
+    assert store.read("out/b.txt") == b"two"
+
+
+@pytest.mark.fault(51)
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"command": "other"}, "COMMAND changed"),
+        ({"handler": "other"}, "HANDLER changed"),
+        ({"environment": "other"}, "ENVIRONMENT changed"),
+        ({"image": "other"}, "the image changed"),
+        ({"image": ""}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_job_is_done_only_while_the_same_recipe_makes_it(
+    store: FolderStore, outputs: Path, change: dict[str, str], why: str
+) -> None:
+    recipe = Recipe("c", "h", "i", "e")
+    made_by = fingerprint(recipe, {"n": 1}, [StoredFile("raw/a", 3, "t1")])
+    make(outputs, a_txt="one")
+    publish(store, outputs, CLAIM._replace(made_by=made_by))
+    now = fingerprint(recipe._replace(**change), {"n": 1}, [StoredFile("raw/a", 3, "t1")])
+    for job in (CLAIM.job, "fedcba9876543210"):  # by whichever id the manifest bears
+        found = look(store, "out", job, Rules(), lambda: now)
+        assert (found.skip, found.why) == (not why, why)
+
+
+@pytest.mark.fault(51)
+def test_a_changed_key_or_input_is_named(store: FolderStore, outputs: Path) -> None:
+    made_by = fingerprint(Recipe(), {"n": 1, "MinSize": 40}, [StoredFile("raw/P1.tif", 3, "t1")])
+    make(outputs, a_txt="one")
+    publish(store, outputs, CLAIM._replace(made_by=made_by))
+    for keys_now, tag, why in (
+        ({"n": 1, "MinSize": 300}, "t1", "MinSize changed"),
+        ({"n": 1, "MinSize": 40}, "t2", "input raw/P1.tif changed"),
+        ({"n": 1}, "t1", "MinSize is gone"),
+    ):
+        now = fingerprint(Recipe(), keys_now, [StoredFile("raw/P1.tif", 3, tag)])
+        assert look(store, "out", CLAIM.job, Rules(), lambda now=now: now) == Done(False, why)  # type: ignore[misc]
+
+
+def test_the_rule_of_the_reference_can_be_kept(store: FolderStore, outputs: Path) -> None:
+    make(outputs, a_txt="one")
+    publish(store, outputs, CLAIM._replace(made_by={"command": "x"}))
+    rules = Rules(rule=DoneRule(1, 1, ""), by_files=True)
+    assert look(store, "out", "fedcba9876543210", rules, dict).skip
+
+
+@pytest.mark.fault(52)
+@pytest.mark.parametrize("target", ["secret", "secrets", "nowhere"])
+def test_a_link_that_leads_out_or_nowhere_fails_the_job_by_name(
+    store: FolderStore, outputs: Path, tmp_path: Path, target: str
+) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "key").write_text("secret")
     make(outputs, a_txt="mine")
-    (outputs / "file").symlink_to(tmp_path / "secret")
-    (outputs / "folder").symlink_to(tmp_path / "secrets")
-    (outputs / "dangling").symlink_to("nowhere")
-    (outputs / "circle").symlink_to("circle")
-    notes: list[str] = []
-    publish(store, outputs, note=notes.append)
-    assert keys(store) == [MANIFEST, "out/a.txt"]
-    assert sorted(note.split("'")[1] for note in notes) == ["circle", "dangling", "file", "folder"]
+    (outputs / "latest").symlink_to(tmp_path / target)
+    with pytest.raises(KeyRefused, match="output 'latest': a link"):
+        publish(store, outputs)
+    assert keys(store) == []
+
+
+@pytest.mark.fault(52)
+def test_a_linked_folder_of_the_job_is_published_as_a_copy(store: FolderStore, outputs: Path) -> None:
+    make(outputs, d__a_txt="mine")
+    (outputs / "latest").symlink_to("d")
+    publish(store, outputs)
+    assert keys(store) == [MANIFEST, "out/d/a.txt", "out/latest/a.txt"]
+
+
+@pytest.mark.fault(52)
+def test_a_link_in_a_circle_fails_the_job(store: FolderStore, outputs: Path) -> None:
+    make(outputs, d__a_txt="mine")
+    (outputs / "d" / "up").symlink_to("..")
+    with pytest.raises(KeyRefused, match="holds the link itself"):
+        publish(store, outputs)
+
+
+@pytest.mark.fault(52)
+def test_a_name_that_is_not_utf8_fails_the_job_by_name(store: FolderStore, outputs: Path) -> None:
+    make(outputs, a_txt="mine")
+    (outputs / os.fsdecode(b"\xff.txt")).write_text("x")
+    with pytest.raises(KeyRefused, match="is not UTF-8"):
+        publish(store, outputs)
+    assert keys(store) == []
+
+
+def test_what_is_no_file_fails_the_job_by_name(store: FolderStore, outputs: Path) -> None:
+    make(outputs, a_txt="mine")
+    os.mkfifo(outputs / "pipe")
+    with pytest.raises(KeyRefused, match="output 'pipe': neither a file nor a folder"):
+        publish(store, outputs)
+
+
+@pytest.mark.parametrize("place", [".ds", "b/.ds"])
+def test_a_job_cannot_write_a_manifest(store: FolderStore, outputs: Path, place: str) -> None:
+    make(outputs, a_txt="mine")
+    (outputs / place).mkdir(parents=True)
+    (outputs / place / f"{CLAIM.job}.json").write_text("forged")
+    with pytest.raises(KeyRefused, match="kept for manifests"):
+        publish(store, outputs)
+    assert keys(store) == []
 
 
 def test_a_link_to_a_file_of_the_job_is_published_as_the_file(store: FolderStore, outputs: Path) -> None:
@@ -227,43 +385,14 @@ def test_a_link_to_a_file_of_the_job_is_published_as_the_file(store: FolderStore
     assert (outputs.parent / "work" / "made.txt").read_text() == "made"
 
 
-def test_what_is_no_file_is_left_out(store: FolderStore, outputs: Path) -> None:
-    make(outputs, a_txt="mine")
-    os.mkfifo(outputs / "pipe")
-    notes: list[str] = []
-    publish(store, outputs, note=notes.append)
-    assert keys(store) == [MANIFEST, "out/a.txt"]
-    assert notes == ["output 'pipe' left out: not a plain file"]
-
-
-def test_a_job_cannot_write_a_manifest_of_its_own(store: FolderStore, outputs: Path) -> None:
-    make(outputs, a_txt="mine")
-    (outputs / ".ds").mkdir()
-    (outputs / ".ds" / f"{CLAIM.job}.json").write_text("forged")
-    notes: list[str] = []
-    manifest = publish(store, outputs, note=notes.append)
-    assert manifest is not None
-    assert [file.name for file in manifest.files] == ["a.txt"]
-    assert "'.ds'" in notes[0]
-    assert read_manifest(store, "out", CLAIM.job) == manifest
-
-
-def test_nor_one_of_another_job_whose_prefix_lies_below(store: FolderStore, outputs: Path) -> None:
-    make(outputs, a_txt="mine")
-    (outputs / "b" / ".ds").mkdir(parents=True)
-    (outputs / "b" / ".ds" / "fedcba9876543210.json").write_text("forged")
-    notes: list[str] = []
-    publish(store, outputs, note=notes.append)
-    assert read_manifest(store, "out/b", "fedcba9876543210") is None
-    assert keys(store) == [MANIFEST, "out/a.txt"]
-    assert len(notes) == 1
-
-
+@pytest.mark.fault(56)
 @pytest.mark.parametrize(
     ("prefix", "name"),
     [
         ("runs/App/20261128T081753Z-754e/events", "forged.jsonl"),
         ("runs/App/20261128T081753Z-754e", "report.html"),
+        ("runs/App/99", "jobs.jsonl"),
+        ("s3:/bucket/runs/App/99", "jobs.jsonl"),
         ("runs", "App__20261128T081753Z-754e__jobs__x.jsonl"),
         (".ds", "fedcba9876543210.json"),
         ("out/.ds", "fedcba9876543210.json"),
@@ -277,21 +406,6 @@ def test_a_value_in_output_cannot_lead_to_what_runs_keep(
     path.write_text("forged")
     with pytest.raises(KeyRefused, match="keep of themselves"):
         publish_outputs(store, prefix, outputs, CLAIM, pytest.fail, go_on)
-    assert keys(store) == []
-
-
-def test_a_folder_named_runs_is_the_users_own(store: FolderStore, outputs: Path) -> None:
-    make(outputs, a_txt="mine")
-    assert publish_outputs(store, "runs/2026/plate1", outputs, CLAIM, pytest.fail, go_on) is not None
-
-
-def test_a_name_that_is_not_utf8_is_an_error_before_anything_is_published(
-    store: FolderStore, outputs: Path
-) -> None:
-    make(outputs, a_txt="mine")
-    (outputs / os.fsdecode(b"\xff.txt")).write_text("x")
-    with pytest.raises(ValueError, match="utf-8"):
-        publish(store, outputs)
     assert keys(store) == []
 
 
@@ -367,7 +481,11 @@ class Unlisted(FolderStore):
 
 def test_a_manifest_is_checked_by_its_own_files_alone(store: FolderStore, outputs: Path) -> None:
     make(outputs, a_txt="one", sub__b_txt="two")
-    assert publish_outputs(store, "out", outputs, CLAIM, print, go_on)
+    assert publish_outputs(store, "out", outputs, CLAIM, print, go_on, shared=True)
+
+    def is_done(store: FolderStore, prefix: str, job: str, rule: DoneRule | None) -> bool:
+        return look(store, prefix, job, Rules(rule=rule, shared=True), dict).skip
+
     assert is_done(Unlisted(store.root), "out", CLAIM.job, DoneRule(1, 1, ""))
     store.write("out/sub/b.txt", b"cut")
     assert is_done(Unlisted(store.root), "out", CLAIM.job, None)

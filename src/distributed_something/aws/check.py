@@ -11,7 +11,17 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from ..errors import DsError, UsageError
-from ..inputs.check import Check, Finding, error, input_findings, job_file_findings, ok, work_findings, wrong
+from ..inputs.check import (
+    Check,
+    Finding,
+    Room,
+    error,
+    input_findings,
+    job_file_findings,
+    ok,
+    work_findings,
+    wrong,
+)
 from ..inputs.check import image_findings as container_findings
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
@@ -98,7 +108,12 @@ def _input_checks(config: Config, job_file: JobFile | None, session: AwsSession)
     from .s3.store import S3Store
 
     store = Stores(S3Store(config.aws_bucket, session=session))
-    return [Check("the inputs", lambda: input_findings(config, job_file, store, f"s3://{config.aws_bucket}"))]
+    place = f"s3://{config.aws_bucket}"
+    slots = config.tasks_per_machine * (config.docker_cores or 1)
+    room = Room(
+        config.ebs_vol_size * 10**9, slots, "EBS_VOL_SIZE", "raise EBS_VOL_SIZE, or lower DOCKER_CORES"
+    )
+    return [Check("the inputs", lambda: input_findings(config, job_file, store, place, room))]
 
 
 class Asker:

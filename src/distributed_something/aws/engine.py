@@ -11,16 +11,18 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from ..budget import Quote
 from ..clock import Clock
 from ..engine import Cost, Counts, Machines
 from ..errors import DsError, Unreachable, UsageError
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS, RetryPolicy
+from ..job import LEASE_SECONDS
 from ..ledger import RunPaths, job_ids
 from ..runs.record import RunRecord, read_record, record_path
 from ..system.state import one_run
-from .ec2.cost import RunCost
+from .ec2.cost import USD_PER_ATTEMPT, RunCost
 from .ec2.launch import Launch
+from .ec2.prices import ask, price_now
 from .ec2.region import Region
 from .ec2.shrinking import idle, spread
 from .ecs.current_state import find_one
@@ -130,7 +132,7 @@ class AwsEngine:
                 self.session,
                 urls,
                 run=run,
-                policy=RetryPolicy(self._config.job_retries),
+                policy=self._config.retry_policy,
                 term=LEASE_SECONDS,
                 clock=self._clock,
                 known=lambda: job_ids(self.store, RunPaths(self._config.app_name, run)),
@@ -165,6 +167,19 @@ class AwsEngine:
     def check_fleet(self, fleet_file: Path) -> None:
         """Reads the file, and asks EC2 about its types of machine."""
         self._provision.check_fits(self._launch().read(fleet_file).shape)
+
+    def quote(self, fleet_file: Path | None) -> Quote:
+        """Read what to ask for; of the prices now, a bid cuts off those above it."""
+        asked, config = self._launch().read(fleet_file), self._config
+        kinds = asked.types or config.machine_type
+        bid, slots = config.machine_price, task_size(config, asked.shape).slots * config.tasks_per_machine
+        try:
+            prices = ask(self.session, kinds, self._clock.now())
+        except DsError:  # an account without that right can run all the same
+            prices = {}
+        now = [price for pool in prices if (price := price_now(prices, pool)) is not None]
+        now = now if bid is None else [min(price, bid) for price in now] or [bid]
+        return Quote(config.cluster_machines, slots, (min(now), max(now)) if now else None)
 
     def _launch(self) -> Launch:
         return Launch(self._config, self.region, self._looker.fleets, self._clock)
@@ -278,14 +293,15 @@ class AwsEngine:
         machines = machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=now)
         cost = self._cost_of(run)
         usd = cost.usd(facts.machines, now)
-        return machines._replace(cost=None if usd is None else Cost(usd, cost.per_hour))
+        known = None if usd is None else Cost(usd, cost.per_hour, USD_PER_ATTEMPT)
+        return machines._replace(cost=known, hours=cost.hours)
 
     def _cost_of(self, run: str) -> RunCost:
         if self._cost is None:
             key = RunPaths(self._config.app_name, run).root + "machines.json"
             bid = self._config.machine_price
             real = not (self._emulated and bid is not None)  # an emulator's prices are no prices
-            self._cost = RunCost(self.session, self.store, key, bid, ask=real)
+            self._cost = RunCost(self.session, self.store, key, bid, self._config.ebs_vol_size, ask=real)
         return self._cost
 
     def _look(self, run: str) -> Facts:

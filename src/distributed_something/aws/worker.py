@@ -23,7 +23,7 @@ from ..clock import Clock, SystemClock
 from ..engine import Store
 from ..errors import OK, DsError, UsageError
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS, RetryPolicy
+from ..job import LEASE_SECONDS
 from ..ledger import RunPaths
 from ..runs.provenance import note_worker
 from ..runs.runfile import read_run_file
@@ -248,7 +248,7 @@ class _Task:
             self._session,
             queue_urls(self._settings, config),
             run=self._settings.run,
-            policy=RetryPolicy(config.job_retries),
+            policy=config.retry_policy,
             term=_term(config),
             clock=self._clock,
             connections=8,
@@ -267,7 +267,7 @@ class _Task:
             [self._slot(task, number, log) for number, log in enumerate(logs)],
             KeptLedger(self._store, f"{self._paths.events}{self._name}.jsonl", keeper),
             Identity(self._name, self._machine),
-            RetryPolicy(config.job_retries),
+            config.retry_policy,
             self._clock,
             term=_term(config),
             delays=[number * self._settings.stagger for number in range(len(logs))],

@@ -43,6 +43,17 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _budget(text: str) -> object:
+    import re
+
+    from ..budget import Budget
+
+    if not (found := re.fullmatch(r"\+([0-9]{1,9}(?:\.[0-9]{1,9})?)(h?)", text)) or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text}: write +5 (dollars) or +5h (machine-hours)")
+    more = float(found[1])
+    return Budget(hours=more) if found[2] else Budget(usd=more)
+
+
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text) <= 65_535):
         raise argparse.ArgumentTypeError(f"{text}: is no whole number between 0 and 65535")
@@ -99,6 +110,8 @@ def start(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds start`."""
     _faults(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
+    budget = "add to BUDGET_USD (+5) or BUDGET_HOURS (+5h) for this run"
+    parser.add_argument("--budget", metavar="+N", type=_budget, help=budget)
     minutes = "how long to watch the machines come (10); 0: one look"
     parser.add_argument("--wait", metavar="MINUTES", type=_minutes, default=10, help=minutes)
 
@@ -202,7 +215,7 @@ def jobs(parser: argparse.ArgumentParser) -> None:
 def logs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds logs`."""
     _of_run(parser)
-    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
+    parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index (92, or #92)")
     parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
     parser.add_argument("--attempt", metavar="N", type=_whole, help="of this attempt (the latest)")
 
@@ -218,7 +231,8 @@ def retry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
     )
-    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes")
+    parser.add_argument("--collect", action="store_true", help="only the job that COLLECT is")
+    parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes (92, or #92)")
 
 
 def fleet(parser: argparse.ArgumentParser) -> None:

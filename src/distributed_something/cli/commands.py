@@ -132,8 +132,19 @@ def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
 @in_project
 def do_start(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds start`."""
-    from ..steps.start import await_machines, start
+    from ..steps.start import await_machines, raise_budget, show_rest, start
 
+    if options.budget is not None:
+        limits = raise_budget(project, options.budget)
+        shown = [f"${limits.usd:,.2f}"] if limits.usd is not None else []
+        shown += [f"{limits.hours:g} machine-hours"] if limits.hours is not None else []
+        project.console.say(f"the budget is now {' and '.join(shown)}")
+        machines = project.engine.machines()
+        if machines.running and not machines.draining:
+            project.console.say("no machines were asked for: those of the run go on")
+            project.console.hint("ds monitor")
+            return OK
+    show_rest(project, options.fleet_file)
     start(project, options.fleet_file)
     try:
         machines = await_machines(project, options.wait * 60)
@@ -189,7 +200,7 @@ def _print_story(project: Project) -> None:
 def do_run(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds run`."""
     from ..steps.setup import setup
-    from ..steps.start import check_fleet, start
+    from ..steps.start import check_fleet, show_cost, start
 
     if (fleet := options.fleet_file) is not None and not fleet.is_file():
         raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
@@ -197,6 +208,7 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
         if fleet is not None:  # before setup, so that a bad file does not cost the last run's queue
             check_fleet(project, fleet)
         checked = _check(project, options)
+        show_cost(project, fleet, checked.total)
         setup(project)
         submit_checked(project, checked)
         start(project, options.fleet_file)
@@ -276,7 +288,11 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
     from . import views
 
     ids = views.find_ids(project, options.jobs)
-    back = retry(project, options.cause, ids)
+    if options.collect:
+        from ..steps.collect import collecting_jobs
+
+        ids = sorted(collecting_jobs(project))
+    back = retry(project, options.cause, ids) if ids or not options.collect else []
     if project.console.json:
         project.console.data({"retried": back})
     project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else ": no such job is dead"))

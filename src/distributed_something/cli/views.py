@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..console import Console, describe, fitting, progress_parts
 from ..engine import Machines
 from ..errors import OK, UsageError
 from ..job import State
-from ..ledger import Fold, JobRecord, events_of, job_bodies
+from ..ledger import Fold, JobRecord
 from ..runs.joblog import begin_of, read_log
 from ..runs.snapshot import Alive, Snapshot, job_line, shown
 from ..steps.project import Project
 from ..words import bytes_text, duration, many, money, rate_text
 
 if TYPE_CHECKING:
-    from ..console import Console
-from ..inputs.check import Finding, Severity
+    from ..inputs.check import Finding
 
 FOLLOW_SECONDS = 2.0
 """Longest pause between two looks at a followed log, in seconds."""
 
 GROUP_COLUMNS = 60
 """Longest text of a job's keys in a table, in characters."""
+
+PAGE_JOBS = 5000
+"""Number of jobs that are printed at a time."""
 
 JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 
@@ -99,30 +103,76 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     console = project.console
     fold = project.fold().update()
     alive = Alive.of(project.engine.machines())
-    records = [r for r in fold.jobs.values() if shown(r, state, cause, alive=alive)]
-    bodies = dict(job_bodies(project.engine.store, project.paths(), {record.id for record in records}))
+    if csv and not console.json:
+        _print_csv(console, fold, state, cause, alive=alive)
+        return OK
+    found = _with_bodies(fold, _selected(fold, state, cause, alive=alive))
     if console.json:
-        for record in records:
-            console.data(_line(record, bodies.get(record.id), alive=alive))
-    elif csv:
-        from csv import writer as csv_writer
-
-        writer = csv_writer(console, lineterminator="\n" if console.out.isatty() else "\r\n")
-        writer.writerow((*JOB_COLUMNS, "job"))
-        writer.writerows(_cells(record, bodies.get(record.id), alive=alive) for record in records)
+        for record, body in found:
+            console.data(_line(record, body, alive=alive))
     else:
         header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
-        console.table(header, (_readable(record, bodies.get(record.id), alive=alive) for record in records))
+        console.table(header, (_readable(record, body, alive=alive) for record, body in found))
     return OK
+
+
+def _selected(fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> Iterator[JobRecord]:
+    """Yields the jobs in this state and with this cause; of dead and failing ones only those are read."""
+    if state == State.DEAD:
+        found = fold.dead()
+    elif state == "failed":
+        found = fold.failing()
+    elif state == State.RUNNING:
+        found = fold.running()
+    else:
+        found = fold.records()
+    return (record for record in found if shown(record, state, cause, alive=alive))
+
+
+def _with_bodies(
+    fold: Fold, records: Iterator[JobRecord]
+) -> Iterator[tuple[JobRecord, dict[str, Any] | None]]:
+    while page := list(islice(records, PAGE_JOBS)):
+        bodies = fold.bodies(page)
+        yield from ((record, _parsed(bodies.get(record.id))) for record in page)
+
+
+def _parsed(body: bytes | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(body or b"null")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> None:
+    """Prints the jobs as CSV, page by page: memory does not grow with the jobs."""
+    from csv import writer as csv_writer
+
+    text = StringIO()
+    writer = csv_writer(text, lineterminator="\n" if console.out.isatty() else "\r\n")
+    writer.writerow((*JOB_COLUMNS, "job"))
+    if state is None and cause is None and not alive.gone:
+        pages = fold.pages(JOB_COLUMNS, PAGE_JOBS, stranded=not alive.any)
+    else:
+        pages = _cells(fold, _selected(fold, state, cause, alive=alive), alive=alive)
+    for page in pages:
+        writer.writerows(page)
+        console.write(text.getvalue())
+        text.seek(0)
+        text.truncate()
+    console.write(text.getvalue())
+
+
+def _cells(fold: Fold, records: Iterator[JobRecord], *, alive: Alive) -> Iterator[list[list[object]]]:
+    while page := list(islice(records, PAGE_JOBS)):
+        bodies = fold.bodies(page)
+        lines = [(_line(record, None, alive=alive), bodies.get(record.id, b"")) for record in page]
+        yield [[*(line[name] for name in JOB_COLUMNS), body.decode(errors="replace")] for line, body in lines]
 
 
 def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> dict[str, Any]:
     return {**job_line(record, body), "state": alive.state(record).value}
-
-
-def _cells(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> list[object]:
-    line = _line(record, body, alive=alive)
-    return [*(line[column] for column in JOB_COLUMNS), json.dumps(body, ensure_ascii=False) if body else ""]
 
 
 def _readable(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> Sequence[object]:
@@ -148,17 +198,17 @@ def _group_text(body: dict[str, Any] | None) -> str:
 
 
 def find(fold: Fold, wanted: str) -> JobRecord:
-    """Returns the job with this id, start of an id, or index. Raises UsageError for none or several."""
-    found = [fold.jobs[wanted]] if wanted in fold.jobs else []
-    if not found and wanted.isdecimal() and len(wanted) < 19 and int(wanted) < len(fold.jobs):
-        found = [record for record in fold.jobs.values() if record.index == int(wanted)]
+    """Returns the job with this id, start of an id, or index (`92`, `#92`). Raises UsageError.
+
+    Digits without a leading zero, up to the largest index, are an index; any others begin an id.
+    """
+    found = fold.find(wanted)
     if not found:
-        found = [record for job_id, record in fold.jobs.items() if job_id.startswith(wanted.lower())]
-    if len(found) != 1:
-        raise UsageError(
-            f"{wanted}: {'no job has' if not found else f'{len(found)} jobs have'} this id or index",
-            "ds jobs",
-        )
+        raise UsageError(f"{wanted}: no job has this id or index", "ds jobs")
+    if len(found) > 1:
+        shown = ", ".join(record.id for record in found[:5])
+        more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+        raise UsageError(f"{wanted}: {len(found)} ids begin so: {shown}{more}", "give more of the id")
     return found[0]
 
 
@@ -180,7 +230,7 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     fold = project.fold().update()
     record = find(fold, wanted)
     if attempt is not None:
-        return _earlier_log(project, record, attempt)
+        return _earlier_log(project, fold, record, attempt)
     _say_attempt(project.console, record)
     log = _ShownLog(project, record.id)
     log.show(record, whole=not follow)
@@ -228,7 +278,8 @@ class _ShownLog:
 
         A killed worker wrote no end event, and nothing follows its log.
         """
-        events = events_of(self._project.engine.store, self._project.paths(), self._id)
+        fold = self._project.fold()
+        events = fold.update().events(fold.jobs[self._id])
         places = (str(each["log"]) for each in events if each.get("log"))
         return next((each for each in places if "+" in each and begin_of(each) == begin_of(place)), place)
 
@@ -240,10 +291,10 @@ def _say_attempt(console: Console, record: JobRecord) -> None:
         console.say(f"attempt {record.attempt} ({record.state.value}{cause}); --attempt N shows another one")
 
 
-def _earlier_log(project: Project, record: JobRecord, attempt: int) -> int:
+def _earlier_log(project: Project, fold: Fold, record: JobRecord, attempt: int) -> int:
     """Print the log of this attempt: the newest of that number, because a retry counts from 1 again."""
     store, paths = project.engine.store, project.paths()
-    events = [each for each in events_of(store, paths, record.id) if each.get("attempt") == attempt]
+    events = [each for each in fold.events(record) if each.get("attempt") == attempt]
     if not events:
         raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
     place = next((each["log"] for each in reversed(events) if each.get("log")), None)
@@ -264,7 +315,7 @@ def failures(project: Project) -> int:
 
     console = project.console
     fold = project.fold().update()
-    groups = group_failures(project.engine.store, project.paths(), fold.jobs.values())
+    groups = group_failures(project.engine.store, project.paths(), fold.failing())
     if console.json:
         for group in groups:
             facts = {"cause": group.cause, "jobs": len(group.ids), "dead": group.dead}
@@ -286,6 +337,8 @@ def failures(project: Project) -> int:
 
 def show(console: Console, findings: Sequence[Finding]) -> None:
     """Print findings, the worst first."""
+    from ..inputs.check import Severity
+
     if console.json:
         for each in findings:
             console.data({"severity": each.severity, "what": each.what, "fix": each.fix})
@@ -296,5 +349,6 @@ def show(console: Console, findings: Sequence[Finding]) -> None:
     counts = {each: sum(found.severity is each for found in findings) for each in order}
     console.say(
         f"{many(counts[Severity.ERROR], 'error')}, {many(counts[Severity.WARNING], 'warning')}, "
-        f"{counts[Severity.OK]} ok"
+        + (f"{many(counts[Severity.NOTICE], 'notice')}, " if counts[Severity.NOTICE] else "")
+        + f"{counts[Severity.OK]} ok"
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..engine import Store, StoredFile, files_at
 from ..errors import DsError
 from ..inputs.config import Config
-from ..inputs.template import Template
+from ..inputs.paths import InputTemplate
 from ..ledger import JobRecord
 
 FILES = 200
@@ -72,15 +72,15 @@ def inputs(store: Store, config: Config, keys: Mapping[str, Any], record: JobRec
 def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator[StoredFile]:
     for text in config.inputs:
         try:
-            for wanted in Template(text).fill_all(values):
-                yield from files_at(store, wanted)
+            for wanted in InputTemplate(text).fill_all(values):
+                yield from files_at(store, wanted.key)
         except DsError:
             continue
 
 
 def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
     """Returns the files that the job published, at most FILES of them."""
-    from ..worker.attempt.staging import MANIFESTS, read_manifest
+    from ..worker.files.manifest import MANIFESTS, read_manifest
 
     prefix = record.output
     if not prefix:

@@ -6,14 +6,15 @@ import codecs
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..engine import StoredFile
 from ..errors import DsError, KeyMissing
-from ..ledger import JobRecord, RunPaths
+from ..ledger import Fold, JobRecord, RunPaths
+from ..ledger.selection import records_at
 from ..report.build import REPORT
 from ..report.failures import FailureGroup, group_failures
 from ..runs.joblog import begin_of, read_log
@@ -21,7 +22,6 @@ from ..runs.snapshot import Alive, Snapshot, job_line
 from ..steps.project import Project
 from ..words import many
 from . import files, show
-from .history import History
 from .select import Wanted, select
 
 LOOK_SECONDS = (1.0, 15.0)
@@ -55,14 +55,14 @@ class Model:
         self._lock = threading.RLock()
         self._project = opened()
         self._stamp = self._stamps()
-        self._history: History | None = None
+        self._fold: Fold | None = None
         self._snapshot: Snapshot | None = None
         self._problem: DsError | None = None
         self._reported = False
         self._next_look = self._looked_at = 0.0
         self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
-        self._groups: tuple[int, list[FailureGroup]] | None = None
-        self._selected: tuple[tuple[int, Alive, Wanted], list[JobRecord]] | None = None
+        self._groups: tuple[tuple[int, int] | None, list[FailureGroup]] | None = None
+        self._selected: tuple[tuple[tuple[int, int], Alive, Wanted], Sequence[int]] | None = None
 
     def overview(self) -> dict[str, Any]:
         """Returns status, figures, plots and machines."""
@@ -70,23 +70,25 @@ class Model:
             self._look()
             problem = self._problem
             found: dict[str, Any] = {"error": {"what": problem.what, "fix": problem.fix} if problem else None}
-            if self._snapshot is None or self._history is None:
+            if self._snapshot is None or self._fold is None:
                 return {**found, "app": self._project.config.app_name, "run": None}
-            shown = show.overview(self._snapshot, self._history, self._looked_at)
+            shown = show.overview(self._snapshot, self._fold, self._looked_at)
             return {**found, **shown, "report": self._reported}
 
     def jobs(self, wanted: Wanted, page: int) -> dict[str, Any]:
         """Returns one page of the selected jobs."""
         with self._lock:
-            history = self._looked()
+            fold = self._looked()
             alive = self._alive()
-            records = self._select(history, wanted, alive=alive)
-            rows, page, pages = show.page_of(records, page)
+            found = self._select(fold, wanted, alive=alive)
+            shown, page, pages = show.page_of(found, page)
+            rows = records_at(fold, shown)
+            bodies = fold.bodies(rows)
             return {
-                "total": len(records),
+                "total": len(found),
                 "page": page,
                 "pages": pages,
-                "rows": [show.row(record, history.bodies.get(record.id), alive=alive) for record in rows],
+                "rows": [show.row(record, bodies.get(record.id), alive=alive) for record in rows],
             }
 
     def failures(self) -> dict[str, Any]:
@@ -101,16 +103,16 @@ class Model:
     def job(self, job_id: str) -> dict[str, Any]:
         """Returns everything about one job."""
         with self._lock:
-            history = self._looked()
-            record = self._record(history, job_id)
+            fold = self._looked()
+            record = self._record(fold, job_id)
             alive = self._alive()
-            body = _keys(history, record)
+            body = _keys(fold, record)
             line = {**job_line(record, body), "state": alive.state(record).value}
-            given, made = self._files(history, record)
+            given, made = self._files(fold, record)
             return {
                 "job": line,
                 "failed": record.failed,
-                "attempts": show.attempts(history, record, alive=alive),
+                "attempts": show.attempts(fold, record, alive=alive),
                 "inputs": [show.file(found) for found in given],
                 "outputs": [show.file(found) for found in made],
                 "output_at": self._project.engine.store.locate(record.output) if record.output else None,
@@ -122,14 +124,14 @@ class Model:
         `next` is the byte to continue at; it never lies inside a character.
         """
         with self._lock:
-            history = self._looked()
-            record = self._record(history, job_id)
-            places = [record.log, *(event.get("log") for event in history.past.get(record.id, ()))]
+            fold = self._looked()
+            record = self._record(fold, job_id)
+            places = [record.log, *(event.get("log") for event in fold.past(record))]
             full = next((known for known in places if known and begin_of(known) == begin_of(place)), None)
             if full is None:
                 raise NotFound
             store, ended = self._project.engine.store, "+" in full.rpartition("@")[2]
-        text = read_log(store, history.paths, full, skip=start)
+        text = read_log(store, fold.paths, full, skip=start)
         skipped = 0 if start else max(len(text) - LOG_BYTES, 0)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         shown = decoder.decode(text[skipped:], final=ended)
@@ -139,9 +141,9 @@ class Model:
     def file(self, job_id: str, key: str) -> tuple[StoredFile, Callable[[int, int], bytes]]:
         """Returns a file of a job, and a function that reads a piece of it. Raises NotFound."""
         with self._lock:
-            history = self._looked()
-            record = self._record(history, job_id)
-            given, made = self._files(history, record)
+            fold = self._looked()
+            record = self._record(fold, job_id)
+            given, made = self._files(fold, record)
             store = self._project.engine.store
         found = next((file for file in (*given, *made) if file.key == key), None)
         if found is None:
@@ -151,9 +153,9 @@ class Model:
     def report(self) -> bytes:
         """Returns the run's report. Raises NotFound until the run has ended."""
         with self._lock:
-            history, store = self._looked(), self._project.engine.store
+            fold, store = self._looked(), self._project.engine.store
         try:
-            return store.read(history.paths.root + REPORT)
+            return store.read(fold.paths.root + REPORT)
         except KeyMissing as error:
             raise NotFound from error
 
@@ -185,8 +187,8 @@ class Model:
         after = "" if runs or not back else "; no worker is running: ds start, then ds monitor"
         return f"{many(len(back), 'job')} put back{after}"
 
-    def _group_ids(self, history: History, cause: str, example: str) -> frozenset[str]:
-        for group in self._grouped(history):
+    def _group_ids(self, fold: Fold, cause: str, example: str) -> frozenset[str]:
+        for group in self._grouped(fold):
             if (group.cause, group.example) == (cause, example) and group.ids:
                 return frozenset(group.ids)
         raise NotFound
@@ -199,39 +201,39 @@ class Model:
     def _alive(self) -> Alive:
         return Alive(any=False) if self._snapshot is None else Alive.of(self._snapshot.machines)
 
-    def _record(self, history: History, job_id: str) -> JobRecord:
-        record = history.jobs.get(job_id)
+    def _record(self, fold: Fold, job_id: str) -> JobRecord:
+        record = fold.jobs.get(job_id)
         if record is None:
             raise NotFound
         return record
 
-    def _files(self, history: History, record: JobRecord) -> tuple[list[StoredFile], list[StoredFile]]:
+    def _files(self, fold: Fold, record: JobRecord) -> tuple[list[StoredFile], list[StoredFile]]:
         store, config = self._project.engine.store, self._project.config
-        body = _keys(history, record)
+        body = _keys(fold, record)
         group = body.get("group")
         keys = {**body, **group} if isinstance(group, dict) else body
         return files.inputs(store, config, keys, record), files.outputs(store, record)
 
-    def _select(self, history: History, wanted: Wanted, *, alive: Alive) -> list[JobRecord]:
-        key = (history.version, alive, wanted)
+    def _select(self, fold: Fold, wanted: Wanted, *, alive: Alive) -> Sequence[int]:
+        key = (fold.version, alive, wanted)
         if self._selected is None or self._selected[0] != key:
-            among = self._group_ids(history, wanted.cause, wanted.said) if wanted.said else None
-            self._selected = (key, select(history, wanted, among, alive=alive))
+            among = self._group_ids(fold, wanted.cause, wanted.said) if wanted.said else None
+            self._selected = (key, select(fold, wanted, among, alive=alive))
         return self._selected[1]
 
-    def _grouped(self, history: History) -> list[FailureGroup]:
-        if self._groups is None or self._groups[0] != history.version:
+    def _grouped(self, fold: Fold) -> list[FailureGroup]:
+        if self._groups is None or self._groups[0] != fold.version:
             store, known = self._project.engine.store, len(self._said)
-            groups = group_failures(store, history.paths, history.jobs.values(), self._said, READ_MOST)
+            groups = group_failures(store, fold.paths, fold.failing(), self._said, READ_MOST)
             more = len(self._said) - known == READ_MOST
-            self._groups = (-1 if more else history.version, groups)
+            self._groups = (None if more else fold.version, groups)
         return self._groups[1]
 
-    def _looked(self) -> History:
+    def _looked(self) -> Fold:
         self._look()
-        if self._history is None:
+        if self._fold is None:
             raise self._problem or DsError("there is no run yet", "ds run files/exampleJob.json")
-        return self._history
+        return self._fold
 
     def _look(self) -> None:
         """Look at the run, unless the last look is recent enough."""
@@ -239,13 +241,13 @@ class Model:
         if began < self._next_look:
             return
         try:
-            history = None if self._reopened() else self._history
+            fold = None if self._reopened() else self._fold
             run = self._project.paths()
-            if history is None or history.paths != run:
-                history = History(self._project.engine.store, run)
-            self._snapshot = self._project.snapshot(history)
-            if history is not self._history:
-                self._history = history
+            if fold is None or fold.paths != run:
+                fold = self._project.fold()
+            self._snapshot = self._project.snapshot(fold)
+            if fold is not self._fold:
+                self._fold = fold
                 self._said, self._groups, self._selected = {}, None, None
             self._looked_at = self._project.clock.now()
             self._reported = self._snapshot.state == "finished" and self._has_report(run)
@@ -284,10 +286,10 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def _keys(history: History, record: JobRecord) -> dict[str, Any]:
+def _keys(fold: Fold, record: JobRecord) -> dict[str, Any]:
     """Returns a job's body; empty if the job is not listed."""
     try:
-        found = json.loads(history.bodies.get(record.id, b"{}"))
+        found = json.loads(fold.bodies([record]).get(record.id, b"{}"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -8,14 +8,13 @@ from typing import Any
 
 from ..engine import RentedMachine, StoredFile
 from ..job import State
-from ..ledger import JobRecord
+from ..ledger import Fold, JobRecord
 from ..report.failures import FailureGroup
 from ..report.plots import Part, parts_plot, throughput_plot
 from ..report.statistics import throughput
 from ..runs.snapshot import Alive, Snapshot
 from ..words import bytes_text, duration, money, rate_text
 from .files import how_shown
-from .history import History, machine_of
 
 PAGE_ROWS = 100
 MACHINES = 200
@@ -23,17 +22,33 @@ JOBS_OF_MACHINE = 32
 VALUE_CHARACTERS = 160
 
 
-def overview(snapshot: Snapshot, history: History, now: float) -> dict[str, Any]:
+def overview(snapshot: Snapshot, fold: Fold, now: float) -> dict[str, Any]:
     """Returns the object of `ds status --json` with figures, plots and machines, as of the time `now`."""
     return {
         **snapshot.to_json(),
+        "headline": _headline(snapshot),
         "figures": _figures(snapshot),
         "parts": _parts(snapshot),
-        "throughput": _throughput(snapshot, history, now),
+        "throughput": _throughput(snapshot, fold, now),
         "said": _said(snapshot),
-        "fleet": _machines(snapshot, history, now),
+        "fleet": _machines(snapshot, fold, now),
         "alive": snapshot.machines.running > 0,
         "draining": snapshot.machines.draining,
+    }
+
+
+def _headline(snapshot: Snapshot) -> dict[str, str]:
+    """Returns the run's state, its tone, and a sentence of results. A run with dead jobs is never good."""
+    jobs, state = snapshot.jobs, snapshot.state
+    ended = state == "finished"
+    dead = f", {jobs.dead:,} dead" if jobs.dead else ""
+    tones = {"finished": "good", "running": "running"}
+    tone = ("bad" if ended else "warn") if jobs.dead else tones.get(state, "warn")
+    skipped = f", {jobs.skipped:,} skipped" if jobs.skipped else ""
+    return {
+        "state": state + (dead if ended else ""),
+        "tone": tone,
+        "sentence": f"{jobs.succeeded:,} of {jobs.total:,} succeeded{skipped}{dead}",
     }
 
 
@@ -77,11 +92,11 @@ def _parts(snapshot: Snapshot) -> str:
     )
 
 
-def _throughput(snapshot: Snapshot, history: History, now: float) -> str | None:
-    if snapshot.started is None or history.last_end is None:
+def _throughput(snapshot: Snapshot, fold: Fold, now: float) -> str | None:
+    if snapshot.started is None or fold.last_end is None:
         return None
-    until = now if snapshot.jobs.running else history.last_end
-    return throughput_plot(throughput(sorted(history.ends), snapshot.started, until), duration)
+    until = now if snapshot.jobs.running else fold.last_end
+    return throughput_plot(throughput(snapshot.jobs.final, snapshot.started, until, fold.ended_in), duration)
 
 
 def _said(snapshot: Snapshot) -> str:
@@ -91,15 +106,15 @@ def _said(snapshot: Snapshot) -> str:
     return f"{snapshot.state}, {tenths}, {jobs.dead:,} dead"
 
 
-def _machines(snapshot: Snapshot, history: History, now: float) -> dict[str, Any]:
+def _machines(snapshot: Snapshot, fold: Fold, now: float) -> dict[str, Any]:
     """Returns the machines of the run: busy ones first, ended ones last."""
     alive, running = Alive.of(snapshot.machines), dict[str, list[JobRecord]]()
-    for record in history.jobs.values() if alive.any else ():
+    for record in fold.running() if alive.any else ():
         if alive.state(record) is State.RUNNING:
             running.setdefault(machine_of(record), []).append(record)
-    rented = {each.id: each for each in snapshot.machines.rented}
+    rented, done_by = {each.id: each for each in snapshot.machines.rented}, fold.done_by()
     names = sorted(
-        {*rented, *running, *history.done_by},
+        {*rented, *running, *done_by},
         key=lambda name: (not _here(rented, name), -len(running.get(name, ())), name),
     )
     return {
@@ -107,7 +122,7 @@ def _machines(snapshot: Snapshot, history: History, now: float) -> dict[str, Any
             {
                 "name": name,
                 "kind": rented[name].kind if name in rented else "",
-                "done": f"{history.done_by.get(name, 0):,}",
+                "done": f"{done_by.get(name, 0):,}",
                 "running": [{"id": r.id, "index": r.index} for r in running.get(name, ())[:JOBS_OF_MACHINE]],
                 "more": max(len(running.get(name, ())) - JOBS_OF_MACHINE, 0),
                 "here": bool(snapshot.machines.running) and _here(rented, name),
@@ -137,11 +152,16 @@ def _life(snapshot: Snapshot, machine: RentedMachine | None, now: float) -> str:
     return f"{machine.why} after {lived}" if lived else machine.why
 
 
-def page_of(records: Sequence[JobRecord], page: int) -> tuple[Sequence[JobRecord], int, int]:
-    """Returns the records of a page (from 1), the page's number within bounds, and the number of pages."""
-    pages = max(-(-len(records) // PAGE_ROWS), 1)
+def page_of(found: Sequence[int], page: int) -> tuple[Sequence[int], int, int]:
+    """Returns a page (from 1) of the jobs' indexes, its number within bounds, and the number of pages."""
+    pages = max(-(-len(found) // PAGE_ROWS), 1)
     page = min(max(page, 1), pages)
-    return records[(page - 1) * PAGE_ROWS : page * PAGE_ROWS], page, pages
+    return found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS], page, pages
+
+
+def machine_of(record: JobRecord) -> str:
+    """Returns the machine that a job runs or ran on; its worker if the machine is not known."""
+    return record.machine or record.worker or ""
 
 
 def row(record: JobRecord, body: bytes | None, *, alive: Alive) -> dict[str, Any]:
@@ -187,13 +207,13 @@ def file(found: StoredFile) -> dict[str, Any]:
     return {"key": found.key, "size": bytes_text(found.size), "kind": how_shown(found.key).kind}
 
 
-def attempts(history: History, record: JobRecord, *, alive: Alive) -> list[dict[str, Any]]:
+def attempts(fold: Fold, record: JobRecord, *, alive: Alive) -> list[dict[str, Any]]:
     """Returns the attempts of a job that the ledger has, the newest last."""
-    past = [_attempt(str(event["event"]), event) for event in history.past.get(record.id, ())]
+    past = [_attempt(str(event["event"]), event) for event in fold.past(record)]
     state = alive.state(record).value
     if state in (State.SUCCEEDED, State.SKIPPED, State.RUNNING):
         facts = {name: getattr(record, name) for name in _OF_RECORD}
-        past.append(_attempt(state, {**facts, **history.results.get(record.id, {})}))
+        past.append(_attempt(state, {**facts, **fold.result(record)}))
     return past
 
 

@@ -7,25 +7,19 @@ not answer) is a finding as well. Each engine lists its checks and adds its own;
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..engine import files_at
 from ..errors import FAILED, OK, USAGE, DsError, UsageError
-from ..words import many
-from .config import Config
-from .template import TRUSTED, Template
+from ..words import bytes_text, many, nearest
+from .collect import collect_command
+from .config import KEYS, Config
 
 if TYPE_CHECKING:
     from ..engine import Store
     from .jobfile import JobFile
-
-JOBS_LOOKED_AT = 20
-"""Jobs of the file whose inputs are looked for: a slip in a path shows in the first of them."""
 
 AT_ONCE = 8
 _PLACEHOLDER = re.compile(r"^(your|user|username|dockerhub)[-_a-z]*/|image:tag$|[<>…]", re.IGNORECASE)
@@ -35,10 +29,11 @@ _IMAGE = re.compile(
 
 
 class Severity(StrEnum):
-    """How bad a finding is: a run would fail, a run may do harm, or all is well."""
+    """How bad a finding is: a run would fail, a run may do harm, something to know, or all is well."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTICE = "notice"
     OK = "ok"
 
 
@@ -76,6 +71,15 @@ def refused(found: DsError) -> Finding:
     return Finding(Severity.ERROR, found.what, found.fix, in_file=isinstance(found, UsageError))
 
 
+class Room(NamedTuple):
+    """Disk for the inputs of `slots` jobs at a time: `size` in bytes, what it is, and how to have more."""
+
+    size: int
+    slots: int
+    what: str
+    fix: str
+
+
 class Check(NamedTuple):
     """One check: what it is about, and the function that makes it."""
 
@@ -110,62 +114,104 @@ def exit_code(findings: Iterable[Finding]) -> int:
 # -- What every engine has ----------------------------------------------------------------------------------
 
 
-def job_file_findings(config: Config, file: JobFile) -> Iterator[Finding]:
+def job_file_findings(config: Config, file: JobFile, *, folds_case: bool = False) -> Iterator[Finding]:
     """Whether the job file is whole and fits the config: all of it is read."""
     from .fit import check_jobs
     from .messages import form_of
 
     try:
         form = form_of(config, file)
-        total = check_jobs(config, file, lambda _: None)
+        fit = check_jobs(config, file, lambda _: None, folds_case=folds_case)
     except UsageError as unfit:
         yield refused(unfit)
         return
     yield from map(ok, file.notes)
+    yield from (warning(*each) for each in fit.warnings)
     if config.image_starts_worker:
         yield ok(f"messages as {form.readers} read them")
-    if total:
-        yield ok(f"{file.path.name}: {many(total, 'job')}, and each fits the config")
+    if fit.total:
+        yield ok(f"{file.path.name}: {many(fit.total, 'job')}, and each fits the config")
     else:
         yield wrong(f"{file.path.name}: no jobs in it", 'give it "groups": [{…}, …]')
 
 
-def input_findings(config: Config, file: JobFile, store: Store, where: str) -> Iterator[Finding]:
-    """Whether the inputs of the first jobs are in the store, which is called `where`."""
+def input_findings(
+    config: Config, file: JobFile, store: Store, where: str, room: Room | None = None
+) -> Iterator[Finding]:
+    """Whether the inputs of every job are in the store, called `where`, and fit into `room`."""
+    from .present import look_for
+
     if not config.inputs:
         return
-    templates = [Template(text) for text in config.inputs]
     try:
-        keys = [
-            key
-            for job in islice(file.jobs(), JOBS_LOOKED_AT)
-            for template in templates
-            for key in template.fill_all({**job.keys, **dict.fromkeys(TRUSTED, "x"), "job_id": job.id})
-        ]
+        found = look_for(config, file, store)
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so
-    if missing := [key for key in keys if next(files_at(store, key), None) is None]:
-        part = f"{len(missing)} of the {many(len(keys), 'input')} of the first jobs"
-        what = f"INPUTS: {part} {'is' if len(missing) == 1 else 'are'} not there, such as {missing[0]}"
-        yield error(what, f"put them into {where}, or correct INPUTS")
-    elif keys:
-        yield ok(f"INPUTS: {many(len(keys), 'input', 'is', 'are')} there, of the first jobs")
+    if found.lacking:
+        jobs = f"{found.lacking:,} of {many(found.jobs, 'job')} {'lacks' if found.lacking == 1 else 'lack'}"
+        what = f"INPUTS: {jobs} an input, such as {found.missing} of job {found.example}"
+        yield error(what, f"put it into {where}, or correct INPUTS")
+    elif found.jobs:
+        yield ok(
+            f"INPUTS: those of {many(found.jobs, 'job')} are there, at most {bytes_text(found.largest)} a job"
+        )
+    if room and found.largest * room.slots > room.size:
+        at_once = f"{many(room.slots, 'job')} at a time with {bytes_text(found.largest)} of inputs"
+        what = f"INPUTS: {at_once} (job {found.largest_job}), and {room.what} has {bytes_text(room.size)}"
+        yield warning(what, room.fix)
+
+
+def key_findings(config: Config) -> Iterator[Finding]:
+    """The keys of the config that are none of ours: they reach the command as environment variables."""
+    for name in config.extra:
+        near = nearest(name, [key.name for key in KEYS])
+        meant = f"if {near} is meant, write that; " if near else ""
+        what = f"{name}: no key of this system: the command gets it as an environment variable"
+        fix = f"{meant}if it is your program's own, put it into ENVIRONMENT"
+        yield Finding(Severity.NOTICE, what, fix)
 
 
 def work_findings(config: Config) -> Iterator[Finding]:
     """Whether the config says what a job is, and its times fit together."""
+    yield from key_findings(config)
     if config.job_timeout and config.job_timeout > config.max_run_hours * 3600:
         what = (
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"
         )
         yield warning(what, "raise MAX_RUN_HOURS: the machines end then, whatever runs on them")
+    if (config.budget_usd or config.budget_hours) and not config.engine_kind.rents:
+        what = f"BUDGET_USD, BUDGET_HOURS: the engine {config.engine!r} rents no machine, and holds no budget"
+        yield warning(what, "MAX_RUN_HOURS limits its time")
     if not config.job_timeout and not config.image_starts_worker:
         yield warning(
             "JOB_TIMEOUT: not given: a job that hangs holds its slot until the run's end",
             "JOB_TIMEOUT = 3600, or whatever no good job takes",
         )
-    if config.inputs and not config.output and (config.command or config.handler):
+    yield from _collect_findings(config)
+    from .fit import nowhere_to_publish
+
+    if unfit := nowhere_to_publish(config):
+        yield refused(unfit)
+    elif config.inputs and not config.output and config.handler:
         yield warning("OUTPUT: not given: what jobs leave in {output_dir} is thrown away", "OUTPUT = '…'")
+
+
+def _collect_findings(config: Config) -> Iterator[Finding]:
+    if not config.collect:
+        return
+    try:
+        collect_command(config.collect)
+    except UsageError as unfit:
+        yield refused(unfit)
+    if config.image_starts_worker:
+        yield warning(
+            "COLLECT: is not run by the image's own worker", "write COMMAND = '…', or remove COLLECT"
+        )
+    if not config.output:
+        yield warning("COLLECT: has nothing to collect, as OUTPUT is not given", "OUTPUT = '…/{Plate}'")
+    if config.auto_monitor:
+        what = "COLLECT: the auto-monitor does not run it; ds monitor does"
+        yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
 
 
 def image_findings(config: Config) -> Iterator[Finding]:
@@ -181,13 +227,3 @@ def image_findings(config: Config) -> Iterator[Finding]:
         yield warning(f"DOCKERHUB_TAG: {name} may be another image tomorrow", "add a tag that is never moved")
     else:
         yield ok(f"DOCKERHUB_TAG: {name} looks like the name of an image")
-
-
-def program_of(command: str) -> str | None:
-    """Returns the program that a COMMAND starts first; None: reading it does not tell."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return None
-    words = words[next((n for n, word in enumerate(words) if not re.match(r"\w+=", word)), len(words)) :]
-    return words[0] if words and re.fullmatch(r"[\w./+-]+", words[0]) else None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ..engines import ENGINES, EngineKind
 from ..errors import UsageError
+from ..job import PERMANENT, RetryPolicy
 from ..words import nearest
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
 
@@ -79,6 +80,9 @@ _NAME_SAYS = "may have only letters, digits, - and _, 80 at most"
 _WORD = "[A-Za-z0-9][A-Za-z0-9_.,@+-]*"
 _IDENT = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 _ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-missing|output-missing|upload)"
+"""Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
+
 
 # fmt: off
 KEYS: tuple[Key, ...] = (
@@ -124,6 +128,8 @@ KEYS: tuple[Key, ...] = (
     Key("CREATE_DASHBOARD", Kind.BOOL, False, "make a CloudWatch dashboard for the run"),
     Key("CLEAN_DASHBOARD", Kind.BOOL, True, "remove the dashboard at the end of the run"),
     Key("CHECK_IF_DONE_BOOL", Kind.BOOL, False, "skip jobs whose outputs are there already"),
+    Key("DONE_BY", Kind.TEXT, "manifest", "what shows that outputs are there: their manifest, or the files",
+        choices=("manifest", "files")),
     Key("EXPECTED_NUMBER_FILES", Kind.WHOLE, 1, "files that make a job count as done", unit="files", low=1),
     Key("MIN_FILE_SIZE_BYTES", Kind.WHOLE, 1, "smallest file that counts for that", unit="bytes", low=0),
     Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
@@ -133,10 +139,27 @@ KEYS: tuple[Key, ...] = (
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
+    Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, or csv",
+        example="python collect.py {outputs_dir} {output_dir}"),
+    Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
+        choices=("succeeded", "ended")),
+    Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
+    Key("RETRY_ON", Kind.LIST, (), "causes and exit codes that are retried though they are not by default",
+        shape=FAILURE, shape_says="is neither a cause nor 'exit N'", example=["exit 127"]),
+    Key("NO_RETRY_ON", Kind.LIST, (), "causes and exit codes that are not retried",
+        shape=FAILURE, shape_says="is neither a cause nor 'exit N'", example=["exit 3", "timeout"]),
+    Key("BACKOFF", Kind.NUMBER, 1, "wait after the first failed attempt; it doubles with each, up to 300",
+        unit="seconds", low=0, high=300),
     Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
+    Key("BUDGET_USD", Kind.NUMBER, None, "most that a run may cost: it drains then", unit="dollars", above=0,
+        example=20),
+    Key("BUDGET_HOURS", Kind.NUMBER, None, "most that all machines of a run may run: it drains then",
+        unit="machine-hours", above=0, example=100),
+    Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
+        unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
@@ -166,6 +189,9 @@ KEYS: tuple[Key, ...] = (
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
+_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN"})
+"""New keys: a project may have had a key of its own with a name near to one of them."""
+
 _NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
 
 
@@ -201,6 +227,7 @@ class Config(NamedTuple):
     create_dashboard: bool
     clean_dashboard: bool
     check_if_done_bool: bool
+    done_by: str
     expected_number_files: int
     min_file_size_bytes: int
     necessary_string: str
@@ -209,10 +236,19 @@ class Config(NamedTuple):
     handler: str
     inputs: tuple[str, ...]
     output: str
+    collect: str
+    collect_when: str
+    shared_output: bool
     store: str
     job_timeout: float
     job_retries: int
+    retry_on: tuple[str, ...]
+    no_retry_on: tuple[str, ...]
+    backoff: float
     max_run_hours: float
+    budget_usd: float | None
+    budget_hours: float | None
+    job_seconds: float | None
     environment: Mapping[str, str]
     containers: bool
     worker_image: str
@@ -234,6 +270,12 @@ class Config(NamedTuple):
     def image_starts_worker(self) -> bool:
         """Whether the image starts a worker of its own: neither COMMAND nor HANDLER is given."""
         return not self.command and not self.handler
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How often and when a failed job is tried again: JOB_RETRIES, BACKOFF, RETRY_ON, NO_RETRY_ON."""
+        permanent = (PERMANENT - {*self.retry_on}) | {*self.no_retry_on}
+        return RetryPolicy(self.job_retries, self.backoff, permanent=permanent)
 
     @property
     def in_containers(self) -> bool:
@@ -340,10 +382,19 @@ def _known(key: Key, entry: Assignment, name: str) -> Any:
         return check_value(key, entry.value)
     except ValueError as error:
         examples = (True, False) if key.kind is Kind.BOOL else (_example(key),)
+        if isinstance(entry.value, (int, float)) and (limit := _limit_passed(key, entry.value)) is not None:
+            examples = (limit,)
         if key.choices and isinstance(entry.value, str):
             examples = (nearest(entry.value, key.choices) or examples[0],)
         fix = "write " + " or ".join(f"{key.name} = {_written(example, name)}" for example in examples)
         raise UsageError(f"{name}:{entry.line}: {key.name}: {error}", fix) from error
+
+
+def _limit_passed(key: Key, value: float) -> float | None:
+    """Returns the limit of the key that a value lies beyond."""
+    if key.high is not None and value > key.high:
+        return key.high
+    return key.low if key.low is not None and value < key.low else None
 
 
 def _is_own(entry: Assignment, name: str) -> bool:
@@ -372,7 +423,7 @@ def _own(entry: Assignment, name: str) -> str:
 
 def _near(name: str) -> str | None:
     """Returns the known key that a name is a slip of: letters swapped, or one of about eight wrong."""
-    near = [known for known in _BY_NAME if _letters_in_common(name, known) >= NEAR]
+    near = [known for known in _BY_NAME.keys() - _NO_SLIPS if _letters_in_common(name, known) >= NEAR]
     return nearest(name, near, NEAR) if near else None
 
 

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from ..job import keys_of
+from ..job import Job, keys_of
 from ..system.collector import uncollected
+from ..words import many
 from .config import Config
 from .jobfile import JobFile
 from .messages import Form, template_names
-from .template import TRUSTED, CommandTemplate, Template, check_names
+from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
+from .template import TRUSTED, CommandTemplate, Named, Template, check_names
+
+_NONCHARACTER = re.compile("[\ufffe\uffff]")
 
 LONG_VALUE = 60_000
 """Characters of a value from which it may be too long for a command line, and is looked at closely."""
 
 
-_STAND_INS = dict.fromkeys(TRUSTED, "x")
+STAND_INS: Mapping[str, Any] = {**dict.fromkeys(TRUSTED, "x"), "attempt": 1}
+"""Values of our own names, where only the job's keys matter."""
+
+
+class Fit(NamedTuple):
+    """What a job file that fits the config has: its number of groups, and warnings as (what, fix)."""
+
+    total: int
+    warnings: Sequence[tuple[str, str]] = ()
 
 
 class CheckedJobs(NamedTuple):
@@ -30,14 +44,20 @@ class CheckedJobs(NamedTuple):
 
 @uncollected()
 def check_jobs(
-    config: Config, job_file: JobFile, seen: Callable[[int], None], most: int | None = None
-) -> int:
-    """Reads all groups, checks that each fits the config, and returns their number.
+    config: Config,
+    job_file: JobFile,
+    seen: Callable[[int], None],
+    most: int | None = None,
+    *,
+    folds_case: bool = False,
+) -> Fit:
+    """Reads all groups, and checks that each fits the config.
 
-    Raises UsageError for the first job that is wrong. `seen` is called with the number of jobs every 10,000.
-    `most`: maximum bytes of a job's body; None: no limit.
+    Raises UsageError for the first job that is wrong, and for jobs with one OUTPUT. `seen` is called with the
+    number of jobs every 10,000. `most`: maximum bytes of a job's body; None: no limit. `folds_case`: whether
+    the store takes `a` and `A` for one name.
     """
-    check_all = _Checker(config, job_file.shared)
+    check_all = _Checker(config, job_file.shared, folds_case)
     number = 0
     for number, group in enumerate(job_file.groups(), 1):
         check_all(number, keys_of({"group": group}) if "Metadata" in group else group)
@@ -48,7 +68,7 @@ def check_jobs(
             )
         if not number % 10_000:
             seen(number)
-    return number
+    return Fit(number, check_all.shared_outputs(job_file))
 
 
 def nothing_to_run() -> UsageError:
@@ -59,41 +79,104 @@ def nothing_to_run() -> UsageError:
     )
 
 
+def nowhere_to_publish(config: Config) -> UsageError | None:
+    """Returns the error for a COMMAND that writes results without an OUTPUT that they go to."""
+    if config.output or not config.command or "output_dir" not in CommandTemplate(config.command).names:
+        return None
+    what = "OUTPUT: not given, and COMMAND writes into {output_dir}: the results would be thrown away"
+    return UsageError(what, "OUTPUT = 'results/{Plate}', with keys of the job; or write into {work_dir}")
+
+
 class _Checker:
     """Checks one group after another against the placeholders of a config."""
 
-    def __init__(self, config: Config, shared: Mapping[str, Any]) -> None:
-        if config.image_starts_worker and not config.engine_kind.foreign_workers:
+    def __init__(self, config: Config, shared: Mapping[str, Any], folds_case: bool) -> None:
+        self._ours = not config.image_starts_worker  # else the image's worker gives its own meaning to keys
+        if not self._ours and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
-        for where, text in [*(("INPUTS", each) for each in config.inputs), ("OUTPUT", config.output)]:
-            if not {".", ".."}.isdisjoint(text.split("/")):
-                what = f"{where}: {text} has a part '.' or '..', and no key of a store has one"
-                raise UsageError(what, f"write {where} as a path from the top of the store")
+        if unfit := nowhere_to_publish(config):
+            raise unfit
+        self._buckets = config.engine_kind.buckets
+        if self._buckets:
+            _refuse_noncharacters(shared)
         self._shared = shared
         self._command = CommandTemplate(config.command) if config.command else None
-        self._named: list[tuple[str, Template | CommandTemplate]] = [
-            *(("INPUTS", Template(text)) for text in config.inputs),
-            *([("OUTPUT", Template(config.output))] if config.output else []),
+        self._inputs = [InputTemplate(text) for text in config.inputs]
+        self._output = OutputTemplate(config.output) if config.output else None
+        self._named: list[tuple[str, Named]] = [
+            *(("INPUTS", each) for each in self._inputs),
+            *([("OUTPUT", self._output)] if self._output else []),
             *([("COMMAND", self._command)] if self._command else []),
         ]
+        paths = [each.names for where, each in self._named if where != "COMMAND"]
+        self._in_paths = frozenset[str]().union(*paths)
+        self._complete = False
         own = config.message.values() if isinstance(config.message, Mapping) else ()
         self._message = [Template(text) for text in own]
         used = self._command.names - TRUSTED if self._command else frozenset[str]()
         self._used = list(used)
         self._careful = bool(self._command and self._command.guarded)
         self._names: object = None
+        self._base = {**STAND_INS, **shared}
+        apart = config.shared_output or self._output is None or "job_id" in self._output.names
+        self._prefixes = None if apart else Prefixes(folds_case=folds_case)
+        self._renders = self._ours and bool(self._inputs or self._output)
 
     def __call__(self, number: int, group: Mapping[str, Any]) -> None:
         if group.keys() != self._names:  # mostly all groups have the same names
-            for where, template in self._named:
-                names = [*self._shared, *group, *TRUSTED]
-                _at(number, check_names, template, names, where)
-            for template in self._message:
-                _at(number, check_names, template, template_names(self._shared, group), "MESSAGE")
+            _at(number, self._check_names, group)
             self._names = group.keys()
         if self._careful or self._risky(group):
             assert self._command is not None
-            _at(number, self._command.check, {**self._shared, **group, **_STAND_INS})
+            _at(number, self._command.check, {**self._base, **group})
+        if self._buckets:
+            _at(number, _refuse_noncharacters, group)
+        if self._renders:
+            try:
+                self._check_paths(group)
+            except UsageError as error:
+                raise UsageError(f"job {number}: {error.what}", error.fix) from error
+
+    def _check_names(self, group: Mapping[str, Any]) -> None:
+        names = [*self._shared, *group]
+        if self._ours and (taken := sorted(TRUSTED.intersection(names))):
+            what = (
+                f"{taken[0]} is a key of the job, and {{{taken[0]}}} is what this system gives to a command"
+            )
+            raise UsageError(what, "give that key another name")
+        for where, template in self._named:
+            check_names(template, [*names, *TRUSTED], where)
+        for text in self._message:
+            check_names(text, template_names(self._shared, group), "MESSAGE")
+        self._complete = self._in_paths <= group.keys()
+
+    def _check_paths(self, group: Mapping[str, Any]) -> None:
+        values = group if self._complete else {**self._base, **group}
+        if self._inputs:
+            inputs = [each for template in self._inputs for each in template.fill_all(values)]
+            if len(inputs) > 1:
+                _check_places(inputs)
+            for key, _ in inputs:
+                check_engine("INPUTS", key, buckets=self._buckets)
+        if self._output:
+            prefix = self._output.fill(values)
+            check_engine("OUTPUT", prefix, buckets=self._buckets)
+            if self._prefixes is not None:
+                self._prefixes.add(prefix)
+
+    def shared_outputs(self, job_file: JobFile) -> Sequence[tuple[str, str]]:
+        """Raises UsageError if two jobs have one prefix; returns a warning if one lies inside another's."""
+        if self._prefixes is None or not self._renders:
+            return ()
+        equal, nested = self._prefixes.meeting()
+        if not equal and not nested:
+            return ()
+        return _Meetings(self._prefixes, equal, nested).of(self._rendered(job_file))
+
+    def _rendered(self, job_file: JobFile) -> Iterator[tuple[Job, str]]:
+        assert self._output is not None
+        for job in job_file.jobs():
+            yield job, self._output.fill({**STAND_INS, **job.keys, "job_id": job.id})
 
     def _risky(self, group: Mapping[str, Any]) -> bool:
         """Whether some value might not fit onto a command line: numbers and short texts do."""
@@ -105,6 +188,74 @@ class _Checker:
             elif type(value) is not int:
                 return True
         return False
+
+
+class _Meetings:
+    """Names the jobs whose outputs meet, of hashes that say which to look at."""
+
+    def __init__(self, prefixes: Prefixes, equal: set[int], nested: set[int]) -> None:
+        self._folded = prefixes.folded
+        self._equal, self._nested = equal, nested
+
+    def of(self, rendered: Iterable[tuple[Job, str]]) -> Sequence[tuple[str, str]]:
+        """Raises UsageError if two jobs have one prefix; returns a warning if one lies inside another's."""
+        first: dict[str, Job] = {}
+        meeting: list[tuple[str, Job, Job]] = []
+        outer: dict[str, int] = {}
+        inner: dict[str, tuple[str, int]] = {}
+        count = 0
+        for job, prefix in rendered:
+            folded = self._folded(prefix)
+            if hash(folded) in self._equal:
+                one = first.setdefault(folded, job)
+                if one.id != job.id:  # the same job twice is one job
+                    meeting = meeting or [(prefix, one, job)]
+                    count += 1
+            if hash(folded) in self._nested:
+                outer.setdefault(folded, job.index + 1)
+            for each in above(folded):
+                if hash(each) in self._nested:
+                    inner.setdefault(each, (prefix, job.index + 1))
+        for prefix, one, other in meeting:
+            raise self._one_output(prefix, one, other, count)
+        found = [(each, outer[each], *inner[each]) for each in inner if each in outer]
+        return (self._inside(*found[0], len(found)),) if found else ()
+
+    def _one_output(self, prefix: str, one: Job, other: Job, count: int) -> UsageError:
+        more = f" (and {many(count - 1, 'more job')})" if count > 1 else ""
+        what = f"OUTPUT: jobs {one.index + 1} and {other.index + 1} both publish into {prefix}{more}"
+        keys, others = one.keys, other.keys
+        differs = next(
+            (name for name in keys if str(keys[name]) != str(others.get(name)) and name != "group"), ""
+        )
+        apart = f"add {{{differs}}} to OUTPUT" if differs else "add {job_id} to OUTPUT"
+        return UsageError(what, f"{apart}; or, if jobs are to share a folder, SHARED_OUTPUT = True")
+
+    def _inside(self, outer: str, number: int, prefix: str, other: int, count: int) -> tuple[str, str]:
+        more = f", and {count - 1:,} more such folders" if count > 1 else ""
+        what = f"OUTPUT: job {other} publishes into {prefix}, inside job {number}'s {outer}{more}"
+        return what, "give each job a folder beside the others', or SHARED_OUTPUT = True if it is meant"
+
+
+def _refuse_noncharacters(keys: Mapping[str, Any]) -> None:
+    """Raises UsageError for characters that no message of SQS can have."""
+    for name, value in keys.items():
+        if type(value) in (list, dict):
+            _refuse_noncharacters({name: json.dumps(value, ensure_ascii=False)})
+        elif (type(value) is str and _NONCHARACTER.search(value)) or _NONCHARACTER.search(name):
+            what = (
+                f"{ascii(name)[1:-1]} has the character U+FFFE or U+FFFF, and no message of SQS can have it"
+            )
+            raise UsageError(what, "remove it from the job file: it is no character of any text")
+
+
+def _check_places(inputs: Sequence[Input]) -> None:
+    """Raises UsageError if two inputs would lie at one place below {input_dir}."""
+    seen: dict[str, str] = {}
+    for key, name in inputs:
+        if name and not name.endswith("/") and (other := seen.setdefault(name, key)) != key:
+            fix = f"give one another name: '{key} -> other-{name}'"
+            raise UsageError(f"INPUTS: {other} and {key} would both be {{input_dir}}/{name}", fix)
 
 
 def _is_long(shared: Mapping[str, Any], group: Mapping[str, Any], most: int) -> bool:

@@ -1,8 +1,8 @@
 """Reads Python assignments as data: `NAME = value` lines become values; nothing is run.
 
 A value may be built of literals, names defined above, arithmetic, `+ * %` on text, f-strings and
-`name[index]`. Everything else is refused with its line. Work and results are bounded: no text can
-use up the reader's memory or time. `config` is the only caller.
+`name[index]`, and the calls of `_FUNCTIONS`. Everything else is refused with its line. Work and results are
+bounded: no text can use up the reader's memory or time. `config` is the only caller.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_DOTS = 200
 MAX_BITS = 256
 """Maximum binary digits of a whole number."""
 
-_ALLOWED = "text, numbers, lists, names defined above, + - * / and f-strings"
+_ALLOWED = "text, numbers, lists, names defined above, + - * /, f-strings, min max int round len str"
 _SCALARS = (str, int, float, bool, type(None))
 _WHAT: Mapping[type[ast.AST], str] = {
     ast.Call: "a call",
@@ -62,6 +62,16 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "min": min,
+    "max": max,
+    "int": lambda value: int(value),
+    "round": lambda value, digits=None: _round(value, digits),
+    "len": len,
+    "str": lambda value: str(value),
+}
+"""Pure functions that a config may call; one argument for int, len and str."""
+
 _CONVERSIONS: Mapping[int, Callable[[Any], Any]] = {-1: lambda value: value, 115: str, 114: repr, 97: ascii}
 _PERCENT_WIDTH = r"%[#0\- +]*(\*|(?!0)\d{3,}|\d*\.(\*|\d{3,}))"
 _FORMAT_WIDTH = r"(?!0)\d{3,}"
@@ -191,6 +201,8 @@ class _Reader:
                 return self._binary(op, self.value(left), self.value(right))
             case ast.Subscript(value=container, slice=index) if not isinstance(index, ast.Slice):
                 return self.value(container)[self.value(index)]
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+                return _FUNCTIONS[name](*[self.value(argument) for argument in arguments])
             case ast.JoinedStr(values=parts):
                 return "".join([self.value(part) for part in parts])
             case ast.FormattedValue(value=inner, conversion=conversion, format_spec=spec):
@@ -237,6 +249,13 @@ class _Reader:
 
     def _fail(self, node: ast.AST, what: str, fix: str) -> NoReturn:
         raise UsageError(f"{self.file}:{getattr(node, 'lineno', 1)}: {what}", fix)
+
+
+def _round(value: Any, digits: Any) -> Any:
+    """As `round`. Bounds the digits: a whole number rounded to -10**9 of them takes all memory."""
+    if digits is not None and abs(digits) > 20:
+        raise ValueError("more than 20 digits")
+    return round(value, digits)
 
 
 def _limit(size: int, limit: int) -> None:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from ..job import Job
 from .config import Config
-from .template import CommandTemplate, Template
+from .paths import InputTemplate, OutputTemplate
+from .template import CommandTemplate
 
 FOLDERS = {"input_dir": "../input", "output_dir": "../output", "work_dir": "."}
 """A job's folders, seen from the folder that its command runs in."""
@@ -36,8 +37,8 @@ class Previewer:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._command = CommandTemplate(config.command) if config.command else None
-        self._inputs = [Template(text, "INPUTS") for text in config.inputs]
-        self._output = Template(config.output, "OUTPUT") if config.output else None
+        self._inputs = [InputTemplate(text) for text in config.inputs]
+        self._output = OutputTemplate(config.output) if config.output else None
 
     def show(self, job: Job) -> Preview:
         """Returns the preview of a job's first attempt."""
@@ -48,7 +49,7 @@ class Previewer:
             id=job.id,
             keys={name: value for name, value in keys.items() if name != "group"},
             command=self.command(values),
-            inputs=[key for template in self._inputs for key in template.fill_all(values)],
+            inputs=[each.key for template in self._inputs for each in template.fill_all(values)],
             output=self._output.fill(values) if self._output else None,
             environment={**config.worker_environment(), "DS_JOB_ID": job.id, "DS_ATTEMPT": "1"},
             image=config.dockerhub_tag if config.in_containers or config.engine_kind.rents else None,

@@ -137,6 +137,35 @@ _BUILTINS = {
 # fmt: on
 
 
+_BEFORE = {"if", "then", "elif", "else", "while", "until", "do", "!", "{", "time", "exec", "command"}
+"""Words before the program of a command."""
+
+_ALONE = {"for", "case", "select", "function", "done", "fi", "esac", "}", "in"}
+_BASH = {"builtin", "dirs", "popd", "pushd", "shopt", "unalias", "fc", "mapfile", "readarray", "wait"}
+
+
+def programs(script: Script) -> list[str]:
+    """Returns the programs that a script starts by name, as far as reading tells.
+
+    Builtins and keywords are none. A script with functions or `case` tells nothing.
+    """
+    found: list[str] = []
+    text = render(script.parts)
+    if re.search(r"\(\s*\)", text):
+        return []
+    for command in script.commands:
+        words = iter(command)
+        word = next((w for w in words if w.static not in _BEFORE and not ASSIGNMENT.match(w.head)), None)
+        name = word.static if word else None
+        if name == "case":
+            return []
+        if name and name not in _ALONE and name not in _BUILTINS | _BASH and re.fullmatch(r"[\w./+-]+", name):
+            found.append(name)
+        if name in ("cd", "pushd"):  # what is relative from here on, lies elsewhere
+            break
+    return list(dict.fromkeys(found))
+
+
 class Script:
     """A shell text, read: up to its end, or from `start` up to the `)` that closes it (`end`).
 

@@ -2,8 +2,9 @@ r"""Compiles `{name}` placeholders in COMMAND, INPUTS and OUTPUT, and fills them
 
 Compiled once, filled for each job, by `fit` (checks) and workers. What follows is a promise:
 
-* `{name}` is a placeholder unless `$` stands before it (`${HOME}` is the shell's). `{{` is a brace, and so
-  is the `}}` that closes it. Every other brace is text: `awk '{ print $1 }'`, `find … {} +`, nested JSON.
+* `{name}` is a placeholder unless `$` stands before it (`${HOME}` is the shell's); a name may have spaces
+  inside (`{Sample ID}`). `{{` is a brace, and so is the `}}` that closes it. Every other brace is text:
+  `awk '{ print $1 }'`, `'{print NR}'`, `find … {} +`, nested JSON.
 * Whether a shell runs the command depends on the command's text alone, never on a value.
 * In the shell a value is data wherever it stands: bare, in either kind of quotes, in `$(…)`, in the script
   of `sh -c`, `eval` or `trap`. It stands in single quotes of its own, so nothing in it can be syntax.
@@ -24,12 +25,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import UsageError
 from ..words import nearest
 from .programs import SCRIPT, Rule, judge
-from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, render
+from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, programs, render
 
 TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"})
 """Names whose values are ours and not the job file's: they may stand in code; no job key may have them."""
@@ -37,7 +38,9 @@ TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"}
 MAX_ARGUMENT = 131_071
 """Maximum bytes of one argument of a program (MAX_ARG_STRLEN of Linux, less its NUL)."""
 
-_BRACES = re.compile(r"\$\{|\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
+_AWK = "print|printf|return|exit|delete|getline"  # `{print NR}` is code
+_NAME = rf"(?!(?:{_AWK}) )[A-Za-z_][A-Za-z0-9_.-]*(?: [A-Za-z0-9_.-]+)*"
+_BRACES = re.compile(rf"\$\{{|\{{\{{|\}}\}}|\{{({_NAME})\}}")
 _NEVER = re.compile(f"\0|{MARK}")
 
 
@@ -48,6 +51,8 @@ class Template:
         self.text = text
         self._filler = _Filler(*_marked(text, where))
         self.names = self._filler.names
+        self.holes, self.format = self._filler.holes, self._filler.format
+        """The names in the order of the text, and the text for `%` with a value for each."""
 
     def fill(self, values: Mapping[str, Any]) -> str:
         """Returns the text with the values in place. Raises UsageError for a name that `values` lacks."""
@@ -55,17 +60,6 @@ class Template:
             return self._filler.fill(values)
         except KeyError as error:
             raise _unknown(error.args[0], values, self.text) from None
-
-    def fill_all(self, values: Mapping[str, Any]) -> list[str]:
-        """Returns the texts that an entry of INPUTS stands for: `{Files}` alone is each value of a list.
-
-        Raises UsageError as `fill` does.
-        """
-        if len(self.names) == 1:
-            (name,) = self.names
-            if self.text == f"{{{name}}}" and isinstance(found := values.get(name), list):
-                return [_text(each) for each in found]
-        return [self.fill(values)]
 
 
 class CommandTemplate:
@@ -83,6 +77,8 @@ class CommandTemplate:
         self.text = text
         self.where = where
         self.shell = compiled.shell
+        self.programs = compiled.programs
+        """Programs that it starts by name, as far as reading tells."""
         self._fillers = [_Filler(argument, names) for argument in compiled.arguments]
         self.names = frozenset[str]().union(*(filler.names for filler in self._fillers))
         free = frozenset(trusted)
@@ -138,7 +134,15 @@ class CommandTemplate:
 _READ_JOB = "let the command read the value from the file that $DS_JOB names"
 
 
-def check_names(template: Template | CommandTemplate, available: Iterable[str], where: str) -> None:
+class Named(Protocol):
+    """Whatever has placeholders."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The placeholders."""
+
+
+def check_names(template: Named, available: Iterable[str], where: str) -> None:
     """Raises UsageError for a placeholder that is not among the names in `available`."""
     known = set(available)
     missing = sorted(template.names - known)
@@ -192,9 +196,10 @@ class _Compiled:
         except Refused:
             if names:
                 raise
-            self.shell, self.arguments = True, [text]
+            self.shell, self.arguments, self.programs = True, [text], list[str]()
         else:
             self.shell = script.needs_shell
+            self.programs = programs(script)
             words = [word.script if word.script is not None else word.plain for word in script.words]
             self.arguments = [render(script.parts)] if self.shell else words
 
@@ -241,7 +246,13 @@ class _Filler:
             self._pieces += marked[last : mark.start()], ""
             last = mark.end()
         self._pieces.append(marked[last:])
-        self.names = frozenset(name for _, name, _ in self._holes)
+        self.holes = tuple(name for _, name, _ in self._holes)
+        self.names = frozenset(self.holes)
+
+    @property
+    def format(self) -> str:
+        """The text for `%`, with a value for each hole."""
+        return "%s".join(piece.replace("%", "%%") for piece in self._pieces[::2])
 
     def fill(self, values: Mapping[str, Any]) -> str:
         if not self._holes:

@@ -10,8 +10,10 @@ command that shows a run reads it.
 """
 
 from .events import Entry, Event, LedgerWriter, event, event_lines, name_of
-from .fold import Fold, JobRecord, events_of
+from .fold import Fold
 from .joblist import job_bodies, job_ids, job_line, parse_job_line, write_jobs
+from .live import LiveFold
+from .records import JobRecord
 from .segments import RunPaths, SegmentReader
 
 __all__ = [
@@ -20,11 +22,11 @@ __all__ = [
     "Fold",
     "JobRecord",
     "LedgerWriter",
+    "LiveFold",
     "RunPaths",
     "SegmentReader",
     "event",
     "event_lines",
-    "events_of",
     "job_bodies",
     "job_ids",
     "job_line",

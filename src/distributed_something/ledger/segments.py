@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from ..engine import Store
+from ..engine import Store, StoredFile
 
 CHUNK_BYTES = 16 << 20
 """Size of one read, in bytes; a longer line is read whole."""
@@ -38,6 +38,35 @@ class RunPaths(NamedTuple):
         return self.root + "logs/"
 
 
+class Part(NamedTuple):
+    """Complete lines of a segment, and the place of the first in it."""
+
+    key: str
+    start: int
+    lines: bytes
+
+
+def read_parts(store: Store, files: Iterable[tuple[StoredFile, int]]) -> Iterator[Part]:
+    """Yields the complete lines of files, each from a place on, many lines in a part."""
+    grown = [(file, start) for file, start in files if file.size > start]
+    pieces = [(file.key, start, min(file.size - start, CHUNK_BYTES)) for file, start in grown]
+    for (file, start), asked, first in zip(grown, pieces, store.read_many(iter(pieces)), strict=True):
+        data, wanted = first, asked[2]
+        while data:
+            if end := data.rfind(b"\n") + 1:
+                yield Part(file.key, start, data[:end])
+                start += end
+                size = CHUNK_BYTES
+            elif len(data) < wanted or start + wanted >= file.size:
+                break  # a line that is being written
+            else:
+                size = 2 * wanted  # on the local engine a job may have any size
+            if start >= file.size:
+                break
+            wanted = min(size, file.size - start)
+            data = next(store.read_many([(file.key, start, wanted)]))
+
+
 class SegmentReader:
     """Reads the segments under a prefix, again and again, each byte once."""
 
@@ -56,21 +85,9 @@ class SegmentReader:
 
         Lines count as read once the last piece is taken: after a failure the next call yields them again.
         """
-        grown = [file for file in self._store.list(self._prefix) if file.size > self._read.get(file.key, 0)]
-        pieces = ((key, self._read.get(key, 0), min(size, CHUNK_BYTES)) for key, size in grown)
-        read = dict[str, int]()
-        for file, data in zip(grown, self._store.read_many(pieces), strict=True):
-            start, wanted = self._read.get(file.key, 0), CHUNK_BYTES
-            while data:
-                if end := data.rfind(b"\n") + 1:
-                    yield data[:end]
-                    start = read[file.key] = start + end
-                    wanted = CHUNK_BYTES
-                elif len(data) < wanted:
-                    break  # a line that is being written
-                else:
-                    wanted *= 2  # on the local engine a job may have any size
-                if start >= file.size:
-                    break
-                data = next(self._store.read_many([(file.key, start, wanted)]))
+        files = [(file, self._read.get(file.key, 0)) for file in self._store.list(self._prefix)]
+        read: dict[str, int] = {}
+        for part in read_parts(self._store, files):
+            yield part.lines
+            read[part.key] = part.start + len(part.lines)
         self._read |= read

@@ -14,11 +14,11 @@ from ..errors import DsError
 from ..inputs.check import (
     Check,
     Finding,
+    Room,
     error,
     input_findings,
     job_file_findings,
     ok,
-    program_of,
     refused,
     warning,
     work_findings,
@@ -26,6 +26,7 @@ from ..inputs.check import (
 from ..inputs.config import Config
 from ..inputs.fit import nothing_to_run
 from ..inputs.jobfile import JobFile
+from ..inputs.template import CommandTemplate
 from ..runs.record import record_path
 from ..system.docker import engine_for
 from ..system.state import state_folder
@@ -54,9 +55,10 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     if job_file is not None:
+        data, room = FolderStore(store), _room(config, state_folder(folder, config.app_name))
         found += [
-            Check("the job file", lambda: job_file_findings(config, job_file)),
-            Check("the inputs", lambda: input_findings(config, job_file, FolderStore(store), str(store))),
+            Check("the job file", lambda: job_file_findings(config, job_file, folds_case=data.folds_case)),
+            Check("the inputs", lambda: input_findings(config, job_file, data, str(store), room)),
         ]
     return found
 
@@ -69,14 +71,37 @@ def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
         yield _handler(config, folder)
     elif not config.command:
         yield refused(nothing_to_run())
-    elif (program := program_of(config.command)) is None:
-        yield ok("COMMAND: is for the shell; its programs are not looked for")
-    elif shutil.which(program, path=_path(config)) is None:
-        yield error(
-            f"COMMAND: no program {program} on this machine", f"install {program}, or name it by its path"
-        )
     else:
-        yield ok(f"COMMAND: {program} is there")
+        yield from _programs(config, folder)
+
+
+def _programs(config: Config, folder: Path) -> Iterator[Finding]:
+    """Yields whether the programs that COMMAND starts by name exist."""
+    found = CommandTemplate(config.command).programs
+    missing = 0
+    for place, program in enumerate(found):
+        if "/" in program and not program.startswith("/"):
+            if place == 0:  # later ones may come of those before
+                missing += 1
+                what = (
+                    f"COMMAND: {program} is looked for in the job's own folder, which is empty at its start"
+                )
+                there = "" if (folder / program).exists() else ", once it is in the project folder"
+                yield error(what, f'write "$DS_PROJECT_DIR/{program.removeprefix("./")}"{there}')
+        elif shutil.which(program, path=_path(config)) is None:
+            missing += 1
+            what = f"COMMAND: no program {program} on this machine"
+            yield error(what, f"install {program}, or name it by its path")
+    if not found:
+        yield ok("COMMAND: is for the shell; its programs are not looked for")
+    elif not missing:
+        yield ok(f"COMMAND: {', '.join(found)} {'is' if len(found) == 1 else 'are'} there")
+
+
+def _room(config: Config, folder: Path) -> Room:
+    """The disk that the inputs of jobs are fetched to."""
+    free = shutil.disk_usage(_nearest(folder)).free
+    return Room(free, slots_of(config), f"the disk of {folder}", "make room, or lower DOCKER_CORES")
 
 
 def _in_containers(config: Config) -> Iterator[Finding]:
@@ -87,10 +112,7 @@ def _in_containers(config: Config) -> Iterator[Finding]:
     try:
         docker = engine_for(image)
     except DsError as failed:
-        if "CONTAINERS" in config.given:
-            yield error(failed.what, failed.fix)
-        else:
-            yield warning(f"{failed.what}: jobs run as plain processes of this machine", failed.fix)
+        yield error(failed.what, failed.fix)
         return
     if docker.has_image(image):
         yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it")
@@ -176,7 +198,8 @@ def memory_findings(config: Config, memory: int, processors: int) -> Iterator[Fi
     slots = slots_of(config)
     wanted = config.tasks_per_machine * (config.memory or 0) << 20
     at_once = many(slots, "job", "at a time has", "at a time have")
-    each = f"{at_once} {memory // slots >> 20:,} MB of memory each"
+    mine = config.memory if config.in_containers else None
+    each = f"{at_once} {mine or memory // slots >> 20:,} MB of memory each"
     if wanted > memory:
         what = f"TASKS_PER_MACHINE x MEMORY is {wanted >> 20:,} MB, and this machine has {memory >> 20:,}"
         yield warning(what, "lower TASKS_PER_MACHINE or MEMORY")

@@ -114,7 +114,7 @@ class LocalEngine:
         """Pulls the config's image if it is missing: no job waits for a download."""
         if self._image_is_here:
             return
-        image, docker = self._config.dockerhub_tag, container_engine(self._config, self._say)
+        image, docker = self._config.dockerhub_tag, container_engine(self._config)
         if docker is not None and not docker.has_image(image):
             self._say(f"pulling the image {image}")
             docker.pull(image)
@@ -176,7 +176,7 @@ class LocalEngine:
         )
         if when is None:
             return None
-        at = datetime.fromtimestamp(when).astimezone().strftime("%H:%M:%S")
+        at = time_text(when, self._clock.now())
         jobs = many(counts.delayed, "job", "failed and waits", "failed and wait")
         return f"{jobs} before the next attempt, until {at}"
 
@@ -255,6 +255,12 @@ class LocalEngine:
                 kill_marked(self._place.mark)
                 if self._config.in_containers:
                     sweep(STATE_LABEL, str(self._place.folder))
+
+
+def time_text(when: float, now: float) -> str:
+    """Returns a time of the local clock (Unix seconds), with its day if that is not today."""
+    at, today = (datetime.fromtimestamp(each).astimezone() for each in (when, now))
+    return at.strftime("%H:%M:%S" if at.date() == today.date() else "%Y-%m-%d %H:%M:%S")
 
 
 def _free_bytes(folder: Path) -> int:

@@ -25,7 +25,7 @@ from ..clock import SystemClock
 from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, load_config
-from ..job import LEASE_SECONDS, Cause, Outcome, RetryPolicy, State
+from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.state import STATE_VARIABLE
@@ -140,7 +140,10 @@ class Machine:
         """Make a worker, in its own process."""
         place, config, paths = self._place, self._config, self._paths
         environment = {**config.worker_environment(), STATE_VARIABLE: str(place.folder)}
-        task = compile_task(config, environment)
+        image = ""
+        if self._containers and config.output:
+            image = self._containers.docker.digest(self._containers.image) or ""
+        task = compile_task(config, environment, image=image)
         log = SlotLog(self._store, paths.logs, f"{name}.log")
         slot = Slot(task, self._store, place.work / name, log, paths.run, name, self._containers)
         return Worker(
@@ -148,7 +151,7 @@ class Machine:
             [slot],
             LedgerWriter(self._store, f"{paths.events}{name}.jsonl"),
             Identity(name, os.uname().nodename),
-            RetryPolicy(config.job_retries),
+            config.retry_policy,
             SystemClock(),
             term=LEASE_SECONDS,
             delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
@@ -229,7 +232,7 @@ def _patience(stop: Stop) -> float:
 
 def _containers(place: Place, project: Path, config: Config) -> Containers | None:
     """Returns how jobs run in containers here; None: as plain processes. Raises DsError."""
-    docker = container_engine(config, complain)
+    docker = container_engine(config)
     if docker is None:
         return None
     bucket = project / config.store if config.mount_bucket else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS, RetryPolicy
-from ..system.docker import Docker, engine_of
+from ..job import LEASE_SECONDS
+from ..system.docker import Docker, engine_for
 from ..system.state import mark_of
 from .queue import SqliteQueue
 
@@ -51,7 +50,7 @@ class Place(NamedTuple):
 
     def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
         """Returns the app's queue."""
-        policy = RetryPolicy(config.job_retries)
+        policy = config.retry_policy
         return SqliteQueue(self.database, policy=policy, term=LEASE_SECONDS, owner=owner)
 
 
@@ -62,11 +61,9 @@ def slots_of(config: Config) -> int:
     return config.tasks_per_machine * config.docker_cores
 
 
-def container_engine(config: Config, say: Callable[[str], None]) -> Docker | None:
-    """Returns the engine that runs the config's image here; None: jobs are plain processes.
+def container_engine(config: Config) -> Docker | None:
+    """Returns the engine that runs the config's image here; None: no image, or CONTAINERS = False.
 
-    Raises DsError if CONTAINERS = True is in the config and no engine answers.
+    Raises DsError if no engine answers: the machine's own programs may be others than the image's.
     """
-    if not config.in_containers:
-        return None
-    return engine_of(config.dockerhub_tag, say, required="CONTAINERS" in config.given)
+    return engine_for(config.dockerhub_tag) if config.in_containers else None

@@ -54,6 +54,9 @@ index again and again, so that the later they are folded, the fewer times.
 
 _INT64 = struct.Struct(">q")
 
+CLOCK_SLACK = 60.0
+"""Seconds by which a clock may be set back without a change to waiting jobs."""
+
 POLL_FIRST = 0.01
 POLL_LAST = 0.25
 
@@ -69,6 +72,11 @@ _DUE = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_ope
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
 _FRESH = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
+
+# No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
+_AHEAD = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ? LIMIT 1"
+_PULL = """UPDATE jobs INDEXED BY jobs_open SET visible_at = CASE WHEN token IS NULL THEN ? ELSE ? END
+    WHERE state = 0 AND visible_at > ?"""
 
 _CLAIM = "UPDATE jobs SET visible_at = ?, token = ?, owner = ?, deliveries = deliveries + 1 WHERE seq = ?"
 
@@ -138,6 +146,7 @@ class SqliteQueue:
         self.owner = owner
         self._policy = policy or RetryPolicy()
         self._term = term
+        self._longest = max(self._policy.limit, term) + CLOCK_SLACK
         self._clock = clock or SystemClock()
         self._mutex = threading.Lock()
         self._volatile = volatile
@@ -198,7 +207,8 @@ class SqliteQueue:
             self._clock.wait(pause)
             wait -= pause
             pause = min(pause * 2, POLL_LAST)
-            if self._read(_LEASABLE, (self._clock.now(),)):
+            now = self._clock.now()
+            if self._read(_LEASABLE, (now,)) or self._read(_AHEAD, (now + self._longest,)):
                 leases = self._claim(limit)
         return leases
 
@@ -230,12 +240,14 @@ class SqliteQueue:
     def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """Give jobs back after `delay` seconds, or at once to the place they had; no attempt is counted.
 
+        A delay is at most about the longest back-off, or a lease's term.
+
         Their deliveries count from 0 again: they did not take their worker down.
         """
         if leases:
             with self._writing() as db:
                 now = self._clock.now()
-                back = now + delay if delay > 0 else 0.0
+                back = now + min(delay, self._longest) if delay > 0 else 0.0
                 db.executemany(_RELEASE, [(back, *_ours(lease, now)) for lease in leases])
 
     def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
@@ -331,6 +343,7 @@ class SqliteQueue:
         with self._writing() as db:
             now = self._clock.now()
             deadline = now + self._term
+            db.execute(_PULL, (now, deadline, now + self._longest))
             rows = db.execute(_DUE, (now, limit)).fetchall()
             if len(rows) < limit:
                 rows += db.execute(_FRESH, (limit - len(rows),)).fetchall()

@@ -38,6 +38,14 @@ class FolderStore:
         self._segments: dict[str, int] = {}
         self._lock = threading.Lock()
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether the folder's file system takes `a` and `A` for one name."""
+        there = next(each for each in (self.root, *self.root.parents) if each.exists())
+        named = next((each for each in (there, *there.parents) if each.name.swapcase() != each.name), there)
+        other = named.with_name(named.name.swapcase()) if named.name else named
+        return other != named and other.exists() and other.samefile(named)
+
     def locate(self, key: str) -> str:
         """The file's absolute path."""
         return str(self._path(key))
@@ -46,9 +54,17 @@ class FolderStore:
         """Every file whose key starts with `prefix`, in key order."""
         folder = prefix.rpartition("/")[0]
         start = self._path(folder) if folder else self.root
-        for key, size in _walk(start, folder):
-            if key.startswith(prefix):
-                yield StoredFile(key, size)
+        yield from (file for file in _walk(start, folder) if file.key.startswith(prefix))
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the names of the folders right below `prefix` (it ends in "/"), without empty ones."""
+        folder = self._path(prefix.rstrip("/"))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for name in sorted(
+                each.name for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)
+            ):
+                if next(iter(_walk(folder / name, prefix + name)), None) is not None:
+                    yield name
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or a part of it. Raises KeyMissing."""
@@ -64,9 +80,9 @@ class FolderStore:
             except KeyMissing:
                 yield None
 
-    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """The size of each file in bytes; None where there is no such file."""
-        return [_size(self._path(key)) for key in keys]
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns each file with its size and tag; None: there is no such file."""
+        return [_stat(key, self._path(key)) for key in keys]
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
@@ -86,6 +102,28 @@ class FolderStore:
             temporary.unlink()
         self._sync_folders([path])
         return True
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replaces the file if its content is still `old`.
+
+        One of many callers gets it: who renames it away. For a moment, or after a kill just then, it is
+        missing. No lock is used, as locks across computers cannot be relied upon.
+        """
+        path = self._path(key)
+        put = self._write_beside(path, new)
+        taken = put.with_name(f"{put.name}-old")
+        fits = False
+        try:
+            path.rename(taken)
+            fits = taken.read_bytes() == old
+            fits = link_exclusively(put if fits else taken, path) and fits  # else created meanwhile
+            self._sync_folders([path])
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        finally:
+            put.unlink()
+            taken.unlink(missing_ok=True)
+        return fits
 
     def append(self, key: str, data: bytes) -> None:
         """Add to the end of a segment that only this process writes; all of it or nothing of it."""
@@ -195,15 +233,19 @@ class FolderStore:
         return self.root / check_key(key)
 
 
-def _size(path: Path) -> int | None:
+def _stat(key: str, path: Path) -> StoredFile | None:
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return _file(key, found) if stat.S_ISREG(found.st_mode) else None
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+def _file(key: str, found: os.stat_result) -> StoredFile:
+    return StoredFile(key, found.st_size, f"{found.st_mtime_ns:x}")
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[StoredFile]:
     """Files below a folder as (key, size), in key order; what vanishes meanwhile is passed over."""
     try:
         with os.scandir(folder) as entries:
@@ -218,7 +260,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
                 yield from _walk(folder / name, key)
         elif not name.startswith(_TEMPORARY):
             with suppress(OSError):  # gone by now, or a link that leads nowhere
-                yield key, entry.stat().st_size
+                yield _file(key, entry.stat())
 
 
 def _sorting_name(entry: os.DirEntry[str]) -> str:

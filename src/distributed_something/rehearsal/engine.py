@@ -23,6 +23,7 @@ from .. import background
 from ..aws.engine import AwsEngine
 from ..aws.s3.store import S3Store
 from ..aws.session import AwsSession
+from ..budget import Quote
 from ..clock import Clock
 from ..engine import Counts, Machines, check_key
 from ..errors import DsError
@@ -222,6 +223,11 @@ class RehearsalEngine:
         """Checks the file as AWS does, with the replaced values. Starts the emulator."""
         aws = self._started()
         aws.check_fleet(self._adapted(fleet_file, aws)[0])
+
+    def quote(self, fleet_file: Path | None) -> Quote:
+        """As on AWS, with MACHINE_PRICE as the price. Starts the emulator."""
+        aws = self._started()
+        return aws.quote(None if fleet_file is None else self._adapted(fleet_file, aws)[0])
 
     def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
         """As on AWS; what a fleet file has of a real account is replaced, and named."""

@@ -34,7 +34,7 @@ def build(account: Facts, fold: Fold, events: Iterable[Facts], *, price: float |
     repeated = _repeated(events, {each["id"]: each for each in machines if each["lost"]})
     requests = sum(_request_price(name) * count for name, count in account["calls"].items())
     return {
-        "jobs": len(fold.jobs),
+        "jobs": fold.total,
         "attempts": fold.attempts,
         "interruptions": fold.interruptions,
         "machines": len(machines),

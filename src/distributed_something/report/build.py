@@ -13,8 +13,7 @@ from typing import Any
 from ..engine import Store
 from ..errors import KeyMissing
 from ..inputs.config import Config, values_given
-from ..job import State
-from ..ledger import Fold, JobRecord, RunPaths
+from ..ledger import Fold, RunPaths
 from ..runs.snapshot import Snapshot
 from ..words import bytes_text, duration, many, money, rate_text
 from .failures import FailureGroup
@@ -39,12 +38,10 @@ def build_report(
     ran: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns the content of `report.json`. `ran` is the result of `provenance.what_ran`."""
-    records = list(fold.jobs.values())
-    seconds = [r.seconds for r in records if r.seconds is not None]
-    memory = [r.max_rss_bytes for r in records if r.max_rss_bytes is not None]
+    seconds, memory = fold.figures("seconds"), fold.figures("max_rss_bytes")
     figures = {
         "seconds": quantiles(seconds),
-        "cpu_seconds": quantiles([r.cpu_seconds for r in records if r.cpu_seconds is not None]),
+        "cpu_seconds": quantiles(fold.figures("cpu_seconds")),
         "max_rss_bytes": quantiles(memory),
         "disk_bytes": fold.most_bytes or None,
     }
@@ -54,11 +51,11 @@ def build_report(
         **figures,
         "histograms": {"seconds": histogram(seconds), "max_rss_bytes": histogram(memory)},
         "throughput": _throughput(snapshot, fold),
-        "time": _time(fold, records),
+        "time": _time(fold),
         "memory_asked_bytes": _memory_asked(config, snapshot),
         "disk_asked_bytes": _disk_asked(config, snapshot),
         "cost_per_job_usd": _cost_per_job(snapshot),
-        "slowest": _slowest(records),
+        "slowest": _slowest(fold),
         "failures": [
             {
                 "cause": g.cause,
@@ -69,7 +66,7 @@ def build_report(
             }
             for g in groups
         ],
-        "what": {**_what(config, records), **ran},
+        "what": {**_what(config, fold), **ran},
         "advice": _advice(config, snapshot, figures, groups),
     }
 
@@ -83,10 +80,11 @@ def _elapsed(snapshot: Snapshot) -> float | None:
 def _throughput(snapshot: Snapshot, fold: Fold) -> dict[str, Any] | None:
     if snapshot.started is None or fold.last_end is None:
         return None
-    return dict(throughput(sorted(fold.ends), snapshot.started, fold.last_end))
+    final = snapshot.jobs.final
+    return dict(throughput(final, snapshot.started, fold.last_end, fold.ended_in))
 
 
-def _time(fold: Fold, records: Iterable[JobRecord]) -> dict[str, Any]:
+def _time(fold: Fold) -> dict[str, Any]:
     """Returns where the workers' time went, in seconds over all attempts, and how long jobs waited.
 
     `in` and `out` are the staging of files, `running` is the rest of the successful attempts, `failed` and
@@ -99,7 +97,7 @@ def _time(fold: Fold, records: Iterable[JobRecord]) -> dict[str, Any]:
     staged = {name: fold.phases.get(name, 0.0) for name in ("in", "out")}
     useful = fold.spent.get("succeeded", 0.0) + fold.spent.get("skipped", 0.0)
     first = fold.first or 0.0
-    waited = [max(r.started - first, 0.0) for r in records if r.started is not None]
+    waited = [max(started - first, 0.0) for started in fold.figures("started")]
     running = max(useful - staged["in"] - staged["out"], 0.0)
     return {**_rounded({**staged, "running": running, **lost}), "waited_s": quantiles(waited)}
 
@@ -131,13 +129,13 @@ def _cost_per_job(snapshot: Snapshot) -> float | None:
     return snapshot.cost_usd / snapshot.jobs.succeeded
 
 
-def _slowest(records: Iterable[JobRecord]) -> list[dict[str, Any]]:
-    timed = [record for record in records if record.seconds is not None and record.state is not State.SKIPPED]
-    timed.sort(key=lambda record: -(record.seconds or 0.0))
-    return [{"id": r.id, "index": r.index, "seconds": r.seconds, "state": r.state} for r in timed[:SLOWEST]]
+def _slowest(fold: Fold) -> list[dict[str, Any]]:
+    return [
+        {"id": r.id, "index": r.index, "seconds": r.seconds, "state": r.state} for r in fold.slowest(SLOWEST)
+    ]
 
 
-def _what(config: Config, records: Iterable[JobRecord]) -> dict[str, Any]:
+def _what(config: Config, fold: Fold) -> dict[str, Any]:
     """Returns what ran: the config, the version, and a hash over the jobs' ids (hashes of their contents).
 
     The user's own keys may hold secrets, so only their names are returned.
@@ -148,8 +146,15 @@ def _what(config: Config, records: Iterable[JobRecord]) -> dict[str, Any]:
         "version": __version__,
         "config": values_given(config),
         "environment": sorted({*config.extra, *config.environment}),
-        "jobs_sha256": hashlib.sha256("".join(sorted(r.id for r in records)).encode()).hexdigest(),
+        "jobs_sha256": _hash_of(fold.ids()),
     }
+
+
+def _hash_of(texts: Iterable[str]) -> str:
+    found = hashlib.sha256()
+    for text in texts:
+        found.update(text.encode())
+    return found.hexdigest()
 
 
 def _advice(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
 from ..engine import Store
-from ..job import State
+from ..job import Cause, State
 from ..ledger import JobRecord, RunPaths
 from ..runs.joblog import piece_of
 from .alike import fold_line, is_ours, merge_varied, telling_line
@@ -66,9 +66,16 @@ def group_failures(
     return sorted(groups.values(), key=lambda group: -len(group.ids))
 
 
+_NOT_IN_LOG = frozenset(
+    {Cause.TIMEOUT, Cause.INPUT_MISSING, Cause.OUTPUT_MISSING, Cause.UPLOAD, Cause.WORKER_LOST}
+)
+"""Causes that the job's own output cannot name: its last line is about something else."""
+
 _UNREAD = ("(not read yet)", "")
 
 
 def _reason(record: JobRecord, line: str) -> str:
-    """Returns the telling line of the job's log, or else the detail of its end."""
-    return record.detail or line if not line or is_ours(line) else line
+    """Returns why the attempt failed: our detail if we ended it, else the telling line of the job's log."""
+    if record.detail and (record.cause in _NOT_IN_LOG or not line or is_ours(line)):
+        return record.detail
+    return line

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from itertools import pairwise
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 BUCKETS = 80
@@ -50,21 +49,24 @@ def quantiles(values: Sequence[float]) -> dict[str, float] | None:
     }
 
 
-def throughput(ends: Sequence[float], start: float, until: float) -> Throughput:
-    """Counts ends (in ascending order) between two times, in at most about BUCKETS buckets of a round length.
+def throughput(
+    total: int, start: float, until: float, counted: Callable[[float, float], Mapping[int, int]]
+) -> Throughput:
+    """Returns the ends between two times, in at most about BUCKETS buckets of a round length.
 
-    Few ends get wider buckets, because a bucket of one job shows no rate.
+    `counted` returns the ends in each bucket, by (start, bucket). Few ends (`total`) have wider buckets: a
+    bucket of one job shows when it ended, and no rate.
     """
     span = max(until - start, 1e-3)
-    most = min(max(len(ends) // 3, 10), BUCKETS)
+    most = min(max(total // 3, 10), BUCKETS)
     bucket = next((step for step in _STEPS if span / step <= most), math.ceil(span / most / 86400) * 86400)
-    edges = [start + bucket * at for at in range(int(span / bucket) + 2)]
-    places = [bisect_left(ends, edge) for edge in edges]
-    places[0] = 0  # the clock of another machine may be behind
-    jobs = [after - before for before, after in pairwise(places)]
-    while len(jobs) > 1 and not jobs[-1] and edges[len(jobs) - 1] >= until:
+    found = counted(start, bucket)
+    jobs = [found.get(at, 0) for at in range(int(span / bucket) + 1)]
+    edge = start + bucket * len(jobs)
+    while len(jobs) > 1 and not jobs[-1] and edge - bucket >= until:
         jobs.pop()
-    last = until - edges[len(jobs) - 1]
+        edge -= bucket
+    last = until - (edge - bucket)
     return {"start": start, "bucket_s": bucket, "last_s": min(max(last, 0.0), bucket), "jobs": jobs}
 
 

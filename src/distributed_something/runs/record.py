@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..budget import Budget
 from ..errors import UsageError
 from ..inputs.config import Config
 from ..ledger import RunPaths
@@ -37,6 +38,9 @@ class RunRecord(NamedTuple):
     clean_dashboard: bool = True
     fleets: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
+    more_usd: float = 0.0
+    """Dollars that `ds start --budget` has added to the budget; `more_hours` likewise."""
+    more_hours: float = 0.0
 
     @classmethod
     def new(cls, config: Config, engine: str, run: str, bucket: str, now: float) -> RunRecord:
@@ -57,6 +61,11 @@ class RunRecord(NamedTuple):
         """Returns the record with one more fleet; a second start adds and never overwrites."""
         return self if fleet in self.fleets else self._replace(fleets=(*self.fleets, fleet))
 
+    def with_budget(self, more: Budget) -> RunRecord:
+        """Returns the record with a raised budget."""
+        usd, hours = self.more_usd + (more.usd or 0.0), self.more_hours + (more.hours or 0.0)
+        return self._replace(more_usd=usd, more_hours=hours)
+
     def with_resources(self, made: tuple[str, ...]) -> RunRecord:
         """Returns the record with what was just made."""
         return self._replace(resources=tuple(dict.fromkeys([*self.resources, *made])))
@@ -76,6 +85,8 @@ class RunRecord(NamedTuple):
             "engine": self.engine,
             "fleets": self.fleets,
             "resources": self.resources,
+            "more_usd": self.more_usd,
+            "more_hours": self.more_hours,
         }
         return json.dumps(facts, indent=2) + "\n"
 
@@ -99,6 +110,8 @@ class RunRecord(NamedTuple):
             clean_dashboard=str(facts.get("CLEAN_DASHBOARD", "True")).lower() == "true",
             fleets=fleets,
             resources=_texts(facts.get("resources")),
+            more_usd=_number(facts.get("more_usd")),
+            more_hours=_number(facts.get("more_hours")),
         )
 
 
@@ -128,6 +141,10 @@ def _parse(text: str, name: str) -> dict[str, Any]:
 
 def _milliseconds(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < _LONGEST_TIME else 0
+
+
+def _number(found: object) -> float:
+    return float(found) if type(found) in (int, float) and 0 <= found < 1e9 else 0.0  # type: ignore[operator,arg-type]
 
 
 def _texts(found: object) -> tuple[str, ...]:

@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from ..budget import NO_BUDGET, Budget, Spent, share
 from ..engine import Counts, Machines
 from ..job import State
-from ..ledger import Fold, JobRecord
+from ..ledger import JobRecord
 from ..words import many
 
 RATE_WINDOW_SECONDS = 60.0
+"""Time over which the rate of a run under way is measured, in seconds."""
+
+
+class Tally(Protocol):
+    """What a view of a run needs of the ledger: `Fold`, or `LiveFold`."""
+
+    @property
+    def total(self) -> int:
+        """Number of jobs."""
+
+    @property
+    def by_state(self) -> Mapping[State, int]:
+        """Number of jobs in each state."""
+
+    @property
+    def failed(self) -> int:
+        """Number of jobs that wait again after a failed attempt."""
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts that ended and used up one."""
+
+    @property
+    def interruptions(self) -> int:
+        """Number of attempts that were interrupted."""
+
+    @property
+    def first(self) -> float | None:
+        """When the first attempt began, in Unix seconds."""
+
+    @property
+    def last_end(self) -> float | None:
+        """When the last job came to its end, in Unix seconds."""
+
+    def update(self) -> Tally:
+        """Reads what is new in the ledger."""
+
+    def running(self) -> Iterator[JobRecord]:
+        """Yields the jobs that run by the ledger."""
+
+    def ended_since(self, since: float) -> int:
+        """Returns how many jobs came to an end since then (Unix seconds)."""
 
 
 class JobCounts(NamedTuple):
@@ -51,20 +94,27 @@ class Snapshot(NamedTuple):
     """Jobs in the queue that are not finished and not dead; None where the queue is gone."""
     leased: int = 0
     """Jobs in the queue that a worker holds."""
+    budget: Budget = NO_BUDGET
 
     @property
     def cost_usd(self) -> float | None:
-        """What the run's machines have cost so far; None: unknown."""
-        return self.machines.cost.usd if self.machines.cost else None
+        """What the run has cost so far; None: unknown."""
+        cost = self.machines.cost
+        return None if cost is None else cost.usd + cost.usd_per_attempt * self.attempts
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has spent of its budget."""
+        return Spent(self.cost_usd, self.machines.hours)
 
     @property
     def expected_usd(self) -> float | None:
         """The run's cost at its end, at the present rate; None: unknown."""
-        cost = self.machines.cost
-        if cost is None or self.state == "finished":
+        cost, so_far = self.machines.cost, self.cost_usd
+        if cost is None or so_far is None or self.state == "finished":
             return self.cost_usd
         hourly = cost.usd_per_hour
-        return None if hourly is None or self.eta is None else cost.usd + hourly * self.eta / 3600
+        return None if hourly is None or self.eta is None else so_far + hourly * self.eta / 3600
 
     def to_json(self) -> dict[str, Any]:
         """Returns the object that `ds status --json` prints."""
@@ -91,8 +141,16 @@ class Snapshot(NamedTuple):
             "finished": _iso(self.finished),
             "machines": {"target": machines.target, "running": machines.running, "lost": machines.lost},
             "cost_usd": self.cost_usd,
+            "budget": self._budget_json(),
             "why_idle": self.why_idle,
         }
+
+    def _budget_json(self) -> dict[str, float | None] | None:
+        """Returns limits and share in use, from 0 to 1; None if the run has no budget."""
+        limits, spent = self.budget, self.spent
+        if not limits:
+            return None
+        return {**limits._asdict(), "spent_hours": spent.hours, "share": share(limits, spent)}
 
 
 def _iso(when: float | None) -> str | None:
@@ -117,21 +175,21 @@ class Alive(NamedTuple):
         gone = not self.any or record.machine in self.gone
         return State.WAITING if gone and record.state is State.RUNNING else record.state
 
-    def stranded(self, fold: Fold) -> int:
+    def stranded(self, fold: Tally) -> int:
         """Returns how many jobs run by the ledger alone: their machines are gone, their leases not yet."""
         running = fold.by_state[State.RUNNING]
         if not running or not self.any:
             return running
         if not self.gone:
             return 0
-        return sum(each.state is State.RUNNING and each.machine in self.gone for each in fold.jobs.values())
+        return sum(each.machine in self.gone for each in fold.running())
 
 
-def count_jobs(fold: Fold, stranded: int) -> JobCounts:
+def count_jobs(fold: Tally, stranded: int) -> JobCounts:
     """Returns the jobs by state; `stranded` of them have lost their worker, and wait."""
     by_state = fold.by_state
     return JobCounts(
-        total=len(fold.jobs),
+        total=fold.total,
         waiting=by_state[State.WAITING] + stranded,
         running=by_state[State.RUNNING] - stranded,
         succeeded=by_state[State.SUCCEEDED],
@@ -155,7 +213,7 @@ def count_queue(total: int, counts: Counts) -> JobCounts:
 
 
 def take(
-    fold: Fold,
+    fold: Tally,
     *,
     app: str,
     engine: str,
@@ -165,14 +223,13 @@ def take(
     now: float,
     why_idle: str | None = None,
     silent: bool = False,
+    budget: Budget = NO_BUDGET,
 ) -> Snapshot:
     """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
-    if silent and counts is not None:
-        jobs = count_queue(len(fold.jobs), counts)
-    else:
-        jobs = count_jobs(fold, stranded)
+    by_queue = count_queue(fold.total, counts) if silent and counts is not None else None
+    jobs = by_queue or count_jobs(fold, stranded)
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
@@ -193,6 +250,7 @@ def take(
         why_idle=None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0),
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
+        budget=budget,
     )
 
 
@@ -228,14 +286,12 @@ def _state(over: bool, machines: Machines) -> str:
     return "running" if machines.running else "idle"
 
 
-def _rate(fold: Fold, until: float, *, whole: bool) -> float:
+def _rate(fold: Tally, until: float, *, whole: bool) -> float:
     """Final jobs a second: over the last minute, or over the whole run when it has ended."""
-    if fold.first is None or not fold.ends:
+    if fold.first is None or fold.last_end is None:
         return 0.0
     since = fold.first if whole else max(fold.first, until - RATE_WINDOW_SECONDS)
-    fold.ends.sort()
-    ended = len(fold.ends) - bisect_left(fold.ends, since)
-    return ended / max(until - since, 1e-3)
+    return fold.ended_since(since) / max(until - since, 1e-3)
 
 
 def job_line(record: JobRecord, body: dict[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..clock import Clock
 from ..engine import Counts, Diagnosis, Machines, RentedMachine
 from ..errors import DsError
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS, RetryPolicy
+from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
 from ..system.state import one_run
@@ -95,7 +95,7 @@ class SlurmEngine:
         if run is None:
             raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
         if self._queue is None:
-            terms = Terms(RetryPolicy(self._config.job_retries), LEASE_SECONDS)
+            terms = Terms(self._config.retry_policy, LEASE_SECONDS)
             self._queue = CommandQueue(self._app.place(run), terms, self._clock)
         return self._queue
 

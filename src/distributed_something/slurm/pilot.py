@@ -20,7 +20,7 @@ from ..background import complain
 from ..clock import SystemClock
 from ..errors import DsError
 from ..inputs.config import Config, load_config
-from ..job import LEASE_SECONDS, Cause, Lease, Outcome, RetryPolicy, State
+from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
 from ..system.state import STATE_VARIABLE, mark_of
@@ -81,7 +81,7 @@ class Pilot:
         self._signals = Signals([OWN_STOP, NOW, NOTICE, ENDED])
         self._scheduler = Slurm()
         self._pilots = name_of(project, config.app_name)
-        terms = Terms(RetryPolicy(config.job_retries), LEASE_SECONDS)
+        terms = Terms(config.retry_policy, LEASE_SECONDS)
         self._keeper = Keeper(self._place, terms, self._clock, scratch)
         self._crew = Crew(
             self._make_worker,
@@ -198,7 +198,7 @@ class Pilot:
             [slot],
             KeptLedger(self._store, f"{self._paths.events}{name}.jsonl", keeper),
             Identity(name, self.id),
-            RetryPolicy(config.job_retries),
+            config.retry_policy,
             HeadTime(queue),
             term=LEASE_SECONDS,
             delays=[number * config.seconds_to_start],

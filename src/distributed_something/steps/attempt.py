@@ -85,6 +85,11 @@ class OwnWrites:
         self._discard = discard
         log.write_bytes(b"")
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether the store takes `a` and `A` for one key."""
+        return self._store.folds_case
+
     def append(self, _key: str, data: bytes) -> None:
         """Add to the log file: a slot appends to nothing else."""
         with self._log.open("ab") as file:
@@ -125,13 +130,21 @@ class OwnWrites:
         """Yields the files of the store."""
         return self._store.list(prefix)
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the next part of the keys below `prefix`, of the project's own store."""
+        return self._store.folders(prefix)
+
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
         """Yields pieces of the store's files."""
         return self._store.read_many(pieces)
 
-    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """Returns the sizes of the store's files."""
-        return self._store.sizes(keys)
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replace a file that has not changed, unless writes are discarded."""
+        return True if self._discard else self._store.replace(key, old, new)
+
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns the store's files with their sizes and tags."""
+        return self._store.stat(keys)
 
     def fetch(self, key: str, path: Path) -> int:
         """Copy a file of the store."""

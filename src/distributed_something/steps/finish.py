@@ -64,7 +64,7 @@ def make_report(project: Project, fold: Fold, config: Config) -> dict[str, Any]:
 
     store, paths = project.engine.store, project.paths()
     snapshot = project.snapshot(fold)
-    groups = group_failures(store, paths, fold.jobs.values())
+    groups = group_failures(store, paths, fold.update().failing())
     return build_report(snapshot, fold, groups, config, what_ran(store, paths, config))
 
 

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import budget
 from ..engine import Renting
 from ..errors import DsError, Unreachable, UsageError
-from ..job import State
-from ..ledger import Fold
 from ..runs.record import read_record
-from ..runs.snapshot import Snapshot
-from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, shrink
+from ..runs.snapshot import Snapshot, Tally
+from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, drained, shrink
 from ..words import many
+from .collect import begin_collecting
 from .finish import end
 from .project import Project
 from .start import cancel_fleet, start
@@ -45,8 +45,15 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
         _check_record(project, record)
     watch = Watch(project, cheapest=cheapest)
     with project.console.watch() as watcher:
-        while not isinstance(action := watch.look(watcher), Finish | GiveUp):
-            if isinstance(action, Replace):
+        while not isinstance(action := watch.look(watcher), GiveUp):
+            if isinstance(action, Finish):
+                if not begin_collecting(project):
+                    break
+                watcher.note("all jobs have ended: collecting their outputs")
+                watch.forget()
+                if not watch.running and not isinstance(project.engine, Renting):
+                    start(project, None)
+            elif isinstance(action, Replace):
                 watcher.note("the workers were killed: starting them again")
                 start(project, None)
             if every is None:
@@ -56,8 +63,8 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
                 project.clock.wait(max(every, least))
     if isinstance(action, GiveUp):
         what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"
-        raise DsError(what, "ds start, then ds monitor")
-    return end(project, watch.fold)
+        raise DsError(what, action.fix)
+    return end(project, project.fold())
 
 
 def _check_record(project: Project, path: Path) -> None:
@@ -90,8 +97,9 @@ class Watch:
         cheapest: bool = False,
         memory: Memory | None = None,
         patience: int = LOOKS_THAT_FAIL,
+        fold: Tally | None = None,
     ) -> None:
-        self.fold = project.fold()
+        self.fold: Tally = project.fold() if fold is None else fold
         self._project = project
         self._cheapest = cheapest
         self._patience = patience
@@ -99,6 +107,7 @@ class Watch:
         self._looks: list[Look] = [*known.looks]
         self._loads: list[Load] = [*known.loads]
         self._cost = 0.0
+        self._noted: type | None = None
         self._snapshot: Snapshot | None = None
 
     @property
@@ -115,6 +124,10 @@ class Watch:
     def running(self) -> int:
         """Number of running machines at the last look."""
         return self._looks[-1].machines_running if self._looks else 0
+
+    def forget(self) -> None:
+        """Forget the latest looks: the run goes on, with a job more."""
+        self._looks = [each._replace(open_jobs=1) for each in self._looks[-1:]]
 
     def look(self, watcher: Watcher) -> Action | None:
         """Look once, show the result, and shrink a fleet that is too large. Returns what else to do.
@@ -133,12 +146,39 @@ class Watch:
         self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
         action = decide(self._looks)
         engine = self._project.engine
-        if action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
+        if (over := self._hold_budget(snapshot, watcher)) is not None:
+            action = GiveUp(over.text, over.fix) if drained(self._looks) else None
+        elif action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
             less = self._shrink(engine, snapshot)
             for note in [less] if less else self._guard(engine, snapshot):
                 watcher.note(note)
         self._cost = self._project.clock.now() - began
         return action
+
+    def _hold_budget(self, snapshot: Snapshot, watcher: Watcher) -> budget.Over | None:
+        """Print a notice, or drain the run if its budget is spent and jobs are left."""
+        if not snapshot.machines.replaces_lost or not _open_jobs(snapshot):
+            return None
+        verdict = budget.judge(snapshot.budget, snapshot.spent)
+        if verdict is not None and type(verdict) is not self._noted:  # once: the sum changes at every look
+            ends = ": running jobs finish or go back, and the machines end"
+            watcher.note(verdict.text + (ends if isinstance(verdict, budget.Over) else ""))
+        self._noted = type(verdict)
+        if isinstance(verdict, budget.Notice):
+            return None
+        if verdict is not None:
+            try:
+                self._drain(snapshot)
+            except DsError as error:
+                watcher.note(f"{error.what}; the next look drains again")
+        return verdict
+
+    def _drain(self, snapshot: Snapshot) -> None:
+        """Stop the run; end the machines once no worker runs. Each look repeats what is still missing."""
+        machines, engine = snapshot.machines, self._project.engine
+        idle = bool(machines.running and machines.draining and machines.tasks == 0)
+        if idle or machines.target or (machines.running and not machines.draining):
+            engine.stop(now=idle)
 
     def _patient_look(self, watcher: Watcher) -> Snapshot:
         """Returns a snapshot; looks again while the network or AWS fails, up to `patience` times."""
@@ -233,7 +273,6 @@ def _load(snapshot: Snapshot, busy: int) -> Load:
     return Load(_open_jobs(snapshot), machines.target, machines.running, busy)
 
 
-def _busy(fold: Fold) -> set[str]:
+def _busy(fold: Tally) -> set[str]:
     """Returns the machines and workers that have a job under way."""
-    running = (record for record in fold.jobs.values() if record.state is State.RUNNING)
-    return {f"{record.machine or ''} {record.worker or ''}" for record in running}
+    return {f"{record.machine or ''} {record.worker or ''}" for record in fold.running()}

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..budget import Budget
 from ..clock import Clock, SystemClock
 from ..console import Console
 from ..engine import Cost, Engine, Machines
@@ -14,7 +15,8 @@ from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
 from ..ledger import Fold, RunPaths
 from ..runs.record import RunRecord, read_record, record_path
-from ..runs.snapshot import Snapshot, take
+from ..runs.snapshot import Snapshot, Tally, take
+from ..system.state import state_folder
 
 if TYPE_CHECKING:
     from ..inputs.check import Check
@@ -100,6 +102,17 @@ class Project:
             raise DsError(what, "ds setup")
         return read_record(self.record_path)
 
+    def budget(self, run: str | None) -> Budget:
+        """Returns the limits of a run: those of the config, raised as its record says."""
+        limits = Budget(self.config.budget_usd, self.config.budget_hours)
+        if not limits or not self.record_path.exists():
+            return limits
+        try:
+            record = read_record(self.record_path)
+        except UsageError:  # a damaged record raises no limit
+            return limits
+        return limits.raised(record.more_usd, record.more_hours) if record.run == run else limits
+
     def current_run(self) -> str | None:
         """Returns the run to look at: the one asked for, the one set up, or the latest; None: there is none.
 
@@ -116,7 +129,7 @@ class Project:
     def runs(self) -> list[str]:
         """Returns the ids of all runs in the store, the oldest first."""
         prefix = f"runs/{self.config.app_name}/"
-        return sorted({file.key[len(prefix) :].partition("/")[0] for file in self.engine.store.list(prefix)})
+        return sorted(self.engine.store.folders(prefix))
 
     def find_run(self, wanted: str) -> str:
         """Returns the run with this id, start of an id, or `latest`. Raises UsageError."""
@@ -142,10 +155,14 @@ class Project:
         return RunPaths(self.config.app_name, run)
 
     def fold(self) -> Fold:
-        """Returns the state of every job of the current run, not yet read."""
-        return Fold(self.engine.store, self.paths())
+        """Returns the state of every job of the current run. Its index is kept for the next command."""
+        return self._fold_of(self.paths())
 
-    def snapshot(self, fold: Fold | None = None) -> Snapshot:
+    def _fold_of(self, paths: RunPaths) -> Fold:
+        folder = state_folder(self.folder, f"{self.config.app_name}.looks")
+        return Fold(self.engine.store, paths, folder / f"{paths.run}.db")
+
+    def snapshot(self, fold: Tally | None = None) -> Snapshot:
         """Looks at the current run. `fold` (or a new one) is brought up to date first."""
         engine = self.engine
         run = engine.current_run()
@@ -155,12 +172,12 @@ class Project:
         # workers flush the ledger before they settle: read after the queue, it is never behind it
         counts = engine.queue().counts() if run else None
         paths = RunPaths(self.config.app_name, shown or "none")
-        fold = (fold or Fold(engine.store, paths)).update()
+        if fold is None:
+            fold = self._fold_of(paths) if shown else Fold(engine.store, paths)
+        fold.update()
         past = self._asked_run is not None and run is None
         machines = Machines() if past else engine.machines()
-        if run is None and (
-            past or machines.replaces_lost
-        ):  # the run has ended, and the engine no longer knows it
+        if run is None and (past or machines.replaces_lost):  # its engine no longer knows the run
             from ..report.build import reported_cost
 
             usd = reported_cost(engine.store, paths)
@@ -174,5 +191,6 @@ class Project:
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,
+            budget=self.budget(shown),
             silent=self.config.image_starts_worker,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from ..job import Job, Lease, State
+from ..job import Job, Lease
 from ..ledger import LedgerWriter
 from .project import Project
 
@@ -18,10 +18,8 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
     fold, queue = project.fold().update(), project.engine.queue()
     wanted = [
         record
-        for record in fold.jobs.values()
-        if record.state is State.DEAD
-        and (not causes or record.cause in causes)
-        and (not ids or record.id in ids)
+        for record in fold.dead()
+        if (not causes or record.cause in causes) and (not ids or record.id in ids)
     ]
     now = project.clock.now()  # before a worker can lease one: the ledger is ordered by time
     back = queue.redrive([record.id for record in wanted])

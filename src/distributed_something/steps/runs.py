@@ -92,7 +92,7 @@ def remake_report(project: Project) -> str:
 def report_key(project: Project) -> str | None:
     """Returns the key of the run's page; None: it has none yet."""
     key = project.paths().root + REPORT
-    return key if project.engine.store.sizes([key])[0] is not None else None
+    return key if project.engine.store.stat([key])[0] is not None else None
 
 
 # -- Comparing ----------------------------------------------------------------------------------------------

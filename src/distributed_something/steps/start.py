@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from ..budget import MEASURED_JOBS, Budget, Over, Spent, judge, offer
 from ..engine import Diagnosis, Machines, Renting
-from ..errors import DsError, Unreachable
+from ..errors import DsError, Unreachable, UsageError
+from ..job import State
+from ..ledger import Fold
 from ..system.state import one_at_a_time
 from .project import Project
 from .setup import keep_record, note_made
@@ -34,6 +37,67 @@ def start(project: Project, fleet_file: Path | None) -> None:
     fleet = engine.start(record.run, fleet_file, lambda resource: note_made(project, resource))
     with one_at_a_time(project.folder):
         keep_record(project, project.record().with_fleet(fleet))
+
+
+def show_cost(project: Project, fleet_file: Path | None, jobs: int) -> None:
+    """Show what a new run of so many jobs will cost, before anything is asked for; see `_offer`."""
+    if isinstance(project.engine, Renting):
+        budget = Budget(project.config.budget_usd, project.config.budget_hours)
+        _offer(project, project.engine, fleet_file, jobs, project.config.job_seconds, budget, Spent())
+
+
+def show_rest(project: Project, fleet_file: Path | None) -> None:
+    """Show what the rest of the run will cost; see `_offer`. Raises DsError if its budget is spent."""
+    if not isinstance(project.engine, Renting):
+        return
+    fold = project.fold()
+    snapshot = project.snapshot(fold)
+    if isinstance(verdict := judge(snapshot.budget, snapshot.spent), Over):
+        raise DsError(f"no machines were asked for: {verdict.text}", verdict.fix)
+    seconds = mean_seconds(fold) or project.config.job_seconds
+    jobs = snapshot.jobs.total - snapshot.jobs.final
+    _offer(project, project.engine, fleet_file, jobs, seconds, snapshot.budget, snapshot.spent)
+
+
+def _offer(
+    project: Project,
+    engine: Renting,
+    fleet_file: Path | None,
+    jobs: int,
+    seconds: float | None,
+    budget: Budget,
+    spent: Spent,
+) -> None:
+    """Print what machines will cost. If the run has a budget, and costs real money, ask whether to go on.
+
+    Raises UsageError unless the answer is yes.
+    """
+    for line in offer(engine.quote(fleet_file), jobs, seconds, budget, spent):
+        project.console.say(line)
+    if budget and not project.config.engine_kind.rehearses:
+        project.console.confirm("ask for these machines")
+
+
+def mean_seconds(fold: Fold) -> float | None:
+    """Returns the mean time of the jobs that have succeeded, in seconds; None: too few have."""
+    done = [each.seconds for each in fold.jobs.values() if each.state is State.SUCCEEDED and each.seconds]
+    return sum(done) / len(done) if len(done) >= MEASURED_JOBS else None
+
+
+def raise_budget(project: Project, more: Budget) -> Budget:
+    """Add to the run's budget. Returns the new limits. Raises UsageError if the config has no such limit."""
+    config = project.config
+    for name, limit, wanted in (
+        ("BUDGET_USD", config.budget_usd, more.usd),
+        ("BUDGET_HOURS", config.budget_hours, more.hours),
+    ):
+        if wanted is not None and limit is None:
+            what = f"--budget: the config has no {name}: there is nothing to raise"
+            raise UsageError(what, f"write {name} = {wanted:g} into the config, then ds setup")
+    with one_at_a_time(project.folder):
+        record = project.record().with_budget(more)
+        keep_record(project, record)
+    return project.budget(record.run)
 
 
 def await_machines(project: Project, seconds: float) -> Machines:

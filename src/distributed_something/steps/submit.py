@@ -34,18 +34,22 @@ _R = TypeVar("_R")
 
 def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
     """Read a whole job file and check each job against the config. Changes nothing. Raises UsageError."""
+    from ..inputs.collect import collect_command
     from ..inputs.fit import CheckedJobs, check_jobs
     from ..inputs.messages import form_of
 
+    collect_command(project.config.collect)
     file = JobFile(job_file, shared)
     form = form_of(project.config, file)
     with project.console.progress(None, "jobs checked") as progress:
-        total = check_jobs(project.config, file, progress.update, project.engine.job_bytes)
-    for note in file.notes:
+        folds_case = project.engine.store.folds_case
+        limit = project.engine.job_bytes
+        fit = check_jobs(project.config, file, progress.update, limit, folds_case=folds_case)
+    for note in [*file.notes, *(f"{what}; {fix}" for what, fix in fit.warnings)]:
         project.console.say(note)
     if project.config.image_starts_worker:
         project.console.say(f"messages as {form.readers} read them")
-    return CheckedJobs(file, total, form)
+    return CheckedJobs(file, fit.total, form)
 
 
 def submit(project: Project, checked: CheckedJobs) -> PutReport:

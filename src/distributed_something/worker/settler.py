@@ -47,6 +47,10 @@ class Settler:
 
     def add(self, lease: Lease, outcome: Outcome) -> None:
         """Adds the end of an attempt, to be settled later."""
+        cause, code = outcome.cause, outcome.exit_code
+        counted = cause is not None and cause not in UNCOUNTED
+        if cause and counted and self._policy.is_permanent(lease.attempt, cause, code):
+            outcome = outcome._replace(state=State.DEAD)
         ended = _Ended(self._clock.now(), lease, outcome)
         with self._lock:
             self._ended.append(ended)

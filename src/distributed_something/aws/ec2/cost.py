@@ -1,8 +1,8 @@
 """Computes the cost of a run's machines: the observed life of each, at the spot price of its type and zone.
 
-EC2 forgets a machine an hour after its end, so observed lives are kept in the store, in
-`runs/<APP_NAME>/<run>/machines.json`. Prices are today's spot prices: AWS's own bill may differ, as prices
-move, and adds disks, traffic and requests. Called by the engine.
+EC2 forgets a machine an hour after its end, so what was seen is kept in the store, in
+`runs/<APP_NAME>/<run>/machines.json`. Each hour has the spot price of its time, and disks the price of most
+regions. Requests are an estimate by attempts. AWS's own bill has traffic beside.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...engine import Store
 from ...errors import DsError, KeyMissing
-from ..session import AwsSession, aws_errors
+from ..session import AwsSession
+from .prices import DISK_USD_PER_GB_HOUR, History, Pool, ask, paid, price_now
 
 if TYPE_CHECKING:
     from .fleets import Machine
+
+USD_PER_ATTEMPT = 2e-5
+"""Requests of an attempt, in dollars: three of SQS, and of S3 about three writes and a few reads."""
 
 SHORTEST_SECONDS = 60.0
 """EC2's shortest billed time of a machine, in seconds."""
@@ -63,45 +67,52 @@ def seen(lives: Mapping[str, Life], machines: Sequence[Machine], now: float) -> 
     return {name: life if name in listed else life._replace(over=True) for name, life in found.items()}
 
 
-def dollars(
-    lives: Mapping[str, Life], prices: Mapping[tuple[str, str], float], bid: float | None
-) -> float | None:
-    """Cost of the machines in dollars; the bid replaces an unknown price. None: unknown."""
+def dollars(lives: Mapping[str, Life], history: History, bid: float | None, disk_gb: int = 0) -> float | None:
+    """Returns what machines and their disks have cost; the bid stands for an unknown price. None: unknown."""
     costs = []
     for life in lives.values():
-        price = prices.get((life.kind, life.zone), bid)
-        if price is None:
+        prices = history.get((life.kind, life.zone)) or ([] if bid is None else [(life.since, bid)])
+        if not prices:
             return None
-        costs.append(life.hours * price)
-    return round(sum(costs), 6)
+        costs.append(paid(prices, life.since, life.since + life.hours * 3600))
+    disks = sum(life.hours for life in lives.values()) * disk_gb * DISK_USD_PER_GB_HOUR
+    return round(sum(costs) + disks, 6)
 
 
-def hourly(
-    lives: Mapping[str, Life], prices: Mapping[tuple[str, str], float], bid: float | None
-) -> float | None:
-    """Dollars an hour of the machines that run, priced as in `dollars`."""
-    found = [prices.get((life.kind, life.zone), bid) for life in lives.values() if not life.over]
+def hourly(lives: Mapping[str, Life], history: History, bid: float | None, disk_gb: int = 0) -> float | None:
+    """Returns what running machines cost in an hour at the prices of now, priced as `dollars` does."""
+    running = [life for life in lives.values() if not life.over]
+    found = [price_now(history, (life.kind, life.zone)) or bid for life in running]
     known = [price for price in found if price is not None]
-    return sum(known) if len(known) == len(found) else None
+    disks = len(running) * disk_gb * DISK_USD_PER_GB_HOUR
+    return sum(known) + disks if len(known) == len(found) else None
 
 
 class RunCost:
     """The cost of one run's machines so far. It never raises: an unknown cost is None.
 
-    `ask`: read spot prices; else the bid is the price.
+    `ask`: for spot prices; else the bid is the price. `disk_gb`: size of each machine's disk.
     """
 
     def __init__(
-        self, session: AwsSession, store: Store, key: str, bid: float | None, *, ask: bool = True
+        self,
+        session: AwsSession,
+        store: Store,
+        key: str,
+        bid: float | None,
+        disk_gb: int = 0,
+        *,
+        ask: bool = True,
     ) -> None:
         self._ask = ask
         self._session = session
         self._store = store
         self._key = key
         self._bid = bid
+        self._disk_gb = disk_gb
         self._lives: dict[str, Life] | None = None
         self._written = 0.0
-        self._prices: dict[tuple[str, str], float] = {}
+        self._prices: dict[Pool, list[tuple[float, float]]] = {}
         self._priced = 0.0
 
     def usd(self, machines: Sequence[Machine], now: float) -> float | None:
@@ -116,12 +127,17 @@ class RunCost:
             self._ask_prices(now)
         except (DsError, OSError):
             return None
-        return dollars(self._lives, self._prices, self._bid)
+        return dollars(self._lives, self._prices, self._bid, self._disk_gb)
 
     @property
     def per_hour(self) -> float | None:
-        """Dollars an hour, as of the latest look; None: unknown."""
-        return hourly(self._lives or {}, self._prices, self._bid)
+        """In dollars an hour, as of the latest look."""
+        return hourly(self._lives or {}, self._prices, self._bid, self._disk_gb)
+
+    @property
+    def hours(self) -> float | None:
+        """Hours that all machines of the run have run, as of the latest look; None: there was no look."""
+        return None if self._lives is None else sum(life.hours for life in self._lives.values())
 
     def _read(self) -> dict[str, Life]:
         try:
@@ -131,25 +147,14 @@ class RunCost:
             return {}
 
     def _ask_prices(self, now: float) -> None:
-        """Reads the newest price of each type in each zone, once an hour or for a new pair."""
-        pairs = {(life.kind, life.zone) for life in (self._lives or {}).values()}
-        known = pairs <= self._prices.keys()
-        if not self._ask or not pairs or now - self._priced < (PRICES_SECONDS if known else ASK_SECONDS):
+        """Asks for the prices since the first machine: once an hour, or when a new pool has come."""
+        lives = (self._lives or {}).values()
+        pools = {(life.kind, life.zone) for life in lives}
+        known = pools <= self._prices.keys()
+        if not self._ask or not pools or now - self._priced < (PRICES_SECONDS if known else ASK_SECONDS):
             return
         self._priced = now
-        newest: dict[tuple[str, str], float] = {}
-        with aws_errors("asking for spot prices"):
-            pages = self._session.client("ec2").get_paginator("describe_spot_price_history")
-            for page in pages.paginate(
-                InstanceTypes=sorted({kind for kind, _ in pairs}),
-                ProductDescriptions=["Linux/UNIX"],
-                StartTime=now,
-            ):
-                for each in page["SpotPriceHistory"]:  # the newest price of a pair comes first
-                    newest.setdefault(
-                        (each["InstanceType"], each["AvailabilityZone"]), float(each["SpotPrice"])
-                    )
-        self._prices |= newest
+        self._prices |= ask(self._session, {kind for kind, _ in pools}, min(life.since for life in lives))
 
 
 def _ends(lives: Mapping[str, Life]) -> dict[str, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ class Asked(NamedTuple):
 
     file: FleetFile | None
     shape: MachineShape
+    types: Sequence[str] = ()
+    """The types of machine in the file; empty: the config's."""
 
 
 class Launch:
@@ -47,8 +49,8 @@ class Launch:
             raise UsageError(f"{fleet_file}: {reason}", "name a fleet file, or none") from error
         file = parse_fleet(text, fleet_file.name, key_name=self._config.ssh_key_name)
         request = self._spot_request(file, "run", "token", {})
-        types = types_of(request["LaunchSpecifications"]) or self._config.machine_type
-        return Asked(file, self._region.shape(types))
+        types = types_of(request["LaunchSpecifications"])
+        return Asked(file, self._region.shape(types or self._config.machine_type), types)
 
     def ask(self, asked: Asked, run: str, number: int, on_created: Callable[[str], None]) -> str:
         """Requests the run's fleet of this number, from 0. Returns its id; repeating it is safe."""

@@ -26,6 +26,11 @@ class Stores:
         self._others: dict[str, S3Store] = {}
         self._lock = threading.Lock()
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether `a` and `A` are one name: not in S3."""
+        return False
+
     def locate(self, key: str) -> str:
         """The file's address: s3://bucket/key."""
         _, store, rest = self._at(key)
@@ -35,7 +40,12 @@ class Stores:
         """Every file whose key starts with `prefix`, in key order."""
         lead, store, rest = self._at(prefix)
         for file in store.list(rest):
-            yield StoredFile(lead + file.key, file.size) if lead else file
+            yield file._replace(key=lead + file.key) if lead else file
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the next part of the keys below `prefix`, each once, in order."""
+        _, store, rest = self._at(prefix)
+        return store.folders(rest)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or a part of it. Raises KeyMissing."""
@@ -46,13 +56,14 @@ class Stores:
         """The bytes of each (key, start, length), in order, many at a time; None where there is no file."""
         return read_ahead(self.read, pieces)
 
-    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """The size of each file in bytes, many asked at a time; None where there is no such file."""
-        return at_once(self._size, [(key,) for key in keys], FILES_AT_ONCE)
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns each file with its size and tag, many at a time; None: there is no such file."""
+        return at_once(self._stat, [(key,) for key in keys], FILES_AT_ONCE)
 
-    def _size(self, key: str) -> int | None:
+    def _stat(self, key: str) -> StoredFile | None:
         _, store, rest = self._at(key)
-        return store.sizes([rest])[0]
+        found = store.stat([rest])[0]
+        return found and found._replace(key=key)
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
@@ -63,6 +74,11 @@ class Stores:
         """Create the file with this content unless it exists."""
         _, store, rest = self._at(key)
         return store.write_if_absent(rest, data)
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replaces the file if its content is still `old`."""
+        _, store, rest = self._at(key)
+        return store.replace(rest, old, new)
 
     def append(self, key: str, data: bytes) -> None:
         """Add to the end of an appended file."""

@@ -94,6 +94,8 @@ def translated(error: Exception, place: Place) -> Exception | None:
         return _RACES[code]()
     if isinstance(error, FileNotFoundError) and error.errno is None and code != "NoSuchBucket":
         return _missing(place)
+    if isinstance(error, PreconditionError) and code in _RACES:
+        return _RACES[code]()
     if isinstance(error, PreconditionError):
         return DsError(f"{place.address}: it was replaced while it was read", "try again")
     return _explained(error, place) if isinstance(error, BaseError) or code == "NoSuchBucket" else None

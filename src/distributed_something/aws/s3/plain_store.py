@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ...engine import StoredFile
 from ...errors import DsError
 from ..session import error_code
 from .store import S3Store
@@ -34,20 +35,29 @@ class PlainStore(S3Store):
             data: bytes = answer["Body"].read()
             return data[:length]
 
-    def _size(self, key: str) -> int | None:
+    def _stat(self, key: str) -> StoredFile | None:
         import botocore.exceptions
 
         name = self._name(key)
         with self._errors(key):
             try:
-                return int(self._client().head_object(Bucket=self.bucket, Key=name)["ContentLength"])
+                found = self._client().head_object(Bucket=self.bucket, Key=name)
+                return StoredFile(key, int(found["ContentLength"]), found["ETag"].strip('"'))
             except botocore.exceptions.ClientError as error:
                 if error_code(error) == "404":
                     return None
                 raise
 
+    def _tagged(self, key: str) -> tuple[bytes, str]:
+        name = self._name(key)
+        with self._errors(key):
+            answer = self._client().get_object(Bucket=self.bucket, Key=name)
+            return answer["Body"].read(), answer["ETag"]
+
     def _put(self, key: str, data: bytes, mode: Any) -> None:
         condition = {"IfNoneMatch": "*"} if mode == "create" else {}
+        if isinstance(mode, dict):
+            condition = {"IfMatch": mode["e_tag"]}
         name = self._name(key)
         with self._errors(key):
             self._client().put_object(Bucket=self.bucket, Key=name, Body=data, **condition)

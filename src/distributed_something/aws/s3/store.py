@@ -86,6 +86,11 @@ class S3Store:
         self._lock = threading.Lock()
         self._opening = threading.Lock()
 
+    @property
+    def folds_case(self) -> bool:
+        """Whether `a` and `A` are one name: not in S3."""
+        return False
+
     def locate(self, key: str) -> str:
         """The file's address: s3://bucket/key."""
         return f"s3://{self.bucket}/{self._prefix}{check_key(key)}"
@@ -93,11 +98,24 @@ class S3Store:
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
         """Every file whose key starts with `prefix`, in key order, all pages.
 
-        Objects whose names are no keys (the "folders" of S3's console) are left out.
+        The "folders" that S3's console makes are passed over. Names that are no keys come as they are: what
+        takes them up refuses them.
         """
         if folder := prefix.rpartition("/")[0]:
             check_key(folder)
         yield from self._list(prefix)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the next part of the keys below `prefix`, each once, in order: a request a thousand."""
+        check_key(prefix.rstrip("/"))
+        start = self._prefix + prefix
+        with self._errors(prefix):
+            pages = self._client().get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=start, Delimiter="/"):
+                for entry in page.get("CommonPrefixes", ()):
+                    name = entry["Prefix"][len(start) :].rstrip("/")
+                    if name not in ("", ".", ".."):
+                        yield name
 
     def _list(self, prefix: str, after: str = "") -> Iterator[StoredFile]:
         cut = len(self._prefix)
@@ -107,8 +125,8 @@ class S3Store:
             for page in pages.paginate(Bucket=self.bucket, Prefix=self._prefix + prefix, **start):
                 for entry in page.get("Contents", ()):
                     key = entry["Key"][cut:]
-                    if {"", ".", ".."}.isdisjoint(key.split("/")):
-                        yield StoredFile(key, entry["Size"])
+                    if key and not key.endswith("/"):
+                        yield StoredFile(key, entry["Size"], entry.get("ETag", "").strip('"'))
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The file's content, or a part of it; an appended file's is joined. Raises KeyMissing."""
@@ -143,17 +161,18 @@ class S3Store:
                     return b""
                 raise
 
-    def sizes(self, keys: Iterable[str]) -> Sequence[int | None]:
-        """The size of each file in bytes, many asked at a time; None where there is no such file."""
-        return at_once(self._size, [(key,) for key in keys], FILES_AT_ONCE)
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns each file with its size and tag, many at a time; None: there is no such file."""
+        return at_once(self._stat, [(key,) for key in keys], FILES_AT_ONCE)
 
-    def _size(self, key: str) -> int | None:
+    def _stat(self, key: str) -> StoredFile | None:
         import obstore
 
         name = self._name(key)
         with self._errors(key):
             try:
-                return int(aside(lambda: obstore.head(self._open(), name))["size"])
+                found = aside(lambda: obstore.head(self._open(), name))
+                return StoredFile(key, int(found["size"]), (found["e_tag"] or "").strip('"'))
             except FileNotFoundError:
                 return None
 
@@ -175,6 +194,29 @@ class S3Store:
                 continue
             return True
         raise DsError(f"{self.locate(key)}: many others write it at the same time", "try again")
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replaces the file if its content is still `old` (If-Match)."""
+        try:
+            data, tag = self._tagged(key)
+            if data != old:
+                return False
+            self._put(key, new, {"e_tag": tag})
+        except (KeyMissing, Exists, Conflict):
+            return False
+        return True
+
+    def _tagged(self, key: str) -> tuple[bytes, str]:
+        """Returns a file's content and the tag for If-Match."""
+        name = self._name(key)
+        with self._errors(key):
+
+            def get() -> tuple[bytes, str]:
+                answer = self._get(name)
+                return answer.bytes().to_bytes(), answer.meta["e_tag"]
+
+            found: tuple[bytes, str] = aside(get)
+            return found
 
     def _put(self, key: str, data: bytes, mode: Any) -> None:
         import obstore
@@ -303,7 +345,7 @@ class S3Store:
             self._segments.pop(key.rpartition(".")[0], None)
 
     def _is_appended(self, key: str) -> bool:
-        return self._size(Segment(key).part(1)) is not None
+        return self._stat(Segment(key).part(1)) is not None
 
     def _look(self, segment: Segment) -> None:
         """Reads which parts are new or have grown."""

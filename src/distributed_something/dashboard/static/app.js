@@ -86,8 +86,8 @@ function heading(found) {
   document.getElementById("app").textContent = found.app;
   document.getElementById("run").textContent = found.run ? `run ${found.run} on ${found.engine}` : "no run yet";
   const state = document.getElementById("state");
-  state.textContent = found.state ?? "";
-  state.dataset.state = found.state ?? "";
+  state.textContent = found.headline?.state ?? "";
+  state.dataset.tone = found.headline?.tone ?? "";
   state.hidden = !found.state;
   document.title = found.jobs ? `${found.figures[0][1]} · ${found.app}` : found.app;
   const failed = found.jobs ? found.jobs.dead + found.jobs.failed : 0;
@@ -127,13 +127,14 @@ const overview = {
     last = found;
     parts.groups = failures;
     fill(parts.progress,
+      h("p", { class: "headline " + found.headline.tone }, found.headline.sentence),
       h("div", { class: "figures" }, found.figures.map(([name, value]) => h("div", {}, h("b", {}, value), h("span", {}, name)))),
       plot(found.parts),
       found.why_idle ? h("p", { class: "hint" }, h("b", {}, "Why nothing moves: "), found.why_idle) : null,
       found.report ? h("p", {}, h("a", { href: "report", target: "_blank", rel: "noopener" }, "Report of the run"), ": where the time went, and better settings for next time") : null,
-      found.state === "finished" ? null : h("div", { class: "buttons" },
-        h("button", { "data-key": "drain", disabled: !found.alive || found.draining, onclick: drain }, found.draining ? "Draining" : "Drain"),
-        h("button", { "data-key": "stop", class: "danger", disabled: !found.alive, onclick: stop }, "Stop now")));
+      found.state === "finished" || !found.alive ? null : h("div", { class: "buttons" },
+        h("button", { "data-key": "drain", disabled: found.draining, onclick: drain }, found.draining ? "Draining" : "Drain"),
+        h("button", { "data-key": "stop", class: "danger", onclick: stop }, "Stop now")));
     fill(parts.grid,
       section("Throughput", found.throughput ? plot(found.throughput) : h("p", { class: "quiet" }, "No job has ended yet.")),
       h("div", { class: "machines" }, section("Machines", machines(found.fleet))));

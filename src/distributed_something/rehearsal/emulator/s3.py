@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from itertools import islice
@@ -183,6 +183,8 @@ class Buckets:
 
     def _list(self, store: FolderStore, call: Call) -> Answer:
         prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token")
+        if call.query.get("delimiter") == "/" and prefix.endswith("/"):
+            return _listed(call, store, _files_in(store, prefix), None, [*store.folders(prefix)])
         with self._lock:
             files = self._lists.pop(token, None) if token else None
         if files is None:
@@ -258,11 +260,20 @@ def _xml(name: str, content: str) -> Answer:
     return Answer("200 OK", _TYPE, f"{_XML}<{name}{_NAMESPACE}>{content}</{name}>".encode())
 
 
-def _listed(call: Call, store: FolderStore, page: list[StoredFile], following: str | None) -> Answer:
+def _files_in(store: FolderStore, prefix: str) -> list[StoredFile]:
+    """Returns the files right below a folder."""
+    with suppress(OSError), os.scandir(store.locate(prefix.rstrip("/"))) as found:
+        return sorted(StoredFile(prefix + each.name, each.stat().st_size) for each in found if each.is_file())
+    return []
+
+
+def _listed(
+    call: Call, store: FolderStore, page: list[StoredFile], following: str | None, folders: Sequence[str] = ()
+) -> Answer:
     shown: Callable[[str], str] = quote if call.query.get("encoding-type") == "url" else escape
     entries = "".join(
         f"<Contents><Key>{shown(each.key)}</Key><LastModified>{_modified(store, each.key)}</LastModified>"
-        f"<ETag>&quot;{each.size:x}&quot;</ETag><Size>{each.size}</Size>"
+        f"<ETag>{escape(_tag(store, each.key))}</ETag><Size>{each.size}</Size>"
         "<StorageClass>STANDARD</StorageClass></Contents>"
         for each in page
     )
@@ -271,6 +282,10 @@ def _listed(call: Call, store: FolderStore, page: list[StoredFile], following: s
         f"<Name>{escape(call.bucket)}</Name><Prefix>{shown(call.query.get('prefix', ''))}</Prefix>"
         f"<KeyCount>{len(page)}</KeyCount><MaxKeys>{PAGE}</MaxKeys>"
         f"<IsTruncated>{'true' if following else 'false'}</IsTruncated>"
+    )
+    prefix = call.query.get("prefix", "")
+    more += "".join(
+        f"<CommonPrefixes><Prefix>{shown(prefix + each)}/</Prefix></CommonPrefixes>" for each in folders
     )
     facts += "<EncodingType>url</EncodingType>" if shown is quote else ""
     return _xml("ListBucketResult", facts + more + entries)
@@ -331,10 +346,19 @@ def _wanted(text: str | None, size: int) -> tuple[int, int]:
     return start, min(end, size)
 
 
+_CONDITIONAL = threading.Lock()
+"""Held for a write with If-Match: two of the same key must not both see the old tag."""
+
+
 def _put(store: FolderStore, key: str, call: Call) -> Answer:
     if "x-amz-copy-source" in call.headers:
         raise S3Error("501 Not Implemented", "NotImplemented", "The rehearsal's S3 does not copy.")
-    if call.headers.get("if-none-match") != "*":
+    if "if-match" in call.headers:
+        with _CONDITIONAL:
+            if _tag(store, key).strip('"') != call.headers["if-match"].strip('"'):
+                raise _there()
+            store.write(key, call.body)
+    elif call.headers.get("if-none-match") != "*":
         store.write(key, call.body)
     elif not store.write_if_absent(key, call.body):
         raise _there()
@@ -347,7 +371,10 @@ def _there() -> S3Error:
 
 
 def _tag(store: FolderStore, key: str) -> str:
-    return _tag_of(Path(store.locate(key)).stat())
+    try:
+        return _tag_of(Path(store.locate(key)).stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return '""'  # deleted since
 
 
 def _tag_of(facts: os.stat_result) -> str:

@@ -38,7 +38,8 @@ class Terms(NamedTuple):
 
     def facts(self) -> list[float]:
         """As it is written down with an epoch."""
-        return [*self.policy, self.lease_seconds]
+        attempts, backoff, limit, _ = self.policy  # what is permanent is decided by workers
+        return [attempts, backoff, limit, self.lease_seconds]
 
     @classmethod
     def of(cls, facts: Sequence[float]) -> Terms:

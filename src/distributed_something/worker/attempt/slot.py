@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from ...engine import Store
-from ...errors import DsError, UsageError
-from ...job import Cause, Lease, Outcome, State
+from ...engine import Store, StoredFile
+from ...errors import DsError, KeyRefused, UsageError
+from ...job import Cause, Job, Lease, Outcome, State
+from ..files.done import Done, fingerprint, look
+from ..files.fetch import fetch_inputs, look_at_inputs
+from ..files.publish import Claim, publish_outputs
+from .collect import fetch_outputs, join_csv
 from .container import Containers
 from .execute import Cancelled, Executor
 from .logs import SlotLog
 from .scratch import Scratch
-from .staging import Claim, fetch_inputs, is_done, publish_outputs
 from .task import Task, Work
 
 FOLDERS = ("work_dir", "input_dir", "output_dir")
@@ -90,7 +94,9 @@ class Slot:
         except Exception as error:  # noqa: BLE001  an error of ours must not lose the job or end the loop
             cause, detail = error.args if isinstance(error, Failed) else (_cause_of(error), _describe(error))
             self._log.note(f"{cause}: {detail}")
-            outcome = Outcome(State.WAITING, cause, detail)
+            # what the store refuses for its name, it refuses at every attempt
+            refused = isinstance(error.__cause__, KeyRefused | UsageError) or isinstance(error, UsageError)
+            outcome = Outcome(State.DEAD if refused else State.WAITING, cause, detail)
         self._clean(lease)
         seconds, log = time.monotonic() - started, self._log.end()
         return outcome._replace(seconds=seconds, log=log, phases=self._phases, bytes_in=self._fetched)
@@ -116,26 +122,63 @@ class Slot:
     def _attempt(self, lease: Lease, takes_long: Callable[[], None]) -> Outcome:
         task, job, work = self._task, lease.job, self._work(lease)
         check_cancelled = self._executor.check_cancelled
-        if task.done_check and work.prefix:
+        done = Done(False)
+        if task.done_check and work.prefix and not work.collect:
             takes_long()
-            if is_done(self._store, work.prefix, job.id, task.done_rule):
-                return Outcome(State.SKIPPED, output=work.prefix)
+            done = self._look_if_done(job, work, work.prefix)
+            if done.skip:
+                return Outcome(State.SKIPPED, detail=done.why, output=work.prefix)
+        seen: list[StoredFile] | None = [] if work.prefix else None
         if work.inputs:
             takes_long()
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
-                self._fetched = fetch_inputs(self._store, work.inputs, self._inputs, check_cancelled)
+                self._fetched = fetch_inputs(self._store, work.inputs, self._inputs, check_cancelled, seen)
+        if work.collect:
+            takes_long()
+        if work.collect and work.argv:
+            with _Phase(self._phases, "in", Cause.INPUT_MISSING):
+                self._fetched = fetch_outputs(self._store, work.collect, self._inputs, check_cancelled)
         check_cancelled()
-        outcome = self._executor.run(lease, work.argv, takes_long)
+        if work.collect and not work.argv:
+            outcome = self._join(work.collect)
+        else:
+            outcome = self._executor.run(lease, work.argv, takes_long)
         if outcome.state is State.SUCCEEDED and work.prefix:
             takes_long()
+            made_by = fingerprint(task.rules.recipe, job.keys, seen or ())
             with _Phase(self._phases, "out", Cause.UPLOAD):
-                outcome = self._publish(lease, work.prefix, outcome)
+                outcome = self._publish(lease, work, made_by, outcome)
+        if outcome.state is State.SUCCEEDED and done.why:
+            outcome = outcome._replace(detail=f"ran again: {done.why}")
         return outcome
 
-    def _publish(self, lease: Lease, prefix: str, outcome: Outcome) -> Outcome:
-        claim = Claim(lease.job.id, self._run, lease.attempt, self._worker)
+    def _join(self, listed: str) -> Outcome:
+        """Joins the CSV files of all jobs. Raises UsageError, which becomes the reason of the failure."""
+        name, joined = self._task.join or ("*.csv", "collected.csv")
+        check = self._executor.check_cancelled
+        rows = join_csv(self._store, listed, name, self._outputs / joined, check)
+        self._log.note(f"{joined}: {rows:,} rows")
+        return Outcome(State.SUCCEEDED, exit_code=0)
+
+    def _look_if_done(self, job: Job, work: Work, prefix: str) -> Done:
+        """Looks for the job's outputs; notes in its log why it runs again."""
+        rules = self._task.rules
+
+        def made_by() -> Mapping[str, Any]:
+            return fingerprint(rules.recipe, job.keys, look_at_inputs(self._store, work.inputs))
+
+        done = look(self._store, prefix, job.id, rules, made_by)
+        if done.why and not done.skip:
+            self._log.note(f"runs again: {done.why}")
+        return done
+
+    def _publish(self, lease: Lease, work: Work, made_by: Mapping[str, Any], outcome: Outcome) -> Outcome:
+        task, prefix = self._task, work.prefix or ""
+        owner = f"collect {task.app}" if work.collect else ""
+        claim = Claim(lease.job.id, self._run, lease.attempt, self._worker, made_by, owner)
+        shared = task.rules.shared or bool(work.collect)
         note, check = self._log.note, self._executor.check_cancelled
-        manifest = publish_outputs(self._store, prefix, self._outputs, claim, note, check)
+        manifest = publish_outputs(self._store, prefix, self._outputs, claim, note, check, shared=shared)
         if manifest is None:
             detail = "the command succeeded but wrote no file to {output_dir}"
             self._log.note(detail)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...inputs.collect import collect_command, csv_name
 from ...inputs.config import Config
-from ...inputs.template import CommandTemplate, Template
+from ...inputs.paths import Input, InputTemplate, OutputTemplate
+from ...inputs.template import CommandTemplate
 from ...job import Lease
-from .staging import DoneRule, clean_prefix
+from ..files.done import DoneRule, Rules, recipe_of
+from .collect import KEY
+
+COLLECTED = "collected"
+"""Prefix of the outputs of the collecting job. Several apps may publish there."""
 
 
 class Work(NamedTuple):
@@ -17,29 +24,37 @@ class Work(NamedTuple):
     `argv` is empty for a handler.
     """
 
-    inputs: list[str]
+    inputs: list[Input]
     argv: list[str]
     prefix: str | None
+    collect: str | None = None
+    """Key of the list of outputs, in a collecting job. Without `argv` their CSV files are joined."""
 
 
 class Task(NamedTuple):
     """The compiled config.
 
     Exactly one of `command` and `handler` is given. `timeout` in seconds; 0: no limit. `done_check`
-    looks for finished outputs before the work, by `done_rule` if there is no manifest.
+    looks for finished outputs before the work, by `rules`.
     """
 
     command: CommandTemplate | None
     handler: str | None
-    inputs: tuple[Template, ...] = ()
-    output: Template | None = None
+    inputs: tuple[InputTemplate, ...] = ()
+    output: OutputTemplate | None = None
     timeout: float = 0.0
     done_check: bool = False
-    done_rule: DoneRule | None = None
+    rules: Rules = Rules()
     environment: Mapping[str, str] = {}
+    app: str = ""
+    collect: CommandTemplate | None = None
+    join: tuple[str, str] | None = None
+    """The collecting job: its command; or the files to join, and the name of the joined file."""
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
         """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
+        if (self.collect or self.join) and KEY in (keys := lease.job.keys):
+            return self._collecting(lease, str(keys[KEY]), folders)
         if not (self.command or self.inputs or self.output):
             return Work([], [], None)
         own = {"job_id": lease.job.id, "attempt": lease.attempt}
@@ -47,22 +62,37 @@ class Task(NamedTuple):
         return Work(
             [key for template in self.inputs for key in template.fill_all(values)],
             self.command.argv(values) if self.command else [],
-            clean_prefix(self.output.fill(values)) if self.output else None,
+            self.output.fill(values) if self.output else None,
         )
 
+    def _collecting(self, lease: Lease, listed: str, folders: Mapping[str, str]) -> Work:
+        own = {"job_id": lease.job.id, "attempt": lease.attempt, "outputs_dir": folders["input_dir"]}
+        argv = self.collect.argv({**folders, **own}) if self.collect else []
+        return Work([], argv, COLLECTED, listed)
 
-def compile_task(config: Config, environment: Mapping[str, str]) -> Task:
-    """Compiles the config; `environment` is what jobs get beside the worker's own. Raises UsageError."""
+
+def compile_task(
+    config: Config, environment: Mapping[str, str], *, project: Path | None = None, image: str = ""
+) -> Task:
+    """Compiles the config. Raises UsageError.
+
+    `environment` is what jobs get beside the worker's own; `project` (the current folder) has the handler's
+    source; `image` is the digest of the image that jobs run in, where it is known.
+    """
     rule = None
     if "EXPECTED_NUMBER_FILES" in config.given:
         rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
+    recipe = recipe_of(config, project or Path(), image)
     return Task(
         command=CommandTemplate(config.command) if config.command else None,
         handler=config.handler or None,
-        inputs=tuple(Template(text) for text in config.inputs),
-        output=Template(config.output) if config.output else None,
+        inputs=tuple(InputTemplate(text) for text in config.inputs),
+        output=OutputTemplate(config.output) if config.output else None,
         timeout=config.job_timeout,
         done_check=config.check_if_done_bool,
-        done_rule=rule,
+        rules=Rules(recipe, rule, config.done_by == "files", config.shared_output),
         environment=environment,
+        app=config.app_name,
+        collect=collect_command(config.collect),
+        join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,
     )

@@ -1,0 +1,149 @@
+"""Follows a run in memory that does not grow with its jobs: for the function that watches without a disk.
+
+It knows which jobs are under way, and how many events of each kind there were: enough to size a fleet. The
+states of single jobs are `fold`'s. The auto-monitor calls it, and stores its memory between two looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..engine import Store
+from ..job import State
+from .events import MANY_BYTES, Entry, parse_events, time_of
+from .records import ENDS, JobRecord
+from .segments import CHUNK_BYTES, Part, RunPaths, read_parts
+
+VERSION = 1
+
+WINDOW_SECONDS = 120.0
+"""Time of which ends are remembered for the rate, in seconds."""
+
+MOST_ENDS = 100_000
+"""Number of ends that are remembered."""
+
+
+class LiveFold:
+    """Counts of a run, and its jobs that are under way. A job that is delivered twice may count twice.
+
+    `known` is what `memory` of another one returned; anything else: it reads the ledger from its beginning.
+    """
+
+    def __init__(self, store: Store, paths: RunPaths, known: object = None) -> None:
+        self._store = store
+        self.paths = paths
+        self._read: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
+        self._open: dict[str, dict[str, Any]] = {}
+        self._ends: list[float] = []
+        self.total = 0
+        self.first: float | None = None
+        self.last_end: float | None = None
+        if isinstance(known, Mapping) and known.get("version") == VERSION and known.get("run") == paths.run:
+            self._take_over(known)
+
+    def _take_over(self, known: Mapping[str, Any]) -> None:
+        self._read, self._counts = dict(known["read"]), dict(known["counts"])
+        self._open, self._ends = dict(known["open"]), list(known["ends"])
+        self.total, self.first, self.last_end = known["total"], known["first"], known["last_end"]
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What it knows, as JSON has it: as large as the machines and segments are many."""
+        return {
+            "version": VERSION,
+            "run": self.paths.run,
+            "read": self._read,
+            "counts": self._counts,
+            "open": self._open,
+            "ends": self._ends,
+            "total": self.total,
+            "first": self.first,
+            "last_end": self.last_end,
+        }
+
+    def update(self) -> LiveFold:
+        """Reads what is new in the ledger. After a failure the next call goes on from there."""
+        for prefix in (self.paths.jobs, self.paths.events):
+            files = [(file, self._read.get(file.key, 0)) for file in self._store.list(prefix)]
+            batch: list[Part] = []
+            for part in read_parts(self._store, files):
+                batch.append(part)
+                if sum(len(each.lines) for each in batch) >= CHUNK_BYTES:
+                    self._take(batch)
+                    batch = []
+            self._take(batch)
+        if self._ends:
+            self._ends.sort()
+            self._ends = [when for when in self._ends if when > self._ends[-1] - WINDOW_SECONDS]
+        return self
+
+    def _take(self, parts: Sequence[Part]) -> None:
+        entries: list[Entry] = []
+        for part in parts:
+            if part.key.startswith(self.paths.jobs):
+                self.total += part.lines.count(b"\n")
+            else:
+                entries += parse_events(part.lines, many=len(part.lines) >= MANY_BYTES)[0]
+        for entry in sorted(entries, key=time_of):
+            self._apply(entry)
+        for part in parts:
+            self._read[part.key] = part.start + len(part.lines)
+        del self._ends[:-MOST_ENDS]
+
+    def _apply(self, entry: Entry) -> None:
+        name, when = entry.event, entry.t
+        self._counts[name] = self._counts.get(name, 0) + 1
+        known = self._open.get(entry.id)
+        if name == "started":
+            self.first = when if self.first is None else min(self.first, when)
+            if known is None or when >= known["t"]:
+                self._open[entry.id] = {"t": when, "worker": entry.worker, "machine": entry.machine}
+            return
+        if (
+            known is not None
+            and when >= known["t"]
+            and not (name == "interrupted" and entry.worker != known["worker"])
+        ):
+            del self._open[entry.id]
+        if name in ("succeeded", "skipped", "dead"):
+            self.last_end = when if self.last_end is None else max(when, self.last_end)
+            self._ends.append(when)
+
+    @property
+    def by_state(self) -> dict[State, int]:
+        """Number of jobs in each state, as far as counting ends tells."""
+        get = self._counts.get
+        ended = {State.SUCCEEDED: get("succeeded", 0), State.SKIPPED: get("skipped", 0)}
+        dead = max(get("dead", 0) - get("retried", 0), 0)
+        running = len(self._open)
+        waiting = max(self.total - sum(ended.values()) - dead - running, 0)
+        return {State.WAITING: waiting, State.RUNNING: running, State.DEAD: dead, **ended}
+
+    @property
+    def failed(self) -> int:
+        """Not known: 0."""
+        return 0
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts that ended and used up one."""
+        return sum(self._counts.get(name, 0) for name in ENDS if name in ("succeeded", "failed", "dead"))
+
+    @property
+    def interruptions(self) -> int:
+        """Number of attempts that were interrupted."""
+        return self._counts.get("interrupted", 0)
+
+    def ended_since(self, since: float) -> int:
+        """Returns how many jobs came to an end since then (Unix seconds), of the last two minutes."""
+        return sum(when >= since for when in self._ends)
+
+    def running(self) -> Iterator[JobRecord]:
+        """Yields the jobs that are under way."""
+        for job_id, known in self._open.items():
+            record = JobRecord(job_id, 0)
+            record.state, record.started = State.RUNNING, known["t"]
+            record.worker, record.machine = known["worker"], known["machine"]
+            yield record

@@ -1,0 +1,228 @@
+"""Decides whether a job's outputs are there already, made by the same recipe from the same inputs.
+
+`look` reads the store; `differences` and `fingerprint` are pure. Slots call it before an attempt, and
+`ds check JOBFILE` before a run. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...engine import Store, StoredFile
+from ...errors import KeyMissing, KeyRefused
+from ...inputs.config import Config
+from .manifest import Manifest, is_manifest, is_ours, manifest_key
+
+KEYS_APART = 100
+"""Maximum keys of a job that are recorded one by one; of more, only whether any changed."""
+
+INPUTS_APART = 1000
+"""Maximum inputs that are recorded one by one; of more, only whether any changed."""
+
+SHOWN = 3
+"""Maximum differences that are named."""
+
+
+class DoneRule(NamedTuple):
+    """The reference's rule: enough files, large enough, with a string in their key."""
+
+    files: int
+    min_bytes: int
+    containing: str
+
+
+class Recipe(NamedTuple):
+    """What makes the outputs of every job of a run, as digests; empty: not known or not used."""
+
+    command: str = ""
+    handler: str = ""
+    image: str = ""
+    environment: str = ""
+    files: Mapping[str, str] = {}
+
+
+class Done(NamedTuple):
+    """Whether to skip a job, and why; or why it runs again (empty: it has no outputs yet)."""
+
+    skip: bool
+    why: str = ""
+
+
+class Rules(NamedTuple):
+    """How the config says what is done. `by_files`: by the reference's rule alone (DONE_BY = 'files').
+
+    `shared`: other jobs publish under the same prefix (SHARED_OUTPUT).
+    """
+
+    recipe: Recipe = Recipe()
+    rule: DoneRule | None = None
+    by_files: bool = False
+    shared: bool = False
+
+
+def recipe_of(config: Config, project: Path, image: str = "") -> Recipe:
+    """Returns the recipe of a config; `image` is the image's digest, where it is known.
+
+    Of a HANDLER the source of its own module counts, not that of modules it imports.
+    """
+    environment = config.worker_environment()
+    return Recipe(
+        command=_digest(config.command) if config.command else "",
+        handler=_digest(config.handler, _source(config.handler, project)) if config.handler else "",
+        image=image,
+        environment=_digest(json.dumps(environment, sort_keys=True)) if environment else "",
+    )
+
+
+def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[StoredFile]) -> dict[str, Any]:
+    """Returns what a manifest records of what made an output: only digests, sizes and tags."""
+    values = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in keys.items()}
+    files = {file.key: f"{file.size}-{file.tag}" for file in inputs}
+    return {
+        **{name: value for name, value in recipe._asdict().items() if value},
+        "job": _apart(values, KEYS_APART),
+        "inputs": _apart(files, INPUTS_APART),
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns what changed between two fingerprints, in words; nothing: the same output would come out."""
+    found = []
+    for name, word in (("command", "COMMAND"), ("handler", "HANDLER"), ("environment", "ENVIRONMENT")):
+        if before.get(name, "") != now.get(name, ""):
+            found.append(f"{word} changed")
+    images = before.get("image"), now.get("image")
+    if all(images) and images[0] != images[1]:
+        found.append("the image changed")
+    found += _changes("", before.get("job"), now.get("job"))
+    found += _changes("file ", before.get("files"), now.get("files"))
+    found += _changes("input ", before.get("inputs"), now.get("inputs"))
+    return found
+
+
+def look(
+    store: Store,
+    prefix: str,
+    job_id: str,
+    rules: Rules,
+    made_by: Callable[[], Mapping[str, Any]],
+) -> Done:
+    """Looks whether a job's outputs are there already.
+
+    `made_by` returns the fingerprint that they would have now; it is called only if a manifest has one. A
+    manifest counts only while its files are there with their sizes.
+    """
+    if rules.by_files or not rules.shared:
+        files = {file.key: file.size for file in store.list(prefix + "/")}
+        keys = [key for key in files if is_manifest(key, prefix)]
+    else:
+        files, keys = {}, [manifest_key(prefix, job_id)]
+    own = manifest_key(prefix, job_id)
+    manifests = _read(store, sorted(keys, key=lambda key: key != own))
+    if rules.by_files or (not manifests and rules.rule and not (own in keys and own in files)):
+        return _by_files(store, prefix, files, rules)
+    if rules.shared:
+        files = _sizes(store, prefix, manifests)
+    verdicts = [_judge(manifest, prefix, job_id, files, made_by) for manifest in manifests]
+    skipped = [verdict for verdict in verdicts if verdict.skip]
+    return (skipped or verdicts or [Done(False)])[0]
+
+
+def _judge(
+    manifest: Manifest,
+    prefix: str,
+    job_id: str,
+    files: Mapping[str, int],
+    made_by: Callable[[], Mapping[str, Any]],
+) -> Done:
+    if manifest.taken_by:
+        return Done(False, "an attempt to replace the outputs did not end")
+    for file in manifest.files:
+        if files.get(f"{prefix}/{file.name}") != file.size:
+            return Done(False, f"output {file.name} is missing or has changed")
+    if not manifest.made_by:
+        if manifest.job == job_id:
+            return Done(True, f"by a manifest of version {manifest.version}, which does not say what made it")
+        return Done(False, f"the outputs are those of job {manifest.job}")
+    try:
+        changed = differences(manifest.made_by, made_by())
+    except (KeyMissing, KeyRefused) as error:
+        changed = [f"input {error.what}"]
+    return Done(not changed, _in_words(changed))
+
+
+def _by_files(store: Store, prefix: str, files: Mapping[str, int], rules: Rules) -> Done:
+    rule = rules.rule or DoneRule(1, 1, "")
+    if not files:
+        files = {file.key: file.size for file in store.list(prefix + "/")}
+    matching = sum(
+        size >= rule.min_bytes and rule.containing in key[len(prefix) :] and not is_ours(key, prefix)
+        for key, size in files.items()
+    )
+    return Done(True, f"by {matching} files") if matching >= rule.files else Done(False)
+
+
+def _read(store: Store, keys: Iterable[str]) -> list[Manifest]:
+    found = []
+    for key in keys:
+        try:
+            manifest = Manifest.from_json(store.read(key))
+        except KeyMissing:
+            continue
+        if manifest is not None:
+            found.append(manifest)
+    return found
+
+
+def _sizes(store: Store, prefix: str, manifests: Sequence[Manifest]) -> dict[str, int]:
+    """Returns the sizes of a manifest's own files: a shared prefix may hold those of a million jobs."""
+    try:
+        stats = store.stat(f"{prefix}/{file.name}" for manifest in manifests for file in manifest.files)
+    except KeyRefused:  # a manifest that somebody else wrote, with a name that is none
+        return {}
+    return {file.key: file.size for file in stats if file is not None}
+
+
+def _digest(*texts: str | bytes) -> str:
+    found = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+        found.update(b"%d:" % len(data) + data)
+    return found.hexdigest()[:16]
+
+
+def _source(handler: str, project: Path) -> bytes:
+    """Returns the source of a handler's module in the project; empty: it is not there."""
+    place = project.joinpath(*handler.partition(":")[0].split("."))
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if path.is_file():
+            return path.read_bytes()
+    return b""
+
+
+def _apart(values: Mapping[str, str], limit: int) -> dict[str, str]:
+    if len(values) <= limit:
+        return dict(sorted(values.items()))
+    return {"*": _digest(*(f"{name}={value}" for name, value in sorted(values.items())))}
+
+
+def _changes(what: str, before: object, now: object) -> list[str]:
+    """Returns what differs between two tables, name by name."""
+    old, new = (table if isinstance(table, dict) else {} for table in (before, now))
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if "*" in names:  # too many to be recorded one by one
+        return [f"{what}list changed" if what else "the job changed"]
+    return [f"{what}{name} {_change(name in old, name in new)}" for name in names]
+
+
+def _change(was: bool, is_now: bool) -> str:
+    return "changed" if was and is_now else "is new" if is_now else "is gone"
+
+
+def _in_words(changed: Sequence[str]) -> str:
+    more = [f"and {len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
+    return ", ".join([*changed[:SHOWN], *more])

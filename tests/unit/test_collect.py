@@ -1,0 +1,171 @@
+"""COLLECT: one job at the end of a run that sees the outputs of all others."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import DsProject
+from distributed_something.errors import DsError, UsageError
+from distributed_something.inputs.collect import collect_command, csv_name
+from distributed_something.local.store import FolderStore
+from distributed_something.worker.attempt.collect import Outputs, fetch_outputs, join_csv, list_lines
+
+CONFIG = {
+    "COMMAND": 'test {Plate} != bad && printf "well,n\\nA01,{N}\\nA02,2\\n" > {output_dir}/t.csv',
+    "OUTPUT": "out/{Plate}",
+    "JOB_RETRIES": 1,
+}
+GROUPS = [{"Plate": "P1", "N": 5}, {"Plate": "P2", "N": 6}]
+
+
+@pytest.fixture
+def plates(project: DsProject) -> DsProject:
+    project.jobs(GROUPS, Shared="s")
+    return project
+
+
+def rows(project: DsProject) -> list[dict[str, str]]:
+    with (project.folder / "data/collected/App.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_csv_files_of_all_jobs_become_one(plates: DsProject) -> None:
+    plates.config(**CONFIG, COLLECT="csv")
+    plates.ds("run", "files/jobs.json")
+    assert rows(plates) == [
+        {"Plate": "P1", "N": "5", "well": "A01", "n": "5"},
+        {"Plate": "P1", "N": "5", "well": "A02", "n": "2"},
+        {"Plate": "P2", "N": "6", "well": "A01", "n": "6"},
+        {"Plate": "P2", "N": "6", "well": "A02", "n": "2"},
+    ]
+    found = plates.job_lines()
+    assert len(found) == 3
+    assert (found[-1]["state"], found[-1]["output"]) == ("succeeded", "collected")
+    assert len([*(plates.folder / "data/collected/.ds").glob("*.json")]) == 1
+    assert "4 rows" in plates.ds("logs", found[-1]["id"]).stdout
+
+
+def test_a_command_sees_all_outputs_and_runs_once(plates: DsProject) -> None:
+    plates.config(**CONFIG, COLLECT="ls {outputs_dir}/out > {output_dir}/list; echo $DS_ATTEMPT")
+    plates.ds("run", "files/jobs.json")
+    assert (plates.folder / "data/collected/list").read_text() == "P1\nP2\n"
+    assert plates.ds("logs", "2").stdout == "1\n"
+
+
+def test_it_is_not_run_if_jobs_are_dead_unless_asked_for(plates: DsProject) -> None:
+    plates.jobs([*GROUPS, {"Plate": "bad", "N": 0}])
+    plates.config(**CONFIG, COLLECT="csv")
+    done = plates.ds("run", "files/jobs.json", code=3)
+    assert "COLLECT was not run: 1 of 3 jobs are dead" in done.stderr
+    assert not (plates.folder / "data/collected").exists()
+
+
+def test_it_is_run_at_the_end_with_what_there_is(plates: DsProject) -> None:
+    plates.jobs([*GROUPS, {"Plate": "bad", "N": 0}])
+    plates.config(**CONFIG, COLLECT="csv", COLLECT_WHEN="ended")
+    plates.ds("run", "files/jobs.json", code=3)
+    assert len(rows(plates)) == 4
+
+
+def test_a_collection_that_failed_is_retried_alone(plates: DsProject) -> None:
+    go = plates.folder / "go"
+    plates.config(**CONFIG, COLLECT=f"test -e {go} && ls {{outputs_dir}} > {{output_dir}}/list")
+    plates.ds("run", "files/jobs.json", code=3)
+    assert [line["state"] for line in plates.job_lines()] == ["succeeded", "succeeded", "dead"]
+    go.touch()
+    assert "1 job put back" in plates.ds("retry", "--collect").stderr
+    plates.ds("start")
+    plates.ds("monitor")
+    assert (plates.folder / "data/collected/list").read_text() == "out\n"
+    assert len(plates.job_lines()) == 3
+
+
+def test_workers_that_have_ended_are_started_for_it(plates: DsProject) -> None:
+    plates.config(**CONFIG, COLLECT="csv")
+    for words in (["setup"], ["submit", "files/jobs.json"], ["start"], ["wait"], ["stop"]):
+        plates.ds(*words)
+    plates.ds("monitor")
+    assert len(rows(plates)) == 4
+
+
+def test_a_second_run_collects_anew(plates: DsProject) -> None:
+    plates.config(**CONFIG, COLLECT="csv", CHECK_IF_DONE_BOOL=True)
+    plates.ds("run", "files/jobs.json")
+    plates.jobs([*GROUPS, {"Plate": "P3", "N": 7}], Shared="s")
+    plates.ds("run", "files/jobs.json")
+    assert [line["state"] for line in plates.job_lines()] == ["skipped", "skipped", "succeeded", "succeeded"]
+    assert len(rows(plates)) == 6
+
+
+@pytest.mark.parametrize("collect", ["cat {Plate}", "cat {outputs}", "cat 'x"])
+def test_a_wrong_command_is_found_before_anything_is_queued(plates: DsProject, collect: str) -> None:
+    plates.config(**CONFIG, COLLECT=collect)
+    assert "COLLECT" in plates.ds("check", "files/jobs.json", code=2).stdout
+    assert "COLLECT" in plates.ds("submit", "files/jobs.json", "--dry-run", code=2).stderr
+
+
+def test_what_collect_is() -> None:
+    assert csv_name("csv") == "*.csv"
+    assert csv_name("csv:nuclei.csv") == "nuclei.csv"
+    assert csv_name("csvjoin {outputs_dir}") is None
+    assert collect_command("csv") is None
+    assert collect_command("") is None
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
+
+
+def listed(store: FolderStore, files: dict[str, dict[str, bytes]]) -> str:
+    for prefix, contents in files.items():
+        for name, data in contents.items():
+            store.write(f"{prefix}/{name}", data)
+    store.write("list", list_lines(Outputs(prefix, prefix, {"n": prefix}) for prefix in files))
+    return "list"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a": {"t.csv": b"x\n1\n"}, "b": {"t.csv": b"y\n1\n"}}, "job b (b): its columns are y"),
+        ({"a": {"t.csv": b"x\n1\n"}, "b": {"t.txt": b""}}, "job b (b) has 0 files"),
+        ({"a": {"t.csv": b"x\n1\n", "u.csv": b"x\n"}}, "job a (a) has 2 files"),
+    ],
+)
+def test_files_that_cannot_be_joined_are_named(
+    store: FolderStore, tmp_path: Path, files: dict[str, dict[str, bytes]], said: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        join_csv(store, listed(store, files), "*.csv", tmp_path / "joined", lambda: None)
+    assert said in refused.value.what
+
+
+def test_a_key_with_the_name_of_a_column_keeps_both(store: FolderStore, tmp_path: Path) -> None:
+    key = listed(store, {"a": {"t.csv": b'n,"x, y"\r\n1,"line\nbreak"\r\n'}})
+    assert join_csv(store, key, "*.csv", tmp_path / "joined", lambda: None) == 1
+    with (tmp_path / "joined").open(newline="") as file:
+        assert list(csv.reader(file)) == [["job.n", "n", "x, y"], ["a", "1", "line\nbreak"]]
+
+
+def test_a_file_that_is_not_the_published_one_is_refused(store: FolderStore, tmp_path: Path) -> None:
+    key = listed(store, {"a": {"t.csv": b"x\n1\n"}})
+    facts = {"job": "a", "run": "r", "attempt": 1, "worker": "w", "finished": "", "version": ""}
+    manifest = {**facts, "files": [{"name": "t.csv", "size": 99, "sha256": ""}]}
+    store.write("a/.ds/a.json", json.dumps(manifest).encode())
+    with pytest.raises(UsageError, match="not the file that the job published"):
+        join_csv(store, key, "*.csv", tmp_path / "joined", lambda: None)
+
+
+def test_no_name_in_a_manifest_leads_out_of_the_folder(store: FolderStore, tmp_path: Path) -> None:
+    key = listed(store, {"a": {"t.csv": b"x\n"}})
+    facts = {"job": "a", "run": "r", "attempt": 1, "worker": "w", "finished": "", "version": ""}
+    manifest = {**facts, "files": [{"name": "../../t.csv", "size": 2, "sha256": ""}]}
+    store.write("a/.ds/a.json", json.dumps(manifest).encode())
+    with pytest.raises(DsError):
+        fetch_outputs(store, key, tmp_path / "inside" / "input", lambda: None)
+    assert not (tmp_path / "inside").exists()
