@@ -201,9 +201,11 @@ class FolderStore:
 
     def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
         """Publish each (path, key), one after another."""
-        given = list(files)
-        sizes = [self._publish(path, key) for path, key in given]
-        self._sync_folders([self._path(key) for _, key in given])
+        sizes, places = [], []
+        for path, key in files:  # taken one at a time: the caller may end it between two
+            sizes.append(self._publish(path, key))
+            places.append(self._path(key))
+        self._sync_folders(places)
         return sizes
 
     def _write_beside(self, path: Path, data: bytes) -> Path:
