@@ -167,7 +167,7 @@ class Fold:
                 self._db.executemany(
                     "INSERT OR REPLACE INTO counters VALUES (?, ?)", list(self._counters.items())
                 )
-        except BaseException:
+        except BaseException:  # rolled back in the file, so here too, and raised again
             self._counters, self._segments = counters, segments
             raise
 
