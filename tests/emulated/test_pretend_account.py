@@ -160,10 +160,11 @@ def test_a_service_that_wants_less_stops_tasks_and_tells_why(account: Account) -
 @pytest.mark.fault(46)
 def test_a_fleet_that_cannot_get_machines_tells_why_in_its_history(account: Account) -> None:
     fleet = account.spot_fleet(1, launch={"ImageId": "ami-00000000000000000"})
+    # before the shortage begins: a fleet that may have no machine is not asked what it would start
+    until(lambda: "spotFleetRequestConfigurationInvalid" in account.history(fleet), "the refusal")
     account.post("faults", "capacity=0")
     short = account.spot_fleet(1)
 
-    until(lambda: "spotFleetRequestConfigurationInvalid" in account.history(fleet), "the refusal")
     until(lambda: "allLaunchSpecsTemporarilyBlacklisted" in account.history(short), "the shortage")
     (described,) = account.ec2.describe_spot_fleet_requests(SpotFleetRequestIds=[short])[
         "SpotFleetRequestConfigs"
