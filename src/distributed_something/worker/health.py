@@ -59,6 +59,8 @@ def sickness(error: BaseException | None) -> SickMachine | None:
             return SickMachine(error.what)
         if isinstance(error, OSError) and error.errno in _ALWAYS:
             return SickMachine(_ALWAYS[error.errno])
+        if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error):
+            return SickMachine(FILES)
         if isinstance(error, MemoryError):
             return SickMachine(_ALWAYS[errno.ENOMEM])
         if isinstance(error, RuntimeError) and "start new thread" in str(error):
@@ -69,6 +71,8 @@ def sickness(error: BaseException | None) -> SickMachine | None:
 
 def cannot_write(place: str, error: OSError) -> SickMachine:
     """Returns the fault of a place that could not be written."""
+    if error.errno in FULL:
+        return SickMachine(f"{place} is full")
     return SickMachine(f"{place} cannot be written: {error.strerror or error}")
 
 

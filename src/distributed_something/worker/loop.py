@@ -191,9 +191,11 @@ class Worker:
     def _pause(self, slot: Slot, health: Health, sick: SickMachine) -> None:
         """Gives back what has not started, and waits until machine and store can work."""
         complain(f"{self._name}: paused: {sick.what}")
-        self._guard(lambda: self._queue.release(self._leases.take_unstarted()))
         found: SickMachine | None = sick
         while found is not None and not self._stopped:
+            unstarted = self._leases.take_unstarted()
+            if unstarted and not self._guard(lambda: self._queue.release(unstarted)):  # noqa: B023  called here
+                self._leases.offer(unstarted)
             health.pause(found, lambda: self._goes_on(slot))
             try:
                 slot.check_machine()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource  # noqa: F401  wait4 needs it: loaded before a limit on open files is met
 import select
 import signal
 import sys
