@@ -24,7 +24,7 @@ from distributed_something.inputs.check import Check, Finding, Room, Severity
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.inputs.fleetfile import Fleet, parse_fleet
 from distributed_something.inputs.jobfile import JobFile
-from distributed_something.inputs.present import Presence, look_for
+from distributed_something.inputs.present import Lookup, Presence, look_for
 from distributed_something.inputs.template import CommandTemplate
 from distributed_something.local.check import (
     disk_findings,
@@ -212,6 +212,15 @@ def test_the_inputs_of_every_job_are_looked_for(tmp_path: Path, engine: str) -> 
     own = config(ENGINE=engine, INPUTS=["in/{n}.tif", "in/"], COMMAND="true")
     found = look_for(own, JobFile(tmp_path / "jobs.jsonl"), store)
     assert found == Presence(101, 1, "in/100.tif", 101, sum(range(100)) + 99, 100)
+
+
+def test_a_folder_much_larger_than_the_jobs_need_is_not_listed_to_its_end(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "data")
+    for number in range(2000):
+        store.write(f"in/{number:04}.tif", b"x")
+    lookup = Lookup(store, lists=True)
+    wanted = [f"in/{number:04}.tif" for number in range(1990, 2020)]
+    assert [bool(lookup.of(wanted)[key]) for key in wanted] == [True] * 10 + [False] * 20
 
 
 @pytest.mark.fault(73)
