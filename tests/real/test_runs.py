@@ -160,14 +160,14 @@ def test_every_failure_has_its_cause(
     project: DsProject, command: str, cause: str, exit_code: int | None
 ) -> None:
     project.config(COMMAND=command, OUTPUT="out/{n}", JOB_TIMEOUT=1, JOB_RETRIES=1)
-    project.ds("run", project.jobs([{"n": 1}]), code=3)
+    project.ds("run", project.jobs([{"n": 1}]), "--unchecked", code=3)
     (job,) = project.job_lines()
     assert (job["state"], job["cause"], job["exit_code"], job["attempts"]) == ("dead", cause, exit_code, 1)
 
 
 def test_a_missing_input_is_named(project: DsProject) -> None:
     project.config(COMMAND="cat {input_dir}/{n}", INPUTS=["in/{n}"], JOB_RETRIES=1)
-    project.ds("run", project.jobs([{"n": "gone.tif"}]), code=3)
+    project.ds("run", project.jobs([{"n": "gone.tif"}]), "--unchecked", code=3)
     assert project.job_lines()[0]["cause"] == "input-missing"
     assert "in/gone.tif" in project.ds("failures").stdout
 
@@ -436,8 +436,9 @@ def test_a_child_that_a_handler_forks_does_not_answer_for_the_job(project: DsPro
 
 
 def test_a_handler_that_cannot_be_imported_says_so(project: DsProject) -> None:
-    project.config(COMMAND=None, HANDLER="missing:process", JOB_RETRIES=1)
-    project.ds("run", project.jobs([{"n": 1}]), code=3)
+    project.config(COMMAND=None, HANDLER="missing:process", JOB_RETRIES=3)
+    project.ds("run", project.jobs([{"n": 1}]), "--unchecked", code=3)
+    assert [(job["exit_code"], job["attempts"]) for job in project.job_lines()] == [(127, 1)]
     assert "missing" in project.ds("failures").stdout
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 from ..engine import Store, StoredFile
@@ -44,12 +45,12 @@ class Presence(NamedTuple):
     largest_job: int = 0
 
 
-def look_for(config: Config, file: JobFile, store: Store) -> Presence:
-    """Looks for the inputs of each job. Raises UsageError for a job that does not fit."""
+def look_for(config: Config, file: JobFile, store: Store, most: int | None = None) -> Presence:
+    """Looks for the inputs of each job (of the first `most`). Raises UsageError for one that does not fit."""
     templates = [InputTemplate(text) for text in config.inputs]
     lookup = Lookup(store, lists=config.engine_kind.buckets)
     found = Presence()
-    for batch in in_batches(file.jobs(), BATCH, BATCH_BYTES):
+    for batch in in_batches(islice(file.jobs(), most), BATCH, BATCH_BYTES):
         wanted = [(job.index + 1, [each.key for each in inputs_of(templates, job)]) for job in batch]
         known = {
             key: sum(file.size for file in files) if files else None
