@@ -97,15 +97,18 @@ def test_every_page_is_in_the_navigation() -> None:
         assert f" {path.relative_to(ROOT / 'docs').as_posix()}\n" in navigation + "\n", path
 
 
-def test_every_fault_is_listed_and_held_by_a_test() -> None:
+def test_every_fault_is_listed_and_held_by_a_test_or_said_to_be_open() -> None:
     page = (ROOT / "docs/faults.md").read_text().replace("\n", " ")
     marks = " ".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     held = {
         int(number) for each in re.findall(r"mark\.fault\(([\d, ]+)\)", marks) for number in each.split(",")
     }
-    for number in {*range(1, 49), *held}:
+    for number in {*range(1, 81), *held}:
         assert re.search(rf"(?:\*\*|\.) {number} [A-Z`]", page), f"{number} is not in docs/faults.md"
-    assert set(range(1, 49)) <= held
+    said = re.search(r"Open, as no test holds them yet: ([\d, ]+)\.", page)
+    still_open = {int(number) for number in said[1].split(",")} if said else set()
+    assert set(range(1, 81)) <= held | still_open
+    assert still_open.isdisjoint(range(1, 49))
 
 
 def test_the_version_is_that_of_the_citation_and_is_in_the_changelog() -> None:

@@ -26,6 +26,7 @@ from ..inputs.check import image_findings as container_findings
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
 from ..inputs.jobfile import JobFile
+from ..worker.forecast import forecast_findings
 from . import findings
 from .ec2.region import NO_IMAGE, Region
 from .ec2.request import key_pair
@@ -39,7 +40,7 @@ from .sqs.queues import NO_QUEUE
 _PRICED = "Linux/UNIX"
 
 
-def checks(_folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
+def checks(folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
     """The checks of a project that runs on AWS. Raises UsageError where the fleet file cannot be read."""
     file = read_fleet_file(fleet_file)
     fleet = _without_mistakes(file, config)
@@ -52,7 +53,7 @@ def checks(_folder: Path, config: Config, job_file: JobFile | None, fleet_file: 
         return [*found, Check("who you are", lambda: [said])]
     who = ok(f"you are {arn}, in {config.aws_region}")
     asker = Asker(session, config, Where(number, config.aws_region), fleet)
-    inputs = _input_checks(config, job_file, session)
+    inputs = _store_checks(folder, config, job_file, session)
     return [*found, Check("who you are", lambda: [who]), *asker.all(), *inputs]
 
 
@@ -102,7 +103,7 @@ def job_file_checks(config: Config, job_file: JobFile | None) -> list[Check]:
     return [Check("the job file", lambda: job_file_findings(config, job_file))]
 
 
-def _input_checks(config: Config, job_file: JobFile | None, session: AwsSession) -> list[Check]:
+def _store_checks(folder: Path, config: Config, job_file: JobFile | None, session: AwsSession) -> list[Check]:
     if job_file is None or not config.aws_bucket:
         return []
     from .s3.buckets import Stores
@@ -114,7 +115,10 @@ def _input_checks(config: Config, job_file: JobFile | None, session: AwsSession)
     room = Room(
         config.ebs_vol_size * 10**9, slots, "EBS_VOL_SIZE", "raise EBS_VOL_SIZE, or lower DOCKER_CORES"
     )
-    return [Check("the inputs", lambda: input_findings(config, job_file, store, place, room))]
+    return [
+        Check("the inputs", lambda: input_findings(config, job_file, store, place, room)),
+        Check("what is done", lambda: forecast_findings(config, job_file, store, folder)),
+    ]
 
 
 class Asker:

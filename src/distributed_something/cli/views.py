@@ -340,7 +340,9 @@ def show(console: Console, findings: Sequence[Finding]) -> None:
 
     if console.json:
         for each in findings:
-            console.data({"severity": each.severity, "what": each.what, "fix": each.fix})
+            facts = {name: dict(value) if isinstance(value, tuple) else value for name, value in each.facts}
+            more = {"facts": facts} if facts else {}
+            console.data({"severity": each.severity, "what": each.what, "fix": each.fix, **more})
         return
     order = list(Severity)
     rows = sorted(findings, key=lambda each: order.index(each.severity))

@@ -38,12 +38,16 @@ class Severity(StrEnum):
 
 
 class Finding(NamedTuple):
-    """What a check found: one line, and what to do about it. `in_file`: a file of the user's is wrong."""
+    """What a check found: one line, and what to do about it. `in_file`: a file of the user's is wrong.
+
+    `facts` are the figures in the line, as (name, value), for programs.
+    """
 
     severity: Severity
     what: str
     fix: str = ""
     in_file: bool = False
+    facts: tuple[tuple[str, object], ...] = ()
 
 
 def ok(what: str) -> Finding:

@@ -1,25 +1,33 @@
-"""Looks for the inputs of every job of a file in the store, many at a time. `check` calls it."""
+"""Looks for many keys of a store at a time: the inputs of every job of a file, and whatever lies there.
+
+`check` looks for inputs, `worker/forecast.py` for outputs too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from ..engine import Store
+from ..engine import Store, StoredFile
 from ..job import Job, in_batches
 from .config import Config
 from .fit import STAND_INS
 from .jobfile import JobFile
-from .paths import InputTemplate
+from .paths import Input, InputTemplate
 
 BATCH = 20_000
 BATCH_BYTES = 16 << 20
-"""Jobs, and bytes of them, whose inputs are looked for together."""
+"""Jobs, and bytes of them, that are looked at together."""
 
 LISTED_FROM = 20
 """Keys in one folder of a bucket from which the folder is listed: a listing tells of 1,000 keys at once."""
 
-_KEPT = 10_000
+LISTINGS_AT_ONCE = 16
+
+_KEPT = 100_000
+"""Maximum files below folders that are remembered from one batch to the next."""
 
 
 class Presence(NamedTuple):
@@ -36,19 +44,23 @@ class Presence(NamedTuple):
 def look_for(config: Config, file: JobFile, store: Store) -> Presence:
     """Looks for the inputs of each job. Raises UsageError for a job that does not fit."""
     templates = [InputTemplate(text) for text in config.inputs]
-    sizes = _Sizes(store, lists=config.engine_kind.buckets)
+    lookup = Lookup(store, lists=config.engine_kind.buckets)
     found = Presence()
     for batch in in_batches(file.jobs(), BATCH, BATCH_BYTES):
-        wanted = [(job.index + 1, _keys(templates, job)) for job in batch]
-        known = sizes.of({key for _, keys in wanted for key in keys})
+        wanted = [(job.index + 1, [each.key for each in inputs_of(templates, job)]) for job in batch]
+        known = {
+            key: sum(file.size for file in files) if files else None
+            for key, files in lookup.of({key for _, keys in wanted for key in keys}).items()
+        }
         for number, keys in wanted:
             found = _with(found, number, keys, known)
     return found
 
 
-def _keys(templates: Iterable[InputTemplate], job: Job) -> list[str]:
+def inputs_of(templates: Iterable[InputTemplate], job: Job) -> list[Input]:
+    """Returns the inputs of a job. Raises UsageError where it does not fit."""
     values = {**job.keys, **STAND_INS, "job_id": job.id}
-    return [each.key for template in templates for each in template.fill_all(values)]
+    return [each for template in templates for each in template.fill_all(values)]
 
 
 def _with(found: Presence, number: int, keys: list[str], known: Mapping[str, int | None]) -> Presence:
@@ -62,41 +74,63 @@ def _with(found: Presence, number: int, keys: list[str], known: Mapping[str, int
     return found._replace(largest=size, largest_job=number) if size > found.largest else found
 
 
-class _Sizes:
-    """Asks for the sizes of keys: of a file, or of all below a folder (a key that ends in "/")."""
+class Lookup:
+    """Finds files by key, and all files below a folder (a key that ends in "/"), many at a time.
+
+    `lists`: where many keys lie in one folder, that folder is listed.
+    """
 
     def __init__(self, store: Store, *, lists: bool) -> None:
         self._store = store
         self._lists = lists
-        self._folders: dict[str, int | None] = {}
+        self._below: dict[str, Sequence[StoredFile]] = {}
+        self._kept = 0
 
-    def of(self, keys: Iterable[str]) -> dict[str, int | None]:
-        """The size of each key in bytes; None: nothing is there."""
-        found: dict[str, int | None] = {}
-        files: dict[str, list[str]] = {}
-        for key in keys:
-            if key.endswith("/"):
-                found[key] = self._folder(key)
-            else:
-                files.setdefault(key.rpartition("/")[0] if self._lists else "", []).append(key)
+    def of(self, keys: Collection[str]) -> dict[str, Sequence[StoredFile]]:
+        """Returns what lies at each key; nothing: neither a file nor a folder with files."""
+        folders = {key for key in keys if key.endswith("/")}
+        found = {key: self._below[key] for key in folders & self._below.keys()}
         alone: list[str] = []
-        for folder, names in files.items():
+        for folder, names in self._grouped(set(keys) - found.keys()):
             if self._lists and folder and len(names) >= LISTED_FROM:
                 found |= self._listed(folder, names)
             else:
                 alone += names
-        found |= ((key, file and file.size) for key, file in zip(alone, self._store.stat(alone), strict=True))
+        single = [key for key in alone if not key.endswith("/")]
+        stats = self._store.stat(single)
+        found |= ((key, [file] if file else []) for key, file in zip(single, stats, strict=True))
+        found |= self._each_listed([key for key in alone if key.endswith("/")])
+        self._keep({key: found[key] for key in folders - self._below.keys()})
         return found
 
-    def _listed(self, folder: str, names: list[str]) -> Iterator[tuple[str, int | None]]:
-        wanted = set(names)
-        there = {file.key: file.size for file in self._store.list(folder + "/") if file.key in wanted}
-        return ((name, there.get(name)) for name in names)
+    def _grouped(self, keys: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            groups[key.rstrip("/").rpartition("/")[0] if self._lists else ""].append(key)
+        return groups.items()
 
-    def _folder(self, key: str) -> int | None:
-        if key not in self._folders:
-            if len(self._folders) >= _KEPT:
-                self._folders.clear()
-            sizes = [file.size for file in self._store.list(key)]
-            self._folders[key] = sum(sizes) if sizes else None
-        return self._folders[key]
+    def _listed(self, folder: str, names: list[str]) -> dict[str, Sequence[StoredFile]]:
+        """Lists a folder once, and returns what it holds of these names right below it."""
+        found: dict[str, list[StoredFile]] = {name: [] for name in names}
+        start = len(folder) + 1
+        for file in self._store.list(folder + "/"):
+            for key in (file.key, file.key[: file.key.find("/", start) + 1]):
+                if key in found:
+                    found[key].append(file)
+        return dict(found)
+
+    def _each_listed(self, folders: list[str]) -> dict[str, Sequence[StoredFile]]:
+        if not self._lists or len(folders) < 2:
+            return {key: list(self._store.list(key)) for key in folders}
+        with ThreadPoolExecutor(LISTINGS_AT_ONCE) as pool:
+            return dict(zip(folders, pool.map(lambda key: list(self._store.list(key)), folders), strict=True))
+
+    def _keep(self, found: Mapping[str, Sequence[StoredFile]]) -> None:
+        """Remembers folders: many jobs may have one in common."""
+        size = sum(1 + len(files) for files in found.values())
+        if self._kept + size > _KEPT:
+            self._below.clear()
+            self._kept = 0
+        if size <= _KEPT:
+            self._below.update(found)
+            self._kept += size

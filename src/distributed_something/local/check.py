@@ -31,8 +31,9 @@ from ..runs.record import record_path
 from ..system.docker import engine_for
 from ..system.state import state_folder
 from ..words import many
+from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
-from .place import slots_of
+from .place import container_engine, slots_of
 from .store import FolderStore
 
 LOW_DISK = 1 << 30
@@ -59,8 +60,15 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         found += [
             Check("the job file", lambda: job_file_findings(config, job_file, folds_case=data.folds_case)),
             Check("the inputs", lambda: input_findings(config, job_file, data, str(store), room)),
+            Check("what is done", lambda: _done_findings(config, job_file, data, folder)),
         ]
     return found
+
+
+def _done_findings(config: Config, file: JobFile, store: FolderStore, folder: Path) -> Iterator[Finding]:
+    docker = container_engine(config) if config.check_if_done_bool and config.output else None
+    image = (docker.digest(config.dockerhub_tag) or "") if docker else ""
+    yield from forecast_findings(config, file, store, folder, image)
 
 
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
 from ...inputs.template import CommandTemplate
 from ...job import Lease
-from ..files.done import DoneRule, Rules, recipe_of
+from ..files.done import Rules, rules_of
 from .collect import KEY
 
 COLLECTED = "collected"
@@ -79,10 +79,6 @@ def compile_task(
     `environment` is what jobs get beside the worker's own; `project` (the current folder) has the handler's
     source; `image` is the digest of the image that jobs run in, where it is known.
     """
-    rule = None
-    if "EXPECTED_NUMBER_FILES" in config.given:
-        rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
-    recipe = recipe_of(config, project or Path(), image)
     return Task(
         command=CommandTemplate(config.command) if config.command else None,
         handler=config.handler or None,
@@ -90,7 +86,7 @@ def compile_task(
         output=OutputTemplate(config.output) if config.output else None,
         timeout=config.job_timeout,
         done_check=config.check_if_done_bool,
-        rules=Rules(recipe, rule, config.done_by == "files", config.shared_output),
+        rules=rules_of(config, project or Path(), image),
         environment=environment,
         app=config.app_name,
         collect=collect_command(config.collect),

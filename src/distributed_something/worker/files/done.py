@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from ...engine import Store, StoredFile
+from ...engine import StoredFile
 from ...errors import KeyMissing, KeyRefused
 from ...inputs.config import Config
 from .manifest import Manifest, is_manifest, is_ours, manifest_key
@@ -46,10 +47,27 @@ class Recipe(NamedTuple):
 
 
 class Done(NamedTuple):
-    """Whether to skip a job, and why; or why it runs again (empty: it has no outputs yet)."""
+    """Whether to skip a job, and why; or why it runs again (empty: it has no outputs yet).
+
+    `kind` is the reason without the names of files, so that jobs can be counted by it.
+    """
 
     skip: bool
     why: str = ""
+    kind: str = ""
+
+
+class Reading(Protocol):
+    """What the check for outputs reads of a store."""
+
+    def list(self, prefix: str) -> Iterator[StoredFile]:
+        """Yields every file whose key starts with `prefix`."""
+
+    def read(self, key: str) -> bytes:
+        """Returns a file's content. Raises KeyMissing."""
+
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns each file; None: there is no such file."""
 
 
 class Rules(NamedTuple):
@@ -76,6 +94,15 @@ def recipe_of(config: Config, project: Path, image: str = "") -> Recipe:
         image=image,
         environment=_digest(json.dumps(environment, sort_keys=True)) if environment else "",
     )
+
+
+def rules_of(config: Config, project: Path, image: str = "") -> Rules:
+    """Returns what the config says about done. `project` and `image`: see `recipe_of`."""
+    rule = None
+    if "EXPECTED_NUMBER_FILES" in config.given:
+        rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
+    recipe = recipe_of(config, project, image)
+    return Rules(recipe, rule, config.done_by == "files", config.shared_output)
 
 
 def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[StoredFile]) -> dict[str, Any]:
@@ -105,7 +132,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def look(
-    store: Store,
+    store: Reading,
     prefix: str,
     job_id: str,
     rules: Rules,
@@ -140,22 +167,33 @@ def _judge(
     made_by: Callable[[], Mapping[str, Any]],
 ) -> Done:
     if manifest.taken_by:
-        return Done(False, "an attempt to replace the outputs did not end")
+        return _again("an attempt to replace the outputs did not end")
     for file in manifest.files:
         if files.get(f"{prefix}/{file.name}") != file.size:
-            return Done(False, f"output {file.name} is missing or has changed")
+            return _again(
+                f"output {file.name} is missing or has changed", "an output is missing or has changed"
+            )
     if not manifest.made_by:
         if manifest.job == job_id:
             return Done(True, f"by a manifest of version {manifest.version}, which does not say what made it")
-        return Done(False, f"the outputs are those of job {manifest.job}")
+        return _again(f"the outputs are those of job {manifest.job}", "the outputs are another job's")
     try:
         changed = differences(manifest.made_by, made_by())
     except (KeyMissing, KeyRefused) as error:
         changed = [f"input {error.what}"]
-    return Done(not changed, _in_words(changed))
+    return _again(_in_words(changed), _kind(changed[0])) if changed else Done(True)
 
 
-def _by_files(store: Store, prefix: str, files: Mapping[str, int], rules: Rules) -> Done:
+def _again(why: str, kind: str = "") -> Done:
+    return Done(False, why, kind or why)
+
+
+def _kind(change: str) -> str:
+    """Returns a difference without the name of a file."""
+    return re.sub(r"(?s)(input|file) .*?( (?:changed|is new|is gone)|: [^:]*)", r"\1\2", change)
+
+
+def _by_files(store: Reading, prefix: str, files: Mapping[str, int], rules: Rules) -> Done:
     rule = rules.rule or DoneRule(1, 1, "")
     if not files:
         files = {file.key: file.size for file in store.list(prefix + "/")}
@@ -166,7 +204,7 @@ def _by_files(store: Store, prefix: str, files: Mapping[str, int], rules: Rules)
     return Done(True, f"by {matching} files") if matching >= rule.files else Done(False)
 
 
-def _read(store: Store, keys: Iterable[str]) -> list[Manifest]:
+def _read(store: Reading, keys: Iterable[str]) -> list[Manifest]:
     found = []
     for key in keys:
         try:
@@ -178,7 +216,7 @@ def _read(store: Store, keys: Iterable[str]) -> list[Manifest]:
     return found
 
 
-def _sizes(store: Store, prefix: str, manifests: Sequence[Manifest]) -> dict[str, int]:
+def _sizes(store: Reading, prefix: str, manifests: Sequence[Manifest]) -> dict[str, int]:
     """Returns the sizes of a manifest's own files: a shared prefix may hold those of a million jobs."""
     try:
         stats = store.stat(f"{prefix}/{file.name}" for manifest in manifests for file in manifest.files)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...engine import Store, StoredFile, check_key
 from ...errors import KeyMissing, KeyRefused
 from ...inputs.paths import Input
+from .done import Reading
 from .manifest import MANIFESTS
 
 
@@ -39,12 +40,12 @@ def fetch_inputs(
     return sum(store.fetch_many(files()))
 
 
-def look_at_inputs(store: Store, inputs: Sequence[Input]) -> list[StoredFile]:
+def look_at_inputs(store: Reading, inputs: Sequence[Input]) -> list[StoredFile]:
     """Returns the inputs of a job as the store has them now. Raises KeyMissing and KeyRefused."""
     return [file for file, _ in _resolve(store, inputs, stat=True)]
 
 
-def _resolve(store: Store, inputs: Sequence[Input], *, stat: bool) -> list[tuple[StoredFile, str]]:
+def _resolve(store: Reading, inputs: Sequence[Input], *, stat: bool) -> list[tuple[StoredFile, str]]:
     """Returns (file, name in the folder) of each input; sizes and tags only with `stat`."""
     single = [each.key for each in inputs if not each.key.endswith("/")]
     looked = dict(zip(single, store.stat(single) if stat else map(_unseen, single), strict=True))
@@ -64,7 +65,7 @@ def _unseen(key: str) -> StoredFile:
     return StoredFile(key, 0)
 
 
-def _below(store: Store, prefix: str, into: str) -> list[tuple[StoredFile, str]]:
+def _below(store: Reading, prefix: str, into: str) -> list[tuple[StoredFile, str]]:
     """Returns the files below a prefix, with their names below `into`."""
     found = [file for file in store.list(prefix) if f"/{MANIFESTS}/" not in file.key]
     if not found:
