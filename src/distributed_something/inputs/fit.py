@@ -15,7 +15,7 @@ from .config import Config
 from .jobfile import JobFile
 from .messages import Form, template_names
 from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
-from .template import TRUSTED, CommandTemplate, Named, Template, check_names
+from .template import TRUSTED, CommandTemplate, Named, Template, check_names, check_variables, command_of
 
 _NONCHARACTER = re.compile("[\ufffe\uffff]")
 
@@ -100,7 +100,7 @@ class _Checker:
         if self._buckets:
             _refuse_noncharacters(shared)
         self._shared = shared
-        self._command = CommandTemplate(config.command) if config.command else None
+        self._command = command_of(config)
         self._inputs = [InputTemplate(text) for text in config.inputs]
         self._output = OutputTemplate(config.output) if config.output else None
         self._named: list[tuple[str, Named]] = [
@@ -144,6 +144,8 @@ class _Checker:
                 f"{taken[0]} is a key of the job, and {{{taken[0]}}} is what this system gives to a command"
             )
             raise UsageError(what, "give that key another name")
+        if self._command:
+            check_variables(names)
         for where, template in self._named:
             check_names(template, [*names, *TRUSTED], where)
         for text in self._message:
@@ -179,11 +181,11 @@ class _Checker:
             yield job, self._output.fill({**STAND_INS, **job.keys, "job_id": job.id})
 
     def _risky(self, group: Mapping[str, Any]) -> bool:
-        """Whether some value might not fit onto a command line: numbers and short texts do."""
+        """Whether some value may not fit onto a command line, or begin an option."""
         for name in self._used:
             value = group[name] if name in group else self._shared[name]
             if type(value) is str:
-                if len(value) > LONG_VALUE or "\0" in value:
+                if not value or value[0] == "-" or len(value) > LONG_VALUE or "\0" in value:
                     return True
             elif type(value) is not int:
                 return True
