@@ -86,6 +86,9 @@ FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-mis
 """Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
 
 
+_LIES = r"ssm:[\w./-]+|secretsmanager:arn:aws[a-z-]*:secretsmanager:\S+|env:[A-Za-z_]\w*|file:\S.*"
+
+
 # fmt: off
 KEYS: tuple[Key, ...] = (
     Key("APP_NAME", Kind.TEXT, None, "names the app, and every resource made for it", required=True,
@@ -170,6 +173,10 @@ KEYS: tuple[Key, ...] = (
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
+        " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
+        " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
+        example={"TOKEN": "ssm:/lab/token"}),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
@@ -179,7 +186,7 @@ KEYS: tuple[Key, ...] = (
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
-_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN"})
+_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN", "CANARY", "SECRETS"})
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
 _NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
@@ -244,6 +251,7 @@ class Config(NamedTuple):
     canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
+    secrets: Mapping[str, str]
     containers: bool
     worker_image: str
     mount_bucket: bool
@@ -447,6 +455,9 @@ def check_value(key: Key, value: Any) -> Any:
         if len(value) < (key.low or 0):
             raise ValueError("is empty")
         for item in value:
+            _check_text(key, item)
+    elif key.kind is Kind.TABLE and key.shape:
+        for item in value.values():
             _check_text(key, item)
     elif isinstance(value, str) and (value or key.default != ""):
         _check_text(key, value)
