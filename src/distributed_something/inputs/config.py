@@ -11,13 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..engines import ENGINES, EngineKind
 from ..errors import UsageError
 from ..job import PERMANENT, RetryPolicy
 from ..words import nearest
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
+
+if TYPE_CHECKING:
+    from ..failing import Limits
 
 MAX_NUMBER = 10**13
 """Upper limit of a number without a limit of its own: larger ones do not fit into 64 bits everywhere."""
@@ -83,6 +86,9 @@ FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-mis
 """Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
 
 
+_LIES = r"ssm:[\w./-]+|secretsmanager:arn:aws[a-z-]*:secretsmanager:\S+|env:[A-Za-z_]\w*|file:\S.*"
+
+
 # fmt: off
 KEYS: tuple[Key, ...] = (
     Key("APP_NAME", Kind.TEXT, None, "names the app, and every resource made for it", required=True,
@@ -134,6 +140,7 @@ KEYS: tuple[Key, ...] = (
     Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
     Key("ENGINE", Kind.TEXT, "aws", "where jobs run", choices=tuple(ENGINES)),
     Key("COMMAND", Kind.TEXT, "", "what a job runs; {name} is a key of the job", example="process {Plate}"),
+    Key("ALLOW_DASH", Kind.BOOL, False, "a value that begins with a dash may be an option of the program"),
     Key("HANDLER", Kind.TEXT, "", "Python function that runs a job, instead of COMMAND",
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
@@ -157,9 +164,19 @@ KEYS: tuple[Key, ...] = (
         example=20),
     Key("BUDGET_HOURS", Kind.NUMBER, None, "most that all machines of a run may run: it drains then",
         unit="machine-hours", above=0, example=100),
+    Key("MAX_FAILURES", Kind.WHOLE, None, "most jobs that may be dead: the run drains when more are; jobs"
+        " that died alike count twice", unit="jobs", low=0, example=50),
+    Key("MAX_FAILURE_RATE", Kind.NUMBER, None, "most of the ended jobs that may be dead, as a share, from 20"
+        " ended jobs on: the run drains when more are", above=0, high=1, example=0.1),
+    Key("CANARY", Kind.WHOLE, None, "jobs that must end, most of them well, before more than one machine is"
+        " asked for", unit="jobs", low=1, example=20),
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
+        " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
+        " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
+        example={"TOKEN": "ssm:/lab/token"}),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
@@ -169,7 +186,7 @@ KEYS: tuple[Key, ...] = (
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
-_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN"})
+_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN", "CANARY", "SECRETS"})
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
 _NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
@@ -213,6 +230,7 @@ class Config(NamedTuple):
     necessary_string: str
     engine: str
     command: str
+    allow_dash: bool
     handler: str
     inputs: tuple[str, ...]
     output: str
@@ -228,8 +246,12 @@ class Config(NamedTuple):
     max_run_hours: float
     budget_usd: float | None
     budget_hours: float | None
+    max_failures: int | None
+    max_failure_rate: float | None
+    canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
+    secrets: Mapping[str, str]
     containers: bool
     worker_image: str
     mount_bucket: bool
@@ -247,6 +269,13 @@ class Config(NamedTuple):
         """How often and when a failed job is tried again: JOB_RETRIES, BACKOFF, RETRY_ON, NO_RETRY_ON."""
         permanent = (PERMANENT - {*self.retry_on}) | {*self.no_retry_on}
         return RetryPolicy(self.job_retries, self.backoff, permanent=permanent)
+
+    @property
+    def failure_limits(self) -> Limits:
+        """How many jobs may be dead before the run drains."""
+        from ..failing import Limits
+
+        return Limits(self.max_failures, self.max_failure_rate, self.canary or 0)
 
     @property
     def in_containers(self) -> bool:
@@ -426,6 +455,9 @@ def check_value(key: Key, value: Any) -> Any:
         if len(value) < (key.low or 0):
             raise ValueError("is empty")
         for item in value:
+            _check_text(key, item)
+    elif key.kind is Kind.TABLE and key.shape:
+        for item in value.values():
             _check_text(key, item)
     elif isinstance(value, str) and (value or key.default != ""):
         _check_text(key, value)

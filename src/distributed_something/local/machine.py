@@ -33,6 +33,7 @@ from ..clock import SystemClock
 from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, load_config
+from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..runs.runfile import run_file_key
@@ -324,7 +325,7 @@ def _make_worker(
         STATE_VARIABLE: str(place.folder),
     }
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
-    task = compile_task(config, environment, image=image)
+    task = compile_task(config, environment, read_secrets(config, os.environ), image=image)
     log = SlotLog(store, paths.logs, f"{name}.log")
     marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
     health = Health(store, paths.paused + name, marker, disk)
