@@ -71,6 +71,7 @@ def unasked(config: Config, file: FleetText | None) -> list[Check]:
         Check("the image's name", lambda: container_findings(config)),
         Check("the queues' names", lambda: findings.name_findings(config)),
         Check("the leases", lambda: findings.lease_findings(config)),
+        Check("the image's own worker", lambda: findings.image_worker_findings(config)),
     ]
     if file is None:
         return found
@@ -165,7 +166,9 @@ class Asker:
 
     def roles(self) -> Iterator[Finding]:
         """The account's set-up."""
-        return findings.role_findings(self._where, buckets_of(self._config), account.find(self._session))
+        images = self._config.image_starts_worker
+        found = account.find(self._session)
+        return findings.role_findings(self._where, buckets_of(self._config), found, images=images)
 
     def fleet_roles(self) -> Iterator[Finding]:
         """The role and the instance profiles of the fleet file."""

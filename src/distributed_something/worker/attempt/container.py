@@ -17,11 +17,17 @@ from typing import NamedTuple
 
 from ...errors import DsError
 from ...inputs.config import Config
-from ...system.docker import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, hide, variables
+from ...system.docker import (
+    BUCKET_FOLDER,
+    STATE_LABEL,
+    WORKER_LABEL,
+    Docker,
+    bind,
+    calling_user,
+    hide,
+    variables,
+)
 from .process import Ended, memory_kills
-
-BUCKET_FOLDER = "/home/ubuntu/bucket"
-"""Folder in which images made for the reference look for the bucket."""
 
 _HOST = "/opt/distributed-something-host.py"
 """Path in a container of the program that calls HANDLER, with the image's own Python."""
