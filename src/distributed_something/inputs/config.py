@@ -137,6 +137,7 @@ KEYS: tuple[Key, ...] = (
     Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
     Key("ENGINE", Kind.TEXT, "aws", "where jobs run", choices=tuple(ENGINES)),
     Key("COMMAND", Kind.TEXT, "", "what a job runs; {name} is a key of the job", example="process {Plate}"),
+    Key("ALLOW_DASH", Kind.BOOL, False, "a value that begins with a dash may be an option of the program"),
     Key("HANDLER", Kind.TEXT, "", "Python function that runs a job, instead of COMMAND",
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
@@ -229,6 +230,7 @@ class Config(NamedTuple):
     necessary_string: str
     engine: str
     command: str
+    allow_dash: bool
     handler: str
     inputs: tuple[str, ...]
     output: str

@@ -121,7 +121,7 @@ class Container:
         self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
         self._kills_before = self._kills()
         more = [
-            word for name, value in own.items() for word in ("--env", f"{name.decode()}={value.decode()}")
+            word for name, value in own.items() for word in ("--env", f"{name.decode()}={os.fsdecode(value)}")
         ]
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
