@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import services
 from conftest import DsProject, until
 from distributed_something.engine import Machines
 from distributed_something.inputs.config import parse_config
@@ -136,7 +137,9 @@ def test_a_command_gets_it_in_its_environment(some_dead: DsProject) -> None:
 
 
 def test_mail_goes_out_by_apprise(some_dead: DsProject) -> None:
-    controller = pytest.importorskip("aiosmtpd.controller")
+    services.require("aiosmtpd")
+    from aiosmtpd.controller import Controller
+
     got = []
 
     class Mailbox:
@@ -147,7 +150,7 @@ def test_mail_goes_out_by_apprise(some_dead: DsProject) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = controller.Controller(Mailbox(), hostname="127.0.0.1", port=port)
+    server = Controller(Mailbox(), hostname="127.0.0.1", port=port)
     server.start()
     try:
         address = f"mailto://127.0.0.1:{port}?from=ds@lab.org&to=${{READER}}"
