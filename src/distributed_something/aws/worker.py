@@ -32,6 +32,7 @@ from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import Task, compile_task
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.health import Health
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
@@ -264,9 +265,10 @@ class _Task:
         # the config's variables and secrets are in our environment already
         hidden = {name: os.environ[name] for name in config.secrets if name in os.environ}
         task = compile_task(config, {}, hidden)
+        health = Health(self._store, self._paths.paused + self._name)
         return Worker(
             queue,
-            [self._slot(task, number, log) for number, log in enumerate(logs)],
+            [self._slot(task, number, log, health) for number, log in enumerate(logs)],
             KeptLedger(self._store, f"{self._paths.events}{self._name}.jsonl", keeper),
             Identity(self._name, self._machine),
             config.retry_policy,
@@ -274,11 +276,12 @@ class _Task:
             term=_term(config),
             delays=[number * self._settings.stagger for number in range(len(logs))],
             poll=POLL_SECONDS,
+            health=health,
         )
 
-    def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:
+    def _slot(self, task: Task, number: int, log: GatheredLog, health: Health) -> Slot:
         folder = self.folder / str(number)
-        return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name)
+        return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name, health)
 
 
 def _term(config: Config) -> float:

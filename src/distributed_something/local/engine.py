@@ -165,8 +165,12 @@ class LocalEngine:
                 last = next((line for line in reversed(lines) if line.strip()), "")
                 why = last.strip() or "something kills them, a job perhaps"
                 return Diagnosis(f"the workers keep dying: {why} (see {self._place.log})")
-        for folder in (self._place.folder, self.store.root):
-            if alive and folder.exists() and _free_bytes(folder) < FULL_BELOW:
+        for folder in (self._place.folder, self.store.root) if alive else ():
+            if not folder.exists():
+                return Diagnosis(f"the folder {folder} is away: bring it back, and the work goes on")
+            if not os.access(folder, os.W_OK):
+                return Diagnosis(f"the folder {folder} cannot be written: change that, and the work goes on")
+            if _free_bytes(folder) < FULL_BELOW:
                 return Diagnosis(f"the disk of {folder} is full: make room, and the work goes on")
         if not alive and not facts.get("ended"):
             return Diagnosis("the workers were killed; `ds monitor` or `ds start` starts them again")

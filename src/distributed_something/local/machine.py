@@ -36,6 +36,7 @@ from ..inputs.config import Config, load_config
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
+from ..runs.runfile import run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.state import STATE_VARIABLE
 from ..worker.attempt.container import Containers, containers_of
@@ -44,6 +45,7 @@ from ..worker.attempt.process import adopt_orphans, children_of_this_process, di
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
+from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .place import Place, container_engine, slots_of
 from .store import FolderStore
@@ -325,7 +327,9 @@ def _make_worker(
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
     task = compile_task(config, environment, read_secrets(config, os.environ), image=image)
     log = SlotLog(store, paths.logs, f"{name}.log")
-    slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
+    marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
+    health = Health(store, paths.paused + name, marker, disk)
+    slot = Slot(task, store, place.work / name, log, paths.run, name, containers, health=health)
     return Worker(
         place.open_queue(config, owner=name),
         [slot],
@@ -335,6 +339,7 @@ def _make_worker(
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
+        health=health,
     )
 
 

@@ -32,12 +32,12 @@ def write_run_file(store: Store, config: Config, engine: str, run: str) -> None:
         "version": __version__,
         "config": values_given(config),
     }
-    store.write(_key(config.app_name, run), json.dumps(facts, ensure_ascii=False, indent=1).encode())
+    store.write(run_file_key(config.app_name, run), json.dumps(facts, ensure_ascii=False, indent=1).encode())
 
 
 def read_run_file(store: Store, app: str, run: str) -> RunFile:
     """Returns a run's facts. Raises UsageError if they are missing or malformed."""
-    key = _key(app, run)
+    key = run_file_key(app, run)
     where = store.locate(key)
     try:
         text = store.read(key)
@@ -54,5 +54,6 @@ def read_run_file(store: Store, app: str, run: str) -> RunFile:
     return found
 
 
-def _key(app: str, run: str) -> str:
+def run_file_key(app: str, run: str) -> str:
+    """Returns the store key of a run's file, which is there from `setup` on."""
     return RunPaths(app, run).root + "run.json"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import DsError
+from ...errors import DsError, SickMachine
 from ...inputs.config import Config
 from ...system.docker import (
     BUCKET_FOLDER,
@@ -151,8 +151,11 @@ class Container:
         try:
             killed, started, error = self._state()
         except DsError as failed:  # never made, or taken away by somebody else
+            self.check_engine()
             return Verdict(ended, broken=failed.what if code == 125 else "")
         if started.startswith(_NOT_STARTED):
+            if "no space left" in error.lower():
+                raise SickMachine(f"the container engine's disk is full: {error.strip()[:200]}")
             return Verdict(ended, broken=error.strip() or "docker could not start it")
         limit = f": MEMORY = {self._kind.limits.memory}" if self._kind.limits.memory else ""
         memory = f"killed for lack of memory{limit}" if killed == "true" else ""
@@ -160,6 +163,13 @@ class Container:
         if number in set(signal.Signals):
             ended = ended._replace(exit_code=None, signal=number)
         return Verdict(ended, memory)
+
+    def check_engine(self) -> None:
+        """Raises SickMachine if the container engine does not answer."""
+        try:
+            self._kind.docker.alive()
+        except DsError as error:
+            raise SickMachine(f"the container engine does not answer: {error.what}") from error
 
     def _state(self) -> list[str]:
         """Asks the engine for (out of memory, start, error).
