@@ -26,11 +26,13 @@ from ..inputs.config import Config
 from ..job import LEASE_SECONDS
 from ..ledger import RunPaths
 from ..runs.provenance import note_worker
-from ..runs.runfile import read_run_file
+from ..runs.runfile import RunFile, read_run_file
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import Task, compile_task
+from ..worker.files.done import recipe_of
+from ..worker.files.project import Carried, prefix_of
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
@@ -183,7 +185,8 @@ class _Task:
 
     def work(self) -> int:
         """Run until told to stop."""
-        config = read_run_file(self._store, self._settings.app, self._settings.run).config
+        facts = read_run_file(self._store, self._settings.app, self._settings.run)
+        config = facts.config
         self._note_provenance()
         if not config.command and not config.handler:
             raise UsageError(
@@ -202,7 +205,7 @@ class _Task:
                 lambda: queue.answered,
             )
             with reporting.of(self.folder), pulse, LogKeeper(logs) as keeper:
-                self._run(self._worker(config, queue, logs, keeper), queue)
+                self._run(self._worker(config, _task(facts), queue, logs, keeper), queue)
         if self._gone is not None:
             raise self._gone
         return OK
@@ -259,9 +262,13 @@ class _Task:
         return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", lines)
 
     def _worker(
-        self, config: Config, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
+        self,
+        config: Config,
+        task: Task,
+        queue: WorkersQueue,
+        logs: Sequence[GatheredLog],
+        keeper: LogKeeper,
     ) -> Worker:
-        task = compile_task(config, {})  # the config's variables are in our environment already
         return Worker(
             queue,
             [self._slot(task, number, log) for number, log in enumerate(logs)],
@@ -277,6 +284,17 @@ class _Task:
     def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:
         folder = self.folder / str(number)
         return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name)
+
+
+def _task(facts: RunFile) -> Task:
+    """Compiles the run's config. The user's variables are in our environment already."""
+    recipe = recipe_of(facts.config, Path.cwd(), "", facts.files, facts.environment)
+    return compile_task(
+        facts.config,
+        {},
+        recipe=recipe,
+        carried=Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run))),
+    )
 
 
 def _term(config: Config) -> float:
