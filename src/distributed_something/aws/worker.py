@@ -287,14 +287,12 @@ class _Task:
 
 
 def _task(facts: RunFile) -> Task:
-    """Compiles the run's config. The user's variables are in our environment already."""
-    recipe = recipe_of(facts.config, Path.cwd(), "", facts.files, facts.environment)
-    return compile_task(
-        facts.config,
-        {},
-        recipe=recipe,
-        carried=Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run))),
-    )
+    """Compiles the run's config. The user's variables and secrets are in our environment already."""
+    config = facts.config
+    hidden = {name: os.environ[name] for name in config.secrets if name in os.environ}
+    recipe = recipe_of(config, Path.cwd(), "", facts.files, facts.environment)
+    files = Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run)))
+    return compile_task(config, {}, hidden, recipe=recipe, carried=files)
 
 
 def _term(config: Config) -> float:

@@ -86,6 +86,9 @@ FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-mis
 """Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
 
 
+_LIES = r"ssm:[\w./-]+|secretsmanager:arn:aws[a-z-]*:secretsmanager:\S+|env:[A-Za-z_]\w*|file:\S.*"
+
+
 # fmt: off
 KEYS: tuple[Key, ...] = (
     Key("APP_NAME", Kind.TEXT, None, "names the app, and every resource made for it", required=True,
@@ -137,6 +140,7 @@ KEYS: tuple[Key, ...] = (
     Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
     Key("ENGINE", Kind.TEXT, "aws", "where jobs run", choices=tuple(ENGINES)),
     Key("COMMAND", Kind.TEXT, "", "what a job runs; {name} is a key of the job", example="process {Plate}"),
+    Key("ALLOW_DASH", Kind.BOOL, False, "a value that begins with a dash may be an option of the program"),
     Key("HANDLER", Kind.TEXT, "", "Python function that runs a job, instead of COMMAND",
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
@@ -171,6 +175,10 @@ KEYS: tuple[Key, ...] = (
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
+        " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
+        " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
+        example={"TOKEN": "ssm:/lab/token"}),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
@@ -180,7 +188,7 @@ KEYS: tuple[Key, ...] = (
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
-_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN", "FILES"})
+_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN", "CANARY", "FILES", "SECRETS"})
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
 _NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
@@ -224,6 +232,7 @@ class Config(NamedTuple):
     necessary_string: str
     engine: str
     command: str
+    allow_dash: bool
     handler: str
     inputs: tuple[str, ...]
     files: tuple[str, ...]
@@ -245,6 +254,7 @@ class Config(NamedTuple):
     canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
+    secrets: Mapping[str, str]
     containers: bool
     worker_image: str
     mount_bucket: bool
@@ -448,6 +458,9 @@ def check_value(key: Key, value: Any) -> Any:
         if len(value) < (key.low or 0):
             raise ValueError("is empty")
         for item in value:
+            _check_text(key, item)
+    elif key.kind is Kind.TABLE and key.shape:
+        for item in value.values():
             _check_text(key, item)
     elif isinstance(value, str) and (value or key.default != ""):
         _check_text(key, value)

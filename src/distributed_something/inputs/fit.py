@@ -15,7 +15,7 @@ from .config import Config
 from .jobfile import JobFile
 from .messages import Form, template_names
 from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
-from .template import TRUSTED, CommandTemplate, Named, Template, check_names
+from .template import TRUSTED, CommandTemplate, Named, Template, check_names, check_variables, command_of
 
 _NONCHARACTER = re.compile("[\ufffe\uffff]")
 
@@ -104,7 +104,7 @@ class _Checker:
         if self._buckets:
             _refuse_noncharacters(shared)
         self._shared = shared
-        self._command = CommandTemplate(config.command) if config.command else None
+        self._command = command_of(config)
         self._inputs = [InputTemplate(text) for text in config.inputs]
         self._output = OutputTemplate(config.output) if config.output else None
         self._named: list[tuple[str, Named]] = [
@@ -153,6 +153,8 @@ class _Checker:
                 f"HANDLER: its parameter {missing[0]} is no key of the job{did_you_mean(missing[0], names)}"
             )
             raise UsageError(what, f"give {missing[0]} a default value, or a value in every job")
+        if self._command:
+            check_variables(names)
         for where, template in self._named:
             check_names(template, [*names, *TRUSTED], where)
         for text in self._message:
@@ -188,11 +190,11 @@ class _Checker:
             yield job, self._output.fill({**STAND_INS, **job.keys, "job_id": job.id})
 
     def _risky(self, group: Mapping[str, Any]) -> bool:
-        """Whether some value might not fit onto a command line: numbers and short texts do."""
+        """Whether some value may not fit onto a command line, or begin an option."""
         for name in self._used:
             value = group[name] if name in group else self._shared[name]
             if type(value) is str:
-                if len(value) > LONG_VALUE or "\0" in value:
+                if not value or value[0] == "-" or len(value) > LONG_VALUE or "\0" in value:
                     return True
             elif type(value) is not int:
                 return True

@@ -34,6 +34,7 @@ from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, load_config
 from ..inputs.files import project_files
+from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
@@ -330,7 +331,7 @@ def _make_worker(
     }
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
     recipe = recipe_of(config, Path.cwd(), image, carried.files)
-    task = compile_task(config, environment, recipe=recipe, carried=carried)
+    task = compile_task(config, environment, read_secrets(config, os.environ), recipe=recipe, carried=carried)
     log = SlotLog(store, paths.logs, f"{name}.log")
     slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
     return Worker(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ...inputs.collect import collect_command, csv_name
 from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
-from ...inputs.template import CommandTemplate
+from ...inputs.template import CommandTemplate, command_of
 from ...job import Lease
 from ..files.done import Recipe, Rules, recipe_of, rules_of
 from ..files.project import NONE, Carried
@@ -47,6 +47,8 @@ class Task(NamedTuple):
     done_check: bool = False
     rules: Rules = Rules()
     environment: Mapping[str, str] = {}
+    secrets: Mapping[str, str] = {}
+    """Further variables of the environment. No log and no file may have their values."""
     app: str = ""
     collect: CommandTemplate | None = None
     join: tuple[str, str] | None = None
@@ -77,17 +79,18 @@ class Task(NamedTuple):
 def compile_task(
     config: Config,
     environment: Mapping[str, str],
+    secrets: Mapping[str, str],
     *,
     recipe: Recipe | None = None,
     carried: Carried = NONE,
 ) -> Task:
     """Compiles the config. Raises UsageError.
 
-    `environment` is what jobs get beside the worker's own. `recipe` is what makes outputs; None: the config,
-    and the handler's source in the current folder.
+    `environment` and `secrets` are what jobs get beside the worker's own. `recipe` is what makes outputs;
+    None: the config, and the handler's source in the current folder.
     """
     return Task(
-        command=CommandTemplate(config.command) if config.command else None,
+        command=command_of(config),
         handler=config.handler or None,
         inputs=tuple(InputTemplate(text) for text in config.inputs),
         output=OutputTemplate(config.output) if config.output else None,
@@ -95,6 +98,7 @@ def compile_task(
         done_check=config.check_if_done_bool,
         rules=rules_of(config, recipe or recipe_of(config, Path(), files=carried.files)),
         environment=environment,
+        secrets=secrets,
         app=config.app_name,
         collect=collect_command(config.collect),
         join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,
