@@ -106,7 +106,11 @@ def test_values_reach_the_command_as_they_are_and_never_as_syntax(project: DsPro
         "printf %s {value} > {output_dir}/value" if shell else "cp {input_dir}/{file} {output_dir}/value"
     )
     project.config(
-        COMMAND=command, INPUTS=[] if shell else ["in/{file}"], OUTPUT="out/{number}", JOB_RETRIES=1
+        COMMAND=command,
+        INPUTS=[] if shell else ["in/{file}"],
+        OUTPUT="out/{number}",
+        JOB_RETRIES=1,
+        ALLOW_DASH=True,
     )
     files = [value.replace("/", "_") for value in NASTY]
     (project.folder / "data/in").mkdir(parents=True)

@@ -144,6 +144,8 @@ KEYS: tuple[Key, ...] = (
     Key("HANDLER", Kind.TEXT, "", "Python function that runs a job, instead of COMMAND",
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
+    Key("FILES", Kind.LIST, (), "files and folders of the project that travel with the jobs",
+        example=["align.sh", "scripts/"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
     Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, or csv",
         example="python collect.py {outputs_dir} {output_dir}"),
@@ -194,7 +196,7 @@ KEYS: tuple[Key, ...] = (
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
 _NO_SLIPS = frozenset(
-    {"CANARY", "COLLECT", "COLLECT_WHEN", "NOTIFY", "NOTIFY_STALLED", "NOTIFY_WHEN", "SECRETS"}
+    {"CANARY", "COLLECT", "COLLECT_WHEN", "FILES", "NOTIFY", "NOTIFY_STALLED", "NOTIFY_WHEN", "SECRETS"}
 )
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
@@ -242,6 +244,7 @@ class Config(NamedTuple):
     allow_dash: bool
     handler: str
     inputs: tuple[str, ...]
+    files: tuple[str, ...]
     output: str
     collect: str
     collect_when: str
