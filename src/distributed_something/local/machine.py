@@ -37,6 +37,7 @@ from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
+from ..system.hardware import Share, variables_here
 from ..system.state import STATE_VARIABLE
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
@@ -318,10 +319,8 @@ def _make_worker(
     number: int,
     containers: Containers | None,
 ) -> Worker:
-    environment = {
-        **config.worker_environment(),
-        STATE_VARIABLE: str(place.folder),
-    }
+    own, share = config.worker_environment(), Share(number, slots_of(config), config.gpus, config.gpus_shared)
+    environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
     task = compile_task(config, environment, read_secrets(config, os.environ), image=image)
     log = SlotLog(store, paths.logs, f"{name}.log")
