@@ -27,6 +27,7 @@ from ..job import LEASE_SECONDS
 from ..ledger import RunPaths
 from ..runs.provenance import note_worker
 from ..runs.runfile import RunFile, read_run_file
+from ..system.hardware import Share, variables_here
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
@@ -273,7 +274,10 @@ class _Task:
         health = Health(self._store, self._paths.paused + self._name)
         return Worker(
             queue,
-            [self._slot(task, number, log, health) for number, log in enumerate(logs)],
+            [
+                self._slot(self._kept(task, config, number), number, log, health)
+                for number, log in enumerate(logs)
+            ],
             KeptLedger(self._store, f"{self._paths.events}{self._name}.jsonl", keeper),
             Identity(self._name, self._machine),
             config.retry_policy,
@@ -283,6 +287,12 @@ class _Task:
             poll=POLL_SECONDS,
             health=health,
         )
+
+    def _kept(self, task: Task, config: Config, number: int) -> Task:
+        """The task with the variables that keep a job to its slot's part of the machine."""
+        slots = self._settings.slots * config.tasks_per_machine
+        share = Share(number, slots, config.gpus, config.gpus_shared)
+        return task._replace(environment=variables_here(share, config.worker_environment()))
 
     def _slot(self, task: Task, number: int, log: GatheredLog, health: Health) -> Slot:
         folder = self.folder / str(number)

@@ -39,6 +39,7 @@ from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..runs.runfile import run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
+from ..system.hardware import Share, variables_here
 from ..system.state import STATE_VARIABLE
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
@@ -327,10 +328,8 @@ def _make_worker(
     containers: Containers | None,
     carried: Carried,
 ) -> Worker:
-    environment = {
-        **config.worker_environment(),
-        STATE_VARIABLE: str(place.folder),
-    }
+    own, share = config.worker_environment(), Share(number, slots_of(config), config.gpus, config.gpus_shared)
+    environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
     recipe = recipe_of(config, Path.cwd(), image, carried.files)
     task = compile_task(config, environment, read_secrets(config, os.environ), recipe=recipe, carried=carried)
