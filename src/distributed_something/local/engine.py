@@ -21,7 +21,7 @@ from ..inputs.secrets import read_secrets
 from ..system.docker import STATE_LABEL, sweep
 from ..system.state import STATE_VARIABLE, one_run, state_folder
 from ..words import many
-from .place import Place, container_engine, slots_of
+from .place import Place, check_gpus, container_engine, slots_of
 from .queue import SqliteQueue
 from .store import FolderStore
 
@@ -78,10 +78,11 @@ class LocalEngine:
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Creates the queue; empties that of an earlier run.
 
-        Raises DsError if no container can run, or a secret is missing.
+        Raises DsError if no container can run, or a secret or a GPU is missing.
         """
         self._need_image()
         read_secrets(self._config, os.environ)
+        check_gpus(self._config)
         new = not self._place.database.exists()
         queue = self._open()
         if new:
@@ -108,6 +109,7 @@ class LocalEngine:
         """Starts the one machine process in the background; it is ready on return."""
         self._need_image()
         read_secrets(self._config, os.environ)
+        check_gpus(self._config)
         with background.free(self._place.lock) as lock:
             if lock is not None:
                 self._spawn(run, lock)

@@ -52,7 +52,9 @@ class Executor:
         folders: Mapping[str, str],
         worker: str,
         containers: Containers | None,
+        project: Path,
     ) -> None:
+        """`project`: the folder that jobs find as $DS_PROJECT_DIR."""
         self._timeout = task.timeout
         self._handler = task.handler or ""
         self._scratch = scratch
@@ -68,7 +70,7 @@ class Executor:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._files = {0: null, 1: self._watch.stdout, 2: self._watch.stdout}
         self._spawn_files = files_of(self._files)
-        self._project = project = Path.cwd()
+        self._started_in = Path.cwd()
         given = {
             **task.environment,
             "DS_WORK_DIR": folders["work_dir"],
@@ -179,7 +181,7 @@ class Executor:
 
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
-            self._host = HandlerProcess(self._handler, self._environment, self._project, self._files)
+            self._host = HandlerProcess(self._handler, self._environment, self._started_in, self._files)
         host = self._host
         host.request(lease)
         try:

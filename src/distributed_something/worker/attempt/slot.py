@@ -18,6 +18,7 @@ from ...errors import DsError, KeyRefused, SickMachine, UsageError
 from ...job import Cause, Job, Lease, Outcome, State
 from ..files.done import Done, fingerprint, look
 from ..files.fetch import fetch_inputs, look_at_inputs
+from ..files.project import ProjectFolder
 from ..files.publish import Claim, publish_outputs
 from ..health import Health, PatientStore, cannot_write, sickness
 from .collect import fetch_outputs, join_csv
@@ -63,7 +64,10 @@ class Slot:
         self._folders = {name: str(place) for name, place in places.items()}
         folder.mkdir(parents=True, exist_ok=True)
         self._scratch = Scratch(folder, places.values())
-        self._executor = Executor(task, self._scratch, log, self._folders, worker, containers)
+        carried = task.carried
+        self._project = ProjectFolder(store, carried, folder / "project") if carried.files else None
+        project = self._project.path if self._project else Path.cwd()
+        self._executor = Executor(task, self._scratch, log, self._folders, worker, containers, project)
         self._expected: dict[str, tuple[Lease, Work]] = {}
         self._fetched = 0
         self._phases: dict[str, float] = {}
@@ -176,6 +180,8 @@ class Slot:
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
                 self._fetched = fetch_outputs(self._store, work.collect, self._inputs, check_cancelled)
         check_cancelled()
+        if self._project:
+            self._project.ensure(self._log.note)
         if work.collect and not work.argv:
             outcome = self._join(work.collect)
         else:
