@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from ..background import remove_if_free
 from ..budget import Quote
 from ..clock import Clock
 from ..engine import Cost, Counts, Machines
@@ -377,8 +378,11 @@ class AwsEngine:
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Locks the app for one `ds run` on this computer. Raises DsError while a fleet exists."""
-        lock = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
-        return one_run(lock, self._config.app_name, self._has_a_fleet, lambda: self._run)
+        return one_run(self._lock, self._config.app_name, self._has_a_fleet, lambda: self._run)
+
+    @property
+    def _lock(self) -> Path:
+        return self._project / ".ds" / f"{self._config.app_name}-aws.lock"
 
     def _has_a_fleet(self) -> bool:
         run = self.current_run()
@@ -430,6 +434,7 @@ class AwsEngine:
         """Removes what every run of the app made."""
         left = self._teardown().remove()
         self._forget()
+        remove_if_free(self._lock)
         return left
 
     def _teardown(self) -> Teardown:

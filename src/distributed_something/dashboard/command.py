@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..console import Console
 from ..errors import OK, DsError
 from ..steps.project import Project
+from ..system.leftovers import sweep
 from .actions import Actions
 from .model import Model
 from .server import PageServer
@@ -91,6 +92,7 @@ def _keep(place: Path, text: str) -> bool:
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         place.parent.mkdir(mode=0o700, exist_ok=True)
+        sweep(place.parent, f".{place.name}.")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
         temporary.replace(place)

@@ -19,11 +19,12 @@ from ..errors import DsError
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..system.docker import STATE_LABEL, sweep
+from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, one_run, state_folder
 from ..words import many
 from .place import Place, check_gpus, container_engine, slots_of
 from .queue import SqliteQueue
-from .store import FolderStore
+from .store import TEMPORARY, FolderStore
 
 START_SECONDS = 20.0
 """Time limit for a starting machine process to take orders, in seconds."""
@@ -230,6 +231,7 @@ class LocalEngine:
             self._queue.close()
             self._queue = None
         remove_folder(self._place.folder)
+        sweep_below(self.store.root, TEMPORARY)
         return [str(self._place.folder)] if self._place.folder.exists() else []
 
     def _status(self) -> dict[str, Any] | None:

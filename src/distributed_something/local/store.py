@@ -18,11 +18,13 @@ from typing import BinaryIO
 
 from ..engine import StoredFile, check_key
 from ..errors import KeyMissing
+from ..system.leftovers import remove_if_old
 
 _FICLONE = 0x40049409
 """ioctl that makes a copy share its blocks with the original (linux/fs.h); btrfs and xfs know it."""
 
-_TEMPORARY = ".ds-tmp-"
+TEMPORARY = ".ds-tmp-"
+"""Start of the names of files that are being written. Listing a folder removes those of killed writers."""
 
 
 class FolderStore:
@@ -172,7 +174,7 @@ class FolderStore:
                 raise
             import shutil
 
-            temporary = target.with_name(_TEMPORARY + os.urandom(8).hex())
+            temporary = target.with_name(TEMPORARY + os.urandom(8).hex())
             try:
                 shutil.copyfile(path, temporary)
                 temporary.replace(target)
@@ -217,7 +219,9 @@ def _walk(folder: Path, prefix: str) -> Iterator[StoredFile]:
         if sorting.endswith("/"):
             if not (entry.is_symlink() and _leads_back(entry, folder)):
                 yield from _walk(folder / name, key)
-        elif not name.startswith(_TEMPORARY):
+        elif name.startswith(TEMPORARY):
+            remove_if_old(entry.path)
+        else:
             with suppress(OSError):  # gone by now, or a link that leads nowhere
                 yield _file(key, entry.stat())
 
@@ -239,7 +243,7 @@ def _leads_back(link: os.DirEntry[str], folder: Path) -> bool:
 def _write_beside(path: Path, data: bytes) -> Path:
     """A complete temporary file in the folder of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(_TEMPORARY + os.urandom(8).hex())
+    temporary = path.with_name(TEMPORARY + os.urandom(8).hex())
     try:
         temporary.write_bytes(data)
     except OSError:
