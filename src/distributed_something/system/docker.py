@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = 60.0
 PULL_SECONDS = 3600.0
+
+MOST_PROCESSES = 4096
+"""Maximum processes and threads of a container."""
+
 WORKER_FOLDER = "/opt/distributed-something"
 """Folder of the injected worker in a task's containers."""
 
@@ -137,9 +141,16 @@ def sweep(label: str, value: str) -> None:
             docker.remove(docker.labelled(label, value))
 
 
-def calling_user() -> str:
-    """Returns the user and group that containers run as: their files are the caller's."""
-    return f"{os.getuid()}:{os.getgid()}"
+def as_image_user() -> bool:
+    """Whether containers run as their image's own USER, as on AWS: only root can remove that user's files."""
+    return os.getuid() == 0
+
+
+def confined() -> list[str]:
+    """Returns the options that take rights from a container, and its user: the image's own, or the caller."""
+    user = [] if as_image_user() else ["--user", f"{os.getuid()}:{os.getgid()}"]
+    rights = ["--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
+    return [*rights, "--pids-limit", str(MOST_PROCESSES), *user]
 
 
 def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str]:

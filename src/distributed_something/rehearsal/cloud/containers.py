@@ -14,8 +14,9 @@ from ...system.docker import (
     STATE_LABEL,
     WORKER_FOLDER,
     Docker,
+    as_image_user,
     bind,
-    calling_user,
+    confined,
     variables,
 )
 
@@ -38,13 +39,15 @@ class TaskContainers(NamedTuple):
 
         It sees the worker, `folder` and the bucket if it may, and no other file of this machine.
         """
+        if as_image_user():
+            folder.chmod(0o777)  # the image's USER works there; only we get into the folder above
         start = [*container.get("entryPoint", ()), *container.get("command", ())]
         entry = ["--entrypoint", start[0]] if container.get("entryPoint") else []
         worker = bind(str(self.worker), WORKER_FOLDER, read_only=True) if self.worker else ()
         bucket = bind(str(self.bucket), BUCKET_FOLDER, read_only=not self.writes) if self.bucket else ()
         return [
             *(self.docker.program, "run", "--name", name, "--pull=never", "--init", "--network", "host"),
-            *("--label", f"{STATE_LABEL}={state}", "--user", calling_user()),
+            *("--label", f"{STATE_LABEL}={state}", *confined()),
             *("--memory", f"{container['memory']}m", "--memory-swap", f"{container['memory']}m"),
             *("--cpu-shares", str(max(container.get("cpu", 0), 2))),
             *variables(own, folder.with_suffix(".env")),

@@ -16,6 +16,7 @@ from typing import Any
 from ...engine import Store, StoredFile
 from ...errors import DsError, KeyRefused, SickMachine, UsageError
 from ...job import Cause, Job, Lease, Outcome, State
+from ...system.docker import as_image_user
 from ..files.done import Done, fingerprint, look
 from ..files.fetch import fetch_inputs, look_at_inputs
 from ..files.project import ProjectFolder
@@ -63,7 +64,10 @@ class Slot:
         self._inputs, self._outputs = places["input_dir"], places["output_dir"]
         self._folders = {name: str(place) for name, place in places.items()}
         folder.mkdir(parents=True, exist_ok=True)
-        self._scratch = Scratch(folder, places.values())
+        shared = containers is not None and as_image_user()
+        if shared:
+            folder.chmod(0o755)
+        self._scratch = Scratch(folder, places.values(), shared=shared)
         carried = task.carried
         self._project = ProjectFolder(store, carried, folder / "project") if carried.files else None
         project = self._project.path if self._project else Path.cwd()
