@@ -253,7 +253,12 @@ class Asker:
             else {"Name": "default-for-az", "Values": ["true"]}
         )
         found = self._pages("ec2", "describe_subnets", "Subnets", Filters=[wanted])
-        return findings.subnet_findings(self._config, found, named)
+        yield from findings.subnet_findings(self._config, found, named)
+        if found and not self._config.assign_ip:
+            networks = [{"Name": "vpc-id", "Values": sorted({each["VpcId"] for each in found})}]
+            tables = self._pages("ec2", "describe_route_tables", "RouteTables", Filters=networks)
+            endpoints = self._pages("ec2", "describe_vpc_endpoints", "VpcEndpoints", Filters=networks)
+            yield from findings.way_out_findings(self._config.aws_region, found, tables, endpoints)
 
     def key(self) -> Iterator[Finding]:
         """The key pair."""
