@@ -25,13 +25,14 @@ from ..errors import OK, DsError, UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS
 from ..ledger import RunPaths
+from ..runs.following import Followed
 from ..runs.provenance import note_worker
 from ..runs.runfile import read_run_file
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import Task, compile_task
-from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.gather import Gathered, GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
@@ -52,6 +53,10 @@ SILENCE_SECONDS = 10.0
 
 LAST_SECONDS = 30.0
 """Part of the time between stop request and kill that is kept to end jobs, save logs and give jobs back."""
+
+SETTLE_SECONDS = 30.0
+"""Default of DS_SETTLE_SECONDS: how long ends of attempts wait to be settled together, and half of how long
+text waits to be stored, in seconds. A lost worker repeats what it has not settled."""
 
 MOST_SLOTS = 1024
 
@@ -80,6 +85,7 @@ class Settings(NamedTuple):
     log_group: str = ""
     container_metadata: str = ""
     dead_queue: str = ""
+    settle_seconds: float = SETTLE_SECONDS
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -96,8 +102,20 @@ class Settings(NamedTuple):
         log_group = environment.get("LOG_GROUP_NAME", "")
         container = environment.get("ECS_CONTAINER_METADATA_URI_V4", "")
         dead = environment.get("DS_DEAD_QUEUE", "")
+        settle = max(_number(environment, "DS_SETTLE_SECONDS", str(SETTLE_SECONDS)), 0.0)
         return cls(
-            app, run, queue_url, bucket, region, int(slots), stagger, scratch, log_group, container, dead
+            app,
+            run,
+            queue_url,
+            bucket,
+            region,
+            int(slots),
+            stagger,
+            scratch,
+            log_group,
+            container,
+            dead,
+            settle,
         )
 
 
@@ -192,7 +210,9 @@ class _Task:
             )
         group = self._settings.log_group
         reporting = Reporting(self._session, self._clock, group, self._name, self._machine)
-        logs = [self._log(number, reporting.lines()) for number in range(self._settings.slots)]
+        shared = Gathered(self._store, self._paths.logs, f"{self._name}.log")
+        logs = [self._log(number, shared, reporting.lines()) for number in range(self._settings.slots)]
+        followed = Followed(self._store, self._paths, self._clock)
         with self._queue(config) as queue:
             queue.counts()  # raises if they do not exist or are forbidden
             pulse = Heartbeat(
@@ -201,7 +221,11 @@ class _Task:
                 self._clock,
                 lambda: queue.answered,
             )
-            with reporting.of(self.folder), pulse, LogKeeper(logs) as keeper:
+            with (
+                reporting.of(self.folder),
+                pulse,
+                LogKeeper(logs, followed, 2 * self._settings.settle_seconds) as keeper,
+            ):
                 self._run(self._worker(config, queue, logs, keeper), queue)
         if self._gone is not None:
             raise self._gone
@@ -255,8 +279,8 @@ class _Task:
             read_seconds=SILENCE_SECONDS,
         )
 
-    def _log(self, number: int, lines: JobLines | None) -> GatheredLog:
-        return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", lines)
+    def _log(self, number: int, shared: Gathered, lines: JobLines | None) -> GatheredLog:
+        return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", shared, lines)
 
     def _worker(
         self, config: Config, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
@@ -272,6 +296,7 @@ class _Task:
             term=_term(config),
             delays=[number * self._settings.stagger for number in range(len(logs))],
             poll=POLL_SECONDS,
+            settle_seconds=self._settings.settle_seconds,
         )
 
     def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:

@@ -9,10 +9,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..console import Console, describe, fitting, progress_parts
-from ..engine import Machines
+from ..engine import Machines, Renting
 from ..errors import OK, UsageError
 from ..job import State
 from ..ledger import Fold, JobRecord
+from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log
 from ..runs.snapshot import Alive, Snapshot, job_line, shown
 from ..steps.project import Project
@@ -233,7 +234,10 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     _say_attempt(project.console, record)
     log = _ShownLog(project, record.id)
     log.show(record, whole=not follow)
+    follower = Follower(project.engine.store, project.paths(), project.clock)
     while follow and record.state in (State.WAITING, State.RUNNING) and _at_work(project.engine.machines()):
+        if isinstance(project.engine, Renting):  # elsewhere logs are stored as they are printed
+            follower.ask(record.id)
         project.clock.wait(min(project.engine.poll_interval, FOLLOW_SECONDS))
         record = fold.update().jobs[record.id]
         log.show(record)
@@ -259,7 +263,8 @@ class _ShownLog:
         `whole`: the log is complete; print it even if it is empty.
         """
         if begin_of(record.log) != begin_of(self._place):
-            if self._place is not None:
+            moved = not self.size and record.attempt == self._attempt  # the log of a short attempt
+            if self._place is not None and not moved:
                 self._print(self._ended(self._place))
                 self._project.console.say(f"attempt {record.attempt} begins")
             self.size = 0

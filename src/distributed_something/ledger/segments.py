@@ -37,6 +37,11 @@ class RunPaths(NamedTuple):
         """The prefix of the log segments."""
         return self.root + "logs/"
 
+    @property
+    def follow(self) -> str:
+        """The key of the orders for live logs."""
+        return self.root + "follow"
+
 
 class Part(NamedTuple):
     """Complete lines of a segment, and the place of the first in it."""
