@@ -212,7 +212,7 @@ class LogKeeper(Repeating):
     def __init__(
         self, logs: Iterable[GatheredLog], followed: Orders, seconds: float = GATHER_SECONDS
     ) -> None:
-        """`seconds`: age from which text is stored that nobody follows."""
+        """`seconds`: age from which text is stored while its job is not followed."""
         super().__init__("log-keeper", LOOK_SECONDS, self._keep, SystemClock())
         self._logs = tuple(logs)
         self._shared = tuple({id(log.shared): log.shared for log in self._logs}.values())
