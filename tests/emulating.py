@@ -110,9 +110,10 @@ def account_roles() -> None:
     """The roles that `ds account setup` makes."""
     import json
 
-    from distributed_something.aws.iam.roles import PATH, PROFILE, Role
+    from distributed_something.aws.iam.roles import PATH, PROFILES, Role
 
     iam = session().client("iam")
-    for name in (Role.TASK, Role.EXECUTION):
+    for name in (Role.TASK, Role.EXECUTION, Role.IMAGE_TASK):
         iam.create_role(RoleName=name, Path=PATH, AssumeRolePolicyDocument=json.dumps({"Statement": []}))
-    iam.create_instance_profile(InstanceProfileName=PROFILE, Path=PATH)
+    for profile in PROFILES:
+        iam.create_instance_profile(InstanceProfileName=profile, Path=PATH)

@@ -31,7 +31,7 @@ def aws() -> Iterator[AwsSession]:
 
 @pytest.fixture
 def ds(project: DsProject, aws: AwsSession) -> DsProject:
-    project.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="results")
+    project.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="results", COMMAND="x")
     assert aws.endpoint
     project.environment |= CREDENTIALS | {
         "AWS_ENDPOINT_URL": aws.endpoint,
@@ -59,12 +59,15 @@ def test_an_account_is_set_up_once_and_removed_whole(ds: DsProject, aws: AwsSess
 
     assert "nothing to do" in ds.ds("account", "setup", "--yes").stderr
 
-    ds.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="more")
+    ds.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="more", COMMAND="x")
     plan = json.loads(ds.ds("account", "setup", "--json", "--dry-run").stdout)["plan"]
     assert plan == [
         "correct policy store of distributed-something-task",
         "correct policy store of distributed-something-monitor",
     ]
+
+    ds.config(APP_NAME="ImageApp", ENGINE="aws", AWS_BUCKET="more")
+    assert "create role distributed-something-image-task" in ds.ds("account", "setup", "--yes").stderr
 
     with role_is_used(aws) as arn:
         refused = ds.ds("account", "destroy", "--yes", code=1)
@@ -73,7 +76,7 @@ def test_an_account_is_set_up_once_and_removed_whole(ds: DsProject, aws: AwsSess
 
     assert "clean" in ds.ds("account", "destroy", "--yes").stderr
     found = account.find(aws)
-    assert (found.roles, found.profile) == ({}, None)
+    assert (found.roles, found.profiles) == ({}, {})
     assert found.linked  # AWS's own roles stay
     assert "nothing to do" in ds.ds("account", "destroy", "--yes").stderr
 

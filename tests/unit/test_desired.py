@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from base64 import b64decode
@@ -13,7 +14,13 @@ import pytest
 
 from distributed_something.aws.ec2.ownfleet import Subnet, ec2_fleet_request, launch_template
 from distributed_something.aws.ec2.request import Image
-from distributed_something.aws.ec2.userdata import agent_settings, placement, user_data
+from distributed_something.aws.ec2.userdata import (
+    MOUNT_FOLDER,
+    agent_settings,
+    placement,
+    start_script,
+    user_data,
+)
 from distributed_something.aws.ecs.desired import WORKER_FOLDER, InjectedWorker, desired, task_definition
 from distributed_something.aws.ecs.resources import Action, Kind, Resource, compare
 from distributed_something.aws.ecs.worker_image import injected_worker
@@ -76,11 +83,19 @@ def test_dead_jobs_are_kept_as_long_as_sqs_can() -> None:
 
 @pytest.mark.fault(17)
 def test_sqs_gives_a_job_up_only_long_after_our_workers_do() -> None:
-    settings = one(Kind.QUEUE, "SQS_MESSAGE_VISIBILITY = 300", name="DemoQueue").settings
+    lines = ("SQS_MESSAGE_VISIBILITY = 300", "COMMAND = 'x'")
+    settings = one(Kind.QUEUE, *lines, name="DemoQueue").settings
     assert settings["VisibilityTimeout"] == "300"
     redrive = json.loads(settings["RedrivePolicy"])
     assert int(redrive["maxReceiveCount"]) > MAX_DELIVERIES
     assert redrive["deadLetterTargetArn"] == "arn:aws:sqs:us-east-1:123456789012:DemoDeadMessages"
+
+
+@pytest.mark.fault(61)
+@pytest.mark.parametrize(("line", "receipts"), [("", "10"), ("JOB_RETRIES = 3", "3")])
+def test_a_worker_that_counts_no_attempts_is_bounded_by_sqs(line: str, receipts: str) -> None:
+    settings = one(Kind.QUEUE, line, name="DemoQueue").settings
+    assert json.loads(settings["RedrivePolicy"])["maxReceiveCount"] == receipts
 
 
 def test_a_dead_queue_that_old_configs_name_by_its_arn() -> None:
@@ -111,8 +126,7 @@ def test_a_container_has_two_minutes_to_stop_and_hears_the_signal() -> None:
 def test_an_image_with_its_own_worker_is_started_as_it_is() -> None:
     [main] = containers("MEMORY = 15000", "CPU_SHARES = 2048")
     assert (main["name"], main["image"], main["memory"], main["cpu"]) == ("Demo", "lab/image:1", 15000, 2048)
-    assert not {"entryPoint", "command", "dependsOn", "mountPoints"} & main.keys()
-    assert "volumes" not in one(Kind.TASK_DEFINITION).settings
+    assert not {"entryPoint", "command", "dependsOn"} & main.keys()
     assert main["logConfiguration"]["options"]["awslogs-group"] == "Demo_perInstance"
 
 
@@ -252,6 +266,19 @@ def test_tasks_are_placed_on_machines_of_their_own_app_only() -> None:
     assert placement("Demo") != placement("Demo2")
 
 
+@pytest.mark.fault(60)
+def test_an_image_with_its_own_worker_finds_the_bucket_where_it_expects_it() -> None:
+    [main] = containers()
+    [volume] = one(Kind.TASK_DEFINITION).settings["volumes"]
+    [mount] = main["mountPoints"]
+    assert mount == {
+        "sourceVolume": volume["name"],
+        "containerPath": "/home/ubuntu/bucket",
+        "readOnly": True,
+    }
+    assert f"my-bucket {volume['host']['sourcePath']}" in start_script(config_of("AWS_BUCKET = 'my-bucket'"))
+
+
 def test_the_service_starts_empty_and_its_tasks_are_not_moved() -> None:
     service = one(Kind.SERVICE)
     assert service.initial["desiredCount"] == 0
@@ -314,8 +341,41 @@ def fleet(*lines: str, zones: str = "ab") -> dict[str, Any]:
 
 @pytest.mark.fault(32)
 def test_metadata_need_a_token_that_reaches_containers() -> None:
-    options = template()["LaunchTemplateData"]["MetadataOptions"]
+    options = template("COMMAND = 'x'")["LaunchTemplateData"]["MetadataOptions"]
     assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == ("required", 2)
+
+
+@pytest.mark.fault(60)
+@pytest.mark.parametrize("token", ["required", "optional"])
+def test_only_machines_of_an_image_with_its_own_worker_answer_without_a_token(
+    token: str, tmp_path: Path
+) -> None:
+    assert template()["LaunchTemplateData"]["MetadataOptions"]["HttpTokens"] == "optional"
+    ours = start_script(config_of("COMMAND = 'x'"))
+    assert ours == user_data("Demo", "default")
+    lines = ("AWS_BUCKET = 'my-bucket'", "AWS_REGION = 'eu-west-1'")
+    calls = recorded(start_script(config_of(*lines)), tmp_path, token)
+    change = (
+        "aws ec2 modify-instance-metadata-options --region eu-west-1 --instance-id i-0123456789abcdef0"
+        " --http-tokens optional --http-put-response-hop-limit 2"
+    )
+    assert (change in calls) is (token == "required")
+    assert calls[-1] == f"mount-s3 --read-only --allow-other --region eu-west-1 my-bucket {MOUNT_FOLDER}"
+
+
+def recorded(script: str, folder: Path, token: str) -> list[str]:
+    """The calls that the start script makes, with programs that only write them down."""
+    programs = folder / "bin"
+    programs.mkdir()
+    imds = 'case "$*" in *api/token) echo t;; *-token:*) echo i-0123456789abcdef0;; *) exit {};; esac'
+    for name in ("yum", "aws", "mount-s3", "mkdir", "sleep", "curl"):
+        answer = imds.format(22 if token == "required" else 0) if name == "curl" else ""
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {folder}/calls\n{answer}\n')
+        (programs / name).chmod(0o755)
+    text = script.replace("/etc/ecs/ecs.config", str(folder / "ecs.config"))
+    path = f"{programs}:{os.environ['PATH']}"
+    subprocess.run(["/bin/sh", "-c", text], check=True, env={"PATH": path})
+    return (folder / "calls").read_text().splitlines()
 
 
 @pytest.mark.fault(44)
@@ -459,9 +519,10 @@ def test_a_new_task_brings_the_service_to_it() -> None:
 
 
 def test_what_an_earlier_task_had_and_this_one_has_not_goes() -> None:
-    changes = actions(wanted(), list(wanted("COMMAND = 'x'")))
-    start = "update task definition DemoTask: containerDefinitions.Demo."
-    assert changes[0].startswith(start) and changes[0].endswith(", volumes")
+    found = list(wanted("COMMAND = 'x'"))
+    changes = actions(wanted(), found)
+    task = next(each for each in changes if each.startswith("update task definition DemoTask"))
+    assert "containerDefinitions.Demo." in task and "volumes" in task
 
 
 @pytest.mark.fault(31)

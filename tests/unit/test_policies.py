@@ -11,13 +11,24 @@ from distributed_something.aws.iam.policies import (
     MANAGED_LIMIT,
     Buckets,
     Grant,
+    Trusted,
     buckets_in,
     buckets_of,
     compact,
     trust,
     trusted,
 )
-from distributed_something.aws.iam.roles import LINKED, PATH, PROFILE, TAGS, Role, Where, account_of
+from distributed_something.aws.iam.roles import (
+    IMAGE_PROFILE,
+    IMAGE_ROLES,
+    LINKED,
+    PATH,
+    PROFILE,
+    TAGS,
+    Role,
+    Where,
+    account_of,
+)
 from distributed_something.aws.iam.user_policies import (
     administrator_grants,
     administrator_policy,
@@ -50,7 +61,7 @@ def set_up() -> Found:
         str(each.role): FoundRole(PATH, TAGS, trust(WHERE, each.service), each.policies())
         for each in trusted(WHERE, BUCKETS)
     }
-    return Found(roles, FoundProfile(PATH, TAGS, (str(Role.MACHINE),)), frozenset(LINKED.values()))
+    return Found(roles, {PROFILE: FoundProfile(PATH, TAGS, (str(Role.MACHINE),))}, frozenset(LINKED.values()))
 
 
 @pytest.mark.fault(30)
@@ -71,7 +82,7 @@ def test_names_begin_with_the_programs_own_and_stay_in_the_limit_of_iam() -> Non
 
 @pytest.mark.fault(33)
 def test_tasks_have_a_role_of_their_own_that_only_ecs_takes_on_for_this_account() -> None:
-    account = account_of(config(), WHERE.number)
+    account = account_of(config(COMMAND="x"), WHERE.number)
     assert account.task_role == f"arn:aws:iam::123456789012:role{PATH}distributed-something-task"
     assert len({account.task_role, account.execution_role, account.instance_profile}) == 3
     (statement,) = trust(WHERE, "ecs-tasks.amazonaws.com")["Statement"]
@@ -154,7 +165,7 @@ def test_an_account_keeps_the_buckets_of_other_projects() -> None:
 def test_an_empty_account_gets_the_profile_after_its_role() -> None:
     calls = [(step.call, step.request) for step in plan_setup(WHERE, BUCKETS, Found())]
     names = [call for call, _ in calls]
-    assert names.count("create_role") == len(Role)
+    assert names.count("create_role") == len(Role) - len(IMAGE_ROLES)
     made = next(
         n
         for n, (call, request) in enumerate(calls)
@@ -174,6 +185,53 @@ def test_a_changed_policy_or_trust_is_brought_in_line_and_a_strange_one_goes() -
     assert [step.call for step in steps] == ["update_assume_role_policy", "delete_role_policy"]
 
 
+@pytest.mark.fault(27, 60)
+def test_only_apps_whose_image_starts_its_worker_get_more_rights() -> None:
+    account = account_of(config(), WHERE.number)
+    assert account.task_role.endswith("/distributed-something-image-task")
+    assert account.instance_profile.endswith(f"/{IMAGE_PROFILE}")
+    plain = {each.role: actions_of(each) for each in trusted(WHERE, BUCKETS)}
+    with_images = {each.role: actions_of(each) for each in trusted(WHERE, BUCKETS, images=True)}
+    assert with_images[Role.IMAGE_TASK] - plain[Role.TASK] == {
+        "ec2:CreateTags",
+        "ec2:DescribeInstanceAttribute",
+        "s3:PutObjectAcl",
+    }
+    assert with_images[Role.IMAGE_MACHINE] - plain[Role.MACHINE] == {
+        "ec2:ModifyInstanceMetadataOptions",
+        "s3:GetObject",
+        "s3:ListBucket",
+    }
+    assert {role: with_images[role] for role in plain} == plain
+    assert not any("cloudwatch:PutMetricAlarm" in with_images[role] for role in IMAGE_ROLES), "fault 27"
+
+
+@pytest.mark.fault(60)
+def test_an_image_may_name_its_machine_and_change_no_tag_that_finds_what_must_end() -> None:
+    (task,) = [each for each in trusted(WHERE, BUCKETS, images=True) if each.role is Role.IMAGE_TASK]
+    (name,) = [each for each in task.groups["name"] if "ec2:CreateTags" in each.actions]
+    assert name.conditions["ForAllValues:StringEquals"] == {"aws:TagKeys": ["Name"]}
+    assert name.conditions["StringLike"] == {"aws:ResourceTag/ds:app": "*"}
+
+
+def actions_of(role: Trusted) -> set[str]:
+    return {action for grants in role.groups.values() for grant in grants for action in grant.actions}
+
+
+def test_an_account_with_an_image_that_starts_its_worker_gets_its_roles_and_keeps_them() -> None:
+    steps = plan_setup(WHERE, BUCKETS, set_up(), images=True)
+    assert f"create instance profile {IMAGE_PROFILE}" in [step.text for step in steps]
+    made = {step.request["RoleName"] for step in steps if step.call == "create_role"}
+    assert made == set(IMAGE_ROLES)
+    found = changed(Role.TASK)
+    images = {
+        str(each.role): FoundRole(PATH, TAGS, trust(WHERE, each.service), each.policies())
+        for each in trusted(WHERE, BUCKETS, images=True)
+    }
+    profiles = {**found.profiles, IMAGE_PROFILE: FoundProfile(PATH, TAGS, (str(Role.IMAGE_MACHINE),))}
+    assert plan_setup(WHERE, BUCKETS, Found(images, profiles, found.linked)) == []
+
+
 def test_a_role_of_somebody_else_is_neither_changed_nor_removed() -> None:
     for strange in (changed(Role.TASK, tags={}), changed(Role.TASK, path="/")):
         with pytest.raises(DsError, match="was not made by this program"):
@@ -184,5 +242,5 @@ def test_a_role_of_somebody_else_is_neither_changed_nor_removed() -> None:
 def test_removal_empties_the_profile_first_and_leaves_awss_own_roles() -> None:
     calls = [step.call for step in plan_removal(set_up())]
     assert calls[:2] == ["remove_role_from_instance_profile", "delete_instance_profile"]
-    assert calls.count("delete_role") == len(Role)
+    assert calls.count("delete_role") == len(Role) - len(IMAGE_ROLES)
     assert plan_removal(Found(linked=frozenset(LINKED.values()))) == []

@@ -18,7 +18,7 @@ from .iam.account import LINK, Found, plan_setup
 from .iam.policies import Buckets
 from .iam.roles import Where
 from .shape import MachineShape, misfit, task_size
-from .sqs.queues import QueueNames
+from .sqs.queues import LONGEST_VISIBILITY, QueueNames, max_receipts, short_visibility
 
 Answer = Mapping[str, Any]
 
@@ -30,8 +30,6 @@ QUOTAS = {
 """Quotas of spot vCPUs: AWS's name for the kind of machine, (quota code, first letters of its types)."""
 
 _SHORT_VISIBILITY = 30
-_LONGEST_VISIBILITY = 43_200
-"""SQS's longest visibility timeout, in seconds."""
 _GIB = 1024
 
 
@@ -62,17 +60,23 @@ def lease_findings(config: Config) -> Iterator[Finding]:
             what = f"SQS_MESSAGE_VISIBILITY = {visibility} s: a short failure of the network runs jobs twice"
             yield warning(what, "SQS_MESSAGE_VISIBILITY = 120")
         return
-    if config.job_timeout and config.job_timeout > visibility:
-        what = f"SQS_MESSAGE_VISIBILITY = {visibility} s is shorter than JOB_TIMEOUT: such jobs run twice"
-        yield warning(
-            what, f"SQS_MESSAGE_VISIBILITY = {min(int(config.job_timeout * 1.2), _LONGEST_VISIBILITY)}"
-        )
+    if short := short_visibility(config):
+        yield refused(short)
     elif not config.job_timeout:
         what = f"SQS_MESSAGE_VISIBILITY = {visibility} s: jobs that take longer run twice"
         fix = "set it above the longest job: the worker in the image does not renew leases"
-        if visibility >= _LONGEST_VISIBILITY:
+        if visibility >= LONGEST_VISIBILITY:
             fix = "SQS allows no more: give longer jobs a COMMAND, as our worker renews leases"
         yield warning(what, fix)
+
+
+def image_worker_findings(config: Config) -> Iterator[Finding]:
+    """Says what an image with a worker of its own gets, and the risk in it."""
+    if config.image_starts_worker:
+        what = "the image starts its own worker: its machines answer instance metadata without a token"
+        risk = "a program that can be made to fetch addresses could read the machine's credentials"
+        yield warning(f"{what}, and {risk}", "give a COMMAND: our worker in the image needs none of this")
+        yield ok(f"attempts: SQS makes a job dead after {max_receipts(config)} receipts; lost machines count")
 
 
 def fleet_findings(text: str, name: str, config: Config) -> Iterator[Finding]:
@@ -86,10 +90,10 @@ def fleet_findings(text: str, name: str, config: Config) -> Iterator[Finding]:
         yield ok(f"{name}: every field is filled in")
 
 
-def role_findings(where: Where, buckets: Buckets, found: Found) -> Iterator[Finding]:
+def role_findings(where: Where, buckets: Buckets, found: Found, *, images: bool = False) -> Iterator[Finding]:
     """Checks that roles and profile exist, with today's policies and this project's buckets."""
     try:
-        steps = plan_setup(where, buckets, found)
+        steps = plan_setup(where, buckets, found, images=images)
     except DsError as strange:
         yield refused(strange)
         return

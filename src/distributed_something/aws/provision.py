@@ -22,7 +22,7 @@ from .ecs.worker_image import injected_worker
 from .names import bucket_of
 from .session import AwsSession
 from .shape import MachineShape, misfit
-from .sqs.queues import QueueNames
+from .sqs.queues import QueueNames, short_visibility
 
 
 class Seen(NamedTuple):
@@ -59,6 +59,8 @@ class Provision:
     def see(self, run: str, shape: MachineShape | None = None) -> Seen:
         """Reads what the account has, once. Raises DsError if the account cannot have what the run needs."""
         self._region.check_bucket(bucket_of(self._config))
+        if short := short_visibility(self._config):
+            raise short
         shape = shape or self._region.shape(self._config.machine_type)
         self.check_fits(shape)
         self._region.check_roles()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..aws.iam import account
 from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, compact
-from ..aws.iam.roles import PATH, Where
+from ..aws.iam.roles import IMAGE_PROFILE, PATH, PROFILE, Where
 from ..aws.iam.user_policies import administrator_policy, user_policy
 from ..aws.session import AwsSession
 from ..aws.watch.function import apply_function, everywhere, find_function, package, plan_function
@@ -23,13 +23,13 @@ _SHOWN = 5
 def setup(project: Project, *, dry_run: bool) -> int:
     """Ask, then make what the account lacks."""
     console, session = project.console, _session(project)
-    where = _where(project, session)
-    steps = account.plan_setup(where, buckets_of(project.config), account.find(session))
+    where, images = _where(project, session), project.config.image_starts_worker
+    steps = account.plan_setup(where, buckets_of(project.config), account.find(session), images=images)
     function = plan_function(where, find_function(session), package())
     if not _agreed(project, [*steps, *function], f"change the account {where.number}", dry_run=dry_run):
         return OK
     account.apply(session, steps)
-    untried = account.wait_for_roles(session, where, project.clock)
+    untried = account.wait_for_roles(session, where, project.clock, IMAGE_PROFILE if images else PROFILE)
     apply_function(session, function, project.clock)
     if untried:
         console.say(f"note: whether EC2 takes the new profile could not be tried: {untried}")

@@ -11,13 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..engines import ENGINES, EngineKind
 from ..errors import UsageError
 from ..job import PERMANENT, RetryPolicy
 from ..words import nearest
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
+
+if TYPE_CHECKING:
+    from ..failing import Limits
 
 MAX_NUMBER = 10**13
 """Upper limit of a number without a limit of its own: larger ones do not fit into 64 bits everywhere."""
@@ -134,6 +137,7 @@ KEYS: tuple[Key, ...] = (
     Key("NECESSARY_STRING", Kind.LOOSE_TEXT, "", "what a file's name must contain to count for that"),
     Key("ENGINE", Kind.TEXT, "aws", "where jobs run", choices=tuple(ENGINES)),
     Key("COMMAND", Kind.TEXT, "", "what a job runs; {name} is a key of the job", example="process {Plate}"),
+    Key("ALLOW_DASH", Kind.BOOL, False, "a value that begins with a dash may be an option of the program"),
     Key("HANDLER", Kind.TEXT, "", "Python function that runs a job, instead of COMMAND",
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
@@ -157,6 +161,12 @@ KEYS: tuple[Key, ...] = (
         example=20),
     Key("BUDGET_HOURS", Kind.NUMBER, None, "most that all machines of a run may run: it drains then",
         unit="machine-hours", above=0, example=100),
+    Key("MAX_FAILURES", Kind.WHOLE, None, "most jobs that may be dead: the run drains when more are; jobs"
+        " that died alike count twice", unit="jobs", low=0, example=50),
+    Key("MAX_FAILURE_RATE", Kind.NUMBER, None, "most of the ended jobs that may be dead, as a share, from 20"
+        " ended jobs on: the run drains when more are", above=0, high=1, example=0.1),
+    Key("CANARY", Kind.WHOLE, None, "jobs that must end, most of them well, before more than one machine is"
+        " asked for", unit="jobs", low=1, example=20),
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
@@ -213,6 +223,7 @@ class Config(NamedTuple):
     necessary_string: str
     engine: str
     command: str
+    allow_dash: bool
     handler: str
     inputs: tuple[str, ...]
     output: str
@@ -228,6 +239,9 @@ class Config(NamedTuple):
     max_run_hours: float
     budget_usd: float | None
     budget_hours: float | None
+    max_failures: int | None
+    max_failure_rate: float | None
+    canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
     containers: bool
@@ -247,6 +261,13 @@ class Config(NamedTuple):
         """How often and when a failed job is tried again: JOB_RETRIES, BACKOFF, RETRY_ON, NO_RETRY_ON."""
         permanent = (PERMANENT - {*self.retry_on}) | {*self.no_retry_on}
         return RetryPolicy(self.job_retries, self.backoff, permanent=permanent)
+
+    @property
+    def failure_limits(self) -> Limits:
+        """How many jobs may be dead before the run drains."""
+        from ..failing import Limits
+
+        return Limits(self.max_failures, self.max_failure_rate, self.canary or 0)
 
     @property
     def in_containers(self) -> bool:

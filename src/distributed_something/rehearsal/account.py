@@ -21,7 +21,8 @@ from ..inputs.config import Config
 def furnish(session: AwsSession, config: Config) -> None:
     """Set the account up as `ds account setup` does, and make the config's key pair. Raises DsError."""
     number, _ = account.who(session)
-    steps = account.plan_setup(Where(number, config.aws_region), buckets_of(config), account.find(session))
+    where, images = Where(number, config.aws_region), config.image_starts_worker
+    steps = account.plan_setup(where, buckets_of(config), account.find(session), images=images)
     account.apply(session, steps)
     if name := config.ssh_key_name.removesuffix(".pem"):
         with aws_errors("furnishing the pretend account"):

@@ -24,6 +24,9 @@ WORKER_FOLDER = "/opt/distributed-something"
 IMAGE_FOLDER = "/opt/ds"
 """Folder of the injected worker in the image that brings it."""
 
+BUCKET_FOLDER = "/home/ubuntu/bucket"
+"""Folder in which images made for the reference look for the bucket."""
+
 STATE_LABEL = "distributed-something.state"
 """Label with the state folder of the app that a container belongs to."""
 

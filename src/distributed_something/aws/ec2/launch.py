@@ -16,7 +16,7 @@ from .fleets import Fleets
 from .ownfleet import ec2_fleet_request, launch_template
 from .region import Region
 from .request import Image, spot_fleet_request
-from .userdata import user_data
+from .userdata import start_script
 
 
 class Asked(NamedTuple):
@@ -36,7 +36,7 @@ class Launch:
         self._region = region
         self._fleets = fleets
         self._clock = clock
-        self._user_data = user_data(config.app_name, config.ecs_cluster)
+        self._user_data = start_script(config)
 
     def read(self, fleet_file: Path | None) -> Asked:
         """Checks the fleet file, placeholders included, before any call to AWS."""

@@ -49,7 +49,7 @@ def launch_template(
         "BlockDeviceMappings": [{"DeviceName": image.data, "Ebs": disk}],
         "MetadataOptions": {
             "HttpEndpoint": "enabled",
-            "HttpTokens": "required",
+            "HttpTokens": "optional" if config.image_starts_worker else "required",
             "HttpPutResponseHopLimit": 2,  # a container is one further away than its machine
         },
         "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],

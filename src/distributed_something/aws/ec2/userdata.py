@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+from shlex import quote
 
 from ...errors import UsageError
+from ...inputs.config import Config
 
 APP_ATTRIBUTE = "ds.app"
 """Attribute of a machine in the cluster: the app that it was started for."""
@@ -26,6 +28,44 @@ def user_data(app: str, cluster: str) -> str:
     """
     lines = [f"{name}={value}" for name, value in agent_settings(app, cluster).items()]
     return "\n".join(["#!/bin/sh", f"cat >> /etc/ecs/ecs.config <<'{_END}'", *lines, _END, ""])
+
+
+def start_script(config: Config) -> str:
+    """The start script of the config's machines. Raises UsageError.
+
+    A worker that the image starts itself expects the bucket as a folder, and instance metadata without a
+    token. Both are made ready before the ECS agent starts: it waits until this script has ended.
+    """
+    script = user_data(config.app_name, config.ecs_cluster)
+    if not config.image_starts_worker:
+        return script
+    names = {"@region@": config.aws_region, "@bucket@": config.aws_bucket, "@folder@": MOUNT_FOLDER}
+    return script + re.sub("@[a-z]+@", lambda match: quote(names[match[0]]), _FOR_IMAGES)
+
+
+MOUNT_FOLDER = "/mnt/ds-bucket"
+"""Where a machine mounts the bucket, if the image starts its own worker."""
+
+# A spot fleet request cannot turn the token off, so its machines do it themselves. mount-s3 is AWS's own
+# program for this: it reads large files fast, and uses the machine's role. Older images lack its package.
+_FOR_IMAGES = """\
+imds=http://169.254.169.254/latest
+if ! curl -sf -o /dev/null $imds/meta-data/instance-id; then
+    yum install -y -q awscli-2
+    token=$(curl -sf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' $imds/api/token)
+    machine=$(curl -sf -H "X-aws-ec2-metadata-token: $token" $imds/meta-data/instance-id)
+    aws ec2 modify-instance-metadata-options --region @region@ --instance-id "$machine" \\
+        --http-tokens optional --http-put-response-hop-limit 2
+fi
+package=https://s3.amazonaws.com/mountpoint-s3-release/latest/$(uname -m | sed s/aarch64/arm64/)/mount-s3.rpm
+mkdir -p @folder@
+for try in 1 2 3 4 5; do
+    command -v mount-s3 || yum install -y -q mount-s3 || yum install -y -q "$package"
+    mount-s3 --read-only --allow-other --region @region@ @bucket@ @folder@ && break
+    echo "ds: the bucket could not be mounted (try $try)" | tee /dev/console
+    sleep 10
+done
+"""
 
 
 def agent_settings(app: str, cluster: str) -> dict[str, str]:

@@ -11,18 +11,23 @@ from typing import Any, NamedTuple
 
 from ...errors import UsageError
 from ...inputs.config import Config
-from ...system.docker import IMAGE_FOLDER, WORKER_FOLDER
-from ..ec2.userdata import STOP_SECONDS, placement
+from ...system.docker import BUCKET_FOLDER, IMAGE_FOLDER, WORKER_FOLDER
+from ..ec2.userdata import MOUNT_FOLDER, STOP_SECONDS, placement
 from ..message import MAX_BYTES
 from ..names import Account, instance_log_group, partition, price_text, run_tags
 from ..shape import INJECTOR_RESERVED, MachineShape, TaskSize, task_size
-from ..sqs.queues import MAX_RECEIPTS, RETENTION_SECONDS, QueueNames
+from ..sqs.queues import RETENTION_SECONDS, QueueNames, max_receipts
 from .resources import Kind, Resource
 
 LOG_DAYS = 60
 """Retention of a new log group, in days."""
 
 WORKER_VOLUME = "ds-worker"
+_WORKER: dict[str, Any] = {"name": WORKER_VOLUME, "host": {}}
+_BUCKET = {"name": "ds-bucket", "host": {"sourcePath": MOUNT_FOLDER}}
+_SEES_BUCKET = {
+    "mountPoints": [{"sourceVolume": "ds-bucket", "containerPath": BUCKET_FOLDER, "readOnly": True}]
+}
 _DEAD_VISIBILITY = 30
 _INJECTOR_MEMORY = 128
 _KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
@@ -85,7 +90,7 @@ def queues(config: Config, account: Account, run: str, names: QueueNames) -> Ite
     tags = run_tags(config, run)
     visibility = config.sqs_message_visibility
     arn = f"arn:{partition(config.aws_region)}:sqs:{config.aws_region}:{account.number}:{names.dead}"
-    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": str(MAX_RECEIPTS)})
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": str(max_receipts(config))})
     jobs = {**_queue(visibility), "RedrivePolicy": redrive}
     yield Resource(Kind.QUEUE, names.dead, _queue(_DEAD_VISIBILITY), tags=tags)
     yield Resource(Kind.QUEUE, names.jobs, jobs, tags=tags)
@@ -127,10 +132,11 @@ def task_definition(
     if injected is None and not own:
         raise UsageError("no worker is given to inject into the image", "use an image that has a worker")
     main = _main_container(config, task_size(config, shape), environment)
-    containers = [main]
-    if not own and injected is not None:
+    containers, volumes = [main | _SEES_BUCKET], [_BUCKET]
+    if injected is not None and not own:
         injectors = [_injector(config, injected)] if injected.image else []
         containers = [*injectors, main | _uses_injected(injected)]
+        volumes = [_WORKER] if injectors else []
     settings = {
         "family": config.app_name + "Task",
         "networkMode": "bridge",
@@ -139,7 +145,7 @@ def task_definition(
         "executionRoleArn": account.execution_role,
         "containerDefinitions": containers,
     }
-    settings |= {} if len(containers) == 1 else {"volumes": [{"name": WORKER_VOLUME, "host": {}}]}
+    settings |= {"volumes": volumes} if volumes else {}
     return Resource(Kind.TASK_DEFINITION, config.app_name + "Task", settings, tags=run_tags(config, run))
 
 

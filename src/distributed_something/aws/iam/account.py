@@ -15,7 +15,7 @@ from ...inputs.fleetfile import IMAGE_PARAMETER
 from ..names import tag_list
 from ..session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, trusted
-from .roles import LINKED, PATH, PROFILE, TAGS, Role, Where, is_ours
+from .roles import IMAGE_ROLES, LINKED, PATH, PROFILE, PROFILES, TAGS, Role, Where, is_ours
 
 PROPAGATION_SECONDS = 120.0
 """Longest wait until EC2 knows a new profile, in seconds."""
@@ -47,8 +47,13 @@ class Found(NamedTuple):
     """Our resources in an account, by name or path. `linked`: services whose own role exists."""
 
     roles: Mapping[str, FoundRole] = {}
-    profile: FoundProfile | None = None
+    profiles: Mapping[str, FoundProfile] = {}
     linked: frozenset[str] = frozenset()
+
+    @property
+    def images(self) -> bool:
+        """Whether the account has the roles for images that start their own worker."""
+        return not IMAGE_ROLES.isdisjoint(self.roles)
 
 
 class Step(NamedTuple):
@@ -63,18 +68,21 @@ class Step(NamedTuple):
 # -- Deciding -----------------------------------------------------------------------------------------------
 
 
-def plan_setup(where: Where, buckets: Buckets, found: Found) -> list[Step]:
+def plan_setup(where: Where, buckets: Buckets, found: Found, *, images: bool = False) -> list[Step]:
     """Plans the calls that add what an account lacks; none if it is complete.
 
-    Buckets that the task role has already stay in it. Raises DsError if a name of ours belongs to others.
+    Buckets that the task role has already stay in it. `images`: with the roles for images that start their
+    own worker; an account that has them keeps them complete. Raises DsError if a name of ours is taken.
     """
     _check_ours(found)
     task = found.roles.get(Role.TASK)
     known = buckets_in(task.policies.get("store", {}), where.part) if task else Buckets()
+    images = images or found.images
     steps: list[Step] = []
-    for each in trusted(where, known.joined(buckets)):
+    for each in trusted(where, known.joined(buckets), images=images):
         steps += _role_steps(where, each, found.roles.get(each.role))
-    steps += _profile_steps(found.profile)
+    for name in PROFILES if images else (PROFILE,):
+        steps += _profile_steps(name, found.profiles.get(name))
     for name, service in LINKED.items():
         if service not in found.linked:
             request = {"AWSServiceName": service}
@@ -87,10 +95,10 @@ def _check_ours(found: Found) -> None:
     for name, role in found.roles.items():
         if role.path != PATH or not is_ours(role.tags):
             raise DsError(f"the role {role.path}{name} is there, and was not made by this program", fix)
-    profile = found.profile
-    if profile and (profile.path != PATH or not is_ours(profile.tags)):
-        what = f"the instance profile {profile.path}{PROFILE} is there, and was not made by this program"
-        raise DsError(what, fix)
+    for name, profile in found.profiles.items():
+        if profile.path != PATH or not is_ours(profile.tags):
+            what = f"the instance profile {profile.path}{name} is there, and was not made by this program"
+            raise DsError(what, fix)
 
 
 def _role_steps(where: Where, wanted: Trusted, found: FoundRole | None) -> Iterator[Step]:
@@ -122,33 +130,33 @@ def _without_policy(role: str, policy: str) -> Step:
     return Step(f"delete policy {policy} of {role}", "delete_role_policy", request)
 
 
-def _profile_steps(found: FoundProfile | None) -> Iterator[Step]:
-    name = {"InstanceProfileName": PROFILE}
+def _profile_steps(name: str, found: FoundProfile | None) -> Iterator[Step]:
+    named, own = {"InstanceProfileName": name}, PROFILES[name]
     if found is None:
-        request = {**name, "Path": PATH, "Tags": tag_list(TAGS)}
-        yield Step(f"create instance profile {PROFILE}", "create_instance_profile", request)
+        request = {**named, "Path": PATH, "Tags": tag_list(TAGS)}
+        yield Step(f"create instance profile {name}", "create_instance_profile", request)
     roles = found.roles if found else ()
     for role in roles:  # a profile holds one role
-        if role != Role.MACHINE:
-            yield _out_of_profile(role)
-    if Role.MACHINE not in roles:
-        request = {**name, "RoleName": str(Role.MACHINE)}
-        yield Step(f"put role {Role.MACHINE} into its profile", "add_role_to_instance_profile", request)
+        if role != own:
+            yield _out_of_profile(name, role)
+    if own not in roles:
+        request = {**named, "RoleName": str(own)}
+        yield Step(f"put role {own} into its profile", "add_role_to_instance_profile", request)
 
 
-def _out_of_profile(role: str) -> Step:
-    request = {"InstanceProfileName": PROFILE, "RoleName": role}
-    return Step(f"take role {role} out of {PROFILE}", "remove_role_from_instance_profile", request)
+def _out_of_profile(name: str, role: str) -> Step:
+    request = {"InstanceProfileName": name, "RoleName": role}
+    return Step(f"take role {role} out of {name}", "remove_role_from_instance_profile", request)
 
 
 def plan_removal(found: Found) -> list[Step]:
     """Plans the calls that remove resources with our path and tag, and nothing else."""
     steps: list[Step] = []
-    profile = found.profile
-    if profile and profile.path == PATH and is_ours(profile.tags):
-        steps += [_out_of_profile(role) for role in profile.roles]
-        request = {"InstanceProfileName": PROFILE}
-        steps.append(Step(f"delete instance profile {PROFILE}", "delete_instance_profile", request))
+    for name, profile in found.profiles.items():
+        if profile.path == PATH and is_ours(profile.tags):
+            steps += [_out_of_profile(name, role) for role in profile.roles]
+            request = {"InstanceProfileName": name}
+            steps.append(Step(f"delete instance profile {name}", "delete_instance_profile", request))
     for name, role in sorted(found.roles.items()):
         if role.path == PATH and is_ours(role.tags):
             steps += [_without_policy(name, policy) for policy in sorted(role.policies)]
@@ -194,7 +202,8 @@ def find(session: AwsSession) -> Found:
             for each in page["Roles"]
         ]
         linked = frozenset(service for service in LINKED.values() if f"/aws-service-role/{service}/" in paths)
-        return Found(roles, _find_profile(iam), linked)
+        profiles = {name: one for name in PROFILES if (one := _find_profile(iam, name))}
+        return Found(roles, profiles, linked)
 
 
 def _find_role(iam: Any, name: str) -> FoundRole | None:
@@ -210,8 +219,8 @@ def _find_role(iam: Any, name: str) -> FoundRole | None:
     return FoundRole(role["Path"], _tags(role), role["AssumeRolePolicyDocument"], policies)
 
 
-def _find_profile(iam: Any) -> FoundProfile | None:
-    found = or_none(iam.get_instance_profile, NO_SUCH, InstanceProfileName=PROFILE)
+def _find_profile(iam: Any, name: str) -> FoundProfile | None:
+    found = or_none(iam.get_instance_profile, NO_SUCH, InstanceProfileName=name)
     if found is None:
         return None
     profile = found["InstanceProfile"]
@@ -241,7 +250,7 @@ def remove(session: AwsSession, steps: Iterable[Step]) -> list[str]:
     return refused
 
 
-def wait_for_roles(session: AwsSession, where: Where, clock: Clock) -> str | None:
+def wait_for_roles(session: AwsSession, where: Where, clock: Clock, profile: str = PROFILE) -> str | None:
     """Waits until IAM shows the roles and EC2 accepts the profile. Returns why it cannot be tried.
 
     EC2 knows a profile some seconds after IAM does: a dry run of starting a machine tries it. Raises DsError
@@ -249,13 +258,13 @@ def wait_for_roles(session: AwsSession, where: Where, clock: Clock) -> str | Non
     """
     iam = session.client("iam")
     with aws_errors("waiting for the roles"):
-        for role in Role:
+        for role in (*(each for each in Role if each not in IMAGE_ROLES), PROFILES[profile]):
             iam.get_waiter("role_exists").wait(RoleName=str(role))
-        iam.get_waiter("instance_profile_exists").wait(InstanceProfileName=PROFILE)
+        iam.get_waiter("instance_profile_exists").wait(InstanceProfileName=profile)
     deadline = clock.now() + PROPAGATION_SECONDS
-    while (why := _try_profile(session, where)) == _NOT_YET:
+    while (why := _try_profile(session, where.profile_of(profile))) == _NOT_YET:
         if clock.now() >= deadline:
-            what = f"EC2 does not know {PROFILE} {PROPAGATION_SECONDS:.0f} s after it was made"
+            what = f"EC2 does not know {profile} {PROPAGATION_SECONDS:.0f} s after it was made"
             raise DsError(what, "ds account setup again, in a few minutes: it goes on where this stopped")
         clock.wait(_TRY_SECONDS)
     return why
@@ -264,7 +273,7 @@ def wait_for_roles(session: AwsSession, where: Where, clock: Clock) -> str | Non
 _NOT_YET = "not yet"
 
 
-def _try_profile(session: AwsSession, where: Where) -> str | None:
+def _try_profile(session: AwsSession, profile: str) -> str | None:
     """None: EC2 accepts the profile; _NOT_YET: it does not know it; else why that cannot be tried."""
     import botocore.exceptions
 
@@ -274,7 +283,7 @@ def _try_profile(session: AwsSession, where: Where) -> str | None:
             DryRun=True,
             ImageId=answer["Parameter"]["Value"],
             InstanceType="t3.micro",
-            IamInstanceProfile={"Arn": where.profile},
+            IamInstanceProfile={"Arn": profile},
             MinCount=1,
             MaxCount=1,
         )

@@ -116,8 +116,22 @@ def buckets_in(policy: Document, part: str) -> Buckets:
 # -- Roles --------------------------------------------------------------------------------------------------
 
 
-def trusted(where: Where, buckets: Buckets) -> tuple[Trusted, ...]:
-    """The roles of an account whose tasks use these buckets."""
+def trusted(where: Where, buckets: Buckets, *, images: bool = False) -> tuple[Trusted, ...]:
+    """The roles of an account whose tasks use these buckets; `images`: some images start their own worker."""
+    extra = (
+        Trusted(
+            Role.IMAGE_TASK,
+            "ecs-tasks.amazonaws.com",
+            "what workers of images may do",
+            _image_task(where, buckets),
+        ),
+        Trusted(
+            Role.IMAGE_MACHINE,
+            "ec2.amazonaws.com",
+            "mounts the bucket for images with a worker",
+            _image_machine(where, buckets),
+        ),
+    )
     return (
         Trusted(Role.TASK, "ecs-tasks.amazonaws.com", "what workers and jobs may do", _task(where, buckets)),
         Trusted(
@@ -127,9 +141,12 @@ def trusted(where: Where, buckets: Buckets) -> tuple[Trusted, ...]:
             _execution(where),
         ),
         Trusted(Role.MACHINE, "ec2.amazonaws.com", "lets machines join a cluster", _machine(where)),
-        Trusted(Role.FLEET, "spotfleet.amazonaws.com", "starts machines for a fleet file", _fleet(where)),
+        Trusted(
+            Role.FLEET, "spotfleet.amazonaws.com", "starts machines of fleet files", _fleet(where, images)
+        ),
         Trusted(Role.MONITOR, "lambda.amazonaws.com", "watches and ends runs", _monitor(where, buckets)),
         Trusted(Role.SCHEDULE, "scheduler.amazonaws.com", "calls the auto-monitor", _schedule(where)),
+        *(extra if images else ()),
     )
 
 
@@ -156,6 +173,40 @@ def _task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
         (where.arn("logs", "log-group:*", region="*"),),
     )
     return {"queue": (queues,), **store_grants(where, buckets), "logs": (logs,)}
+
+
+def _image_task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+    """For tasks whose image starts its own worker: also the ACLs of its uploads (`UPLOAD_FLAGS`).
+
+    The stock start script names its machine and the volumes of it: it may change no other tag, as those of
+    ours lead to what must end. It may not make its alarm, which would end machines that download.
+    """
+    kinds = tuple(where.arn("ec2", f"{kind}/*", region="*") for kind in ("instance", "volume"))
+    tagged: dict[str, Mapping[str, Any]] = {"StringLike": {APP_TAG: "*"}}
+    only_name = {**tagged, "ForAllValues:StringEquals": {"aws:TagKeys": ["Name"]}}
+    name = (
+        Grant("Volumes", ("ec2:DescribeInstanceAttribute",), kinds[:1], tagged),
+        Grant("Name", ("ec2:CreateTags",), kinds, only_name),
+    )
+    found = {**_task(where, buckets), "name": name}
+    if buckets.written:
+        acl = Grant("Share", ("s3:PutObjectAcl",), _bucket_arns(where, buckets.written, "/*"))
+        found["share"] = (acl,)
+    return found
+
+
+def _image_machine(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+    """For machines of such images: to mount the bucket, and to answer metadata without a token."""
+    every = (*buckets.written, *buckets.read)
+    read = (
+        Grant("List", ("s3:ListBucket",), _bucket_arns(where, every)),
+        Grant("Read", _READ, _bucket_arns(where, every, "/*")),
+    )
+    machines = where.arn("ec2", "instance/*", region="*")
+    change = Grant(
+        "Metadata", ("ec2:ModifyInstanceMetadataOptions",), (machines,), {"StringLike": {APP_TAG: "*"}}
+    )
+    return {**_machine(where), "metadata": (change,), **({"store": read} if every else {})}
 
 
 def store_grants(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
@@ -204,7 +255,7 @@ def _machine(where: Where) -> dict[str, tuple[Grant, ...]]:
     }
 
 
-def _fleet(where: Where) -> dict[str, tuple[Grant, ...]]:
+def _fleet(where: Where, images: bool) -> dict[str, tuple[Grant, ...]]:
     """For spot fleets: to start machines, which get our instance profile only, and to end them.
 
     Tagging and terminating have no condition: a machine that the fleet cannot end would go on costing.
@@ -213,12 +264,13 @@ def _fleet(where: Where) -> dict[str, tuple[Grant, ...]]:
     start = ("ec2:RequestSpotInstances", "ec2:RunInstances")
     why = "machines are started from images, subnets and groups that belong to others too"
     own = where.arn("ec2", "*/*", region="*")
+    machines = (Role.MACHINE, Role.IMAGE_MACHINE) if images else (Role.MACHINE,)
     return {
         "machines": (
             Grant("Look", describe, ("*",), why_all=NO_NARROWER),
             Grant("Start", start, ("*",), why_all=why),
             Grant("TagAndEnd", ("ec2:CreateTags", "ec2:TerminateInstances"), (own,)),
-            pass_role(where, "Pass", Role.MACHINE, "ec2"),
+            pass_role(where, "Pass", machines, "ec2"),
         )
     }
 
@@ -312,7 +364,7 @@ def _schedule(where: Where) -> dict[str, tuple[Grant, ...]]:
     return {"call": (Grant("Call", ("lambda:InvokeFunction",), (where.function(region="*"),)),)}
 
 
-def pass_role(where: Where, sid: str, role: Role, *services: str) -> Grant:
-    """To pass a role to these services, and no other."""
+def pass_role(where: Where, sid: str, roles: Sequence[Role], *services: str) -> Grant:
+    """To pass these roles to these services, and no other."""
     to = {"StringEquals": {"iam:PassedToService": [f"{each}.amazonaws.com" for each in services]}}
-    return Grant(sid, ("iam:PassRole",), (where.role(role),), to)
+    return Grant(sid, ("iam:PassRole",), tuple(map(where.role, roles)), to)

@@ -22,6 +22,9 @@ TAGS = {"ds:account": "distributed-something"}
 PROFILE = PREFIX + "machine"
 """The instance profile; it holds the role of the same name."""
 
+IMAGE_PROFILE = PREFIX + "image-machine"
+"""The instance profile of apps whose image starts its own worker; it holds the role of the same name."""
+
 
 class Role(StrEnum):
     """A role; the value is its name."""
@@ -32,6 +35,15 @@ class Role(StrEnum):
     FLEET = PREFIX + "fleet"
     MONITOR = PREFIX + "monitor"
     SCHEDULE = PREFIX + "schedule"
+    IMAGE_TASK = PREFIX + "image-task"
+    IMAGE_MACHINE = PREFIX + "image-machine"
+
+
+IMAGE_ROLES = frozenset({Role.IMAGE_TASK, Role.IMAGE_MACHINE})
+"""Roles of apps whose image starts its own worker: made only for accounts with such an app."""
+
+PROFILES = {PROFILE: Role.MACHINE, IMAGE_PROFILE: Role.IMAGE_MACHINE}
+"""The instance profiles, each with its role."""
 
 
 FUNCTION = PREFIX + "monitor"
@@ -70,7 +82,11 @@ class Where(NamedTuple):
     @property
     def profile(self) -> str:
         """The ARN of the instance profile."""
-        return self.arn("iam", f"instance-profile{PATH}{PROFILE}", region="")
+        return self.profile_of(PROFILE)
+
+    def profile_of(self, name: str) -> str:
+        """The ARN of an instance profile of ours."""
+        return self.arn("iam", f"instance-profile{PATH}{name}", region="")
 
 
 def is_ours(tags: Mapping[str, str]) -> bool:
@@ -81,7 +97,13 @@ def is_ours(tags: Mapping[str, str]) -> bool:
 def account_of(config: Config, number: str) -> Account:
     """What a run uses of the account with that number, where it is set up."""
     where = Where(number, config.aws_region)
-    return Account(number, where.role(Role.TASK), where.role(Role.EXECUTION), where.profile)
+    own = config.image_starts_worker
+    return Account(
+        number,
+        where.role(Role.IMAGE_TASK if own else Role.TASK),
+        where.role(Role.EXECUTION),
+        where.profile_of(IMAGE_PROFILE if own else PROFILE),
+    )
 
 
 ALARM_SERVICE = "events.amazonaws.com"

@@ -17,7 +17,7 @@ from .policies import (
     pass_role,
     store_grants,
 )
-from .roles import FUNCTION, LINKED, PATH, PROFILE, SCHEDULES, TAGGING_ROLE, Role, Where
+from .roles import FUNCTION, LINKED, PATH, PROFILES, SCHEDULES, TAGGING_ROLE, Role, Where
 
 NEW_TAG = "aws:RequestTag/ds:app"
 
@@ -74,6 +74,7 @@ def _user_cluster(config: Config, where: Where) -> tuple[Grant, ...]:
     service = where.arn("ecs", f"service/{config.ecs_cluster}/{config.app_name}Service")
     family = where.arn("ecs", f"task-definition/{config.app_name}Task:*")
     inside = {"ArnEquals": {"ecs:cluster": cluster}}
+    task = Role.IMAGE_TASK if config.image_starts_worker else Role.TASK
     register = ("ecs:CreateCluster", "ecs:RegisterTaskDefinition")
     every = (
         "ecs:DeregisterTaskDefinition",
@@ -104,7 +105,7 @@ def _user_cluster(config: Config, where: Where) -> tuple[Grant, ...]:
         Grant(
             "PassToTasks",
             ("iam:PassRole",),
-            (where.role(Role.TASK), where.role(Role.EXECUTION)),
+            (where.role(task), where.role(Role.EXECUTION)),
             {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
         ),
     )
@@ -124,6 +125,7 @@ def _user_machines(config: Config, where: Where) -> tuple[Grant, ...]:
     )
     by = ["CreateFleet", "CreateLaunchTemplate", "RequestSpotFleet", "RunInstances"]
     ours = where.arn("ec2", "*/*")
+    machine = Role.IMAGE_MACHINE if config.image_starts_worker else Role.MACHINE
     fleets = (where.role(Role.FLEET), where.arn("iam", f"role/{TAGGING_ROLE}", region=""))
     to_fleets = {"StringEquals": {"iam:PassedToService": "spotfleet.amazonaws.com"}}
     return (
@@ -135,7 +137,7 @@ def _user_machines(config: Config, where: Where) -> tuple[Grant, ...]:
         ),
         Grant("OwnMachines", change, (ours,), _of_app(config)),
         Grant("TagMachines", ("ec2:CreateTags",), (ours,), {"StringEquals": {"ec2:CreateAction": by}}),
-        pass_role(where, "PassToMachines", Role.MACHINE, "ec2"),
+        pass_role(where, "PassToMachines", (machine,), "ec2"),
         Grant("PassToFleets", ("iam:PassRole",), fleets, to_fleets),
     )
 
@@ -163,7 +165,7 @@ def _user_auto_monitor(config: Config, where: Where) -> tuple[Grant, ...]:
     return (
         Grant("Schedule", tuple(f"scheduler:{each}" for each in change), (schedule,)),
         Grant("AutoMonitor", ("lambda:GetFunctionConfiguration",), (where.function(),)),
-        pass_role(where, "PassToSchedule", Role.SCHEDULE, "scheduler"),
+        pass_role(where, "PassToSchedule", (Role.SCHEDULE,), "scheduler"),
     )
 
 
@@ -193,7 +195,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
     )
     roles = (
         where.arn("iam", f"role{PATH}*", region=""),
-        where.arn("iam", f"instance-profile{PATH}{PROFILE}", region=""),
+        where.profile_of("*"),
         where.arn("iam", f"role/{TAGGING_ROLE}", region=""),
     )
     look = ("iam:GetInstanceProfile", "iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies")
@@ -224,7 +226,6 @@ def user_policy(config: Config, where: Where) -> Document:
 def administrator_grants(where: Where) -> tuple[Grant, ...]:
     """The rights that `ds account` needs: roles at our own path, and to see whether a run uses them."""
     roles = where.arn("iam", f"role{PATH}*", region="")
-    profile = where.arn("iam", f"instance-profile{PATH}{PROFILE}", region="")
     linked = where.arn("iam", "role/aws-service-role/*", region="")
     return (
         Grant(
@@ -252,10 +253,10 @@ def administrator_grants(where: Where) -> tuple[Grant, ...]:
                 "iam:RemoveRoleFromInstanceProfile",
                 "iam:TagInstanceProfile",
             ),
-            (profile,),
+            (where.profile_of("*"),),
         ),
         *_administrator_auto_monitor(where),
-        Grant("PutIntoProfile", ("iam:PassRole",), (where.role(Role.MACHINE),)),
+        Grant("PutIntoProfile", ("iam:PassRole",), tuple(map(where.role, PROFILES.values()))),
         Grant(
             "Linked",
             ("iam:CreateServiceLinkedRole",),
@@ -295,7 +296,7 @@ def _administrator_auto_monitor(where: Where) -> tuple[Grant, ...]:
             ),
             (where.function(region="*"),),
         ),
-        pass_role(where, "PassToFunction", Role.MONITOR, "lambda"),
+        pass_role(where, "PassToFunction", (Role.MONITOR,), "lambda"),
         Grant(
             "FunctionLogs",
             ("logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"),

@@ -25,6 +25,12 @@ RETENTION_SECONDS = 14 * 24 * 3600
 MAX_RECEIPTS = 5 * MAX_DELIVERIES
 """Receipts after which SQS itself makes a job dead. Our workers do so after MAX_DELIVERIES, with a cause."""
 
+IMAGE_RECEIPTS = 10
+"""The same for images that start their own worker, if the config has no JOB_RETRIES: as in the reference."""
+
+LONGEST_VISIBILITY = 43_200
+"""SQS's longest visibility timeout, in seconds."""
+
 RECREATE_SECONDS = 60.0
 """How long SQS refuses the name of a deleted queue, in seconds."""
 
@@ -77,6 +83,28 @@ class QueueNames:
     def carried(self) -> str:
         """The queue of jobs that run longer than SQS's twelve hours."""
         return self.jobs + CARRIED_SUFFIX
+
+
+def max_receipts(config: Config) -> int:
+    """Receipts after which SQS makes a job dead.
+
+    Workers of images settle no failure themselves, so SQS counts their attempts, lost machines included.
+    """
+    if not config.image_starts_worker:
+        return MAX_RECEIPTS
+    return config.job_retries if "JOB_RETRIES" in config.given else IMAGE_RECEIPTS
+
+
+def short_visibility(config: Config) -> UsageError | None:
+    """The error for leases that end before a job may: workers of images never renew theirs. None: fine."""
+    visibility = config.sqs_message_visibility
+    if not config.image_starts_worker or config.job_timeout <= visibility:
+        return None
+    what = f"SQS_MESSAGE_VISIBILITY = {visibility} s is shorter than JOB_TIMEOUT: such jobs would run twice"
+    if config.job_timeout > LONGEST_VISIBILITY:
+        return UsageError(what, "give a COMMAND: our worker renews leases; SQS hides jobs for 12 hours")
+    wanted = min(int(config.job_timeout * 1.2), LONGEST_VISIBILITY)
+    return UsageError(what, f"SQS_MESSAGE_VISIBILITY = {wanted}")
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,27 @@ from typing import Any, NamedTuple
 
 from ...errors import DsError
 from ...inputs.config import Config
-from ...system.docker import STATE_LABEL, WORKER_FOLDER, Docker, bind, calling_user, variables
-from ...worker.attempt.container import BUCKET_FOLDER
+from ...system.docker import (
+    BUCKET_FOLDER,
+    STATE_LABEL,
+    WORKER_FOLDER,
+    Docker,
+    bind,
+    calling_user,
+    variables,
+)
 
 
 class TaskContainers(NamedTuple):
     """The container engine, and the folder of the worker that is injected into containers, if any.
 
-    `bucket` is the folder that stands for the bucket, where containers are to see it.
+    `bucket` is the folder that stands for the bucket, if containers are to see it, and `writes` to change it.
     """
 
     docker: Docker
     worker: Path | None
     bucket: Path | None = None
+    writes: bool = False
 
     def command(
         self, container: Mapping[str, Any], name: str, own: Mapping[str, str], folder: Path, state: Path
@@ -33,7 +41,7 @@ class TaskContainers(NamedTuple):
         start = [*container.get("entryPoint", ()), *container.get("command", ())]
         entry = ["--entrypoint", start[0]] if container.get("entryPoint") else []
         worker = bind(str(self.worker), WORKER_FOLDER, read_only=True) if self.worker else ()
-        bucket = bind(str(self.bucket), BUCKET_FOLDER) if self.bucket else ()
+        bucket = bind(str(self.bucket), BUCKET_FOLDER, read_only=not self.writes) if self.bucket else ()
         return [
             *(self.docker.program, "run", "--name", name, "--pull=never", "--init", "--network", "host"),
             *("--label", f"{STATE_LABEL}={state}", "--user", calling_user()),
@@ -61,16 +69,16 @@ def task_containers(config: Config, brings_worker: bool, store: Path) -> tuple[T
         return None, error.what
     if not docker.has_image(image):
         return None, f"the image {image} is not on this machine (docker pull {image})"
-    bucket = store if config.mount_bucket else None
+    bucket = store if config.mount_bucket or config.image_starts_worker else None
     if bucket is not None:
         bucket.mkdir(parents=True, exist_ok=True)
     if not brings_worker:
-        return TaskContainers(docker, None, bucket), ""
+        return TaskContainers(docker, None, bucket, config.mount_bucket), ""
     from ...worker import bundle
 
     if why := bundle.why_not():
         return None, why
-    return TaskContainers(docker, bundle.kept(), bucket), ""
+    return TaskContainers(docker, bundle.kept(), bucket, config.mount_bucket), ""
 
 
 def removal(docker: Docker, name: str) -> str:

@@ -17,11 +17,17 @@ from typing import NamedTuple
 
 from ...errors import DsError
 from ...inputs.config import Config
-from ...system.docker import STATE_LABEL, WORKER_LABEL, Docker, bind, calling_user, hide, variables
+from ...system.docker import (
+    BUCKET_FOLDER,
+    STATE_LABEL,
+    WORKER_LABEL,
+    Docker,
+    bind,
+    calling_user,
+    hide,
+    variables,
+)
 from .process import Ended, memory_kills
-
-BUCKET_FOLDER = "/home/ubuntu/bucket"
-"""Folder in which images made for the reference look for the bucket."""
 
 _HOST = "/opt/distributed-something-host.py"
 """Path in a container of the program that calls HANDLER, with the image's own Python."""
@@ -115,7 +121,7 @@ class Container:
         self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
         self._kills_before = self._kills()
         more = [
-            word for name, value in own.items() for word in ("--env", f"{name.decode()}={value.decode()}")
+            word for name, value in own.items() for word in ("--env", f"{name.decode()}={os.fsdecode(value)}")
         ]
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),

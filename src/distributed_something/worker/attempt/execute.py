@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from ...inputs.template import variables_of
 from ...job import Cause, Lease, Outcome
 from . import verdict
 from .container import Container, Containers, handler_command
@@ -72,6 +73,7 @@ class Executor:
         }
         encoded = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
         self._environment = {**os.environb, **encoded}
+        self._of_last: Iterable[bytes] = ()
         self._container = Container(containers, scratch.folder, project, given) if containers else None
         oom_kills()  # counts from now on
 
@@ -95,7 +97,11 @@ class Executor:
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
-        own = {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
+        own = {
+            **variables_of(lease.job.keys),
+            b"DS_JOB_ID": lease.job.id.encode(),
+            b"DS_ATTEMPT": b"%d" % lease.attempt,
+        }
         if argv:
             return self._run_command(argv, own)
         if self._container is not None:
@@ -121,7 +127,10 @@ class Executor:
         if self._container is not None:
             argv, environment = self._container.command(argv, own)
         else:
-            environment |= own  # in place: no other job needs it as it was
+            for name in self._of_last:  # in place, as it is large
+                environment.pop(name, None)
+            environment |= own
+            self._of_last = own.keys()
         try:
             child = Child.spawn(argv, environment, self._cwd, self._spawn_files)
         except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ...inputs.collect import collect_command, csv_name
 from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
-from ...inputs.template import CommandTemplate
+from ...inputs.template import CommandTemplate, command_of
 from ...job import Lease
 from ..files.done import Rules, rules_of
 from .collect import KEY
@@ -80,7 +80,7 @@ def compile_task(
     source; `image` is the digest of the image that jobs run in, where it is known.
     """
     return Task(
-        command=CommandTemplate(config.command) if config.command else None,
+        command=command_of(config),
         handler=config.handler or None,
         inputs=tuple(InputTemplate(text) for text in config.inputs),
         output=OutputTemplate(config.output) if config.output else None,
