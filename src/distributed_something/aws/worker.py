@@ -11,8 +11,8 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,9 +29,9 @@ from ..runs.following import Followed
 from ..runs.provenance import note_worker
 from ..runs.runfile import read_run_file
 from ..worker.attempt.process import adopt_orphans
-from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import Task, compile_task
+from ..worker.attempt.workplace import clear_remains
 from ..worker.gather import Gathered, GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
@@ -176,11 +176,7 @@ def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
     """
     task = _Task(Settings.read(environment), Metadata.of(environment), clock or SystemClock())
     adopt_orphans()
-    task.folder.mkdir(parents=True)
-    try:
-        return task.work()
-    finally:
-        remove_folder(task.folder)
+    return task.work()
 
 
 class _Task:
@@ -197,11 +193,13 @@ class _Task:
         bucket = S3Store(settings.bucket, session=self._session, retry_seconds=WORKER_RETRY_SECONDS)
         self._store: Store = Stores(bucket)
         self._gone: QueueGone | None = None
-        self.folder = settings.scratch / f"ds-{self._name}"
+        self._root = settings.scratch / f"ds-{settings.app}"
 
     def work(self) -> int:
         """Run until told to stop."""
         config = read_run_file(self._store, self._settings.app, self._settings.run).config
+        if config.scratch:
+            self._root = Path(config.scratch, f"ds-{self._settings.app}")
         self._note_provenance()
         if not config.command and not config.handler:
             raise UsageError(
@@ -213,7 +211,7 @@ class _Task:
         shared = Gathered(self._store, self._paths.logs, f"{self._name}.log")
         logs = [self._log(number, shared, reporting.lines()) for number in range(self._settings.slots)]
         followed = Followed(self._store, self._paths, self._clock)
-        with self._queue(config) as queue:
+        with self._queue(config) as queue, _cleared(self._root):
             queue.counts()  # raises if they do not exist or are forbidden
             pulse = Heartbeat(
                 self._store,
@@ -222,7 +220,7 @@ class _Task:
                 lambda: queue.answered,
             )
             with (
-                reporting.of(self.folder),
+                reporting.of(self._root),
                 pulse,
                 LogKeeper(logs, followed, 2 * self._settings.settle_seconds) as keeper,
             ):
@@ -300,8 +298,19 @@ class _Task:
         )
 
     def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:
-        folder = self.folder / str(number)
+        folder = self._root / f"slot-{number}"
         return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name)
+
+
+@contextmanager
+def _cleared(root: Path) -> Iterator[None]:
+    """Removes what workers that were killed left, before and after."""
+    clear_remains(root)
+    root.mkdir(0o700, parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        clear_remains(root)
 
 
 def _term(config: Config) -> float:

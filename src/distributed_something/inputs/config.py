@@ -170,6 +170,9 @@ KEYS: tuple[Key, ...] = (
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("SCRATCH", Kind.TEXT, "", "folder on the machine below which jobs run; the same one gives the same"
+        " bytes where programs write their paths into files", shape="/.*", shape_says="is not absolute",
+        example="/scratch"),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
@@ -244,6 +247,7 @@ class Config(NamedTuple):
     canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
+    scratch: str
     containers: bool
     worker_image: str
     mount_bucket: bool

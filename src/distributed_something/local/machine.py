@@ -43,6 +43,7 @@ from ..worker.attempt.process import adopt_orphans, children_of_this_process, di
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
+from ..worker.attempt.workplace import clear_remains
 from ..worker.loop import Identity, Stop, Worker
 from .place import Place, container_engine, slots_of
 from .store import FolderStore
@@ -78,6 +79,7 @@ class Machine:
         self._config = config
         self._store = store
         self._paths = RunPaths(config.app_name, run)
+        self._root = place.root(config)
         self._name = f"machine-{os.urandom(3).hex()}"
         self._workers: dict[int, _Running] = {}
         self._lost = 0
@@ -128,6 +130,7 @@ class Machine:
             owners = queue.owners()
         for owner in owners:
             self._give_back(owner)
+        clear_remains(self._root)
         remove_folder(self._place.work)
 
     def _sweep(self, label: str, value: str) -> None:
@@ -206,9 +209,7 @@ class Machine:
             self._give_back_owed()
         except (DsError, OSError) as error:
             complain(f"{self._name}: {error}")
-        remove_folder(self._place.work / worker.name)
-        with suppress(OSError):
-            (self._place.work / f"{worker.name}.env").unlink()
+        clear_remains(self._root)
         if self._stop is not None:
             return
         self._lost += 1
@@ -324,7 +325,8 @@ def _make_worker(
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
     task = compile_task(config, environment, image=image)
     log = SlotLog(store, paths.logs, f"{name}.log")
-    slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
+    folder = place.root(config) / f"slot-{number}"
+    slot = Slot(task, store, folder, log, paths.run, name, containers)
     return Worker(
         place.open_queue(config, owner=name),
         [slot],
