@@ -88,6 +88,7 @@ class Container:
         folder: Path,
         project: Path,
         given: Mapping[str, str],
+        secrets: Mapping[str, str] = {},
         *,
         kills: Callable[[], int] = memory_kills,
         word_seconds: float = WORD_SECONDS,
@@ -98,9 +99,10 @@ class Container:
         self._name = ""
         self._variables = folder.parent / f"{folder.name}.env"
         self._placed: list[str] = []
-        self._needs_home = os.getuid() != 0 and "HOME" not in given
+        self._needs_home = os.getuid() != 0 and "HOME" not in {**given, **secrets}
         self._options = [
             *variables(given, self._variables),
+            *(word for name in secrets for word in ("--env", name)),  # by name: no file has their values
             *(["--memory", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--memory-swap", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--cpu-shares", str(max(kind.limits.cpu_shares, 2))] if kind.limits.cpu_shares else []),
@@ -113,7 +115,8 @@ class Container:
             *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
         ]
         self._worker = given["DS_WORKER"]
-        self._outside = {**os.environb, b"DS_WORKER": self._worker.encode()}
+        hidden = {os.fsencode(name): os.fsencode(value) for name, value in secrets.items()}
+        self._outside = {**os.environb, b"DS_WORKER": self._worker.encode(), **hidden}
 
     def place(self, folder: Path, given: Mapping[str, str]) -> None:
         """Has the next containers see this folder; `given` are the variables that name places in it."""
