@@ -1,4 +1,4 @@
-"""What a worker's requests cost beside its machine: one real `ds worker` a case, on an emulator that counts."""
+"""What a worker's requests cost beside its machine: one real `ds worker` a case, on a counting emulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker's requests cost beside its machine, by a formula: for jobs too long for `requests` to measure."""
+"""What a worker's requests cost beside its machine, by a formula: for jobs of any length."""
 
 from __future__ import annotations
 
@@ -30,12 +30,10 @@ _KINDS = ((False, False), (True, False), (False, True))
 def share(seconds: float, *, printing: bool, files: bool) -> float:
     """Requests of a worker of four slots, as a share of its machine's price."""
     ends = SLOTS / seconds  # a second
-    events = 1 / (
-        SETTLE_SECONDS + 1 / ends
-    )  # the first end waits so long for others; then the next is awaited
+    events = 1 / (SETTLE_SECONDS + 1 / ends)  # the first end waits so long for others
     logs = 0.0
-    if printing:  # a slot's own segment once a minute and at the end; short logs share one
-        logs = events if seconds < LOG_SECONDS else SLOTS * (1 / LOG_SECONDS + 1 / seconds)
+    if printing:  # one file once a minute; the text of ended jobs together
+        logs = events + (1 / LOG_SECONDS if seconds > LOG_SECONDS / 2 else 0)
     puts = events + logs + 1 / HEARTBEAT_SECONDS + (2 * ends if files else 0)
     gets = (1 / ORDERS_SECONDS if printing else 0) + (3 * ends if files else 0)
     sqs = ends + max(events, ends / 10) + 1 / RENEW_SECONDS + 1 / 60

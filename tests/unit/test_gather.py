@@ -9,12 +9,14 @@ import pytest
 
 from conftest import until
 from distributed_something.job import Job, Lease, Outcome, State
+from distributed_something.ledger import RunPaths
 from distributed_something.local.store import FolderStore
+from distributed_something.runs.joblog import live_key, read_running
 from distributed_something.worker.attempt.logs import HEAD_BYTES, TAIL_BYTES
 from distributed_something.worker.gather import (
     FOLLOWED_SECONDS,
     GATHER_BYTES,
-    GATHER_SECONDS,
+    LIVE_BYTES,
     Gathered,
     GatheredLog,
     KeptLedger,
@@ -61,6 +63,10 @@ class Orders:
         return job_id in self.jobs
 
 
+def ignore(_: bytes) -> None:
+    pass
+
+
 def log_of(store: CountingStore, name: str = "w-0.log", listener: Listener | None = None) -> GatheredLog:
     return GatheredLog(store, "logs/", name, Gathered(store, "logs/", "w.log"), listener)
 
@@ -73,7 +79,7 @@ def store(tmp_path: Path) -> CountingStore:
 def test_attempts_that_end_soon_share_a_segment_and_a_request(store: CountingStore) -> None:
     shared = Gathered(store, "logs/", "w.log")
     first, second = (GatheredLog(store, "logs/", f"w-{n}.log", shared) for n in range(2))
-    with LogKeeper([first, second], Orders()) as keeper:
+    with LogKeeper([first, second], Orders(), ignore) as keeper:
         ledger = KeptLedger(store, "events/w.jsonl", keeper)
         places = []
         for number in range(4):
@@ -103,12 +109,12 @@ def test_a_text_of_which_something_is_stored_goes_on_in_its_own_segment(store: C
     assert store.read("logs/w-0.log") == b"one two" and store.read("logs/w.log") == b"short"
 
 
-def test_what_is_printed_is_stored_when_it_is_old_or_much(store: CountingStore) -> None:
+def test_what_is_printed_is_stored_when_it_is_followed_or_much(store: CountingStore) -> None:
     own = log_of(store).own
     own.add(b"x")
     now = own.since
-    assert not own.due(now + GATHER_SECONDS - 1) and own.due(now + GATHER_SECONDS)
-    assert own.due(now + FOLLOWED_SECONDS, FOLLOWED_SECONDS)
+    assert not own.due(now + 3600) and not own.due(now + FOLLOWED_SECONDS - 0.1, followed=True)
+    assert own.due(now + FOLLOWED_SECONDS, followed=True)
     own.add(b"x" * GATHER_BYTES)
     assert own.due(now)
     own.store()
@@ -118,7 +124,7 @@ def test_what_is_printed_is_stored_when_it_is_old_or_much(store: CountingStore) 
 def test_a_line_is_stored_within_seconds_only_while_its_job_is_followed(store: CountingStore) -> None:
     followed, other = log_of(store, "a.log"), log_of(store, "b.log")
     started = threading.Event()
-    with LogKeeper([followed, other], Orders("followed")) as keeper:
+    with LogKeeper([followed, other], Orders("followed"), ignore) as keeper:
         keeper.on_followed = started.set
         for log, job_id in ((followed, "followed"), (other, "other")):
             log.job_id = job_id
@@ -129,9 +135,30 @@ def test_a_line_is_stored_within_seconds_only_while_its_job_is_followed(store: C
         assert started.is_set()  # the follower must learn where the text begins
 
 
+def test_the_last_text_of_running_jobs_is_written_once_a_minute_in_one_file(store: CountingStore) -> None:
+    paths = RunPaths("App", "r")
+    store_text = lambda texts: store.write(live_key(paths, "w"), texts)  # noqa: E731
+    logs = [log_of(store, f"w-{number}.log") for number in range(3)]
+    with LogKeeper(logs, Orders(), store_text, 0.3):
+        for number, log in enumerate(logs[:2]):
+            log.job_id, log.attempt = f"job{number}", 1
+            log.begin()
+            log.write(b"line\n" * (number * LIVE_BYTES * 2 // 5))
+            log.write(b"last\xff\n")
+        until(lambda: [*store.list("runs/")], "the text", 10.0)
+        first = read_running(store, paths, logs[0].place, "job0", "w", 1)
+        second = read_running(store, paths, logs[1].place, "job1", "w", 1)
+        assert first == b"last\xff\n"
+        assert second.startswith(b"[ds] ... 65540 bytes are not stored yet ...\n")
+        assert second.endswith(b"line\nlast\xff\n")
+        assert read_running(store, paths, logs[0].place, "job0", "w", 2) == b""
+        assert not store.appends
+    assert len(store.appends) == 2  # the end stores what waits
+
+
 def test_the_log_of_an_attempt_is_there_before_its_end_is_in_the_ledger(store: CountingStore) -> None:
     ended, running = log_of(store, "a.log"), log_of(store, "b.log")
-    with LogKeeper([ended, running], Orders()) as keeper:
+    with LogKeeper([ended, running], Orders(), ignore) as keeper:
         ledger = KeptLedger(store, "events/w.jsonl", keeper)
         for log in (ended, running):
             log.begin()

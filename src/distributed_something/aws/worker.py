@@ -26,6 +26,7 @@ from ..inputs.config import Config
 from ..job import LEASE_SECONDS
 from ..ledger import RunPaths
 from ..runs.following import Followed
+from ..runs.joblog import live_key
 from ..runs.provenance import note_worker
 from ..runs.runfile import read_run_file
 from ..worker.attempt.process import adopt_orphans
@@ -222,12 +223,15 @@ class _Task:
             with (
                 reporting.of(self._root),
                 pulse,
-                LogKeeper(logs, followed, 2 * self._settings.settle_seconds) as keeper,
+                LogKeeper(logs, followed, self._write_live, 2 * self._settings.settle_seconds) as keeper,
             ):
                 self._run(self._worker(config, queue, logs, keeper), queue)
         if self._gone is not None:
             raise self._gone
         return OK
+
+    def _write_live(self, texts: bytes) -> None:
+        self._store.write(live_key(self._paths, self._name), texts)
 
     def _note_provenance(self) -> None:
         """Notes image and versions for the run's report. Jobs run even if that fails."""

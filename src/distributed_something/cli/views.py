@@ -15,7 +15,7 @@ from ..errors import OK, UsageError
 from ..job import State
 from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
-from ..runs.joblog import begin_of, read_log
+from ..runs.joblog import begin_of, read_log, read_running
 from ..runs.snapshot import Alive, Snapshot, job_line, shown
 from ..steps.project import Project
 from ..words import bytes_text, duration, many, money, rate_text
@@ -235,6 +235,8 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     if attempt is not None:
         return _earlier_log(project, fold, record, attempt)
     _say_attempt(project.console, record)
+    if not follow and record.state is State.RUNNING:
+        return _running_log(project, record)
     log = _ShownLog(project, record.id)
     log.show(record, whole=not follow)
     follower = Follower(project.engine.store, project.paths(), project.clock)
@@ -304,8 +306,23 @@ def _earlier_log(project: Project, fold: Fold, record: JobRecord, attempt: int) 
     events = [each for each in fold.events(record) if each.get("attempt") == attempt]
     if not events:
         raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
-    place = next((each["log"] for each in reversed(events) if each.get("log")), None)
-    _write(project.console, record.id, attempt, read_log(store, paths, place))
+    event: dict[str, Any] = next((each for each in reversed(events) if each.get("log")), {})
+    place = event.get("log")
+    if place is None or "+" in str(place):
+        text = read_log(store, paths, place)
+    else:  # the worker of that attempt was lost
+        text = read_running(store, paths, str(place), record.id, event.get("worker"), attempt)
+    _write(project.console, record.id, attempt, text)
+    return OK
+
+
+def _running_log(project: Project, record: JobRecord) -> int:
+    """Print what a running attempt has printed; on machines elsewhere, up to a minute ago."""
+    store, paths = project.engine.store, project.paths()
+    text = read_running(store, paths, record.log, record.id, record.worker, record.attempt)
+    _write(project.console, record.id, record.attempt, text)
+    if isinstance(project.engine, Renting):
+        project.console.say("the job runs; this text may be a minute old, --follow shows it as it comes")
     return OK
 
 

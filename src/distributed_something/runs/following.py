@@ -32,7 +32,7 @@ class Follower:
 
     def __init__(self, store: Store, paths: RunPaths, clock: Clock) -> None:
         self._store = store
-        self._paths = paths
+        self.paths = paths
         self._clock = clock
         self._asked: dict[str, float] = {}
 
@@ -42,9 +42,9 @@ class Follower:
         if now - self._asked.get(job_id, float("-inf")) < ASK_SECONDS:
             return
         self._asked[job_id] = now
-        orders = {each: when for each, when in _read(self._store, self._paths).items() if _is_late(when, now)}
+        orders = {each: when for each, when in _read(self._store, self.paths).items() if _is_late(when, now)}
         with suppress(DsError, OSError):
-            self._store.write(self._paths.follow, json.dumps({**orders, job_id: now}).encode())
+            self._store.write(self.paths.follow, json.dumps({**orders, job_id: now}).encode())
 
 
 class Followed:

@@ -1,13 +1,16 @@
 """Gathers logs before they are stored, for a store where each append is a request. Used by AWS workers.
 
-What a job prints waits in memory until there is enough of it, or for a minute; for two seconds while the
-job's log is followed. It is stored before the ledger has the attempt's end. An attempt of which nothing has
-been stored when it ends goes into the segment that all slots share: many short logs are one request. The
-thread that runs the job never waits for the store.
+What a job prints waits in memory until the job ends, and is stored before the ledger has that. Then it goes
+into a segment that all slots share: many logs are one request. While a job's log is followed (or once there
+is much of it), its text goes into a segment of its slot's own, every two seconds, and stays there.
+
+Once a minute the last text of all running jobs is written to one file, for `ds logs JOB`, and for the case
+that the worker is lost. The thread that runs a job never waits for the store.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -27,14 +30,17 @@ from .attempt.slot import Slot
 from .attempt.task import Task
 
 GATHER_BYTES = 256 << 10
-GATHER_SECONDS = 60.0
-"""Size and age from which gathered text is stored, in bytes and seconds: each time is a paid request."""
+"""Size from which the text of a running job is stored in its slot's segment, in bytes."""
+
+LIVE_SECONDS = 60.0
+LIVE_BYTES = 64 << 10
+"""Interval of writing the last text of all running jobs, in seconds, and the most of each, in bytes."""
 
 FOLLOWED_SECONDS = 2.0
 """Age from which the text of a followed job is stored, in seconds."""
 
 ORDERS_SECONDS = 10.0
-"""Interval at which a worker with waiting text reads which jobs are followed, in seconds."""
+"""Interval at which a worker whose text has waited so long reads which jobs are followed, in seconds."""
 
 LOOK_SECONDS = 0.25
 RETRY_SECONDS = 2.0
@@ -98,12 +104,12 @@ class Gathered:
         self._size -= size
         return text
 
-    def due(self, now: float, seconds: float = GATHER_SECONDS) -> bool:
+    def due(self, now: float, *, followed: bool = False) -> bool:
         """Whether the text is to be stored (`now` is a time.monotonic() value)."""
         size = len(self.pending)
         if now < self._not_before:
             return False
-        return size >= GATHER_BYTES or (size > 0 and now - self.since >= seconds)
+        return size >= GATHER_BYTES or (followed and size > 0 and now - self.since >= FOLLOWED_SECONDS)
 
     def store(self) -> bool:
         """Stores what waits. Returns False if that failed; it then waits on."""
@@ -137,6 +143,7 @@ class GatheredLog(SlotLog):
         self.shared = shared
         self.listener = listener
         self.job_id = ""
+        self.attempt = 0
         self._taken = 0
         self._recent = bytearray()
         self._ended = False
@@ -158,6 +165,23 @@ class GatheredLog(SlotLog):
             text = self.own.take_back(self._size - self._start)
             self._size = self._start
         return self.shared.add(text)
+
+    def waits(self, seconds: float) -> bool:
+        """Whether text has waited so long to be stored."""
+        return bool(self.own.pending) and time.monotonic() - self.own.since >= seconds
+
+    def live(self) -> dict[str, object] | None:
+        """Returns the last text of the running attempt that is not stored, and where it begins in the whole.
+
+        None: all is stored.
+        """
+        with self.own.lock:
+            size = min(len(self.own.pending), self._size - self._start)
+            text = bytes(self.own.pending[len(self.own.pending) - min(size, LIVE_BYTES) :])
+            begin = self._size - self._start - len(text)
+        if not text:
+            return None
+        return {"attempt": self.attempt, "begin": begin, "text": text.decode("utf-8", "surrogateescape")}
 
     def tail(self, limit: int) -> bytes:
         """Returns the last bytes of the attempt's text, at most KEPT_BYTES, from memory."""
@@ -196,7 +220,7 @@ class GatheringSlot(Slot):
 
     def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
         """Runs one attempt."""
-        self._gathered.job_id = lease.job.id
+        self._gathered.job_id, self._gathered.attempt = lease.job.id, lease.attempt
         if self._listener is None:
             return super().run(lease, takes_long)
         self._listener.begin(lease.job.id, lease.attempt)
@@ -210,14 +234,20 @@ class LogKeeper(Repeating):
     """Stores the logs of a worker's slots in time while entered, several at once, in its own threads."""
 
     def __init__(
-        self, logs: Iterable[GatheredLog], followed: Orders, seconds: float = GATHER_SECONDS
+        self,
+        logs: Iterable[GatheredLog],
+        followed: Orders,
+        write_live: Callable[[bytes], None],
+        seconds: float = LIVE_SECONDS,
     ) -> None:
-        """`seconds`: age from which text is stored while its job is not followed."""
+        """`write_live` replaces the file of running jobs' last text, every so many seconds."""
         super().__init__("log-keeper", LOOK_SECONDS, self._keep, SystemClock())
         self._logs = tuple(logs)
         self._shared = tuple({id(log.shared): log.shared for log in self._logs}.values())
         self._followed = followed
-        self._gather_seconds = seconds
+        self._write_live = write_live
+        self._live_seconds = seconds
+        self._live, self._live_at = b"", time.monotonic()
         self._looked = 0.0
         self._shown: set[str] = set()
         self._pool = ThreadPoolExecutor(LOGS_AT_ONCE, "log")
@@ -237,12 +267,15 @@ class LogKeeper(Repeating):
 
     def _keep(self) -> None:
         now = time.monotonic()
-        if now - self._looked >= ORDERS_SECONDS and any(log.own.pending for log in self._logs):
+        if now - self._looked >= ORDERS_SECONDS and any(log.waits(ORDERS_SECONDS) for log in self._logs):
             self._looked = now
             self._followed.look()
         followed = {log.job_id for log in self._logs if log.job_id in self._followed}
-        self._store([log for log in self._logs if log.own.due(now, self._patience(log, followed))])
-        self._store([each for each in self._shared if each.due(now, self._gather_seconds)])
+        self._store([log for log in self._logs if log.own.due(now, followed=log.job_id in followed)])
+        self._store([each for each in self._shared if each.due(now)])
+        if now - self._live_at >= self._live_seconds:
+            self._live_at = now
+            self._show_live()
         if followed - self._shown:
             try:
                 self.on_followed()
@@ -250,8 +283,18 @@ class LogKeeper(Repeating):
                 complain(f"a followed job's start is not written yet: {error}")
         self._shown = followed
 
-    def _patience(self, log: GatheredLog, followed: set[str]) -> float:
-        return FOLLOWED_SECONDS if log.job_id in followed else self._gather_seconds
+    def _show_live(self) -> None:
+        """Writes the last text of the running jobs, if there is new text."""
+        waiting = [log for log in self._logs if log.waits(self._live_seconds / 2)]
+        texts = {log.job_id: live for log in waiting if (live := log.live()) is not None}
+        found = json.dumps(texts).encode()
+        if texts and found != self._live:
+            try:
+                self._write_live(found)
+            except Exception as error:  # noqa: BLE001  the next minute may succeed; ends are stored anyway
+                complain(f"the last text of running jobs was not stored: {error}")
+            else:
+                self._live = found
 
     def _store(self, logs: Iterable[GatheredLog | Gathered]) -> None:
         list(self._pool.map(lambda log: log.store(), logs))
