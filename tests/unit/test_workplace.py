@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,14 +12,17 @@ from pathlib import Path
 import pytest
 
 from distributed_something.errors import DsError
+from distributed_something.inputs.files import ProjectFile
 from distributed_something.inputs.paths import OutputTemplate
 from distributed_something.inputs.template import CommandTemplate
 from distributed_something.job import Job, Lease, Outcome, State
+from distributed_something.ledger import RunPaths
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.attempt.logs import SlotLog
 from distributed_something.worker.attempt.slot import Slot
 from distributed_something.worker.attempt.task import Task
 from distributed_something.worker.attempt.workplace import Workplace, clear_remains
+from distributed_something.worker.files.project import keep
 
 JOB = Job("00000000000000ab", 0, b'{"group":{"n":1}}')
 TELLS_ITS_PATHS = "sh -c 'pwd > {output_dir}/header; env | grep ^DS_.*_DIR= | sort >> {output_dir}/header'"
@@ -81,13 +85,14 @@ def test_what_a_killed_worker_left_is_removed_and_its_name_is_free(tmp_path: Pat
 def test_remains_are_removed_and_nothing_else(tmp_path: Path) -> None:
     root = tmp_path / "root"
     held = Workplace(root / "slot-0")
+    (held.folder / "job.json").touch()
+    held.claim("00000000000000cd")
+    held.go_home()
     for name in ("slot-1", JOB.id, f"{JOB.id}-2", ".left-0a0b0c0d", "data", "slot-x"):
         (root / name).mkdir()
         (root / name / "file").touch()
-    (root / "slot-0.env").touch()
-    (root / "slot-1.env").touch()
     clear_remains(root)
-    assert sorted(path.name for path in root.iterdir()) == ["data", "slot-0", "slot-0.env", "slot-x"]
+    assert sorted(path.name for path in root.iterdir()) == ["data", "slot-0", "slot-x"]
     held.close()
 
 
@@ -131,3 +136,20 @@ def test_a_root_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(root, 65534, 65534)
     with pytest.raises(DsError, match="belongs to another user"):
         Workplace(root / "slot-0")
+
+
+def test_a_command_finds_the_project_files_at_one_path_in_each_run(tmp_path: Path) -> None:
+    (tmp_path / "tell.sh").write_text('echo "$0" > "$1/header"\n')
+    content = (tmp_path / "tell.sh").read_bytes()
+    file = ProjectFile(hashlib.sha256(content).hexdigest(), len(content), executable=False)
+    headers = []
+    with chdir(tmp_path):
+        for number in range(2):
+            data = tmp_path / f"data{number}"
+            carried = keep(FolderStore(data), RunPaths("App", "r"), {"tell.sh": file}, tmp_path)
+            command = CommandTemplate('sh "$DS_PROJECT_DIR/tell.sh" {output_dir}')
+            task = Task(command, None, output=OutputTemplate("out"), carried=carried)
+            outcome, _ = run_once(data, tmp_path / "root" / f"slot-{number}", task)
+            assert outcome.state is State.SUCCEEDED
+            headers.append((data / "out" / "header").read_text())
+    assert headers == [f"{tmp_path}/root/{JOB.id}/project/tell.sh\n"] * 2

@@ -42,6 +42,11 @@ class RunPaths(NamedTuple):
         """The key of the orders for live logs."""
         return self.root + "follow"
 
+    @property
+    def paused(self) -> str:
+        """The prefix of the notes of workers that pause."""
+        return self.root + "paused/"
+
 
 class Part(NamedTuple):
     """Complete lines of a segment, and the place of the first in it."""

@@ -28,6 +28,7 @@ from ..system.repeating import Repeating
 from .attempt.logs import SlotLog
 from .attempt.slot import Slot
 from .attempt.task import Task
+from .health import Health
 
 GATHER_BYTES = 256 << 10
 """Size from which the text of a running job is stored in its slot's segment, in bytes."""
@@ -40,7 +41,7 @@ FOLLOWED_SECONDS = 2.0
 """Age from which the text of a followed job is stored, in seconds."""
 
 ORDERS_SECONDS = 10.0
-"""Interval at which a worker whose text has waited so long reads which jobs are followed, in seconds."""
+"""Interval of reading which jobs are followed, and the age of waiting text from which it is read, in seconds."""
 
 LOOK_SECONDS = 0.25
 RETRY_SECONDS = 2.0
@@ -167,7 +168,7 @@ class GatheredLog(SlotLog):
         return self.shared.add(text)
 
     def waits(self, seconds: float) -> bool:
-        """Whether text has waited so long to be stored."""
+        """Whether text has waited for these seconds."""
         return bool(self.own.pending) and time.monotonic() - self.own.since >= seconds
 
     def live(self) -> dict[str, object] | None:
@@ -212,9 +213,16 @@ class GatheringSlot(Slot):
     """A slot with a GatheredLog: marks the begin and the end of each attempt for the listener."""
 
     def __init__(
-        self, task: Task, store: Store, folder: Path, log: GatheredLog, run: str, worker: str
+        self,
+        task: Task,
+        store: Store,
+        folder: Path,
+        log: GatheredLog,
+        run: str,
+        worker: str,
+        health: Health | None = None,
     ) -> None:
-        super().__init__(task, store, folder, log, run, worker)
+        super().__init__(task, store, folder, log, run, worker, health=health)
         self._gathered = log
         self._listener = log.listener
 
@@ -240,7 +248,7 @@ class LogKeeper(Repeating):
         write_live: Callable[[bytes], None],
         seconds: float = LIVE_SECONDS,
     ) -> None:
-        """`write_live` replaces the file of running jobs' last text, every so many seconds."""
+        """`write_live` replaces the file of running jobs' last text, every `seconds`."""
         super().__init__("log-keeper", LOOK_SECONDS, self._keep, SystemClock())
         self._logs = tuple(logs)
         self._shared = tuple({id(log.shared): log.shared for log in self._logs}.values())

@@ -1,7 +1,8 @@
 """Names the folders of attempts, claims them exclusively, and removes what killed workers left there.
 
-    <root>/slot-<number>     a slot's folder
-    <root>/<job id>          the same folder, renamed while a job with an OUTPUT runs in it
+    <root>/slot-<number>        a slot's own folder
+    <root>/slot-<number>/box    where its jobs run, and a link to the project files
+    <root>/<job id>             the box, renamed while a job with an OUTPUT runs in it
 
 Programs write the path they run in into their files (the headers of BAM and VCF): with a name made of the job
 alone, two runs give the same bytes. The holder of a folder has a lock on it (flock), which the kernel takes
@@ -23,28 +24,40 @@ from .scratch import remove_folder
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OURS = re.compile(r"(slot-[0-9]+|[0-9a-f]{16})(-[0-9]+)?([.]env)?|[.]left-[0-9a-f]{8}")
+_OURS = re.compile(r"(slot-[0-9]+|[0-9a-f]{16})(-[0-9]+)?|[.]left-[0-9a-f]{8}")
 """Names in a root that are ours to remove; `.left-…` is a folder that is being removed."""
 
 
 class Workplace:
-    """A slot's folder: exists and is held from the beginning until `close`."""
+    """A slot's folders: `home`, and `folder`, where its jobs run. They are held until `close`."""
 
     def __init__(self, wanted: Path, *, keep: bool = False) -> None:
         """Makes the folder `wanted`; if another process holds that, one with a number behind its name.
 
-        `keep`: takes it as it is, and leaves it.
+        `keep`: jobs run in `wanted` itself, which is taken as it is, and left.
         """
         self._root = wanted.parent
         self._keep = keep
+        self._held: list[int] = []
         if keep:
             wanted.mkdir(parents=True, exist_ok=True)
-            self.home = self.folder = wanted
+            self.home = self.folder = self._box = wanted
             return
         self._root.mkdir(0o700, parents=True, exist_ok=True)
         if self._root.lstat().st_uid != os.geteuid():  # who could then change what jobs read
             raise DsError(f"{self._root}: belongs to another user", "name another folder by SCRATCH")
-        self.home = self.folder = next(folder for folder in _names(wanted) if self._made(folder))
+        self.home = next(folder for folder in _names(wanted) if self._made(folder))
+        self.folder = self._box = self.home / "box"
+        self._made(self._box)
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the folder bears a job's name."""
+        return self.folder != self._box
+
+    def expected(self, name: str) -> Path:
+        """Returns the folder that `claim` gives, unless an attempt that lives has it."""
+        return self._root / name
 
     def claim(self, name: str) -> bool:
         """Renames the folder. Returns False if an attempt that lives has this name: another one is taken."""
@@ -56,20 +69,22 @@ class Workplace:
 
     def go_home(self) -> None:
         """Gives the folder its own name back; makes it anew if a job has moved it. Raises OSError."""
-        if self.folder == self.home:
+        if not self.is_claimed:
             return
         try:
-            self.folder.rename(self.home)
+            self.folder.rename(self._box)
         except FileNotFoundError:
-            os.close(self._held)
-            self.home = next(folder for folder in _names(self.home) if self._made(folder))
-        self.folder = self.home
+            os.close(self._held.pop())
+            self._made(self._box)
+        self.folder = self._box
 
     def close(self) -> None:
-        """Removes the folder, unless it is to be kept."""
+        """Removes the folders, unless they are to be kept."""
         if not self._keep:
             remove_folder(self.folder)
-            os.close(self._held)
+            remove_folder(self.home)
+        for held in self._held:
+            os.close(held)
 
     def _made(self, folder: Path) -> bool:
         """Whether the folder is ours now."""
@@ -78,11 +93,12 @@ class Workplace:
             folder.mkdir()
         except FileExistsError:
             return False
-        self._held = os.open(folder, _OPEN)
-        fcntl.flock(self._held, fcntl.LOCK_EX)
-        if _is_there(self._held, folder):
+        held = os.open(folder, _OPEN)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if _is_there(held, folder):
+            self._held.append(held)
             return True
-        os.close(self._held)  # another process took it for a remain, and removed it
+        os.close(held)  # another process took it for a remain, and removed it
         return self._made(folder)
 
     def _renamed(self, folder: Path) -> bool:
@@ -99,14 +115,11 @@ class Workplace:
 
 
 def clear_remains(root: Path) -> None:
-    """Removes each folder below `root` that no process holds, with its file of variables."""
+    """Removes each folder of ours below `root` that no process holds."""
     found = sorted(root.iterdir()) if root.is_dir() else []
-    ours = [path for path in found if _OURS.fullmatch(path.name)]
-    for path in ours:
-        _clear(path)
-    for path in ours:
-        if path.suffix == ".env" and not path.with_suffix("").is_dir():
-            path.unlink(missing_ok=True)
+    for path in found:
+        if _OURS.fullmatch(path.name):
+            _clear(path)
     with suppress(OSError):
         root.rmdir()
 
