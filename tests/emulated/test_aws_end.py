@@ -14,6 +14,7 @@ from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.aws.watch.dashboard import put_dashboard
+from distributed_something.cli.views import failures, jobs
 from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, UsageError
 from distributed_something.job import Cause, Lease
 from distributed_something.runs.joblog import read_log
@@ -107,10 +108,17 @@ def test_of_workers_that_write_no_ledger_the_queue_tells_how_jobs_ended(cloud: C
     running = cloud.project.snapshot()
     assert (running.jobs.succeeded, running.jobs.running, running.state) == (4, 1, "running")
     queue.fail(lost, Cause.WORKER_LOST, final=True)
+    looked = cloud.open().snapshot()
+    assert (looked.jobs.succeeded, looked.jobs.dead) == (4, 1)
+    assert [record.id for record in cloud.project.fold().dead()] == [lost.job.id], "while the run goes on"
+    assert jobs(cloud.project, None, None, csv=False) == OK
+    assert "4 waiting jobs have succeeded by the queue's count" in cloud.err.getvalue()
+    assert failures(cloud.project) == OK and "worker-lost" in cloud.out.getvalue()
+    cloud.open()
     assert monitor(cloud.project, None, None) == SOME_DEAD
-    jobs = cloud.project.fold().update().jobs
-    assert sorted(record.state for record in jobs.values()) == ["dead"] + ["succeeded"] * 4
-    assert (jobs[lost.job.id].cause, jobs[lost.job.id].state) == ("worker-lost", "dead")
+    found = cloud.project.fold().update().jobs
+    assert sorted(record.state for record in found.values()) == ["dead"] + ["succeeded"] * 4
+    assert (found[lost.job.id].cause, found[lost.job.id].state) == ("worker-lost", "dead")
     cloud.open()
     assert retry(cloud.project, (), ()) == [lost.job.id]
 

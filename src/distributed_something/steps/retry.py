@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 
 from ..job import Job, Lease
-from ..ledger import LedgerWriter
 from .project import Project
 
 
@@ -23,13 +21,8 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
     ]
     now = project.clock.now()  # before a worker can lease one: the ledger is ordered by time
     back = queue.redrive([record.id for record in wanted])
-    ledger = own_ledger(project, "retry")
+    ledger = project.own_ledger("retry")
     for job_id in back:
         ledger.ended("retried", now, Lease(Job(job_id, 0, b""), "", now), None)
     ledger.flush()
     return back
-
-
-def own_ledger(project: Project, name: str) -> LedgerWriter:
-    """Opens a new segment of the run's ledger for this command: each segment has one writer."""
-    return LedgerWriter(project.engine.store, f"{project.paths().events}{name}-{os.urandom(4).hex()}.jsonl")
