@@ -35,6 +35,10 @@ class Unreachable(DsError):
     """A service did not answer, or throttles: a retry may succeed, and nothing was lost."""
 
 
+class QueueIncomplete(DsError):
+    """A queue of the run is missing: `setup` makes it, and the run goes on."""
+
+
 class NotSignedIn(DsError):
     """The account does not accept the credentials: no call can succeed."""
 
