@@ -658,7 +658,6 @@ def test_stop_now_ends_the_machines_at_once_and_start_goes_on(cloud: Cloud) -> N
     assert left(cloud) == []
 
 
-@pytest.mark.fault(67)
 def test_clean_up_finds_by_tag_what_an_earlier_config_made_under_other_names(cloud: Cloud) -> None:
     """Without a record: another project folder made it, or the record went with a laptop."""
     begin(cloud, 1)
@@ -694,7 +693,6 @@ def test_clean_up_that_may_not_look_by_tag_does_not_say_that_nothing_is_left(clo
     assert "what earlier configs named otherwise" in line and "GetResources" in line
 
 
-@pytest.mark.fault(67)
 @pytest.mark.parametrize("renamed", [False, True])
 def test_set_up_makes_a_queue_of_dead_jobs_that_is_missing_and_the_run_goes_on(
     cloud: Cloud, renamed: bool
