@@ -311,8 +311,10 @@ class Engine(Protocol):
     def queue(self) -> Queue:
         """Returns the queue of the current run. Raises DsError where nothing is set up."""
 
-    def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
-        """Asks for machines and returns the fleet's id. `on_created` as in `setup`.
+    def start(
+        self, run: str, fleet_file: Path | None, on_created: Callable[[str], None], most: int | None = None
+    ) -> str:
+        """Asks for machines, `most` at most, and returns the fleet's id. `on_created` as in `setup`.
 
         On one machine nothing changes where its workers run already; elsewhere a second start adds a fleet.
         """
@@ -358,6 +360,9 @@ class Renting(Protocol):
         `busy` names the workers that have a job, each as "MACHINE WORKER" in the words of the ledger. Called
         only if `Machines.replaces_lost`. Returns the ids of the terminated machines.
         """
+
+    def grow(self, target: int) -> None:
+        """Raises the newest fleet, so that the fleets have `target` machines together. Never lowers one."""
 
     def guard(self) -> Sequence[str]:
         """Terminates machines that have sent no heartbeat, after the latest look. Returns a line for each.

@@ -1,4 +1,4 @@
-"""A run that has spent its budget drains, and goes on when the budget is raised."""
+"""A run that is over one of its limits drains; it goes on when the limit is raised, or the cause mended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aws_project import Cloud, answer, fleet_file, instances
+from aws_project import Cloud, answer, fleet_file, instances, work
+from distributed_something.aws.ecs.resources import Kind
 from distributed_something.budget import Budget, Quote
 from distributed_something.console import Console
 from distributed_something.errors import DsError, Unreachable, UsageError
@@ -19,7 +20,7 @@ from distributed_something.steps.start import raise_budget, show_rest, start
 @pytest.fixture
 def cloud(tmp_path: Path) -> Cloud:
     found = Cloud(tmp_path / "project")
-    found.config(MACHINE_PRICE=0.2, BUDGET_USD=0.001)
+    found.config(MACHINE_PRICE=0.2, BUDGET_USD=0.001, MAX_FAILURES=3)
     setup(found.project)
     found.submit(found.jobs(5))
     start(found.project, fleet_file(found))
@@ -94,3 +95,45 @@ def test_a_quote_has_machines_slots_and_the_price_that_is_bid(cloud: Cloud) -> N
     answer(cloud, "DescribeSpotPriceHistory", {"SpotPriceHistory": []})
     quote = cloud.engine.quote(None)
     assert quote == Quote(cloud.project.config.cluster_machines, quote.slots, (0.2, 0.2))
+
+
+def test_machines_end_if_too_many_jobs_are_dead(cloud: Cloud) -> None:
+    raise_budget(cloud.project, Budget(usd=5))
+    work(cloud, 2, dead=2)
+    stopped = watched(cloud)
+    assert "2 jobs are dead: 2 of them alike: exit" in stopped.what
+    assert stopped.what.endswith("(MAX_FAILURES = 3)")
+    assert instances(cloud) == []
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Cloud:
+    found = Cloud(tmp_path / "canary", CANARY=4, MAX_FAILURE_RATE=0.5)
+    setup(found.project)
+    found.submit(found.jobs(60))
+    start(found.project, fleet_file(found))
+    assert len(instances(found)) == 1 and found.record().held
+    return found
+
+
+def test_the_other_machines_come_when_the_canary_has_ended_well(canary: Cloud) -> None:
+    watch = Watch(canary.project)
+    work(canary, 3)
+    assert watch.look(Console().watch()) is None
+    assert len(instances(canary)) == 1, "three of four have ended"
+    work(canary, 2, dead=1)
+    assert watch.look(Console().watch()) is None
+    assert not canary.record().held
+    (fleet,) = canary.engine._looker.fleets.of_app(canary.app)
+    service = canary.found(Kind.SERVICE, f"{canary.app}Service")
+    assert (fleet.target, service.settings["desiredCount"]) == (3, 3)
+    watch.look(Console().watch())
+    assert fleet.target == 3, "asked for once"
+
+
+def test_a_canary_that_dies_is_the_end(canary: Cloud) -> None:
+    work(canary, 4, dead=3)
+    assert "of 4 ended jobs 3 jobs are dead: 3 of them alike" in watched(canary).what
+    assert instances(canary) == []
+    with pytest.raises(DsError, match="no workers were started"):
+        show_rest(canary.project, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -31,6 +32,8 @@ class SilentQueue:
 
 class Halfway:
     """A project half of whose jobs have ended, one in a second."""
+
+    config = SimpleNamespace(failure_limits=None, canary=None)
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()

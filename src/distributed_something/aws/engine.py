@@ -183,15 +183,20 @@ class AwsEngine:
         now = now if bid is None else [min(price, bid) for price in now] or [bid]
         return Quote(config.cluster_machines, slots, (min(now), max(now)) if now else None)
 
-    def _launch(self) -> Launch:
-        return Launch(self._config, self.region, self._looker.fleets, self._clock)
+    def _launch(self, machines: int | None = None) -> Launch:
+        wanted = machines or self._config.cluster_machines
+        config = self._config._replace(cluster_machines=wanted)
+        return Launch(config, self.region, self._looker.fleets, self._clock)
 
-    def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
+    def start(
+        self, run: str, fleet_file: Path | None, on_created: Callable[[str], None], most: int | None = None
+    ) -> str:
         """Makes what machines need, then asks for them. A second start adds a fleet.
 
         A fleet that an interrupted start asked for but could not record is used instead of a new one.
         """
-        launch = self._launch()
+        more = min(self._config.cluster_machines, most or self._config.cluster_machines)
+        launch = self._launch(more)
         asked = launch.read(fleet_file)  # raises before anything is changed
         if self._config.auto_monitor:
             check_function(self.session)
@@ -209,7 +214,7 @@ class AwsEngine:
             self._want_tasks(machines * self.tasks_per_machine)
             fleet = forgotten[-1].id
         else:
-            self._want_tasks((machines + self._config.cluster_machines) * self.tasks_per_machine)
+            self._want_tasks((machines + more) * self.tasks_per_machine)
             with self._refused(machines):
                 fleet = launch.ask(asked, run, len(known), on_created)
         self._show(run, [*known, fleet])
@@ -346,6 +351,16 @@ class AwsEngine:
         self._looker.fleets.terminate(ended)
         self._looker.forget()
         return ended
+
+    def grow(self, target: int) -> None:
+        """Raises tasks and the newest fleet that stands."""
+        facts = self._look(self.current_run() or "")
+        fleets = [fleet for fleet in facts.fleets if fleet.alive]
+        missing = target - sum(fleet.target for fleet in fleets)
+        if fleets and missing > 0:
+            self._want_tasks(target * self.tasks_per_machine)
+            self._looker.fleets.set_target(fleets[-1], fleets[-1].target + missing)
+            self._looker.forget()
 
     def guard(self) -> Sequence[str]:
         """Gives an alarm to each machine whose worker is silent, and removes it when its heartbeat is back.

@@ -11,13 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..engines import ENGINES, EngineKind
 from ..errors import UsageError
 from ..job import PERMANENT, RetryPolicy
 from ..words import nearest
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
+
+if TYPE_CHECKING:
+    from ..failing import Limits
 
 MAX_NUMBER = 10**13
 """Upper limit of a number without a limit of its own: larger ones do not fit into 64 bits everywhere."""
@@ -157,6 +160,12 @@ KEYS: tuple[Key, ...] = (
         example=20),
     Key("BUDGET_HOURS", Kind.NUMBER, None, "most that all machines of a run may run: it drains then",
         unit="machine-hours", above=0, example=100),
+    Key("MAX_FAILURES", Kind.WHOLE, None, "most jobs that may be dead: the run drains when more are; jobs"
+        " that died alike count twice", unit="jobs", low=0, example=50),
+    Key("MAX_FAILURE_RATE", Kind.NUMBER, None, "most of the ended jobs that may be dead, as a share, from 20"
+        " ended jobs on: the run drains when more are", above=0, high=1, example=0.1),
+    Key("CANARY", Kind.WHOLE, None, "jobs that must end, most of them well, before more than one machine is"
+        " asked for", unit="jobs", low=1, example=20),
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
@@ -228,6 +237,9 @@ class Config(NamedTuple):
     max_run_hours: float
     budget_usd: float | None
     budget_hours: float | None
+    max_failures: int | None
+    max_failure_rate: float | None
+    canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
     containers: bool
@@ -247,6 +259,13 @@ class Config(NamedTuple):
         """How often and when a failed job is tried again: JOB_RETRIES, BACKOFF, RETRY_ON, NO_RETRY_ON."""
         permanent = (PERMANENT - {*self.retry_on}) | {*self.no_retry_on}
         return RetryPolicy(self.job_retries, self.backoff, permanent=permanent)
+
+    @property
+    def failure_limits(self) -> Limits:
+        """How many jobs may be dead before the run drains."""
+        from ..failing import Limits
+
+        return Limits(self.max_failures, self.max_failure_rate, self.canary or 0)
 
     @property
     def in_containers(self) -> bool:

@@ -97,8 +97,10 @@ class LocalEngine:
             self._queue = self._place.open_queue(self._config)
         return self._queue
 
-    def start(self, run: str, _fleet_file: Path | None, _made: Callable[[str], None]) -> str:
-        """Starts the machine process in the background; it is ready on return."""
+    def start(
+        self, run: str, _fleet_file: Path | None, _made: Callable[[str], None], _most: int | None = None
+    ) -> str:
+        """Starts the one machine process in the background; it is ready on return."""
         self._need_image()
         with background.free(self._place.lock) as lock:
             if lock is not None:

@@ -229,14 +229,16 @@ class RehearsalEngine:
         aws = self._started()
         return aws.quote(None if fleet_file is None else self._adapted(fleet_file, aws)[0])
 
-    def start(self, run: str, fleet_file: Path | None, on_created: Callable[[str], None]) -> str:
+    def start(
+        self, run: str, fleet_file: Path | None, on_created: Callable[[str], None], most: int | None = None
+    ) -> str:
         """As on AWS; what a fleet file has of a real account is replaced, and named."""
         aws = self._needed()
         if fleet_file is not None:
             fleet_file, replaced = self._adapted(fleet_file, aws)
             if replaced:
                 self._say(f"note: {fleet_file.name}: the pretend account's own: {', '.join(replaced)}")
-        return aws.start(run, fleet_file, on_created)
+        return aws.start(run, fleet_file, on_created, most)
 
     def _adapted(self, fleet_file: Path, aws: AwsEngine) -> tuple[Path, Sequence[str]]:
         """Returns the file as the pretend account can have it, and what was replaced in it."""
@@ -258,6 +260,10 @@ class RehearsalEngine:
     def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
         """Ask for fewer machines."""
         return self._needed().shrink(target, spare, busy)
+
+    def grow(self, target: int) -> None:
+        """Ask for more machines."""
+        self._needed().grow(target)
 
     def guard(self) -> Sequence[str]:
         """Sets the alarms of silent machines, which never fire: the emulator measures no processor."""

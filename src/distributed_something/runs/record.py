@@ -41,6 +41,8 @@ class RunRecord(NamedTuple):
     more_usd: float = 0.0
     """Dollars that `ds start --budget` has added to the budget; `more_hours` likewise."""
     more_hours: float = 0.0
+    held: bool = False
+    """Most machines are not asked for yet: the run's canary goes first."""
 
     @classmethod
     def new(cls, config: Config, engine: str, run: str, bucket: str, now: float) -> RunRecord:
@@ -87,6 +89,7 @@ class RunRecord(NamedTuple):
             "resources": self.resources,
             "more_usd": self.more_usd,
             "more_hours": self.more_hours,
+            "held": self.held,
         }
         return json.dumps(facts, indent=2) + "\n"
 
@@ -112,6 +115,7 @@ class RunRecord(NamedTuple):
             resources=_texts(facts.get("resources")),
             more_usd=_number(facts.get("more_usd")),
             more_hours=_number(facts.get("more_hours")),
+            held=facts.get("held") is True,
         )
 
 

@@ -10,16 +10,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import budget
+from .. import budget, failing
 from ..engine import Renting
 from ..errors import DsError, Unreachable, UsageError
 from ..runs.record import read_record
 from ..runs.snapshot import Snapshot, Tally
-from ..scaling import AGREEING_LOOKS, Action, Finish, GiveUp, Load, Look, Replace, decide, drained, shrink
+from ..scaling import (
+    AGREEING_LOOKS,
+    Action,
+    Finish,
+    GiveUp,
+    Load,
+    Look,
+    Replace,
+    decide,
+    drained,
+    machines_for,
+    shrink,
+)
 from ..words import many
 from .collect import begin_collecting
 from .finish import end
+from .limits import too_many_dead
 from .project import Project
+from .setup import keep_record
 from .start import cancel_fleet, start
 
 if TYPE_CHECKING:
@@ -146,8 +160,11 @@ class Watch:
         self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
         action = decide(self._looks)
         engine = self._project.engine
-        if (over := self._hold_budget(snapshot, watcher)) is not None:
-            action = GiveUp(over.text, over.fix) if drained(self._looks) else None
+        if (end := self._hold_limits(snapshot, watcher)) is not None:
+            rents, runs = snapshot.machines.replaces_lost, snapshot.machines.running
+            action = end if (drained(self._looks) if rents else not runs) else None
+        elif action is None and self._ends_canary(snapshot, watcher):
+            pass  # the machines that are now asked for are not yet too many
         elif action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
             less = self._shrink(engine, snapshot)
             for note in [less] if less else self._guard(engine, snapshot):
@@ -155,29 +172,60 @@ class Watch:
         self._cost = self._project.clock.now() - began
         return action
 
-    def _hold_budget(self, snapshot: Snapshot, watcher: Watcher) -> budget.Over | None:
-        """Print a notice, or drain the run if its budget is spent and jobs are left."""
-        if not snapshot.machines.replaces_lost or not _open_jobs(snapshot):
+    def _hold_limits(self, snapshot: Snapshot, watcher: Watcher) -> GiveUp | None:
+        """Print a notice, or drain the run if it is over a limit and jobs are left. Returns why it ends."""
+        if not _open_jobs(snapshot):
             return None
-        verdict = budget.judge(snapshot.budget, snapshot.spent)
+        verdict = self._judge(snapshot)
         if verdict is not None and type(verdict) is not self._noted:  # once: the sum changes at every look
             ends = ": running jobs finish or go back, and the machines end"
-            watcher.note(verdict.text + (ends if isinstance(verdict, budget.Over) else ""))
+            watcher.note(verdict.why + ends if isinstance(verdict, GiveUp) else verdict.text)
         self._noted = type(verdict)
-        if isinstance(verdict, budget.Notice):
+        if not isinstance(verdict, GiveUp):
             return None
-        if verdict is not None:
-            try:
-                self._drain(snapshot)
-            except DsError as error:
-                watcher.note(f"{error.what}; the next look drains again")
+        try:
+            self._drain(snapshot)
+        except DsError as error:
+            watcher.note(f"{error.what}; the next look drains again")
         return verdict
+
+    def _judge(self, snapshot: Snapshot) -> GiveUp | budget.Notice | None:
+        """Returns whether too many jobs are dead, or what is to be said about the budget."""
+        if why := too_many_dead(self._project, snapshot, self.fold):
+            return GiveUp(why, failing.FIX)
+        if not snapshot.machines.replaces_lost:
+            return None
+        verdict = budget.judge(snapshot.budget, snapshot.spent)
+        return GiveUp(verdict.text, verdict.fix) if isinstance(verdict, budget.Over) else verdict
+
+    def _ends_canary(self, snapshot: Snapshot, watcher: Watcher) -> bool:
+        """Ask for the other machines if the canary's jobs have ended well. Returns whether that was done."""
+        project, engine = self._project, self._project.engine
+        canary = project.config.canary or 0
+        if not canary or snapshot.jobs.final < canary or not isinstance(engine, Renting):
+            return False
+        record = project.record()
+        if not record.held:
+            return False
+        machines = snapshot.machines
+        slots = machines.slots // max(machines.running * engine.tasks_per_machine, 1)
+        needed = machines_for(_open_jobs(snapshot), slots=slots, tasks=engine.tasks_per_machine)
+        wanted = min(project.config.cluster_machines, max(needed, 1))
+        try:
+            engine.grow(wanted)
+        except DsError as error:
+            watcher.note(f"{error.what}; the next look asks for the other machines")
+            return False
+        keep_record(project, record._replace(held=False))
+        watcher.note(f"canary: {many(canary, 'job')} ended well: {many(wanted, 'machine')} asked for")
+        return True
 
     def _drain(self, snapshot: Snapshot) -> None:
         """Stop the run; end the machines once no worker runs. Each look repeats what is still missing."""
         machines, engine = snapshot.machines, self._project.engine
         idle = bool(machines.running and machines.draining and machines.tasks == 0)
-        if idle or machines.target or (machines.running and not machines.draining):
+        to_come = machines.target and machines.replaces_lost
+        if idle or to_come or (machines.running and not machines.draining):
             engine.stop(now=idle)
 
     def _patient_look(self, watcher: Watcher) -> Snapshot:

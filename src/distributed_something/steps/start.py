@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from .. import failing
 from ..budget import MEASURED_JOBS, Budget, Over, Spent, judge, offer
 from ..engine import Diagnosis, Machines, Renting
 from ..errors import DsError, Unreachable, UsageError
 from ..job import State
 from ..ledger import Fold
 from ..system.state import one_at_a_time
+from ..words import many
+from .limits import too_many_dead
 from .project import Project
 from .setup import keep_record, note_made
 
@@ -34,9 +37,23 @@ def start(project: Project, fleet_file: Path | None) -> None:
     if record.run != run:
         what = f"the latest set-up was of run {record.run} ({record.engine}), and the queue is that of {run}"
         raise DsError(what, "ds setup, to go on with the queue's run; then ds start")
-    fleet = engine.start(record.run, fleet_file, lambda resource: note_made(project, resource))
+    held = isinstance(engine, Renting) and _has_canary(project)
+    most = 1 if held else None
+    fleet = engine.start(record.run, fleet_file, lambda resource: note_made(project, resource), most)
     with one_at_a_time(project.folder):
-        keep_record(project, project.record().with_fleet(fleet))
+        keep_record(project, project.record().with_fleet(fleet)._replace(held=held))
+    if held:
+        first = many(project.config.canary or 0, "job", "has", "have")
+        rest = project.config.cluster_machines
+        project.console.say(f"canary: one machine until {first} ended; all {rest:,} if few of them are dead")
+
+
+def _has_canary(project: Project) -> bool:
+    """Returns whether one machine comes first: too few jobs have ended to know how the others will."""
+    config = project.config
+    if not config.canary or config.cluster_machines == 1:
+        return False
+    return project.snapshot().jobs.final < config.canary
 
 
 def show_cost(project: Project, fleet_file: Path | None, jobs: int) -> None:
@@ -47,11 +64,18 @@ def show_cost(project: Project, fleet_file: Path | None, jobs: int) -> None:
 
 
 def show_rest(project: Project, fleet_file: Path | None) -> None:
-    """Show what the rest of the run will cost; see `_offer`. Raises DsError if its budget is spent."""
-    if not isinstance(project.engine, Renting):
+    """Show what the rest of the run will cost; see `_offer`.
+
+    Raises DsError if its budget is spent, or too many of its jobs are dead.
+    """
+    if not isinstance(project.engine, Renting) and not project.config.failure_limits:
         return
     fold = project.fold()
     snapshot = project.snapshot(fold)
+    if why := too_many_dead(project, snapshot, fold):
+        raise DsError(f"no workers were started: {why}", f"{failing.FIX}; or raise the limit")
+    if not isinstance(project.engine, Renting):
+        return
     if isinstance(verdict := judge(snapshot.budget, snapshot.spent), Over):
         raise DsError(f"no machines were asked for: {verdict.text}", verdict.fix)
     seconds = mean_seconds(fold) or project.config.job_seconds

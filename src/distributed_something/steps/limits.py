@@ -1,0 +1,30 @@
+"""Looks whether too many jobs of a run are dead. `failing.py` decides; start and monitor call it."""
+
+from __future__ import annotations
+
+from .. import failing
+from ..ledger import Fold
+from ..runs.snapshot import Snapshot, Tally
+from .project import Project
+
+MOST_LOGS = 1000
+"""Number of logs that one look reads, to find jobs that died alike."""
+
+
+def too_many_dead(project: Project, snapshot: Snapshot, fold: Tally) -> str | None:
+    """Returns in words why the run must drain: its dead jobs are over a limit. None: it goes on.
+
+    Logs are read only if the limit is met should all have died alike. A tally without jobs (the
+    auto-monitor's) cannot tell what died alike.
+    """
+    limits, jobs = project.config.failure_limits, snapshot.jobs
+    if not limits or not failing.may_be_too_many(limits, jobs.final, jobs.dead):
+        return None
+    found = failing.Failing(jobs.final, jobs.dead)
+    if isinstance(fold, Fold):
+        from ..report.failures import group_failures
+
+        groups = group_failures(project.engine.store, project.paths(), fold.dead(), most=MOST_LOGS)
+        if groups:
+            found = found._replace(alike=groups[0].dead, cause=f"{groups[0].cause}: {groups[0].example}")
+    return failing.too_many(limits, found)
