@@ -39,6 +39,10 @@ class QueueIncomplete(DsError):
     """A queue of the run is missing: `setup` makes it, and the run goes on."""
 
 
+class SickMachine(DsError):
+    """The machine, or its way to the store, cannot work now: no job is at fault."""
+
+
 class NotSignedIn(DsError):
     """The account does not accept the credentials: no call can succeed."""
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from ..errors import QueueIncomplete
+from ..inputs.files import project_files
 from ..ledger import RunPaths
 from ..runs.record import RunRecord, new_run_id, read_record, record_key, write_record
 from ..runs.runfile import write_run_file
 from ..system.state import one_at_a_time
+from ..worker.files.done import environment_digest
+from ..worker.files.project import keep
 from .project import Project
 
 
@@ -36,6 +39,7 @@ def next_run(project: Project) -> str:
 def _set_up(project: Project, run: str) -> str:
     engine, config = project.engine, project.config
     store = engine.store
+    files = project_files(config, project.folder)
     record = RunRecord.new(config, engine.name, run, store.locate("runs"), project.clock.now())
     if project.record_path.exists():
         standing = read_record(project.record_path)
@@ -48,7 +52,8 @@ def _set_up(project: Project, run: str) -> str:
 
     engine.setup(run, note)
     keep_record(project, record)
-    write_run_file(store, config, engine.name, run)
+    carried = keep(store, RunPaths(config.app_name, run), files, project.folder)
+    write_run_file(store, config, engine.name, run, carried.files, environment_digest(config))
     return run
 
 
