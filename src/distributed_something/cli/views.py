@@ -106,6 +106,8 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     console = project.console
     fold = project.fold().update()
     alive = Alive.of(project.engine.machines())
+    if project.config.image_starts_worker:
+        _say_by_number(project, fold)
     if csv and not console.json:
         _print_csv(console, fold, state, cause, alive=alive)
         return OK
@@ -117,6 +119,14 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
         header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
         console.table(header, (_readable(record, body, alive=alive) for record, body in found))
     return OK
+
+
+def _say_by_number(project: Project, fold: Fold) -> None:
+    """Says how many of the jobs that are shown as waiting have left the queue, and so have succeeded."""
+    ended = project.snapshot(fold).jobs.succeeded - fold.by_state[State.SUCCEEDED]
+    if ended > 0:
+        have = many(ended, "waiting job", "has", "have")
+        project.console.say(f"note: {have} succeeded by the queue's count; its worker does not say which")
 
 
 def _selected(fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> Iterator[JobRecord]:
