@@ -126,6 +126,10 @@ class Project:
         """Returns the same project, looking at another run."""
         return Project(self.folder, self.config, self.console, self.clock, engine=self.engine, run=run)
 
+    def with_console(self, console: Console) -> Project:
+        """Returns the same project, printing elsewhere."""
+        return Project(self.folder, self.config, console, self.clock, engine=self.engine, run=self._asked_run)
+
     def runs(self) -> list[str]:
         """Returns the ids of all runs in the store, the oldest first."""
         prefix = f"runs/{self.config.app_name}/"
