@@ -208,6 +208,11 @@ def key_findings(config: Config) -> Iterator[Finding]:
 def work_findings(config: Config) -> Iterator[Finding]:
     """Whether the config says what a job is, and its times fit together."""
     yield from key_findings(config)
+    from .secrets import plain_secrets
+
+    for name in plain_secrets(config):
+        what = f"{name}: if it is a secret, it is plain text: tasks, files and logs would show it"
+        yield warning(what, f"SECRETS = {{{name!r}: 'ssm:/lab/{name.lower()}'}}")
     if config.job_timeout and config.job_timeout > config.max_run_hours * 3600:
         what = (
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"
