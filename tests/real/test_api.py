@@ -29,7 +29,7 @@ def opened(project: DsProject) -> Project:
     return Project.open(project.folder)
 
 
-def test_a_run_from_submission_to_table(opened: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_submission_to_table(capsys: pytest.CaptureFixture[str], opened: Project) -> None:
     run = opened.submit([{"x": n, "state": "mine"} for n in range(4)], shared={"y": 1}).wait()
     assert run.status().state == "finished"
     assert [line["state"] for line in run.jobs()] == ["succeeded", "succeeded", "dead", "succeeded"]

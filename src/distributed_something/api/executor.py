@@ -53,8 +53,8 @@ _OUTPUT = "calls"
 _NOT_OURS = frozenset(
     {
         "APP_NAME", "COMMAND", "HANDLER", "INPUTS", "OUTPUT", "COLLECT", "COLLECT_WHEN", "STORE",
-        "ENVIRONMENT", "CHECK_IF_DONE_BOOL", "SQS_QUEUE_NAME", "SQS_DEAD_LETTER_QUEUE", "LOG_GROUP_NAME",
-        "MESSAGE", "AUTO_MONITOR", "CREATE_DASHBOARD", "NOTIFY", "CANARY",
+        "ENVIRONMENT", "FILES", "CHECK_IF_DONE_BOOL", "SQS_QUEUE_NAME", "SQS_DEAD_LETTER_QUEUE",
+        "LOG_GROUP_NAME", "MESSAGE", "AUTO_MONITOR", "CREATE_DASHBOARD", "NOTIFY", "CANARY",
     }
 )  # fmt: skip
 """Keys of a project that say what its jobs are, or name what belongs to its runs."""
@@ -274,7 +274,12 @@ def _write_project(folder: Path, project: Project | None, max_workers: int | Non
     if keys["ENGINE"] == "local" and not (project and project.config.in_containers):
         places = [str(project.folder) if project else "", environment.get("PYTHONPATH", ""), *sys.path]
         environment["PYTHONPATH"] = os.pathsep.join(each or str(Path.cwd()) for each in places)
-    keys |= {"HANDLER": "ds_call:call", "OUTPUT": f"{_OUTPUT}/{{job_id}}", "ENVIRONMENT": environment}
+    keys |= {
+        "HANDLER": "ds_call:call",
+        "FILES": ["ds_call.py"],
+        "OUTPUT": f"{_OUTPUT}/{{job_id}}",
+        "ENVIRONMENT": environment,
+    }
     if max_workers is not None:
         keys |= {"DOCKER_CORES": max_workers, "TASKS_PER_MACHINE": 1}
     lines = (f"{name} = {value!r}\n" for name, value in keys.items())

@@ -27,8 +27,9 @@ from .table import Table
 class Project:
     """A project folder: config, job files, runs. Make one by `Project.open`."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, *, yes: bool = False) -> None:
         self._steps = steps
+        self._yes = yes
 
     @classmethod
     def open(cls, folder: str | Path = ".", *, engine: str | None = None, yes: bool = False) -> Project:
@@ -36,7 +37,7 @@ class Project:
 
         Raises UsageError if the config is missing or wrong.
         """
-        return cls(Steps.open(Path(folder), console_for(progress=True, yes=yes), engine))
+        return cls(Steps.open(Path(folder), console_for(progress=True), engine), yes=yes)
 
     @property
     def folder(self) -> Path:
@@ -61,6 +62,7 @@ class Project:
         override the file's. Raises UsageError if a job does not fit the config; nothing is queued then.
         """
         steps = self._steps
+        steps.console = console_for(progress=True, yes=self._yes)  # stderr may be another one by now
         fleet = None if fleet_file is None else Path(fleet_file)
         with _job_file(steps.folder, jobs) as file, steps.engine.exclusive():
             begin(steps, file, shared or {}, fleet)
@@ -98,7 +100,8 @@ class Run:
         stay in the queue then. `progress` shows a bar or a live line.
         """
         if self._steps.engine.current_run() == self.id:
-            monitor(self._steps.with_console(console_for(progress=progress)), None, None)
+            self._steps.console = console_for(progress=progress)
+            monitor(self._steps, None, None)
         return self
 
     def jobs(self, state: str | None = None, cause: str | None = None) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import INTERRUPTED, LEFTOVERS, OK, USAGE, UsageError
+from ..errors import INTERRUPTED, LEFTOVERS, OK, USAGE, DsError, UsageError
 from ..words import many
 
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes

@@ -76,7 +76,9 @@ class Project:
             return self._given_engine
         make = self.config.engine_kind.module("engine").make
         faults = {"faults": self._faults} if self._faults else {}
-        made: Engine = make(self.folder, self.config, self.clock, say=self.console.say, **faults)
+        made: Engine = make(
+            self.folder, self.config, self.clock, say=lambda text: self.console.say(text), **faults
+        )
         return made
 
     def checks(self, job_file: JobFile | None, fleet_file: Path | None) -> Sequence[Check]:
@@ -126,10 +128,6 @@ class Project:
     def looking_at(self, run: str) -> Project:
         """Returns the same project, looking at another run."""
         return Project(self.folder, self.config, self.console, self.clock, engine=self.engine, run=run)
-
-    def with_console(self, console: Console) -> Project:
-        """Returns the same project, printing elsewhere."""
-        return Project(self.folder, self.config, console, self.clock, engine=self.engine, run=self._asked_run)
 
     def runs(self) -> list[str]:
         """Returns the ids of all runs in the store, the oldest first."""
