@@ -20,7 +20,7 @@ FLOORS = {
     "": """
         __main__ examples
         cli
-        dashboard automonitor
+        dashboard automonitor api
         steps
         rehearsal
         local aws

@@ -79,7 +79,9 @@ class Project:
             return self._given_engine
         make = self.config.engine_kind.module("engine").make
         faults = {"faults": self._faults} if self._faults else {}
-        made: Engine = make(self.folder, self.config, self.clock, say=self.console.say, **faults)
+        made: Engine = make(
+            self.folder, self.config, self.clock, say=lambda text: self.console.say(text), **faults
+        )
         return made
 
     def checks(self, job_file: JobFile | None, fleet_file: Path | None) -> Sequence[Check]:
