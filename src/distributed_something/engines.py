@@ -20,7 +20,15 @@ class EngineKind:
     returns the checks of `ds check`, and may raise UsageError.
     """
 
-    __slots__ = ("buckets", "foreign_workers", "package", "rehearses", "rents", "works_as_set_up")
+    __slots__ = (
+        "buckets",
+        "foreign_workers",
+        "on_this_machine",
+        "package",
+        "rehearses",
+        "rents",
+        "works_as_set_up",
+    )
 
     def __init__(
         self,
@@ -31,6 +39,7 @@ class EngineKind:
         works_as_set_up: bool = True,
         rehearses: bool = False,
         buckets: bool = False,
+        on_this_machine: bool = False,
     ) -> None:
         self.package = package
         self.rents = rents
@@ -43,6 +52,8 @@ class EngineKind:
         """Faults can be ordered (`--faults`), and the run's story is printed at the end."""
         self.buckets = buckets
         """Keys such as s3://bucket/key lead to other buckets."""
+        self.on_this_machine = on_this_machine
+        """Without an image, jobs run the programs of this machine, in the project folder's reach."""
 
     def module(self, name: str) -> ModuleType:
         """Imports a module of the engine's package, such as `engine` or `check`."""
@@ -52,7 +63,9 @@ class EngineKind:
 
 
 ENGINES: Mapping[str, EngineKind] = {
-    "local": EngineKind("local", rents=False, foreign_workers=False, works_as_set_up=False),
+    "local": EngineKind(
+        "local", rents=False, foreign_workers=False, works_as_set_up=False, on_this_machine=True
+    ),
     "aws": EngineKind("aws", buckets=True),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True),
 }

@@ -89,8 +89,14 @@ def submit(parser: argparse.ArgumentParser) -> None:
     _jobs(parser)
     dry = "show the first jobs as a worker would run them, and queue nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry)
+    _unchecked(parser)
     shown = "how many jobs --dry-run shows (3)"
     parser.add_argument("--show", metavar="N", type=_whole, default=3, help=shown)
+
+
+def _unchecked(parser: argparse.ArgumentParser) -> None:
+    unchecked = "queue the jobs although their program or inputs may be missing here"
+    parser.add_argument("--unchecked", action="store_true", help=unchecked)
 
 
 def _jobs(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +133,7 @@ def run(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds run`."""
     _faults(parser)
     _jobs(parser)
+    _unchecked(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     _watch(parser)
 

@@ -104,10 +104,12 @@ def _show_submission(project: Project, options: argparse.Namespace) -> int:
 
 
 def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
+    """Checks the job file. A dry run shows what is missing, and does not refuse it."""
     from ..inputs.jobfile import parse_set
     from ..steps.submit import check
 
-    return check(project, options.job_file, parse_set(options.set))
+    unchecked = options.unchecked or getattr(options, "dry_run", False)
+    return check(project, options.job_file, parse_set(options.set), unchecked=unchecked)
 
 
 def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
