@@ -53,6 +53,7 @@ class EngineKind:
 
 ENGINES: Mapping[str, EngineKind] = {
     "local": EngineKind("local", rents=False, foreign_workers=False, works_as_set_up=False),
+    "slurm": EngineKind("slurm", rents=False, foreign_workers=False, works_as_set_up=False),
     "aws": EngineKind("aws", buckets=True),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True),
 }
