@@ -1,22 +1,24 @@
-"""A real Slurm cluster on this machine, which all processes of a test run share, one test at a time."""
+"""A real Slurm cluster on this machine, one for each process of a test run."""
 
 from __future__ import annotations
 
 import os
-import secrets
+import random
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from conftest import DsProject
-from services import alone, require
+from services import require
 
 SCRIPTS = Path(__file__).parent / "cluster"
 END_SECONDS = 150.0
+PORTS = 10
 
 
 def installed() -> bool:
@@ -85,34 +87,27 @@ class Cluster:
 
 
 @contextmanager
-def shared_cluster(base: Path) -> Iterator[Cluster]:
-    """The cluster of all processes of this test run; who leaves last ends it."""
+def own_cluster() -> Iterator[Cluster]:
+    """A cluster of this process. Its tests wait most of the time, so several clusters are little load."""
     require("slurm")
-    place = base / "cluster"
-    me = place / "users" / f"{os.getpid()}-{secrets.token_hex(4)}"
-    with alone(place):
-        if not (place / "folder").exists():
-            # a short path, as sockets lie in it
-            (place / "folder").write_text(tempfile.mkdtemp(prefix="ds-cl-", dir="/tmp"))
-        cluster = Cluster(Path((place / "folder").read_text()), 17_000 + os.getppid() % 800 * 10)
-        cluster.folder.chmod(0o755)
-        port = place / "port"
-        if port.exists():
-            cluster = Cluster(cluster.folder, int(port.read_text()))
-        else:
-            port.write_text(cluster.environment["DS_CLUSTER_PORT"])
-        cluster.up()
-        me.parent.mkdir(exist_ok=True)
-        me.touch()
+    folder = Path(tempfile.mkdtemp(prefix="ds-cl-", dir="/tmp"))  # a short path, as sockets lie in it
+    folder.chmod(0o755)
+    cluster = Cluster(folder, free_ports(PORTS))
     try:
+        cluster.up()
         yield cluster
     finally:
-        with alone(place):
-            me.unlink()
-            if not any(Path("/proc", user.name.partition("-")[0]).exists() for user in me.parent.iterdir()):
-                cluster.down()
-                (place / "folder").unlink()
-                (place / "port").unlink()
+        cluster.down()
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that no process uses."""
+    while True:
+        first = random.randrange(15_000, 30_000)
+        with ExitStack() as bound, suppress(OSError):
+            for port in range(first, first + count):
+                bound.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 class ClusterProject(DsProject):

@@ -101,23 +101,18 @@ def until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None
 
 
 @pytest.fixture(scope="session")
-def whole_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The Slurm cluster of all processes of this test run."""
-    from clusters import shared_cluster
+def whole_cluster() -> Iterator[Any]:
+    """The Slurm cluster of this process."""
+    from clusters import own_cluster
 
-    with shared_cluster(tmp_path_factory.getbasetemp().parent) as found:
+    with own_cluster() as found:
         yield found
 
 
 @pytest.fixture
-def cluster(
-    whole_cluster: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+def cluster(whole_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The cluster for one test, empty and with all its nodes; this process and what it starts can use it."""
-    from services import alone
-
     monkeypatch.setenv("SLURM_CONF", whole_cluster.environment["SLURM_CONF"])
-    with alone(tmp_path_factory.getbasetemp().parent / "cluster-user"):
-        whole_cluster.clear()
-        yield whole_cluster
-        whole_cluster.clear()
+    whole_cluster.clear()
+    yield whole_cluster
+    whole_cluster.clear()

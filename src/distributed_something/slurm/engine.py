@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
+from ..budget import Quote
 from ..clock import Clock
-from ..engine import Counts, Diagnosis, Machines, RentedMachine
+from ..engine import Counts, Diagnosis, Engine, Machines, RentedMachine, Renting
 from ..errors import DsError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS
@@ -39,7 +40,7 @@ def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], Non
 
 
 class SlurmEngine:
-    """Implements engine.Engine with pilots. Every command is short: between two nothing of ours runs here."""
+    """Implements engine.Engine and engine.Renting with pilots. Between two commands nothing of it runs here."""
 
     name = "slurm"
     poll_interval = 2.0
@@ -104,21 +105,41 @@ class SlurmEngine:
     def check_fleet(self, _fleet_file: Path) -> None:
         """Nothing of it is used here."""
 
-    def start(self, run: str, _fleet_file: Path | None, _on_created: Callable[[str], None]) -> str:
+    def quote(self, _fleet_file: Path | None) -> Quote:
+        """What `start` asks for. A cluster's time has no price here."""
+        return Quote(self._config.cluster_machines, pilots.slots_of(self._config), priced=False)
+
+    def start(
+        self,
+        run: str,
+        _fleet_file: Path | None,
+        _on_created: Callable[[str], None],
+        most: int | None = None,
+    ) -> str:
         """Submit CLUSTER_MACHINES pilots; the ids of their arrays. Raises DsError where Slurm refuses."""
+        pilots.refuse_image(self._config)
+        self._app.make()
+        self._app.place(run).withdraw_orders()
+        self._app.note_start(self._clock.now())
+        wanted = self._config.cluster_machines
+        arrays = self._submit(run, wanted if most is None else min(most, wanted))
+        return f"slurm-{'+'.join(arrays)}"
+
+    def grow(self, target: int) -> None:
+        """Submit as many pilots as are missing."""
+        missing = target - len(self._pilots(fresh=True))
+        if missing > 0 and (run := self.current_run()) is not None:
+            self._submit(run, missing)
+
+    def _submit(self, run: str, count: int) -> list[str]:
         config = self._config
-        pilots.refuse_image(config)
         limit = pilots.seconds_of(config.slurm_time or self._default_time())
         notice = pilots.notice_of(limit)
         script = pilots.script(config, self._project, run, notice)
         given = pilots.options(config, self._project, self._app.logs, notice)
-        self._app.make()
-        self._app.place(run).withdraw_orders()
-        self._app.note_start(self._clock.now())
-        comment = f"{run} {os.urandom(4).hex()}"
-        arrays = self._scheduler.submit(config.cluster_machines, script, given, self._name, comment)
+        arrays = self._scheduler.submit(count, script, given, self._name, f"{run} {os.urandom(4).hex()}")
         self._app.forget_pilots()
-        return f"slurm-{'+'.join(arrays)}"
+        return arrays
 
     def _default_time(self) -> str:
         partition = self._scheduler.partition(self._config.slurm_partition)
@@ -273,3 +294,7 @@ class SlurmEngine:
 
 def _machine(pilot: Pilot) -> RentedMachine:
     return RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, ended=None)
+
+
+_KEEPS: tuple[type[Engine], type[Renting]] = (SlurmEngine, SlurmEngine)
+"""For the type checker, as engines are loaded by name."""
