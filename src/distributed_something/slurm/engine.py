@@ -40,7 +40,7 @@ def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], Non
 
 
 class SlurmEngine:
-    """Implements engine.Engine and engine.Renting with pilots. Between two commands nothing of it runs here."""
+    """Implements engine.Engine and engine.Renting with pilots. Between commands nothing of it runs here."""
 
     name = "slurm"
     poll_interval = 2.0
