@@ -128,8 +128,10 @@ def offer(
     hours = None if seconds is None else jobs * seconds / 3600 / max(quote.slots, 1)
     if seconds is None or hours is None:
         known = f"unknown until {MEASURED_JOBS} jobs have ended, or JOB_SECONDS says how long one takes"
-        what = "what they will cost" if quote.priced else "their machine-hours"
-        yield f"{many(jobs, 'job')}: {what} {'is' if quote.priced else 'are'} {known}"
+        if quote.priced:
+            yield f"{many(jobs, 'job')}: what they will cost is {known}"
+        elif budget:
+            yield f"{many(jobs, 'job')}: their machine-hours are {known}"
     else:
         cost = "" if price is None else f", {_span((price[0] * hours, price[1] * hours))}"
         yield f"{many(jobs, 'job')} of {duration(seconds)}: {hours:,.2f} machine-hours{cost}"

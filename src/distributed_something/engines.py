@@ -20,7 +20,7 @@ class EngineKind:
     returns the checks of `ds check`, and may raise UsageError.
     """
 
-    __slots__ = ("buckets", "foreign_workers", "package", "rehearses", "rents", "works_as_set_up")
+    __slots__ = ("buckets", "budgets", "foreign_workers", "package", "rehearses", "rents", "works_as_set_up")
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class EngineKind:
         works_as_set_up: bool = True,
         rehearses: bool = False,
         buckets: bool = False,
+        budgets: str = "",
     ) -> None:
         self.package = package
         self.rents = rents
@@ -43,6 +44,8 @@ class EngineKind:
         """Faults can be ordered (`--faults`), and the run's story is printed at the end."""
         self.buckets = buckets
         """Keys such as s3://bucket/key lead to other buckets."""
+        self.budgets = tuple(budgets.split())
+        """What a run's budget can limit: usd, hours."""
 
     def module(self, name: str) -> ModuleType:
         """Imports a module of the engine's package, such as `engine` or `check`."""
@@ -53,7 +56,7 @@ class EngineKind:
 
 ENGINES: Mapping[str, EngineKind] = {
     "local": EngineKind("local", rents=False, foreign_workers=False, works_as_set_up=False),
-    "slurm": EngineKind("slurm", rents=False, foreign_workers=False, works_as_set_up=False),
-    "aws": EngineKind("aws", buckets=True),
-    "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True),
+    "slurm": EngineKind("slurm", rents=False, foreign_workers=False, works_as_set_up=False, budgets="hours"),
+    "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
+    "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..words import many
 from . import pilots
 from .explain import details, why_pending
 from .folder import AppFolder
+from .lives import Life, hours, lives
 from .lost import give_back, pilot_of
 from .pilots import Pilot
 from .scheduler import Slurm, await_end
@@ -179,7 +180,7 @@ class SlurmEngine:
             return Machines()
         known, now = self._pilots(), self._clock.now()
         running = [pilot for pilot in known if pilot.running]
-        waiting = why_pending(known, now)
+        waiting, lived = why_pending(known, now), self._lives(run)
         stuck = waiting is not None and not running
         return Machines(
             target=len(known),
@@ -190,8 +191,13 @@ class SlurmEngine:
             diagnosis=Diagnosis(waiting.why, waiting.fix, waiting.for_ever) if waiting and stuck else None,
             replaces_lost=True,
             details=tuple(details(known, now)),
-            rented=tuple(_machine(pilot) for pilot in running),
+            hours=hours(lived),
+            rented=tuple(_machines(running, lived)),
         )
+
+    def _lives(self, run: str) -> list[Life]:
+        place = self._app.place(run)
+        return lives(place.folder, place.files)
 
     def _why_ended(self, run: str) -> str:
         """Why no pilot is left."""
@@ -292,8 +298,17 @@ class SlurmEngine:
         return [str(self._app.folder)] if self._app.folder.exists() else []
 
 
-def _machine(pilot: Pilot) -> RentedMachine:
-    return RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, ended=None)
+def _machines(running: Sequence[Pilot], lived: Sequence[Life]) -> Iterator[RentedMachine]:
+    """Each pilot once, by its latest life: those that have ended, then those that run."""
+    here = {pilot.id for pilot in running}
+    for life in {life.pilot: life for life in sorted(lived)}.values():
+        if life.pilot not in here:
+            why = "ended" if life.over else "was killed"
+            yield RentedMachine(
+                life.pilot, False, life.node, life.start, life.latest, why, lost=not life.over
+            )
+    for pilot in running:
+        yield RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, ended=None)
 
 
 _KEEPS: tuple[type[Engine], type[Renting]] = (SlurmEngine, SlurmEngine)

@@ -12,17 +12,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 
 from ..background import complain
+from ..budget import Budget, Over, Spent, judge
 from ..clock import SystemClock
 from ..errors import DsError
 from ..inputs.config import Config, load_config
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
+from ..runs.record import budget_of, record_path
 from ..system.state import STATE_VARIABLE, mark_of
 from ..worker.attempt.process import adopt_orphans, kill_marked
 from ..worker.attempt.scratch import remove_folder
@@ -32,6 +35,7 @@ from ..worker.crew import Crew, Signals
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.loop import Identity, Stop, Worker
 from .folder import AppFolder
+from .lives import OwnLife, hours, lives
 from .lost import give_back, prefix_of
 from .own_folder import OwnFolder
 from .pilots import name_of, slots_of
@@ -71,6 +75,7 @@ class Pilot:
         job = environment.get("SLURM_JOB_ID", str(os.getpid()))
         array = environment.get("SLURM_ARRAY_JOB_ID")
         self.id = f"{array}_{environment.get('SLURM_ARRAY_TASK_ID')}" if array else job
+        self._project = project
         self._config = config
         self._app = AppFolder(project, config.app_name)
         self._place = self._app.place(run)
@@ -98,12 +103,14 @@ class Pilot:
         self._owed: list[str] = []
         """Workers that have ended, and whose leases are to be given back."""
         self._empty_since: float | None = None
+        self._life: OwnLife | None = None
 
     def run(self) -> str:
         """Work until it is time to end; why it ended."""
         look = self._place.look()
         if not look.there or look.orders or self._has_nothing_left(look):
             return "there is nothing to do"
+        self._life = OwnLife(self._place.folder, self.id, os.uname().nodename, self._clock.now())
         self._owed.append(f"{prefix_of(self.id)}-")  # what an earlier life of this pilot left
         self._look()
         self._crew.start(slots_of(self._config))
@@ -116,6 +123,8 @@ class Pilot:
                 looked = now
                 self._look()
         self._keeper.end()
+        with suppress(OSError):  # the run may have been removed
+            self._life.beat(self._clock.now(), over=True)
         if self._again:
             self._requeue()
         return self._why
@@ -152,8 +161,20 @@ class Pilot:
             if look.there and not self._is_drained(look):
                 self._keeper.tend(look)
                 self._give_back_owed(look)
+            if look.there:
+                self._hold_budget()
         except (DsError, OSError, ValueError) as error:  # the shared folder is away: the next look is better
             complain(f"pilot {self.id}: {error}")
+
+    def _hold_budget(self) -> None:
+        """Note that this pilot lives; where the run's pilots have spent BUDGET_HOURS, order all to drain."""
+        if self._life is None or not self._life.beat(self._clock.now()):
+            return
+        limit = budget_of(self._config, record_path(self._project, self._config.app_name), self._paths.run)
+        spent = Spent(hours=hours(lives(self._place.folder, self._place.files)))
+        if isinstance(verdict := judge(Budget(hours=limit.hours), spent), Over):
+            complain(f"pilot {self.id}: {verdict.text}")
+            self._place.order("stop")
 
     def _is_drained(self, look: Look) -> bool:
         """Whether no job is left; where that has been so for a while, the pilots end."""
