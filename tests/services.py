@@ -112,6 +112,7 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "glusterfs": lambda: (
         os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
     ),
+    "aiosmtpd": lambda: find_spec("aiosmtpd") and find_spec("apprise"),
 }
 
 

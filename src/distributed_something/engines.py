@@ -20,7 +20,16 @@ class EngineKind:
     returns the checks of `ds check`, and may raise UsageError.
     """
 
-    __slots__ = ("buckets", "budgets", "foreign_workers", "package", "rehearses", "rents", "works_as_set_up")
+    __slots__ = (
+        "buckets",
+        "budgets",
+        "foreign_workers",
+        "on_this_machine",
+        "package",
+        "rehearses",
+        "rents",
+        "works_as_set_up",
+    )
 
     def __init__(
         self,
@@ -32,6 +41,7 @@ class EngineKind:
         rehearses: bool = False,
         buckets: bool = False,
         budgets: str = "",
+        on_this_machine: bool = False,
     ) -> None:
         self.package = package
         self.rents = rents
@@ -46,6 +56,8 @@ class EngineKind:
         """Keys such as s3://bucket/key lead to other buckets."""
         self.budgets = tuple(budgets.split())
         """What a run's budget can limit: usd, hours."""
+        self.on_this_machine = on_this_machine
+        """Without an image, jobs run the programs of this machine, in the project folder's reach."""
 
     def module(self, name: str) -> ModuleType:
         """Imports a module of the engine's package, such as `engine` or `check`."""
@@ -55,8 +67,17 @@ class EngineKind:
 
 
 ENGINES: Mapping[str, EngineKind] = {
-    "local": EngineKind("local", rents=False, foreign_workers=False, works_as_set_up=False),
-    "slurm": EngineKind("slurm", rents=False, foreign_workers=False, works_as_set_up=False, budgets="hours"),
+    "local": EngineKind(
+        "local", rents=False, foreign_workers=False, works_as_set_up=False, on_this_machine=True
+    ),
+    "slurm": EngineKind(
+        "slurm",
+        rents=False,
+        foreign_workers=False,
+        works_as_set_up=False,
+        budgets="hours",
+        on_this_machine=True,
+    ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),
 }

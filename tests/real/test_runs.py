@@ -160,14 +160,14 @@ def test_every_failure_has_its_cause(
     project: DsProject, command: str, cause: str, exit_code: int | None
 ) -> None:
     project.config(COMMAND=command, OUTPUT="out/{n}", JOB_TIMEOUT=1, JOB_RETRIES=1)
-    project.ds("run", project.jobs([{"n": 1}]), code=3)
+    project.ds("run", project.jobs([{"n": 1}]), "--unchecked", code=3)
     (job,) = project.job_lines()
     assert (job["state"], job["cause"], job["exit_code"], job["attempts"]) == ("dead", cause, exit_code, 1)
 
 
 def test_a_missing_input_is_named(project: DsProject) -> None:
     project.config(COMMAND="cat {input_dir}/{n}", INPUTS=["in/{n}"], JOB_RETRIES=1)
-    project.ds("run", project.jobs([{"n": "gone.tif"}]), code=3)
+    project.ds("run", project.jobs([{"n": "gone.tif"}]), "--unchecked", code=3)
     assert project.job_lines()[0]["cause"] == "input-missing"
     assert "in/gone.tif" in project.ds("failures").stdout
 
@@ -377,6 +377,12 @@ def test_handler_gets_what_its_parameters_are_named_after(project: DsProject) ->
         ("import os; os._exit(3)", "exit", "exit code 3"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "signal", "SIGSEGV"),
         ("import time; time.sleep(60)", "timeout", "JOB_TIMEOUT"),
+        pytest.param(
+            "raise ExceptionGroup('g', [ExceptionGroup('h', [KeyError('P7')]), OSError()])",
+            "exit",
+            "KeyError: 'P7'",
+            marks=pytest.mark.fault(63),
+        ),
     ],
 )
 def test_a_handler_that_fails_costs_only_its_job(
@@ -391,9 +397,48 @@ def test_a_handler_that_fails_costs_only_its_job(
     assert said in project.ds("failures").stdout
 
 
+@pytest.mark.fault(63)
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import asyncio\nasync def process(n):\n  await asyncio.sleep(0)\n  {body}\n",
+        "def process(n):\n  yield 1\n  {body}\n",
+        "import asyncio\nasync def process(n):\n  await asyncio.sleep(0)\n  yield 1\n  {body}\n",
+    ],
+    ids=["async def", "generator", "async generator"],
+)
+def test_a_handler_that_only_begins_when_it_is_called_runs_to_its_end(
+    project: DsProject, source: str
+) -> None:
+    project.config(COMMAND=None, HANDLER="work:process", JOB_RETRIES=1)
+    (project.folder / "work.py").write_text(source.format(body="print('did', n); assert n"))
+    project.ds("run", project.jobs({"n": n} for n in range(2)), code=3)
+    assert [job["state"] for job in project.job_lines()] == ["dead", "succeeded"]
+    assert project.ds("logs", "1").stdout == "did 1\n"
+
+
+@pytest.mark.fault(63)
+@pytest.mark.parametrize("end", ["return", "raise ValueError('of the child')", "raise SystemExit(9)"])
+def test_a_child_that_a_handler_forks_does_not_answer_for_the_job(project: DsProject, end: str) -> None:
+    project.config(COMMAND=None, HANDLER="work:process", JOB_RETRIES=1, DOCKER_CORES=1)
+    (project.folder / "work.py").write_text(
+        "import os\n"
+        "def process(n):\n"
+        f"  if os.fork() == 0: {end}\n"
+        "  os.wait()\n"
+        "  print('the parent', n)\n"
+        "  if n == 1: raise KeyError('of the parent')\n"
+    )
+    project.ds("run", project.jobs({"n": n} for n in range(3)), code=3)
+    assert [job["state"] for job in project.job_lines()] == ["succeeded", "dead", "succeeded"]
+    assert "KeyError: 'of the parent'" in project.ds("failures").stdout
+    assert "the parent 2" in project.ds("logs", "2").stdout
+
+
 def test_a_handler_that_cannot_be_imported_says_so(project: DsProject) -> None:
-    project.config(COMMAND=None, HANDLER="missing:process", JOB_RETRIES=1)
-    project.ds("run", project.jobs([{"n": 1}]), code=3)
+    project.config(COMMAND=None, HANDLER="missing:process", JOB_RETRIES=3)
+    project.ds("run", project.jobs([{"n": 1}]), "--unchecked", code=3)
+    assert [(job["exit_code"], job["attempts"]) for job in project.job_lines()] == [(127, 1)]
     assert "missing" in project.ds("failures").stdout
 
 
@@ -570,3 +615,20 @@ def test_a_run_with_too_many_dead_jobs_drains_and_goes_on_when_the_cause_is_mend
     project.ds("retry")
     project.ds("start")
     assert "60 succeeded" in project.ds("monitor").stdout
+
+
+def test_a_job_gets_its_secrets_and_no_file_of_the_run_has_them(project: DsProject) -> None:
+    secret = "hunter22-of-this-test"
+    (project.folder.parent / "token").write_text(secret)
+    (project.folder.parent / "token").chmod(0o600)
+    project.config(
+        COMMAND=f"echo token=$TOKEN; test ${{#TOKEN}} = {len(secret)}",
+        SECRETS={"TOKEN": f"file:{project.folder.parent / 'token'}"},
+    )
+    project.ds("run", project.jobs([{"n": 1}]))
+    assert "token=***" in project.ds("logs", "0").stdout
+    files = [path for path in project.folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+    (project.folder.parent / "token").chmod(0o644)
+    assert "other users may read" in project.ds("run", project.jobs([{"n": 2}]), code=2).stderr

@@ -56,6 +56,22 @@ SHELL = """+ convert {path} out.png
 convert: unable to open image `{path}': No such file or directory @ error/blob.c/OpenBlob/{n}.
 make: *** [Makefile:3: out.png] Error 1
 """
+GROUP = """Traceback (most recent call last):
+  + Exception Group Traceback (most recent call last):
+  |   File "a.py", line {n}, in <module>
+  |     main()
+  | ExceptionGroup: two plates failed (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ExceptionGroup: one of them (1 sub-exception)
+    +-+---------------- 1 ----------------
+      | Traceback (most recent call last):
+      |   File "a.py", line 3, in read
+      | ValueError: no number in {path}
+      +------------------------------------
+    +---------------- 2 ----------------
+    | KeyError: {n}
+    +------------------------------------
+"""
 LOGS = {
     PYTHON: "ValueError: could not convert string to float:",
     CHAINED: "skimage.io.ImageError: no page",
@@ -69,6 +85,11 @@ def filled(log: str, seed: int) -> str:
     dice = random.Random(seed)
     word = "".join(dice.choices("abcxyz", k=6))
     return log.format(n=dice.randrange(10**6), word=word, path=f"/data/{word}/p{dice.randrange(99)}.tif")
+
+
+@pytest.mark.fault(63)
+def test_a_group_of_exceptions_is_told_by_its_first_leaf() -> None:
+    assert telling_line(filled(GROUP, 1)).startswith("ValueError: no number in")
 
 
 @pytest.mark.parametrize("log", LOGS)

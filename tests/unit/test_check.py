@@ -23,8 +23,9 @@ from distributed_something.inputs import check
 from distributed_something.inputs.check import Check, Finding, Room, Severity
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.inputs.fleetfile import Fleet, parse_fleet
+from distributed_something.inputs.handler import parameters_needed
 from distributed_something.inputs.jobfile import JobFile
-from distributed_something.inputs.present import Presence, look_for
+from distributed_something.inputs.present import Lookup, Presence, look_for
 from distributed_something.inputs.template import CommandTemplate
 from distributed_something.local.check import (
     disk_findings,
@@ -136,22 +137,23 @@ def test_the_programs_of_a_command_are_those_that_are_programs(command: str, pro
 @pytest.mark.fault(67)
 def test_a_relative_program_is_looked_for_where_the_job_runs(tmp_path: Path) -> None:
     (tmp_path / "align.sh").touch(0o755)
-    (found,) = program_findings(config(COMMAND="./align.sh {Plate}"), tmp_path)
+    found, *_ = program_findings(config(COMMAND="./align.sh {Plate}", ENGINE="local"), tmp_path)
     assert found.severity is Severity.ERROR
     assert found.fix == 'write "$DS_PROJECT_DIR/align.sh"'
 
 
 def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    missing = program_findings(config(COMMAND="no-such-program {Plate}"), tmp_path)
+    missing = program_findings(config(ENGINE="local", COMMAND="no-such-program {Plate}"), tmp_path)
     assert worst(missing) == (Severity.ERROR, "COMMAND: no program no-such-program on this machine")
-    assert worst(program_findings(config(COMMAND="sh x"), tmp_path))[0] is Severity.OK
+    assert worst(program_findings(config(ENGINE="local", COMMAND="sh x"), tmp_path))[0] is Severity.OK
 
 
 def test_a_function_that_cannot_be_imported_is_an_error_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text("import os\nos.environ['DS_WORK_DIR']\ndef run(job): ...\n")
-    (tmp_path / "bad.py").write_text("import no_such_module\n")
-    assert worst(program_findings(config(COMMAND=None, HANDLER="good:run"), tmp_path))[0] is Severity.OK
-    severity, what = worst(program_findings(config(COMMAND=None, HANDLER="bad:run"), tmp_path))
+    (tmp_path / "bad.py").write_text("import no_such_module\ndef run(job): ...\n")
+    good, bad = (config(ENGINE="local", COMMAND=None, HANDLER=f"{name}:run") for name in ("good", "bad"))
+    assert worst(program_findings(good, tmp_path))[0] is Severity.OK
+    severity, what = worst(program_findings(bad, tmp_path))
     assert severity is Severity.ERROR and "No module named 'no_such_module'" in what
 
 
@@ -195,7 +197,7 @@ def test_missing_inputs_are_counted_and_named(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "data")
     own = config(INPUTS=["{Batch}/{Plate}.tif"], COMMAND="true {Plate}")
     severity, what = worst(check.input_findings(own, JobFile(jobs), store, "data"))
-    assert severity is Severity.ERROR
+    assert severity is Severity.WARNING  # the other job can run
     assert what == "INPUTS: 1 of 2 jobs lacks an input, such as in/P2.tif of job 2"
     (tmp_path / "data" / "in" / "P2.tif").write_text("xyz")
     (found,) = check.input_findings(own, JobFile(jobs), store, "data")
@@ -214,6 +216,15 @@ def test_the_inputs_of_every_job_are_looked_for(tmp_path: Path, engine: str) -> 
     assert found == Presence(101, 1, "in/100.tif", 101, sum(range(100)) + 99, 100)
 
 
+def test_a_folder_much_larger_than_the_jobs_need_is_not_listed_to_its_end(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "data")
+    for number in range(2000):
+        store.write(f"in/{number:04}.tif", b"x")
+    lookup = Lookup(store, lists=True)
+    wanted = [f"in/{number:04}.tif" for number in range(1990, 2020)]
+    assert [bool(lookup.of(wanted)[key]) for key in wanted] == [True] * 10 + [False] * 20
+
+
 @pytest.mark.fault(73)
 def test_inputs_that_do_not_fit_on_the_disk_are_a_warning(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "data")
@@ -226,6 +237,72 @@ def test_inputs_that_do_not_fit_on_the_disk_are_a_warning(tmp_path: Path) -> Non
         "INPUTS: 2 jobs at a time with 600 B of inputs (job 1), and the disk of x has 1.0 kB"
     )
     assert len(list(check.input_findings(own, jobs, store, "data", room._replace(slots=1)))) == 1
+
+
+@pytest.mark.fault(67)
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"COMMAND": "no-such-program {Plate}"}, "COMMAND: no program no-such-program on this machine"),
+        ({"COMMAND": "./align.sh {Plate}"}, "COMMAND: ./align.sh is looked for in the job's own folder"),
+        ({"COMMAND": "for x in {Plate}; echo $x; done"}, "COMMAND: the shell refuses it"),
+        ({"COMMAND": "cat {input_dir}/*", "INPUTS": ["in/{Plate}"]}, "INPUTS: 2 of 2 jobs lack an input"),
+        ({"COMMAND": None, "HANDLER": "work:proces"}, "has no function proces: did you mean process?"),
+        ({"COMMAND": None, "HANDLER": "wrok:process"}, "HANDLER: wrok:process cannot be imported"),
+        ({"COMMAND": None, "HANDLER": "work:process"}, "its parameter Plat is no key of the job"),
+    ],
+)
+def test_what_check_calls_an_error_is_refused_before_anything_is_queued(
+    project: DsProject, keys: dict[str, Any], said: str
+) -> None:
+    (project.folder / "work.py").write_text("def process(job, Plat, Well='A1', *, output_dir): ...\n")
+    project.config(**keys)
+    jobs = project.jobs([{"Plate": "P1"}, {"Plate": "P2"}])
+    assert any(
+        said in line for line in project.ds("check", jobs, code=None).stdout.splitlines() if "error\t" in line
+    )
+    assert said in project.ds("run", jobs, code=None).stderr
+    project.ds("setup")
+    assert said in project.ds("submit", jobs, code=None).stderr
+    assert project.status()["jobs"]["total"] == 0
+
+
+def test_jobs_without_their_inputs_are_said_and_the_others_run(project: DsProject) -> None:
+    project.config(COMMAND="cat {input_dir}/*", INPUTS=["in/{Plate}"], JOB_RETRIES=1)
+    (project.folder / "data/in").mkdir(parents=True)
+    (project.folder / "data/in/P1").touch()
+    said = project.ds("run", project.jobs([{"Plate": "P1"}, {"Plate": "P2"}]), code=3)
+    assert "note: INPUTS: 1 of 2 jobs lacks an input, such as in/P2 of job 2" in said.stderr
+    assert "1 succeeded" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "needs"),
+    [
+        ("def f(job, Plate, Well='x', *, Site, attempt): ...", {"Plate", "Site"}),
+        ("def f(*, Site, Plate): ...", {"Plate"}),  # the first gets the job
+        ("async def f(anything, Plate): yield", {"Plate"}),
+        ("try:\n  from fast import f\nexcept ImportError:\n  def f(job, Plate): ...", set()),
+        ("import functools\n@functools.cache\ndef f(job, Plate): ...", set()),
+        ("from elsewhere import *", set()),
+        ("class C:\n  def __call__(self, Plate): ...\nf = C()", set()),
+    ],
+)
+def test_the_parameters_of_a_handler_are_read_where_they_can_be(
+    tmp_path: Path, source: str, needs: set[str]
+) -> None:
+    (tmp_path / "m.py").write_text(source)
+    assert parameters_needed("m:f", tmp_path / "m.py") == needs
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["which no-such || exit 0", "if command -v no-such; then no-such; fi", "PATH=/x:$PATH; no-such {Plate}",
+     ". ./env.sh; no-such", "module load x && no-such"],
+)  # fmt: skip
+def test_a_program_that_perhaps_is_not_started_is_a_warning(tmp_path: Path, command: str) -> None:
+    found = program_findings(config(COMMAND=command, ENGINE="local"), tmp_path)
+    assert Severity.ERROR not in {each.severity for each in found}
 
 
 def test_check_on_this_machine_needs_no_library_of_aws(project: DsProject) -> None:

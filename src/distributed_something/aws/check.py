@@ -26,12 +26,13 @@ from ..inputs.check import image_findings as container_findings
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
 from ..inputs.jobfile import JobFile
+from ..inputs.program import runnable_findings
 from ..worker.forecast import forecast_findings
 from . import findings
 from .ec2.region import NO_IMAGE, Region
 from .ec2.request import key_pair
 from .iam import account
-from .iam.policies import buckets_of
+from .iam.policies import buckets_of, secret_arns
 from .iam.roles import Where
 from .names import instance_log_group
 from .session import NO_SUCH, AwsSession, aws_errors, or_none
@@ -44,7 +45,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, fleet_file: P
     """The checks of a project that runs on AWS. Raises UsageError where the fleet file cannot be read."""
     file = read_fleet_file(fleet_file)
     fleet = _without_mistakes(file, config)
-    found = [*unasked(config, file), *job_file_checks(config, job_file)]
+    found = [*unasked(config, file), *project_checks(folder, config, job_file)]
     session = AwsSession(config.aws_region, config.aws_profile or None)
     try:
         number, arn = account.who(session)
@@ -69,6 +70,7 @@ def unasked(config: Config, file: FleetText | None) -> list[Check]:
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the image's name", lambda: container_findings(config)),
+        Check("the secrets", lambda: findings.secret_findings(config)),
         Check("the queues' names", lambda: findings.name_findings(config)),
         Check("the leases", lambda: findings.lease_findings(config)),
         Check("the image's own worker", lambda: findings.image_worker_findings(config)),
@@ -96,11 +98,12 @@ def _without_mistakes(file: FleetText | None, config: Config) -> Fleet | None:
         return None
 
 
-def job_file_checks(config: Config, job_file: JobFile | None) -> list[Check]:
-    """The job file read through, if one is given."""
-    if job_file is None:
-        return []
-    return [Check("the job file", lambda: job_file_findings(config, job_file))]
+def project_checks(folder: Path, config: Config, job_file: JobFile | None) -> list[Check]:
+    """Whether the command or function can be started, as far as this machine can tell; and the job file."""
+    found = [Check("the program", lambda: runnable_findings(config, folder))]
+    if job_file is not None:
+        found.append(Check("the job file", lambda: job_file_findings(config, job_file, folder)))
+    return found
 
 
 def _store_checks(folder: Path, config: Config, job_file: JobFile | None, session: AwsSession) -> list[Check]:
@@ -166,9 +169,10 @@ class Asker:
 
     def roles(self) -> Iterator[Finding]:
         """The account's set-up."""
-        images = self._config.image_starts_worker
-        found = account.find(self._session)
-        return findings.role_findings(self._where, buckets_of(self._config), found, images=images)
+        config, where = self._config, self._where
+        found, secrets = account.find(self._session), secret_arns(config, where).values()
+        images = config.image_starts_worker
+        return findings.role_findings(where, buckets_of(config), found, images=images, secrets=secrets)
 
     def fleet_roles(self) -> Iterator[Finding]:
         """The role and the instance profiles of the fleet file."""

@@ -89,8 +89,14 @@ def submit(parser: argparse.ArgumentParser) -> None:
     _jobs(parser)
     dry = "show the first jobs as a worker would run them, and queue nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry)
+    _unchecked(parser)
     shown = "how many jobs --dry-run shows (3)"
     parser.add_argument("--show", metavar="N", type=_whole, default=3, help=shown)
+
+
+def _unchecked(parser: argparse.ArgumentParser) -> None:
+    unchecked = "queue the jobs although their program or inputs may be missing here"
+    parser.add_argument("--unchecked", action="store_true", help=unchecked)
 
 
 def _jobs(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +133,7 @@ def run(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds run`."""
     _faults(parser)
     _jobs(parser)
+    _unchecked(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     _watch(parser)
 
@@ -206,7 +213,7 @@ def report(parser: argparse.ArgumentParser) -> None:
 def jobs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds jobs`."""
     _of_run(parser)
-    states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
+    states = ["waiting", "running", "succeeded", "failed", "dead", "skipped", "dropped"]
     parser.add_argument("--state", choices=states, help="only these")
     parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
     parser.add_argument("--csv", action="store_true", help="as CSV")
@@ -233,6 +240,12 @@ def retry(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--collect", action="store_true", help="only the job that COLLECT is")
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes (92, or #92)")
+
+
+def drop(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds drop`."""
+    what = "dead jobs, or (not on aws) waiting ones: ids, starts of ids, or indexes (92, or #92)"
+    parser.add_argument("jobs", metavar="JOB", nargs="+", help=what)
 
 
 def fleet(parser: argparse.ArgumentParser) -> None:

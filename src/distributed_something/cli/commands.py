@@ -104,10 +104,12 @@ def _show_submission(project: Project, options: argparse.Namespace) -> int:
 
 
 def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
+    """Checks the job file. A dry run shows what is missing, and does not refuse it."""
     from ..inputs.jobfile import parse_set
     from ..steps.submit import check
 
-    return check(project, options.job_file, parse_set(options.set))
+    unchecked = options.unchecked or getattr(options, "dry_run", False)
+    return check(project, options.job_file, parse_set(options.set), unchecked=unchecked)
 
 
 def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
@@ -298,6 +300,24 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
     project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else ": no such job is dead"))
     if back:
         project.console.hint(_after_retry(project))
+    return OK
+
+
+@in_project
+def do_drop(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds drop`."""
+    from itertools import islice
+
+    from ..steps.retry import DROP_FIX, drop
+    from . import views
+
+    out, left = drop(project, views.find_ids(project, options.jobs))
+    if project.console.json:
+        project.console.data({"dropped": out, "left": left})
+    project.console.say(f"{many(len(out), 'job')} taken out of the run")
+    for job_id, state in islice(left.items(), 1):
+        more = f" (and {len(left) - 1:,} more)" if len(left) > 1 else ""
+        raise DsError(f"job {job_id}{more} is {state}, and stays in the run", DROP_FIX)
     return OK
 
 

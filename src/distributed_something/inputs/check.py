@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import FAILED, OK, USAGE, DsError, UsageError
@@ -109,6 +112,14 @@ def make_all(checks: Sequence[Check]) -> list[Finding]:
     return list(dict.fromkeys(found))
 
 
+def refuse_errors(findings: Iterable[Finding]) -> None:
+    """Raises the first error of the findings, as UsageError where a file of the user's is wrong."""
+    errors = [each for each in findings if each.severity is Severity.ERROR]
+    if errors:
+        more = f" (and {many(len(errors) - 1, 'more error')}: ds check)" if len(errors) > 1 else ""
+        raise (UsageError if errors[0].in_file else DsError)(errors[0].what + more, errors[0].fix)
+
+
 def exit_code(findings: Iterable[Finding]) -> int:
     """Returns 2 if a file of the user's is wrong, 1 if something else would fail a run, else 0."""
     errors = [each for each in findings if each.severity is Severity.ERROR]
@@ -118,14 +129,23 @@ def exit_code(findings: Iterable[Finding]) -> int:
 # -- What every engine has ----------------------------------------------------------------------------------
 
 
-def job_file_findings(config: Config, file: JobFile, *, folds_case: bool = False) -> Iterator[Finding]:
-    """Whether the job file is whole and fits the config: all of it is read."""
+def job_file_findings(
+    config: Config, file: JobFile, project: Path | None = None, *, folds_case: bool = False
+) -> Iterator[Finding]:
+    """Whether the job file is whole and fits the config: all of it is read.
+
+    The source of a HANDLER is looked for in the folder `project`.
+    """
     from .fit import check_jobs
+    from .handler import handler_needs
     from .messages import form_of
 
+    needs = frozenset[str]()
+    with suppress(UsageError):  # a function that is missing: runnable_findings says so
+        needs = handler_needs(config, project) if project else needs
     try:
         form = form_of(config, file)
-        fit = check_jobs(config, file, lambda _: None, folds_case=folds_case)
+        fit = check_jobs(config, file, lambda _: None, folds_case=folds_case, needs=needs)
     except UsageError as unfit:
         yield refused(unfit)
         return
@@ -140,21 +160,31 @@ def job_file_findings(config: Config, file: JobFile, *, folds_case: bool = False
 
 
 def input_findings(
-    config: Config, file: JobFile, store: Store, where: str, room: Room | None = None
+    config: Config,
+    file: JobFile,
+    store: Store,
+    where: str,
+    room: Room | None = None,
+    most: int | None = None,
 ) -> Iterator[Finding]:
-    """Whether the inputs of every job are in the store, called `where`, and fit into `room`."""
+    """Whether the inputs of every job (of the first `most`) are in the store, and fit into `room`.
+
+    `where` is what the store is called. It is an error if no job has its inputs, and else a warning.
+    """
     from .present import look_for
 
     if not config.inputs:
         return
     try:
-        found = look_for(config, file, store)
+        found = look_for(config, file, store, most)
     except UsageError:
         return  # a job file that is wrong, or does not fit: job_file_findings says so
     if found.lacking:
         jobs = f"{found.lacking:,} of {many(found.jobs, 'job')} {'lacks' if found.lacking == 1 else 'lack'}"
         what = f"INPUTS: {jobs} an input, such as {found.missing} of job {found.example}"
-        yield error(what, f"put it into {where}, or correct INPUTS")
+        all_lack = found.lacking == found.jobs
+        fix = f"put it into {where}, or correct INPUTS"
+        yield error(what, fix) if all_lack else warning(what, f"{fix}: the others can run meanwhile")
     elif found.jobs:
         yield ok(
             f"INPUTS: those of {many(found.jobs, 'job')} are there, at most {bytes_text(found.largest)} a job"
@@ -178,6 +208,11 @@ def key_findings(config: Config) -> Iterator[Finding]:
 def work_findings(config: Config) -> Iterator[Finding]:
     """Whether the config says what a job is, and its times fit together."""
     yield from key_findings(config)
+    from .secrets import plain_secrets
+
+    for name in plain_secrets(config):
+        what = f"{name}: if it is a secret, it is plain text: tasks, files and logs would show it"
+        yield warning(what, f"SECRETS = {{{name!r}: 'ssm:/lab/{name.lower()}'}}")
     if config.job_timeout and config.job_timeout > config.max_run_hours * 3600:
         what = (
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"
@@ -193,6 +228,7 @@ def work_findings(config: Config) -> Iterator[Finding]:
             "JOB_TIMEOUT = 3600, or whatever no good job takes",
         )
     yield from _collect_findings(config)
+    yield from _notify_findings(config)
     from .fit import nowhere_to_publish
 
     if unfit := nowhere_to_publish(config):
@@ -216,6 +252,18 @@ def _collect_findings(config: Config) -> Iterator[Finding]:
         yield warning("COLLECT: has nothing to collect, as OUTPUT is not given", "OUTPUT = '…/{Plate}'")
     if config.auto_monitor:
         what = "COLLECT: the auto-monitor does not run it; ds monitor does"
+        yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
+
+
+def _notify_findings(config: Config) -> Iterator[Finding]:
+    by_apprise = [
+        each for each in config.notify if each.partition(":")[0] not in ("http", "https", "command")
+    ]
+    if by_apprise and find_spec("apprise") is None:
+        what = f"NOTIFY: {by_apprise[0].partition(':')[0]}: needs Apprise, which is not installed"
+        yield warning(what, "pip install 'distributed-something[notify]'")
+    if config.notify and config.auto_monitor:
+        what = "NOTIFY: the auto-monitor sends nothing, as addresses are not stored with the run"
         yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
 
 

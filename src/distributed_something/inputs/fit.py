@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from ..errors import UsageError
 from ..job import Job, keys_of
 from ..system.collector import uncollected
-from ..words import many
+from ..words import did_you_mean, many
 from .config import Config
 from .jobfile import JobFile
 from .messages import Form, template_names
 from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
-from .template import TRUSTED, CommandTemplate, Named, Template, check_names
+from .template import TRUSTED, CommandTemplate, Named, Template, check_names, check_variables, command_of
 
 _NONCHARACTER = re.compile("[\ufffe\uffff]")
 
@@ -50,14 +50,15 @@ def check_jobs(
     most: int | None = None,
     *,
     folds_case: bool = False,
+    needs: Iterable[str] = (),
 ) -> Fit:
     """Reads all groups, and checks that each fits the config.
 
     Raises UsageError for the first job that is wrong, and for jobs with one OUTPUT. `seen` is called with the
     number of jobs every 10,000. `most`: maximum bytes of a job's body; None: no limit. `folds_case`: whether
-    the store takes `a` and `A` for one name.
+    the store takes `a` and `A` for one name. `needs`: parameters of the HANDLER that must be keys.
     """
-    check_all = _Checker(config, job_file.shared, folds_case)
+    check_all = _Checker(config, job_file.shared, folds_case, needs)
     number = 0
     for number, group in enumerate(job_file.groups(), 1):
         check_all(number, keys_of({"group": group}) if "Metadata" in group else group)
@@ -90,7 +91,10 @@ def nowhere_to_publish(config: Config) -> UsageError | None:
 class _Checker:
     """Checks one group after another against the placeholders of a config."""
 
-    def __init__(self, config: Config, shared: Mapping[str, Any], folds_case: bool) -> None:
+    def __init__(
+        self, config: Config, shared: Mapping[str, Any], folds_case: bool, needs: Iterable[str]
+    ) -> None:
+        self._needs = frozenset(needs)
         self._ours = not config.image_starts_worker  # else the image's worker gives its own meaning to keys
         if not self._ours and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
@@ -100,7 +104,7 @@ class _Checker:
         if self._buckets:
             _refuse_noncharacters(shared)
         self._shared = shared
-        self._command = CommandTemplate(config.command) if config.command else None
+        self._command = command_of(config)
         self._inputs = [InputTemplate(text) for text in config.inputs]
         self._output = OutputTemplate(config.output) if config.output else None
         self._named: list[tuple[str, Named]] = [
@@ -144,6 +148,13 @@ class _Checker:
                 f"{taken[0]} is a key of the job, and {{{taken[0]}}} is what this system gives to a command"
             )
             raise UsageError(what, "give that key another name")
+        if missing := sorted(self._needs.difference(names)):
+            what = (
+                f"HANDLER: its parameter {missing[0]} is no key of the job{did_you_mean(missing[0], names)}"
+            )
+            raise UsageError(what, f"give {missing[0]} a default value, or a value in every job")
+        if self._command:
+            check_variables(names)
         for where, template in self._named:
             check_names(template, [*names, *TRUSTED], where)
         for text in self._message:
@@ -179,11 +190,11 @@ class _Checker:
             yield job, self._output.fill({**STAND_INS, **job.keys, "job_id": job.id})
 
     def _risky(self, group: Mapping[str, Any]) -> bool:
-        """Whether some value might not fit onto a command line: numbers and short texts do."""
+        """Whether some value may not fit onto a command line, or begin an option."""
         for name in self._used:
             value = group[name] if name in group else self._shared[name]
             if type(value) is str:
-                if len(value) > LONG_VALUE or "\0" in value:
+                if not value or value[0] == "-" or len(value) > LONG_VALUE or "\0" in value:
                     return True
             elif type(value) is not int:
                 return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 from ..engine import Store, StoredFile
@@ -23,6 +24,9 @@ BATCH_BYTES = 16 << 20
 
 LISTED_FROM = 20
 """Keys in one folder of a bucket from which the folder is listed: a listing tells of 1,000 keys at once."""
+
+LISTED_BEYOND = 4
+"""Files to list for one key that is looked for; of a larger folder the keys are asked for one by one."""
 
 LISTINGS_AT_ONCE = 16
 
@@ -41,12 +45,12 @@ class Presence(NamedTuple):
     largest_job: int = 0
 
 
-def look_for(config: Config, file: JobFile, store: Store) -> Presence:
-    """Looks for the inputs of each job. Raises UsageError for a job that does not fit."""
+def look_for(config: Config, file: JobFile, store: Store, most: int | None = None) -> Presence:
+    """Looks for the inputs of each job (of the first `most`). Raises UsageError for one that does not fit."""
     templates = [InputTemplate(text) for text in config.inputs]
     lookup = Lookup(store, lists=config.engine_kind.buckets)
     found = Presence()
-    for batch in in_batches(file.jobs(), BATCH, BATCH_BYTES):
+    for batch in in_batches(islice(file.jobs(), most), BATCH, BATCH_BYTES):
         wanted = [(job.index + 1, [each.key for each in inputs_of(templates, job)]) for job in batch]
         known = {
             key: sum(file.size for file in files) if files else None
@@ -85,6 +89,7 @@ class Lookup:
         self._lists = lists
         self._below: dict[str, Sequence[StoredFile]] = {}
         self._kept = 0
+        self._large: set[str] = set()
 
     def of(self, keys: Collection[str]) -> dict[str, Sequence[StoredFile]]:
         """Returns what lies at each key; nothing: neither a file nor a folder with files."""
@@ -92,10 +97,9 @@ class Lookup:
         found = {key: self._below[key] for key in folders & self._below.keys()}
         alone: list[str] = []
         for folder, names in self._grouped(set(keys) - found.keys()):
-            if self._lists and folder and len(names) >= LISTED_FROM:
+            if folder and folder not in self._large and len(names) >= LISTED_FROM:
                 found |= self._listed(folder, names)
-            else:
-                alone += names
+            alone += (name for name in names if name not in found)
         single = [key for key in alone if not key.endswith("/")]
         stats = self._store.stat(single)
         found |= ((key, [file] if file else []) for key, file in zip(single, stats, strict=True))
@@ -110,10 +114,13 @@ class Lookup:
         return groups.items()
 
     def _listed(self, folder: str, names: list[str]) -> dict[str, Sequence[StoredFile]]:
-        """Lists a folder once, and returns what it holds of these names right below it."""
+        """Lists a folder, and returns what it holds of these names right below it; nothing of a large one."""
         found: dict[str, list[StoredFile]] = {name: [] for name in names}
-        start = len(folder) + 1
-        for file in self._store.list(folder + "/"):
+        start, most = len(folder) + 1, LISTED_BEYOND * len(names) + 1000
+        for count, file in enumerate(self._store.list(folder + "/")):
+            if count > most:
+                self._large.add(folder)
+                return {}
             for key in (file.key, file.key[: file.key.find("/", start) + 1]):
                 if key in found:
                     found[key].append(file)

@@ -6,6 +6,7 @@ they are written relative to the folder that the command runs in, as a worker la
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from ..job import Job
 from .config import Config
 from .paths import InputTemplate, OutputTemplate
-from .template import CommandTemplate
+from .template import command_of, variables_of
 
 FOLDERS = {"input_dir": "../input", "output_dir": "../output", "work_dir": "."}
 """A job's folders, seen from the folder that its command runs in."""
@@ -36,7 +37,7 @@ class Previewer:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._command = CommandTemplate(config.command) if config.command else None
+        self._command = command_of(config)
         self._inputs = [InputTemplate(text) for text in config.inputs]
         self._output = OutputTemplate(config.output) if config.output else None
 
@@ -45,13 +46,14 @@ class Previewer:
         config = self._config
         keys = job.keys
         values = {**keys, **FOLDERS, "job_id": job.id, "attempt": 1}
+        own = {name.decode(): os.fsdecode(value) for name, value in variables_of(keys).items()}
         return Preview(
             id=job.id,
             keys={name: value for name, value in keys.items() if name != "group"},
             command=self.command(values),
             inputs=[each.key for template in self._inputs for each in template.fill_all(values)],
             output=self._output.fill(values) if self._output else None,
-            environment={**config.worker_environment(), "DS_JOB_ID": job.id, "DS_ATTEMPT": "1"},
+            environment={**config.worker_environment(), **own, "DS_JOB_ID": job.id, "DS_ATTEMPT": "1"},
             image=config.dockerhub_tag if config.in_containers or config.engine_kind.rents else None,
         )
 

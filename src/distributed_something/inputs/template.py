@@ -9,14 +9,15 @@ Compiled once, filled for each job, by `fit` (checks) and workers. What follows 
 * In the shell a value is data wherever it stands: bare, in either kind of quotes, in `$(…)`, in the script
   of `sh -c`, `eval` or `trap`. It stands in single quotes of its own, so nothing in it can be syntax.
 * Where no quotes would hold it (backticks, here-documents, `${…}`, `$((…))`) the template is refused.
-* Where it becomes code of another language, or might (`python -c`, awk, after `-c` or `-e` of an unknown
-  program), or a variable that shells and programs act on (`PS4=`, `PATH=`, `LD_PRELOAD=`), only harmless
-  characters are let through: `CommandTemplate.check` refuses the job otherwise.
+* In code that is not the shell's own (behind `-c` or `-e` of an interpreter, the program of awk and sed, what
+  a pipe feeds to a shell; `programs` has the table) the template is refused. The job's keys are in the
+  environment too: `variables`.
+* A word that begins with a value is never an option: a value that begins with a dash and is no number is
+  refused, unless `--` stands before the word, or the config has ALLOW_DASH.
 
-Not held: what the command itself does with a value later (`x={v}; eval "$x"`, `make OUT={v}`) or has an
-expansion do with it (`$PROGRAM {v}`); a value that is the program (`{v} …`) or the whole inner script
-(`sh -c {v}`: a program of that name is looked for); and a value that begins with `-`, which a program may
-take for an option: write `--` or `./` before it.
+Not held: what a program does with its words (`ssh host {v}`, `make OUT={v}`, `x={v}; eval "$x"`), an
+expansion (`$PROGRAM {v}`); and a value that is the program (`{v} …`) or the whole inner script (`sh -c {v}`:
+a program of that name is looked for).
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ..errors import UsageError
 from ..words import nearest
-from .programs import SCRIPT, Rule, judge
+from .config import Config
+from .programs import SCRIPT, Rule, judge, taken_for_options
 from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, programs, render
 
 TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"})
@@ -42,6 +45,8 @@ _AWK = "print|printf|return|exit|delete|getline"  # `{print NR}` is code
 _NAME = rf"(?!(?:{_AWK}) )[A-Za-z_][A-Za-z0-9_.-]*(?: [A-Za-z0-9_.-]+)*"
 _BRACES = re.compile(rf"\$\{{|\{{\{{|\}}\}}|\{{({_NAME})\}}")
 _NEVER = re.compile(f"\0|{MARK}")
+_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+_DASHES = "write -- before it, ./ or --option= in front of it, or ALLOW_DASH = True if options are meant"
 
 
 class Template:
@@ -66,14 +71,23 @@ class CommandTemplate:
     """COMMAND, compiled: `names` are its placeholders, `shell` tells whether /bin/sh runs it.
 
     Raises UsageError where the text is empty, its quotes do not pair, or a placeholder stands where no
-    value can be made safe. Values of the names in `trusted` may stand in code.
+    value can be made safe. Values of the names in `trusted` may stand in code. `allow_dash`: a value may be
+    an option.
     """
 
-    def __init__(self, text: str, where: str = "COMMAND", trusted: Iterable[str] = TRUSTED) -> None:
+    def __init__(
+        self,
+        text: str,
+        where: str = "COMMAND",
+        trusted: Iterable[str] = TRUSTED,
+        *,
+        allow_dash: bool = False,
+    ) -> None:
         marked, names = _marked(text.strip(), where)
         if not marked:
             raise UsageError(f"{where}: is empty", "give the command that processes one job")
-        compiled = _Compiled(marked, where, names)
+        free = frozenset(trusted)
+        compiled = _Compiled(marked, where, names, free)
         self.text = text
         self.where = where
         self.shell = compiled.shell
@@ -81,16 +95,14 @@ class CommandTemplate:
         """Programs that it starts by name, as far as reading tells."""
         self._fillers = [_Filler(argument, names) for argument in compiled.arguments]
         self.names = frozenset[str]().union(*(filler.names for filler in self._fillers))
-        free = frozenset(trusted)
         self._guards = [
-            (rule, name, re.compile(rule.pattern).fullmatch)
-            for rule, name in dict.fromkeys(compiled.guards)
-            if name not in free
+            (rule, name, re.compile(rule.pattern).fullmatch) for rule, name in dict.fromkeys(compiled.guards)
         ]
+        self._first = [] if allow_dash else [_Filler(word, names) for word in dict.fromkeys(compiled.first)]
 
     @property
     def guarded(self) -> bool:
-        """Whether some value stands in code: every job's values have to be checked then."""
+        """Whether every value has to be checked, and not just those that are empty or begin with a dash."""
         return bool(self._guards)
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -103,6 +115,9 @@ class CommandTemplate:
             for rule, name, harmless in self._guards:
                 if not harmless(_text(values[name])):
                     raise self._broken(rule, name, _text(values[name]))
+            for word in self._first:
+                if word.fill(values)[:1] == "-":
+                    self._check_dash(word, values)
             filled = [filler.fill(values) for filler in self._fillers]
         except KeyError as error:
             raise _unknown(error.args[0], values, self.where) from None
@@ -113,9 +128,17 @@ class CommandTemplate:
 
     def _broken(self, rule: Rule, name: str, text: str) -> UsageError:
         """Returns the error for a value against a rule."""
-        shown = repr(text if len(text) < 60 else text[:57] + "...")
-        what = f"{self.where}: {{{name}}} stands {rule.place} and its value could be taken as code: {shown}"
+        what = f"{self.where}: {{{name}}} stands {rule.place} and its value could be taken as code: "
+        what += _shown(text)
         return UsageError(what, f"{rule.fix}, or {_READ_JOB}".replace("{x}", f"{{{name}}}"))
+
+    def _check_dash(self, word: _Filler, values: Mapping[str, Any]) -> None:
+        """Raises UsageError for a word that would begin with a dash, and not with a negative number."""
+        filled = word.fill(values)
+        name = next((name for name in word.holes if _text(values[name])), word.holes[0])
+        if not (_NUMBER.fullmatch(filled) or _NUMBER.fullmatch(_text(values[name]))):
+            what = f"{self.where}: {{{name}}} begins a word, and its value could be taken for an option: "
+            raise UsageError(what + _shown(filled), _DASHES)
 
     def _measure(self, argument: str, values: Mapping[str, Any]) -> None:
         """Raises UsageError for an argument that the system would not take."""
@@ -131,6 +154,15 @@ class CommandTemplate:
             raise UsageError(what, _READ_JOB)
 
 
+def _shown(text: str) -> str:
+    return repr(text if len(text) < 60 else text[:57] + "...")
+
+
+def command_of(config: Config) -> CommandTemplate | None:
+    """Compiles a config's COMMAND; None: it has none. Raises UsageError."""
+    return CommandTemplate(config.command, allow_dash=config.allow_dash) if config.command else None
+
+
 _READ_JOB = "let the command read the value from the file that $DS_JOB names"
 
 
@@ -140,6 +172,43 @@ class Named(Protocol):
     @property
     def names(self) -> frozenset[str]:
         """The placeholders."""
+
+
+MOST_OF_A_VARIABLE = 60_000
+"""Maximum length of a value in the environment, in bytes; longer ones are in the job's file only."""
+
+MOST_OF_ALL_VARIABLES = 500_000
+"""Maximum length of all values in a job's environment, in bytes: a process takes 2 MB with its arguments."""
+
+
+def variable_of(name: str) -> str:
+    """Returns the environment variable that holds a key of the job."""
+    return "DS_KEY_" + re.sub("[^A-Za-z0-9_]", "_", name)
+
+
+def variables_of(keys: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Returns the keys of a job as environment variables, without those that none can hold."""
+    found: dict[bytes, bytes] = {}
+    room = MOST_OF_ALL_VARIABLES
+    for name, value in keys.items():
+        if name == "group" and isinstance(value, dict):  # its keys stand beside it
+            continue
+        with suppress(UnicodeEncodeError):
+            text = os.fsencode(_text(value))
+            if b"\0" not in text and len(text) <= min(MOST_OF_A_VARIABLE, room):
+                found[variable_of(name).encode()] = text
+                room -= len(text)
+    return found
+
+
+def check_variables(names: Iterable[str]) -> None:
+    """Raises UsageError if two keys of a job would have one environment variable."""
+    seen: dict[str, str] = {}
+    for name in names:
+        variable = variable_of(name)
+        if (other := seen.setdefault(variable, name)) != name:
+            what = f"the keys {other} and {name} of a job would both be the environment variable {variable}"
+            raise UsageError(what, "give one of them another name: letters, digits and _ are kept")
 
 
 def check_names(template: Named, available: Iterable[str], where: str) -> None:
@@ -188,9 +257,10 @@ def _marked(text: str, where: str) -> tuple[str, dict[str, str]]:
 class _Compiled:
     """A command's arguments with their marks (or the one script, for the shell), and its guards."""
 
-    def __init__(self, text: str, where: str, names: Mapping[str, str]) -> None:
+    def __init__(self, text: str, where: str, names: Mapping[str, str], free: frozenset[str]) -> None:
         self.guards: list[tuple[Rule, str]] = []
-        self._names = names
+        self.first: list[str] = []
+        self._names, self._free = names, free
         try:
             script = self._read(text, where)
         except Refused:
@@ -209,10 +279,23 @@ class _Compiled:
         for command in script.commands if self._names else ():
             for word, rule in judge(command, script.words if script.feeds else ()):
                 if rule is not SCRIPT:
-                    self.guards += [(rule, self._names[mark]) for mark in word.marks]
+                    self._guard(script, word, rule)
                 elif word.marks:
                     self._nest(script, word, where)
+            self.first += [
+                word.plain.replace(EXPANDED, "")
+                for word in taken_for_options(command)
+                if self._names[word.marks[0]] not in self._free
+            ]
         return script
+
+    def _guard(self, script: Script, word: Word, rule: Rule) -> None:
+        names = [self._names[mark] for mark in word.marks if self._names[mark] not in self._free]
+        if names and not rule.pattern:
+            name = names[0]
+            fix = f"read the variable {variable_of(name)} there, or pass {{{name}}} as an argument after it"
+            script.refuse(f"{{{name}}} stands {rule.place}", fix)
+        self.guards += [(rule, name) for name in names]
 
     def _nest(self, script: Script, word: Word, where: str) -> None:
         name = self._names[word.marks[0]]

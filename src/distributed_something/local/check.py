@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import DsError
+from ..errors import DsError, UsageError
 from ..inputs.check import (
     Check,
     Finding,
@@ -24,9 +21,9 @@ from ..inputs.check import (
     work_findings,
 )
 from ..inputs.config import Config
-from ..inputs.fit import nothing_to_run
 from ..inputs.jobfile import JobFile
-from ..inputs.template import CommandTemplate
+from ..inputs.program import runnable_findings
+from ..inputs.secrets import read_secrets
 from ..runs.record import record_path
 from ..system.docker import engine_for
 from ..system.state import state_folder
@@ -40,9 +37,6 @@ LOW_DISK = 1 << 30
 LOW_MEMORY = 256 << 20
 """Memory of a slot, in bytes, below which a warning is given."""
 
-IMPORT_SECONDS = 60.0
-_LOAD = "import sys; from distributed_something.worker.attempt.host import load; load(sys.argv[1])"
-
 
 def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: Path | None) -> list[Check]:
     """Returns the checks of a project that runs on this machine."""
@@ -51,14 +45,19 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: program_findings(config, folder)),
+        Check("the secrets", lambda: secret_findings(config)),
         Check("the folders", lambda: folder_findings(written)),
         Check("the disk", lambda: disk_findings(written)),
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     if job_file is not None:
-        data, room = FolderStore(store), _room(config, state_folder(folder, config.app_name))
+        data = FolderStore(store)
+        folds_case, room = data.folds_case, _room(config, state_folder(folder, config.app_name))
         found += [
-            Check("the job file", lambda: job_file_findings(config, job_file, folds_case=data.folds_case)),
+            Check(
+                "the job file",
+                lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
+            ),
             Check("the inputs", lambda: input_findings(config, job_file, data, str(store), room)),
             Check("what is done", lambda: _done_findings(config, job_file, data, folder)),
         ]
@@ -71,39 +70,19 @@ def _done_findings(config: Config, file: JobFile, store: FolderStore, folder: Pa
     yield from forecast_findings(config, file, store, folder, image)
 
 
+def secret_findings(config: Config) -> Iterator[Finding]:
+    """Whether each secret is there for the jobs."""
+    try:
+        read_secrets(config, os.environ)
+    except UsageError as missing:
+        yield refused(missing)
+
+
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
-    """Yields whether the program of a job exists. A HANDLER is imported in a process of its own."""
+    """Yields whether what a job runs is there: the image's engine, or this machine's program or function."""
     if config.in_containers:
         yield from _in_containers(config)
-    elif config.handler:
-        yield _handler(config, folder)
-    elif not config.command:
-        yield refused(nothing_to_run())
-    else:
-        yield from _programs(config, folder)
-
-
-def _programs(config: Config, folder: Path) -> Iterator[Finding]:
-    """Yields whether the programs that COMMAND starts by name exist."""
-    found = CommandTemplate(config.command).programs
-    missing = 0
-    for place, program in enumerate(found):
-        if "/" in program and not program.startswith("/"):
-            if place == 0:  # later ones may come of those before
-                missing += 1
-                what = (
-                    f"COMMAND: {program} is looked for in the job's own folder, which is empty at its start"
-                )
-                there = "" if (folder / program).exists() else ", once it is in the project folder"
-                yield error(what, f'write "$DS_PROJECT_DIR/{program.removeprefix("./")}"{there}')
-        elif shutil.which(program, path=_path(config)) is None:
-            missing += 1
-            what = f"COMMAND: no program {program} on this machine"
-            yield error(what, f"install {program}, or name it by its path")
-    if not found:
-        yield ok("COMMAND: is for the shell; its programs are not looked for")
-    elif not missing:
-        yield ok(f"COMMAND: {', '.join(found)} {'is' if len(found) == 1 else 'are'} there")
+    yield from runnable_findings(config, folder)
 
 
 def _room(config: Config, folder: Path) -> Room:
@@ -115,8 +94,6 @@ def _room(config: Config, folder: Path) -> Room:
 def _in_containers(config: Config) -> Iterator[Finding]:
     """Yields whether a container engine answers and has the image. The image's content is not checked."""
     image = config.dockerhub_tag
-    if not config.command and not config.handler:
-        yield refused(nothing_to_run())
     try:
         docker = engine_for(image)
     except DsError as failed:
@@ -126,44 +103,6 @@ def _in_containers(config: Config) -> Iterator[Finding]:
         yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it")
     else:
         yield warning(f"DOCKERHUB_TAG: {image} is not on this machine yet", f"docker pull {image}")
-
-
-def _path(config: Config) -> str:
-    return config.worker_environment().get("PATH", os.environ.get("PATH", os.defpath))
-
-
-def _handler(config: Config, folder: Path) -> Finding:
-    """Imports the function as a worker does, in temporary folders, and returns the finding."""
-    name, command = config.handler, [sys.executable, "-c", _LOAD, config.handler]
-    with tempfile.TemporaryDirectory(prefix="ds-check-") as own:
-        environment = {**os.environ, **config.worker_environment(), **_as_in_a_slot(Path(own), folder)}
-        try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=IMPORT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            what = f"HANDLER: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
-            return warning(what, "import less at its top: each slot waits for it")
-    if done.returncode == 0:
-        return ok(f"HANDLER: {name} can be imported")
-    said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-    fix = f"correct HANDLER, or install what it needs for {sys.executable}"
-    return error(f"HANDLER: {name} cannot be imported: {said[-1]}", fix)
-
-
-def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:
-    """Returns the variables that a function may read while it is imported."""
-    folders = {f"DS_{name.upper()}_DIR": own / name for name in ("work", "input", "output")}
-    for each in folders.values():
-        each.mkdir()
-    names = {**folders, "DS_PROJECT_DIR": project, "DS_JOB": own / "job.json"}
-    return {name: str(path) for name, path in names.items()}
 
 
 def _nearest(folder: Path) -> Path:

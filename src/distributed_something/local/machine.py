@@ -25,6 +25,7 @@ from ..clock import SystemClock
 from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, load_config
+from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
@@ -143,7 +144,7 @@ class Machine:
         image = ""
         if self._containers and config.output:
             image = self._containers.docker.digest(self._containers.image) or ""
-        task = compile_task(config, environment, image=image)
+        task = compile_task(config, environment, read_secrets(config, os.environ), image=image)
         log = SlotLog(self._store, paths.logs, f"{name}.log")
         slot = Slot(task, self._store, place.work / name, log, paths.run, name, self._containers)
         return Worker(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..aws.check import job_file_checks, read_fleet_file, unasked
+from ..aws.check import project_checks, read_fleet_file, unasked
 from ..inputs.check import Check, Finding, Severity, warning
 from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
@@ -23,12 +23,12 @@ _OWN = Own(
 """Stands for the resources of the pretend account, which does not run yet."""
 
 
-def checks(_folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
+def checks(folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
     """Returns the checks of a rehearsed project. Raises UsageError if the fleet file is unreadable."""
     file = read_fleet_file(fleet_file)
     mended = file and file._replace(text=adapted(file.text, _OWN)[0])
     pairs = zip(unasked(config, file), unasked(_mended(config), mended), strict=True)
-    return [*(_pair(real, pretended) for real, pretended in pairs), *job_file_checks(config, job_file)]
+    return [*(_pair(real, pretended) for real, pretended in pairs), *project_checks(folder, config, job_file)]
 
 
 def _mended(config: Config) -> Config:

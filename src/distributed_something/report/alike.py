@@ -32,6 +32,9 @@ _NAMES_IT = re.compile(
     r"|(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt|Warning)(?:: |$)"
     r"|Error(?:: | in )|(?i:fatal(?: error)?: )"
 )
+_GROUP = "+ Exception Group Traceback"
+_BORDER = re.compile(r"[|+\- ]*")
+_OF_GROUP = re.compile(r"\S*ExceptionGroup: .*\(\d+ sub-exceptions?\)$")
 _R_GOES_ON = re.compile(r"Error(?: in .*)?:$")
 
 _FOLDS = (
@@ -51,12 +54,21 @@ def telling_line(text: str) -> str:
     """
     lines = [line.strip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(_OURS)]
+    if leaf := _first_leaf(said):
+        return leaf[:LINE_CHARACTERS]
     new = [(at, line) for at, line in enumerate(said) if not _NOTHING_NEW.match(line)]
     for at, line in reversed(new[-LAST_LINES:]):
         if _NAMES_IT.match(line):
             follows = said[at + 1] if _R_GOES_ON.match(line) and at + 1 < len(said) else ""
             return f"{line} {follows}".strip()[:LINE_CHARACTERS]
     return (new[-1][1] if new else (said or lines or [""])[-1])[:LINE_CHARACTERS]
+
+
+def _first_leaf(lines: Sequence[str]) -> str:
+    """Returns the first error inside the last group of exceptions (Python); empty: there is none."""
+    start = max((at for at, line in enumerate(lines) if line.startswith(_GROUP)), default=len(lines))
+    inside = (line[_BORDER.match(line).end() :] for line in lines[start:] if line[0] in "|+")  # type: ignore[union-attr]
+    return next((line for line in inside if _NAMES_IT.match(line) and not _OF_GROUP.match(line)), "")
 
 
 def is_ours(line: str) -> bool:

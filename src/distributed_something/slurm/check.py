@@ -24,9 +24,10 @@ from ..inputs.check import (
 from ..inputs.config import Config
 from ..inputs.fit import nothing_to_run
 from ..inputs.jobfile import JobFile
-from ..local.check import disk_findings, folder_findings, program_findings
+from ..local.check import disk_findings, folder_findings, program_findings, secret_findings
 from ..local.store import FolderStore
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
+from ..worker.forecast import forecast_findings
 from . import pilots
 from .folder import AppFolder
 from .scheduler import Slurm
@@ -51,15 +52,22 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: _program(config, folder)),
+        Check("the secrets", lambda: secret_findings(config)),
         Check("the folders", lambda: folder_findings({store, app.folder, folder / "files"})),
         Check("the disk", lambda: disk_findings({store, app.folder})),
         Check("the shared folder", lambda: shared_findings(folder)),
         Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
     ]
     if job_file is not None:
+        data = FolderStore(store)
+        folds_case = data.folds_case
         found += [
-            Check("the job file", lambda: job_file_findings(config, job_file)),
-            Check("the inputs", lambda: input_findings(config, job_file, FolderStore(store), str(store))),
+            Check(
+                "the job file",
+                lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
+            ),
+            Check("the inputs", lambda: input_findings(config, job_file, data, str(store))),
+            Check("what is done", lambda: forecast_findings(config, job_file, data, folder, "")),
         ]
     return found
 

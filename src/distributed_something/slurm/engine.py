@@ -14,6 +14,7 @@ from ..clock import Clock
 from ..engine import Counts, Diagnosis, Engine, Machines, RentedMachine, Renting
 from ..errors import DsError
 from ..inputs.config import Config
+from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
@@ -119,6 +120,7 @@ class SlurmEngine:
     ) -> str:
         """Submit CLUSTER_MACHINES pilots; the ids of their arrays. Raises DsError where Slurm refuses."""
         pilots.refuse_image(self._config)
+        read_secrets(self._config, os.environ)
         self._app.make()
         self._app.place(run).withdraw_orders()
         self._app.note_start(self._clock.now())

@@ -22,6 +22,7 @@ from ..budget import Budget, Over, Spent, judge
 from ..clock import SystemClock
 from ..errors import DsError
 from ..inputs.config import Config, load_config
+from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
@@ -208,7 +209,8 @@ class Pilot:
         config = self._config
         queue = SlurmQueue(self._place, name, is_ending=lambda: self._order is not None)
         mark = {STATE_VARIABLE: str(self._scratch)}
-        task = compile_task(config, {**config.worker_environment(), **mark})
+        secrets = read_secrets(config, os.environ)
+        task = compile_task(config, {**config.worker_environment(), **mark}, secrets)
         log = GatheredLog(self._store, self._paths.logs, f"{name}.log")
         keeper = LogKeeper([log])
         keeper.__enter__()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine import PutReport, Queue, Store
+from ..errors import DsError
 from ..inputs.jobfile import JobFile
 from ..job import Job, in_batches
 from ..ledger import RunPaths, job_ids, write_jobs
@@ -32,10 +33,20 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> CheckedJobs:
-    """Read a whole job file and check each job against the config. Changes nothing. Raises UsageError."""
+LOOKED_FOR, LOOKED_FOR_IN_BUCKETS = 200_000, 20_000
+"""Jobs of a file whose inputs are looked for before they are queued: 3 s in a folder, 30 s in a bucket."""
+
+
+def check(
+    project: Project, job_file: Path, shared: Mapping[str, Any], *, unchecked: bool = False
+) -> CheckedJobs:
+    """Reads a whole job file, and checks each job against the config. Changes nothing. Raises DsError.
+
+    Unless `unchecked`, program and inputs are looked for: what `ds check` calls an error is refused.
+    """
     from ..inputs.collect import collect_command
     from ..inputs.fit import CheckedJobs, check_jobs
+    from ..inputs.handler import handler_needs
     from ..inputs.messages import form_of
 
     collect_command(project.config.collect)
@@ -44,12 +55,39 @@ def check(project: Project, job_file: Path, shared: Mapping[str, Any]) -> Checke
     with project.console.progress(None, "jobs checked") as progress:
         folds_case = project.engine.store.folds_case
         limit = project.engine.job_bytes
-        fit = check_jobs(project.config, file, progress.update, limit, folds_case=folds_case)
+        needs = frozenset[str]() if unchecked else handler_needs(project.config, project.folder)
+        fit = check_jobs(project.config, file, progress.update, limit, folds_case=folds_case, needs=needs)
     for note in [*file.notes, *(f"{what}; {fix}" for what, fix in fit.warnings)]:
         project.console.say(note)
     if project.config.image_starts_worker:
         project.console.say(f"messages as {form.readers} read them")
+    if not unchecked:
+        _refuse_missing(project, file, fit.total)
     return CheckedJobs(file, fit.total, form)
+
+
+def _refuse_missing(project: Project, file: JobFile, total: int) -> None:
+    """Raises DsError where jobs could not start: their program, or inputs, are missing."""
+    from ..inputs.check import Check, Severity, input_findings, make_all, refuse_errors
+    from ..inputs.program import runnable_findings
+
+    config, store = project.config, project.engine.store
+    buckets = config.engine_kind.buckets
+    most = LOOKED_FOR_IN_BUCKETS if buckets else LOOKED_FOR
+    where = f"s3://{config.aws_bucket}" if buckets else str(project.folder / config.store)
+    program = Check("the program", lambda: runnable_findings(config, project.folder))
+    inputs = Check("the inputs", lambda: input_findings(config, file, store, where, most=most))
+    found = make_all([program, inputs])
+    try:
+        refuse_errors(found)
+    except DsError as missing:
+        fix = f"{missing.fix}; or --unchecked, to queue the jobs as they are"
+        raise type(missing)(missing.what, fix) from None
+    for each in found:
+        if each.severity is Severity.WARNING and each.what.startswith("INPUTS"):
+            project.console.say(f"note: {each.what}; {each.fix}")
+    if config.inputs and total > most:
+        project.console.say(f"inputs: those of the first {most:,} jobs are there; ds check looks for all")
 
 
 def submit(project: Project, checked: CheckedJobs) -> PutReport:

@@ -31,7 +31,7 @@ COPY_BYTES = 32 << 20
 IDLE_FIRST, IDLE_LAST = 0.002, 0.05
 """Pauses between turns in which nothing was asked grow from the first to the last, in seconds."""
 
-TOLD_AT_ONCE = frozenset({"load", "redrive", "purge"})
+TOLD_AT_ONCE = frozenset({"load", "redrive", "drop", "purge"})
 """Verbs that make jobs. The status has those before the reply, lest a watch takes the run for finished."""
 
 

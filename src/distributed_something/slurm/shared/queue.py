@@ -139,11 +139,17 @@ class SlurmQueue:
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead."""
-        wanted = iter([dead.job.id for dead in self.dead()] if ids is None else [*ids])
-        back: list[str] = []
+        return self._in_parts("redrive", (dead.job.id for dead in [*self.dead()]) if ids is None else ids)
+
+    def drop(self, ids: Iterable[str]) -> list[str]:
+        """Take dead and waiting jobs out for good; returns the ids that are out."""
+        return self._in_parts("drop", ids)
+
+    def _in_parts(self, verb: str, ids: Iterable[str]) -> list[str]:
+        wanted, found = iter(ids), list[str]()
         while batch := list(islice(wanted, IDS)):
-            back += self._ask("redrive", batch)
-        return back
+            found += self._ask(verb, batch)
+        return found
 
     def purge(self) -> None:
         """Forget every job, the dead and the finished ones included."""

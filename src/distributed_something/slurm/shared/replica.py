@@ -213,6 +213,8 @@ class Replica:
                 return None if dead is None else dead.attempt
             case "redrive", [ids]:
                 return queue.redrive(ids)
+            case "drop", [ids]:
+                return queue.drop(ids)
             case "release_owner", [owner]:
                 return [told(each) for each in queue.release_owner(owner)]
             case "extend", []:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from ...inputs.template import variables_of
 from ...job import Cause, Lease, Outcome
 from . import verdict
 from .container import Container, Containers, handler_command
 from .handler import HandlerProcess
 from .logs import SlotLog
+from .mask import Mask
 from .process import Child, Ended, Strays, Watch, files_of, oom_kills
 from .scratch import Scratch
 from .task import Task
@@ -52,7 +54,8 @@ class Executor:
         self._log = log
         self._cancelled: Cause | None = None
         self._takes_long: Callable[[], None] = _ignore
-        self._watch = Watch(log.write)
+        self._mask = Mask(log.write, map(os.fsencode, task.secrets.values())) if task.secrets else None
+        self._watch = Watch(self._mask or log.write)
         self._strays = Strays()
         self._strayed = True
         self._host: HandlerProcess | None = None
@@ -70,9 +73,13 @@ class Executor:
             "DS_PROJECT_DIR": str(project),
             "DS_WORKER": worker,
         }
-        encoded = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
+        every = {**given, **task.secrets}
+        encoded = {os.fsencode(name): os.fsencode(value) for name, value in every.items()}
         self._environment = {**os.environb, **encoded}
-        self._container = Container(containers, scratch.folder, project, given) if containers else None
+        self._of_last: Iterable[bytes] = ()
+        self._container = (
+            Container(containers, scratch.folder, project, given, task.secrets) if containers else None
+        )
         oom_kills()  # counts from now on
 
     def begin(self) -> None:
@@ -95,12 +102,20 @@ class Executor:
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
-        own = {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
-        if argv:
-            return self._run_command(argv, own)
-        if self._container is not None:
-            return self._run_command(handler_command(self._handler), own)
-        return self._run_handler(lease)
+        own = {
+            **variables_of(lease.job.keys),
+            b"DS_JOB_ID": lease.job.id.encode(),
+            b"DS_ATTEMPT": b"%d" % lease.attempt,
+        }
+        try:
+            if argv:
+                return self._run_command(argv, own)
+            if self._container is not None:
+                return self._run_command(handler_command(self._handler), own)
+            return self._run_handler(lease)
+        finally:
+            if self._mask is not None:
+                self._mask.flush()
 
     def kill_strays(self, job_id: str) -> None:
         """Kills the processes that got out of the job's group; the log says how many."""
@@ -121,7 +136,10 @@ class Executor:
         if self._container is not None:
             argv, environment = self._container.command(argv, own)
         else:
-            environment |= own  # in place: no other job needs it as it was
+            for name in self._of_last:  # in place, as it is large
+                environment.pop(name, None)
+            environment |= own
+            self._of_last = own.keys()
         try:
             child = Child.spawn(argv, environment, self._cwd, self._spawn_files)
         except OSError as error:

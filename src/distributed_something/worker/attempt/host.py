@@ -17,12 +17,15 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 REQUESTS = 3
 REPLIES = 4
+MISSING, BROKEN = 127, 126
+"""Exit codes of a shell for a program that is missing, or that cannot be executed: no retry mends them."""
+
 FOLDERS = ("work_dir", "input_dir", "output_dir")
 
 
@@ -65,7 +68,23 @@ class Handler:
                 args.append(job)
             elif parameter.default is parameter.empty:
                 raise TypeError(f"parameter {parameter.name!r} of the handler is no key of the job")
-        self._function(*args, **(values if self._takes_all else named))
+        _finish(self._function(*args, **(values if self._takes_all else named)))
+
+
+def _finish(result: Any) -> None:
+    """Runs what an `async def` or a generator function returns: calling it has done nothing yet."""
+    if inspect.isgenerator(result):
+        for _ in result:
+            pass
+    elif inspect.isasyncgen(result) or inspect.iscoroutine(result):
+        import asyncio
+
+        asyncio.run(_exhaust(result) if inspect.isasyncgen(result) else result)
+
+
+async def _exhaust(result: AsyncIterator[Any]) -> None:
+    async for _ in result:
+        pass
 
 
 def load(handler: str) -> Handler:
@@ -85,7 +104,7 @@ def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
     os.chdir(os.environ["DS_WORK_DIR"])
     os.environ["DS_JOB_ID"] = request["job_id"]
     os.environ["DS_ATTEMPT"] = str(request["attempt"])
-    before = time.process_time()
+    own, before = os.getpid(), time.process_time()
     exit_code, detail = 0, ""
     try:
         handler(request)
@@ -96,9 +115,11 @@ def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
     except BaseException as error:  # noqa: BLE001  whatever the function raises is the job's failure
         traceback.print_exc()
         exit_code = 1
-        detail = f"{type(error).__name__}: {error}"[:500].encode("utf-8", "replace").decode()
+        detail = _in_words(error)[:500].encode("utf-8", "replace").decode()
     sys.stdout.flush()
     sys.stderr.flush()
+    if os.getpid() != own:  # a child that the function has forked must not answer for the job
+        os._exit(exit_code & 0xFF)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     unit = 1024 if sys.platform.startswith("linux") else 1
     return {
@@ -109,22 +130,34 @@ def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _try_load(name: str) -> Handler | None:
-    """Returns the function; None: it could not be loaded, and stderr says why."""
+def _in_words(error: BaseException) -> str:
+    """Returns an exception's name and message; of a group (Python 3.11 has them) the first leaf's."""
+    groups = 0
+    while isinstance(error, Exception) and (inner := getattr(error, "exceptions", None)):
+        if not isinstance(inner, tuple) or not isinstance(inner[0], BaseException):
+            break
+        error, groups = inner[0], groups + 1
+    return f"{type(error).__name__}: {error}{' (the first of a group)' if groups else ''}"
+
+
+def _try_load(name: str) -> Handler | int:
+    """Returns the function; or a shell's exit code for one that is missing or broken: stderr says why."""
     try:
         return load(name)
-    except Exception:  # noqa: BLE001  the user's module may raise anything
+    except Exception as error:  # noqa: BLE001  the user's module may raise anything
         traceback.print_exc()
         print(f"HANDLER {name}: could not be loaded", file=sys.stderr)
-        return None
+        if isinstance(error, (ModuleNotFoundError, AttributeError)):
+            return MISSING
+        return BROKEN if isinstance(error, SyntaxError) else 1
 
 
 def once(name: str) -> int:
     """Runs the job that the environment names. Returns an exit code."""
     os.chdir(os.environ["DS_PROJECT_DIR"])
     handler = _try_load(name)
-    if handler is None:
-        return 1
+    if isinstance(handler, int):
+        return handler
     import json
 
     job = json.loads(Path(os.environ["DS_JOB"]).read_bytes())
@@ -137,8 +170,8 @@ def main(name: str) -> int:
     for descriptor in (REQUESTS, REPLIES):
         os.set_inheritable(descriptor, False)
     handler = _try_load(name)
-    if handler is None:
-        return 1
+    if isinstance(handler, int):
+        return handler
     from msgspec.json import decode, encode
 
     with os.fdopen(REQUESTS, "rb") as requests:

@@ -260,7 +260,7 @@ class Strays:
         return os.pread(self._children, 4096, 0)  # a page: the kernel gives no more at once
 
     def _kill(self, listed: bytes, job_id: str) -> int:
-        mark = b"DS_JOB_ID=%s\0" % job_id.encode()
+        mark = b"\0DS_JOB_ID=%s\0" % job_id.encode()
         with _spawning:
             found = set(map(int, listed.split())) - _own
             self._without = b"" if found else listed
@@ -271,7 +271,7 @@ def _kill_marked(pid: int, mark: bytes) -> bool:
     with suppress(ChildProcessError):
         if os.waitpid(pid, os.WNOHANG) != (0, 0):
             return False
-    if mark not in _settled_environment(pid):
+    if mark not in b"\0" + _settled_environment(pid):
         return False
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ...inputs.collect import collect_command, csv_name
 from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
-from ...inputs.template import CommandTemplate
+from ...inputs.template import CommandTemplate, command_of
 from ...job import Lease
 from ..files.done import Rules, rules_of
 from .collect import KEY
@@ -46,6 +46,8 @@ class Task(NamedTuple):
     done_check: bool = False
     rules: Rules = Rules()
     environment: Mapping[str, str] = {}
+    secrets: Mapping[str, str] = {}
+    """Further variables of the environment. No log and no file may have their values."""
     app: str = ""
     collect: CommandTemplate | None = None
     join: tuple[str, str] | None = None
@@ -72,15 +74,20 @@ class Task(NamedTuple):
 
 
 def compile_task(
-    config: Config, environment: Mapping[str, str], *, project: Path | None = None, image: str = ""
+    config: Config,
+    environment: Mapping[str, str],
+    secrets: Mapping[str, str],
+    *,
+    project: Path | None = None,
+    image: str = "",
 ) -> Task:
     """Compiles the config. Raises UsageError.
 
-    `environment` is what jobs get beside the worker's own; `project` (the current folder) has the handler's
-    source; `image` is the digest of the image that jobs run in, where it is known.
+    `environment` and `secrets` are what jobs get beside the worker's own; `project` (the current folder) has
+    the handler's source; `image` is the digest of the image that jobs run in, where it is known.
     """
     return Task(
-        command=CommandTemplate(config.command) if config.command else None,
+        command=command_of(config),
         handler=config.handler or None,
         inputs=tuple(InputTemplate(text) for text in config.inputs),
         output=OutputTemplate(config.output) if config.output else None,
@@ -88,6 +95,7 @@ def compile_task(
         done_check=config.check_if_done_bool,
         rules=rules_of(config, project or Path(), image),
         environment=environment,
+        secrets=secrets,
         app=config.app_name,
         collect=collect_command(config.collect),
         join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,

@@ -1,0 +1,144 @@
+"""Looks whether what a job runs can be started. `ds check`, `ds submit` and `ds run` call it.
+
+What is not on this machine (another machine's programs, an image's) is not looked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import UsageError
+from .check import Finding, error, ok, refused, warning
+from .config import Config
+from .fit import nothing_to_run
+from .handler import handler_needs
+from .template import CommandTemplate
+
+IMPORT_SECONDS = 60.0
+SHELL_SECONDS = 10.0
+
+_LOAD = "import sys; from distributed_something.worker.attempt.host import load; load(sys.argv[1])"
+_MAY_NOT_RUN = re.compile(
+    r"\|\||\b(if|elif|case|while|until|command|which|type|hash)\b"
+    r"|\bPATH=|(^|[;&|(]|\bdo|\bthen)\s*(\.|source|eval|module|conda|mamba|spack)\s"
+)
+"""Where a program is perhaps not started, or PATH is changed before."""
+
+
+def runnable_findings(config: Config, folder: Path) -> Iterator[Finding]:
+    """Yields whether the command or function of a job can be started, as far as this machine can tell."""
+    here = config.engine_kind.on_this_machine and not config.in_containers
+    if config.image_starts_worker:
+        if not config.engine_kind.foreign_workers:
+            yield refused(nothing_to_run())
+        return
+    if config.handler:
+        yield from _handler(config, folder, here=here)
+        return
+    try:
+        command = CommandTemplate(config.command)
+    except UsageError as unfit:
+        yield refused(unfit)
+        return
+    if command.shell and (said := _shell_says(command)):
+        what = f"COMMAND: the shell refuses it: {said}"
+        fix = "correct its syntax: /bin/sh runs it, which need not be bash"
+        yield error(what, fix) if here else warning(f"{what} (this machine's /bin/sh)", fix)
+        return
+    yield from _relative(command, folder)
+    if here:
+        yield from _programs(config, command)
+
+
+def _shell_says(command: CommandTemplate) -> str:
+    """Returns what the shell finds wrong with the command's syntax: values cannot change it."""
+    argv = command.argv(dict.fromkeys(command.names, "1"))
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-n", *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SHELL_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return (lines or [f"exit code {done.returncode}"])[0] if done.returncode else ""
+
+
+def _relative(command: CommandTemplate, folder: Path) -> Iterator[Finding]:
+    """Yields an error for a relative program at the start: a job begins in an empty folder."""
+    first = next(iter(command.programs), "")
+    if "/" in first and not first.startswith("/"):
+        what = f"COMMAND: {first} is looked for in the job's own folder, which is empty at its start"
+        there = "" if (folder / first).exists() else ", once it is in the project folder"
+        yield error(what, f'write "$DS_PROJECT_DIR/{first.removeprefix("./")}"{there}')
+
+
+def _programs(config: Config, command: CommandTemplate) -> Iterator[Finding]:
+    """Yields whether the programs that COMMAND starts by name are on this machine."""
+    path = config.worker_environment().get("PATH", os.environ.get("PATH", os.defpath))
+    named = [each for each in command.programs if "/" not in each or each.startswith("/")]
+    missing = [each for each in named if shutil.which(each, path=path) is None]
+    for program in missing:
+        what, fix = (
+            f"COMMAND: no program {program} on this machine",
+            f"install {program}, or name it by its path",
+        )
+        yield warning(what, fix) if _MAY_NOT_RUN.search(config.command) else error(what, fix)
+    if not command.programs:
+        yield ok("COMMAND: is for the shell; its programs are not looked for")
+    elif not missing and named:
+        yield ok(f"COMMAND: {', '.join(named)} {'is' if len(named) == 1 else 'are'} there")
+
+
+def _handler(config: Config, folder: Path, *, here: bool) -> Iterator[Finding]:
+    try:
+        handler_needs(config, folder)
+    except UsageError as missing:
+        yield refused(missing)
+        return
+    if here:
+        yield _imported(config, folder)
+
+
+def _imported(config: Config, folder: Path) -> Finding:
+    """Imports the function as a worker does, in temporary folders, and returns the finding."""
+    name, command = config.handler, [sys.executable, "-c", _LOAD, config.handler]
+    with tempfile.TemporaryDirectory(prefix="ds-check-") as own:
+        environment = {**os.environ, **config.worker_environment(), **_as_in_a_slot(Path(own), folder)}
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=IMPORT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            what = f"HANDLER: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
+            return warning(what, "import less at its top: each slot waits for it")
+    if done.returncode == 0:
+        return ok(f"HANDLER: {name} can be imported")
+    said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+    fix = f"correct HANDLER, or install what it needs for {sys.executable}"
+    return error(f"HANDLER: {name} cannot be imported: {said[-1]}", fix)
+
+
+def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:
+    """Returns the variables that a function may read while it is imported."""
+    folders = {f"DS_{name.upper()}_DIR": own / name for name in ("work", "input", "output")}
+    for each in folders.values():
+        each.mkdir()
+    names = {**folders, "DS_PROJECT_DIR": project, "DS_JOB": own / "job.json"}
+    return {name: str(path) for name, path in names.items()}
