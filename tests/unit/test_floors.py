@@ -42,7 +42,7 @@ FLOORS = {
     """,
     "slurm": """
         engine check pilot
-        folder lost scheduler
+        folder lives lost scheduler
         shared explain
         pilots own_folder
     """,
