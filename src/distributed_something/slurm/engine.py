@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -167,12 +168,13 @@ class SlurmEngine:
 
     def _pilots(self, *, fresh: bool = False) -> list[Pilot]:
         """The pilots that have not ended, as squeue said a while ago (see AppFolder.pilots), or says now."""
-        now = self._clock.now()
-        known = None if fresh else self._app.pilots(now)
+        now, run = self._clock.now(), self.current_run()
+        ended = Counter(life.pilot for life in self._lives(run) if life.over) if run else Counter[str]()
+        known = None if fresh else self._app.pilots(now, ended)
         if known is None:
             known = self._scheduler.list(self._name)
             if self._app.folder.exists():
-                self._app.note_pilots(known, now)
+                self._app.note_pilots(known, now, ended)
         return known
 
     def machines(self) -> Machines:

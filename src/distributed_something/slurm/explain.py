@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ..words import many
-from .pilots import Pilot
+from .pilots import ENDED, Pilot
 
 _REFUSALS: tuple[tuple[str, str, str], ...] = (
     ("invalid partition", "there is no such partition", "SLURM_PARTITION: choose one that `sinfo` lists"),
@@ -138,6 +138,7 @@ _REASONS: tuple[tuple[str, Waiting], ...] = (
     ),
     ("launch failed|JobHoldMaxRequeue", Waiting("a node could not start it", "scontrol release {id}")),
     ("JobHeld", Waiting("it is held", "scontrol release {id}")),
+    (ENDED, Waiting("it has ended, or comes again")),
     ("BeginTime", Waiting("it was requeued")),
     ("JobArrayTaskLimit", Waiting("its array has a limit of elements that run at a time")),
     ("QOS|Assoc|Group|MaxJobs", Waiting("a limit of your account or QOS holds it back")),

@@ -9,6 +9,7 @@ pilots.json   squeue's latest answer, which all commands share
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -86,23 +87,28 @@ class AppFolder:
         started = self.started()
         return started is not None and now - started > hours * 3600
 
-    def note_pilots(self, pilots: list[Pilot], now: float) -> None:
-        """Keep squeue's answer for the next command."""
-        self._write("pilots.json", {"at": now, "started": self._pilots_started(), "pilots": pilots})
+    def note_pilots(self, pilots: list[Pilot], now: float, ended: Counter[str]) -> None:
+        """Keep squeue's answer for the next command. `ended`: how often each pilot had ended before it."""
+        facts = {"at": now, "started": self._pilots_started(), "ended": ended, "pilots": pilots}
+        self._write("pilots.json", facts)
 
-    def pilots(self, now: float) -> list[Pilot] | None:
-        """squeue's latest answer; None where it is too old.
+    def pilots(self, now: float, ended: Counter[str]) -> list[Pilot] | None:
+        """squeue's latest answer, without pilots that have `ended` since; None where it is too old.
 
-        Soon after a start it is so once another pilot has begun to print: people wait for that.
+        Soon after a start it is so once another pilot has begun to print, or while Slurm has not said why one
+        waits: people wait for that.
         """
         facts = self._read("pilots.json")
         if facts is None or facts["at"] > now:
             return None
         soon = now - (self.started() or 0.0) < FIRST_SECONDS
-        news = soon and facts["started"] != self._pilots_started()
+        known = [Pilot(*each) for each in facts["pilots"]]
+        unsaid = any(not (pilot.running or pilot.reason) for pilot in known)
+        news = soon and (unsaid or facts["started"] != self._pilots_started())
         if now - facts["at"] >= (SOON_SECONDS if news else SQUEUE_SECONDS):
             return None
-        return [Pilot(*each) for each in facts["pilots"]]
+        before = facts["ended"]
+        return [each.ended() if ended[each.id] > before.get(each.id, 0) else each for each in known]
 
     def _pilots_started(self) -> int:
         return len(self._files.names(self.logs))

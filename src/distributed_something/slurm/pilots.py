@@ -17,6 +17,10 @@ NOTICE_SECONDS = 120
 """Slurm sends SIGUSR1 this long before the end of a pilot's time, or up to a minute earlier."""
 
 
+ENDED = "Ended"
+"""The reason of a pilot that has ended, and of which the scheduler has not said so yet."""
+
+
 class Pilot(NamedTuple):
     """A pilot as the scheduler has it. Times are in Unix seconds; None: not known."""
 
@@ -31,6 +35,10 @@ class Pilot(NamedTuple):
     end: float | None = None
     """When its time is over."""
     comment: str = ""
+
+    def ended(self) -> Pilot:
+        """The same pilot, once its process has said that it ends: Slurm removes or requeues it."""
+        return self._replace(running=False, reason=ENDED, start=None) if self.running else self
 
 
 def name_of(project: Path, app: str) -> str:
