@@ -162,6 +162,17 @@ def test_the_options_of_a_pilot_follow_the_config(tmp_path: Path) -> None:
     assert found[-2:] == ["--exclude=node7", "--mail-type=END"]
 
 
+def test_gpus_of_jobs_are_gpus_of_the_pilot(tmp_path: Path) -> None:
+    def gres(**keys: object) -> list[str]:
+        found = pilots.options(config(**keys), tmp_path, tmp_path, 120)
+        return [option for option in found if option.startswith("--gres")]
+
+    assert gres(GPUS=2, DOCKER_CORES=3) == ["--gres=gpu:6"]
+    assert gres(GPUS=2, DOCKER_CORES=3, GPUS_SHARED=True) == ["--gres=gpu:2"]
+    assert gres(GPUS=1, SLURM_GRES="gpu:a100:1") == ["--gres=gpu:a100:1"]
+    assert gres() == []
+
+
 def test_a_script_quotes_paths_and_ends_in_our_process(tmp_path: Path) -> None:
     folder = tmp_path / "it's; rm -rf $HOME"
     text = pilots.script(config(SETUP=["module load cellprofiler"]), folder, "run", 120)

@@ -25,10 +25,13 @@ from ..clock import SystemClock
 from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, load_config
+from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
+from ..runs.runfile import run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
+from ..system.hardware import Share, variables_here
 from ..system.state import STATE_VARIABLE
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
@@ -37,6 +40,9 @@ from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
 from ..worker.crew import Crew, Signals
+from ..worker.files.done import recipe_of
+from ..worker.files.project import Carried, keep
+from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .place import Place, container_engine, slots_of
 from .store import FolderStore
@@ -67,6 +73,7 @@ class Machine:
         self._owed: list[str] = []
         """Ended workers whose leases are not given back yet."""
         self._containers: Containers | None = None
+        self._carried = Carried()
         self._stop: Stop | None = None
         self._clock = SystemClock()
         self._crew = Crew(
@@ -87,6 +94,8 @@ class Machine:
         self._write_status(None)  # from now on orders reach us
         self._clear_remains()
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
+        files = project_files(self._config, Path.cwd())
+        self._carried = keep(self._store, self._paths, files, Path.cwd())
         self._crew.start(slots_of(self._config))
         if not self._crew.pids:
             raise DsError("the system has no room for one process more", "see `ulimit -u`, and `free -m`")
@@ -139,23 +148,30 @@ class Machine:
 
     def _make_worker(self, name: str, number: int) -> Worker:
         """Make a worker, in its own process."""
-        place, config, paths = self._place, self._config, self._paths
-        environment = {**config.worker_environment(), STATE_VARIABLE: str(place.folder)}
+        place, config, store, paths = self._place, self._config, self._store, self._paths
+        own = config.worker_environment()
+        share = Share(number, slots_of(config), config.gpus, config.gpus_shared)
+        environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
         image = ""
         if self._containers and config.output:
             image = self._containers.docker.digest(self._containers.image) or ""
-        task = compile_task(config, environment, read_secrets(config, os.environ), image=image)
-        log = SlotLog(self._store, paths.logs, f"{name}.log")
-        slot = Slot(task, self._store, place.work / name, log, paths.run, name, self._containers)
+        recipe = recipe_of(config, Path.cwd(), image, self._carried.files)
+        secrets = read_secrets(config, os.environ)
+        task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried)
+        log = SlotLog(store, paths.logs, f"{name}.log")
+        marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
+        health = Health(store, paths.paused + name, marker, disk)
+        slot = Slot(task, store, place.work / name, log, paths.run, name, self._containers, health=health)
         return Worker(
             place.open_queue(config, owner=name),
             [slot],
-            LedgerWriter(self._store, f"{paths.events}{name}.jsonl"),
+            LedgerWriter(store, f"{paths.events}{name}.jsonl"),
             Identity(name, os.uname().nodename),
             config.retry_policy,
             SystemClock(),
             term=LEASE_SECONDS,
             delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
+            health=health,
         )
 
     def _bury(self, name: str) -> None:

@@ -22,18 +22,24 @@ from ..budget import Budget, Over, Spent, judge
 from ..clock import SystemClock
 from ..errors import DsError
 from ..inputs.config import Config, load_config
+from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
 from ..runs.record import budget_of, record_path
+from ..runs.runfile import run_file_key
+from ..system.hardware import Gpus, Share, find_gpus, share_variables
 from ..system.state import STATE_VARIABLE, mark_of
 from ..worker.attempt.process import adopt_orphans, kill_marked
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
 from ..worker.crew import Crew, Signals
+from ..worker.files.done import recipe_of
+from ..worker.files.project import Carried, keep
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .folder import AppFolder
 from .lives import OwnLife, hours, lives
@@ -104,6 +110,7 @@ class Pilot:
         self._owed: list[str] = []
         """Workers that have ended, and whose leases are to be given back."""
         self._empty_since: float | None = None
+        self._carried = Carried()
         self._life: OwnLife | None = None
 
     def run(self) -> str:
@@ -114,6 +121,8 @@ class Pilot:
         self._life = OwnLife(self._place.folder, self.id, os.uname().nodename, self._clock.now())
         self._owed.append(f"{prefix_of(self.id)}-")  # what an earlier life of this pilot left
         self._look()
+        here = Path.cwd()
+        self._carried = keep(self._store, self._paths, project_files(self._config, here), here)
         self._crew.start(slots_of(self._config))
         looked = self._clock.monotonic()
         while self._crew.runs:
@@ -206,26 +215,34 @@ class Pilot:
 
     def _make_worker(self, name: str, number: int) -> Worker:
         """Make a worker, in its own process."""
-        config = self._config
+        config, store, paths = self._config, self._store, self._paths
         queue = SlurmQueue(self._place, name, is_ending=lambda: self._order is not None)
-        mark = {STATE_VARIABLE: str(self._scratch)}
+        own, slots = config.worker_environment(), slots_of(config)
+        share = Share(number, slots, config.gpus, config.gpus_shared)
+        limits = share_variables(share, slots, find_gpus() if config.gpus else Gpus(), {**os.environ, **own})
+        environment = {**limits, **own, STATE_VARIABLE: str(self._scratch)}
+        recipe = recipe_of(config, Path.cwd(), "", self._carried.files)
         secrets = read_secrets(config, os.environ)
-        task = compile_task(config, {**config.worker_environment(), **mark}, secrets)
-        log = GatheredLog(self._store, self._paths.logs, f"{name}.log")
+        task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried)
+        log = GatheredLog(store, paths.logs, f"{name}.log")
         keeper = LogKeeper([log])
         keeper.__enter__()
-        slot = PilotSlot(task, self._store, self._scratch / "work" / name, log, self._paths.run, name)
+        health = Health(
+            store, paths.paused + name, run_file_key(paths.app, paths.run), Path(store.locate(""))
+        )
+        slot = PilotSlot(task, store, self._scratch / "work" / name, log, paths.run, name, health)
         slot.is_ordered = lambda: self._order is not None
         return Worker(
             queue,
             [slot],
-            KeptLedger(self._store, f"{self._paths.events}{name}.jsonl", keeper),
+            KeptLedger(store, f"{paths.events}{name}.jsonl", keeper),
             Identity(name, self.id),
             config.retry_policy,
             HeadTime(queue),
             term=LEASE_SECONDS,
             delays=[number * config.seconds_to_start],
             poll=POLL_SECONDS,
+            health=health,
         )
 
     def _bury(self, name: str) -> None:

@@ -52,6 +52,11 @@ def slots_of(config: Config) -> int:
     return config.tasks_per_machine * (config.docker_cores or 1)
 
 
+def gpus_of(config: Config) -> str:
+    """The GPUs of a pilot whose jobs need GPUS each, as sbatch asks for them."""
+    return f"gpu:{config.gpus * (1 if config.gpus_shared else slots_of(config))}" if config.gpus else ""
+
+
 def notice_of(limit: float | None) -> int:
     """How long before the end of a time limit (in seconds; None: not known) a pilot wants to know of it."""
     return NOTICE_SECONDS if limit is None else max(min(NOTICE_SECONDS, int(limit / 3)), 5)
@@ -83,7 +88,7 @@ def options(config: Config, project: Path, logs: Path, notice: int) -> list[str]
         "qos": config.slurm_qos,
         "time": config.slurm_time,
         "constraint": config.slurm_constraint,
-        "gres": config.slurm_gres,
+        "gres": config.slurm_gres or gpus_of(config),
         "mem": f"{config.memory}M" if config.memory else "",
     }
     found = [
