@@ -129,6 +129,8 @@ class Pilot:
             for number in self._signals.wait(LOOK_SECONDS):
                 self._hear(signal.Signals(number))
             self._crew.tend()
+            if self._crew.dying:
+                self._give(NOW, "its workers end as soon as they start: see above")
             if (now := self._clock.monotonic()) - looked >= LOOK_SECONDS * 0.9:
                 looked = now
                 self._look()
@@ -227,9 +229,7 @@ class Pilot:
         log = GatheredLog(store, paths.logs, f"{name}.log")
         keeper = LogKeeper([log])
         keeper.__enter__()
-        health = Health(
-            store, paths.paused + name, run_file_key(paths.app, paths.run), Path(store.locate(""))
-        )
+        health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root)
         slot = PilotSlot(task, store, self._scratch / "work" / name, log, paths.run, name, health)
         slot.is_ordered = lambda: self._order is not None
         return Worker(
