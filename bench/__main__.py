@@ -8,7 +8,18 @@ from collections.abc import Callable
 
 import distributed_something
 
-from . import commands, durable_queue, handlers, looks, rehearsal, s3_transfer, startup, submit, submit_sqs
+from . import (
+    commands,
+    durable_queue,
+    handlers,
+    looks,
+    rehearsal,
+    s3_transfer,
+    slurm,
+    startup,
+    submit,
+    submit_sqs,
+)
 
 BENCHMARKS: dict[str, Callable[[int], None]] = {
     "commands": commands.main,
@@ -20,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[int], None]] = {
     "looks": looks.main,
     "s3": s3_transfer.main,
     "rehearsal": rehearsal.main,
+    "slurm": slurm.main,
 }
 
 
