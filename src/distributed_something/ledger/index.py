@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..system.mounts import network_file_system_of
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from .records import FACTS
 
 VERSION = 2
@@ -126,7 +126,7 @@ def remove_index(path: Path) -> None:
 
 def _placed(path: Path) -> Path:
     """Returns the path, or one in a local temporary folder if SQLite's locks are not safe there."""
-    if network_file_system_of(path) is None:
+    if file_system(path) not in NETWORK_FILE_SYSTEMS:
         return path
     import hashlib
     import tempfile

@@ -160,6 +160,7 @@ class Snapshot(NamedTuple):
             "started": _iso(self.started),
             "finished": _iso(self.finished),
             "machines": {"target": machines.target, "running": machines.running, "lost": machines.lost},
+            "machine_hours": None if machines.hours is None else round(machines.hours, 4),
             "cost_usd": self.cost_usd,
             "budget": self._budget_json(),
             "why_idle": self.why_idle,
