@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ...inputs.template import variables_of
-from ...job import Cause, Lease, Outcome
+from ...job import Cause, Lease, Outcome, State
 from . import verdict
 from .container import Container, Containers, handler_command
 from .handler import HandlerProcess
@@ -27,6 +27,9 @@ DISK_FULL_BELOW = 1 << 20
 
 MOMENT_SECONDS = 0.05
 """Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
+
+SYNTAX_ERROR = 2
+"""Exit code of a shell that cannot read its script; programs have it for reasons of their own."""
 
 TAIL_BYTES = 4096
 """End of a failed attempt's text in which the reason is looked for, in bytes."""
@@ -111,7 +114,7 @@ class Executor:
         }
         try:
             if argv:
-                return self._run_command(argv, own)
+                return self._or_refused(argv, own, self._run_command(argv, own))
             if self._container is not None:
                 return self._run_command(handler_command(self._handler), own)
             return self._run_handler(lease)
@@ -227,6 +230,15 @@ class Executor:
         if full or os.strerror(errno.ENOSPC).encode() in self._log.tail(TAIL_BYTES):
             return outcome._replace(cause=Cause.DISK_FULL)
         return outcome
+
+    def _or_refused(self, argv: list[str], own: Mapping[bytes, bytes], outcome: Outcome) -> Outcome:
+        """Makes a failure final where the shell itself refused the command's syntax: no retry mends that."""
+        if outcome.exit_code != SYNTAX_ERROR or argv[:2] != ["/bin/sh", "-c"]:
+            return outcome
+        if self._run_command([argv[0], "-n", *argv[1:]], own).exit_code != SYNTAX_ERROR:
+            return outcome
+        detail = "the shell refuses the syntax of the command"
+        return self._noted(outcome._replace(state=State.DEAD, detail=detail))
 
     def _noted(self, outcome: Outcome) -> Outcome:
         """Adds an outcome's reason to the job's log."""
