@@ -151,6 +151,13 @@ KEYS: tuple[Key, ...] = (
         example="python collect.py {outputs_dir} {output_dir}"),
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
+    Key("NOTIFY", Kind.LIST, (), "who gets a message about the run: web addresses, mail, other addresses of"
+        " Apprise, or a command", shape=r"[a-z][a-z0-9+]{1,30}:.*\S", example=["mailto:ada@lab.org"],
+        shape_says="is neither 'mailto:…', 'https://…', another address of Apprise, nor 'command: …'"),
+    Key("NOTIFY_WHEN", Kind.LIST, ("end", "dead", "stalled"), "what a message is sent about: the end, the"
+        " first dead job, no end of a job for NOTIFY_STALLED", choices=("end", "dead", "stalled")),
+    Key("NOTIFY_STALLED", Kind.NUMBER, 3600, "time without the end of a job after which the run has stalled;"
+        " JOB_TIMEOUT if that is longer", unit="seconds", above=0),
     Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
@@ -188,10 +195,12 @@ KEYS: tuple[Key, ...] = (
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
-_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN", "CANARY", "FILES", "SECRETS"})
+_NO_SLIPS = frozenset(
+    {"CANARY", "COLLECT", "COLLECT_WHEN", "FILES", "NOTIFY", "NOTIFY_STALLED", "NOTIFY_WHEN", "SECRETS"}
+)
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
-_NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
+_NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "NOTIFY", "SSH_KEY_NAME"})
 
 
 class Config(NamedTuple):
@@ -239,6 +248,9 @@ class Config(NamedTuple):
     output: str
     collect: str
     collect_when: str
+    notify: tuple[str, ...]
+    notify_when: tuple[str, ...]
+    notify_stalled: float
     shared_output: bool
     store: str
     job_timeout: float
@@ -390,6 +402,8 @@ def _known(key: Key, entry: Assignment, name: str) -> Any:
         if key.choices and isinstance(entry.value, str):
             examples = (nearest(entry.value, key.choices) or examples[0],)
         fix = "write " + " or ".join(f"{key.name} = {_written(example, name)}" for example in examples)
+        if key.name in _NO_SLIPS:
+            fix += f"; if {key.name} is your program's own, put it into ENVIRONMENT"
         raise UsageError(f"{name}:{entry.line}: {key.name}: {error}", fix) from error
 
 
