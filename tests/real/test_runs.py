@@ -180,6 +180,16 @@ def test_a_command_that_the_shell_cannot_read_is_not_tried_again(
     assert ("the shell refuses" in project.ds("logs", "0").stdout) == (attempts == 1)
 
 
+def test_an_attempt_after_a_timeout_gets_more_time(project: DsProject) -> None:
+    project.config(COMMAND="sleep 2", JOB_TIMEOUT=0.5, TIMEOUT_RETRY=3, JOB_RETRIES=3, BACKOFF=0)
+    project.ds("run", project.jobs([{"n": 1}]))
+    (job,) = project.job_lines()
+    assert (job["state"], job["attempts"], job["detail"]) == ("succeeded", 3, "it was given 4.5 s")
+    assert "attempt 3 is given 4.5 s" in project.ds("logs", "0").stdout
+    second = project.ds("logs", "0", "--attempt", "2").stdout
+    assert "ran longer than JOB_TIMEOUT = 0.5 s, raised by TIMEOUT_RETRY" in second
+
+
 def test_a_missing_input_is_named(project: DsProject) -> None:
     project.config(COMMAND="cat {input_dir}/{n}", INPUTS=["in/{n}"], JOB_RETRIES=1)
     project.ds("run", project.jobs([{"n": "gone.tif"}]), "--unchecked", code=3)

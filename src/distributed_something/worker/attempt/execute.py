@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ...inputs.template import variables_of
-from ...job import Cause, Lease, Outcome, State
+from ...job import Cause, Earlier, Lease, Outcome, State
 from . import verdict
 from .container import Container, Containers, handler_command
 from .handler import HandlerProcess
@@ -53,6 +53,7 @@ class Executor:
         project: Path,
     ) -> None:
         """`project`: the folder that jobs find as $DS_PROJECT_DIR."""
+        self._task = task
         self._timeout = task.timeout
         self._handler = task.handler or ""
         self._scratch = scratch
@@ -112,15 +113,31 @@ class Executor:
             b"DS_JOB_ID": lease.job.id.encode(),
             b"DS_ATTEMPT": b"%d" % lease.attempt,
         }
+        given = self._give(lease.earlier)
+        if given:
+            self._log.note(f"attempt {lease.attempt} is given {given}")
         try:
-            if argv:
-                return self._or_refused(argv, own, self._run_command(argv, own))
-            if self._container is not None:
-                return self._run_command(handler_command(self._handler), own)
-            return self._run_handler(lease)
+            outcome = self._run(lease, argv, own)
         finally:
             if self._mask is not None:
                 self._mask.flush()
+        if not given:
+            return outcome
+        return outcome._replace(detail="; ".join(filter(None, [outcome.detail, f"it was given {given}"])))
+
+    def _run(self, lease: Lease, argv: list[str], own: Mapping[bytes, bytes]) -> Outcome:
+        if argv:
+            return self._or_refused(argv, own, self._run_command(argv, own))
+        if self._container is not None:
+            return self._run_command(handler_command(self._handler), own)
+        return self._run_handler(lease)
+
+    def _give(self, earlier: Earlier) -> str:
+        """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
+        self._timeout = self._task.timeout_after(earlier.timeouts)
+        time_given = f"{self._timeout:g} s" if self._timeout != self._task.timeout else ""
+        memory = self._container.give_memory(earlier.memory) if self._container else ""
+        return " and ".join(filter(None, [time_given, memory]))
 
     def kill_strays(self, job_id: str) -> None:
         """Kills the processes that got out of the job's group; the log says how many."""
@@ -214,7 +231,8 @@ class Executor:
     def _timed_out(self, ended: Ended | None) -> Outcome:
         """Returns the outcome of an attempt that we ended. Raises Cancelled where that was an order."""
         self.check_cancelled()
-        detail = f"ran longer than JOB_TIMEOUT = {self._timeout:g} s"
+        raised = ", raised by TIMEOUT_RETRY" if self._timeout != self._task.timeout else ""
+        detail = f"ran longer than JOB_TIMEOUT = {self._task.timeout:g} s{raised}"
         return self._noted(verdict.with_usage(verdict.failed(Cause.TIMEOUT, detail), ended))
 
     def _judge(self, ended: Ended) -> Outcome:
