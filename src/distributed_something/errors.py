@@ -35,6 +35,10 @@ class Unreachable(DsError):
     """A service did not answer, or throttles: a retry may succeed, and nothing was lost."""
 
 
+class SickMachine(DsError):
+    """The machine, or its way to the store, cannot work now: no job is at fault."""
+
+
 class NotSignedIn(DsError):
     """The account does not accept the credentials: no call can succeed."""
 

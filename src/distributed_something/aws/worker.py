@@ -27,6 +27,7 @@ from ..job import LEASE_SECONDS
 from ..ledger import RunPaths
 from ..runs.provenance import note_worker
 from ..runs.runfile import RunFile, read_run_file
+from ..system.hardware import Share, variables_here
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
@@ -34,6 +35,7 @@ from ..worker.attempt.task import Task, compile_task
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, prefix_of
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.health import Health
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
@@ -269,9 +271,13 @@ class _Task:
         logs: Sequence[GatheredLog],
         keeper: LogKeeper,
     ) -> Worker:
+        health = Health(self._store, self._paths.paused + self._name)
         return Worker(
             queue,
-            [self._slot(task, number, log) for number, log in enumerate(logs)],
+            [
+                self._slot(self._kept(task, config, number), number, log, health)
+                for number, log in enumerate(logs)
+            ],
             KeptLedger(self._store, f"{self._paths.events}{self._name}.jsonl", keeper),
             Identity(self._name, self._machine),
             config.retry_policy,
@@ -279,11 +285,18 @@ class _Task:
             term=_term(config),
             delays=[number * self._settings.stagger for number in range(len(logs))],
             poll=POLL_SECONDS,
+            health=health,
         )
 
-    def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:
+    def _kept(self, task: Task, config: Config, number: int) -> Task:
+        """The task with the variables that keep a job to its slot's part of the machine."""
+        slots = self._settings.slots * config.tasks_per_machine
+        share = Share(number, slots, config.gpus, config.gpus_shared)
+        return task._replace(environment=variables_here(share, config.worker_environment()))
+
+    def _slot(self, task: Task, number: int, log: GatheredLog, health: Health) -> Slot:
         folder = self.folder / str(number)
-        return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name)
+        return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name, health)
 
 
 def _task(facts: RunFile) -> Task:

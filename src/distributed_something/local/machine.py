@@ -37,7 +37,9 @@ from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
+from ..runs.runfile import run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
+from ..system.hardware import Share, variables_here
 from ..system.state import STATE_VARIABLE
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
@@ -47,6 +49,7 @@ from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, keep
+from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .place import Place, container_engine, slots_of
 from .store import FolderStore
@@ -325,15 +328,15 @@ def _make_worker(
     containers: Containers | None,
     carried: Carried,
 ) -> Worker:
-    environment = {
-        **config.worker_environment(),
-        STATE_VARIABLE: str(place.folder),
-    }
+    own, share = config.worker_environment(), Share(number, slots_of(config), config.gpus, config.gpus_shared)
+    environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
     recipe = recipe_of(config, Path.cwd(), image, carried.files)
     task = compile_task(config, environment, read_secrets(config, os.environ), recipe=recipe, carried=carried)
     log = SlotLog(store, paths.logs, f"{name}.log")
-    slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
+    marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
+    health = Health(store, paths.paused + name, marker, disk)
+    slot = Slot(task, store, place.work / name, log, paths.run, name, containers, health=health)
     return Worker(
         place.open_queue(config, owner=name),
         [slot],
@@ -343,6 +346,7 @@ def _make_worker(
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
+        health=health,
     )
 
 

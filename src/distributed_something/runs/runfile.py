@@ -48,12 +48,12 @@ def write_run_file(
         "files": {name: file._asdict() for name, file in files.items()},
         "environment": environment,
     }
-    store.write(_key(config.app_name, run), json.dumps(facts, ensure_ascii=False, indent=1).encode())
+    store.write(run_file_key(config.app_name, run), json.dumps(facts, ensure_ascii=False, indent=1).encode())
 
 
 def read_run_file(store: Store, app: str, run: str) -> RunFile:
     """Returns a run's facts. Raises UsageError if they are missing or malformed."""
-    key = _key(app, run)
+    key = run_file_key(app, run)
     where = store.locate(key)
     try:
         text = store.read(key)
@@ -72,5 +72,6 @@ def read_run_file(store: Store, app: str, run: str) -> RunFile:
     return found
 
 
-def _key(app: str, run: str) -> str:
+def run_file_key(app: str, run: str) -> str:
+    """Returns the store key of a run's file, which is there from `setup` on."""
     return RunPaths(app, run).root + "run.json"

@@ -27,6 +27,7 @@ from ..ledger.joblist import listed_id
 from ..runs.provenance import what_ran
 from ..runs.runfile import read_run_file
 from ..system.docker import Docker, engine_of
+from ..system.hardware import Share, cores, variables_here
 from ..system.state import STATE_VARIABLE, state_folder
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
@@ -66,7 +67,9 @@ def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outc
     folder = state / attempt.job.id
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = OwnWrites(project.engine.store, folder / _LOG, discard=not publish)
-    environment = {**config.worker_environment(), STATE_VARIABLE: str(state)}
+    own, slots = config.worker_environment(), config.docker_cores or cores()
+    share = Share(0, slots, config.gpus, config.gpus_shared)
+    environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(state)}
     secrets = read_secrets(config, os.environ)
     task = compile_task(config, environment, secrets, carried=attempt.carried)._replace(done_check=False)
     name = f"try-{os.urandom(3).hex()}"
