@@ -25,7 +25,7 @@ from typing import Any, Self
 from ..clock import Clock, SystemClock
 from ..engine import Counts, PutReport
 from ..errors import DsError
-from ..job import Cause, DeadJob, Job, Lease, RetryPolicy, in_batches
+from ..job import Cause, DeadJob, Earlier, Job, Lease, RetryPolicy, in_batches
 from .queue_file import (
     connect,
     explained,
@@ -68,9 +68,9 @@ _PUT = """INSERT INTO jobs (id, body)
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
 # Jobs whose back-off or lease has ended were submitted before those never tried, as a rule.
-_DUE = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
+_DUE = """SELECT seq, id, failed, deliveries, cause, body FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
-_FRESH = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
+_FRESH = """SELECT seq, id, failed, deliveries, cause, body FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
@@ -266,7 +266,8 @@ class SqliteQueue:
         detail = detail.encode(errors="backslashreplace").decode()  # SQLite refuses half a surrogate pair
         with self._writing() as db:
             now = self._clock.now()
-            change = (2, 0.0, cause, detail) if dead else (0, now + retry.delay, None, None)
+            earlier = lease.earlier.after(cause).to_text() or None
+            change = (2, 0.0, cause, detail) if dead else (0, now + retry.delay, earlier, None)
             ours = db.execute(_FAIL, (lease.attempt, *change, *_ours(lease, now))).rowcount
         return DeadJob(lease.job, lease.attempt, cause, detail) if dead and ours else None
 
@@ -367,8 +368,15 @@ class SqliteQueue:
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
         text = _text(token)
         return [
-            Lease(Job(_id(number), seq - 1, body), text, deadline, failed + 1, deliveries + 1)
-            for seq, number, failed, deliveries, body in rows
+            Lease(
+                Job(_id(number), seq - 1, body),
+                text,
+                deadline,
+                failed + 1,
+                deliveries + 1,
+                Earlier.from_text(earlier),
+            )
+            for seq, number, failed, deliveries, earlier, body in rows
         ]
 
     def _read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
