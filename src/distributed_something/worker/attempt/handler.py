@@ -23,7 +23,7 @@ class HandlerProcess:
     """The process that runs the HANDLER of one slot."""
 
     def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
-        argv = [*_host_program(), handler]
+        argv = [*host_program(), handler]
         pipes = list[int]()
         try:
             pipes += os.pipe()
@@ -65,7 +65,7 @@ class HandlerProcess:
         return result
 
 
-def _host_program() -> list[str]:
+def host_program() -> list[str]:
     """Returns what runs HANDLER: our own Python; for an injected worker, the image's."""
     if Path(sys.prefix, CARRIED_MARK).exists():
         return ["python3", str(Path(__file__).with_name("host.py"))]
