@@ -217,7 +217,7 @@ def test_no_name_in_a_manifest_leads_out_of_the_folder(store: FolderStore, tmp_p
     [
         ({"y": [1]}, "job b (b): its columns are y"),
         ({"x": ["text"]}, "job b (b): "),
-        ({"x": [0.5]}, "job b (b): Float value 0.5 truncated"),
+        ({"x": [0.5]}, "job b (b): Float value 0.5"),
         (None, "job b (b): "),
     ],
 )
