@@ -264,9 +264,6 @@ def _collect_findings(config: Config) -> Iterator[Finding]:
         )
     if not config.output:
         yield warning("COLLECT: has nothing to collect, as OUTPUT is not given", "OUTPUT = '…/{Plate}'")
-    if config.auto_monitor:
-        what = "COLLECT: the auto-monitor does not run it; ds monitor does"
-        yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
 
 
 def _notify_findings(config: Config) -> Iterator[Finding]:

@@ -149,7 +149,8 @@ KEYS: tuple[Key, ...] = (
     Key("FILES", Kind.LIST, (), "files and folders of the project that travel with the jobs",
         example=["align.sh", "scripts/"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
-    Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, or csv",
+    Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, a function"
+        " (module:function), csv or parquet",
         example="python collect.py {outputs_dir} {output_dir}"),
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
