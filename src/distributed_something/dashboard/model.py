@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..engine import StoredFile
+from ..engine import Renting, StoredFile
 from ..errors import DsError, KeyMissing
 from ..inputs.preview import Previewer
 from ..job import Job
@@ -21,6 +21,7 @@ from ..ledger.selection import Wanted, indexes, records_at
 from ..report.alike import telling_line
 from ..report.build import REPORT
 from ..report.failures import FailureGroup, group_failures
+from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log
 from ..runs.jobtable import cells
 from ..runs.snapshot import Alive, Snapshot, job_line
@@ -88,6 +89,7 @@ class Model:
         self._fold: Fold | None = None
         self._snapshot: Snapshot | None = None
         self._problem: DsError | None = None
+        self._follower: Follower | None = None
         self._reported = False
         self._next_look = self._looked_at = 0.0
         self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
@@ -244,6 +246,8 @@ class Model:
             if full is None:
                 raise NotFound
             store, ended = self._project.engine.store, "+" in full.rpartition("@")[2]
+            if not ended and isinstance(self._project.engine, Renting):
+                self._follow(fold.paths, job_id)
         text = read_log(store, fold.paths, full, skip=start)
         skipped = 0 if start else max(len(text) - LOG_BYTES, 0)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -252,6 +256,12 @@ class Model:
         error = telling_line(shown) if ended and record.cause and full == record.log else ""
         read = {"text": shown, "next": start + len(text) - left, "skipped": skipped}
         return {**read, "ended": ended, "error": error}
+
+    def _follow(self, paths: RunPaths, job_id: str) -> None:
+        """Has the worker store the job's log as it is printed, while the page shows it."""
+        if self._follower is None or self._follower.paths != paths:
+            self._follower = Follower(self._project.engine.store, paths, self._project.clock)
+        self._follower.ask(job_id)
 
     def file(self, job_id: str, key: str) -> tuple[StoredFile, Callable[[int, int], bytes]]:
         """Returns a file of a job, and a function that reads a piece of it. Raises NotFound."""
