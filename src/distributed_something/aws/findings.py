@@ -282,7 +282,7 @@ def way_out_findings(
         lacking = [each for each in NEEDED_ENDPOINTS if f"com.amazonaws.{region}.{each}" not in there]
         if lacking:
             yield error(
-                f"ASSIGN_IP = False: machines in the subnet {name} cannot reach AWS: no route of it leads to a"
+                f"ASSIGN_IP = False: machines in the subnet {name} cannot reach AWS: no route leads to a"
                 f" NAT gateway, and {network} has no endpoint for {', '.join(lacking)}",
                 "ASSIGN_IP = True; or add a NAT gateway or endpoints; or name other subnets in a fleet file",
             )
