@@ -59,6 +59,11 @@ class State(StrEnum):
     SKIPPED = "skipped"
     DEAD = "dead"
 
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended."""
+        return self in (State.SUCCEEDED, State.SKIPPED, State.DEAD)
+
 
 class Job:
     """One unit of work: the shared keys and one group of a job file. A value: nothing changes it.

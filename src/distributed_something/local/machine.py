@@ -30,8 +30,8 @@ import msgspec.json  # noqa: F401  the workers need it: loaded once, before they
 
 from ..background import READY, complain, log_to, refuse
 from ..clock import SystemClock
-from ..engine import Store
-from ..errors import DsError
+from ..engine import DAMAGED, Store
+from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config, load_config
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
@@ -55,6 +55,10 @@ ORDERS = {
     signal.SIGTERM: Stop(25.0, "terminated"),
     signal.SIGINT: Stop(0.0, "stopped now"),
 }
+
+
+_DAMAGED = 65
+"""Exit code of a worker that found the queue damaged."""
 
 
 class _Running(NamedTuple):
@@ -116,6 +120,9 @@ class Machine:
             try:
                 self._give_back_owed()
                 self._check_idle()
+            except QueueDamaged as error:
+                complain(f"{self._name}: {error}")
+                self._give_up()
             except (DsError, OSError) as error:  # disk full, say: what is left to do is done at a later turn
                 complain(f"{self._name}: {error}")
         return self._stop.why if self._stop else "drained"
@@ -180,14 +187,15 @@ class Machine:
 
         It first collects all that have ended: workers that die at once must not delay orders.
         """
-        ended = []
+        ended, damaged = [], False
         with suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                ended.append(pid)
-        for pid in ended:
-            worker = self._workers.pop(pid, None)
-            if worker is not None:
-                self._after(worker)
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                ended.append(self._workers.pop(found[0], None))
+                damaged |= os.waitstatus_to_exitcode(found[1]) == _DAMAGED
+        if damaged:
+            self._give_up()
+        for worker in filter(None, ended):
+            self._after(worker)
 
     def _end_adopted(self) -> None:
         """Kills what an ended worker left running: the kernel made those processes our children."""
@@ -237,6 +245,11 @@ class Machine:
             self._empty_since = now
         elif now - self._empty_since > IDLE_END_SECONDS:
             self._give_order(signal.SIGTERM, Stop(25.0, "drained"))
+
+    def _give_up(self) -> None:
+        """Has the workers end with their jobs, which only the ledger will know: the queue is damaged."""
+        if self._stop is None:
+            self._give_order(signal.SIGUSR1, Stop(None, DAMAGED))
 
     def _order(self, number: int) -> None:
         with suppress(ValueError):
@@ -300,6 +313,8 @@ def _become_worker(make: Callable[[], Worker], parent: int) -> None:
         if os.getppid() == parent:
             worker.run()
         code = 0
+    except QueueDamaged:
+        code = _DAMAGED
     except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
         import traceback
 
