@@ -98,6 +98,7 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "seaweedfs": lambda: weed() and find_spec("obstore"),
     "chromium": lambda: chromium() and find_spec("playwright"),
     "docker": lambda: _docker(),
+    "aiosmtpd": lambda: find_spec("aiosmtpd") and find_spec("apprise"),
 }
 
 

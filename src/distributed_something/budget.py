@@ -81,6 +81,12 @@ def judge(budget: Budget, spent: Spent) -> Notice | Over | None:
     return None
 
 
+def used(budget: Budget, spent: Spent) -> str:
+    """Returns how much of each limit is spent, in words; empty if there is no limit."""
+    parts = _parts(budget, spent)
+    return ", ".join(f"{text} ({part:.0%})" if part is not None else "not known" for part, text in parts)
+
+
 def _parts(budget: Budget, spent: Spent) -> list[tuple[float | None, str]]:
     """Returns for each limit the share that is spent, and that in words."""
     found: list[tuple[float | None, str]] = []

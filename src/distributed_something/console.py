@@ -313,6 +313,7 @@ def progress_parts(snapshot: Snapshot) -> list[Part]:
         (5, jobs.running, "running"),
         (4, jobs.failed, "to retry"),
         (1, jobs.dead, "dead"),
+        (4, jobs.dropped, "dropped"),
     ):
         if count:
             parts.append((weight, f"{count:,} {word}"))

@@ -89,6 +89,13 @@ class Queue(Protocol):
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new: attempt 1. Returns the ids that were dead."""
 
+    def drop(self, ids: Iterable[str]) -> list[str]:
+        """Take dead jobs out for good, and waiting ones where the queue can find a job by its id.
+
+        Returns the ids that it took out, perhaps with those that were out before. A leased job stays. `put`
+        still knows the ids. After a failure part-way some are out; calling again is safe.
+        """
+
     def purge(self) -> None:
         """Forget every job, the dead and the finished ones included."""
 

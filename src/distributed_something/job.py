@@ -8,6 +8,7 @@ The life of a job (each edge is a ledger event):
                                  --interrupted> waiting      (no attempt is used up)
                                  --dead-------> dead         (out of attempts, or killed worker after worker)
     dead    --retried--> waiting
+    dead    --dropped--> dropped     (the user took it out; waiting jobs too, where the queue finds them)
 """
 
 from __future__ import annotations
@@ -58,11 +59,12 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     SKIPPED = "skipped"
     DEAD = "dead"
+    DROPPED = "dropped"
 
     @property
     def final(self) -> bool:
         """Whether the job has ended."""
-        return self in (State.SUCCEEDED, State.SKIPPED, State.DEAD)
+        return self not in (State.WAITING, State.RUNNING)
 
 
 class Job:

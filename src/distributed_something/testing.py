@@ -195,6 +195,21 @@ class MemoryQueue:
                 self._entries[each] = _Entry(dead[each].job)
             return back
 
+    def drop(self, ids: Iterable[str]) -> list[str]:
+        """Takes dead and waiting jobs out for good; returns the ids that are out."""
+        with self._lock:
+            now = self._clock.now()
+            out = []
+            for each in dict.fromkeys(ids):
+                entry = self._entries.get(each)
+                if entry is None or entry.state == "done":
+                    continue
+                if entry.state == "open" and entry.token is not None and entry.visible_at > now:
+                    continue
+                entry.state, entry.token = "dropped", None
+                out.append(each)
+            return out
+
     def purge(self) -> None:
         """Removes every job."""
         with self._lock:

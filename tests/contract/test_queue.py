@@ -613,6 +613,34 @@ def kill(queue: Any, count: int) -> None:
         queue.fail(lease, Cause.EXIT, final=True)
 
 
+def test_a_dead_job_that_is_dropped_is_out_for_good(queue: Any) -> None:
+    queue.put(jobs(3))
+    for lease in queue.lease(2):
+        queue.fail(lease, Cause.EXIT, final=True)
+    first, second = (each.job.id for each in queue.dead())
+    assert queue.drop([first, job(9).id]) == [first]
+    assert queue.counts() == Counts(waiting=1, dead=1)
+    assert [each.job.id for each in queue.dead()] == [second]
+    assert queue.redrive([first]) == []
+    assert queue.put(jobs(1)) == PutReport(known=1)
+
+
+def test_a_leased_job_is_not_dropped(queue: Any) -> None:
+    queue.put([job(1)])
+    (lease,) = queue.lease(1)
+    assert queue.drop([job(1).id]) == []
+    queue.done([lease])
+    assert queue.drop([job(1).id]) == []
+
+
+def test_a_waiting_job_is_dropped_where_it_can_be_found(queue: Any) -> None:
+    queue.put(jobs(2))
+    if dropped := queue.drop([job(0).id]):
+        assert dropped == queue.drop([job(0).id]) == [job(0).id]
+    assert queue.counts().open == 2 - len(dropped)
+    assert numbers(queue.lease(2)) == list(range(len(dropped), 2))
+
+
 def test_redriven_jobs_start_again_from_the_first_attempt(queue: Any, clock: FakeClock) -> None:
     queue.put([job(1)])
     queue.fail(queue.lease(1)[0], Cause.EXIT)

@@ -101,6 +101,11 @@ class QueueMachine(RuleBasedStateMachine):
         ids = None if numbers is None else [job(number).id for number in numbers]
         assert self.queue.redrive(ids) == self.model.redrive(ids)
 
+    @rule(numbers=few)
+    def drop(self, numbers: list[int]) -> None:
+        ids = [job(number).id for number in numbers]
+        assert self.queue.drop(ids) == self.model.drop(ids)
+
     @rule(owner=st.sampled_from(["w1", "w2"]))
     def lose_a_worker(self, owner: str) -> None:
         expected, actual = self.model.release_owner(owner), self.queue.release_owner(owner)

@@ -131,6 +131,39 @@ def test_a_run_is_watched_stopped_and_its_failures_retried(
         assert project.status()["jobs"]["succeeded"] == 2
 
 
+def test_the_rest_of_a_run_is_ended_from_the_page_alone(
+    project: DsProject, opened: Callable[..., Any]
+) -> None:
+    project.ds("run", names(project, "bad1", "bad2", "good"), code=3)
+    with dashboard(project) as (url, _):
+        page = opened(url)
+        page.get_by_text("finished, 2 dead", exact=True).wait_for()
+        assert page.get_by_role("button", name="Drain").count() == 0  # nothing runs
+        page.get_by_role("button", name="Retry these").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_text("No worker runs: workers are started.").wait_for()
+        dialog.get_by_role("button", name="Retry these").click()
+        page.get_by_text("2 jobs put back; workers were started").wait_for()
+        until(lambda: project.status()["attempts"] == 5, "two new attempts")
+        page.get_by_role("button", name="Drain").click()
+        dialog.get_by_role("button", name="Drain").click()
+
+        page.goto(url + "#jobs?state=dead")
+        page.locator("a.id").first.click()
+        page.get_by_role("button", name="Take out").click()
+        dialog.get_by_role("button", name="Take out").click()
+        page.get_by_text("1 job taken out of the run").wait_for()
+        assert project.status()["jobs"]["dropped"] == 1
+        page.get_by_role("link", name="Overview").click()
+        page.get_by_role("row", name=re.compile("no such plate")).get_by_role(
+            "button", name="Take out"
+        ).click()
+        dialog.get_by_role("button", name="Take out").click()
+        page.get_by_text("1 of 3 succeeded, 2 taken out", exact=True).wait_for()
+        page.get_by_text("finished", exact=True).wait_for()
+    assert "2 dropped" in project.ds("monitor").stdout  # exit code 0
+
+
 def test_stop_now_asks_first_and_puts_the_running_jobs_back(
     project: DsProject, opened: Callable[..., Any]
 ) -> None:

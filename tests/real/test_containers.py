@@ -115,6 +115,16 @@ def test_the_project_is_there_to_read_and_the_bucket_where_old_images_look(boxed
     assert (boxed.folder / "data/out/x").read_text() == "seen"
 
 
+def test_a_container_gets_its_secrets_by_name(boxed: DsProject) -> None:
+    secret = "hunter22-of-this-test"
+    boxed.environment["OUTER"] = secret
+    of_image(boxed, COMMAND="echo token=$TOKEN; test {n} = 1", SECRETS={"TOKEN": "env:OUTER"})
+    boxed.ds("run", boxed.jobs([{"n": 1}]))
+    assert "token=***" in boxed.ds("logs", "0").stdout
+    files = [path for path in boxed.folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+
 def test_stop_now_ends_the_container_and_its_job_goes_back(boxed: DsProject, docker: Docker) -> None:
     of_image(boxed, COMMAND="sleep {n}", DOCKER_CORES=1)
     for step in (["setup"], ["submit", boxed.jobs([{"n": 600}])], ["start"]):

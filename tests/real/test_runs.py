@@ -615,3 +615,20 @@ def test_a_run_with_too_many_dead_jobs_drains_and_goes_on_when_the_cause_is_mend
     project.ds("retry")
     project.ds("start")
     assert "60 succeeded" in project.ds("monitor").stdout
+
+
+def test_a_job_gets_its_secrets_and_no_file_of_the_run_has_them(project: DsProject) -> None:
+    secret = "hunter22-of-this-test"
+    (project.folder.parent / "token").write_text(secret)
+    (project.folder.parent / "token").chmod(0o600)
+    project.config(
+        COMMAND=f"echo token=$TOKEN; test ${{#TOKEN}} = {len(secret)}",
+        SECRETS={"TOKEN": f"file:{project.folder.parent / 'token'}"},
+    )
+    project.ds("run", project.jobs([{"n": 1}]))
+    assert "token=***" in project.ds("logs", "0").stdout
+    files = [path for path in project.folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
+
+    (project.folder.parent / "token").chmod(0o644)
+    assert "other users may read" in project.ds("run", project.jobs([{"n": 2}]), code=2).stderr

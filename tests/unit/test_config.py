@@ -11,7 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distributed_something.errors import USAGE, UsageError
-from distributed_something.inputs.config import KEYS, Config, Kind, check_value, load_config, parse_config
+from distributed_something.inputs.config import (
+    KEYS,
+    Config,
+    Kind,
+    check_value,
+    load_config,
+    parse_config,
+    values_given,
+)
 from distributed_something.inputs.literal import read_assignments
 
 OLD_FILE = """\
@@ -497,8 +505,20 @@ def test_fixes_for_toml_are_toml():
 
     for key in KEYS:
         wrong = f"{key.name} = 1979-05-27"
-        fix = refusal(wrong, "config.toml").fix.removeprefix("write ").split(" or ")[0]
+        fix = refusal(wrong, "config.toml").fix.removeprefix("write ").split(" or ")[0].split("; if ")[0]
         assert list(tomllib.loads(fix)) == [key.name]
+
+
+def test_a_new_short_key_that_does_not_fit_may_be_the_program_s_own():
+    found = refusal("APP_NAME = 'x'\nNOTIFY = {'a': 1}")
+    assert "NOTIFY: " in found.what
+    assert found.fix.endswith("; if NOTIFY is your program's own, put it into ENVIRONMENT")
+    assert parse_config("APP_NAME = 'x'\nNOTIFYD = 'mine'").extra == {"NOTIFYD": "mine"}
+
+
+def test_addresses_of_people_are_not_kept_with_the_run():
+    config = parse_config("APP_NAME = 'x'\nNOTIFY = 'https://hooks.slack.com/services/T/B/X'")
+    assert "NOTIFY" not in values_given(config)
 
 
 def test_toml_dates_are_handed_on_as_text():

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from distributed_something.console import Console
+from distributed_something.dashboard.actions import Actions
 from distributed_something.dashboard.files import how_shown
 from distributed_something.dashboard.model import Model
 from distributed_something.dashboard.server import PIECE_BYTES, PageServer
@@ -50,7 +51,8 @@ class Page:
             "APP_NAME = 'App'\nENGINE = 'local'\nINPUTS = ['raw/{Plate}.png']\n"
         )
         self.folder = folder
-        self.server = PageServer(Model(lambda: Project.open(folder, Console())), TOKEN, 0)
+        model = Model(opened := lambda: Project.open(folder, Console()))
+        self.server = PageServer(model, Actions(opened, model), TOKEN, 0)
         self.host = f"127.0.0.1:{self.server.server_address[1]}"
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self._thread.start()
@@ -218,8 +220,10 @@ def test_failures_are_groups_and_lead_to_their_jobs(page: Page) -> None:
     those = page.get("api/jobs", cause="exit", said=groups[2]["example"]).json
     assert those["total"] == 6
     assert page.post("api/retry", {"cause": "exit", "example": "none"}, X_Token=TOKEN).status == 404
-    assert page.post("api/retry-job", {"id": "none"}, X_Token=TOKEN).status == 404
-    assert page.post("api/retry-job", {"id": "none"}).status == 403
+    for action in ("retry", "drop"):
+        assert page.post(f"api/{action}", {"ids": ["none"]}, X_Token=TOKEN).status == 404
+        assert page.post(f"api/{action}", {"ids": []}, X_Token=TOKEN).status == 404
+        assert page.post(f"api/{action}", {"ids": ["none"]}).status == 403
 
 
 def test_a_job_tells_of_each_attempt_and_what_it_printed(page: Page) -> None:
@@ -313,7 +317,8 @@ class Vanishing(Model):
 
 @pytest.fixture
 def vanishing() -> Iterator[PageServer]:
-    server = PageServer(Vanishing(), TOKEN, 0)
+    model = Vanishing()
+    server = PageServer(model, Actions(pytest.fail, model), TOKEN, 0)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server

@@ -24,7 +24,7 @@ FLOORS = {
         steps
         rehearsal
         local aws
-        report console
+        report console notify
         worker runs
         inputs ledger testing
         system engine background

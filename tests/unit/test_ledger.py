@@ -82,6 +82,23 @@ def test_the_life_of_a_job(store: FolderStore) -> None:
     assert (fold.first, fold.last_end, fold.attempts) == (10, 40, 3)
 
 
+def test_a_dropped_job_stays_dropped_unless_it_has_succeeded(store: FolderStore) -> None:
+    ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
+    for number in (0, 1, 2):
+        ledger.ended("dead", 10, lease(number), FAILED, worker="w")
+    for number in (0, 1):
+        ledger.ended("dropped", 11, lease(number), None)
+    ledger.ended("failed", 12, lease(0, 2), FAILED, worker="another delivery")
+    ledger.ended("succeeded", 13, lease(1, 2), DONE, worker="another delivery")
+    ledger.flush()
+    fold = Fold(store, PATHS).update()
+    first, second, third = fold.jobs.values()
+    assert (first.state, first.cause, first.log) == (State.DROPPED, "exit", None)
+    assert (second.state, third.state) == (State.SUCCEEDED, State.DEAD)
+    assert [fold.by_state[each] for each in (State.DROPPED, State.SUCCEEDED, State.DEAD)] == [1, 1, 1]
+    assert [each.id for each in fold.failing()] == [third.id]
+
+
 def test_a_short_job_is_one_line(store: FolderStore) -> None:
     ledger = LedgerWriter(store, PATHS.events + "w.jsonl")
     ledger.started(10, lease(0))

@@ -64,6 +64,27 @@ def test_a_report_is_found_and_made_again(twice: tuple[DsProject, str, str]) -> 
     project.ds("report", "--remake")
 
 
+def test_a_junk_job_that_is_dropped_lets_the_run_end_clean(project: DsProject) -> None:
+    project.config(COMMAND="test {n} = 1 && echo > {output_dir}/x", OUTPUT="out/{n}", JOB_RETRIES=1)
+    project.jobs([{"n": "1"}, {"n": "2"}, {"n": "3"}])
+    project.ds("run", "files/jobs.json", code=3)
+    assert "1 job taken out" in project.ds("drop", "#1").stderr
+    assert project.status()["jobs"] == {
+        "total": 3, "waiting": 0, "running": 0, "succeeded": 1, "failed": 0, "dead": 1, "skipped": 0,
+        "dropped": 1,
+    }  # fmt: skip
+    assert "job 1 " not in project.ds("failures").stdout
+    (line,) = project.job_lines("--state", "dropped")
+    assert (line["index"], line["cause"], line["exit_code"]) == (1, "exit", 1)
+    assert json.loads(project.ds("--json", "drop", "1", "2").stdout)["left"] == {}
+    assert "0 jobs put back" in project.ds("retry").stderr
+    assert "2 dropped" in project.ds("monitor").stdout  # exit code 0
+
+    said = project.ds("drop", "0", code=1).stderr
+    assert "is succeeded, and stays in the run" in said
+    assert project.status()["jobs"]["dropped"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["runs", "diff", "1"], "takes two runs"), (["runs", "diff", "1", "2"], "no run has this id")],

@@ -32,7 +32,7 @@ from . import findings
 from .ec2.region import NO_IMAGE, Region
 from .ec2.request import key_pair
 from .iam import account
-from .iam.policies import buckets_of
+from .iam.policies import buckets_of, secret_arns
 from .iam.roles import Where
 from .names import instance_log_group
 from .session import NO_SUCH, AwsSession, aws_errors, or_none
@@ -70,6 +70,7 @@ def unasked(config: Config, file: FleetText | None) -> list[Check]:
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the image's name", lambda: container_findings(config)),
+        Check("the secrets", lambda: findings.secret_findings(config)),
         Check("the queues' names", lambda: findings.name_findings(config)),
         Check("the leases", lambda: findings.lease_findings(config)),
         Check("the image's own worker", lambda: findings.image_worker_findings(config)),
@@ -168,9 +169,10 @@ class Asker:
 
     def roles(self) -> Iterator[Finding]:
         """The account's set-up."""
-        images = self._config.image_starts_worker
-        found = account.find(self._session)
-        return findings.role_findings(self._where, buckets_of(self._config), found, images=images)
+        config, where = self._config, self._where
+        found, secrets = account.find(self._session), secret_arns(config, where).values()
+        images = config.image_starts_worker
+        return findings.role_findings(where, buckets_of(config), found, images=images, secrets=secrets)
 
     def fleet_roles(self) -> Iterator[Finding]:
         """The role and the instance profiles of the fleet file."""

@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import DsError
+from ..errors import DsError, UsageError
 from ..inputs.check import Finding, error, ok, refused, warning, wrong
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, advice, fleet_problems, parse_fleet
+from ..inputs.secrets import check_for_aws
 from ..words import many
 from .iam.account import LINK, Found, plan_setup
 from .iam.policies import Buckets
@@ -90,10 +91,20 @@ def fleet_findings(text: str, name: str, config: Config) -> Iterator[Finding]:
         yield ok(f"{name}: every field is filled in")
 
 
-def role_findings(where: Where, buckets: Buckets, found: Found, *, images: bool = False) -> Iterator[Finding]:
-    """Checks that roles and profile exist, with today's policies and this project's buckets."""
+def secret_findings(config: Config) -> Iterator[Finding]:
+    """Checks that ECS can read the secrets. It reads their values only when a task starts."""
     try:
-        steps = plan_setup(where, buckets, found, images=images)
+        check_for_aws(config)
+    except UsageError as unreadable:
+        yield refused(unreadable)
+
+
+def role_findings(
+    where: Where, buckets: Buckets, found: Found, *, images: bool = False, secrets: Iterable[str] = ()
+) -> Iterator[Finding]:
+    """Checks that roles and profile exist, with today's policies and this project's buckets and secrets."""
+    try:
+        steps = plan_setup(where, buckets, found, images=images, secrets=secrets)
     except DsError as strange:
         yield refused(strange)
         return

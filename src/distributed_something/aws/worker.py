@@ -261,7 +261,9 @@ class _Task:
     def _worker(
         self, config: Config, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
     ) -> Worker:
-        task = compile_task(config, {})  # the config's variables are in our environment already
+        # the config's variables and secrets are in our environment already
+        hidden = {name: os.environ[name] for name in config.secrets if name in os.environ}
+        task = compile_task(config, {}, hidden)
         return Worker(
             queue,
             [self._slot(task, number, log) for number, log in enumerate(logs)],

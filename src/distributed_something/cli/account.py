@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..aws.iam import account
-from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, compact
+from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, compact, secret_arns
 from ..aws.iam.roles import IMAGE_PROFILE, PATH, PROFILE, Where
 from ..aws.iam.user_policies import administrator_policy, user_policy
 from ..aws.session import AwsSession
@@ -24,7 +24,8 @@ def setup(project: Project, *, dry_run: bool) -> int:
     """Ask, then make what the account lacks."""
     console, session = project.console, _session(project)
     where, images = _where(project, session), project.config.image_starts_worker
-    steps = account.plan_setup(where, buckets_of(project.config), account.find(session), images=images)
+    found, secrets = account.find(session), secret_arns(project.config, where).values()
+    steps = account.plan_setup(where, buckets_of(project.config), found, images=images, secrets=secrets)
     function = plan_function(where, find_function(session), package())
     if not _agreed(project, [*steps, *function], f"change the account {where.number}", dry_run=dry_run):
         return OK

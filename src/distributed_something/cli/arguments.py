@@ -213,7 +213,7 @@ def report(parser: argparse.ArgumentParser) -> None:
 def jobs(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds jobs`."""
     _of_run(parser)
-    states = ["waiting", "running", "succeeded", "failed", "dead", "skipped"]
+    states = ["waiting", "running", "succeeded", "failed", "dead", "skipped", "dropped"]
     parser.add_argument("--state", choices=states, help="only these")
     parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
     parser.add_argument("--csv", action="store_true", help="as CSV")
@@ -240,6 +240,12 @@ def retry(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--collect", action="store_true", help="only the job that COLLECT is")
     parser.add_argument("jobs", metavar="JOB", nargs="*", help="ids, starts of ids, or indexes (92, or #92)")
+
+
+def drop(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `ds drop`."""
+    what = "dead jobs, or (not on aws) waiting ones: ids, starts of ids, or indexes (92, or #92)"
+    parser.add_argument("jobs", metavar="JOB", nargs="+", help=what)
 
 
 def fleet(parser: argparse.ArgumentParser) -> None:

@@ -304,6 +304,24 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
     return OK
 
 
+@in_project
+def do_drop(project: Project, options: argparse.Namespace) -> int:
+    """Runs `ds drop`."""
+    from itertools import islice
+
+    from ..steps.retry import DROP_FIX, drop
+    from . import views
+
+    out, left = drop(project, views.find_ids(project, options.jobs))
+    if project.console.json:
+        project.console.data({"dropped": out, "left": left})
+    project.console.say(f"{many(len(out), 'job')} taken out of the run")
+    for job_id, state in islice(left.items(), 1):
+        more = f" (and {len(left) - 1:,} more)" if len(left) > 1 else ""
+        raise DsError(f"job {job_id}{more} is {state}, and stays in the run", DROP_FIX)
+    return OK
+
+
 def _after_retry(project: Project) -> str:
     """Returns the commands that bring workers to the jobs. A changed config may need a new set-up first."""
     if project.engine.machines().running:

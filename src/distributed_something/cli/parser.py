@@ -147,6 +147,11 @@ COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
         arguments.failures,
     ),
     "retry": (commands.do_retry, "put dead jobs back into the queue", arguments.retry),
+    "drop": (
+        commands.do_drop,
+        "take junk jobs out, so that the run can end without dead jobs",
+        arguments.drop,
+    ),
     "repair": (commands.do_repair, "rebuild a damaged queue from the ledger", None),
     "stop": (commands.do_stop, "drain: running jobs finish, no new ones start", arguments.stop),
     "dashboard": (commands.do_dashboard, "the run as a web page, for this machine only", arguments.dashboard),

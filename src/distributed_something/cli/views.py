@@ -8,6 +8,7 @@ from io import StringIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from ..budget import used
 from ..console import Console, describe, fitting, progress_parts
 from ..engine import Machines
 from ..errors import OK, UsageError
@@ -74,6 +75,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "succeeded": jobs.succeeded or None,
         "skipped": jobs.skipped or None,
         "dead": jobs.dead or None,
+        "dropped": jobs.dropped or None,
         "waiting": jobs.waiting or None,
         "running": jobs.running or None,
         "to retry": jobs.failed or None,
@@ -83,6 +85,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
         "machines": _machines(machines),
         "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
+        "budget": used(snapshot.budget, snapshot.spent) or None,
         "why idle": snapshot.why_idle,
     }
 

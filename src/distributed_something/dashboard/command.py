@@ -6,12 +6,14 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..console import Console
 from ..errors import OK, DsError
 from ..steps.project import Project
+from .actions import Actions
 from .model import Model
 from .server import PageServer
 
@@ -28,8 +30,11 @@ def dashboard(project: Project, port: int | None) -> int:
     console, place = project.console, project.folder / ".ds" / f"dashboard-{project.config.app_name}.json"
     known = _read(place)
     token = known.token if known else secrets.token_urlsafe(24)
-    model = Model(lambda: Project.open(project.folder, console, project.config.engine))
-    with _bound(model, token, port, known.port if known else 0) as server:
+
+    def opened() -> Project:
+        return Project.open(project.folder, console, project.config.engine)
+
+    with _bound(opened, token, port, known.port if known else 0) as server:
         _write(place, Address(token, server.server_address[1]))
         door = place.with_suffix(".html")
         try:
@@ -53,11 +58,12 @@ def _show_address(console: Console, url: str, door: Path) -> None:
         _open(url, door)
 
 
-def _bound(model: Model, token: str, port: int | None, known: int) -> PageServer:
+def _bound(opened: Callable[[], Project], token: str, port: int | None, known: int) -> PageServer:
     """Returns a server at the requested port, or else at the port of last time, or else at any port."""
+    model = Model(opened)
     for wanted in [port] if port is not None else [known, 0]:
         try:
-            return PageServer(model, token, wanted)
+            return PageServer(model, Actions(opened, model), token, wanted)
         except OSError as error:
             why = error.strerror
     raise DsError(f"port {port}: {why}", "choose another one, or leave --port out")

@@ -20,7 +20,6 @@ from ..report.failures import FailureGroup, group_failures
 from ..runs.joblog import begin_of, read_log
 from ..runs.snapshot import Alive, Snapshot, job_line
 from ..steps.project import Project
-from ..words import many
 from . import files, show
 from .select import Wanted, select
 
@@ -159,33 +158,16 @@ class Model:
         except KeyMissing as error:
             raise NotFound from error
 
-    def stop(self, *, now: bool) -> str:
-        """Stop the workers. Returns at once; they drain."""
-        self._opened().engine.stop(now=now)
-        self.look_again()
-        return "running jobs go back to the queue" if now else "no new jobs start; running ones finish"
-
-    def retry(self, cause: str, example: str) -> str:
-        """Put the dead jobs of a group of failures back. Raises NotFound if there is no such group."""
+    def group_ids(self, cause: str, example: str) -> frozenset[str]:
+        """Returns the ids of a group of failures. Raises NotFound if there is no such group."""
         with self._lock:
-            ids = self._group_ids(self._looked(), cause, example)
-        return self._put_back(ids)
+            return self._group_ids(self._looked(), cause, example)
 
-    def retry_job(self, job_id: str) -> str:
-        """Put one dead job back. Raises NotFound if there is no such job."""
+    def known(self, ids: Sequence[str]) -> list[str]:
+        """Returns these ids. Raises NotFound if one of them is no job of the run."""
         with self._lock:
-            record = self._record(self._looked(), job_id)
-        return self._put_back(frozenset([record.id]))
-
-    def _put_back(self, ids: frozenset[str]) -> str:
-        from ..steps.retry import retry
-
-        back = retry(self._opened(), (), ids)
-        self.look_again()
-        with self._lock:
-            runs = self._alive().any
-        after = "" if runs or not back else "; no worker is running: ds start, then ds monitor"
-        return f"{many(len(back), 'job')} put back{after}"
+            fold = self._looked()
+            return [self._record(fold, each).id for each in dict.fromkeys(ids)]
 
     def _group_ids(self, fold: Fold, cause: str, example: str) -> frozenset[str]:
         for group in self._grouped(fold):

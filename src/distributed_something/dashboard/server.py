@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from ..errors import DsError
 from ..report.page import LOOK
 from ..system.loopback import ADDRESS, is_foreign
+from .actions import Actions
 from .files import how_shown
 from .model import Model, NotFound
 from .select import Wanted
@@ -66,9 +67,9 @@ class PageServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, model: Model, token: str, port: int) -> None:
+    def __init__(self, model: Model, actions: Actions, token: str, port: int) -> None:
         super().__init__((ADDRESS, port), Handler)
-        self.model = model
+        self.model, self.actions = model, actions
         self.token = token
 
     @property
@@ -149,6 +150,8 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "report":
             policy = {"Content-Security-Policy": _FILE_POLICY}
             self._send(self.server.model.report(), "text/html; charset=utf-8", policy)
+        elif path == "api/offer":
+            self._json(self.server.actions.offer(_number(query.get("jobs"), 0)))
         elif found := _VALUES.get(path):
             self._json(found(self.server.model, query))
         else:
@@ -160,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         act = _ACTIONS.get(path)
         if act is None:
             raise NotFound
-        self._json({"said": act(self.server.model, self._body())})
+        self._json({"said": act(self.server.actions, self._body())})
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
@@ -245,8 +248,8 @@ _VALUES: dict[str, Callable[[Model, Query], object]] = {
         query.get("id", ""), query.get("place", ""), _number(query.get("from"), 0)
     ),
 }
-_ACTIONS: dict[str, Callable[[Model, dict[str, Any]], str]] = {
-    "api/stop": lambda model, body: model.stop(now=body.get("now") is True),
-    "api/retry": lambda model, body: model.retry(str(body.get("cause")), str(body.get("example"))),
-    "api/retry-job": lambda model, body: model.retry_job(str(body.get("id"))),
+_ACTIONS: dict[str, Callable[[Actions, dict[str, Any]], str]] = {
+    "api/stop": Actions.stop,
+    "api/retry": Actions.retry,
+    "api/drop": Actions.drop,
 }

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..budget import used
 from ..engine import RentedMachine, StoredFile
 from ..job import State
 from ..ledger import Fold, JobRecord
@@ -42,13 +43,14 @@ def _headline(snapshot: Snapshot) -> dict[str, str]:
     jobs, state = snapshot.jobs, snapshot.state
     ended = state == "finished"
     dead = f", {jobs.dead:,} dead" if jobs.dead else ""
+    dropped = f", {jobs.dropped:,} taken out" if jobs.dropped else ""
     tones = {"finished": "good", "running": "running"}
     tone = ("bad" if ended else "warn") if jobs.dead else tones.get(state, "warn")
     skipped = f", {jobs.skipped:,} skipped" if jobs.skipped else ""
     return {
         "state": state + (dead if ended else ""),
         "tone": tone,
-        "sentence": f"{jobs.succeeded:,} of {jobs.total:,} succeeded{skipped}{dead}",
+        "sentence": f"{jobs.succeeded:,} of {jobs.total:,} succeeded{skipped}{dead}{dropped}",
     }
 
 
@@ -66,6 +68,7 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("machines", f"{machines.running:,} of {machines.target:,}"),
         *([("interruptions", f"{snapshot.interruptions:,}")] if snapshot.interruptions else []),
         *_cost(snapshot),
+        *([("budget", used(snapshot.budget, snapshot.spent))] if snapshot.budget else []),
     ]
 
 
@@ -86,7 +89,7 @@ def _left(snapshot: Snapshot) -> str:
 
 def _parts(snapshot: Snapshot) -> str:
     jobs = snapshot.jobs
-    states = ("succeeded", "skipped", "dead", "running", "waiting")
+    states = ("succeeded", "skipped", "dead", "dropped", "running", "waiting")
     return parts_plot(
         [Part(state, getattr(jobs, state), f"{getattr(jobs, state):,}", state) for state in states], "Jobs"
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -207,6 +208,11 @@ def key_findings(config: Config) -> Iterator[Finding]:
 def work_findings(config: Config) -> Iterator[Finding]:
     """Whether the config says what a job is, and its times fit together."""
     yield from key_findings(config)
+    from .secrets import plain_secrets
+
+    for name in plain_secrets(config):
+        what = f"{name}: if it is a secret, it is plain text: tasks, files and logs would show it"
+        yield warning(what, f"SECRETS = {{{name!r}: 'ssm:/lab/{name.lower()}'}}")
     if config.job_timeout and config.job_timeout > config.max_run_hours * 3600:
         what = (
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"
@@ -221,6 +227,7 @@ def work_findings(config: Config) -> Iterator[Finding]:
             "JOB_TIMEOUT = 3600, or whatever no good job takes",
         )
     yield from _collect_findings(config)
+    yield from _notify_findings(config)
     from .fit import nowhere_to_publish
 
     if unfit := nowhere_to_publish(config):
@@ -244,6 +251,18 @@ def _collect_findings(config: Config) -> Iterator[Finding]:
         yield warning("COLLECT: has nothing to collect, as OUTPUT is not given", "OUTPUT = '…/{Plate}'")
     if config.auto_monitor:
         what = "COLLECT: the auto-monitor does not run it; ds monitor does"
+        yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
+
+
+def _notify_findings(config: Config) -> Iterator[Finding]:
+    by_apprise = [
+        each for each in config.notify if each.partition(":")[0] not in ("http", "https", "command")
+    ]
+    if by_apprise and find_spec("apprise") is None:
+        what = f"NOTIFY: {by_apprise[0].partition(':')[0]}: needs Apprise, which is not installed"
+        yield warning(what, "pip install 'distributed-something[notify]'")
+    if config.notify and config.auto_monitor:
+        what = "NOTIFY: the auto-monitor sends nothing, as addresses are not stored with the run"
         yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
 
 

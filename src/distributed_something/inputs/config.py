@@ -86,6 +86,9 @@ FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-mis
 """Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
 
 
+_LIES = r"ssm:[\w./-]+|secretsmanager:arn:aws[a-z-]*:secretsmanager:\S+|env:[A-Za-z_]\w*|file:\S.*"
+
+
 # fmt: off
 KEYS: tuple[Key, ...] = (
     Key("APP_NAME", Kind.TEXT, None, "names the app, and every resource made for it", required=True,
@@ -146,6 +149,13 @@ KEYS: tuple[Key, ...] = (
         example="python collect.py {outputs_dir} {output_dir}"),
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
+    Key("NOTIFY", Kind.LIST, (), "who gets a message about the run: web addresses, mail, other addresses of"
+        " Apprise, or a command", shape=r"[a-z][a-z0-9+]{1,30}:.*\S", example=["mailto:ada@lab.org"],
+        shape_says="is neither 'mailto:…', 'https://…', another address of Apprise, nor 'command: …'"),
+    Key("NOTIFY_WHEN", Kind.LIST, ("end", "dead", "stalled"), "what a message is sent about: the end, the"
+        " first dead job, no end of a job for NOTIFY_STALLED", choices=("end", "dead", "stalled")),
+    Key("NOTIFY_STALLED", Kind.NUMBER, 3600, "time without the end of a job after which the run has stalled;"
+        " JOB_TIMEOUT if that is longer", unit="seconds", above=0),
     Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
     Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
@@ -170,6 +180,10 @@ KEYS: tuple[Key, ...] = (
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
+        " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
+        " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
+        example={"TOKEN": "ssm:/lab/token"}),
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
@@ -179,10 +193,12 @@ KEYS: tuple[Key, ...] = (
 )
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
-_NO_SLIPS = frozenset({"COLLECT", "COLLECT_WHEN"})
+_NO_SLIPS = frozenset(
+    {"CANARY", "COLLECT", "COLLECT_WHEN", "NOTIFY", "NOTIFY_STALLED", "NOTIFY_WHEN", "SECRETS"}
+)
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
-_NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "SSH_KEY_NAME"})
+_NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "NOTIFY", "SSH_KEY_NAME"})
 
 
 class Config(NamedTuple):
@@ -229,6 +245,9 @@ class Config(NamedTuple):
     output: str
     collect: str
     collect_when: str
+    notify: tuple[str, ...]
+    notify_when: tuple[str, ...]
+    notify_stalled: float
     shared_output: bool
     store: str
     job_timeout: float
@@ -244,6 +263,7 @@ class Config(NamedTuple):
     canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
+    secrets: Mapping[str, str]
     containers: bool
     worker_image: str
     mount_bucket: bool
@@ -379,6 +399,8 @@ def _known(key: Key, entry: Assignment, name: str) -> Any:
         if key.choices and isinstance(entry.value, str):
             examples = (nearest(entry.value, key.choices) or examples[0],)
         fix = "write " + " or ".join(f"{key.name} = {_written(example, name)}" for example in examples)
+        if key.name in _NO_SLIPS:
+            fix += f"; if {key.name} is your program's own, put it into ENVIRONMENT"
         raise UsageError(f"{name}:{entry.line}: {key.name}: {error}", fix) from error
 
 
@@ -447,6 +469,9 @@ def check_value(key: Key, value: Any) -> Any:
         if len(value) < (key.low or 0):
             raise ValueError("is empty")
         for item in value:
+            _check_text(key, item)
+    elif key.kind is Kind.TABLE and key.shape:
+        for item in value.values():
             _check_text(key, item)
     elif isinstance(value, str) and (value or key.default != ""):
         _check_text(key, value)

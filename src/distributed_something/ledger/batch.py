@@ -13,11 +13,11 @@ from .events import Entry, time_of
 from .index import MORE
 from .records import ENDS, FACTS, JobRecord, fold_job
 
-STATES = (State.WAITING, State.RUNNING, State.SUCCEEDED, State.DEAD, State.SKIPPED)
+STATES = (State.WAITING, State.RUNNING, State.SUCCEEDED, State.DEAD, State.SKIPPED, State.DROPPED)
 """The states by their number in the index."""
 
 _CODES = {state: code for code, state in enumerate(STATES)}
-_WAITING, _RUNNING, _SUCCEEDED, _DEAD, _SKIPPED = range(5)
+_WAITING, _RUNNING, _SUCCEEDED, _DEAD, _SKIPPED, _DROPPED = range(6)
 
 SCALES = (0.1, 1.0, 60.0)
 """Ends are counted by parts of these lengths, in seconds."""
@@ -168,6 +168,8 @@ class Batch:
         if entry.event == "interrupted":
             self._sums["interruptions"] += 1
             job.interruptions += 1
+        elif entry.event == "dropped":
+            self._came_to_end(entry.t)
         elif entry.event != "retried":
             self._sums["attempts"] += 1
             if entry.event == "dead":

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..system.mounts import network_file_system_of
 from .records import FACTS
 
-VERSION = 1
+VERSION = 2
 """Version of the schema; an index of another one is made anew."""
 
 KEPT = 4
@@ -29,7 +29,7 @@ CACHE_KIB = 65_536
 MORE = ("bytes_in", "bytes_out", "phases", "start")
 """What a row has beside a record's facts. `start` is the latest start of a job that has not succeeded."""
 
-# Job numbers count from 1. state: 0 waiting, 1 running, 2 succeeded, 3 dead, 4 skipped.
+# Job numbers count from 1. state: 0 waiting, 1 running, 2 succeeded, 3 dead, 4 skipped, 5 dropped.
 # A job that only waits has no row in `states`. `past` has the ends that brought no result.
 # `ended` counts final ends by parts of several lengths, `done_by` successes by machine.
 _SCHEMA = f"""

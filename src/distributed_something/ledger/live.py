@@ -116,10 +116,12 @@ class LiveFold:
         """Number of jobs in each state, as far as counting ends tells."""
         get = self._counts.get
         ended = {State.SUCCEEDED: get("succeeded", 0), State.SKIPPED: get("skipped", 0)}
-        dead = max(get("dead", 0) - get("retried", 0), 0)
+        dropped = get("dropped", 0)
+        dead = max(get("dead", 0) - get("retried", 0) - dropped, 0)
         running = len(self._open)
-        waiting = max(self.total - sum(ended.values()) - dead - running, 0)
-        return {State.WAITING: waiting, State.RUNNING: running, State.DEAD: dead, **ended}
+        waiting = max(self.total - sum(ended.values()) - dead - dropped - running, 0)
+        outs = {State.DEAD: dead, State.DROPPED: dropped}
+        return {State.WAITING: waiting, State.RUNNING: running, **outs, **ended}
 
     @property
     def failed(self) -> int:

@@ -71,10 +71,11 @@ ENDS = {
     "interrupted": State.WAITING,
     "dead": State.DEAD,
     "retried": State.WAITING,
+    "dropped": State.DROPPED,
 }
 """The state that each event leads to; `started` leads to RUNNING."""
 
-_RANKS = {"started": 0, "retried": 2}
+_RANKS = {"started": 0, "retried": 2, "dropped": 3}
 
 
 def order(event: Told) -> tuple[float, int, int]:
@@ -85,6 +86,8 @@ def order(event: Told) -> tuple[float, int, int]:
 def fold_job(record: JobRecord, events: Iterable[Told]) -> JobRecord:
     """Applies the events of a job to its new record, in the order of their time, however they were read."""
     for each in sorted(events, key=order):
+        if record.state is State.DROPPED:
+            break  # what a worker of another delivery says later changes nothing, but a success
         if each.event == "started":
             _start(record, each)
         else:
@@ -106,6 +109,9 @@ def _end(record: JobRecord, event: Told) -> None:
         record.state, record.ended = State.WAITING, event.t
         record.cause = record.detail = record.exit_code = None
         record.attempts = 0
+        return
+    if event.event == "dropped":
+        record.state, record.ended = State.DROPPED, event.t
         return
     if event.event == "interrupted":
         record.interruptions += 1

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import DsError
+from ..errors import DsError, UsageError
 from ..inputs.check import (
     Check,
     Finding,
@@ -16,12 +16,14 @@ from ..inputs.check import (
     input_findings,
     job_file_findings,
     ok,
+    refused,
     warning,
     work_findings,
 )
 from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
+from ..inputs.secrets import read_secrets
 from ..runs.record import record_path
 from ..system.docker import engine_for
 from ..system.state import state_folder
@@ -43,6 +45,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: program_findings(config, folder)),
+        Check("the secrets", lambda: secret_findings(config)),
         Check("the folders", lambda: folder_findings(written)),
         Check("the disk", lambda: disk_findings(written)),
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
@@ -65,6 +68,14 @@ def _done_findings(config: Config, file: JobFile, store: FolderStore, folder: Pa
     docker = container_engine(config) if config.check_if_done_bool and config.output else None
     image = (docker.digest(config.dockerhub_tag) or "") if docker else ""
     yield from forecast_findings(config, file, store, folder, image)
+
+
+def secret_findings(config: Config) -> Iterator[Finding]:
+    """Whether each secret is there for the jobs."""
+    try:
+        read_secrets(config, os.environ)
+    except UsageError as missing:
+        yield refused(missing)
 
 
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:

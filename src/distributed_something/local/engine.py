@@ -17,6 +17,7 @@ from ..clock import Clock
 from ..engine import Counts, Diagnosis, KnownJob, Machines
 from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config
+from ..inputs.secrets import read_secrets
 from ..system.docker import STATE_LABEL, sweep
 from ..system.state import STATE_VARIABLE, one_run, state_folder
 from ..words import many
@@ -82,8 +83,12 @@ class LocalEngine:
         return [f"keep {queue}" if self.current_run() == run else f"empty {queue}"]
 
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
-        """Creates the queue; empties that of an earlier run. Raises DsError if no container can run."""
+        """Creates the queue; empties that of an earlier run.
+
+        Raises DsError if no container can run, or a secret is missing.
+        """
         self._need_image()
+        read_secrets(self._config, os.environ)
         new = not self._place.database.exists()
         queue = self._open()
         if new:
@@ -109,6 +114,7 @@ class LocalEngine:
     ) -> str:
         """Starts the one machine process in the background; it is ready on return."""
         self._need_image()
+        read_secrets(self._config, os.environ)
         with background.free(self._place.lock) as lock:
             if lock is not None:
                 self._spawn(run, lock)

@@ -33,6 +33,7 @@ from ..clock import SystemClock
 from ..engine import DAMAGED, Store
 from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config, load_config
+from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
@@ -337,7 +338,7 @@ def _make_worker(
         STATE_VARIABLE: str(place.folder),
     }
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
-    task = compile_task(config, environment, image=image)
+    task = compile_task(config, environment, read_secrets(config, os.environ), image=image)
     log = SlotLog(store, paths.logs, f"{name}.log")
     slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
     return Worker(

@@ -101,6 +101,11 @@ _DISOWN = "UPDATE jobs SET visible_at = 0, token = NULL, owner = NULL WHERE seq 
 _REDRIVE = """UPDATE jobs SET state = 0, visible_at = 0, failed = 0, deliveries = 0,
     cause = NULL, detail = NULL WHERE id = ? AND state = 2"""
 
+# State 3: taken out by the user. `_OUT` tells it from a job that is done.
+_DROP = """UPDATE jobs SET state = 3, visible_at = 0, token = NULL, owner = NULL
+    WHERE id = ? AND (state = 2 OR (state = 0 AND (token IS NULL OR visible_at <= ?)))"""
+_OUT = "SELECT 1 FROM jobs WHERE id = ? AND state = 3"
+
 _COUNTS = """SELECT
     (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= :now),
     (SELECT count(*) FROM jobs INDEXED BY jobs_open
@@ -111,7 +116,8 @@ _COUNTS = """SELECT
 # Rows are never deleted one by one, so the last number is how many there are.
 _FINISHED = """SELECT ifnull((SELECT max(seq) FROM jobs), 0)
     - (SELECT count(*) FROM jobs INDEXED BY jobs_open WHERE state = 0)
-    - (SELECT count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 2)"""
+    - (SELECT count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 2)
+    - (SELECT count(*) FROM jobs WHERE state = 3)"""
 
 _RESTORE = """INSERT OR IGNORE INTO jobs (id, state, failed, cause, detail, body)
     VALUES (?, ?, ?, ?, ?, ?)"""
@@ -119,7 +125,7 @@ _RESTORE = """INSERT OR IGNORE INTO jobs (id, state, failed, cause, detail, body
 _TYPES = (int, int, int, int, bytes)
 _CAUSES = frozenset(Cause)
 
-_ODD = """SELECT seq FROM jobs NOT INDEXED WHERE typeof(id) <> 'integer' OR state NOT IN (0, 1, 2)
+_ODD = """SELECT seq FROM jobs NOT INDEXED WHERE typeof(id) <> 'integer' OR state NOT IN (0, 1, 2, 3)
     OR typeof(visible_at) NOT IN ('real', 'integer') OR typeof(failed) <> 'integer'
     OR typeof(deliveries) <> 'integer' OR typeof(token) NOT IN ('integer', 'null') OR typeof(body) <> 'blob'
     LIMIT 1"""
@@ -309,6 +315,17 @@ class SqliteQueue:
                 back += [each for each in batch if db.execute(_REDRIVE, (_number(each),)).rowcount]
         return back
 
+    def drop(self, ids: Iterable[str]) -> list[str]:
+        """Take dead and waiting jobs out for good. Returns the ids that are out."""
+        wanted = filter(_is_id, dict.fromkeys(ids))
+        out: list[str] = []
+        while batch := list(islice(wanted, BATCH)):
+            with self._writing(durable=True) as db:
+                now = self._clock.now()
+                db.executemany(_DROP, [(_number(each), now) for each in batch])
+                out += [each for each in batch if db.execute(_OUT, (_number(each),)).fetchone()]
+        return out
+
     def purge(self) -> None:
         """Forget every job, the dead and the finished ones included. What set_meta keeps stays."""
         with self._writing(durable=True) as db:
@@ -433,7 +450,8 @@ def _stored(known: KnownJob) -> tuple[Job, int, int, str | None, str | None]:
     """Returns a job and its columns state, failed, cause and detail."""
     if known.state is State.DEAD:
         return known.job, 2, known.attempts, known.cause or Cause.EXIT, known.detail or ""
-    return known.job, int(known.state in (State.SUCCEEDED, State.SKIPPED)), known.attempts, None, None
+    state = 3 if known.state is State.DROPPED else int(known.state.final)
+    return known.job, state, known.attempts, None, None
 
 
 def _packed(jobs: Sequence[Job]) -> dict[str, str | bytes]:

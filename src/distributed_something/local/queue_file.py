@@ -23,7 +23,7 @@ VERSION = 1
 CHECKPOINT_PAGES = 4000
 """Length of the write-ahead log (16 MB) at which the next writer folds it into the file."""
 
-# state: 0 open, 1 done, 2 dead. seq: the job's index, from 1. failed: attempts used up.
+# state: 0 open, 1 done, 2 dead, 3 dropped. seq: the job's index, from 1. failed: attempts used up.
 # Ids and tokens are numbers: sqlite3 binds those a third faster than bytes, and rows stay small.
 # Small columns first and the body last: what is read and changed most lies at the start of a row.
 _SCHEMA = """

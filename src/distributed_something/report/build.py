@@ -215,5 +215,5 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _counted(jobs: dict[str, int]) -> list[str]:
-    states = ("succeeded", "skipped", "dead", "running", "waiting")
-    return [f"{jobs[state]:,} {state}" for state in states if jobs[state]]
+    states = ("succeeded", "skipped", "dead", "dropped", "running", "waiting")
+    return [f"{jobs[state]:,} {state}" for state in states if jobs.get(state)]

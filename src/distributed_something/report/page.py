@@ -83,12 +83,13 @@ def _cells(kinds: Sequence[str], row: Sequence[Cell]) -> str:
 
 def _headline(report: Mapping[str, Any], title: str) -> str:
     jobs, elapsed = report["jobs"], report["elapsed_s"]
-    states = ("succeeded", "skipped", "dead", "running", "waiting")
-    parts = [Part(state, jobs[state], f"{jobs[state]:,}", state) for state in states if jobs[state]]
+    states = ("succeeded", "skipped", "dead", "dropped", "running", "waiting")
+    parts = [Part(state, jobs[state], f"{jobs[state]:,}", state) for state in states if jobs.get(state)]
     per_job = report["cost_per_job_usd"]
     figures = [
         ("jobs", f"{jobs['total']:,}"),
         ("dead", f"{jobs['dead']:,}"),
+        ("dropped", f"{jobs['dropped']:,}" if jobs.get("dropped") else None),
         ("took", duration(elapsed) if elapsed else None),
         (
             "rate",

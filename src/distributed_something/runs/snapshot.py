@@ -58,7 +58,7 @@ class Tally(Protocol):
 
 
 class JobCounts(NamedTuple):
-    """total = waiting + running + succeeded + dead + skipped; `failed` is a part of `waiting`."""
+    """total = waiting + running + succeeded + dead + skipped + dropped; `failed` is a part of `waiting`."""
 
     total: int = 0
     waiting: int = 0
@@ -67,11 +67,12 @@ class JobCounts(NamedTuple):
     failed: int = 0
     dead: int = 0
     skipped: int = 0
+    dropped: int = 0
 
     @property
     def final(self) -> int:
         """Jobs that need nothing more."""
-        return self.succeeded + self.dead + self.skipped
+        return self.succeeded + self.dead + self.skipped + self.dropped
 
 
 class Snapshot(NamedTuple):
@@ -132,6 +133,7 @@ class Snapshot(NamedTuple):
                 "failed": jobs.failed,
                 "dead": jobs.dead,
                 "skipped": jobs.skipped,
+                "dropped": jobs.dropped,
             },
             "attempts": self.attempts,
             "interruptions": self.interruptions,
@@ -196,10 +198,11 @@ def count_jobs(fold: Tally, stranded: int) -> JobCounts:
         failed=fold.failed,
         dead=by_state[State.DEAD],
         skipped=by_state[State.SKIPPED],
+        dropped=by_state[State.DROPPED],
     )
 
 
-def count_queue(total: int, counts: Counts) -> JobCounts:
+def count_queue(total: int, counts: Counts, dropped: int = 0) -> JobCounts:
     """Returns the jobs by state where workers write no ledger: what has left the queue has succeeded.
 
     That is the promise of the reference's workers, which delete a message after success only.
@@ -207,8 +210,14 @@ def count_queue(total: int, counts: Counts) -> JobCounts:
     left = min(counts.open, total)
     leased = min(counts.leased, left)
     dead = min(counts.dead, total - left)
+    dropped = min(dropped, total - left - dead)
     return JobCounts(
-        total=total, waiting=left - leased, running=leased, succeeded=total - left - dead, dead=dead
+        total=total,
+        waiting=left - leased,
+        running=leased,
+        succeeded=total - left - dead - dropped,
+        dead=dead,
+        dropped=dropped,
     )
 
 
@@ -228,7 +237,8 @@ def take(
     """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
-    by_queue = count_queue(fold.total, counts) if silent and counts is not None else None
+    dropped = fold.by_state[State.DROPPED]
+    by_queue = count_queue(fold.total, counts, dropped) if silent and counts is not None else None
     jobs = by_queue or count_jobs(fold, stranded)
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)

@@ -20,6 +20,7 @@ from ..engine import Store, StoredFile
 from ..errors import DsError, UsageError
 from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
+from ..inputs.secrets import read_secrets
 from ..job import Cause, Job, Lease, Outcome
 from ..ledger import JobRecord, SegmentReader, parse_job_line
 from ..ledger.joblist import listed_id
@@ -61,7 +62,7 @@ def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outc
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = OwnWrites(project.engine.store, folder / _LOG, discard=not publish)
     environment = {**config.worker_environment(), STATE_VARIABLE: str(state)}
-    task = compile_task(config, environment)._replace(done_check=False)
+    task = compile_task(config, environment, read_secrets(config, os.environ))._replace(done_check=False)
     name = f"try-{os.urandom(3).hex()}"
     containers = _containers(project, attempt, state)
     adopt_orphans()

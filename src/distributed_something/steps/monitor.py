@@ -7,12 +7,14 @@ decided in `scaling.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import budget, failing
 from ..engine import Renting
 from ..errors import DsError, Unreachable, UsageError
+from ..notify.notifier import Notifier
 from ..runs.record import read_record
 from ..runs.snapshot import Snapshot, Tally
 from ..scaling import (
@@ -59,26 +61,44 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
         _check_record(project, record)
     watch = Watch(project, cheapest=cheapest)
     with project.console.watch() as watcher:
-        while not isinstance(action := watch.look(watcher), GiveUp):
-            if isinstance(action, Finish):
-                if not begin_collecting(project):
-                    break
-                watcher.note("all jobs have ended: collecting their outputs")
-                watch.forget()
-                if not watch.running and not isinstance(project.engine, Renting):
-                    start(project, None)
-            elif isinstance(action, Replace):
-                watcher.note("the workers were killed: starting them again")
-                start(project, None)
-            if every is None:
-                watch.rest()
-            else:  # looks that agree on the end must lie further apart than the queue's counts may lag
-                least = 0.0 if watch.open_jobs else project.engine.final_poll_interval
-                project.clock.wait(max(every, least))
+        notifier = Notifier(project.config, project.engine.store, project.paths(), watcher.note)
+        try:
+            action = _until_end(project, watch, watcher, notifier, every)
+        except DsError as error:
+            notifier.end(watch.snapshot, error.what)
+            raise
     if isinstance(action, GiveUp):
         what = f"{many(watch.open_jobs, 'job', 'is', 'are')} left, and the workers have ended: {action.why}"
+        notifier.end(watch.snapshot, what)
         raise DsError(what, action.fix)
-    return end(project, project.fold())
+    try:
+        return end(project, project.fold())
+    finally:
+        notifier.end(watch.snapshot)
+
+
+def _until_end(
+    project: Project, watch: Watch, watcher: Watcher, notifier: Notifier, every: float | None
+) -> Action | None:
+    """Watch until all jobs have ended, those of COLLECT too. Returns the last action: Finish or GiveUp."""
+    while not isinstance(action := watch.look(watcher), GiveUp):
+        notifier.look(watch.snapshot, watch.moved, project.clock.now())
+        if isinstance(action, Finish):
+            if not begin_collecting(project):
+                break
+            watcher.note("all jobs have ended: collecting their outputs")
+            watch.forget()
+            if not watch.running and not isinstance(project.engine, Renting):
+                start(project, None)
+        elif isinstance(action, Replace):
+            watcher.note("the workers were killed: starting them again")
+            start(project, None)
+        if every is None:
+            watch.rest()
+        else:  # looks that agree on the end must lie further apart than the queue's counts may lag
+            least = 0.0 if watch.open_jobs else project.engine.final_poll_interval
+            project.clock.wait(max(every, least))
+    return action
 
 
 def _check_record(project: Project, path: Path) -> None:
@@ -115,6 +135,7 @@ class Watch:
     ) -> None:
         self.fold: Tally = project.fold() if fold is None else fold
         self._project = project
+        self._began = project.clock.now()
         self._cheapest = cheapest
         self._patience = patience
         known = memory or Memory()
@@ -138,6 +159,19 @@ class Watch:
     def running(self) -> int:
         """Number of running machines at the last look."""
         return self._looks[-1].machines_running if self._looks else 0
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The last look; None: there was none."""
+        return self._snapshot
+
+    @property
+    def moved(self) -> float:
+        """When a job last ended, else when the run began (Unix seconds)."""
+        if (at := self.fold.last_end or self.fold.first) is None:
+            with suppress(DsError):
+                at = self._project.record().started / 1000
+        return at or self._began
 
     def forget(self) -> None:
         """Forget the latest looks: the run goes on, with a job more."""

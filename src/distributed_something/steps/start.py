@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from .. import failing
-from ..budget import MEASURED_JOBS, Budget, Over, Spent, judge, offer
+from ..budget import MEASURED_JOBS, Budget, Over, judge, offer
 from ..engine import DAMAGED, Diagnosis, Machines, Renting, Repairing
 from ..errors import DsError, QueueDamaged, Unreachable, UsageError
 from ..job import State
@@ -73,55 +73,54 @@ def _has_canary(project: Project) -> bool:
 
 
 def show_cost(project: Project, fleet_file: Path | None, jobs: int) -> None:
-    """Show what a new run of so many jobs will cost, before anything is asked for; see `_offer`."""
+    """Show what a new run of so many jobs will cost, before anything is asked for; see `_confirm`."""
     if isinstance(project.engine, Renting):
-        budget = Budget(project.config.budget_usd, project.config.budget_hours)
-        _offer(project, project.engine, fleet_file, jobs, project.config.job_seconds, budget, Spent())
+        budget, quote = Budget(project.config.budget_usd, project.config.budget_hours), project.engine.quote
+        _confirm(project, offer(quote(fleet_file), jobs, project.config.job_seconds, budget), budget)
 
 
 def show_rest(project: Project, fleet_file: Path | None) -> None:
-    """Show what the rest of the run will cost; see `_offer`.
+    """Show what the rest of the run will cost; see `_confirm` and `cost_of_rest`."""
+    _confirm(project, cost_of_rest(project, fleet_file), project.budget(project.engine.current_run()))
 
-    Raises DsError if its budget is spent, or too many of its jobs are dead.
+
+def cost_of_rest(project: Project, fleet_file: Path | None, more: int = 0) -> Sequence[str]:
+    """Returns in words what the open jobs will cost, and `more` dead ones that are to be put back.
+
+    Empty if nothing is rented. Raises DsError if the budget is spent, or too many of the other jobs are dead.
     """
     if not isinstance(project.engine, Renting) and not project.config.failure_limits:
-        return
+        return []
     fold = project.fold()
     snapshot = project.snapshot(fold)
+    jobs = snapshot.jobs._replace(waiting=snapshot.jobs.waiting + more, dead=snapshot.jobs.dead - more)
+    snapshot = snapshot._replace(jobs=jobs)
     if why := too_many_dead(project, snapshot, fold):
         raise DsError(f"no workers were started: {why}", f"{failing.FIX}; or raise the limit")
     if not isinstance(project.engine, Renting):
-        return
+        return []
     if isinstance(verdict := judge(snapshot.budget, snapshot.spent), Over):
         raise DsError(f"no machines were asked for: {verdict.text}", verdict.fix)
     seconds = mean_seconds(fold) or project.config.job_seconds
-    jobs = snapshot.jobs.total - snapshot.jobs.final
-    _offer(project, project.engine, fleet_file, jobs, seconds, snapshot.budget, snapshot.spent)
+    quote = project.engine.quote(fleet_file)
+    return [*offer(quote, jobs.total - jobs.final, seconds, snapshot.budget, snapshot.spent)]
 
 
-def _offer(
-    project: Project,
-    engine: Renting,
-    fleet_file: Path | None,
-    jobs: int,
-    seconds: float | None,
-    budget: Budget,
-    spent: Spent,
-) -> None:
+def _confirm(project: Project, lines: Iterable[str], budget: Budget) -> None:
     """Print what machines will cost. If the run has a budget, and costs real money, ask whether to go on.
 
     Raises UsageError unless the answer is yes.
     """
-    for line in offer(engine.quote(fleet_file), jobs, seconds, budget, spent):
+    for line in lines:
         project.console.say(line)
-    if budget and not project.config.engine_kind.rehearses:
+    if budget and project.config.engine_kind.rents and not project.config.engine_kind.rehearses:
         project.console.confirm("ask for these machines")
 
 
 def mean_seconds(fold: Fold) -> float | None:
     """Returns the mean time of the jobs that have succeeded, in seconds; None: too few have."""
-    done = [each.seconds for each in fold.jobs.values() if each.state is State.SUCCEEDED and each.seconds]
-    return sum(done) / len(done) if len(done) >= MEASURED_JOBS else None
+    done, spent = fold.by_state[State.SUCCEEDED], fold.spent.get("succeeded", 0.0)
+    return spent / done if done >= MEASURED_JOBS and spent else None
 
 
 def raise_budget(project: Project, more: Budget) -> Budget:

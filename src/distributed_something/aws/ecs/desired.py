@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 from ...errors import UsageError
 from ...inputs.config import Config
+from ...inputs.secrets import check_for_aws
 from ...system.docker import BUCKET_FOLDER, IMAGE_FOLDER, WORKER_FOLDER
 from ..ec2.userdata import MOUNT_FOLDER, STOP_SECONDS, placement
+from ..iam.policies import secret_arns
+from ..iam.roles import Where
 from ..message import MAX_BYTES
 from ..names import Account, instance_log_group, partition, price_text, run_tags
 from ..shape import INJECTOR_RESERVED, MachineShape, TaskSize, task_size
@@ -132,6 +135,10 @@ def task_definition(
     if injected is None and not own:
         raise UsageError("no worker is given to inject into the image", "use an image that has a worker")
     main = _main_container(config, task_size(config, shape), environment)
+    if config.secrets:
+        check_for_aws(config)
+        arns = secret_arns(config, Where(account.number, config.aws_region))
+        main["secrets"] = [{"name": name, "valueFrom": arns[name]} for name in sorted(arns)]
     containers, volumes = [main | _SEES_BUCKET], [_BUCKET]
     if injected is not None and not own:
         injectors = [_injector(config, injected)] if injected.image else []

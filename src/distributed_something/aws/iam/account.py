@@ -14,7 +14,7 @@ from ...errors import DsError
 from ...inputs.fleetfile import IMAGE_PARAMETER
 from ..names import tag_list
 from ..session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
-from .policies import Buckets, Document, Trusted, buckets_in, compact, trust, trusted
+from .policies import Buckets, Document, Trusted, buckets_in, compact, secrets_in, trust, trusted
 from .roles import IMAGE_ROLES, LINKED, PATH, PROFILE, PROFILES, TAGS, Role, Where, is_ours
 
 PROPAGATION_SECONDS = 120.0
@@ -68,18 +68,23 @@ class Step(NamedTuple):
 # -- Deciding -----------------------------------------------------------------------------------------------
 
 
-def plan_setup(where: Where, buckets: Buckets, found: Found, *, images: bool = False) -> list[Step]:
+def plan_setup(
+    where: Where, buckets: Buckets, found: Found, *, images: bool = False, secrets: Iterable[str] = ()
+) -> list[Step]:
     """Plans the calls that add what an account lacks; none if it is complete.
 
-    Buckets that the task role has already stay in it. `images`: with the roles for images that start their
-    own worker; an account that has them keeps them complete. Raises DsError if a name of ours is taken.
+    Buckets and secrets (ARNs) that the roles have already stay in them. `images`: with the roles for images
+    that start their own worker; an account that has them keeps them complete. Raises DsError if a name of
+    ours is taken.
     """
     _check_ours(found)
     task = found.roles.get(Role.TASK)
     known = buckets_in(task.policies.get("store", {}), where.part) if task else Buckets()
     images = images or found.images
+    execution = found.roles.get(Role.EXECUTION)
+    readable = secrets_in(execution.policies.get("secrets", {})) if execution else ()
     steps: list[Step] = []
-    for each in trusted(where, known.joined(buckets), images=images):
+    for each in trusted(where, known.joined(buckets), images=images, secrets=(*readable, *secrets)):
         steps += _role_steps(where, each, found.roles.get(each.role))
     for name in PROFILES if images else (PROFILE,):
         steps += _profile_steps(name, found.profiles.get(name))

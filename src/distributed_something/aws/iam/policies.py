@@ -116,8 +116,28 @@ def buckets_in(policy: Document, part: str) -> Buckets:
 # -- Roles --------------------------------------------------------------------------------------------------
 
 
-def trusted(where: Where, buckets: Buckets, *, images: bool = False) -> tuple[Trusted, ...]:
-    """The roles of an account whose tasks use these buckets; `images`: some images start their own worker."""
+def secret_arns(config: Config, where: Where) -> dict[str, str]:
+    """The ARN of each secret that the config names, by the name of its variable."""
+    found = {}
+    for name, place in config.secrets.items():
+        kind, _, rest = place.partition(":")
+        if kind in ("ssm", "secretsmanager"):
+            found[name] = where.arn("ssm", f"parameter/{rest.lstrip('/')}") if kind == "ssm" else rest
+    return found
+
+
+def secrets_in(policy: Document) -> tuple[str, ...]:
+    """The secrets that a policy of `secrets` allows to read: the inverse of what makes it."""
+    return tuple(arn for each in policy.get("Statement", ()) for arn in each["Resource"])
+
+
+def trusted(
+    where: Where, buckets: Buckets, *, images: bool = False, secrets: Iterable[str] = ()
+) -> tuple[Trusted, ...]:
+    """The roles of an account whose tasks use these buckets, and whose ECS reads these secrets (ARNs).
+
+    `images`: some images start their own worker.
+    """
     extra = (
         Trusted(
             Role.IMAGE_TASK,
@@ -138,7 +158,7 @@ def trusted(where: Where, buckets: Buckets, *, images: bool = False) -> tuple[Tr
             Role.EXECUTION,
             "ecs-tasks.amazonaws.com",
             "pulls images, writes what containers print",
-            _execution(where),
+            _execution(where, secrets),
         ),
         Trusted(Role.MACHINE, "ec2.amazonaws.com", "lets machines join a cluster", _machine(where)),
         Trusted(
@@ -224,16 +244,31 @@ def _bucket_arns(where: Where, names: Sequence[str], inside: str = "") -> tuple[
     return tuple(f"arn:{where.part}:s3:::{name}{inside}" for name in names)
 
 
-def _execution(where: Where) -> dict[str, tuple[Grant, ...]]:
-    """For the ECS agent: the log streams of containers, and images from the account's own registry."""
+def _execution(where: Where, secrets: Iterable[str]) -> dict[str, tuple[Grant, ...]]:
+    """For the ECS agent: log streams of containers, the account's images, and the secrets of its apps."""
     groups = [where.arn("logs", f"log-group:*_perInstance{end}", region="*") for end in ("", ":*")]
     repositories = where.arn("ecr", "repository/*", region="*")
     pull = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
     sign_in = Grant("SignIn", ("ecr:GetAuthorizationToken",), ("*",), why_all=NO_NARROWER)
-    return {
+    found = {
         "logs": (Grant("Streams", ("logs:CreateLogStream", "logs:PutLogEvents"), tuple(groups)),),
         "images": (sign_in, Grant("Pull", pull, (repositories,))),
     }
+    by_service = {
+        ":ssm:": ("Parameters", "ssm:GetParameters"),
+        ":secretsmanager:": ("Secrets", "secretsmanager:GetSecretValue"),
+    }
+    reading = tuple(
+        Grant(sid, (action,), arns)
+        for service, (sid, action) in by_service.items()
+        if (arns := tuple(sorted({_whole(arn) for arn in secrets if service in arn})))
+    )
+    return {**found, "secrets": reading} if reading else found
+
+
+def _whole(arn: str) -> str:
+    """The ARN of a secret, of which ECS may be given a part: `<ARN>:<key>:<stage>:<version>`."""
+    return ":".join(arn.split(":")[:7]) if ":secretsmanager:" in arn else arn
 
 
 def _machine(where: Where) -> dict[str, tuple[Grant, ...]]:

@@ -381,6 +381,13 @@ class SqsQueue:
         self._dead.hide([each["ReceiptHandle"] for each, message in found if message.job.id not in wanted], 0)
         return back
 
+    def drop(self, ids: Iterable[str]) -> list[str]:
+        """Take dead jobs out for good. Returns the ids that were dead; SQS finds no waiting job by its id."""
+        found, wanted = _parsed(self._gather()), set(ids)
+        self._dead.delete(each["ReceiptHandle"] for each, message in found if message.job.id in wanted)
+        self._dead.hide([each["ReceiptHandle"] for each, message in found if message.job.id not in wanted], 0)
+        return [*dict.fromkeys(message.job.id for _, message in found if message.job.id in wanted)]
+
     def _gather(self) -> list[MessageTypeDef]:
         """Receive every dead job; each stays hidden until it is shown again, or for a few minutes."""
         hidden = min(GATHER_SECONDS + sum(self._dead.depths()) / GATHER_RATE, HIDDEN_LIMIT)

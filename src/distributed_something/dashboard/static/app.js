@@ -5,7 +5,7 @@ const EVERY = 2000, SLOWEST = 10000;
 const token = location.pathname.split("/")[1];
 const view = document.getElementById("view");
 const tags = new Map();
-let shown = null, timer = null, wait = EVERY, round = 0, last = null;
+let alive = false, shown = null, timer = null, wait = EVERY, round = 0, last = null;
 
 // asking
 
@@ -27,7 +27,7 @@ async function post(path, body) {
   try {
     const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
     const value = await answer.json();
-    note(answer.ok ? value.said : value.error.what);
+    note(answer.ok ? value.said : value.error.what + (value.error.fix ? ". To do: " + value.error.fix : ""));
   } catch {
     note("The page's server does not answer; nothing was done.");
   }
@@ -55,6 +55,7 @@ async function look() {
     const found = await get("api/overview");
     if (mine !== round) return;
     heading(found);
+    alive = Boolean(found.alive);
     await show(found, () => mine === round);
     connection("");
     wait = EVERY;
@@ -168,17 +169,44 @@ async function stop() {
   if (await ask("Stop now: running jobs are ended and go back to the queue. They will begin again from the start.", "Stop now")) post("api/stop", { now: true });
 }
 
+const several = (count) => (count === 1 ? "1 job" : `${count.toLocaleString("en")} jobs`);
+
+// Put dead jobs back. Where no worker runs, workers are started too, and what they cost is named first.
+async function retry(which, count, yes) {
+  const what = `Put ${several(count)} back into the queue, with all attempts?`;
+  if (alive) {
+    if (await ask(what, yes)) post("api/retry", which);
+    return;
+  }
+  let cost;
+  try {
+    cost = (await get("api/offer", { jobs: count })).cost;
+  } catch (error) {
+    note(error.message + (error.fix ? ". To do: " + error.fix : ""));
+    return;
+  }
+  const workers = cost.length ? "No machine runs: machines are asked for, as the config says." : "No worker runs: workers are started.";
+  if (await ask([what, workers, ...cost], yes)) post("api/retry", { ...which, start: true });
+}
+
+// Take jobs out, so that the run can end without dead jobs. What they wrote stays.
+async function drop(which, count, yes) {
+  const what = `Take ${several(count)} out of the run? They are not tried again in this run, and count as dropped.`;
+  if (await ask(what, yes)) post("api/drop", which);
+}
+
 function groups(found) {
-  const again = (group) => h("button", { "data-key": "retry" + group.cause + group.example, disabled: !group.dead, title: group.dead ? null : "They are tried again by themselves",
-    onclick: async () => {
-      if (await ask(`Put ${group.dead.toLocaleString("en")} dead jobs back into the queue (${group.cause})?`, "Retry these")) post("api/retry", { cause: group.cause, example: group.example });
-    } }, "Retry these");
+  const which = (group) => ({ cause: group.cause, example: group.example });
+  const act = (group) => (group.dead ? h("div", { class: "buttons" },
+    h("button", { "data-key": "retry" + group.cause + group.example, onclick: () => retry(which(group), group.dead, "Retry these") }, "Retry these"),
+    h("button", { "data-key": "drop" + group.cause + group.example, onclick: () => drop(which(group), group.dead, "Take out") }, "Take out"))
+    : h("span", { class: "quiet" }, "tried again by themselves"));
   return [
     table("Failures by cause and by what the jobs said", [
       { name: "jobs", kind: "number", cell: (group) => h("a", { href: go("jobs", { cause: group.cause, said: group.example }), "data-key": "g" + group.cause + group.example }, group.jobs) },
       { name: "dead", kind: "number", cell: (group) => group.dead.toLocaleString("en") },
       { name: "cause", cell: (group) => group.cause },
-      { name: "", cell: again },
+      { name: "", cell: act },
       { name: "what they said", kind: "said", cell: (group) => h("code", {}, group.example) },
       { name: "for example", cell: (group) => h("a", { class: "id", href: go("job", { id: group.ids[0] }) }, group.ids[0].slice(0, 8)) },
     ], found.groups, { cards: true }),
@@ -196,7 +224,7 @@ const failures = {
   },
 };
 
-const STATES = ["waiting", "running", "succeeded", "failed", "dead", "skipped"];
+const STATES = ["waiting", "running", "succeeded", "failed", "dead", "skipped", "dropped"];
 const CAUSES = ["exit", "signal", "timeout", "out-of-memory", "disk-full", "input-missing", "output-missing", "upload", "interrupted", "lease-lost", "worker-lost"];
 const ORDERS = { longest: "longest first", memory: "most memory first", attempts: "most attempts first", latest: "latest first" };
 
@@ -270,10 +298,6 @@ const job = {
   },
 };
 
-async function again(line) {
-  if (await ask(`Put job ${line.index} back into the queue, with all its attempts?`, "Retry this job")) post("api/retry-job", { id: line.id });
-}
-
 function jobHead(found) {
   const line = found.job;
   const keys = { ...line.job };
@@ -286,7 +310,8 @@ function jobHead(found) {
       ["state", h("span", { class: "mark " + (found.failed ? "failed" : line.state) }, found.failed ? "failed, to retry" : line.state)],
       ["id", h("span", { class: "id" }, line.id)],
       ...values,
-    ]), line.state === "dead" ? h("div", { class: "buttons" }, h("button", { "data-key": "again", onclick: () => again(line) }, "Retry this job")) : null),
+    ]), line.state === "dead" ? h("div", { class: "buttons" }, h("button", { "data-key": "again", onclick: () => retry({ ids: [line.id] }, 1, "Retry this job") }, "Retry this job"),
+      h("button", { "data-key": "out", onclick: () => drop({ ids: [line.id] }, 1, "Take out") }, "Take out")) : null),
     section("Attempts", found.attempts.length ? table("Attempts", [
       { name: "attempt", kind: "number", cell: (each) => each.attempt ?? "" },
       { name: "ended", cell: (each) => h("span", { class: "mark " + each.name }, each.name) },

@@ -56,10 +56,10 @@ export function facts(pairs) {
   return h("dl", {}, pairs.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 }
 
-// Ask before something is done; true once somebody has said yes.
+// Ask before something is done; true if the answer is yes. `what` is a text, or several paragraphs.
 export function ask(what, yes) {
   const dialog = document.getElementById("ask");
-  document.getElementById("ask-what").textContent = what;
+  document.getElementById("ask-what").replaceChildren(...[what].flat().map((text) => h("p", {}, text)));
   document.getElementById("ask-yes").textContent = yes;
   dialog.returnValue = "no";
   dialog.showModal();

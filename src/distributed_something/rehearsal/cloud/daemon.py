@@ -40,6 +40,9 @@ IDLE_SECONDS = 1800.0
 """Time without a call or a task, in seconds, after which the process ends."""
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE")
+STAND_IN = "rehearsal"
+"""What stands for each secret: a rehearsal reads none."""
+
 WORKER = (sys.executable, "-m", "distributed_something", "worker")
 
 
@@ -164,6 +167,7 @@ class Daemon:
     ) -> dict[str, str]:
         """Returns a container's: what programs are found by, what the task says, and where the account is."""
         own = {each["name"]: each["value"] for each in container.get("environment", ())}
+        own |= {each["name"]: STAND_IN for each in container.get("secrets", ())}
         return {
             **{name: os.environ[name] for name in _INHERITED if name in os.environ},
             **own,

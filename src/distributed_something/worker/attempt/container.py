@@ -88,6 +88,7 @@ class Container:
         folder: Path,
         project: Path,
         given: Mapping[str, str],
+        secrets: Mapping[str, str] = {},
         *,
         kills: Callable[[], int] = memory_kills,
         word_seconds: float = WORD_SECONDS,
@@ -100,6 +101,7 @@ class Container:
         home = {} if os.getuid() == 0 else {"HOME": given["DS_WORK_DIR"]}
         self._options = [
             *variables({**home, **given}, self._variables),
+            *(word for name in secrets for word in ("--env", name)),  # by name: no file has their values
             *(["--memory", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--memory-swap", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--cpu-shares", str(max(kind.limits.cpu_shares, 2))] if kind.limits.cpu_shares else []),
@@ -113,7 +115,8 @@ class Container:
             *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
         ]
         self._worker = given["DS_WORKER"]
-        self._outside = {**os.environb, b"DS_WORKER": self._worker.encode()}
+        hidden = {os.fsencode(name): os.fsencode(value) for name, value in secrets.items()}
+        self._outside = {**os.environb, b"DS_WORKER": self._worker.encode(), **hidden}
 
     def command(self, argv: list[str], own: Mapping[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
         """Returns a command that runs `argv` in a new container, with `own` in its environment, and the

@@ -17,6 +17,7 @@ from . import verdict
 from .container import Container, Containers, handler_command
 from .handler import HandlerProcess
 from .logs import SlotLog
+from .mask import Mask
 from .process import Child, Ended, Strays, Watch, files_of, oom_kills
 from .scratch import Scratch
 from .task import Task
@@ -53,7 +54,8 @@ class Executor:
         self._log = log
         self._cancelled: Cause | None = None
         self._takes_long: Callable[[], None] = _ignore
-        self._watch = Watch(log.write)
+        self._mask = Mask(log.write, map(os.fsencode, task.secrets.values())) if task.secrets else None
+        self._watch = Watch(self._mask or log.write)
         self._strays = Strays()
         self._strayed = True
         self._host: HandlerProcess | None = None
@@ -71,10 +73,13 @@ class Executor:
             "DS_PROJECT_DIR": str(project),
             "DS_WORKER": worker,
         }
-        encoded = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
+        every = {**given, **task.secrets}
+        encoded = {os.fsencode(name): os.fsencode(value) for name, value in every.items()}
         self._environment = {**os.environb, **encoded}
         self._of_last: Iterable[bytes] = ()
-        self._container = Container(containers, scratch.folder, project, given) if containers else None
+        self._container = (
+            Container(containers, scratch.folder, project, given, task.secrets) if containers else None
+        )
         oom_kills()  # counts from now on
 
     def begin(self) -> None:
@@ -102,11 +107,15 @@ class Executor:
             b"DS_JOB_ID": lease.job.id.encode(),
             b"DS_ATTEMPT": b"%d" % lease.attempt,
         }
-        if argv:
-            return self._run_command(argv, own)
-        if self._container is not None:
-            return self._run_command(handler_command(self._handler), own)
-        return self._run_handler(lease)
+        try:
+            if argv:
+                return self._run_command(argv, own)
+            if self._container is not None:
+                return self._run_command(handler_command(self._handler), own)
+            return self._run_handler(lease)
+        finally:
+            if self._mask is not None:
+                self._mask.flush()
 
     def kill_strays(self, job_id: str) -> None:
         """Kills the processes that got out of the job's group; the log says how many."""

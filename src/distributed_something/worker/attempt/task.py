@@ -46,6 +46,8 @@ class Task(NamedTuple):
     done_check: bool = False
     rules: Rules = Rules()
     environment: Mapping[str, str] = {}
+    secrets: Mapping[str, str] = {}
+    """Further variables of the environment. No log and no file may have their values."""
     app: str = ""
     collect: CommandTemplate | None = None
     join: tuple[str, str] | None = None
@@ -72,12 +74,17 @@ class Task(NamedTuple):
 
 
 def compile_task(
-    config: Config, environment: Mapping[str, str], *, project: Path | None = None, image: str = ""
+    config: Config,
+    environment: Mapping[str, str],
+    secrets: Mapping[str, str],
+    *,
+    project: Path | None = None,
+    image: str = "",
 ) -> Task:
     """Compiles the config. Raises UsageError.
 
-    `environment` is what jobs get beside the worker's own; `project` (the current folder) has the handler's
-    source; `image` is the digest of the image that jobs run in, where it is known.
+    `environment` and `secrets` are what jobs get beside the worker's own; `project` (the current folder) has
+    the handler's source; `image` is the digest of the image that jobs run in, where it is known.
     """
     return Task(
         command=command_of(config),
@@ -88,6 +95,7 @@ def compile_task(
         done_check=config.check_if_done_bool,
         rules=rules_of(config, project or Path(), image),
         environment=environment,
+        secrets=secrets,
         app=config.app_name,
         collect=collect_command(config.collect),
         join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,

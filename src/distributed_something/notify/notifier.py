@@ -1,0 +1,93 @@
+"""Has notices about a run sent, each once, by a process of its own. `steps/monitor.py` calls it.
+
+A run neither waits for a notice nor fails by one. Before a notice is sent the store has a mark of it, so that
+two monitors do not send it twice; a sender that is killed sends it never.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..engine import Store
+from ..errors import DsError
+from ..inputs.config import Config
+from ..ledger import RunPaths
+from ..runs.snapshot import Snapshot
+from . import notices, send
+from .notices import Notice
+
+PATIENCE_SECONDS = 5.0
+"""Longest wait at the end of a run for notices under way; they are sent all the same."""
+
+
+class Notifier:
+    """Sends the notices of one run to NOTIFY. `say` prints a line about one that could not be sent."""
+
+    def __init__(self, config: Config, store: Store, paths: RunPaths, say: Callable[[str], None]) -> None:
+        self._config = config
+        self._store = store
+        self._paths = paths
+        self._say = say
+        self._done: set[str] = set()
+        self._sending: list[subprocess.Popen[bytes]] = []
+
+    def look(self, snapshot: Snapshot | None, moved: float, now: float) -> None:
+        """Send what is to be said at this look; `moved` is when a job last ended."""
+        if self._config.notify and snapshot is not None:
+            for notice in notices.due(self._config, snapshot, moved, now):
+                self._tell(notice, snapshot)
+            self._report()
+
+    def end(self, snapshot: Snapshot | None, why: str | None = None) -> None:
+        """Send how the run has ended, and wait a moment for what is under way. `why`: see `ended`."""
+        if not self._config.notify or snapshot is None:
+            return
+        self._tell(notices.ended(snapshot, why), snapshot)
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self._sending and time.monotonic() < until:
+            time.sleep(0.02)
+            self._report()
+
+    def _tell(self, notice: Notice, snapshot: Snapshot) -> None:
+        if notice.event not in self._config.notify_when or notice.key in self._done:
+            return
+        self._done.add(notice.key)
+        facts: dict[str, Any] = {"app": snapshot.app, "run": snapshot.run, "event": notice.event}
+        facts |= {"title": notice.title, "text": notice.text, "jobs": snapshot.jobs._asdict()}
+        try:
+            if not self._store.write_if_absent(f"{self._paths.root}notices/{notice.key}", b""):
+                return
+            self._sending.append(_start(facts, self._config))
+        except (DsError, OSError) as error:
+            self._say(f"note: NOTIFY: {notice.title!r} was not sent: {error}")
+
+    def _report(self) -> None:
+        """Print what the senders that have ended could not send."""
+        ended = [each for each in self._sending if each.poll() is not None]
+        self._sending = [each for each in self._sending if each not in ended]
+        for process in ended:
+            assert process.stderr is not None
+            with process.stderr:
+                lines = process.stderr.read().decode(errors="replace").splitlines()
+            for line in lines or ([] if process.returncode == 0 else ["the sender was killed"]):
+                self._say(f"note: NOTIFY: {line[:300]}")
+
+
+def _start(message: dict[str, Any], config: Config) -> subprocess.Popen[bytes]:
+    """Starts a sender. Addresses may be secret: they go by its stdin, not by its arguments."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", send.__name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(json.dumps({"to": config.notify, "message": message}).encode())
+    return process
