@@ -19,7 +19,7 @@ from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..system.docker import STATE_LABEL, sweep
-from ..system.state import STATE_VARIABLE, one_run, state_folder
+from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
 from ..words import many
 from .place import Place, container_engine, slots_of
 from .queue import SqliteQueue
@@ -220,7 +220,7 @@ class LocalEngine:
         self._end(signal.SIGINT)
         self._close()
         place = self._place
-        place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(place.folder)
         with background.free(place.lock) as lock:
             if lock is None:
                 raise DsError("workers are being started just now", "run the command again")

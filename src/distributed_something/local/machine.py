@@ -37,7 +37,7 @@ from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
-from ..system.state import STATE_VARIABLE
+from ..system.state import STATE_VARIABLE, open_private
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
 from ..worker.attempt.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
@@ -286,7 +286,8 @@ class Machine:
             "ended": ended,
         }
         temporary = self._place.status.with_suffix(".tmp")
-        temporary.write_text(json.dumps(facts))
+        with open(temporary, "w", opener=open_private) as file:
+            json.dump(facts, file)
         temporary.replace(self._place.status)
 
     def tell_end(self, why: str) -> None:

@@ -26,6 +26,7 @@ from ..clock import Clock, SystemClock
 from ..engine import Counts, KnownJob, PutReport
 from ..errors import DsError
 from ..job import Cause, DeadJob, Job, Lease, RetryPolicy, State, in_batches
+from ..system.state import make_private
 from .queue_file import (
     connect,
     damaged,
@@ -168,7 +169,7 @@ class SqliteQueue:
         self._durable: bool | None = None
         refuse_network(self.path)
         with explained(self.path):
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path.parent)
             refuse_newer(self.path, version_in_header(self.path))
             self._lock_file = open_lock(self.path)
             try:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import DsError, QueueDamaged
 from ..system.mounts import network_file_system_of
+from ..system.state import open_private
 
 VERSION = 1
 """Of the file's format; kept in its header (PRAGMA user_version)."""
@@ -96,6 +97,8 @@ def open_lock(path: Path) -> int:
 def connect(path: Path, lock_file: int) -> sqlite3.Connection:
     """Open the file, and give it its tables if it is new. Waits for the lock in that case only."""
     _refuse_emptied(path, lock_file)
+    with suppress(FileExistsError):
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))  # the log beside it gets its mode
     db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     try:
         version, mode = (db.execute(f"PRAGMA {each}").fetchone()[0] for each in _HEADER)
