@@ -20,6 +20,23 @@ class Clock(Protocol):
         """Let `seconds` pass, or less if `until` is set meanwhile; whether `until` is set."""
 
 
+class BackOff:
+    """Pauses between repeated tries, in seconds: they double from `first` to `longest`."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = self._next = first
+        self._longest = longest
+
+    def next(self) -> float:
+        """Returns the next pause."""
+        pause, self._next = self._next, min(self._next * 2, self._longest)
+        return pause
+
+    def reset(self) -> None:
+        """Begins with the first pause again."""
+        self._next = self._first
+
+
 _INTERVALS: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux stops its CLOCK_MONOTONIC while the machine sleeps."""
 

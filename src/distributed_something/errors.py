@@ -39,6 +39,10 @@ class QueueDamaged(DsError):
     """The queue is not what was written into it. No retry helps; it is rebuilt from the ledger."""
 
 
+class SickMachine(DsError):
+    """The machine, or its way to the store, cannot work now: no job is at fault."""
+
+
 class NotSignedIn(DsError):
     """The account does not accept the credentials: no call can succeed."""
 

@@ -16,8 +16,12 @@ from distributed_something.aws.watch.heartbeat import heartbeat_prefix
 from distributed_something.aws.worker import Settings, container_facts
 from distributed_something.errors import UsageError
 from distributed_something.inputs.config import parse_config
+from distributed_something.inputs.files import project_files
 from distributed_something.runs.joblog import read_log
 from distributed_something.runs.provenance import what_ran
+from distributed_something.runs.runfile import read_run_file, write_run_file
+from distributed_something.worker.files.manifest import read_manifest
+from distributed_something.worker.files.project import keep
 from emulating import session
 from metadata import metadata_server
 from tasks import ends, new_run, until_done, worker
@@ -87,6 +91,28 @@ def test_done_jobs_are_skipped_by_the_reference_s_rule_and_partial_ones_are_not(
     with worker(run, tmp_path):
         until(lambda: len(run.events("succeeded") + run.events("skipped")) == 2, "both jobs to end")
     assert [record.state.value for record in run.fold().jobs.values()] == ["succeeded", "skipped"]
+
+
+@pytest.mark.fault(51)
+def test_project_files_travel_and_the_environment_is_part_of_what_made_an_output(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/work.py").write_text(
+        "import helper\ndef process(n, output_dir): helper.put(n, output_dir)\n"
+    )
+    (tmp_path / "project/helper.py").write_text(
+        "def put(n, output_dir): (output_dir / 'o').write_text(f'{n}')\n"
+    )
+    run = new_run(groups(1), HANDLER="work:process", OUTPUT="out/{n}", FILES=["work.py", "helper.py"])
+    config = read_run_file(run.store, run.app, "run1").config
+    files = project_files(config, tmp_path / "project")
+    keep(run.store, run.paths, files, tmp_path / "project")
+    write_run_file(run.store, config, "aws", "run1", files, "of-the-environment")
+    with worker(run, tmp_path):
+        until_done(run, 1)
+    assert run.store.read("out/0/o") == b"0"
+    manifest = read_manifest(run.store, "out/0", run.jobs[0].id)
+    assert manifest and set(manifest.made_by["files"]) == {"work.py", "helper.py"}
+    assert manifest.made_by["environment"] == "of-the-environment"
 
 
 @pytest.mark.fault(24)

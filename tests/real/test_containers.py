@@ -115,6 +115,18 @@ def test_the_project_is_there_to_read_and_the_bucket_where_old_images_look(boxed
     assert (boxed.folder / "data/out/x").read_text() == "seen"
 
 
+def test_project_files_travel_into_containers_and_nothing_else_of_the_project(boxed: DsProject) -> None:
+    of_image(
+        boxed,
+        COMMAND='sh "$DS_PROJECT_DIR/own.sh"; ls "$DS_PROJECT_DIR"; ! touch "$DS_PROJECT_DIR/own.sh"',
+        FILES=["own.sh"],
+    )
+    (boxed.folder / "own.sh").write_text("echo travelled\n")
+    (boxed.folder / "secret.txt").write_text("")
+    boxed.ds("run", boxed.jobs([{"n": 1}]))
+    assert boxed.ds("logs", "0").stdout.splitlines()[:2] == ["travelled", "own.sh"]
+
+
 def test_a_container_gets_its_secrets_by_name(boxed: DsProject) -> None:
     secret = "hunter22-of-this-test"
     boxed.environment["OUTER"] = secret

@@ -106,7 +106,11 @@ def test_values_reach_the_command_as_they_are_and_never_as_syntax(project: DsPro
         "printf %s {value} > {output_dir}/value" if shell else "cp {input_dir}/{file} {output_dir}/value"
     )
     project.config(
-        COMMAND=command, INPUTS=[] if shell else ["in/{file}"], OUTPUT="out/{number}", JOB_RETRIES=1
+        COMMAND=command,
+        INPUTS=[] if shell else ["in/{file}"],
+        OUTPUT="out/{number}",
+        JOB_RETRIES=1,
+        ALLOW_DASH=True,
     )
     files = [value.replace("/", "_") for value in NASTY]
     (project.folder / "data/in").mkdir(parents=True)
@@ -632,3 +636,30 @@ def test_a_job_gets_its_secrets_and_no_file_of_the_run_has_them(project: DsProje
 
     (project.folder.parent / "token").chmod(0o644)
     assert "other users may read" in project.ds("run", project.jobs([{"n": 2}]), code=2).stderr
+
+
+SMI = """#!/bin/sh
+test "$1" = --query-gpu=uuid && printf 'GPU-aa\\nGPU-bb\\n'
+"""
+
+
+def test_each_slot_has_a_gpu_and_its_part_of_the_processors(project: DsProject, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvidia-smi").write_text(SMI)
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    project.environment["PATH"] = f"{tmp_path / 'bin'}:{project.environment['PATH']}"
+    project.environment.pop("CUDA_VISIBLE_DEVICES", None)
+    project.config(
+        COMMAND="sleep 0.5; echo gpu=$CUDA_VISIBLE_DEVICES threads=$OMP_NUM_THREADS mine=$MKL_NUM_THREADS",
+        GPUS=1,
+        DOCKER_CORES=8,
+        ENVIRONMENT={"MKL_NUM_THREADS": "3"},
+    )
+    project.ds("run", project.jobs({"n": n} for n in range(4)))
+    printed = {project.ds("logs", str(n)).stdout.splitlines()[0] for n in range(4)}
+    threads = max(len(os.sched_getaffinity(0)) // 2, 1)
+    assert printed == {f"gpu=GPU-{each} threads={threads} mine=3" for each in ("aa", "bb")}
+
+    project.config(COMMAND="true {n}", GPUS=3)
+    refused = project.ds("run", project.jobs([{"n": 9}]), code=2).stderr
+    assert "GPUS = 3: 2 GPUs are found here" in refused

@@ -139,7 +139,7 @@ def test_a_relative_program_is_looked_for_where_the_job_runs(tmp_path: Path) -> 
     (tmp_path / "align.sh").touch(0o755)
     found, *_ = program_findings(config(COMMAND="./align.sh {Plate}", ENGINE="local"), tmp_path)
     assert found.severity is Severity.ERROR
-    assert found.fix == 'write "$DS_PROJECT_DIR/align.sh"'
+    assert found.fix == "write \"$DS_PROJECT_DIR/align.sh\", and FILES = ['align.sh'] to have it travel"
 
 
 def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:

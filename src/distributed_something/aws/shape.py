@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..inputs.config import Config
+from ..system.hardware import slots_with_gpus
 
 INJECTOR_RESERVED = 16
 """Memory that ECS reserves for the container that injects our worker, in MiB."""
@@ -37,7 +38,7 @@ class MachineShape(NamedTuple):
 class TaskSize(NamedTuple):
     """What a task gets: `cpu` in 1/1024 of a core, `memory` in MiB, `slots` for jobs at a time, `gpus`.
 
-    ECS gives a GPU to one task only; the jobs of a task share it.
+    ECS gives a GPU to one task only; the jobs of a task share them, unless GPUS gives each job its own.
     """
 
     cpu: int
@@ -57,12 +58,16 @@ def task_size(config: Config, shape: MachineShape) -> TaskSize:
     tasks = config.tasks_per_machine
     cpu = config.cpu_shares or max(shape.vcpus * 1024 // tasks, 128)
     memory = config.memory or max((shape.usable_mib - tasks * INJECTOR_RESERVED) // tasks, 64)
-    return TaskSize(cpu, memory, config.docker_cores or max(cpu // 1024, 1), shape.gpus // tasks)
+    gpus, slots = shape.gpus // tasks, config.docker_cores or max(cpu // 1024, 1)
+    slots = slots_with_gpus(slots, config.gpus, gpus, shared=config.gpus_shared)
+    return TaskSize(cpu, memory, slots, gpus)
 
 
 def misfit(config: Config, shape: MachineShape) -> str | None:
     """Why ECS would not place TASKS_PER_MACHINE tasks on such a machine; None: they fit."""
     size, tasks = task_size(config, shape), config.tasks_per_machine
+    if not size.slots:
+        return f"a task has {size.gpus} GPUs, and a job needs GPUS = {config.gpus}"
     if size.cpu * tasks > shape.vcpus * 1024:
         return (
             f"TASKS_PER_MACHINE x CPU_SHARES is {tasks} x {size.cpu}, and a machine has {shape.vcpus * 1024}"

@@ -26,12 +26,16 @@ from ..inputs.config import Config
 from ..job import LEASE_SECONDS
 from ..ledger import RunPaths
 from ..runs.provenance import note_worker
-from ..runs.runfile import read_run_file
+from ..runs.runfile import RunFile, read_run_file
+from ..system.hardware import Share, variables_here
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import Task, compile_task
+from ..worker.files.done import recipe_of
+from ..worker.files.project import Carried, prefix_of
 from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.health import Health
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
@@ -183,7 +187,8 @@ class _Task:
 
     def work(self) -> int:
         """Run until told to stop."""
-        config = read_run_file(self._store, self._settings.app, self._settings.run).config
+        facts = read_run_file(self._store, self._settings.app, self._settings.run)
+        config = facts.config
         self._note_provenance()
         if not config.command and not config.handler:
             raise UsageError(
@@ -202,7 +207,7 @@ class _Task:
                 lambda: queue.answered,
             )
             with reporting.of(self.folder), pulse, LogKeeper(logs) as keeper:
-                self._run(self._worker(config, queue, logs, keeper), queue)
+                self._run(self._worker(config, _task(facts), queue, logs, keeper), queue)
         if self._gone is not None:
             raise self._gone
         return OK
@@ -259,14 +264,20 @@ class _Task:
         return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", lines)
 
     def _worker(
-        self, config: Config, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
+        self,
+        config: Config,
+        task: Task,
+        queue: WorkersQueue,
+        logs: Sequence[GatheredLog],
+        keeper: LogKeeper,
     ) -> Worker:
-        # the config's variables and secrets are in our environment already
-        hidden = {name: os.environ[name] for name in config.secrets if name in os.environ}
-        task = compile_task(config, {}, hidden)
+        health = Health(self._store, self._paths.paused + self._name)
         return Worker(
             queue,
-            [self._slot(task, number, log) for number, log in enumerate(logs)],
+            [
+                self._slot(self._kept(task, config, number), number, log, health)
+                for number, log in enumerate(logs)
+            ],
             KeptLedger(self._store, f"{self._paths.events}{self._name}.jsonl", keeper),
             Identity(self._name, self._machine),
             config.retry_policy,
@@ -274,11 +285,27 @@ class _Task:
             term=_term(config),
             delays=[number * self._settings.stagger for number in range(len(logs))],
             poll=POLL_SECONDS,
+            health=health,
         )
 
-    def _slot(self, task: Task, number: int, log: GatheredLog) -> Slot:
+    def _kept(self, task: Task, config: Config, number: int) -> Task:
+        """The task with the variables that keep a job to its slot's part of the machine."""
+        slots = self._settings.slots * config.tasks_per_machine
+        share = Share(number, slots, config.gpus, config.gpus_shared)
+        return task._replace(environment=variables_here(share, config.worker_environment()))
+
+    def _slot(self, task: Task, number: int, log: GatheredLog, health: Health) -> Slot:
         folder = self.folder / str(number)
-        return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name)
+        return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name, health)
+
+
+def _task(facts: RunFile) -> Task:
+    """Compiles the run's config. The user's variables and secrets are in our environment already."""
+    config = facts.config
+    hidden = {name: os.environ[name] for name in config.secrets if name in os.environ}
+    recipe = recipe_of(config, Path.cwd(), "", facts.files, facts.environment)
+    files = Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run)))
+    return compile_task(config, {}, hidden, recipe=recipe, carried=files)
 
 
 def _term(config: Config) -> float:

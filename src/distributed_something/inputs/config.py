@@ -144,6 +144,8 @@ KEYS: tuple[Key, ...] = (
     Key("HANDLER", Kind.TEXT, "", "Python function that runs a job, instead of COMMAND",
         shape=f"{_IDENT}:{_IDENT}", shape_says="does not look like module:function", example="mymodule:run"),
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
+    Key("FILES", Kind.LIST, (), "files and folders of the project that travel with the jobs",
+        example=["align.sh", "scripts/"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
     Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, or csv",
         example="python collect.py {outputs_dir} {output_dir}"),
@@ -180,6 +182,9 @@ KEYS: tuple[Key, ...] = (
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("GPUS", Kind.WHOLE, 0, "GPUs that a job needs: its slot has them alone; 0: jobs see what there is",
+        unit="GPUs", low=0, example=1),
+    Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
     Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
@@ -194,7 +199,17 @@ KEYS: tuple[Key, ...] = (
 # fmt: on
 _BY_NAME = {key.name: key for key in KEYS}
 _NO_SLIPS = frozenset(
-    {"CANARY", "COLLECT", "COLLECT_WHEN", "NOTIFY", "NOTIFY_STALLED", "NOTIFY_WHEN", "SECRETS"}
+    [
+        "CANARY",
+        "COLLECT",
+        "COLLECT_WHEN",
+        "FILES",
+        "GPUS",
+        "NOTIFY",
+        "NOTIFY_STALLED",
+        "NOTIFY_WHEN",
+        "SECRETS",
+    ]
 )
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
@@ -242,6 +257,7 @@ class Config(NamedTuple):
     allow_dash: bool
     handler: str
     inputs: tuple[str, ...]
+    files: tuple[str, ...]
     output: str
     collect: str
     collect_when: str
@@ -263,6 +279,8 @@ class Config(NamedTuple):
     canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
+    gpus: int
+    gpus_shared: bool
     secrets: Mapping[str, str]
     containers: bool
     worker_image: str

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UsageError
 from ..words import did_you_mean
 from .config import Config
+from .files import project_files
 
 GIVEN = frozenset({"job", "job_id", "attempt", "work_dir", "input_dir", "output_dir"})
 """Parameters that every handler gets beside the keys of the job."""
@@ -30,9 +32,16 @@ def handler_needs(config: Config, folder: Path) -> frozenset[str]:
 
 def _source(config: Config, folder: Path) -> Path | None:
     """Returns the source of the HANDLER that jobs will import, if it comes from the project folder."""
-    if not config.handler or config.engine_kind.rents:
-        return None
-    return source_of(config.handler, folder)
+    source = source_of(config.handler, folder) if config.handler else None
+    if source is None or not config.engine_kind.rents:
+        return source
+    return source if handler_travels(config, folder, project_files(config, folder)) else None
+
+
+def handler_travels(config: Config, folder: Path, files: Mapping[str, object]) -> bool:
+    """Whether the module of the HANDLER is among the project files."""
+    source = source_of(config.handler, folder)
+    return source is not None and source.relative_to(folder).as_posix() in files
 
 
 def parameters_needed(handler: str, source: Path) -> frozenset[str]:

@@ -11,12 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import UsageError
-from .check import Finding, error, ok, refused, warning
+from ..words import bytes_text, many
+from .check import Finding, error, ok, refused, warning, wrong
 from .config import Config
+from .files import ProjectFile, named_in, project_files, travels
 from .fit import nothing_to_run
 from .handler import handler_needs
 from .template import CommandTemplate
@@ -39,6 +41,15 @@ def runnable_findings(config: Config, folder: Path) -> Iterator[Finding]:
         if not config.engine_kind.foreign_workers:
             yield refused(nothing_to_run())
         return
+    try:
+        files = project_files(config, folder)
+    except UsageError as missing:
+        yield refused(missing)
+        return
+    if files:
+        size = bytes_text(sum(file.size for file in files.values()))
+        yield ok(f"FILES: {many(len(files), 'file')}, {size}, travel with the jobs")
+    yield from _left_behind(config, folder, files)
     if config.handler:
         yield from _handler(config, folder, here=here)
         return
@@ -52,7 +63,7 @@ def runnable_findings(config: Config, folder: Path) -> Iterator[Finding]:
         fix = "correct its syntax: /bin/sh runs it, which need not be bash"
         yield error(what, fix) if here else warning(f"{what} (this machine's /bin/sh)", fix)
         return
-    yield from _relative(command, folder)
+    yield from _relative(command)
     if here:
         yield from _programs(config, command)
 
@@ -74,13 +85,26 @@ def _shell_says(command: CommandTemplate) -> str:
     return (lines or [f"exit code {done.returncode}"])[0] if done.returncode else ""
 
 
-def _relative(command: CommandTemplate, folder: Path) -> Iterator[Finding]:
+def _relative(command: CommandTemplate) -> Iterator[Finding]:
     """Yields an error for a relative program at the start: a job begins in an empty folder."""
     first = next(iter(command.programs), "")
     if "/" in first and not first.startswith("/"):
         what = f"COMMAND: {first} is looked for in the job's own folder, which is empty at its start"
-        there = "" if (folder / first).exists() else ", once it is in the project folder"
-        yield error(what, f'write "$DS_PROJECT_DIR/{first.removeprefix("./")}"{there}')
+        name = first.removeprefix("./")
+        yield error(what, f"write \"$DS_PROJECT_DIR/{name}\", and FILES = ['{name}'] to have it travel")
+
+
+def _left_behind(config: Config, folder: Path, files: Mapping[str, ProjectFile]) -> Iterator[Finding]:
+    """Yields the project files that jobs name, and that do not travel with them."""
+    named = [name for text in (config.command, config.collect) for name in named_in(text)]
+    for name in dict.fromkeys(each for each in named if not travels(each, files)):
+        fix = f"FILES = [{', '.join(map(repr, [*config.files, name]))}]"
+        if files:
+            yield wrong(f"FILES: $DS_PROJECT_DIR/{name} is not among them", fix)
+        elif config.engine_kind.rents:
+            yield warning(f"$DS_PROJECT_DIR/{name}: does not travel; the image must have it", fix)
+        elif not (folder / name).exists():
+            yield error(f"$DS_PROJECT_DIR/{name}: is not in the project folder", "put it there")
 
 
 def _programs(config: Config, command: CommandTemplate) -> Iterator[Finding]:

@@ -37,6 +37,11 @@ class RunPaths(NamedTuple):
         """The prefix of the log segments."""
         return self.root + "logs/"
 
+    @property
+    def paused(self) -> str:
+        """The prefix of the notes of workers that pause."""
+        return self.root + "paused/"
+
 
 class Part(NamedTuple):
     """Complete lines of a segment, and the place of the first in it."""

@@ -30,7 +30,7 @@ from ..system.state import state_folder
 from ..words import many
 from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
-from .place import container_engine, slots_of
+from .place import check_gpus, container_engine, slots_of
 from .store import FolderStore
 
 LOW_DISK = 1 << 30
@@ -46,6 +46,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: program_findings(config, folder)),
         Check("the secrets", lambda: secret_findings(config)),
+        Check("the GPUs", lambda: gpu_findings(config)),
         Check("the folders", lambda: folder_findings(written)),
         Check("the disk", lambda: disk_findings(written)),
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
@@ -68,6 +69,14 @@ def _done_findings(config: Config, file: JobFile, store: FolderStore, folder: Pa
     docker = container_engine(config) if config.check_if_done_bool and config.output else None
     image = (docker.digest(config.dockerhub_tag) or "") if docker else ""
     yield from forecast_findings(config, file, store, folder, image)
+
+
+def gpu_findings(config: Config) -> Iterator[Finding]:
+    """Whether a slot of this machine has the GPUs that a job needs."""
+    try:
+        check_gpus(config)
+    except UsageError as missing:
+        yield refused(missing)
 
 
 def secret_findings(config: Config) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from ..inputs.secrets import read_secrets
 from ..system.docker import STATE_LABEL, sweep
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
 from ..words import many
-from .place import Place, container_engine, slots_of
+from .place import Place, check_gpus, container_engine, slots_of
 from .queue import SqliteQueue
 from .queue_file import lock_of
 from .store import FolderStore
@@ -85,10 +85,11 @@ class LocalEngine:
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Creates the queue; empties that of an earlier run.
 
-        Raises DsError if no container can run, or a secret is missing.
+        Raises DsError if no container can run, or a secret or a GPU is missing.
         """
         self._need_image()
         read_secrets(self._config, os.environ)
+        check_gpus(self._config)
         new = not self._place.database.exists()
         queue = self._open()
         if new:
@@ -115,6 +116,7 @@ class LocalEngine:
         """Starts the one machine process in the background; it is ready on return."""
         self._need_image()
         read_secrets(self._config, os.environ)
+        check_gpus(self._config)
         with background.free(self._place.lock) as lock:
             if lock is not None:
                 self._spawn(run, lock)
@@ -172,8 +174,12 @@ class LocalEngine:
                 last = next((line for line in reversed(lines) if line.strip()), "")
                 why = last.strip() or "something kills them, a job perhaps"
                 return Diagnosis(f"the workers keep dying: {why} (see {self._place.log})")
-        for folder in (self._place.folder, self.store.root):
-            if alive and folder.exists() and _free_bytes(folder) < FULL_BELOW:
+        for folder in (self._place.folder, self.store.root) if alive else ():
+            if not folder.exists():
+                return Diagnosis(f"the folder {folder} is away: bring it back, and the work goes on")
+            if not os.access(folder, os.W_OK):
+                return Diagnosis(f"the folder {folder} cannot be written: change that, and the work goes on")
+            if _free_bytes(folder) < FULL_BELOW:
                 return Diagnosis(f"the disk of {folder} is full: make room, and the work goes on")
         if not alive and not facts.get("ended"):
             return Diagnosis("the workers were killed; `ds monitor` or `ds start` starts them again")

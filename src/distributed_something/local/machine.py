@@ -33,10 +33,13 @@ from ..clock import SystemClock
 from ..engine import DAMAGED, Store
 from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config, load_config
+from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
+from ..runs.runfile import run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
+from ..system.hardware import Share, variables_here
 from ..system.state import STATE_VARIABLE, open_private
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
@@ -44,6 +47,9 @@ from ..worker.attempt.process import adopt_orphans, children_of_this_process, di
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
+from ..worker.files.done import recipe_of
+from ..worker.files.project import Carried, keep
+from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .place import Place, container_engine, slots_of
 from .store import FolderStore
@@ -92,6 +98,7 @@ class Machine:
         self._owed: list[str] = []
         """Ended workers whose leases are not given back yet."""
         self._containers: Containers | None = None
+        self._carried = Carried()
         self._stop: Stop | None = None
         self._clock = SystemClock()
         self._began = self._clock.now()
@@ -104,6 +111,8 @@ class Machine:
         self._write_status(None)  # from now on orders reach us
         self._clear_remains()
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
+        files = project_files(self._config, Path.cwd())
+        self._carried = keep(self._store, self._paths, files, Path.cwd())
         for number in range(slots_of(self._config)):
             self._fork(number)
         if not self._workers:
@@ -171,8 +180,8 @@ class Machine:
             return
         if pid == 0:
             os.close(self._lock)
-            what = self._place, self._config, self._store, self._paths, name, number, self._containers
-            _become_worker(partial(_make_worker, *what), parent)
+            who = self._place, self._config, self._store, self._paths, name, number
+            _become_worker(partial(_make_worker, *who, self._containers, self._carried), parent)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
         self._workers[pid] = _Running(name, number, self._clock.monotonic())
 
@@ -333,15 +342,17 @@ def _make_worker(
     name: str,
     number: int,
     containers: Containers | None,
+    carried: Carried,
 ) -> Worker:
-    environment = {
-        **config.worker_environment(),
-        STATE_VARIABLE: str(place.folder),
-    }
+    own, share = config.worker_environment(), Share(number, slots_of(config), config.gpus, config.gpus_shared)
+    environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
     image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
-    task = compile_task(config, environment, read_secrets(config, os.environ), image=image)
+    recipe = recipe_of(config, Path.cwd(), image, carried.files)
+    task = compile_task(config, environment, read_secrets(config, os.environ), recipe=recipe, carried=carried)
     log = SlotLog(store, paths.logs, f"{name}.log")
-    slot = Slot(task, store, place.work / name, log, paths.run, name, containers)
+    marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
+    health = Health(store, paths.paused + name, marker, disk)
+    slot = Slot(task, store, place.work / name, log, paths.run, name, containers, health=health)
     return Worker(
         place.open_queue(config, owner=name),
         [slot],
@@ -351,6 +362,7 @@ def _make_worker(
         SystemClock(),
         term=LEASE_SECONDS,
         delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
+        health=health,
     )
 
 

@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS
 from ..system.docker import Docker, engine_for
+from ..system.hardware import find_gpus, slots_with_gpus
 from ..system.state import mark_of
+from ..words import many
 from .queue import SqliteQueue
 
 
@@ -59,10 +62,23 @@ class Place(NamedTuple):
 
 
 def slots_of(config: Config) -> int:
-    """Jobs at a time on this machine: TASKS_PER_MACHINE x DOCKER_CORES, or one a processor."""
-    if config.docker_cores is None:
-        return os.cpu_count() or 1
-    return config.tasks_per_machine * config.docker_cores
+    """Jobs at a time on this machine: TASKS_PER_MACHINE x DOCKER_CORES, or one a processor.
+
+    With GPUS fewer, if the machine has GPUs for fewer; 0: for none.
+    """
+    cores = config.docker_cores
+    slots = (os.cpu_count() or 1) if cores is None else config.tasks_per_machine * cores
+    if not config.gpus:
+        return slots
+    return slots_with_gpus(slots, config.gpus, len(find_gpus().ids), shared=config.gpus_shared)
+
+
+def check_gpus(config: Config) -> None:
+    """Raises UsageError if no slot of this machine has the GPUs that a job needs."""
+    if config.gpus and not slots_of(config):
+        there = many(len(find_gpus().ids), "GPU", "is", "are")
+        what = f"GPUS = {config.gpus}: {there} found here, by nvidia-smi, rocm-smi or CUDA_VISIBLE_DEVICES"
+        raise UsageError(what, "lower GPUS, or run on a machine that has them")
 
 
 def container_engine(config: Config) -> Docker | None:

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..engine import Store
-from ..errors import KeyMissing, UsageError
+from ..engine import Store, check_key
+from ..errors import KeyMissing, KeyRefused, UsageError
 from ..inputs.config import Config, config_of, values_given
+from ..inputs.files import ProjectFile
 from ..ledger import RunPaths
 
 _FIX = "ds setup"
 
 
 class RunFile(NamedTuple):
-    """A run's facts: its app, its id, the version that set it up, and its config without the environment."""
+    """A run's facts: its app, its id, the version that set it up, and its config without the environment.
+
+    `files` are the project files that travel with the jobs; `environment` is the digest of the environment.
+    """
 
     app: str
     run: str
     version: str
     config: Config
+    files: Mapping[str, ProjectFile] = {}
+    environment: str = ""
 
 
-def write_run_file(store: Store, config: Config, engine: str, run: str) -> None:
+def write_run_file(
+    store: Store,
+    config: Config,
+    engine: str,
+    run: str,
+    files: Mapping[str, ProjectFile] = {},
+    environment: str = "",
+) -> None:
     """Writes the facts of the run; a later set-up of the same run replaces them."""
     facts = {
         "app": config.app_name,
@@ -31,13 +45,15 @@ def write_run_file(store: Store, config: Config, engine: str, run: str) -> None:
         "engine": engine,
         "version": __version__,
         "config": values_given(config),
+        "files": {name: file._asdict() for name, file in files.items()},
+        "environment": environment,
     }
-    store.write(_key(config.app_name, run), json.dumps(facts, ensure_ascii=False, indent=1).encode())
+    store.write(run_file_key(config.app_name, run), json.dumps(facts, ensure_ascii=False, indent=1).encode())
 
 
 def read_run_file(store: Store, app: str, run: str) -> RunFile:
     """Returns a run's facts. Raises UsageError if they are missing or malformed."""
-    key = _key(app, run)
+    key = run_file_key(app, run)
     where = store.locate(key)
     try:
         text = store.read(key)
@@ -46,13 +62,16 @@ def read_run_file(store: Store, app: str, run: str) -> RunFile:
     try:
         facts: Any = json.loads(text)
         values = dict(facts["config"])
-        found = RunFile(facts["app"], facts["run"], str(facts["version"]), config_of(values, where))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        files = {check_key(name): ProjectFile(**file) for name, file in facts.get("files", {}).items()}
+        config, environment = config_of(values, where), str(facts.get("environment", ""))
+        found = RunFile(facts["app"], facts["run"], str(facts["version"]), config, files, environment)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, KeyRefused) as error:
         raise UsageError(f"{where}: does not describe a run", _FIX) from error
     if (found.app, found.run) != (app, run) or found.config.app_name != app:
         raise UsageError(f"{where}: describes another run: {found.app!r} {found.run!r}", _FIX)
     return found
 
 
-def _key(app: str, run: str) -> str:
+def run_file_key(app: str, run: str) -> str:
+    """Returns the store key of a run's file, which is there from `setup` on."""
     return RunPaths(app, run).root + "run.json"

@@ -231,10 +231,14 @@ def take(
     counts: Counts | None,
     now: float,
     why_idle: str | None = None,
+    paused: str = "",
     silent: bool = False,
     budget: Budget = NO_BUDGET,
 ) -> Snapshot:
-    """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
+    """Returns the view of a run. `counts`: None if the queue is gone. `paused`: why workers pause.
+
+    `silent`: workers write no ledger.
+    """
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
     dropped = fold.by_state[State.DROPPED]
@@ -244,6 +248,7 @@ def take(
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
     moves = over or (jobs.running > 0 and counts is not None and not machines.diagnosis)
+    idle = None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0)
     return Snapshot(
         app=app,
         engine=engine,
@@ -257,7 +262,7 @@ def take(
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
-        why_idle=None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0),
+        why_idle=paused or idle,
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
         budget=budget,

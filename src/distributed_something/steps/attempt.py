@@ -27,24 +27,30 @@ from ..ledger.joblist import listed_id
 from ..runs.provenance import what_ran
 from ..runs.runfile import read_run_file
 from ..system.docker import Docker, engine_of
+from ..system.hardware import Share, cores, variables_here
 from ..system.state import STATE_VARIABLE, make_private, state_folder
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
+from ..worker.files.project import Carried, prefix_of
 from .project import Project
 
 _LOG = "attempt.log"
 
 
 class Attempt(NamedTuple):
-    """One attempt to run: the job, its number, the config, and the image by digest (None: by its tag)."""
+    """One attempt to run: the job, its number, the config, and the image by digest (None: by its tag).
+
+    `carried` are the project files of a past run; without them the project folder's own are used.
+    """
 
     job: Job
     number: int
     config: Config
     digest: str | None = None
+    carried: Carried = Carried()
 
 
 def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outcome, Path]:
@@ -61,8 +67,11 @@ def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outc
     folder = state / attempt.job.id
     make_private(folder)
     store = OwnWrites(project.engine.store, folder / _LOG, discard=not publish)
-    environment = {**config.worker_environment(), STATE_VARIABLE: str(state)}
-    task = compile_task(config, environment, read_secrets(config, os.environ))._replace(done_check=False)
+    own, slots = config.worker_environment(), config.docker_cores or cores()
+    share = Share(0, slots, config.gpus, config.gpus_shared)
+    environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(state)}
+    secrets = read_secrets(config, os.environ)
+    task = compile_task(config, environment, secrets, carried=attempt.carried)._replace(done_check=False)
     name = f"try-{os.urandom(3).hex()}"
     containers = _containers(project, attempt, state)
     adopt_orphans()
@@ -258,13 +267,15 @@ def attempt_of_run(project: Project, record: JobRecord, number: int | None) -> A
     body = next((parse_job_line(line + b"\n")[1] for line in lines if listed_id(line) == record.id), None)
     if body is None:
         raise DsError(f"job {record.id}: the job list of run {paths.run} does not have it", "ds jobs")
-    config = project.config
+    config, carried = project.config, Carried()
     try:
-        had = read_run_file(store, paths.app, paths.run).config
+        facts = read_run_file(store, paths.app, paths.run)
+        carried = Carried(facts.files, prefix_of(paths))
+        had = facts.config
         config = had._replace(environment=config.environment, extra=config.extra, store=config.store)
     except UsageError as missing:
         project.console.say(f"note: {missing.what}; the present config is used")
     config = config._replace(engine=project.config.engine)
     images = {each.get("image_digest") for each in what_ran(store, paths, config)["workers"]}
     digest = images.pop() if len(images) == 1 else None
-    return Attempt(Job(record.id, record.index, body), number or record.attempt or 1, config, digest)
+    return Attempt(Job(record.id, record.index, body), number or record.attempt or 1, config, digest, carried)

@@ -17,6 +17,7 @@ from ..ledger import Fold, RunPaths
 from ..runs.record import RunRecord, read_record, record_path
 from ..runs.snapshot import Snapshot, Tally, take
 from ..system.state import state_folder
+from ..worker.health import pauses
 
 if TYPE_CHECKING:
     from ..inputs.check import Check
@@ -182,6 +183,7 @@ class Project:
 
             usd = reported_cost(engine.store, paths)
             machines = machines._replace(cost=None if usd is None else Cost(usd))
+        paused = pauses(engine.store, paths.paused, self.clock.now()) if counts and counts.open else ""
         return take(
             fold,
             app=self.config.app_name,
@@ -191,6 +193,7 @@ class Project:
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,
+            paused=paused,
             budget=self.budget(shown),
             silent=self.config.image_starts_worker,
         )

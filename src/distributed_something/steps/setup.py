@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from ..inputs.files import project_files
 from ..ledger import RunPaths
 from ..runs.record import RunRecord, new_run_id, read_record, record_key, write_record
 from ..runs.runfile import write_run_file
 from ..system.state import one_at_a_time
+from ..worker.files.done import environment_digest
+from ..worker.files.project import keep
 from .project import Project
 
 
@@ -30,6 +33,7 @@ def next_run(project: Project) -> str:
 def _set_up(project: Project, run: str) -> str:
     engine, config = project.engine, project.config
     store = engine.store
+    files = project_files(config, project.folder)
     record = RunRecord.new(config, engine.name, run, store.locate("runs"), project.clock.now())
     if project.record_path.exists():
         standing = read_record(project.record_path)
@@ -42,7 +46,8 @@ def _set_up(project: Project, run: str) -> str:
 
     engine.setup(run, note)
     keep_record(project, record)
-    write_run_file(store, config, engine.name, run)
+    carried = keep(store, RunPaths(config.app_name, run), files, project.folder)
+    write_run_file(store, config, engine.name, run, carried.files, environment_digest(config))
     return run
 
 

@@ -15,13 +15,15 @@ from ..engine import Store, StoredFile
 from ..errors import KeyMissing, UsageError
 from ..inputs.check import Finding, ok, warning
 from ..inputs.config import Config
+from ..inputs.files import project_files
 from ..inputs.fit import STAND_INS
+from ..inputs.handler import handler_travels
 from ..inputs.jobfile import JobFile
 from ..inputs.paths import Input, InputTemplate, OutputTemplate
 from ..inputs.present import BATCH, BATCH_BYTES, Lookup, inputs_of
 from ..job import Job, in_batches
 from ..words import many
-from .files.done import Done, Reading, Rules, fingerprint, look, rules_of
+from .files.done import UNKNOWN, Done, Reading, Recipe, Rules, fingerprint, look, recipe_of, rules_of
 from .files.fetch import look_at_inputs
 from .files.manifest import is_manifest, manifest_key
 
@@ -84,7 +86,8 @@ def forecast(
     config: Config, file: JobFile, store: Store, project: Path, image: str = "", most: int = MOST
 ) -> Forecast:
     """Looks for the outputs of the first `most` jobs, in batches. Raises UsageError for one that is wrong."""
-    rules, inputs = rules_of(config, project, image), [InputTemplate(text) for text in config.inputs]
+    rules = rules_of(config, _recipe(config, project, image))
+    inputs = [InputTemplate(text) for text in config.inputs]
     output = OutputTemplate(config.output)
     jobs = skipped = 0
     again: Counter[str] = Counter()
@@ -99,6 +102,14 @@ def forecast(
                 again[done.kind] += 1
         jobs += len(batch)
     return Forecast(min(jobs, most), skipped, dict(again.most_common()), jobs > most)
+
+
+def _recipe(config: Config, project: Path, image: str) -> Recipe:
+    """Returns the recipe that workers will have. What an image has of a HANDLER is not known here."""
+    files = project_files(config, project)
+    recipe = recipe_of(config, project, image, files)
+    elsewhere = config.handler and config.engine_kind.rents and not handler_travels(config, project, files)
+    return recipe._replace(handler=UNKNOWN) if elsewhere else recipe
 
 
 class _Asked(NamedTuple):

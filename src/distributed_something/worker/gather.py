@@ -22,6 +22,7 @@ from ..system.repeating import Repeating
 from .attempt.logs import SlotLog
 from .attempt.slot import Slot
 from .attempt.task import Task
+from .health import Health
 
 GATHER_BYTES = 64 << 10
 GATHER_SECONDS = 2.0
@@ -125,9 +126,16 @@ class GatheringSlot(Slot):
     """A slot with a GatheredLog: marks the begin and the end of each attempt for the listener."""
 
     def __init__(
-        self, task: Task, store: Store, folder: Path, log: GatheredLog, run: str, worker: str
+        self,
+        task: Task,
+        store: Store,
+        folder: Path,
+        log: GatheredLog,
+        run: str,
+        worker: str,
+        health: Health | None = None,
     ) -> None:
-        super().__init__(task, store, folder, log, run, worker)
+        super().__init__(task, store, folder, log, run, worker, health=health)
         self._listener = log.listener
 
     def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:

@@ -87,8 +87,9 @@ class Keeper:
         with self._lock:
             self._needed = self._clock.monotonic()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._keep, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._keep, daemon=True)
+                thread.start()
+                self._thread = thread
 
     def tend(self) -> None:
         """Does the keeper's work at once, writing included."""
@@ -112,8 +113,9 @@ class Keeper:
     def _keep(self) -> None:
         while not self._over.wait(TICK_SECONDS):
             if self._settler.is_due() and not (self._writer is not None and self._writer.is_alive()):
-                self._writer = threading.Thread(target=self._write, daemon=True)
-                self._writer.start()
+                writer = threading.Thread(target=self._write, daemon=True)
+                if self._guard(writer.start):  # no thread more can be started: the next turn tries again
+                    self._writer = writer
             self._hold()
             with self._lock:
                 if not self._buffer.has_long and self._clock.monotonic() - self._needed > KEEPER_SECONDS:

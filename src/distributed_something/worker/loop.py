@@ -6,8 +6,9 @@
     settler     the ends of attempts, on their way to the ledger and then to the queue
     keeper      renews leases and obeys the order to stop while attempts run
 
-An error of the queue or the store delays the worker and loses nothing. The loop knows no engine: an engine's
-worker process makes the queue, the slots and the ledger, and calls `Worker.run`.
+An error of the queue or the store delays the worker and loses nothing. While the machine cannot work
+(`health`), its jobs go back as they came, and the worker pauses. The loop knows no engine: an engine's worker
+process makes the queue, the slots and the ledger, and calls `Worker.run`.
 
 Between two short jobs as little as possible is done: what runs there finds the processor's caches filled by
 the job's own process, and takes four times as long as what is done for many jobs at once, at the settling.
@@ -19,11 +20,14 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..background import complain
 from ..clock import Clock
 from ..engine import Queue
+from ..errors import SickMachine
 from ..job import MAX_DELIVERIES, Cause, Lease, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter
 from .attempt.slot import Slot
+from .health import Health, sickness
 from .keeper import TICK_SECONDS, Guard, Keeper
 from .leases import LeaseBuffer
 from .orders import Stop
@@ -68,13 +72,16 @@ class Worker:
         term: float,
         delays: Sequence[float] = (),
         poll: float = 0.0,
+        health: Health | None = None,
     ) -> None:
         self._queue = queue
         self._slots = slots
+        self._health = health
         self._clock = clock
         self._delays = delays or [0.0] * len(slots)
         self._poll = poll
-        self._guard = Guard(f"worker {identity.worker}", clock)
+        self._name = f"worker {identity.worker}"
+        self._guard = Guard(self._name, clock)
         self._leases = LeaseBuffer(len(slots), clock.monotonic)
         self._settler = Settler(queue, ledger, identity._asdict(), policy, clock)
         self._keeper = Keeper(queue, self._leases, self._settler, self._guard, clock, term=term)
@@ -108,6 +115,8 @@ class Worker:
             threads[0].join(TICK_SECONDS)
         self._keeper.close()
         self._settle_rest()
+        if self._health is not None:
+            self._health.close()
         for slot in self._slots:
             slot.close()
         if self._guard.damage is not None:
@@ -145,8 +154,12 @@ class Worker:
             try:
                 self._serve_once(slot, until_empty)
             except Exception as error:  # noqa: BLE001  the job goes back to the queue
-                self._recover(slot)
-                self._guard.report(error)
+                sick = sickness(error)
+                self._recover(slot, sick.what if sick else "")
+                if sick is not None and self._health is not None:
+                    self._pause(slot, self._health, sick)
+                else:
+                    self._guard.report(error)
 
     def _serve_once(self, slot: Slot, until_empty: bool) -> None:
         """Runs one job if there is one, and leases more if few are left."""
@@ -155,6 +168,8 @@ class Worker:
             outcome = slot.run(lease, self._takes_long)
             self._settler.add(lease, outcome)
             self._leases.finish(slot, outcome)
+            if self._health is not None and self._health.pauses:
+                self._health.recovered()
         if self._leases.is_low():
             found = self._replenish()
             if until_empty and not found and not self._busy():
@@ -173,12 +188,33 @@ class Worker:
         if lease is not None:
             self._settler.started(lease, slot.log_place)
 
-    def _recover(self, slot: Slot) -> None:
-        """Gives back the job of a slot in which our own code failed."""
+    def _recover(self, slot: Slot, why: str) -> None:
+        """Gives back the job of a slot in which our own code failed, or the machine."""
         lease = self._leases.running(slot)
         if lease is not None:
-            self._settler.add(lease, Outcome(State.WAITING, Cause.INTERRUPTED))
+            self._settler.add(lease, Outcome(State.WAITING, Cause.INTERRUPTED, why))
         self._leases.finish(slot, None)
+
+    def _pause(self, slot: Slot, health: Health, sick: SickMachine) -> None:
+        """Gives back what has not started, and waits until machine and store can work."""
+        complain(f"{self._name}: paused: {sick.what}")
+        found: SickMachine | None = sick
+        while found is not None and not self._stopped:
+            unstarted = self._leases.take_unstarted()
+            if unstarted and not self._guard(lambda: self._queue.release(unstarted)):  # noqa: B023  called here
+                self._leases.offer(unstarted)
+            health.pause(found, lambda: self._goes_on(slot))
+            try:
+                slot.check_machine()
+                found = None
+            except SickMachine as still:
+                found = still
+
+    def _goes_on(self, slot: Slot) -> bool:
+        """Keeps the leases in a pause. Returns whether the worker goes on."""
+        if slot is self._slots[0]:
+            self._keeper.tend_if_due()
+        return not self._stopped
 
     def _doze(self, seconds: float) -> None:
         """Waits; an order to stop ends the wait soon, also one that a signal brings to this thread."""

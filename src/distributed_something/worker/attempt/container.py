@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import DsError
+from ...errors import DsError, SickMachine
 from ...inputs.config import Config
 from ...system.docker import (
     BUCKET_FOLDER,
@@ -27,6 +27,7 @@ from ...system.docker import (
     hide,
     variables,
 )
+from ...system.hardware import VISIBLE
 from .process import Ended, memory_kills
 
 _HOST = "/opt/distributed-something-host.py"
@@ -58,6 +59,15 @@ class Verdict(NamedTuple):
 def handler_command(handler: str) -> list[str]:
     """Returns the command that calls the function in a container."""
     return ["python3", _HOST, "--once", handler]
+
+
+def _gpus_of(given: Mapping[str, str]) -> list[str]:
+    """Returns the options that give a container the GPUs of its slot."""
+    if ids := given.get(VISIBLE["nvidia"]):
+        return ["--gpus", f'"device={ids}"']
+    if given.get(VISIBLE["amd"]):
+        return ["--device", "/dev/kfd", "--device", "/dev/dri"]
+    return []
 
 
 class Containers(NamedTuple):
@@ -98,9 +108,11 @@ class Container:
         self._word_seconds = word_seconds
         self._name = ""
         self._variables = folder.parent / f"{folder.name}.env"
+        # of the GPUs that a container has, it may see all: they have other numbers there
+        seen = {name: value for name, value in given.items() if name != VISIBLE["nvidia"]}
         home = {} if os.getuid() == 0 else {"HOME": given["DS_WORK_DIR"]}
         self._options = [
-            *variables({**home, **given}, self._variables),
+            *variables({**home, **seen}, self._variables),
             *(word for name in secrets for word in ("--env", name)),  # by name: no file has their values
             *(["--memory", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--memory-swap", f"{kind.limits.memory}m"] if kind.limits.memory else []),
@@ -110,6 +122,7 @@ class Container:
             *bind(str(folder), str(folder)),
             *bind(str(Path(__file__).with_name("host.py")), _HOST, read_only=True),
             *(bind(str(kind.bucket), BUCKET_FOLDER) if kind.bucket else ()),
+            *_gpus_of(given),
             *("--workdir", given["DS_WORK_DIR"], "--user", calling_user()),
             *("--label", f"{STATE_LABEL}={kind.state}"),
             *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
@@ -151,8 +164,11 @@ class Container:
         try:
             killed, started, error = self._state()
         except DsError as failed:  # never made, or taken away by somebody else
+            self.check_engine()
             return Verdict(ended, broken=failed.what if code == 125 else "")
         if started.startswith(_NOT_STARTED):
+            if "no space left" in error.lower():
+                raise SickMachine(f"the container engine's disk is full: {error.strip()[:200]}")
             return Verdict(ended, broken=error.strip() or "docker could not start it")
         limit = f": MEMORY = {self._kind.limits.memory}" if self._kind.limits.memory else ""
         memory = f"killed for lack of memory{limit}" if killed == "true" else ""
@@ -160,6 +176,13 @@ class Container:
         if number in set(signal.Signals):
             ended = ended._replace(exit_code=None, signal=number)
         return Verdict(ended, memory)
+
+    def check_engine(self) -> None:
+        """Raises SickMachine if the container engine does not answer."""
+        try:
+            self._kind.docker.alive()
+        except DsError as error:
+            raise SickMachine(f"the container engine does not answer: {error.what}") from error
 
     def _state(self) -> list[str]:
         """Asks the engine for (out of memory, start, error).

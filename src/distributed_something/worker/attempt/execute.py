@@ -13,23 +13,28 @@ from pathlib import Path
 
 from ...inputs.template import variables_of
 from ...job import Cause, Lease, Outcome
+from ..health import sickness
 from . import verdict
 from .container import Container, Containers, handler_command
 from .handler import HandlerProcess
 from .logs import SlotLog
 from .mask import Mask
-from .process import Child, Ended, Strays, Watch, files_of, oom_kills
-from .scratch import Scratch
+from .process import Child, Ended, Strays, Watch, check_processes, files_of, oom_kills
+from .scratch import FULL_BELOW, Scratch
 from .task import Task
-
-DISK_FULL_BELOW = 1 << 20
-"""Free bytes below which a failed attempt has the cause `disk-full`."""
 
 MOMENT_SECONDS = 0.05
 """Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
 
+JOB_PROCESSES = 8
+"""Room for processes, below which a job that could not start one is not at fault."""
+
 TAIL_BYTES = 4096
 """End of a failed attempt's text in which the reason is looked for, in bytes."""
+
+
+_NO_PROCESS = (b"annot fork", b"fork: ", b"new thread", os.strerror(errno.EAGAIN).encode())
+"""What programs say that could not start a process or a thread."""
 
 
 class Cancelled(Exception):
@@ -47,7 +52,9 @@ class Executor:
         folders: Mapping[str, str],
         worker: str,
         containers: Containers | None,
+        project: Path,
     ) -> None:
+        """`project`: the folder that jobs find as $DS_PROJECT_DIR."""
         self._timeout = task.timeout
         self._handler = task.handler or ""
         self._scratch = scratch
@@ -63,7 +70,7 @@ class Executor:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._files = {0: null, 1: self._watch.stdout, 2: self._watch.stdout}
         self._spawn_files = files_of(self._files)
-        self._project = project = Path.cwd()
+        self._started_in = Path.cwd()
         given = {
             **task.environment,
             "DS_WORK_DIR": folders["work_dir"],
@@ -117,6 +124,13 @@ class Executor:
             if self._mask is not None:
                 self._mask.flush()
 
+    def check_machine(self) -> None:
+        """Raises SickMachine or OSError if no job can be started, or scratch cannot be written."""
+        check_processes(1)
+        self._scratch.check()
+        if self._container is not None:
+            self._container.check_engine()
+
     def kill_strays(self, job_id: str) -> None:
         """Kills the processes that got out of the job's group; the log says how many."""
         if self._strayed and (killed := self._strays.kill(job_id)):
@@ -144,8 +158,14 @@ class Executor:
             child = Child.spawn(argv, environment, self._cwd, self._spawn_files)
         except OSError as error:
             self._scratch.doubt()  # it may be the folder that is not there
+            if sickness(error):
+                raise
             return self._noted(verdict.not_started(argv[0], error))
-        finished = self._await(child, self._deadline())
+        try:
+            finished = self._await(child, self._deadline())
+        except BaseException:  # no thread could be started, say: raised again
+            self._watch.stop(child)
+            raise
         if finished:
             alone = self._strays.none_beside(child)
             self._strayed = not alone
@@ -161,10 +181,15 @@ class Executor:
 
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
-            self._host = HandlerProcess(self._handler, self._environment, self._project, self._files)
+            self._host = HandlerProcess(self._handler, self._environment, self._started_in, self._files)
         host = self._host
         host.request(lease)
-        finished = self._await(host.child, self._deadline(), host.replies)
+        try:
+            finished = self._await(host.child, self._deadline(), host.replies)
+        except BaseException:  # raised again
+            self._host = None
+            host.stop(self._watch)
+            raise
         reply = host.reply() if finished else None
         if reply is None:  # the process has ended, or has to
             self._host = None
@@ -218,11 +243,16 @@ class Executor:
         return self._or_disk_full(outcome)
 
     def _or_disk_full(self, outcome: Outcome) -> Outcome:
-        """Changes the cause of a failure where the disk is full, or the job said so."""
+        """Changes the cause of a failure where the disk is full, or the job said so.
+
+        Raises OSError where it could not start a process, as hardly any can be started.
+        """
         if outcome.cause is None:
             return outcome
-        full = self._scratch.free_bytes() < DISK_FULL_BELOW
-        if full or os.strerror(errno.ENOSPC).encode() in self._log.tail(TAIL_BYTES):
+        said = self._log.tail(TAIL_BYTES)
+        if self._container is None and any(each in said for each in _NO_PROCESS):
+            check_processes(JOB_PROCESSES)
+        if self._scratch.free_bytes() < FULL_BELOW or os.strerror(errno.ENOSPC).encode() in said:
             return outcome._replace(cause=Cause.DISK_FULL)
         return outcome
 

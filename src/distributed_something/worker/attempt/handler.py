@@ -23,14 +23,19 @@ class HandlerProcess:
     """The process that runs the HANDLER of one slot."""
 
     def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
-        requests, self._requests = os.pipe()
-        self.replies, replies = os.pipe()
         argv = [*_host_program(), handler]
+        pipes = list[int]()
         try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+            requests, self._requests, self.replies, replies = pipes
             self.child = Child.spawn(argv, env, cwd, files_of({**files, 3: requests, 4: replies}))
-        finally:
-            os.close(requests)
-            os.close(replies)
+        except OSError:
+            for each in pipes:
+                os.close(each)
+            raise
+        os.close(requests)
+        os.close(replies)
 
     def request(self, lease: Lease) -> None:
         """Sends a job."""

@@ -88,9 +88,12 @@ async def _exhaust(result: AsyncIterator[Any]) -> None:
 
 
 def load(handler: str) -> Handler:
-    """Returns the function that `module:function` names, looked for in the project folder first."""
+    """Returns the function that `module:function` names.
+
+    It is looked for among the project's files first, then where the worker was started.
+    """
     module, _, name = handler.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path[:0] = dict.fromkeys([os.environ["DS_PROJECT_DIR"], str(Path.cwd())])
     function: Any = importlib.import_module(module)
     for part in name.split("."):
         function = getattr(function, part)

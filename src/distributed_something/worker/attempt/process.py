@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource  # noqa: F401  wait4 needs it: loaded before a limit on open files is met
 import select
 import signal
 import sys
@@ -87,7 +88,12 @@ class Child:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid) if LINUX else -1
+        self.pidfd = -1
+        try:
+            self.pidfd = os.pidfd_open(pid) if LINUX else -1
+        except OSError:  # no descriptor left
+            self.reap()
+            raise
 
     @classmethod
     def spawn(
@@ -129,6 +135,23 @@ class Child:
             os.close(self.pidfd)
         code, number = (os.WEXITSTATUS(status), None) if os.WIFEXITED(status) else (None, os.WTERMSIG(status))
         return Ended(code, number, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _RSS_UNIT)
+
+
+def check_processes(count: int) -> None:
+    """Raises OSError if so many processes more cannot run here at a time."""
+    pids = list[int]()
+    try:
+        with _spawning, suppress(FileNotFoundError):  # an image without `sleep` shows nothing
+            for _ in range(count):
+                pids.append(os.posix_spawnp("sleep", ["sleep", "60"], {}, setpgroup=0))
+            _own.update(pids)
+        if LINUX:
+            os.close(os.pidfd_open(os.getpid()))
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            _own.discard(pid)
 
 
 class Watch:

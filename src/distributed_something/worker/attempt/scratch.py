@@ -7,6 +7,7 @@ does not report all that makes it longer.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -15,6 +16,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+FULL_BELOW = 1 << 20
+"""Free bytes below which a disk counts as full."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -78,6 +82,19 @@ class Scratch:
         """Returns the free bytes on the disk of the file, which no job can remove as it can its folders."""
         disk = os.statvfs(self._opened)
         return disk.f_bavail * disk.f_frsize
+
+    def check(self) -> None:
+        """Raises OSError if nothing can be written, or the disk is full."""
+        if self.free_bytes() < FULL_BELOW:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path = self.folder / "check"
+        remove(path)
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(opened, bytes(1 << 16))
+        finally:
+            os.close(opened)
+            path.unlink()
 
     def close(self) -> None:
         """Closes what is open; all files stay."""

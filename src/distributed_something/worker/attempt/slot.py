@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ...engine import Store, StoredFile
-from ...errors import DsError, KeyRefused, UsageError
+from ...errors import DsError, KeyRefused, SickMachine, UsageError
 from ...job import Cause, Job, Lease, Outcome, State
 from ..files.done import Done, fingerprint, look
 from ..files.fetch import fetch_inputs, look_at_inputs
+from ..files.project import ProjectFolder
 from ..files.publish import Claim, publish_outputs
+from ..health import Health, PatientStore, cannot_write, sickness
 from .collect import fetch_outputs, join_csv
 from .container import Containers
 from .execute import Cancelled, Executor
@@ -47,10 +49,12 @@ class Slot:
         containers: Containers | None = None,
         *,
         keep: bool = False,
+        health: Health | None = None,
     ) -> None:
         """`keep`: leaves the folders of an attempt as they are until the next slot is made there."""
         self._task = task
         self._keep = keep
+        self._health = health or Health(store)
         self._store = store
         self._log = log
         self._run = run
@@ -60,7 +64,10 @@ class Slot:
         self._folders = {name: str(place) for name, place in places.items()}
         folder.mkdir(parents=True, exist_ok=True)
         self._scratch = Scratch(folder, places.values())
-        self._executor = Executor(task, self._scratch, log, self._folders, worker, containers)
+        carried = task.carried
+        self._project = ProjectFolder(store, carried, folder / "project") if carried.files else None
+        project = self._project.path if self._project else Path.cwd()
+        self._executor = Executor(task, self._scratch, log, self._folders, worker, containers, project)
         self._expected: dict[str, tuple[Lease, Work]] = {}
         self._fetched = 0
         self._phases: dict[str, float] = {}
@@ -82,24 +89,57 @@ class Slot:
         return self._log.place
 
     def run(self, lease: Lease, takes_long: Callable[[Slot], None]) -> Outcome:
-        """Runs one attempt, after `begin`. Never raises; leaves no process and no file of the job behind.
+        """Runs one attempt, after `begin`. Leaves no process and no file of the job behind.
 
+        Raises SickMachine if the machine or the store cannot work, and nothing else.
         Calls `takes_long` with this slot, once or more, before whatever may take longer than a moment.
         """
         started = time.monotonic()
+        failed: Exception | None = None
         try:
             outcome = self._attempt(lease, lambda: takes_long(self))
         except Cancelled as end:
             outcome = Outcome(State.WAITING, end.args[0])
         except Exception as error:  # noqa: BLE001  an error of ours must not lose the job or end the loop
+            failed = error
             cause, detail = error.args if isinstance(error, Failed) else (_cause_of(error), _describe(error))
             self._log.note(f"{cause}: {detail}")
             # what the store refuses for its name, it refuses at every attempt
             refused = isinstance(error.__cause__, KeyRefused | UsageError) or isinstance(error, UsageError)
             outcome = Outcome(State.DEAD if refused else State.WAITING, cause, detail)
         self._clean(lease)
+        if (sick := self._fault_of_machine(failed, outcome)) is not None:
+            self._log.note(f"given back: {sick.what}")
+            self._log.end()
+            raise sick
         seconds, log = time.monotonic() - started, self._log.end()
         return outcome._replace(seconds=seconds, log=log, phases=self._phases, bytes_in=self._fetched)
+
+    def _fault_of_machine(self, error: Exception | None, outcome: Outcome) -> SickMachine | None:
+        """Returns the machine's fault behind a failure; None: it has none.
+
+        Called when the job's own files are removed: a disk that is still full was not filled by this job.
+        """
+        if sick := sickness(error):
+            return sick
+        cause = error.__cause__ or error if error is not None else None
+        try:
+            if outcome.cause is Cause.DISK_FULL or isinstance(cause, OSError):
+                self._scratch.check()
+        except OSError as wrong:
+            return sickness(wrong) or cannot_write(f"the disk of {self._scratch.folder}", wrong)
+        if isinstance(cause, OSError | DsError) and not isinstance(cause, KeyRefused | UsageError):
+            return self._health.store_fault()
+        return None
+
+    def check_machine(self) -> None:
+        """Raises SickMachine if the machine or the store cannot work now."""
+        try:
+            self._scratch.clear()
+            self._executor.check_machine()
+        except OSError as error:
+            raise sickness(error) or cannot_write(f"the disk of {self._scratch.folder}", error) from error
+        self._health.check_store()
 
     def close(self) -> None:
         """Ends the handler's process and closes what is open."""
@@ -121,6 +161,7 @@ class Slot:
 
     def _attempt(self, lease: Lease, takes_long: Callable[[], None]) -> Outcome:
         task, job, work = self._task, lease.job, self._work(lease)
+        self._scratch.clear()  # what could not be removed after the last attempt
         check_cancelled = self._executor.check_cancelled
         done = Done(False)
         if task.done_check and work.prefix and not work.collect:
@@ -139,6 +180,8 @@ class Slot:
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
                 self._fetched = fetch_outputs(self._store, work.collect, self._inputs, check_cancelled)
         check_cancelled()
+        if self._project:
+            self._project.ensure(self._log.note)
         if work.collect and not work.argv:
             outcome = self._join(work.collect)
         else:
@@ -178,7 +221,8 @@ class Slot:
         claim = Claim(lease.job.id, self._run, lease.attempt, self._worker, made_by, owner)
         shared = task.rules.shared or bool(work.collect)
         note, check = self._log.note, self._executor.check_cancelled
-        manifest = publish_outputs(self._store, prefix, self._outputs, claim, note, check, shared=shared)
+        store = PatientStore(self._store, self._health, check)
+        manifest = publish_outputs(store, prefix, self._outputs, claim, note, check, shared=shared)
         if manifest is None:
             detail = "the command succeeded but wrote no file to {output_dir}"
             self._log.note(detail)

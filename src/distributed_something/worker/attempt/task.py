@@ -11,7 +11,8 @@ from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
 from ...inputs.template import CommandTemplate, command_of
 from ...job import Lease
-from ..files.done import Rules, rules_of
+from ..files.done import Recipe, Rules, recipe_of, rules_of
+from ..files.project import NONE, Carried
 from .collect import KEY
 
 COLLECTED = "collected"
@@ -52,6 +53,8 @@ class Task(NamedTuple):
     collect: CommandTemplate | None = None
     join: tuple[str, str] | None = None
     """The collecting job: its command; or the files to join, and the name of the joined file."""
+    carried: Carried = Carried()
+    """Project files, of which each slot brings a copy."""
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
         """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
@@ -78,13 +81,13 @@ def compile_task(
     environment: Mapping[str, str],
     secrets: Mapping[str, str],
     *,
-    project: Path | None = None,
-    image: str = "",
+    recipe: Recipe | None = None,
+    carried: Carried = NONE,
 ) -> Task:
     """Compiles the config. Raises UsageError.
 
-    `environment` and `secrets` are what jobs get beside the worker's own; `project` (the current folder) has
-    the handler's source; `image` is the digest of the image that jobs run in, where it is known.
+    `environment` and `secrets` are what jobs get beside the worker's own. `recipe` is what makes outputs;
+    None: the config, and the handler's source in the current folder.
     """
     return Task(
         command=command_of(config),
@@ -93,10 +96,11 @@ def compile_task(
         output=OutputTemplate(config.output) if config.output else None,
         timeout=config.job_timeout,
         done_check=config.check_if_done_bool,
-        rules=rules_of(config, project or Path(), image),
+        rules=rules_of(config, recipe or recipe_of(config, Path(), files=carried.files)),
         environment=environment,
         secrets=secrets,
         app=config.app_name,
         collect=collect_command(config.collect),
         join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,
+        carried=carried,
     )

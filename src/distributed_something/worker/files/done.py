@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol
 from ...engine import StoredFile
 from ...errors import KeyMissing, KeyRefused
 from ...inputs.config import Config
+from ...inputs.files import ProjectFile
+from ...inputs.handler import source_of
 from .manifest import Manifest, is_manifest, is_ours, manifest_key
 
 KEYS_APART = 100
@@ -82,26 +84,46 @@ class Rules(NamedTuple):
     shared: bool = False
 
 
-def recipe_of(config: Config, project: Path, image: str = "") -> Recipe:
+UNKNOWN = "?"
+"""Stands for a digest that cannot be known here: it differs from none."""
+
+
+def recipe_of(
+    config: Config,
+    project: Path,
+    image: str = "",
+    files: Mapping[str, ProjectFile] = {},
+    environment: str | None = None,
+) -> Recipe:
     """Returns the recipe of a config; `image` is the image's digest, where it is known.
 
-    Of a HANDLER the source of its own module counts, not that of modules it imports.
+    Of a HANDLER the source of its own module counts, and each of the project's `files`. `environment` is its
+    digest; None: that of the config.
     """
-    environment = config.worker_environment()
+    source = source_of(config.handler, project) if config.handler else None
+    travels = source is not None and source.relative_to(project).as_posix() in files
     return Recipe(
         command=_digest(config.command) if config.command else "",
-        handler=_digest(config.handler, _source(config.handler, project)) if config.handler else "",
+        handler=_digest(config.handler, b"" if travels or not source else source.read_bytes())
+        if config.handler
+        else "",
         image=image,
-        environment=_digest(json.dumps(environment, sort_keys=True)) if environment else "",
+        environment=environment_digest(config) if environment is None else environment,
+        files={name: f"{file.sha256[:16]}{'x' if file.executable else ''}" for name, file in files.items()},
     )
 
 
-def rules_of(config: Config, project: Path, image: str = "") -> Rules:
-    """Returns what the config says about done. `project` and `image`: see `recipe_of`."""
+def environment_digest(config: Config) -> str:
+    """Returns the digest of the config's environment of a command; empty: it has none."""
+    environment = config.worker_environment()
+    return _digest(json.dumps(environment, sort_keys=True)) if environment else ""
+
+
+def rules_of(config: Config, recipe: Recipe) -> Rules:
+    """Returns what the config says about done."""
     rule = None
     if "EXPECTED_NUMBER_FILES" in config.given:
         rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
-    recipe = recipe_of(config, project, image)
     return Rules(recipe, rule, config.done_by == "files", config.shared_output)
 
 
@@ -120,7 +142,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns what changed between two fingerprints, in words; nothing: the same output would come out."""
     found = []
     for name, word in (("command", "COMMAND"), ("handler", "HANDLER"), ("environment", "ENVIRONMENT")):
-        if before.get(name, "") != now.get(name, ""):
+        if before.get(name, "") != now.get(name, "") and UNKNOWN not in (before.get(name), now.get(name)):
             found.append(f"{word} changed")
     images = before.get("image"), now.get("image")
     if all(images) and images[0] != images[1]:
@@ -231,15 +253,6 @@ def _digest(*texts: str | bytes) -> str:
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         found.update(b"%d:" % len(data) + data)
     return found.hexdigest()[:16]
-
-
-def _source(handler: str, project: Path) -> bytes:
-    """Returns the source of a handler's module in the project; empty: it is not there."""
-    place = project.joinpath(*handler.partition(":")[0].split("."))
-    for path in (place.with_suffix(".py"), place / "__init__.py"):
-        if path.is_file():
-            return path.read_bytes()
-    return b""
 
 
 def _apart(values: Mapping[str, str], limit: int) -> dict[str, str]:

@@ -15,13 +15,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from ...engine import Store
+from ...engine import StoredFile
 from ...errors import DsError, KeyMissing, KeyRefused
 from .manifest import (
     MANIFESTS,
@@ -39,6 +39,31 @@ LISTED = 10_000
 
 OWNERS = f"{MANIFESTS}/owners"
 """Folder, under a shared output's prefix, of who published which file."""
+
+
+class Store(Protocol):
+    """The verbs of `engine.Store` that publishing needs."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        """Yields files, in key order."""
+
+    def read(self, key: str) -> bytes:
+        """Returns a file's content."""
+
+    def write_if_absent(self, key: str, data: bytes) -> bool:
+        """Creates a file."""
+
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replaces a file."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Removes files."""
+
+    def locate(self, key: str) -> str:
+        """Returns an address."""
+
+    def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
+        """Publishes files."""
 
 
 class Claim(NamedTuple):

@@ -1,0 +1,97 @@
+"""Finds the GPUs of this machine, and divides GPUs and processors among its slots. Called by workers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+"""Variables that limit how many threads a library starts. Without them each takes all processors."""
+
+VISIBLE = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "ROCR_VISIBLE_DEVICES"}
+"""Variables that say which GPUs a program sees."""
+
+_TOOLS = {
+    "nvidia": (["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], r"^(\S+)$"),
+    "amd": (["rocm-smi", "--showid", "--csv"], r"^card([0-9]+),"),
+}
+_SECONDS = 20.0
+
+
+class Gpus(NamedTuple):
+    """The GPUs that this process may use: the maker, and an id of each."""
+
+    maker: str = ""
+    ids: tuple[str, ...] = ()
+
+
+@cache
+def find_gpus() -> Gpus:
+    """Returns the GPUs that this process may use: those that its environment names, or all of them."""
+    for maker, variable in VISIBLE.items():
+        if (given := os.environ.get(variable)) is not None:
+            return Gpus(maker, tuple(each.strip() for each in given.split(",") if each.strip()))
+    for maker, (command, shape) in _TOOLS.items():
+        try:
+            said = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        except (OSError, subprocess.SubprocessError):  # no such program, or no such GPU
+            continue
+        if found := re.findall(shape, said.stdout, re.MULTILINE):
+            return Gpus(maker, tuple(found))
+    return Gpus()
+
+
+def slots_with_gpus(slots: int, wanted: int, gpus: int, *, shared: bool) -> int:
+    """Returns how many of the slots have `wanted` GPUs each; 0: not one has."""
+    if not wanted or (shared and wanted <= gpus):
+        return slots
+    return min(slots, gpus // wanted)
+
+
+def own_gpus(number: int, wanted: int, ids: Sequence[str], *, shared: bool) -> list[str]:
+    """Returns the GPUs of a slot (`number` from 0). Two slots share one only if `shared`."""
+    every = [*ids] * (number + 2) if shared else [*ids]
+    return every[number * wanted : (number + 1) * wanted]
+
+
+class Share(NamedTuple):
+    """A slot's part of its machine: its number, from 0, and how many slots the machine has."""
+
+    number: int
+    slots: int
+    gpus: int = 0
+    """GPUs that a job needs."""
+    shared: bool = False
+
+
+def share_variables(share: Share, processors: int, gpus: Gpus, given: Mapping[str, str]) -> dict[str, str]:
+    """Returns the variables that keep a job to its slot's part. Those in `given` stay as they are."""
+    threads = str(max(processors // share.slots, 1))
+    found = {name: threads for name in THREADS if name not in given}
+    if share.gpus and gpus.maker:
+        ids = own_gpus(share.number, share.gpus, gpus.ids, shared=share.shared)
+        found[VISIBLE[gpus.maker]] = ",".join(ids)
+    return found
+
+
+def variables_here(share: Share, own: Mapping[str, str]) -> dict[str, str]:
+    """Returns `share_variables` of a slot on this machine; `own` is what the config sets."""
+    gpus = find_gpus() if share.gpus else Gpus()
+    return share_variables(share, cores(), gpus, {**os.environ, **own})
+
+
+def cores() -> int:
+    """Returns the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
