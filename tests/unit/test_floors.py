@@ -33,7 +33,7 @@ FLOORS = {
     """,
     "aws": """
         engine check
-        findings look provision teardown worker
+        earlier findings limits look provision teardown worker
         ecs watch
         ec2
         iam

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..budget import used
 from ..console import Console, describe, fitting, progress_parts
-from ..engine import Machines
+from ..engine import Machines, Renting
 from ..errors import OK, UsageError
 from ..job import State
 from ..ledger import Fold, JobRecord
-from ..runs.joblog import begin_of, read_log
+from ..runs.following import Follower
+from ..runs.joblog import begin_of, read_log, read_running
 from ..runs.snapshot import Alive, Snapshot, job_line, shown
 from ..steps.project import Project
 from ..words import bytes_text, duration, many, money, rate_text
@@ -105,6 +106,8 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     console = project.console
     fold = project.fold().update()
     alive = Alive.of(project.engine.machines())
+    if project.config.image_starts_worker:
+        _say_by_number(project, fold)
     if csv and not console.json:
         _print_csv(console, fold, state, cause, alive=alive)
         return OK
@@ -116,6 +119,14 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
         header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
         console.table(header, (_readable(record, body, alive=alive) for record, body in found))
     return OK
+
+
+def _say_by_number(project: Project, fold: Fold) -> None:
+    """Says how many of the jobs that are shown as waiting have left the queue, and so have succeeded."""
+    ended = project.snapshot(fold).jobs.succeeded - fold.by_state[State.SUCCEEDED]
+    if ended > 0:
+        have = many(ended, "waiting job", "has", "have")
+        project.console.say(f"note: {have} succeeded by the queue's count; its worker does not say which")
 
 
 def _selected(fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> Iterator[JobRecord]:
@@ -234,9 +245,14 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     if attempt is not None:
         return _earlier_log(project, fold, record, attempt)
     _say_attempt(project.console, record)
+    if not follow and record.state is State.RUNNING:
+        return _running_log(project, record)
     log = _ShownLog(project, record.id)
     log.show(record, whole=not follow)
+    follower = Follower(project.engine.store, project.paths(), project.clock)
     while follow and record.state in (State.WAITING, State.RUNNING) and _at_work(project.engine.machines()):
+        if isinstance(project.engine, Renting):  # elsewhere logs are stored as they are printed
+            follower.ask(record.id)
         project.clock.wait(min(project.engine.poll_interval, FOLLOW_SECONDS))
         record = fold.update().jobs[record.id]
         log.show(record)
@@ -262,7 +278,8 @@ class _ShownLog:
         `whole`: the log is complete; print it even if it is empty.
         """
         if begin_of(record.log) != begin_of(self._place):
-            if self._place is not None:
+            moved = not self.size and record.attempt == self._attempt  # the log of a short attempt
+            if self._place is not None and not moved:
                 self._print(self._ended(self._place))
                 self._project.console.say(f"attempt {record.attempt} begins")
             self.size = 0
@@ -299,8 +316,23 @@ def _earlier_log(project: Project, fold: Fold, record: JobRecord, attempt: int) 
     events = [each for each in fold.events(record) if each.get("attempt") == attempt]
     if not events:
         raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
-    place = next((each["log"] for each in reversed(events) if each.get("log")), None)
-    _write(project.console, record.id, attempt, read_log(store, paths, place))
+    event: dict[str, Any] = next((each for each in reversed(events) if each.get("log")), {})
+    place = event.get("log")
+    if place is None or "+" in str(place):
+        text = read_log(store, paths, place)
+    else:  # the worker of that attempt was lost
+        text = read_running(store, paths, str(place), record.id, event.get("worker"), attempt)
+    _write(project.console, record.id, attempt, text)
+    return OK
+
+
+def _running_log(project: Project, record: JobRecord) -> int:
+    """Print what a running attempt has printed; on machines elsewhere, up to a minute ago."""
+    store, paths = project.engine.store, project.paths()
+    text = read_running(store, paths, record.log, record.id, record.worker, record.attempt)
+    _write(project.console, record.id, record.attempt, text)
+    if isinstance(project.engine, Renting):
+        project.console.say("the job runs; this text may be a minute old, --follow shows it as it comes")
     return OK
 
 

@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..engine import StoredFile
+from ..engine import Renting, StoredFile
 from ..errors import DsError, KeyMissing
 from ..ledger import Fold, JobRecord, RunPaths
 from ..ledger.selection import records_at
 from ..report.build import REPORT
 from ..report.failures import FailureGroup, group_failures
+from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log
 from ..runs.snapshot import Alive, Snapshot, job_line
 from ..steps.project import Project
@@ -57,6 +58,7 @@ class Model:
         self._fold: Fold | None = None
         self._snapshot: Snapshot | None = None
         self._problem: DsError | None = None
+        self._follower: Follower | None = None
         self._reported = False
         self._next_look = self._looked_at = 0.0
         self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
@@ -130,12 +132,20 @@ class Model:
             if full is None:
                 raise NotFound
             store, ended = self._project.engine.store, "+" in full.rpartition("@")[2]
+            if not ended and isinstance(self._project.engine, Renting):
+                self._follow(fold.paths, job_id)
         text = read_log(store, fold.paths, full, skip=start)
         skipped = 0 if start else max(len(text) - LOG_BYTES, 0)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         shown = decoder.decode(text[skipped:], final=ended)
         left = 0 if ended else len(decoder.getstate()[0])
         return {"text": shown, "next": start + len(text) - left, "skipped": skipped, "ended": ended}
+
+    def _follow(self, paths: RunPaths, job_id: str) -> None:
+        """Has the worker store the job's log as it is printed, while the page shows it."""
+        if self._follower is None or self._follower.paths != paths:
+            self._follower = Follower(self._project.engine.store, paths, self._project.clock)
+        self._follower.ask(job_id)
 
     def file(self, job_id: str, key: str) -> tuple[StoredFile, Callable[[int, int], bytes]]:
         """Returns a file of a job, and a function that reads a piece of it. Raises NotFound."""

@@ -182,6 +182,9 @@ KEYS: tuple[Key, ...] = (
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
+    Key("SCRATCH", Kind.TEXT, "", "folder on the machine below which jobs run; the same one gives the same"
+        " bytes where programs write their paths into files", shape="/.*", shape_says="is not absolute",
+        example="/scratch"),
     Key("GPUS", Kind.WHOLE, 0, "GPUs that a job needs: its slot has them alone; 0: jobs see what there is",
         unit="GPUs", low=0, example=1),
     Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
@@ -279,6 +282,7 @@ class Config(NamedTuple):
     canary: int | None
     job_seconds: float | None
     environment: Mapping[str, str]
+    scratch: str
     gpus: int
     gpus_shared: bool
     secrets: Mapping[str, str]

@@ -47,6 +47,7 @@ from ..worker.attempt.process import adopt_orphans, children_of_this_process, di
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
+from ..worker.attempt.workplace import clear_remains
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, keep
 from ..worker.health import Health
@@ -89,6 +90,7 @@ class Machine:
         self._config = config
         self._store = store
         self._paths = RunPaths(config.app_name, run)
+        self._root = place.root(config)
         self._name = f"machine-{os.urandom(3).hex()}"
         self._workers: dict[int, _Running] = {}
         self._lost = 0
@@ -145,6 +147,7 @@ class Machine:
             owners = queue.owners()
         for owner in owners:
             self._give_back(owner)
+        clear_remains(self._root)
         remove_folder(self._place.work)
 
     def _sweep(self, label: str, value: str) -> None:
@@ -224,9 +227,7 @@ class Machine:
             self._give_back_owed()
         except (DsError, OSError) as error:
             complain(f"{self._name}: {error}")
-        remove_folder(self._place.work / worker.name)
-        with suppress(OSError):
-            (self._place.work / f"{worker.name}.env").unlink()
+        clear_remains(self._root)
         if self._stop is not None:
             return
         self._lost += 1
@@ -350,9 +351,10 @@ def _make_worker(
     recipe = recipe_of(config, Path.cwd(), image, carried.files)
     task = compile_task(config, environment, read_secrets(config, os.environ), recipe=recipe, carried=carried)
     log = SlotLog(store, paths.logs, f"{name}.log")
+    folder = place.root(config) / f"slot-{number}"
     marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
     health = Health(store, paths.paused + name, marker, disk)
-    slot = Slot(task, store, place.work / name, log, paths.run, name, containers, health=health)
+    slot = Slot(task, store, folder, log, paths.run, name, containers, health=health)
     return Worker(
         place.open_queue(config, owner=name),
         [slot],

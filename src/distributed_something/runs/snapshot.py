@@ -95,6 +95,8 @@ class Snapshot(NamedTuple):
     """Jobs in the queue that are not finished and not dead; None where the queue is gone."""
     leased: int = 0
     """Jobs in the queue that a worker holds."""
+    unseen: int = 0
+    """Jobs counted as running that the ledger does not show yet: workers write starts down late."""
     budget: Budget = NO_BUDGET
 
     @property
@@ -243,7 +245,12 @@ def take(
     stranded = alive.stranded(fold)
     dropped = fold.by_state[State.DROPPED]
     by_queue = count_queue(fold.total, counts, dropped) if silent and counts is not None else None
-    jobs = by_queue or count_jobs(fold, stranded)
+    jobs, unseen = by_queue or count_jobs(fold, stranded), 0
+    if counts is not None and not by_queue:
+        held = min(counts.leased, machines.slots if alive.any else 0)
+        unseen = min(max(held - fold.by_state[State.RUNNING], 0), jobs.waiting)
+        waiting = jobs.waiting - unseen
+        jobs = jobs._replace(running=jobs.running + unseen, waiting=waiting, failed=min(jobs.failed, waiting))
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
@@ -265,6 +272,7 @@ def take(
         why_idle=paused or idle,
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
+        unseen=unseen,
         budget=budget,
     )
 

@@ -101,7 +101,9 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     engine = project.engine
     queue, paths = engine.queue(), project.paths()
     with held_interrupt() as interrupted:
-        jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
+        jobs = takewhile(
+            lambda _: not interrupted.is_set(), checked.file.jobs(in_order=not checked.form.as_is)
+        )
         with project.console.progress(checked.total, "jobs submitted") as progress:
             form = checked.form
             report = queue_jobs(jobs, queue, engine.store, paths, progress.update, form.message)
