@@ -8,7 +8,20 @@ from collections.abc import Callable
 
 import distributed_something
 
-from . import commands, durable_queue, handlers, looks, rehearsal, s3_transfer, startup, submit, submit_sqs
+from . import (
+    commands,
+    durable_queue,
+    handlers,
+    looks,
+    rehearsal,
+    requests,
+    s3_transfer,
+    scale,
+    slurm,
+    startup,
+    submit,
+    submit_sqs,
+)
 
 BENCHMARKS: dict[str, Callable[[int], None]] = {
     "commands": commands.main,
@@ -18,8 +31,11 @@ BENCHMARKS: dict[str, Callable[[int], None]] = {
     "queue": durable_queue.main,
     "startup": startup.main,
     "looks": looks.main,
+    "requests": requests.main,
+    "scale": scale.main,
     "s3": s3_transfer.main,
     "rehearsal": rehearsal.main,
+    "slurm": slurm.main,
 }
 
 

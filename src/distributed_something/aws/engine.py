@@ -29,6 +29,7 @@ from .ec2.shrinking import idle, spread
 from .ecs.current_state import find_one
 from .ecs.resources import Kind
 from .iam.roles import Where
+from .limits import check_size
 from .look import Facts, Looker, machines_of, why_idle
 from .message import job_room
 from .names import bucket_of, instance_log_group
@@ -202,6 +203,7 @@ class AwsEngine:
             check_function(self.session)
         known = self._fleet_ids(run)
         alive = [fleet for fleet in self._looker.fleets.of_app(self._config.app_name) if fleet.alive]
+        check_size(sum(each.target for each in alive if each.run == run) + more, self.tasks_per_machine)
         forgotten = [fleet for fleet in alive if fleet.run == run and fleet.id not in known]
         seen = self._provision.see(run, asked.shape)
         self._provision.ensure(run, on_created, seen)

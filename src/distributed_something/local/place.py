@@ -46,6 +46,10 @@ class Place(NamedTuple):
         """The folders that jobs run in."""
         return self.folder / "work"
 
+    def root(self, config: Config) -> Path:
+        """Returns the folder that jobs of a config run in: `work`, or one below SCRATCH."""
+        return config.scratch_root() or self.work
+
     @property
     def mark(self) -> bytes:
         """The text in the environment of every process of the app."""

@@ -364,7 +364,7 @@ def _open_jobs(snapshot: Snapshot) -> int:
 def _load(snapshot: Snapshot, busy: int) -> Load:
     """Returns how much of the fleet is busy: all of it if jobs are leased that the ledger does not show."""
     machines = snapshot.machines
-    known = snapshot.jobs.running > 0 or not snapshot.leased
+    known = not snapshot.unseen
     busy = min(busy, machines.running) if known else machines.running
     return Load(_open_jobs(snapshot), machines.target, machines.running, busy)
 

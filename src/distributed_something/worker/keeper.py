@@ -121,7 +121,6 @@ class Keeper:
         """Settles and flushes, which may take minutes where a store is slow."""
         self._guard(self._settler.settle)
         self._guard(self._settler.flush)
-        self._settler.wrote()
 
     def _hold(self) -> None:
         """Sees to the leases and to the order to stop."""
@@ -137,6 +136,7 @@ class Keeper:
         """Gives back what has not started, and cancels the attempts whose time is over."""
         if stop is not self._obeyed[0]:
             self._obeyed = stop, now
+            self._settler.hurry()
         unstarted = self._buffer.take_unstarted()
         self._buffer.cancel_overdue(stop, now - self._obeyed[1])
         if unstarted:

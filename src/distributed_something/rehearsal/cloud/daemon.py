@@ -177,6 +177,7 @@ class Daemon:
             "ECS_CONTAINER_METADATA_URI_V4": f"{self.endpoint}/ds/tasks/{record.id}",
             "DS_MACHINE": machine.id,
             "DS_SCRATCH": str(folder),
+            "DS_SETTLE_SECONDS": "1",  # the emulator's requests cost nothing, and its user watches
             STATE_VARIABLE: str(self._place.folder),
         }
 

@@ -110,26 +110,32 @@ class Container:
         self._variables = folder.parent / f"{folder.name}.env"
         # of the GPUs that a container has, it may see all: they have other numbers there
         seen = {name: value for name, value in given.items() if name != VISIBLE["nvidia"]}
-        home = {} if os.getuid() == 0 else {"HOME": given["DS_WORK_DIR"]}
+        self._placed: list[str] = []
+        self._needs_home = os.getuid() != 0 and "HOME" not in {**given, **secrets}
         self._options = [
-            *variables({**home, **seen}, self._variables),
+            *variables(seen, self._variables),
             *(word for name in secrets for word in ("--env", name)),  # by name: no file has their values
             *(["--memory", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--memory-swap", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--cpu-shares", str(max(kind.limits.cpu_shares, 2))] if kind.limits.cpu_shares else []),
             *bind(str(project), str(project), read_only=True),
             *(hide(str(keys)) if (keys := project / ".ds").is_dir() else ()),
-            *bind(str(folder), str(folder)),
             *bind(str(Path(__file__).with_name("host.py")), _HOST, read_only=True),
             *(bind(str(kind.bucket), BUCKET_FOLDER) if kind.bucket else ()),
             *_gpus_of(given),
-            *("--workdir", given["DS_WORK_DIR"], "--user", calling_user()),
+            *("--user", calling_user()),
             *("--label", f"{STATE_LABEL}={kind.state}"),
             *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
         ]
         self._worker = given["DS_WORKER"]
         hidden = {os.fsencode(name): os.fsencode(value) for name, value in secrets.items()}
         self._outside = {**os.environb, b"DS_WORKER": self._worker.encode(), **hidden}
+
+    def place(self, folder: Path, given: Mapping[str, str]) -> None:
+        """Has the next containers see this folder; `given` are the variables that name places in it."""
+        home = {"HOME": given["DS_WORK_DIR"]} if self._needs_home else {}
+        named = [word for name, value in {**home, **given}.items() for word in ("--env", f"{name}={value}")]
+        self._placed = [*bind(str(folder), str(folder)), "--workdir", given["DS_WORK_DIR"], *named]
 
     def command(self, argv: list[str], own: Mapping[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
         """Returns a command that runs `argv` in a new container, with `own` in its environment, and the
@@ -141,7 +147,7 @@ class Container:
         ]
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
-            *("--network", "host", *self._options, *more),
+            *("--network", "host", *self._options, *self._placed, *more),
             *("--entrypoint", argv[0], "--", self._kind.image, *argv[1:]),
         ]
         return words, {**self._outside, **own}

@@ -9,6 +9,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ...inputs.template import variables_of
@@ -66,28 +67,31 @@ class Executor:
         self._strays = Strays()
         self._strayed = True
         self._host: HandlerProcess | None = None
-        self._cwd = folders["work_dir"]
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._files = {0: null, 1: self._watch.stdout, 2: self._watch.stdout}
         self._spawn_files = files_of(self._files)
         self._started_in = Path.cwd()
-        given = {
-            **task.environment,
-            "DS_WORK_DIR": folders["work_dir"],
-            "DS_INPUT_DIR": folders["input_dir"],
-            "DS_OUTPUT_DIR": folders["output_dir"],
-            "DS_JOB": str(scratch.job_file),
-            "DS_PROJECT_DIR": str(project),
-            "DS_WORKER": worker,
-        }
-        every = {**given, **task.secrets}
-        encoded = {os.fsencode(name): os.fsencode(value) for name, value in every.items()}
-        self._environment = {**os.environb, **encoded}
+        self._links = bool(task.carried.files and task.command)
+        given = {**task.environment, "DS_PROJECT_DIR": str(project), "DS_WORKER": worker}
+        self._environment = {**os.environb, **_encoded({**given, **task.secrets})}
         self._of_last: Iterable[bytes] = ()
         self._container = (
             Container(containers, scratch.folder, project, given, task.secrets) if containers else None
         )
+        self.place(folders)
         oom_kills()  # counts from now on
+
+    def place(self, folders: Mapping[str, str]) -> None:
+        """Has the next processes find themselves in these folders."""
+        self._cwd = folders["work_dir"]
+        given = {f"DS_{name.upper()}": folder for name, folder in folders.items()}
+        given["DS_JOB"] = str(self._scratch.job_file)
+        if self._links:
+            given["DS_PROJECT_DIR"] = str(self._scratch.folder / "project")
+        self._environment |= _encoded(given)
+        self._placed = given
+        if self._container is not None:
+            self._container.place(self._scratch.folder, given)
 
     def begin(self) -> None:
         """Prepares for an attempt: a cancellation from now on is for it."""
@@ -144,6 +148,8 @@ class Executor:
             self._container.close()
         os.close(self._files[0])
         self._watch.close()
+        with suppress(OSError):
+            os.chdir(self._started_in)  # starting a process has led to a folder that goes now
 
     def _run_command(self, argv: list[str], own: Mapping[bytes, bytes]) -> Outcome:
         environment = self._environment
@@ -182,8 +188,9 @@ class Executor:
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
             self._host = HandlerProcess(self._handler, self._environment, self._started_in, self._files)
+            self._host.placed = self._placed
         host = self._host
-        host.request(lease)
+        host.request(lease, self._placed)
         try:
             finished = self._await(host.child, self._deadline(), host.replies)
         except BaseException:  # raised again
@@ -260,6 +267,10 @@ class Executor:
         """Adds an outcome's reason to the job's log."""
         self._log.note(outcome.detail)
         return outcome
+
+
+def _encoded(given: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
 
 
 def _ignore() -> None:
