@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FAILED, OK, SOME_DEAD, DsError, UsageError
 from ..runs.snapshot import Snapshot
 from ..steps.runs import RunFacts, all_runs, compare, remake_report, report_key
+from ..system.state import make_private, open_private
 from ..words import duration, many, money
 
 if TYPE_CHECKING:
@@ -107,8 +108,9 @@ def report(project: Project, *, remake: bool) -> int:
     place = project.engine.store.locate(key)
     if not Path(place).is_file():  # in a bucket: browsers cannot open it there
         local = project.folder / ".ds" / f"report-{project.config.app_name}-{project.paths().run}.html"
-        local.parent.mkdir(mode=0o700, exist_ok=True)
-        local.write_bytes(project.engine.store.read(key))
+        make_private(local.parent)
+        with open(local, "wb", opener=open_private) as file:
+            file.write(project.engine.store.read(key))
         place = str(local)
     if console.json:
         console.data({"run": project.paths().run, "report": place})
