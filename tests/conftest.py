@@ -116,3 +116,12 @@ def cluster(whole_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     whole_cluster.clear()
     yield whole_cluster
     whole_cluster.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rights() -> Iterator[None]:
+    """At the end: no role of AWS has made a call, on an emulator, that it may not make."""
+    yield
+    if (recorded := sys.modules.get("rights")) is not None:
+        found = {str(role or "people"): calls for role in recorded.SEEN if (calls := recorded.beyond(role))}
+        assert not found, f"calls without a right, and the tests that made them: {found}"
