@@ -22,8 +22,6 @@ from pathlib import Path
 from services import alone, require
 
 IMAGE = "distributed-something-test:1"
-IMAGE_OF_USER = "distributed-something-test:user"
-"""The same with `USER 1234`."""
 START_SECONDS = 60.0
 LIFE_SECONDS = 1800
 
@@ -145,7 +143,5 @@ def _with_image(docker: Docker) -> Docker:
         temporary = tarfile.TarInfo("tmp")
         temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(temporary)
-    for image, user in ((IMAGE, ""), (IMAGE_OF_USER, "1234:1234")):
-        changes = ["--change", "ENV PATH=/bin", *(["--change", f"USER {user}"] if user else [])]
-        docker("import", *changes, "-", image, stdin=held.getvalue())
+    docker("import", "--change", "ENV PATH=/bin", "-", IMAGE, stdin=held.getvalue())
     return docker

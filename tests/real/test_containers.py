@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import DsProject, until
-from docking import IMAGE, IMAGE_OF_USER, Docker, docker_engine
+from docking import IMAGE, Docker, docker_engine
 
 pytestmark = pytest.mark.real
 
@@ -59,25 +59,6 @@ def test_a_job_set_runs_in_containers_of_an_image_without_python(boxed: DsProjec
     printed = boxed.ds("logs", "0").stdout
     assert "DS_ATTEMPT=1" in printed and "leaked" not in printed
     assert not list((boxed.folder / ".ds").rglob("*.env"))
-
-
-@pytest.mark.fault(80)
-@pytest.mark.skipif(os.getuid() != 0, reason="only root runs an image as its own USER")
-def test_a_container_runs_as_the_user_of_its_image_and_its_files_are_published(boxed: DsProject) -> None:
-    of_image(
-        boxed,
-        DOCKERHUB_TAG=IMAGE_OF_USER,
-        COMMAND="id -u > {output_dir}/user; cat {input_dir}/1.txt $DS_JOB > work; cp work {output_dir}/copy",
-        INPUTS=["in/1.txt"],
-        OUTPUT="out/{n}",
-    )
-    (boxed.folder / "data/in").mkdir(parents=True)
-    (boxed.folder / "data/in/1.txt").write_text("one\n")
-    for folder in (boxed.folder, *boxed.folder.parents[:2]):
-        folder.chmod(0o755)
-    boxed.ds("run", boxed.jobs({"n": n} for n in range(3)))
-    assert (boxed.folder / "data/out/2/user").read_text() == "1234\n"
-    assert (boxed.folder / "data/out/2/copy").read_text().startswith("one\n")
 
 
 @pytest.mark.fault(31)

@@ -141,16 +141,10 @@ def sweep(label: str, value: str) -> None:
             docker.remove(docker.labelled(label, value))
 
 
-def as_image_user() -> bool:
-    """Whether containers run as their image's own USER, as on AWS: only root can remove that user's files."""
-    return os.getuid() == 0
-
-
 def confined() -> list[str]:
-    """Returns the options that take rights from a container, and its user: the image's own, or the caller."""
-    user = [] if as_image_user() else ["--user", f"{os.getuid()}:{os.getgid()}"]
+    """Returns the options that take rights from a container; it runs as the caller, who owns its files."""
     rights = ["--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
-    return [*rights, "--pids-limit", str(MOST_PROCESSES), *user]
+    return [*rights, "--pids-limit", str(MOST_PROCESSES), "--user", f"{os.getuid()}:{os.getgid()}"]
 
 
 def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str]:

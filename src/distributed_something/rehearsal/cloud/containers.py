@@ -14,7 +14,6 @@ from ...system.docker import (
     STATE_LABEL,
     WORKER_FOLDER,
     Docker,
-    as_image_user,
     bind,
     confined,
     variables,
@@ -39,8 +38,6 @@ class TaskContainers(NamedTuple):
 
         It sees the worker, `folder` and the bucket if it may, and no other file of this machine.
         """
-        if as_image_user():
-            folder.chmod(0o777)  # the image's USER works there; only we get into the folder above
         start = [*container.get("entryPoint", ()), *container.get("command", ())]
         entry = ["--entrypoint", start[0]] if container.get("entryPoint") else []
         worker = bind(str(self.worker), WORKER_FOLDER, read_only=True) if self.worker else ()

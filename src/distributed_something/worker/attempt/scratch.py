@@ -31,11 +31,7 @@ class Scratch:
     is: it may have been published.
     """
 
-    def __init__(
-        self, folder: Path, empty: Iterable[Path], changes: Changes | None = None, *, shared: bool = False
-    ) -> None:
-        """`shared`: another user runs the jobs. A folder above keeps others out."""
-        self._shared = shared
+    def __init__(self, folder: Path, empty: Iterable[Path], changes: Changes | None = None) -> None:
         self.folder = folder
         self.job_file = folder / "job.json"
         self._empty = list(empty)
@@ -57,8 +53,6 @@ class Scratch:
         for folder in self._empty:
             try:
                 empty_folder(folder)
-                if self._shared:
-                    folder.chmod(0o777)
             except OSError as error:
                 wrong = error
         if wrong is not None:
@@ -124,8 +118,6 @@ class Scratch:
         remove(self.job_file)
         self.job_file.parent.mkdir(parents=True, exist_ok=True)
         self._opened = os.open(self.job_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        if self._shared:
-            os.fchmod(self._opened, 0o644)
         # mode, inode, device, links, user and group stay the same while a file is only written
         self._known = os.fstat(self._opened)[:6]
 

@@ -17,7 +17,6 @@ from typing import Any
 from ...engine import Store, StoredFile
 from ...errors import DsError, KeyRefused, SickMachine, UsageError
 from ...job import Cause, Job, Lease, Outcome, State
-from ...system.docker import as_image_user
 from ..files.done import Done, fingerprint, look
 from ..files.fetch import fetch_inputs, look_at_inputs
 from ..files.project import ProjectFolder
@@ -67,9 +66,7 @@ class Slot:
         self._worker = worker
         self._place = Workplace(folder, keep=keep)
         self._folders = _folders(self._place.folder)
-        self._shared = containers is not None and as_image_user()
-        self._share()
-        self._scratch = Scratch(self._place.folder, map(Path, self._folders.values()), shared=self._shared)
+        self._scratch = Scratch(self._place.folder, map(Path, self._folders.values()))
         carried = task.carried
         kept = self._place.home / "project"
         self._project = ProjectFolder(store, carried, kept) if carried.files else None
@@ -190,13 +187,7 @@ class Slot:
         self._moved()
         return work if expected else self._task.work(lease, self._folders)
 
-    def _share(self) -> None:
-        """Lets the image's user into the folder; only we get into the one above."""
-        if self._shared:
-            self._place.folder.chmod(0o755)
-
     def _moved(self) -> None:
-        self._share()
         self._scratch.move(self._place.folder)
         self._folders = _folders(self._place.folder)
         self._executor.place(self._folders)
