@@ -2,7 +2,8 @@
 
 A container sees the slot's own folder at the same path, the project folder read-only without its `.ds`, and
 the machine's network; nothing else. Its environment holds what the config and we give to jobs. It has no
-capability and a limited number of processes. It runs as the user who runs the worker. Its processor time and memory are unknown: the engine does not report them.
+capability and a limited number of processes, and runs as the user who runs the worker. Its processor time and
+memory are unknown: the engine does not report them.
 """
 
 from __future__ import annotations
