@@ -102,6 +102,42 @@ def test_a_second_run_collects_anew(plates: DsProject) -> None:
     assert len(rows(plates)) == 6
 
 
+@pytest.mark.fault(49, 51)
+def test_a_collection_replaces_the_one_of_the_run_before_whole(plates: DsProject) -> None:
+    """Another run has another collecting job; what only the earlier one left must not stay beside the new."""
+    collected = plates.folder / "data/collected"
+    plates.config(**CONFIG, COLLECT="touch {output_dir}/both {output_dir}/old")
+    plates.ds("run", "files/jobs.json")
+    plates.jobs([*GROUPS, {"Plate": "P3", "N": 7}])
+    plates.config(**CONFIG, COLLECT="touch {output_dir}/both {output_dir}/new")
+    plates.ds("run", "files/jobs.json")
+    assert sorted(path.name for path in collected.iterdir()) == [".ds", "both", "new"]
+    assert len([*(collected / ".ds").glob("*.json")]) == 1
+
+
+@pytest.mark.fault(49)
+def test_two_apps_collect_into_one_folder_and_neither_touches_the_other_s_files(plates: DsProject) -> None:
+    collected = plates.folder / "data/collected"
+
+    def collect(app: str, names: str, code: int = 0) -> str:
+        command = " ".join(["touch", *(f"{{output_dir}}/{name}" for name in names.split())])
+        plates.config(**CONFIG, APP_NAME=app, COLLECT=command)
+        plates.ds("run", "files/jobs.json", code=code)
+        return plates.ds("failures").stdout
+
+    collect("One", "one.csv shared.csv")
+    collect("Two", "two.csv")
+    assert sorted(path.name for path in collected.glob("*.csv")) == ["one.csv", "shared.csv", "two.csv"]
+    said = collect("Three", "three.csv shared.csv", code=3)
+    assert "output collected/shared.csv: job" in said and "has published it" in said
+    assert sorted(path.name for path in collected.glob("*.csv")) == ["one.csv", "shared.csv", "two.csv"]
+    plates.jobs([*GROUPS, {"Plate": "P3", "N": 7}])
+    collect("One", "one.csv")  # it gives the name up
+    assert sorted(path.name for path in collected.glob("*.csv")) == ["one.csv", "two.csv"]
+    collect("Three", "three.csv shared.csv")
+    assert len([*collected.glob("*.csv")]) == 4
+
+
 @pytest.mark.parametrize("collect", ["cat {Plate}", "cat {outputs}", "cat 'x"])
 def test_a_wrong_command_is_found_before_anything_is_queued(plates: DsProject, collect: str) -> None:
     plates.config(**CONFIG, COLLECT=collect)

@@ -25,7 +25,7 @@ from typing import Any, Self
 from ..clock import Clock, SystemClock
 from ..engine import Counts, PutReport
 from ..errors import DsError
-from ..job import Cause, DeadJob, Job, Lease, RetryPolicy, in_batches
+from ..job import Cause, DeadJob, Earlier, Job, Lease, RetryPolicy, in_batches
 from .queue_file import (
     connect,
     explained,
@@ -68,9 +68,9 @@ _PUT = """INSERT INTO jobs (id, body)
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
 # Jobs whose back-off or lease has ended were submitted before those never tried, as a rule.
-_DUE = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
+_DUE = """SELECT seq, id, failed, deliveries, cause, body FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
-_FRESH = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
+_FRESH = """SELECT seq, id, failed, deliveries, cause, body FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
@@ -130,6 +130,7 @@ class SqliteQueue:
 
     Order: jobs whose lease or back-off has ended come first, then the others as they were submitted.
     `term` is how many seconds a lease lasts; `owner` names the worker that leases through this object.
+    `volatile`: the file is a copy that can be made again, and nothing of it needs to survive a power cut.
     Submitting, redriving and purging survive a power cut once they return; a power cut may undo the last
     lease, renewal or outcome, so that a job runs again.
     Threads may share one object. A process that forks must open its own after the fork.
@@ -145,6 +146,7 @@ class SqliteQueue:
         term: float = 120.0,
         owner: str = "",
         clock: Clock | None = None,
+        volatile: bool = False,
     ) -> None:
         self.path = path.absolute()
         self.owner = owner
@@ -153,6 +155,7 @@ class SqliteQueue:
         self._longest = max(self._policy.limit, term) + CLOCK_SLACK
         self._clock = clock or SystemClock()
         self._mutex = threading.Lock()
+        self._volatile = volatile
         self._durable: bool | None = None
         refuse_network(self.path)
         with explained(self.path):
@@ -161,6 +164,8 @@ class SqliteQueue:
             self._lock_file = open_lock(self.path)
             try:
                 self._db = connect(self.path, self._lock_file)
+                if volatile:
+                    self._db.execute("PRAGMA synchronous = OFF")
             except BaseException:  # the lock is let go, and the error raised again
                 os.close(self._lock_file)
                 raise
@@ -261,7 +266,8 @@ class SqliteQueue:
         detail = detail.encode(errors="backslashreplace").decode()  # SQLite refuses half a surrogate pair
         with self._writing() as db:
             now = self._clock.now()
-            change = (2, 0.0, cause, detail) if dead else (0, now + retry.delay, None, None)
+            earlier = lease.earlier.after(cause).to_text() or None
+            change = (2, 0.0, cause, detail) if dead else (0, now + retry.delay, earlier, None)
             ours = db.execute(_FAIL, (lease.attempt, *change, *_ours(lease, now))).rowcount
         return DeadJob(lease.job, lease.attempt, cause, detail) if dead and ours else None
 
@@ -281,10 +287,17 @@ class SqliteQueue:
 
     def dead(self) -> Iterator[DeadJob]:
         """Yields the dead jobs, in the order of submission; read in pages, so workers go on meanwhile."""
-        last = 0
-        while page := self._read(_DEAD_PAGE, (last,)):
-            for last, number, failed, cause, detail, body in page:
-                yield DeadJob(Job(_id(number), last - 1, body), failed, Cause(cause), detail)
+        last = -1
+        while page := self.dead_page(last):
+            yield from page
+            last = page[-1].job.index
+
+    def dead_page(self, index: int) -> list[DeadJob]:
+        """The first dead jobs behind this index: a thousand at most."""
+        return [
+            DeadJob(Job(_id(number), seq - 1, body), failed, Cause(cause), detail)
+            for seq, number, failed, cause, detail, body in self._read(_DEAD_PAGE, (index + 1,))
+        ]
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead.
@@ -343,8 +356,8 @@ class SqliteQueue:
         with self._writing(durable=True) as db:
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
-    def _claim(self, limit: int) -> list[Lease]:
-        token = int.from_bytes(os.urandom(8), "big") >> 1
+    def _claim(self, limit: int, token: int | None = None) -> list[Lease]:
+        token = int.from_bytes(os.urandom(8), "big") >> 1 if token is None else token
         with self._writing() as db:
             now = self._clock.now()
             deadline = now + self._term
@@ -355,8 +368,15 @@ class SqliteQueue:
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
         text = _text(token)
         return [
-            Lease(Job(_id(number), seq - 1, body), text, deadline, failed + 1, deliveries + 1)
-            for seq, number, failed, deliveries, body in rows
+            Lease(
+                Job(_id(number), seq - 1, body),
+                text,
+                deadline,
+                failed + 1,
+                deliveries + 1,
+                Earlier.from_text(earlier),
+            )
+            for seq, number, failed, deliveries, earlier, body in rows
         ]
 
     def _read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
@@ -373,7 +393,7 @@ class SqliteQueue:
     def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Yields one transaction, all or nothing; `durable` makes it survive a power cut."""
         with self._mutex, explained(self.path), locked(self._lock_file):
-            if durable is not self._durable:
+            if not self._volatile and durable is not self._durable:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             self._db.execute("BEGIN IMMEDIATE")

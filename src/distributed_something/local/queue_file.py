@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import DsError
-from ..system.mounts import network_file_system_of
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 
 VERSION = 1
 """Of the file's format; kept in its header (PRAGMA user_version)."""
@@ -23,6 +23,7 @@ CHECKPOINT_PAGES = 4000
 """Length of the write-ahead log (16 MB) at which the next writer folds it into the file."""
 
 # state: 0 open, 1 done, 2 dead, 3 dropped. seq: the job's index, from 1. failed: attempts used up.
+# cause: of an open job, what `job.Earlier` says of its failed attempts.
 # Ids and tokens are numbers: sqlite3 binds those a third faster than bytes, and rows stay small.
 # Small columns first and the body last: what is read and changed most lies at the start of a row.
 _SCHEMA = """
@@ -47,11 +48,11 @@ _SCHEMA = """
 
 def refuse_network(path: Path) -> None:
     """Raises DsError if the path is on a network file system."""
-    if kind := network_file_system_of(path):
+    if (kind := file_system(path)) in NETWORK_FILE_SYSTEMS:
         raise DsError(
             f"the queue cannot lie in {path.parent}: it is on a network file system ({kind}),"
             " where file locks are not safe",
-            "set DS_STATE_DIR to a folder on a local disk",
+            "set DS_STATE_DIR to a folder on a local disk; on a cluster ENGINE = 'slurm'",
         )
 
 

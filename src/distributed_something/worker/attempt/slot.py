@@ -229,7 +229,9 @@ class Slot:
             with _Phase(self._phases, "out", Cause.UPLOAD):
                 outcome = self._publish(lease, work, made_by, outcome)
         if outcome.state is State.SUCCEEDED and done.why:
-            outcome = outcome._replace(detail=f"ran again: {done.why}")
+            outcome = outcome._replace(
+                detail="; ".join(filter(None, [f"ran again: {done.why}", outcome.detail]))
+            )
         return outcome
 
     def _join(self, listed: str) -> Outcome:

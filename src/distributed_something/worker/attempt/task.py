@@ -37,8 +37,9 @@ class Work(NamedTuple):
 class Task(NamedTuple):
     """The compiled config.
 
-    Exactly one of `command` and `handler` is given. `timeout` in seconds; 0: no limit. `done_check`
-    looks for finished outputs before the work, by `rules`.
+    Exactly one of `command` and `handler` is given. `timeout` in seconds; 0: no limit. Each attempt that ran
+    into it has the next get `timeout_factor` times as much, `longest` at most. `done_check` looks for
+    finished outputs before the work, by `rules`.
     """
 
     command: CommandTemplate | None
@@ -46,6 +47,8 @@ class Task(NamedTuple):
     inputs: tuple[InputTemplate, ...] = ()
     output: OutputTemplate | None = None
     timeout: float = 0.0
+    timeout_factor: float = 1.0
+    longest: float = float("inf")
     done_check: bool = False
     rules: Rules = Rules()
     environment: Mapping[str, str] = {}
@@ -58,6 +61,10 @@ class Task(NamedTuple):
     """The collecting job: its command, its function, or the files to join."""
     carried: Carried = Carried()
     """Project files, of which each slot brings a copy."""
+
+    def timeout_after(self, timeouts: int) -> float:
+        """Returns the time limit of an attempt after so many that ran into it, in seconds; 0: none."""
+        return max(self.timeout, min(self.timeout * self.timeout_factor ** min(timeouts, 100), self.longest))
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
         """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
@@ -98,6 +105,8 @@ def compile_task(
         inputs=tuple(InputTemplate(text) for text in config.inputs),
         output=OutputTemplate(config.output) if config.output else None,
         timeout=config.job_timeout,
+        timeout_factor=config.timeout_retry,
+        longest=config.max_run_hours * 3600,
         done_check=config.check_if_done_bool,
         rules=rules_of(config, recipe or recipe_of(config, Path(), files=carried.files)),
         environment=environment,
