@@ -61,6 +61,9 @@ def diff(project: Project, names: list[str]) -> int:
     return OK
 
 
+_OTHER = {"size": "of another size", "place": "at another place", "content": "with other content"}
+
+
 def _lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{name}: {_text(one)} -> {_text(other)}" for part in ("config", "ran")
              for name, (one, other) in found[part].items()]  # fmt: skip
@@ -79,7 +82,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f"outcomes: {many(each['count'], 'job')} {each['from']} -> {each['to']}, such as {shown}"
         )
     lines += [
-        f"outputs: {many(each['count'], 'job')} at another place, such as {', '.join(each['such_as'])}"
+        f"outputs: {many(each['count'], 'job')} {_OTHER[each['what']]}, such as {', '.join(each['such_as'])}"
         for each in found["outputs"]
     ]
     return lines + _measured(found)
