@@ -15,6 +15,7 @@ from .policies import (
     buckets_of,
     document,
     pass_role,
+    shortened,
     store_grants,
 )
 from .roles import FUNCTION, LINKED, PATH, PROFILES, SCHEDULES, TAGGING_ROLE, Role, Where
@@ -223,7 +224,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
 
 def user_policy(config: Config, where: Where) -> Document:
     """The policy of a user of the commands, for one app."""
-    return document(user_grants(config, where))
+    return shortened(document(user_grants(config, where)))
 
 
 # -- The administrator ---------------------------------------------------------------------------------------
@@ -323,4 +324,4 @@ def _administrator_auto_monitor(where: Where) -> tuple[Grant, ...]:
 
 def administrator_policy(where: Where) -> Document:
     """The policy of the person who sets up an account."""
-    return document(administrator_grants(where))
+    return shortened(document(administrator_grants(where)))
