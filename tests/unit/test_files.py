@@ -81,6 +81,18 @@ def test_a_past_job_is_replayed_with_the_files_of_its_run(project: DsProject) ->
     assert project.ds("try", jobs).stdout == "edited\n"
 
 
+def test_a_second_start_takes_the_files_of_that_moment_and_the_run_says_so(project: DsProject) -> None:
+    scripts(project, COMMAND='cat "$DS_PROJECT_DIR/scripts/lib/greet.sh"; exit 1', OUTPUT="", JOB_RETRIES=1)
+    jobs = project.jobs([{"Plate": "P1"}])
+    project.ds("run", jobs, code=3)
+    (project.folder / "scripts/lib/greet.sh").write_text("mended\n")
+    for words in (["retry"], ["start"], ["monitor"]):
+        project.ds(*words, code=None)
+    assert project.ds("logs", "0").stdout == "mended\n"
+    (project.folder / "scripts/lib/greet.sh").write_text("edited later\n")
+    assert project.ds("replay", "0", code=None).stdout == "mended\n"
+
+
 def test_a_handler_travels_with_what_it_imports(project: DsProject) -> None:
     (project.folder / "work.py").write_text(
         "import helper\ndef process(n): print(helper.say(n), helper.__file__)\n"

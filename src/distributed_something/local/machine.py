@@ -33,11 +33,10 @@ from ..clock import SystemClock
 from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, load_config
-from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
-from ..runs.runfile import run_file_key
+from ..runs.runfile import read_run_file, run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.hardware import Share, variables_here
 from ..system.state import STATE_VARIABLE
@@ -49,7 +48,7 @@ from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
 from ..worker.attempt.workplace import clear_remains
 from ..worker.files.done import recipe_of
-from ..worker.files.project import Carried, keep
+from ..worker.files.project import Carried, prefix_of
 from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .place import Place, container_engine, slots_of
@@ -109,8 +108,9 @@ class Machine:
         self._write_status(None)  # from now on orders reach us
         self._clear_remains()
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
-        files = project_files(self._config, Path.cwd())
-        self._carried = keep(self._store, self._paths, files, Path.cwd())
+        if self._config.files:
+            facts = read_run_file(self._store, *self._paths)
+            self._carried = Carried(facts.files, prefix_of(self._paths))
         for number in range(slots_of(self._config)):
             self._fork(number)
         if not self._workers:
