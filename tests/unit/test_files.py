@@ -132,11 +132,17 @@ def test_a_file_that_the_command_names_and_that_does_not_travel_is_said(
     assert "error\tFILES: $DS_PROJECT_DIR/align.sh is not among them\tFILES = ['scripts', 'align.sh']" in said
 
 
-def test_the_names_in_a_command() -> None:
-    text = (
-        '"$DS_PROJECT_DIR/a.sh" ${DS_PROJECT_DIR}/b/c.py $DS_PROJECT_DIR/d/{Plate}.cfg "$DS_PROJECT_DIR"/e; x'
-    )
-    assert named_in(text) == ["a.sh", "b/c.py", "d", "e"]
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ('"$DS_PROJECT_DIR/a.sh" ${DS_PROJECT_DIR}/b/c.py "$DS_PROJECT_DIR"/e; x', ["a.sh", "b/c.py", "e"]),
+        ("$DS_PROJECT_DIR/d/{Plate}.cfg $DS_PROJECT_DIR/{Plate} $DS_PROJECT_DIR/d_$X", ["d"]),
+        ('sh "$DS_PROJECT_DIR/my file.sh" x', ["my file.sh"]),
+        ('cd "$DS_PROJECT_DIR" && ls $DS_PROJECT_DIR/. $DS_PROJECT_DIR/../x $DS_PROJECT_DIRX/y', []),
+    ],
+)
+def test_the_names_in_a_command(command: str, names: list[str]) -> None:
+    assert named_in(command) == names
 
 
 # -- In the store
