@@ -61,6 +61,11 @@ class State(StrEnum):
     DEAD = "dead"
     DROPPED = "dropped"
 
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended."""
+        return self not in (State.WAITING, State.RUNNING)
+
 
 class Job:
     """One unit of work: the shared keys and one group of a job file. A value: nothing changes it.
@@ -151,7 +156,7 @@ class Earlier(NamedTuple):
     @classmethod
     def from_text(cls, text: str | None) -> Earlier:
         """Reads it; what is no such text counts as none."""
-        found = (text or "").split(",")
+        found = str(text or "").split(",")
         good = len(found) == 2 and all(
             each.isascii() and each.isdecimal() and len(each) < 7 for each in found
         )

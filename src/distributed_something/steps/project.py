@@ -16,7 +16,7 @@ from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
 from ..job import Job, Lease, Outcome, State
 from ..ledger import Fold, LedgerWriter, RunPaths
-from ..runs.record import RunRecord, read_record, record_path
+from ..runs.record import RunRecord, budget_of, read_record, record_path
 from ..runs.snapshot import Snapshot, Tally, take
 from ..system.state import state_folder
 from ..worker.health import pauses
@@ -79,7 +79,9 @@ class Project:
             return self._given_engine
         make = self.config.engine_kind.module("engine").make
         faults = {"faults": self._faults} if self._faults else {}
-        made: Engine = make(self.folder, self.config, self.clock, say=self.console.say, **faults)
+        made: Engine = make(
+            self.folder, self.config, self.clock, say=lambda text: self.console.say(text), **faults
+        )
         return made
 
     def checks(self, job_file: JobFile | None, fleet_file: Path | None) -> Sequence[Check]:
@@ -108,14 +110,7 @@ class Project:
 
     def budget(self, run: str | None) -> Budget:
         """Returns the limits of a run: those of the config, raised as its record says."""
-        limits = Budget(self.config.budget_usd, self.config.budget_hours)
-        if not limits or not self.record_path.exists():
-            return limits
-        try:
-            record = read_record(self.record_path)
-        except UsageError:  # a damaged record raises no limit
-            return limits
-        return limits.raised(record.more_usd, record.more_hours) if record.run == run else limits
+        return budget_of(self.config, self.record_path, run)
 
     def current_run(self) -> str | None:
         """Returns the run to look at: the one asked for, the one set up, or the latest; None: there is none.

@@ -20,6 +20,7 @@ from ..inputs.jobfile import JobFile
 from ..job import Job, in_batches
 from ..ledger import RunPaths, job_ids, write_jobs
 from ..system.collector import uncollected
+from ..words import many
 from .project import Project
 
 if TYPE_CHECKING:
@@ -110,6 +111,23 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
         note_job_file(engine.store, paths, checked.file.path)
     if interrupted.is_set():
         raise KeyboardInterrupt
+    return report
+
+
+def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
+    """Submit and print the result. Raises DsError if the queue refused jobs."""
+    try:
+        report = submit(project, checked)
+    except KeyboardInterrupt:
+        project.console.hint("submit the file again: it adds what is missing")
+        raise
+    were = "was" if report.known == 1 else "were"
+    known = f"; {report.known:,} {were} in the run already" if report.known else ""
+    project.console.say(f"{many(report.sent, 'job')} submitted{known}")
+    if report.failed:
+        job, why = report.failed[0]
+        what = f"{many(len(report.failed), 'job', 'was', 'were')} refused by the queue, such as {job}: {why}"
+        raise DsError(what, "submit the file again: it adds what is missing, and nothing twice")
     return report
 
 

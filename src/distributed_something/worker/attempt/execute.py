@@ -17,7 +17,7 @@ from ...job import Cause, Earlier, Lease, Outcome, State
 from ..health import sickness
 from . import verdict
 from .container import Container, Containers, handler_command
-from .handler import HandlerProcess
+from .handler import HandlerProcess, host_program
 from .logs import SlotLog
 from .mask import Mask
 from .process import Child, Ended, Strays, Watch, check_processes, files_of, oom_kills
@@ -112,8 +112,13 @@ class Executor:
         if self._cancelled is not None:
             raise Cancelled(self._cancelled)
 
-    def run(self, lease: Lease, argv: list[str], takes_long: Callable[[], None]) -> Outcome:
-        """Runs `argv`, or the handler where it is empty. Raises Cancelled; no process of its own is left."""
+    def run(
+        self, lease: Lease, argv: list[str], takes_long: Callable[[], None], once: str | None = None
+    ) -> Outcome:
+        """Runs `argv`, or the function `once` in a process of its own, or the handler if both are empty.
+
+        Raises Cancelled; no process of its own is left.
+        """
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
@@ -126,7 +131,7 @@ class Executor:
         if given:
             self._log.note(f"attempt {lease.attempt} is given {given}")
         try:
-            outcome = self._run(lease, argv, own)
+            outcome = self._run(lease, argv, own, once)
         finally:
             if self._mask is not None:
                 self._mask.flush()
@@ -134,11 +139,13 @@ class Executor:
             return outcome
         return outcome._replace(detail="; ".join(filter(None, [outcome.detail, f"it was given {given}"])))
 
-    def _run(self, lease: Lease, argv: list[str], own: Mapping[bytes, bytes]) -> Outcome:
+    def _run(self, lease: Lease, argv: list[str], own: Mapping[bytes, bytes], once: str | None) -> Outcome:
         if argv:
             return self._or_refused(argv, own, self._run_command(argv, own))
         if self._container is not None:
-            return self._run_command(handler_command(self._handler), own)
+            return self._run_command(handler_command(once or self._handler), own)
+        if once:
+            return self._run_command([*host_program(), "--once", once], own)
         return self._run_handler(lease)
 
     def _give(self, earlier: Earlier) -> str:

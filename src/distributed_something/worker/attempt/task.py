@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...inputs.collect import collect_command, csv_name
+from ...inputs.collect import Join, collect_command, collect_handler, join_of
 from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
 from ...inputs.template import CommandTemplate, command_of
@@ -29,7 +29,9 @@ class Work(NamedTuple):
     argv: list[str]
     prefix: str | None
     collect: str | None = None
-    """Key of the list of outputs, in a collecting job. Without `argv` their CSV files are joined."""
+    """Key of the list of outputs, in a collecting job. They are joined if it has no `argv` nor `handler`."""
+    handler: str | None = None
+    """The function of a collecting job."""
 
 
 class Task(NamedTuple):
@@ -54,8 +56,9 @@ class Task(NamedTuple):
     """Further variables of the environment. No log and no file may have their values."""
     app: str = ""
     collect: CommandTemplate | None = None
-    join: tuple[str, str] | None = None
-    """The collecting job: its command; or the files to join, and the name of the joined file."""
+    collect_handler: str | None = None
+    join: Join | None = None
+    """The collecting job: its command, its function, or the files to join."""
     carried: Carried = Carried()
     """Project files, of which each slot brings a copy."""
 
@@ -65,7 +68,7 @@ class Task(NamedTuple):
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
         """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
-        if (self.collect or self.join) and KEY in (keys := lease.job.keys):
+        if (self.collect or self.collect_handler or self.join) and KEY in (keys := lease.job.keys):
             return self._collecting(lease, str(keys[KEY]), folders)
         if not (self.command or self.inputs or self.output):
             return Work([], [], None)
@@ -80,7 +83,7 @@ class Task(NamedTuple):
     def _collecting(self, lease: Lease, listed: str, folders: Mapping[str, str]) -> Work:
         own = {"job_id": lease.job.id, "attempt": lease.attempt, "outputs_dir": folders["input_dir"]}
         argv = self.collect.argv({**folders, **own}) if self.collect else []
-        return Work([], argv, COLLECTED, listed)
+        return Work([], argv, COLLECTED, listed, self.collect_handler)
 
 
 def compile_task(
@@ -110,6 +113,7 @@ def compile_task(
         secrets=secrets,
         app=config.app_name,
         collect=collect_command(config.collect),
-        join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,
+        collect_handler=collect_handler(config.collect),
+        join=join_of(config.collect),
         carried=carried,
     )
