@@ -12,6 +12,7 @@ from distributed_something.engine import Store
 from distributed_something.errors import DsError, UsageError
 from distributed_something.inputs.config import load_config
 from distributed_something.inputs.files import named_in, project_files
+from distributed_something.inputs.program import runnable_findings
 from distributed_something.ledger import RunPaths
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.files.project import ProjectFolder, keep
@@ -130,6 +131,25 @@ def test_a_file_that_the_command_names_and_that_does_not_travel_is_said(
     scripts(project, FILES=["scripts"], ENGINE=engine)
     said = project.ds("check", code=2, timeout=120).stdout
     assert "error\tFILES: $DS_PROJECT_DIR/align.sh is not among them\tFILES = ['scripts', 'align.sh']" in said
+
+
+@pytest.mark.parametrize(
+    ("files", "engine", "left"),
+    [
+        ([], "local", []),
+        ([], "aws", ["work.py", "helper.py"]),
+        (["work.py"], "local", ["helper.py"]),
+        (["work.py", "helper.py"], "aws", []),
+    ],
+)
+def test_the_modules_of_a_handler_that_do_not_travel_are_named(
+    project: DsProject, files: list[str], engine: str, left: list[str]
+) -> None:
+    (project.folder / "work.py").write_text("import os\nfrom helper import say\ndef process(n): say(n)\n")
+    (project.folder / "helper.py").write_text("def say(n): print(n)\n")
+    project.config(COMMAND=None, HANDLER="work:process", FILES=files, ENGINE=engine)
+    said = [each.what for each in runnable_findings(load_config(project.folder), project.folder)]
+    assert [what.split()[1] for what in said if "does not travel" in what] == left
 
 
 @pytest.mark.parametrize(
