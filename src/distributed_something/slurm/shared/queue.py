@@ -15,6 +15,7 @@ from ...clock import Clock, SystemClock
 from ...engine import Counts, PutReport
 from ...errors import DsError, Unreachable
 from ...job import Cause, DeadJob, Job, Lease, in_batches
+from ...worker.health import FULL
 from .head import Head, stand
 from .mail import Letters, Reply
 from .place import STALE_SECONDS, Look, Place, Pulse
@@ -38,7 +39,9 @@ SKEW_SECONDS = 5.0
 
 
 class FolderUnusable(Unreachable):
-    """The shared folder is full, or away."""
+    """The shared folder is `full`, or away."""
+
+    full = False
 
 
 @contextmanager
@@ -49,7 +52,9 @@ def usable(place: Place) -> Iterator[None]:
     except OSError as error:
         what = f"the queue's folder {place.folder} cannot be used: {error.strerror or error}"
         fix = "make room there (`df -h`, `df -i`, your quota); what was submitted is kept"
-        raise FolderUnusable(what, fix) from error
+        unusable = FolderUnusable(what, fix)
+        unusable.full = error.errno in FULL
+        raise unusable from error
 
 
 class SlurmQueue:
@@ -196,8 +201,9 @@ class SlurmQueue:
         try:
             with usable(self._place):
                 return self._exchange(verb, arguments)
-        except FolderUnusable:
-            self._letters = None  # its file may end in half a line
+        except FolderUnusable as error:
+            if not error.full:  # otherwise new files would take the last room
+                self._letters = None
             raise
 
     def _exchange(self, verb: str, arguments: list[Any]) -> Reply | None:
