@@ -80,7 +80,8 @@ def second_session() -> AwsSession:
 def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -> tuple[QueueUrls, list[str]]:
     """An app's queues as `ds setup` makes them and brings them in line: (addresses, what was done)."""
     config = parse_config(
-        f"APP_NAME = 'lab'\nSQS_QUEUE_NAME = {names.jobs!r}\nSQS_DEAD_LETTER_QUEUE = {names.dead!r}\n"
+        "APP_NAME = 'lab'\nCOMMAND = 'true'\n"
+        f"SQS_QUEUE_NAME = {names.jobs!r}\nSQS_DEAD_LETTER_QUEUE = {names.dead!r}\n"
         f"SQS_MESSAGE_VISIBILITY = {visibility}\nAWS_REGION = {where.region!r}\n"
     )
     number = where.client("sts").get_caller_identity()["Account"]
@@ -117,3 +118,17 @@ def account_roles() -> None:
         iam.create_role(RoleName=name, Path=PATH, AssumeRolePolicyDocument=json.dumps({"Statement": []}))
     for profile in PROFILES:
         iam.create_instance_profile(InstanceProfileName=profile, Path=PATH)
+
+
+@cache
+def account_function() -> None:
+    """The auto-monitor's function, and the role of it, as records: the emulator calls no function."""
+    from distributed_something.aws.iam.account import Step
+    from distributed_something.aws.iam.roles import PATH, Role, Where
+    from distributed_something.aws.watch.function import find_function, plan_function
+
+    role = {"RoleName": str(Role.MONITOR), "Path": PATH, "AssumeRolePolicyDocument": "{}"}
+    where = Where("123456789012", REGION)
+    made = [Step("", "create_role", role), *plan_function(where, find_function(session()), b"PK")]
+    for step in made:
+        getattr(session().client(step.service), step.call)(**step.request)

@@ -62,6 +62,7 @@ class Run:
             "SQS_QUEUE_URL": self.urls.jobs,
             "AWS_ENDPOINT_URL": endpoint(),
             "AWS_EC2_METADATA_DISABLED": "true",
+            "DS_SETTLE_SECONDS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         return {**plain, **CREDENTIALS, **task, **more}

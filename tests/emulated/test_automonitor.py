@@ -16,7 +16,7 @@ from aws_project import Cloud, fleet_file, instances
 from distributed_something import automonitor
 from distributed_something.automonitor import AutoMonitor
 from distributed_something.aws.ecs.resources import Kind
-from distributed_something.aws.iam.roles import PATH, SCHEDULES, Role, Where
+from distributed_something.aws.iam.roles import SCHEDULES, Where
 from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
@@ -25,7 +25,7 @@ from distributed_something.ledger import LedgerWriter
 from distributed_something.steps.monitor import monitor
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
-from emulating import REGION, session
+from emulating import REGION, account_function, session
 
 ACCOUNT = Where("123456789012", REGION)
 
@@ -33,13 +33,7 @@ ACCOUNT = Where("123456789012", REGION)
 @pytest.fixture(scope="module")
 def function() -> None:
     """The auto-monitor's function as a record: the emulator calls it never."""
-    from distributed_something.aws.iam.account import Step
-    from distributed_something.aws.watch.function import find_function, plan_function
-
-    role = {"RoleName": str(Role.MONITOR), "Path": PATH, "AssumeRolePolicyDocument": "{}"}
-    made = [Step("", "create_role", role), *plan_function(ACCOUNT, find_function(session()), b"PK")]
-    for step in made:
-        getattr(session().client(step.service), step.call)(**step.request)
+    account_function()
 
 
 @pytest.fixture
@@ -103,15 +97,16 @@ def begin(cloud: Cloud, jobs: int = 5) -> str:
     return run
 
 
-def work(cloud: Cloud, count: int = 5) -> None:
+def work(cloud: Cloud, count: int = 5, output: str | None = None) -> None:
     """What a worker does: lease, run, write down, settle."""
     queue = cloud.engine.queue()
-    ledger = LedgerWriter(cloud.engine.store, f"{cloud.project.paths().events}worker.jsonl")
+    ledger = LedgerWriter(cloud.engine.store, f"{cloud.project.paths().events}worker{output or ''}.jsonl")
     leases = []
     while len(leases) < count:
         leases += queue.lease(count - len(leases), 1)
     for lease in leases:
-        ledger.ended("succeeded", cloud.clock.now(), lease, Outcome(State.SUCCEEDED), worker="w")
+        outcome = Outcome(State.SUCCEEDED, output=output)
+        ledger.ended("succeeded", cloud.clock.now(), lease, outcome, worker="w")
     ledger.flush()
     queue.done(leases)
 
@@ -142,6 +137,19 @@ def test_a_run_ends_without_a_laptop_and_nothing_is_left(cloud: Cloud, either: C
     report = json.loads(cloud.engine.store.read(root + "report.json"))
     assert report["jobs"]["succeeded"] == 5
     assert caller.once(order) == "over"
+
+
+def test_the_results_are_collected_without_a_laptop(cloud: Cloud, caller: Caller) -> None:
+    cloud.config(COLLECT="csv", OUTPUT="out/{n}")
+    begin(cloud, jobs=2)
+    work(cloud, 2, output="out/1")
+    assert [caller.once() for _ in range(4)] == ["watching"] * 4
+    jobs = cloud.project.fold().update().jobs.values()
+    assert [job.index for job in jobs if job.state is State.WAITING] == [2]
+    assert instances(cloud), "a machine stays for it"
+    work(cloud, 1, output="collected")
+    assert caller.until_over()[-1] == "finished"
+    assert left(cloud) == []
 
 
 @pytest.mark.fault(12)

@@ -64,7 +64,7 @@ def test_no_line_is_lost_or_out_of_order_while_it_is_up(run: Run, capfd: pytest.
     names = [uuid.uuid4().hex[:16] for _ in range(4)]
 
     def print_lines(name: str) -> None:
-        lines = JobLines(sender, run.app, "w1")
+        lines = JobLines(sender, run.app, f"w-{name}")
         lines.begin(name, 1)
         text = b"".join(b"%s line %d\n" % (name.encode(), number) for number in range(6000))
         while text:  # as reads of a pipe cut it
@@ -81,8 +81,9 @@ def test_no_line_is_lost_or_out_of_order_while_it_is_up(run: Run, capfd: pytest.
         thread.join()
     sender.close(30)
     for name in names:
-        expected = [f"{name} line {number}" for number in range(6000)]
-        assert run.lines(name) == ["[ds] attempt 1, worker w1", *expected, "the last has no end"]
+        printed = [f"{name} line {number}" for number in range(6000)]
+        expected = ["[ds] attempt 1", *printed, "the last has no end"]
+        assert run.lines(f"w-{name}") == [f"{name} {line}" for line in expected]
     assert capfd.readouterr().err == ""
 
 
@@ -95,11 +96,10 @@ def test_lines_of_every_kind_arrive(run: Run) -> None:
     lines.begin("silent", 1)
     lines.end()
     sender.close(30)
-    head, empty, windows, binary, *long = run.lines("job")
-    assert (head, empty, windows) == ("[ds] attempt 2, worker w1", " ", "windows")
-    assert binary == "\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} not UTF-8"
-    assert "".join(long) == "x" * 200_000 and len(long) == 3
-    assert run.lines("silent") == []
+    head, empty, windows, binary, *long = run.lines("w1")
+    assert (head, empty, windows) == ("job [ds] attempt 2", "job ", "job windows")
+    assert binary == "job \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} not UTF-8"
+    assert "".join(long) == "job " + "x" * 200_000 and len(long) == 3
 
 
 def test_a_group_that_is_missing_is_told_once_and_lines_wait_for_it(
@@ -158,7 +158,8 @@ def test_a_task_tells_cloudwatch_what_its_jobs_print_and_how_its_machine_is(tmp_
     run = new_run([{"n": 1}], COMMAND="echo begun; sleep 600")
     with worker(run, tmp_path) as process:
         (job,) = run.jobs
-        until(lambda: "begun" in run.lines(job.id), "the line, while the job runs")
+        (name,) = until_streams(run)
+        until(lambda: f"{job.id} begun" in run.lines(name), "the line, while the job runs", 30)
         process.terminate()
         process.send_signal(2)
         assert ends(process)[0] == 0
@@ -168,13 +169,23 @@ def test_a_task_tells_cloudwatch_what_its_jobs_print_and_how_its_machine_is(tmp_
     assert 0 < figures["disk_percent"] < 100 and 0 < figures["memory_percent"] <= 100
 
 
+def streams(run: Run) -> list[str]:
+    found = session().client("logs").describe_log_streams(logGroupName=run.app)["logStreams"]
+    return [each["logStreamName"] for each in found]
+
+
+def until_streams(run: Run) -> list[str]:
+    until(lambda: streams(run), "a stream", 30)
+    return streams(run)
+
+
 def test_without_a_log_group_nothing_is_sent(tmp_path: Path) -> None:
     run = new_run([{"n": 1}], COMMAND="echo begun")
     with worker(run, tmp_path, LOG_GROUP_NAME="") as process:
         until_done(run, 1)
         process.terminate()
         assert ends(process)[0] == 0
-    assert run.lines(run.jobs[0].id) == []
+    assert streams(run) == []
 
 
 # What a call carries

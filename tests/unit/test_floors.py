@@ -20,7 +20,7 @@ FLOORS = {
     "": """
         __main__ examples
         cli
-        dashboard automonitor
+        dashboard automonitor api
         steps
         rehearsal slurm
         local aws
@@ -33,7 +33,7 @@ FLOORS = {
     """,
     "aws": """
         engine check
-        findings look provision teardown worker
+        earlier findings limits look provision teardown worker
         ecs watch
         ec2
         iam

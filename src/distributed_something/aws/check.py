@@ -28,14 +28,16 @@ from ..inputs.fleetfile import Fleet, parse_fleet
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
 from ..worker.forecast import forecast_findings
-from . import findings
+from . import findings, limits
 from .ec2.region import NO_IMAGE, Region
 from .ec2.request import key_pair
 from .iam import account
 from .iam.policies import buckets_of, secret_arns
 from .iam.roles import Where
 from .names import instance_log_group
+from .s3.archived import archived_findings
 from .session import NO_SUCH, AwsSession, aws_errors, or_none
+from .shape import MachineShape, smallest, task_size
 from .sqs.queues import NO_QUEUE
 
 _PRICED = "Linux/UNIX"
@@ -72,6 +74,7 @@ def unasked(config: Config, file: FleetText | None) -> list[Check]:
         Check("the image's name", lambda: container_findings(config)),
         Check("the secrets", lambda: findings.secret_findings(config)),
         Check("the queues' names", lambda: findings.name_findings(config)),
+        Check("the size", lambda: limits.size_findings(config)),
         Check("the leases", lambda: findings.lease_findings(config)),
         Check("the image's own worker", lambda: findings.image_worker_findings(config)),
     ]
@@ -120,6 +123,7 @@ def _store_checks(folder: Path, config: Config, job_file: JobFile | None, sessio
     )
     return [
         Check("the inputs", lambda: input_findings(config, job_file, store, place, room)),
+        Check("archived inputs", lambda: archived_findings(config, job_file, session)),
         Check("what is done", lambda: forecast_findings(config, job_file, store, folder)),
     ]
 
@@ -140,6 +144,9 @@ class Asker:
             ("the machine types", self.machines),
             ("the machine image", self.images),
             ("the quotas", self.quotas),
+            ("the service limits", self.limits),
+            ("the bucket's versions", self.versions),
+            ("the way to S3", self.way_to_s3),
             ("spot prices", self.prices),
             ("the subnets", self.subnets),
             ("the region", self.region),
@@ -230,6 +237,30 @@ class Asker:
         values = {kind: answer["Quota"]["Value"] for kind, answer in known.items()}
         return findings.quota_findings(self._config, self.described(), values)
 
+    def limits(self) -> Iterator[Finding]:
+        """At which size this run meets the limits of the services."""
+        shapes = [MachineShape.of(each) for each in self.described()]
+        slots = task_size(self._config, smallest(shapes)).slots if shapes else self._config.docker_cores or 1
+        return limits.limit_findings(self._config, slots)
+
+    def versions(self) -> Iterator[Finding]:
+        """Whether the bucket keeps old versions."""
+        name = self._config.aws_bucket
+        if not name:
+            return iter(())
+        found = self._ask_or("s3", "get_bucket_versioning", "NoSuchBucket", Bucket=name)
+        return limits.versioning_findings(self._config, (found or {}).get("Status"))
+
+    def way_to_s3(self) -> Iterator[Finding]:
+        """Whether what machines read and write goes through a NAT gateway."""
+        subnets = self._subnets()
+        for vpc in sorted({each["VpcId"] for each in subnets}):
+            tables = self._pages(
+                "ec2", "describe_route_tables", "RouteTables", Filters=[{"Name": "vpc-id", "Values": [vpc]}]
+            )
+            here = [each["SubnetId"] for each in subnets if each["VpcId"] == vpc]
+            yield from limits.nat_findings(tables, here, vpc)
+
     def prices(self) -> Iterator[Finding]:
         """What machines cost now."""
         import time
@@ -247,13 +278,16 @@ class Asker:
     def subnets(self) -> Iterator[Finding]:
         """The subnets of the fleet file, or else those of the default VPC."""
         named = findings.subnets_of(self._fleet) if self._fleet else []
+        return findings.subnet_findings(self._config, self._subnets(), named)
+
+    def _subnets(self) -> list[dict[str, Any]]:
+        named = findings.subnets_of(self._fleet) if self._fleet else []
         wanted = (
             {"Name": "subnet-id", "Values": named}
             if named
             else {"Name": "default-for-az", "Values": ["true"]}
         )
-        found = self._pages("ec2", "describe_subnets", "Subnets", Filters=[wanted])
-        return findings.subnet_findings(self._config, found, named)
+        return self._pages("ec2", "describe_subnets", "Subnets", Filters=[wanted])
 
     def key(self) -> Iterator[Finding]:
         """The key pair."""

@@ -2,7 +2,8 @@
 
 A failed step does not stop the next ones; what it could not remove is among the leftovers. Absent resources
 are no error. Resources are found by name, by run record and by tag, so a killed process leaves none unknown.
-A resource found by name is removed only if it has the app's tag. Log groups stay until their retention ends.
+A resource found by name is removed only if it has the app's tag, or if a record of the reference names it.
+Log groups stay until their retention ends.
 Called by the engine for `end` and `remove`.
 """
 
@@ -38,8 +39,15 @@ class Teardown:
     """Removes what the app's runs made. `remove` may be repeated; it ends by looking again."""
 
     def __init__(
-        self, config: Config, session: AwsSession, fleets: Fleets, clock: Clock, record: RunRecord | None
+        self,
+        config: Config,
+        session: AwsSession,
+        fleets: Fleets,
+        clock: Clock,
+        record: RunRecord | None,
+        queues: Sequence[str] = (),
     ) -> None:
+        """`queues` are further names of queues, which an earlier config gave."""
         self._config = config
         self._session = session
         self._fleets = fleets
@@ -48,7 +56,7 @@ class Teardown:
         self._service = config.app_name + "Service"
         self._family = config.app_name + "Task"
         self._cluster = config.ecs_cluster
-        self._names = QueueNames.of(config)
+        self._queues = (*QueueNames.of(config).all, *queues)
 
     def remove(self, *, keep_queues: bool = False, told: Sequence[str] = ()) -> list[str]:
         """Removes everything, with or without the queues. Returns a line for each resource that is left.
@@ -116,9 +124,9 @@ class Teardown:
                 self._ecs.deregister_task_definition(taskDefinition=arn)
 
     def _delete_queues(self) -> None:
-        """Deletes queues with the app's tag; the queue of jobs first, as a run with it needs the others."""
+        """Deletes the app's queues; the queue of jobs first, as a run with it needs the others."""
         client = self._session.client("sqs")
-        for name in self._names.all:
+        for name in self._queues:
             if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
                 with aws_errors(f"deleting the queue {name}"):
                     client.delete_queue(QueueUrl=url)
@@ -163,7 +171,10 @@ class Teardown:
     def _found_service(self) -> dict[str, Any] | None:
         with aws_errors(f"looking for the service {self._service}"):
             found = describe_service(self._session, self._service, self._cluster)
-        return found if found is not None and self._is_tagged(ecs_tags(found)) else None
+        if found is None:
+            return None
+        tags = ecs_tags(found)
+        return found if self._is_tagged(tags) or self._is_recorded(self._service, tags) else None
 
     def _revisions(self) -> list[str]:
         """The active revisions of the task definition with the app's tag."""
@@ -190,7 +201,14 @@ class Teardown:
     def _is_ours(self, kind: Kind, name: str) -> bool:
         with aws_errors(f"looking for the {kind} {name}"):
             found = find_one(self._session, kind, name, self._cluster)
-        return found is not None and self._is_tagged(found.tags)
+        return found is not None and (self._is_tagged(found.tags) or self._is_recorded(name, found.tags))
+
+    def _is_recorded(self, name: str, tags: Mapping[str, str]) -> bool:
+        """Whether a record of the reference names it, and no other app's tag is on it."""
+        record = self._record
+        if record is None or not record.is_references or "ds:app" in tags:
+            return False
+        return name in (record.queue, record.cluster, self._service)
 
     def _is_tagged(self, tags: Mapping[str, str]) -> bool:
         return tags.get("ds:app") == self._config.app_name
@@ -223,9 +241,7 @@ class Teardown:
             self._left_templates,
             self._left_alarms,
         ]
-        return (
-            looks if keep_queues else [*looks, *(partial(self._left_queue, name) for name in self._names.all)]
-        )
+        return looks if keep_queues else [*looks, *(partial(self._left_queue, name) for name in self._queues)]
 
     def _left_fleets(self, kind: FleetKind) -> list[str]:
         return [f"fleet {fleet.id}" for fleet in self._app_fleets(kind)]

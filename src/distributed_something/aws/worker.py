@@ -11,8 +11,8 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,16 +25,18 @@ from ..errors import OK, DsError, UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS
 from ..ledger import RunPaths
+from ..runs.following import Followed
+from ..runs.joblog import live_key
 from ..runs.provenance import note_worker
 from ..runs.runfile import RunFile, read_run_file
 from ..system.hardware import Share, variables_here
 from ..worker.attempt.process import adopt_orphans
-from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import Task, compile_task
+from ..worker.attempt.workplace import clear_remains
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, prefix_of
-from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.gather import Gathered, GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.health import Health
 from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
@@ -56,6 +58,10 @@ SILENCE_SECONDS = 10.0
 
 LAST_SECONDS = 30.0
 """Part of the time between stop request and kill that is kept to end jobs, save logs and give jobs back."""
+
+SETTLE_SECONDS = 30.0
+"""Default of DS_SETTLE_SECONDS: how long ends of attempts wait to be settled together, and half of how long
+text waits to be stored, in seconds. A lost worker repeats what it has not settled."""
 
 MOST_SLOTS = 1024
 
@@ -84,6 +90,7 @@ class Settings(NamedTuple):
     log_group: str = ""
     container_metadata: str = ""
     dead_queue: str = ""
+    settle_seconds: float = SETTLE_SECONDS
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -100,8 +107,20 @@ class Settings(NamedTuple):
         log_group = environment.get("LOG_GROUP_NAME", "")
         container = environment.get("ECS_CONTAINER_METADATA_URI_V4", "")
         dead = environment.get("DS_DEAD_QUEUE", "")
+        settle = max(_number(environment, "DS_SETTLE_SECONDS", str(SETTLE_SECONDS)), 0.0)
         return cls(
-            app, run, queue_url, bucket, region, int(slots), stagger, scratch, log_group, container, dead
+            app,
+            run,
+            queue_url,
+            bucket,
+            region,
+            int(slots),
+            stagger,
+            scratch,
+            log_group,
+            container,
+            dead,
+            settle,
         )
 
 
@@ -162,11 +181,7 @@ def run(environment: Mapping[str, str], clock: Clock | None = None) -> int:
     """
     task = _Task(Settings.read(environment), Metadata.of(environment), clock or SystemClock())
     adopt_orphans()
-    task.folder.mkdir(parents=True)
-    try:
-        return task.work()
-    finally:
-        remove_folder(task.folder)
+    return task.work()
 
 
 class _Task:
@@ -183,12 +198,13 @@ class _Task:
         bucket = S3Store(settings.bucket, session=self._session, retry_seconds=WORKER_RETRY_SECONDS)
         self._store: Store = Stores(bucket)
         self._gone: QueueGone | None = None
-        self.folder = settings.scratch / f"ds-{self._name}"
+        self._root = settings.scratch / f"ds-{settings.app}"
 
     def work(self) -> int:
         """Run until told to stop."""
         facts = read_run_file(self._store, self._settings.app, self._settings.run)
         config = facts.config
+        self._root = config.scratch_root() or self._root
         self._note_provenance()
         if not config.command and not config.handler:
             raise UsageError(
@@ -197,8 +213,10 @@ class _Task:
             )
         group = self._settings.log_group
         reporting = Reporting(self._session, self._clock, group, self._name, self._machine)
-        logs = [self._log(number, reporting.lines()) for number in range(self._settings.slots)]
-        with self._queue(config) as queue:
+        shared = Gathered(self._store, self._paths.logs, f"{self._name}.log")
+        logs = [self._log(number, shared, reporting.lines()) for number in range(self._settings.slots)]
+        followed = Followed(self._store, self._paths, self._clock)
+        with self._queue(config) as queue, _cleared(self._root):
             queue.counts()  # raises if they do not exist or are forbidden
             pulse = Heartbeat(
                 self._store,
@@ -206,11 +224,18 @@ class _Task:
                 self._clock,
                 lambda: queue.answered,
             )
-            with reporting.of(self.folder), pulse, LogKeeper(logs) as keeper:
+            with (
+                reporting.of(self._root),
+                pulse,
+                LogKeeper(logs, followed, self._write_live, 2 * self._settings.settle_seconds) as keeper,
+            ):
                 self._run(self._worker(config, _task(facts), queue, logs, keeper), queue)
         if self._gone is not None:
             raise self._gone
         return OK
+
+    def _write_live(self, texts: bytes) -> None:
+        self._store.write(live_key(self._paths, self._name), texts)
 
     def _note_provenance(self) -> None:
         """Notes image and versions for the run's report. Jobs run even if that fails."""
@@ -260,8 +285,8 @@ class _Task:
             read_seconds=SILENCE_SECONDS,
         )
 
-    def _log(self, number: int, lines: JobLines | None) -> GatheredLog:
-        return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", lines)
+    def _log(self, number: int, shared: Gathered, lines: JobLines | None) -> GatheredLog:
+        return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", shared, lines)
 
     def _worker(
         self,
@@ -285,6 +310,7 @@ class _Task:
             term=_term(config),
             delays=[number * self._settings.stagger for number in range(len(logs))],
             poll=POLL_SECONDS,
+            settle_seconds=self._settings.settle_seconds,
             health=health,
         )
 
@@ -295,7 +321,7 @@ class _Task:
         return task._replace(environment=variables_here(share, config.worker_environment()))
 
     def _slot(self, task: Task, number: int, log: GatheredLog, health: Health) -> Slot:
-        folder = self.folder / str(number)
+        folder = self._root / f"slot-{number}"
         return GatheringSlot(task, self._store, folder, log, self._settings.run, self._name, health)
 
 
@@ -306,6 +332,17 @@ def _task(facts: RunFile) -> Task:
     recipe = recipe_of(config, Path.cwd(), "", facts.files, facts.environment)
     files = Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run)))
     return compile_task(config, {}, hidden, recipe=recipe, carried=files)
+
+
+@contextmanager
+def _cleared(root: Path) -> Iterator[None]:
+    """Removes what workers that were killed left, before and after."""
+    clear_remains(root)
+    root.mkdir(0o700, parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        clear_remains(root)
 
 
 def _term(config: Config) -> float:

@@ -75,8 +75,9 @@ def _cause(text: str) -> str:
 def init(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds init`."""
     parser.add_argument("target", metavar="DIR", help="a folder that is not there yet, or is empty")
-    examples = ["images", "text"]
-    parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
+    examples = ["images", "text", "imagej", "omezarr"]
+    words = f"{examples[0]} (the default), {', '.join(examples[1:-1])} or {examples[-1]}"
+    parser.add_argument("--example", choices=examples, default=examples[0], help=words)
 
 
 def setup(parser: argparse.ArgumentParser) -> None:
@@ -152,7 +153,8 @@ def worker(parser: argparse.ArgumentParser) -> None:
         " waits. It reads no project folder: `ds start` gives its task an environment with APP_NAME, DS_RUN,"
         " SQS_QUEUE_URL, AWS_BUCKET, AWS_REGION, DOCKER_CORES (jobs at a time) and SECONDS_TO_START;"
         " `ds setup` leaves the rest in the bucket. DS_SCRATCH is the folder for the files of jobs (else"
-        " TMPDIR). SIGTERM: running jobs have 90 s to finish, or go back."
+        " TMPDIR); DS_SETTLE_SECONDS is how long ended jobs wait to be settled together (30). SIGTERM:"
+        " running jobs have 90 s to finish, or go back."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import islice
@@ -10,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..budget import used
 from ..console import Console, describe, fitting, progress_parts
-from ..engine import Machines
+from ..engine import Machines, Renting
 from ..errors import OK, UsageError
 from ..job import State
 from ..ledger import Fold, JobRecord
-from ..runs.joblog import begin_of, read_log
-from ..runs.snapshot import Alive, Snapshot, job_line, shown
+from ..runs.following import Follower
+from ..runs.joblog import begin_of, read_log, read_running
+from ..runs.snapshot import Alive, Snapshot
+from ..steps.jobs import PAGE_JOBS, line_of, selected, with_bodies
 from ..steps.project import Project
 from ..words import bytes_text, duration, many, money, rate_text
 
@@ -27,9 +28,6 @@ FOLLOW_SECONDS = 2.0
 
 GROUP_COLUMNS = 60
 """Longest text of a job's keys in a table, in characters."""
-
-PAGE_JOBS = 5000
-"""Number of jobs that are printed at a time."""
 
 JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 
@@ -106,46 +104,27 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     console = project.console
     fold = project.fold().update()
     alive = Alive.of(project.engine.machines())
+    if project.config.image_starts_worker:
+        _say_by_number(project, fold)
     if csv and not console.json:
         _print_csv(console, fold, state, cause, alive=alive)
         return OK
-    found = _with_bodies(fold, _selected(fold, state, cause, alive=alive))
+    found = with_bodies(fold, selected(fold, state, cause, alive=alive))
     if console.json:
         for record, body in found:
-            console.data(_line(record, body, alive=alive))
+            console.data(line_of(record, body, alive=alive))
     else:
         header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
         console.table(header, (_readable(record, body, alive=alive) for record, body in found))
     return OK
 
 
-def _selected(fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> Iterator[JobRecord]:
-    """Yields the jobs in this state and with this cause; of dead and failing ones only those are read."""
-    if state == State.DEAD:
-        found = fold.dead()
-    elif state == "failed":
-        found = fold.failing()
-    elif state == State.RUNNING:
-        found = fold.running()
-    else:
-        found = fold.records()
-    return (record for record in found if shown(record, state, cause, alive=alive))
-
-
-def _with_bodies(
-    fold: Fold, records: Iterator[JobRecord]
-) -> Iterator[tuple[JobRecord, dict[str, Any] | None]]:
-    while page := list(islice(records, PAGE_JOBS)):
-        bodies = fold.bodies(page)
-        yield from ((record, _parsed(bodies.get(record.id))) for record in page)
-
-
-def _parsed(body: bytes | None) -> dict[str, Any] | None:
-    try:
-        found = json.loads(body or b"null")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+def _say_by_number(project: Project, fold: Fold) -> None:
+    """Says how many of the jobs that are shown as waiting have left the queue, and so have succeeded."""
+    ended = project.snapshot(fold).jobs.succeeded - fold.by_state[State.SUCCEEDED]
+    if ended > 0:
+        have = many(ended, "waiting job", "has", "have")
+        project.console.say(f"note: {have} succeeded by the queue's count; its worker does not say which")
 
 
 def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> None:
@@ -158,7 +137,7 @@ def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | Non
     if state is None and cause is None and not alive.gone:
         pages = fold.pages(JOB_COLUMNS, PAGE_JOBS, stranded=not alive.any)
     else:
-        pages = _cells(fold, _selected(fold, state, cause, alive=alive), alive=alive)
+        pages = _cells(fold, selected(fold, state, cause, alive=alive), alive=alive)
     for page in pages:
         writer.writerows(page)
         console.write(text.getvalue())
@@ -170,12 +149,8 @@ def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | Non
 def _cells(fold: Fold, records: Iterator[JobRecord], *, alive: Alive) -> Iterator[list[list[object]]]:
     while page := list(islice(records, PAGE_JOBS)):
         bodies = fold.bodies(page)
-        lines = [(_line(record, None, alive=alive), bodies.get(record.id, b"")) for record in page]
+        lines = [(line_of(record, None, alive=alive), bodies.get(record.id, b"")) for record in page]
         yield [[*(line[name] for name in JOB_COLUMNS), body.decode(errors="replace")] for line, body in lines]
-
-
-def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> dict[str, Any]:
-    return {**job_line(record, body), "state": alive.state(record).value}
 
 
 def _readable(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> Sequence[object]:
@@ -235,9 +210,14 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     if attempt is not None:
         return _earlier_log(project, fold, record, attempt)
     _say_attempt(project.console, record)
+    if not follow and record.state is State.RUNNING:
+        return _running_log(project, record)
     log = _ShownLog(project, record.id)
     log.show(record, whole=not follow)
+    follower = Follower(project.engine.store, project.paths(), project.clock)
     while follow and record.state in (State.WAITING, State.RUNNING) and _at_work(project.engine.machines()):
+        if isinstance(project.engine, Renting):  # elsewhere logs are stored as they are printed
+            follower.ask(record.id)
         project.clock.wait(min(project.engine.poll_interval, FOLLOW_SECONDS))
         record = fold.update().jobs[record.id]
         log.show(record)
@@ -263,7 +243,8 @@ class _ShownLog:
         `whole`: the log is complete; print it even if it is empty.
         """
         if begin_of(record.log) != begin_of(self._place):
-            if self._place is not None:
+            moved = not self.size and record.attempt == self._attempt  # the log of a short attempt
+            if self._place is not None and not moved:
                 self._print(self._ended(self._place))
                 self._project.console.say(f"attempt {record.attempt} begins")
             self.size = 0
@@ -300,8 +281,23 @@ def _earlier_log(project: Project, fold: Fold, record: JobRecord, attempt: int) 
     events = [each for each in fold.events(record) if each.get("attempt") == attempt]
     if not events:
         raise UsageError(f"job {record.id} has no attempt {attempt}", f"ds logs {record.id}")
-    place = next((each["log"] for each in reversed(events) if each.get("log")), None)
-    _write(project.console, record.id, attempt, read_log(store, paths, place))
+    event: dict[str, Any] = next((each for each in reversed(events) if each.get("log")), {})
+    place = event.get("log")
+    if place is None or "+" in str(place):
+        text = read_log(store, paths, place)
+    else:  # the worker of that attempt was lost
+        text = read_running(store, paths, str(place), record.id, event.get("worker"), attempt)
+    _write(project.console, record.id, attempt, text)
+    return OK
+
+
+def _running_log(project: Project, record: JobRecord) -> int:
+    """Print what a running attempt has printed; on machines elsewhere, up to a minute ago."""
+    store, paths = project.engine.store, project.paths()
+    text = read_running(store, paths, record.log, record.id, record.worker, record.attempt)
+    _write(project.console, record.id, record.attempt, text)
+    if isinstance(project.engine, Renting):
+        project.console.say("the job runs; this text may be a minute old, --follow shows it as it comes")
     return OK
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from ..console import Console
 from ..errors import OK, DsError
 from ..steps.project import Project
-from .actions import Actions
-from .model import Model
+from ..system.state import make_private, refuse_foreign
+from .runs import Runs
 from .server import PageServer
 
 
@@ -31,8 +31,8 @@ def dashboard(project: Project, port: int | None) -> int:
     known = _read(place)
     token = known.token if known else secrets.token_urlsafe(24)
 
-    def opened() -> Project:
-        return Project.open(project.folder, console, project.config.engine)
+    def opened(run: str | None) -> Project:
+        return Project.open(project.folder, console, project.config.engine, run=run)
 
     with _bound(opened, token, port, known.port if known else 0) as server:
         _write(place, Address(token, server.server_address[1]))
@@ -58,12 +58,12 @@ def _show_address(console: Console, url: str, door: Path) -> None:
         _open(url, door)
 
 
-def _bound(opened: Callable[[], Project], token: str, port: int | None, known: int) -> PageServer:
+def _bound(opened: Callable[[str | None], Project], token: str, port: int | None, known: int) -> PageServer:
     """Returns a server at the requested port, or else at the port of last time, or else at any port."""
-    model = Model(opened)
+    runs = Runs(opened)
     for wanted in [port] if port is not None else [known, 0]:
         try:
-            return PageServer(model, Actions(opened, model), token, wanted)
+            return PageServer(runs, token, wanted)
         except OSError as error:
             why = error.strerror
     raise DsError(f"port {port}: {why}", "choose another one, or leave --port out")
@@ -90,7 +90,8 @@ def _keep(place: Path, text: str) -> bool:
     """Write a file that only its user can read. Returns whether that succeeded."""
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
-        place.parent.mkdir(mode=0o700, exist_ok=True)
+        make_private(place.parent)
+        refuse_foreign(place.parent)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
         temporary.replace(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -80,8 +81,8 @@ class LedgerWriter:
     """Appends events to one segment. Thread-safe; noting an event never waits for the store.
 
     Events wait in memory until `flush`, which a worker calls before it settles a job: what the queue
-    counts as done, the ledger has. A `started` that is still waiting when its job ends is dropped, so
-    that a short job costs one line. After a failed flush nothing is lost: the next one writes it.
+    counts as done, the ledger has. A `started` that is still waiting when its job ends is dropped
+    (`forget_start`), so that a short job costs one line. What a failed flush could not write, the next does.
     """
 
     def __init__(self, store: Store, key: str) -> None:
@@ -98,24 +99,40 @@ class LedgerWriter:
         with self._lock:
             self._started[lease.job.id] = "started", now, lease, None, facts
 
+    def forget_start(self, job_id: str) -> None:
+        """Drops a start that is not written: the attempt has ended, and its end tells all."""
+        if job_id in self._started:
+            with self._lock:
+                self._started.pop(job_id, None)
+
     def ended(self, name: str, now: float, lease: Lease, outcome: Outcome | None, **facts: object) -> None:
         """Note how an attempt ended. `flush` makes the events, many at once, which is faster."""
         with self._lock:
             self._started.pop(lease.job.id, None)
             self._ended.append((name, now, lease, outcome, facts))
 
-    def flush(self) -> None:
-        """Writes the waiting events. Raises what the store raises; the events stay.
+    @property
+    def oldest_started(self) -> float | None:
+        """When the oldest start that is not written happened, in Unix seconds; None: all are written."""
+        try:
+            return next(iter(self._started.values()))[1]
+        except (StopIteration, RuntimeError):  # none, or another thread adds one just now
+            return None
 
-        What a failed flush could not write goes first, as the same bytes: they may have been stored and read,
-        and only the answer was lost.
+    def flush(self, started_before: float = math.inf) -> None:
+        """Writes the waiting events; of the starts, those before a time. Raises what the store raises.
+
+        The events stay then. What a failed flush could not write goes first, as the same bytes: they may
+        have been stored and read, and only the answer was lost.
         """
         with self._flushing:
             self._write()
             with self._lock:
-                noted = [*self._started.values(), *self._ended]
+                started = [each for each in self._started.values() if each[1] < started_before]
+                noted = [*started, *self._ended]
                 self._unwritten = event_lines([event(*each) for each in noted])
-                self._started.clear()
+                for each in started:
+                    del self._started[each[2].job.id]
                 self._ended.clear()
             self._write()
 

@@ -367,6 +367,14 @@ class Fold:
             bodies = self.bodies_at([row[:3] for row in page])
             yield [[*row[3:], body.decode(errors="replace")] for row, body in zip(page, bodies, strict=True)]
 
+    def with_bodies(self, size: int = 10_000) -> Iterator[tuple[JobRecord, bytes]]:
+        """Yields all jobs with their listed bodies, in the order of submission; b"": not listed."""
+        columns = f"list, place, length, id, number - 1, state, {', '.join(FACTS)}"
+        rows = self.query(f"SELECT {columns} FROM jobs LEFT JOIN states USING (number) ORDER BY number")  # noqa: S608
+        while page := list(islice(rows, size)):
+            bodies = self.bodies_at([row[:3] for row in page])
+            yield from ((record_of(row[3:]), body) for row, body in zip(page, bodies, strict=True))
+
     def bodies(self, records: Iterable[JobRecord]) -> dict[str, bytes]:
         """Returns the listed bodies of a few jobs by id."""
         ids = json.dumps([record.id for record in records])
@@ -403,6 +411,16 @@ class Fold:
 
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         return [*self.query(sql, values)]
+
+    def write(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Adds rows to the index, in one transaction. Raises DsError if it cannot be written."""
+        try:
+            with writing(self._db):
+                self._db.executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise DsError(
+                f"the index {self._path} cannot be written: {error}", "make room on the disk"
+            ) from error
 
     def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[Any]:
         """Yields the rows of a query over the index. Raises DsError if that is damaged."""

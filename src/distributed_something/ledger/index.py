@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
+from ..system.state import make_private
 from .records import FACTS
 
 VERSION = 2
@@ -31,6 +32,7 @@ MORE = ("bytes_in", "bytes_out", "phases", "start")
 
 # Job numbers count from 1. state: 0 waiting, 1 running, 2 succeeded, 3 dead, 4 skipped, 5 dropped.
 # A job that only waits has no row in `states`. `past` has the ends that brought no result.
+# `keyed` has the values of the job keys in `keys`, of the jobs up to a number; `keyed.py` fills it.
 # `ended` counts final ends by parts of several lengths, `done_by` successes by machine.
 _SCHEMA = f"""
     CREATE TABLE segments (key TEXT PRIMARY KEY, number INTEGER, read INTEGER) WITHOUT ROWID;
@@ -46,6 +48,8 @@ _SCHEMA = f"""
     CREATE INDEX past_of ON past(number);
     CREATE TABLE ended (scale REAL, at INTEGER, jobs INTEGER, PRIMARY KEY (scale, at)) WITHOUT ROWID;
     CREATE TABLE done_by (machine TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE keyed (name TEXT, value, number INTEGER, PRIMARY KEY (name, value, number)) WITHOUT ROWID;
+    CREATE TABLE keys (name TEXT PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -60,7 +64,7 @@ def open_index(path: Path | None) -> sqlite3.Connection:
 
 
 def _open_file(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     new = not path.exists()
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the log beside it gets its mode
     try:
@@ -129,7 +133,7 @@ def _placed(path: Path) -> Path:
     import tempfile
 
     folder = Path(tempfile.gettempdir(), f"distributed-something-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_private(folder)
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or folder.is_symlink():
         raise PermissionError(f"{folder} is not ours alone")

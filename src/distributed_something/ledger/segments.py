@@ -38,6 +38,11 @@ class RunPaths(NamedTuple):
         return self.root + "logs/"
 
     @property
+    def follow(self) -> str:
+        """The key of the orders for live logs."""
+        return self.root + "follow"
+
+    @property
     def paused(self) -> str:
         """The prefix of the notes of workers that pause."""
         return self.root + "paused/"

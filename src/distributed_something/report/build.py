@@ -47,7 +47,7 @@ def build_report(
     }
     return {
         **snapshot.to_json(),
-        "elapsed_s": _elapsed(snapshot),
+        "elapsed_s": snapshot.elapsed,
         **figures,
         "histograms": {"seconds": histogram(seconds), "max_rss_bytes": histogram(memory)},
         "throughput": _throughput(snapshot, fold),
@@ -69,12 +69,6 @@ def build_report(
         "what": {**_what(config, fold), **ran},
         "advice": _advice(config, snapshot, figures, groups),
     }
-
-
-def _elapsed(snapshot: Snapshot) -> float | None:
-    if snapshot.started is None or snapshot.finished is None:
-        return None
-    return round(snapshot.finished - snapshot.started, 3)
 
 
 def _throughput(snapshot: Snapshot, fold: Fold) -> dict[str, Any] | None:

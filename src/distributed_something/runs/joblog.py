@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from ..engine import Store, check_key
 from ..errors import DsError, KeyRefused
 from ..ledger import RunPaths
@@ -20,6 +22,31 @@ def read_log(store: Store, paths: RunPaths, place: str | None, *, skip: int = 0)
         return store.read(key, start + skip, None if size is None else max(size - skip, 0))
     except DsError:
         return b""
+
+
+def live_key(paths: RunPaths, worker: str) -> str:
+    """The file with the last text of the jobs that run in a worker which gathers logs."""
+    return f"{paths.logs}{worker}.live"
+
+
+def read_running(
+    store: Store, paths: RunPaths, place: str | None, job_id: str, worker: str | None, attempt: int
+) -> bytes:
+    """Returns the text so far of an attempt without an end: what is stored, and its last text in `live_key`.
+
+    What lies between them is not stored yet; a line says so.
+    """
+    text = read_log(store, paths, place)
+    try:
+        live = json.loads(store.read(live_key(paths, worker or "")))[job_id]
+        if live["attempt"] != attempt:
+            return text
+        begin, last = int(live["begin"]), str(live["text"]).encode("utf-8", "surrogateescape")
+    except (DsError, ValueError, KeyError, TypeError):
+        return text
+    if begin > len(text):
+        return text + b"[ds] ... %d bytes are not stored yet ...\n" % (begin - len(text)) + last
+    return text + last[len(text) - begin :]
 
 
 def begin_of(place: str | None) -> str:

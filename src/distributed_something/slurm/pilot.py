@@ -27,6 +27,8 @@ from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
+from ..runs.following import Followed
+from ..runs.joblog import live_key
 from ..runs.record import budget_of, record_path
 from ..runs.runfile import run_file_key
 from ..system.hardware import Gpus, Share, find_gpus, share_variables
@@ -38,7 +40,7 @@ from ..worker.attempt.task import compile_task
 from ..worker.crew import Crew, Signals
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, keep
-from ..worker.gather import GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.gather import Gathered, GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .folder import AppFolder
@@ -89,6 +91,7 @@ class Pilot:
         self._store = FolderStore(project / config.store, durable=True)
         self._paths = RunPaths(config.app_name, run)
         self._scratch = scratch
+        self._root = config.scratch_root() or scratch / "work"
         self._clock = SystemClock()
         self._signals = Signals([OWN_STOP, NOW, NOTICE, ENDED])
         self._scheduler = Slurm()
@@ -98,7 +101,7 @@ class Pilot:
         self._crew = Crew(
             self._make_worker,
             {order: partial(self._stop_of, order, notice) for order in (OWN_STOP, NOW, NOTICE, ENDED)},
-            scratch / "work",
+            self._root,
             self._clock,
             on_death=self._bury,
             strangers=lambda: [self._keeper.pid] if self._keeper.pid else [],
@@ -226,11 +229,13 @@ class Pilot:
         recipe = recipe_of(config, Path.cwd(), "", self._carried.files)
         secrets = read_secrets(config, os.environ)
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried)
-        log = GatheredLog(store, paths.logs, f"{name}.log")
-        keeper = LogKeeper([log])
+        shared = Gathered(store, paths.logs, f"{name}.log")
+        log = GatheredLog(store, paths.logs, f"{name}-live.log", shared)
+        write_live = partial(store.write, live_key(paths, name))
+        keeper = LogKeeper([log], Followed(store, paths, self._clock), write_live)
         keeper.__enter__()
         health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root)
-        slot = PilotSlot(task, store, self._scratch / "work" / name, log, paths.run, name, health)
+        slot = PilotSlot(task, store, self._root / f"slot-{number}", log, paths.run, name, health)
         slot.is_ordered = lambda: self._order is not None
         return Worker(
             queue,
@@ -320,7 +325,7 @@ def main(project: str, run: str, notice: str) -> int:
     adopt_orphans()
     try:
         config = load_config(folder)
-        parent = os.path.expandvars(config.scratch) or os.environ.get("SLURM_TMPDIR") or gettempdir()
+        parent = os.environ.get("SLURM_TMPDIR") or gettempdir()
         scratch = OwnFolder(f"ds-{config.app_name}-", Path(parent))
         pilot = Pilot(folder, config, run, int(notice), scratch.path)
         complain(f"pilot {pilot.id} on {os.uname().nodename}: {slots_of(config)} slots for run {run}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import QueueIncomplete
 from ..inputs.files import project_files
 from ..ledger import RunPaths
 from ..runs.record import RunRecord, new_run_id, read_record, record_key, write_record
@@ -23,11 +24,16 @@ def setup(project: Project) -> str:
 
 
 def next_run(project: Project) -> str:
-    """Returns the run that `setup` is for: the one under way, or a new one."""
+    """Returns the run that `setup` is for: the one under way, or a new one.
+
+    A run whose queues are incomplete is under way: only when they are complete can its jobs be counted.
+    """
     run = project.engine.current_run()
-    if run is None or project.snapshot().state == "finished":
-        return new_run_id(project.clock.now())
-    return run
+    try:
+        over = run is not None and project.snapshot().state == "finished"
+    except QueueIncomplete:
+        over = False
+    return new_run_id(project.clock.now()) if run is None or over else run
 
 
 def _set_up(project: Project, run: str) -> str:
@@ -38,6 +44,8 @@ def _set_up(project: Project, run: str) -> str:
     if project.record_path.exists():
         standing = read_record(project.record_path)
         record = standing if standing.run == run else record
+        if standing.is_references:
+            _keep_references(project, standing)
 
     def note(resource: str) -> None:
         nonlocal record
@@ -49,6 +57,16 @@ def _set_up(project: Project, run: str) -> str:
     carried = keep(store, RunPaths(config.app_name, run), files, project.folder)
     write_run_file(store, config, engine.name, run, carried.files, environment_digest(config))
     return run
+
+
+def _keep_references(project: Project, record: RunRecord) -> None:
+    """Keeps a record of the reference beside ours: its fleet may still run."""
+    kept = project.record_path.with_suffix(".reference.json")
+    write_record(kept, record)
+    fleets = ", ".join(record.fleets) or "none"
+    project.console.say(
+        f"note: the record of a run that the reference started is kept as {kept}: fleet {fleets}"
+    )
 
 
 def keep_record(project: Project, record: RunRecord) -> None:

@@ -22,12 +22,16 @@ import msgspec.json  # noqa: F401  the workers need it: loaded once, before they
 
 from ..background import complain
 from ..clock import Clock
+from ..errors import QueueDamaged
 from .attempt.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
-from .attempt.scratch import remove_folder
+from .attempt.workplace import clear_remains
 from .loop import Stop, Worker
 
 QUICK_SECONDS = 2.0
 """A worker that lived for less than this died quickly: several in a row are started again more slowly."""
+
+_DAMAGED = 65
+"""Exit code of a worker that found the queue damaged."""
 
 Orders = Mapping[signal.Signals, Callable[[], Stop]]
 """What a worker does about a signal; computed when the signal comes."""
@@ -45,7 +49,7 @@ class Crew:
     """The worker processes of a machine, one for each number from 0.
 
     `make(name, number)` makes a worker, in the forked process. `on_death(name)` is called for one that has
-    ended, when its processes are gone and before its folder below `work` is removed. `in_child` is called
+    ended, when its processes are gone and before its folder below `root` is removed. `in_child` is called
     first in each forked process, `strangers` returns child processes that are no workers, and `prefix` begins
     the workers' names.
     """
@@ -54,7 +58,7 @@ class Crew:
         self,
         make: Callable[[str, int], Worker],
         orders: Orders,
-        work: Path,
+        root: Path,
         clock: Clock,
         *,
         on_death: Callable[[str], None],
@@ -64,7 +68,7 @@ class Crew:
     ) -> None:
         self._make = make
         self._orders = orders
-        self._work = work
+        self._root = root
         self._clock = clock
         self._on_death = on_death
         self._in_child = in_child
@@ -78,6 +82,8 @@ class Crew:
         self._ending = False
         self.lost = 0
         """Workers that ended without an order."""
+        self.damaged = False
+        """Whether a worker has found the queue damaged."""
 
     @property
     def pids(self) -> dict[str, int]:
@@ -108,8 +114,9 @@ class Crew:
         """
         ended = []
         with suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                ended.append(pid)
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                ended.append(found[0])
+                self.damaged |= os.waitstatus_to_exitcode(found[1]) == _DAMAGED
         members = [member for pid in ended if (member := self._members.pop(pid, None)) is not None]
         for member in members:
             self._replace(member)
@@ -145,9 +152,7 @@ class Crew:
         kill_marked(f"DS_WORKER={member.name}\0".encode())
         self._end_adopted()
         self._on_death(member.name)
-        remove_folder(self._work / member.name)
-        with suppress(OSError):
-            (self._work / f"{member.name}.env").unlink()
+        clear_remains(self._root)
         if self._ending:
             return
         self.lost += 1
@@ -182,6 +187,8 @@ def _become_worker(make: Callable[[], Worker], orders: Orders, parent: int) -> N
         if os.getppid() == parent:
             worker.run()
         code = 0
+    except QueueDamaged:
+        code = _DAMAGED
     except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
         import traceback
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ..background import complain
 from ..clock import Clock
 from ..engine import Queue
+from ..errors import QueueDamaged
 from .leases import LeaseBuffer
 from .orders import Stop
 from .settler import Settler
@@ -33,6 +34,8 @@ class Guard:
     def __init__(self, name: str, clock: Clock) -> None:
         self._name = name
         self._clock = clock
+        self.damage: QueueDamaged | None = None
+        """No retry helps: the worker has to end."""
 
     def __call__(self, action: Callable[[], None]) -> bool:
         """Runs an action. Returns whether it succeeded."""
@@ -46,6 +49,8 @@ class Guard:
     def report(self, error: Exception) -> None:
         """Writes an error to stderr, and waits."""
         complain(f"{self._name}: {type(error).__name__}: {error}")
+        if isinstance(error, QueueDamaged):
+            self.damage = error
         self._clock.wait(RETRY_SECONDS)
 
 
@@ -121,7 +126,6 @@ class Keeper:
         """Settles and flushes, which may take minutes where a store is slow."""
         self._guard(self._settler.settle)
         self._guard(self._settler.flush)
-        self._settler.wrote()
 
     def _hold(self) -> None:
         """Sees to the leases and to the order to stop."""
@@ -137,6 +141,7 @@ class Keeper:
         """Gives back what has not started, and cancels the attempts whose time is over."""
         if stop is not self._obeyed[0]:
             self._obeyed = stop, now
+            self._settler.hurry()
         unstarted = self._buffer.take_unstarted()
         self._buffer.cancel_overdue(stop, now - self._obeyed[1])
         if unstarted:

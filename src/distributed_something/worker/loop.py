@@ -57,7 +57,8 @@ class Worker:
     """Runs jobs from a queue until the order to stop, or, with `until_empty`, until the queue is drained.
 
     `term` is the leases' term, `poll` how long the queue itself may wait for a job (in which a stop is not
-    noticed), and `delays` (one a slot) how long each slot waits before its first job, all in seconds.
+    noticed), `delays` (one a slot) how long each slot waits before its first job, and `settle_seconds` how
+    long ends may wait to be settled together while there are jobs, all in seconds.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Worker:
         term: float,
         delays: Sequence[float] = (),
         poll: float = 0.0,
+        settle_seconds: float = 0.0,
         health: Health | None = None,
     ) -> None:
         self._queue = queue
@@ -83,7 +85,7 @@ class Worker:
         self._name = f"worker {identity.worker}"
         self._guard = Guard(self._name, clock)
         self._leases = LeaseBuffer(len(slots), clock.monotonic)
-        self._settler = Settler(queue, ledger, identity._asdict(), policy, clock)
+        self._settler = Settler(queue, ledger, identity._asdict(), policy, clock, settle_seconds)
         self._keeper = Keeper(queue, self._leases, self._settler, self._guard, clock, term=term)
         self._leasing = threading.Lock()
         self._drained = False
@@ -95,10 +97,13 @@ class Worker:
 
     @property
     def _stopped(self) -> bool:
-        return self._keeper.stop is not None
+        return self._keeper.stop is not None or self._guard.damage is not None
 
     def run(self, *, until_empty: bool = False) -> None:
-        """Works. On return every job taken is settled or given back, and no process of a job is left."""
+        """Works. On return every job taken is settled or given back, and no process of a job is left.
+
+        Raises QueueDamaged at the end: the ledger has what could not be settled.
+        """
         (first, delay), *others = zip(self._slots, self._delays, strict=True)
         threads = [
             threading.Thread(target=self._serve_slot, args=(*other, until_empty), daemon=True)
@@ -116,6 +121,8 @@ class Worker:
             self._health.close()
         for slot in self._slots:
             slot.close()
+        if self._guard.damage is not None:
+            raise self._guard.damage
 
     def _waits_for(self, threads: Sequence[threading.Thread]) -> bool:
         """Whether to wait for other slots: after the order to stop, only for those that have a job."""
@@ -129,10 +136,12 @@ class Worker:
         deadline = self._clock.monotonic() + GIVE_UP_SECONDS
         unstarted = self._leases.take_unstarted()
         settled = False
-        while not settled and self._clock.monotonic() < deadline:
+        while not settled:
             settled = self._guard(self._settler.settle) and self._guard(
                 lambda: self._queue.release(unstarted)
             )
+            if self._guard.damage is not None or self._clock.monotonic() >= deadline:
+                break
         self._guard(self._settler.flush)
 
     # one slot
@@ -225,12 +234,14 @@ class Worker:
         if not self._leasing.acquire(blocking=False):
             return self._leases.wait_for_offer(TICK_SECONDS)
         try:
-            self._settler.settle()
+            self._settler.settle_if_due()
             wait = self._poll if self._idle_rounds else 0.0  # a slot that has just ended a job does not wait
             leases = [] if self._stopped else self._queue.lease(self._leases.wanted(), wait)
             if self._stopped:
                 self._queue.release(leases)
                 return False
+            if not leases:
+                self._settler.settle()  # no job is left for which ends could wait
             self._offer(leases)
             return bool(leases)
         finally:

@@ -2,6 +2,9 @@
 
 The ledger is flushed first: a job that the queue calls finished has its event. After an error nothing is
 lost: what has ended stays here, and the keeper renews its lease until it is settled.
+
+Where a request costs money (`settle_seconds` above 0), ends wait for each other that long. A worker that is
+killed meanwhile repeats them: other workers get these jobs again.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from ..job import UNCOUNTED, Cause, Lease, Outcome, RetryPolicy, State
 from ..ledger import LedgerWriter, name_of
 
 FLUSH_SECONDS = 1.0
-"""Maximum age of an event or an end that is not written yet, in seconds."""
+"""Least age of the oldest end or start at which the keeper has it written, in seconds."""
+
+UNSETTLED = 100
+"""Ends that wait to be settled together; more are settled at once. It bounds what a lost worker repeats."""
 
 
 class _Ended(NamedTuple):
@@ -31,7 +37,13 @@ class Settler:
     """Writes down and settles what has ended. Threads may share it."""
 
     def __init__(
-        self, queue: Queue, ledger: LedgerWriter, who: Mapping[str, str], policy: RetryPolicy, clock: Clock
+        self,
+        queue: Queue,
+        ledger: LedgerWriter,
+        who: Mapping[str, str],
+        policy: RetryPolicy,
+        clock: Clock,
+        settle_seconds: float = 0.0,
     ) -> None:
         self._queue = queue
         self._ledger = ledger
@@ -43,7 +55,9 @@ class Settler:
         self._ended: list[_Ended] = []
         self._noted: list[_Ended] = []
         """What the ledger has and the queue does not know yet."""
-        self._flushed = clock.monotonic()
+        self._settle_seconds = settle_seconds
+        self._since = clock.monotonic()
+        """When the oldest of `_ended` and `_noted` was added."""
 
     def add(self, lease: Lease, outcome: Outcome) -> None:
         """Adds the end of an attempt, to be settled later."""
@@ -51,8 +65,11 @@ class Settler:
         counted = cause is not None and cause not in UNCOUNTED
         if cause and counted and self._policy.is_permanent(lease.attempt, cause, code):
             outcome = outcome._replace(state=State.DEAD)
+        self._ledger.forget_start(lease.job.id)
         ended = _Ended(self._clock.now(), lease, outcome)
         with self._lock:
+            if not (self._ended or self._noted):
+                self._since = self._clock.monotonic()
             self._ended.append(ended)
 
     def started(self, lease: Lease, log: str) -> None:
@@ -66,7 +83,20 @@ class Settler:
 
     def is_due(self) -> bool:
         """Whether it is time to settle and flush."""
-        return self._clock.monotonic() - self._flushed >= FLUSH_SECONDS
+        seconds = max(self._settle_seconds, FLUSH_SECONDS)
+        if (self._ended or self._noted) and self._clock.monotonic() - self._since >= seconds:
+            return True
+        started = self._ledger.oldest_started
+        return started is not None and self._clock.now() - started >= seconds
+
+    def hurry(self) -> None:
+        """Lets no end wait any more: the worker stops."""
+        self._settle_seconds = 0.0
+
+    def settle_if_due(self) -> None:
+        """Settles unless the ends may wait for more."""
+        if self._settle_seconds <= 0 or len(self._ended) >= UNSETTLED or self.is_due():
+            self.settle()
 
     def settle(self) -> None:
         """Writes down what has ended, then informs the queue. What fails stays to be settled again."""
@@ -78,20 +108,17 @@ class Settler:
                 self._note(each)
             if not self._noted:
                 return
-            self._ledger.flush()
+            self.flush()
             self._queue.done([lease for _, lease, outcome in self._noted if outcome.cause is None])
             for _, lease, outcome in self._noted:
                 self._settle_failure(lease, outcome)
             with self._lock:
                 self._noted = []
+                self._since = self._clock.monotonic()  # at most the time of this settling too late
 
     def flush(self) -> None:
-        """Writes the events that wait in the ledger."""
-        self._ledger.flush()
-
-    def wrote(self) -> None:
-        """Starts the time to the next `is_due`, whether writing succeeded or not."""
-        self._flushed = self._clock.monotonic()
+        """Writes the events that wait in the ledger; the starts among them only once they are old enough."""
+        self._ledger.flush(started_before=self._clock.now() - self._settle_seconds + FLUSH_SECONDS)
 
     def _note(self, ended: _Ended) -> None:
         when, lease, outcome = ended

@@ -65,7 +65,10 @@ def _user_queues(config: Config, where: Where) -> tuple[Grant, ...]:
 
 def _user_store(config: Config, where: Where) -> tuple[Grant, ...]:
     buckets = buckets_of(config)
-    return store_grants(where, buckets).get("store", ())
+    return tuple(
+        each._replace(actions=("s3:GetBucketVersioning", *each.actions)) if each.sid == "List" else each
+        for each in store_grants(where, buckets).get("store", ())
+    )
 
 
 def _user_cluster(config: Config, where: Where) -> tuple[Grant, ...]:
@@ -182,6 +185,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
         "ec2:DescribeKeyPairs",
         "ec2:DescribeLaunchTemplates",
         "ec2:DescribeRegions",
+        "ec2:DescribeRouteTables",
         "ec2:DescribeSecurityGroups",
         "ec2:DescribeSpotFleetInstances",
         "ec2:DescribeSpotFleetRequestHistory",
@@ -192,6 +196,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
         "iam:ListRoles",
         "servicequotas:GetServiceQuota",
         "sts:GetCallerIdentity",
+        "tag:GetResources",
     )
     roles = (
         where.arn("iam", f"role{PATH}*", region=""),

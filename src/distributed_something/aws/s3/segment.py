@@ -11,6 +11,9 @@ from ...engine import StoredFile
 SEGMENT_PART_BYTES = 512 << 10
 """Size in bytes to which a part of an appended file grows by rewriting; then the next part begins."""
 
+SENT_SHARE = 3
+"""Maximum bytes sent for each byte added to a file. A versioned bucket keeps, and NAT bills, them all."""
+
 
 class Segment:
     """The known parts of an appended file; `ends` are their ends in it."""
@@ -21,6 +24,7 @@ class Segment:
         self.unknown = True
         self._ends: list[int] = []
         self._growing: bytes | None = None
+        self._sent = self._added = 0
 
     @property
     def size(self) -> int:
@@ -38,15 +42,19 @@ class Segment:
 
     def extended(self, data: bytes) -> tuple[int, bytes]:
         """The part that takes more data, with its new content. Parts of earlier processes are left alone."""
-        growing = self._growing
-        if growing is not None and len(growing) + len(data) <= SEGMENT_PART_BYTES:
-            return len(self._ends), growing + data
+        whole = (self._growing or b"") + data
+        spared = self._sent + len(whole) <= SENT_SHARE * (self._added + len(data))
+        if self._growing is not None and len(whole) <= SEGMENT_PART_BYTES and spared:
+            return len(self._ends), whole
         return len(self._ends) + 1, data
 
     def wrote(self, number: int, whole: bytes) -> None:
         """Notes the content of a part."""
+        before = self.size
         self._growing = whole
         self._set_end(number, len(whole))
+        self._sent += len(whole)
+        self._added += self.size - before
 
     def learn(self, files: Iterable[StoredFile]) -> None:
         """Reads the parts in a list of the bucket."""

@@ -29,7 +29,7 @@ BUFFER_BYTES = 32 << 20
 HELD_OVERHEAD = 250
 """Approximate memory of a waiting line in bytes, without its text."""
 
-GATHER_SECONDS = 2.0
+GATHER_SECONDS = 10.0
 LONGEST_PAUSE = 30.0
 READ_SECONDS = 10.0
 CLOSE_SECONDS = 10.0

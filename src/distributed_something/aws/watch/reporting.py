@@ -51,24 +51,23 @@ class MachineReport(Repeating):
 
 
 class JobLines:
-    """Cuts the output of one slot's jobs into lines, each attempt in the stream of its job.
+    """Cuts the output of one slot's jobs into lines, each with its job's id, in the worker's stream.
 
-    For one thread. An attempt that prints nothing has no stream.
+    For one thread. A stream for each job would meet CloudWatch's limit of 50 new streams a second.
     """
 
     def __init__(self, cloudwatch: CloudWatch, group: str, worker: str) -> None:
         self._cloudwatch = cloudwatch
-        self._group = group
-        self._worker = worker
-        self._stream: Stream | None = None
+        self._stream = Stream(group, worker)
+        self._job = b""
         self._head = b""
         self._rest = bytearray()
 
     def begin(self, job_id: str, attempt: int) -> None:
         """Begins an attempt: later output belongs to it."""
         self.end()
-        self._stream = Stream(self._group, job_id)
-        self._head = f"[ds] attempt {attempt}, worker {self._worker}".encode()
+        self._job = job_id.encode() + b" "
+        self._head = f"[ds] attempt {attempt}".encode()
 
     def __call__(self, data: bytes) -> None:
         """Takes output."""
@@ -86,15 +85,14 @@ class JobLines:
         if self._rest:
             self._add(self._rest)
         self._rest = bytearray()
-        self._stream = None
+        self._job = b""
 
-    def _add(self, line: bytearray) -> None:
-        if self._stream is None:
+    def _add(self, line: bytes | bytearray) -> None:
+        if not self._job:
             return
-        if self._head:
-            self._cloudwatch.add(self._stream, self._head)
-            self._head = b""
-        self._cloudwatch.add(self._stream, bytes(line.removesuffix(b"\r")))
+        for each in (self._head, line.removesuffix(b"\r")) if self._head else (line.removesuffix(b"\r"),):
+            self._cloudwatch.add(self._stream, self._job + each)
+        self._head = b""
 
 
 class Reporting:

@@ -9,14 +9,15 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ...inputs.template import variables_of
-from ...job import Cause, Lease, Outcome
+from ...job import Cause, Earlier, Lease, Outcome, State
 from ..health import sickness
 from . import verdict
 from .container import Container, Containers, handler_command
-from .handler import HandlerProcess
+from .handler import HandlerProcess, host_program
 from .logs import SlotLog
 from .mask import Mask
 from .process import Child, Ended, Strays, Watch, check_processes, files_of, oom_kills
@@ -25,6 +26,9 @@ from .task import Task
 
 MOMENT_SECONDS = 0.05
 """Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
+
+SYNTAX_ERROR = 2
+"""Exit code of a shell that cannot read its script; programs have it for reasons of their own."""
 
 JOB_PROCESSES = 8
 """Room for processes, below which a job that could not start one is not at fault."""
@@ -55,6 +59,7 @@ class Executor:
         project: Path,
     ) -> None:
         """`project`: the folder that jobs find as $DS_PROJECT_DIR."""
+        self._task = task
         self._timeout = task.timeout
         self._handler = task.handler or ""
         self._scratch = scratch
@@ -66,28 +71,31 @@ class Executor:
         self._strays = Strays()
         self._strayed = True
         self._host: HandlerProcess | None = None
-        self._cwd = folders["work_dir"]
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._files = {0: null, 1: self._watch.stdout, 2: self._watch.stdout}
         self._spawn_files = files_of(self._files)
         self._started_in = Path.cwd()
-        given = {
-            **task.environment,
-            "DS_WORK_DIR": folders["work_dir"],
-            "DS_INPUT_DIR": folders["input_dir"],
-            "DS_OUTPUT_DIR": folders["output_dir"],
-            "DS_JOB": str(scratch.job_file),
-            "DS_PROJECT_DIR": str(project),
-            "DS_WORKER": worker,
-        }
-        every = {**given, **task.secrets}
-        encoded = {os.fsencode(name): os.fsencode(value) for name, value in every.items()}
-        self._environment = {**os.environb, **encoded}
+        self._links = bool(task.carried.files and task.command)
+        given = {**task.environment, "DS_PROJECT_DIR": str(project), "DS_WORKER": worker}
+        self._environment = {**os.environb, **_encoded({**given, **task.secrets})}
         self._of_last: Iterable[bytes] = ()
         self._container = (
             Container(containers, scratch.folder, project, given, task.secrets) if containers else None
         )
+        self.place(folders)
         oom_kills()  # counts from now on
+
+    def place(self, folders: Mapping[str, str]) -> None:
+        """Has the next processes find themselves in these folders."""
+        self._cwd = folders["work_dir"]
+        given = {f"DS_{name.upper()}": folder for name, folder in folders.items()}
+        given["DS_JOB"] = str(self._scratch.job_file)
+        if self._links:
+            given["DS_PROJECT_DIR"] = str(self._scratch.folder / "project")
+        self._environment |= _encoded(given)
+        self._placed = given
+        if self._container is not None:
+            self._container.place(self._scratch.folder, given)
 
     def begin(self) -> None:
         """Prepares for an attempt: a cancellation from now on is for it."""
@@ -104,8 +112,13 @@ class Executor:
         if self._cancelled is not None:
             raise Cancelled(self._cancelled)
 
-    def run(self, lease: Lease, argv: list[str], takes_long: Callable[[], None]) -> Outcome:
-        """Runs `argv`, or the handler where it is empty. Raises Cancelled; no process of its own is left."""
+    def run(
+        self, lease: Lease, argv: list[str], takes_long: Callable[[], None], once: str | None = None
+    ) -> Outcome:
+        """Runs `argv`, or the function `once` in a process of its own, or the handler if both are empty.
+
+        Raises Cancelled; no process of its own is left.
+        """
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
@@ -114,15 +127,33 @@ class Executor:
             b"DS_JOB_ID": lease.job.id.encode(),
             b"DS_ATTEMPT": b"%d" % lease.attempt,
         }
+        given = self._give(lease.earlier)
+        if given:
+            self._log.note(f"attempt {lease.attempt} is given {given}")
         try:
-            if argv:
-                return self._run_command(argv, own)
-            if self._container is not None:
-                return self._run_command(handler_command(self._handler), own)
-            return self._run_handler(lease)
+            outcome = self._run(lease, argv, own, once)
         finally:
             if self._mask is not None:
                 self._mask.flush()
+        if not given:
+            return outcome
+        return outcome._replace(detail="; ".join(filter(None, [outcome.detail, f"it was given {given}"])))
+
+    def _run(self, lease: Lease, argv: list[str], own: Mapping[bytes, bytes], once: str | None) -> Outcome:
+        if argv:
+            return self._or_refused(argv, own, self._run_command(argv, own))
+        if self._container is not None:
+            return self._run_command(handler_command(once or self._handler), own)
+        if once:
+            return self._run_command([*host_program(), "--once", once], own)
+        return self._run_handler(lease)
+
+    def _give(self, earlier: Earlier) -> str:
+        """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
+        self._timeout = self._task.timeout_after(earlier.timeouts)
+        time_given = f"{self._timeout:g} s" if self._timeout != self._task.timeout else ""
+        memory = self._container.give_memory(earlier.memory) if self._container else ""
+        return " and ".join(filter(None, [time_given, memory]))
 
     def check_machine(self) -> None:
         """Raises SickMachine or OSError if no job can be started, or scratch cannot be written."""
@@ -144,6 +175,8 @@ class Executor:
             self._container.close()
         os.close(self._files[0])
         self._watch.close()
+        with suppress(OSError):
+            os.chdir(self._started_in)  # starting a process has led to a folder that goes now
 
     def _run_command(self, argv: list[str], own: Mapping[bytes, bytes]) -> Outcome:
         environment = self._environment
@@ -182,8 +215,9 @@ class Executor:
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
             self._host = HandlerProcess(self._handler, self._environment, self._started_in, self._files)
+            self._host.placed = self._placed
         host = self._host
-        host.request(lease)
+        host.request(lease, self._placed)
         try:
             finished = self._await(host.child, self._deadline(), host.replies)
         except BaseException:  # raised again
@@ -234,7 +268,8 @@ class Executor:
     def _timed_out(self, ended: Ended | None) -> Outcome:
         """Returns the outcome of an attempt that we ended. Raises Cancelled where that was an order."""
         self.check_cancelled()
-        detail = f"ran longer than JOB_TIMEOUT = {self._timeout:g} s"
+        raised = ", raised by TIMEOUT_RETRY" if self._timeout != self._task.timeout else ""
+        detail = f"ran longer than JOB_TIMEOUT = {self._task.timeout:g} s{raised}"
         return self._noted(verdict.with_usage(verdict.failed(Cause.TIMEOUT, detail), ended))
 
     def _judge(self, ended: Ended) -> Outcome:
@@ -256,10 +291,23 @@ class Executor:
             return outcome._replace(cause=Cause.DISK_FULL)
         return outcome
 
+    def _or_refused(self, argv: list[str], own: Mapping[bytes, bytes], outcome: Outcome) -> Outcome:
+        """Makes a failure final where the shell itself refused the command's syntax: no retry mends that."""
+        if outcome.exit_code != SYNTAX_ERROR or argv[:2] != ["/bin/sh", "-c"]:
+            return outcome
+        if self._run_command([argv[0], "-n", *argv[1:]], own).exit_code != SYNTAX_ERROR:
+            return outcome
+        detail = "the shell refuses the syntax of the command"
+        return self._noted(outcome._replace(state=State.DEAD, detail=detail))
+
     def _noted(self, outcome: Outcome) -> Outcome:
         """Adds an outcome's reason to the job's log."""
         self._log.note(outcome.detail)
         return outcome
+
+
+def _encoded(given: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
 
 
 def _ignore() -> None:

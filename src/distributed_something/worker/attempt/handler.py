@@ -5,6 +5,7 @@ The other end is `host.py`. Called by `execute.Executor` only.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -23,7 +24,9 @@ class HandlerProcess:
     """The process that runs the HANDLER of one slot."""
 
     def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
-        argv = [*_host_program(), handler]
+        self.placed: Mapping[str, str] = {}
+        """The variables that name the folders of the latest job, as the process has them."""
+        argv = [*host_program(), handler]
         pipes = list[int]()
         try:
             pipes += os.pipe()
@@ -37,10 +40,13 @@ class HandlerProcess:
         os.close(requests)
         os.close(replies)
 
-    def request(self, lease: Lease) -> None:
-        """Sends a job."""
-        job = lease.job
-        line = b'{"job_id":"%s","attempt":%d,"job":%s}\n' % (job.id.encode(), lease.attempt, job.body)
+    def request(self, lease: Lease, placed: Mapping[str, str]) -> None:
+        """Sends a job; `placed` are the variables that name its folders."""
+        job, more = lease.job, b""
+        if placed is not self.placed:
+            self.placed, more = placed, b',"placed":' + json.dumps(placed).encode()
+        facts = job.id.encode(), lease.attempt, job.body, more
+        line = b'{"job_id":"%s","attempt":%d,"job":%s%s}\n' % facts
         with suppress(BrokenPipeError):  # it has ended: the wait for its reply shows that
             while line:
                 line = line[os.write(self._requests, line) :]
@@ -65,7 +71,7 @@ class HandlerProcess:
         return result
 
 
-def _host_program() -> list[str]:
+def host_program() -> list[str]:
     """Returns what runs HANDLER: our own Python; for an injected worker, the image's."""
     if Path(sys.prefix, CARRIED_MARK).exists():
         return ["python3", str(Path(__file__).with_name("host.py"))]

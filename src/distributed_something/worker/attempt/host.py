@@ -47,16 +47,23 @@ class Handler:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._folders = {name: Path(os.environ[f"DS_{name.upper()}"]) for name in FOLDERS}
+        self.place({})
         parameters = inspect.signature(function).parameters.values()
         self._named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+    def place(self, placed: Mapping[str, str]) -> None:
+        """Takes the folders of the next jobs from the environment, after these changes to it."""
+        os.environ.update(placed)
+        self._folders = {name: Path(os.environ[f"DS_{name.upper()}"]) for name in FOLDERS}
 
     def __call__(self, request: Mapping[str, Any]) -> None:
         """Runs one job. Raises what the function raises, and TypeError for a parameter that is no key."""
         job = JobDict(request["job"])
         group = job.get("group")
         values: dict[str, Any] = {**job, **(group if isinstance(group, dict) else {})}
+        if "ds_collect" in values:  # the job that COLLECT is
+            values["outputs_dir"] = self._folders["input_dir"]
         values |= self._folders
         values |= {"job": job, "job_id": request["job_id"], "attempt": request["attempt"]}
         args: list[Any] = []
@@ -104,6 +111,8 @@ def load(handler: str) -> Handler:
 
 def attempt(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
     """Runs one job. Returns the reply for the slot."""
+    if placed := request.get("placed"):
+        handler.place(placed)
     os.chdir(os.environ["DS_WORK_DIR"])
     os.environ["DS_JOB_ID"] = request["job_id"]
     os.environ["DS_ATTEMPT"] = str(request["attempt"])

@@ -59,6 +59,14 @@ class Scratch:
             raise wrong
         self._quiet = self._changes.watch(self._places) and all(map(_is_empty, self._empty))
 
+    def move(self, folder: Path) -> None:
+        """Follows the folder, which has been renamed."""
+        self.folder = folder
+        self.job_file = folder / "job.json"
+        self._empty = [folder / each.name for each in self._empty]
+        self._places = [folder, *self._empty]
+        self._quiet = False
+
     def doubt(self) -> None:
         """Has the next `clear` look at each folder by its name: something may be wrong with them."""
         self._quiet = False

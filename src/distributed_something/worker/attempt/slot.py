@@ -7,6 +7,7 @@ queue and no ledger: the worker's loop calls `begin`, `run` and, from another th
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from .execute import Cancelled, Executor
 from .logs import SlotLog
 from .scratch import Scratch
 from .task import Task, Work
+from .workplace import Workplace
 
 FOLDERS = ("work_dir", "input_dir", "output_dir")
 
@@ -51,7 +53,10 @@ class Slot:
         keep: bool = False,
         health: Health | None = None,
     ) -> None:
-        """`keep`: leaves the folders of an attempt as they are until the next slot is made there."""
+        """`folder` is the slot's own; a job with an output runs in it while it bears the job's name.
+
+        `keep`: leaves it as it is, under its own name, until the next slot is made there.
+        """
         self._task = task
         self._keep = keep
         self._health = health or Health(store)
@@ -59,13 +64,12 @@ class Slot:
         self._log = log
         self._run = run
         self._worker = worker
-        places = {name: folder / name.removesuffix("_dir") for name in FOLDERS}
-        self._inputs, self._outputs = places["input_dir"], places["output_dir"]
-        self._folders = {name: str(place) for name, place in places.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        self._scratch = Scratch(folder, places.values())
+        self._place = Workplace(folder, keep=keep)
+        self._folders = _folders(self._place.folder)
+        self._scratch = Scratch(self._place.folder, map(Path, self._folders.values()))
         carried = task.carried
-        self._project = ProjectFolder(store, carried, folder / "project") if carried.files else None
+        kept = self._place.home / "project"
+        self._project = ProjectFolder(store, carried, kept) if carried.files else None
         project = self._project.path if self._project else Path.cwd()
         self._executor = Executor(task, self._scratch, log, self._folders, worker, containers, project)
         self._expected: dict[str, tuple[Lease, Work]] = {}
@@ -82,6 +86,14 @@ class Slot:
         self._fetched = 0
         self._phases = {}
         self._log.begin()
+
+    @property
+    def _inputs(self) -> Path:
+        return Path(self._folders["input_dir"])
+
+    @property
+    def _outputs(self) -> Path:
+        return Path(self._folders["output_dir"])
 
     @property
     def log_place(self) -> str:
@@ -145,6 +157,7 @@ class Slot:
         """Ends the handler's process and closes what is open."""
         self._executor.close()
         self._scratch.close()
+        self._place.close()
 
     def expect(self, leases: Sequence[Lease]) -> None:
         """Resolves jobs that may run soon, many at once, as that is quicker."""
@@ -152,12 +165,32 @@ class Slot:
         for lease in leases:
             found = known.get(lease.job.id)
             with suppress(UsageError):  # raised again when it is run
-                work = found[1] if found and found[0] is lease else self._task.work(lease, self._folders)
+                work = found[1] if found and found[0] is lease else self._resolved(lease)
                 self._expected[lease.job.id] = lease, work
 
     def _work(self, lease: Lease) -> Work:
         found = self._expected.pop(lease.job.id, None)
-        return found[1] if found and found[0] is lease else self._task.work(lease, self._folders)
+        return found[1] if found and found[0] is lease else self._resolved(lease)
+
+    def _resolved(self, lease: Lease) -> Work:
+        """Resolves a job for the folders that it will most likely have."""
+        if self._task.output is None or self._keep:
+            return self._task.work(lease, self._folders)
+        return self._task.work(lease, _folders(self._place.expected(lease.job.id)))
+
+    def _claim(self, lease: Lease, work: Work) -> Work:
+        """Names the slot's folder after the job. Returns the work as it is there."""
+        expected = self._task.output is not None
+        if not self._place.claim(lease.job.id):
+            self._log.note(f"an attempt at this job lives on: this one runs in {self._place.folder}")
+            expected = False
+        self._moved()
+        return work if expected else self._task.work(lease, self._folders)
+
+    def _moved(self) -> None:
+        self._scratch.move(self._place.folder)
+        self._folders = _folders(self._place.folder)
+        self._executor.place(self._folders)
 
     def _attempt(self, lease: Lease, takes_long: Callable[[], None]) -> Outcome:
         task, job, work = self._task, lease.job, self._work(lease)
@@ -169,6 +202,8 @@ class Slot:
             done = self._look_if_done(job, work, work.prefix)
             if done.skip:
                 return Outcome(State.SKIPPED, detail=done.why, output=work.prefix)
+        if work.prefix and not self._keep:
+            work = self._claim(lease, work)
         seen: list[StoredFile] | None = [] if work.prefix else None
         if work.inputs:
             takes_long()
@@ -176,30 +211,40 @@ class Slot:
                 self._fetched = fetch_inputs(self._store, work.inputs, self._inputs, check_cancelled, seen)
         if work.collect:
             takes_long()
-        if work.collect and work.argv:
+        joins = work.collect and not (work.argv or work.handler)
+        if work.collect and not joins:
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
                 self._fetched = fetch_outputs(self._store, work.collect, self._inputs, check_cancelled)
         check_cancelled()
         if self._project:
             self._project.ensure(self._log.note)
-        if work.collect and not work.argv:
+            self._project.link(self._place.folder / "project")
+        if work.collect and joins:
             outcome = self._join(work.collect)
         else:
-            outcome = self._executor.run(lease, work.argv, takes_long)
+            outcome = self._executor.run(lease, work.argv, takes_long, work.handler)
         if outcome.state is State.SUCCEEDED and work.prefix:
             takes_long()
             made_by = fingerprint(task.rules.recipe, job.keys, seen or ())
             with _Phase(self._phases, "out", Cause.UPLOAD):
                 outcome = self._publish(lease, work, made_by, outcome)
         if outcome.state is State.SUCCEEDED and done.why:
-            outcome = outcome._replace(detail=f"ran again: {done.why}")
+            outcome = outcome._replace(
+                detail="; ".join(filter(None, [f"ran again: {done.why}", outcome.detail]))
+            )
         return outcome
 
     def _join(self, listed: str) -> Outcome:
-        """Joins the CSV files of all jobs. Raises UsageError, which becomes the reason of the failure."""
-        name, joined = self._task.join or ("*.csv", "collected.csv")
+        """Joins the files of all jobs. Raises UsageError, which becomes the reason of the failure."""
+        assert self._task.join is not None
+        kind, name = self._task.join
+        joined = f"{self._task.app}.{kind}"
+        if kind == "csv":
+            join = join_csv
+        else:
+            from .parquet import join_parquet as join
         check = self._executor.check_cancelled
-        rows = join_csv(self._store, listed, name, self._outputs / joined, check)
+        rows = join(self._store, listed, name, self._outputs / joined, check)
         self._log.note(f"{joined}: {rows:,} rows")
         return Outcome(State.SUCCEEDED, exit_code=0)
 
@@ -239,6 +284,17 @@ class Slot:
             self._scratch.clear()
         except OSError as error:
             self._log.note(f"what the job left could not be removed: {error}")
+        if self._place.is_claimed:
+            try:
+                self._place.go_home()
+            except OSError as error:  # the next job with an output moves it
+                self._log.note(f"the job's folder could not be renamed: {error}")
+            self._moved()
+
+
+def _folders(folder: Path) -> dict[str, str]:
+    """Returns a job's folders by name."""
+    return {name: os.path.join(folder, name.removesuffix("_dir")) for name in FOLDERS}  # noqa: PTH118  quick
 
 
 class _Phase:

@@ -17,7 +17,7 @@ from ...engine import Store
 from ...errors import DsError
 from ...inputs.files import ProjectFile
 from ...ledger import RunPaths
-from ..attempt.scratch import remove_folder
+from ..attempt.scratch import remove, remove_folder
 
 
 class Carried(NamedTuple):
@@ -61,6 +61,12 @@ class ProjectFolder:
         if self._state() != self._known:
             note("an earlier job has changed files of $DS_PROJECT_DIR: they are brought anew")
             self._bring()
+
+    def link(self, link: Path) -> None:
+        """Makes `link` lead here: a job's command names its files by a path that is the same in each run."""
+        if link != self.path and not (link.is_symlink() and link.readlink() == self.path):
+            remove(link)
+            link.symlink_to(self.path)
 
     def _bring(self) -> None:
         remove_folder(self.path)
