@@ -248,24 +248,24 @@ def test_what_slurm_refuses_is_said_with_its_fix_before_and_at_start(project: Cl
 def test_a_controller_that_is_silent_is_named_and_jobs_go_on(project: ClusterProject) -> None:
     project.config()
     project.ds("setup")
-    project.ds("submit", project.numbered(160, 0.5))
+    project.ds("submit", project.numbered(300, 0.5))
     project.ds("start", timeout=90)
     wait_until(lambda: len(project.starts()) > 4, "jobs to run")
     project.status()
     controller = int((project.cluster.folder / "state/slurmctld.pid").read_text())
     os.kill(controller, signal.SIGSTOP)
     try:
+        before = len(project.starts())
+        wait_until(lambda: len(project.starts()) > before + 4, "jobs to go on")
         refused = project.ds("start", code=1, timeout=120).stderr
         assert "the Slurm controller does not answer" in refused
-        before = len(project.starts())
         shown = project.ds("status", timeout=60).stdout
         assert "2 of 2 running" in shown
-        wait_until(lambda: len(project.starts()) > before, "jobs to go on")
     finally:
         os.kill(controller, signal.SIGCONT)
     project.ds("monitor", timeout=120)
-    is_complete(project, 160)
-    assert Counter(project.starts()) == Counter(range(160))
+    is_complete(project, 300)
+    assert Counter(project.starts()) == Counter(range(300))
     leaves_nothing(project)
 
 
