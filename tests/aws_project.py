@@ -23,6 +23,7 @@ from distributed_something.steps.project import Project
 from distributed_something.steps.submit import check, submit
 from distributed_something.testing import FakeClock
 from emulating import REGION, account_roles, endpoint, session
+from rights import recorded
 
 IMAGE = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
 
@@ -67,7 +68,7 @@ class Cloud:
     def open(self) -> Project:
         config = load_config(self.folder)
         console = Console(yes=True, out=self.out, err=self.err)
-        own = AwsSession(config.aws_region, endpoint=self._endpoint, patience=self.patience)
+        own = recorded(AwsSession(config.aws_region, endpoint=self._endpoint, patience=self.patience))
         said = console.say
         self.engine = AwsEngine(self.folder, config, self.clock, self._endpoint, session=own, say=said)
         # the engine by endpoint, as a rehearsal has it

@@ -26,6 +26,8 @@ class DsProject:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.prefix: list[str] = []
+        """What runs `ds`, as another user say."""
 
     def config(self, **keys: object) -> DsProject:
         """Write config.py; ENGINE and APP_NAME have values of their own."""
@@ -43,7 +45,8 @@ class DsProject:
 
     def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:
         """Start `ds` with these arguments in the background."""
-        command = [sys.executable, "-m", "distributed_something", "-C", str(self.folder), *map(str, args)]
+        ds = [sys.executable, "-m", "distributed_something", "-C", str(self.folder)]
+        command = [*self.prefix, *ds, *map(str, args)]
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, env=self.environment, text=True, **{**streams, **more})
 
@@ -116,3 +119,12 @@ def cluster(whole_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     whole_cluster.clear()
     yield whole_cluster
     whole_cluster.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rights() -> Iterator[None]:
+    """At the end: no role of AWS has made a call, on an emulator, that it may not make."""
+    yield
+    if (recorded := sys.modules.get("rights")) is not None:
+        found = {str(role or "people"): calls for role in recorded.SEEN if (calls := recorded.beyond(role))}
+        assert not found, f"calls without a right, and the tests that made them: {found}"

@@ -14,6 +14,9 @@ from .errors import FAILED, DsError
 READY = b"ready\n"
 """Line that such a process prints once it takes requests."""
 
+_RESTARTS = (0.1, 1.0)
+"""Pauses before a process that was killed while it started is started again, in seconds."""
+
 _TRIES = 20
 _PAUSE = 0.02
 
@@ -31,6 +34,13 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(lock)
     return False
+
+
+def remove_if_free(path: Path) -> None:
+    """Removes a lock's file unless a process holds it."""
+    with suppress(OSError), free(path) as lock:
+        if lock is not None:
+            path.unlink()
 
 
 @contextmanager
@@ -62,6 +72,20 @@ def leave(
 
     Raises DsError if it does not start, with `failure` and the reason, or the `log` to look into.
     """
+    for pause in (*_RESTARTS, None):
+        said, killed = _leave(command, lock, environment)
+        if said == READY:
+            return
+        if not killed or pause is None:
+            break
+        time.sleep(pause)
+    why, _, fix = said.decode(errors="replace").strip().partition("\n")
+    raise DsError(f"{failure}: {why or killed or f'see {log}'}", fix)
+
+
+def _leave(command: Sequence[str], lock: int, environment: Mapping[str, str]) -> tuple[bytes, str]:
+    """Starts the process. Returns what it says, and what killed it, as a sentence; empty: nothing did."""
+    import signal
     import subprocess
 
     process = subprocess.Popen(
@@ -77,10 +101,11 @@ def leave(
     with process.stdout:
         said = process.stdout.readline()
         said += b"" if said == READY else process.stdout.read()
-    process.returncode = 0  # it goes on without us: nothing to wait for
-    if said != READY:
-        why, _, fix = said.decode(errors="replace").strip().partition("\n")
-        raise DsError(f"{failure}: {why or f'see {log}'}", fix)
+    if said == READY:
+        process.returncode = 0  # it goes on without us: nothing to wait for
+        return said, ""
+    code = process.wait()
+    return said, f"its process was killed by {signal.Signals(-code).name}" if code < 0 else ""
 
 
 def refuse(caller: int, error: DsError | OSError) -> int:

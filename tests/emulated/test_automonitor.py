@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -16,7 +17,8 @@ from aws_project import Cloud, fleet_file, instances
 from distributed_something import automonitor
 from distributed_something.automonitor import AutoMonitor
 from distributed_something.aws.ecs.resources import Kind
-from distributed_something.aws.iam.roles import SCHEDULES, Where
+from distributed_something.aws.iam.roles import SCHEDULES, Role, Where
+from distributed_something.aws.session import AwsSession
 from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
@@ -25,7 +27,8 @@ from distributed_something.ledger import LedgerWriter
 from distributed_something.steps.monitor import monitor
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
-from emulating import REGION, account_function, session
+from emulating import REGION, account_function, endpoint, session
+from rights import recorded
 
 ACCOUNT = Where("123456789012", REGION)
 
@@ -41,6 +44,12 @@ def cloud(tmp_path: Path, function: None) -> Cloud:
     return Cloud(tmp_path / "project", AUTO_MONITOR=True)
 
 
+@cache
+def in_its_role() -> AwsSession:
+    """A session whose calls are held against the rights of the auto-monitor's role."""
+    return recorded(AwsSession(REGION, endpoint=endpoint()), Role.MONITOR)
+
+
 class Caller:
     """Calls the auto-monitor with what the app's schedule holds, a minute after the last time.
 
@@ -50,7 +59,7 @@ class Caller:
     def __init__(self, cloud: Cloud, *, warm: bool = True) -> None:
         self.cloud = cloud
         self.said = io.StringIO()
-        self._warm = AutoMonitor(session(), cloud.clock, cloud.folder / "warm") if warm else None
+        self._warm = AutoMonitor(in_its_role(), cloud.clock, cloud.folder / "warm") if warm else None
 
     def schedule(self) -> dict[str, Any] | None:
         client = session().client("scheduler")
@@ -69,7 +78,7 @@ class Caller:
         self.cloud.clock.advance(after)
         console = Console(yes=True, out=self.said, err=self.said)
         folder = Path(mkdtemp(dir=self.cloud.folder))
-        monitor = self._warm or AutoMonitor(session(), self.cloud.clock, folder)
+        monitor = self._warm or AutoMonitor(in_its_role(), self.cloud.clock, folder)
         return monitor.look(order or self.order(), console)
 
     def until_over(self) -> list[str]:
@@ -213,7 +222,7 @@ def failing(service: str, call: str, times: int = 1) -> Iterator[None]:
         error = {"Error": {"Code": "AccessDenied", "Message": "not now"}}
         return AWSResponse("", 403, {}, None), error  # type: ignore[arg-type,no-untyped-call]
 
-    events = session().client(service).meta.events
+    events = in_its_role().client(service).meta.events
     events.register(f"before-call.{service}.{call}", refuse)
     try:
         yield

@@ -61,6 +61,17 @@ def test_a_job_set_runs_in_containers_of_an_image_without_python(boxed: DsProjec
     assert not list((boxed.folder / ".ds").rglob("*.env"))
 
 
+@pytest.mark.fault(31)
+def test_a_container_has_no_capability_no_new_privileges_and_a_limit_of_processes(boxed: DsProject) -> None:
+    rights = "grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status"
+    command = f"{rights}; cat /sys/fs/cgroup/{{each}}pids.max || true"
+    of_image(boxed, COMMAND=command, OUTPUT="")
+    boxed.ds("run", boxed.jobs([{"each": ""}, {"each": "pids/"}]))
+    printed = boxed.ds("logs", "0").stdout.split()
+    assert printed[:6] == ["CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
+    assert "4096" in boxed.ds("logs", "0").stdout + boxed.ds("logs", "1").stdout
+
+
 def test_a_job_in_a_container_does_not_see_the_keys_of_the_project(boxed: DsProject) -> None:
     of_image(
         boxed, COMMAND='find "$DS_PROJECT_DIR"/.ds -type f && cat "$DS_PROJECT_DIR"/config.py', OUTPUT=""

@@ -24,7 +24,7 @@ def small_disk(project: DsProject) -> Iterator[Mount]:
 
     def mount(folder: Path, megabytes: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode and os.environ.get("CI") != "true":
             pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,13 +30,11 @@ def needs(*programs: str) -> None:
         pytest.skip("needs root, and setpriv and prlimit of util-linux")
 
 
-def as_user(*command: object) -> list[str]:
-    """The command, by a user who may have LIMIT processes, and may read what root may."""
+def as_user() -> list[str]:
+    """What runs a command by another user, who may read and write what root may."""
     reads = "+dac_override,+dac_read_search"
     user = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups", f"--inh-caps={reads}"]
-    return [
-        "prlimit", f"--nproc={LIMIT}", "setpriv", *user, f"--ambient-caps={reads}", *map(str, command)
-    ]  # fmt: skip
+    return ["setpriv", *user, f"--ambient-caps={reads}"]
 
 
 def workers(project: DsProject) -> list[int]:
@@ -61,9 +58,10 @@ def test_no_process_left_for_the_user_charges_no_job(project: DsProject) -> None
     project.ds("submit", project.jobs({"n": n} for n in range(300)))
     for path in (project.folder, *project.folder.rglob("*")):
         os.chown(path, USER, USER)
-    others = [subprocess.Popen(as_user("sleep", 60)) for _ in range(LIMIT - 4)]
-    ds = [sys.executable, "-m", "distributed_something", "-C", project.folder]
-    subprocess.run(as_user(*ds, "start"), check=True, env=project.environment)
+    others = [subprocess.Popen([*as_user(), "sleep", "60"]) for _ in range(LIMIT - 4)]
+    project.prefix = ["prlimit", f"--nproc={LIMIT}", *as_user()]
+    project.ds("start")
+    project.prefix = as_user()
     until(lambda: "paused: no processes left (ulimit -u)" in idle(project), "the pause to be shown")
     for other in others:
         other.kill()

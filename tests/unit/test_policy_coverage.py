@@ -6,7 +6,7 @@ Calls are found by reading the code: every name or text in it that is an operati
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,67 +18,11 @@ from botocore import xform_name
 from botocore.session import Session
 
 import distributed_something.aws
-from distributed_something.aws.iam.policies import Buckets, Grant, trusted
-from distributed_something.aws.iam.roles import Role, Where
-from distributed_something.aws.iam.user_policies import administrator_grants, user_grants
-from distributed_something.inputs.config import parse_config
+from distributed_something.aws.iam.roles import Role
+from distributed_something.aws.iam.user_policies import administrator_grants
+from rights import NOT_GRANTED, OTHER_ACTIONS, PREFIXES, WHERE, actions, granted, in_role, of_people
 
 AWS = Path(distributed_something.aws.__file__).parent
-WHERE = Where("123456789012", "us-east-1")
-
-PREFIXES = {
-    "cloudwatch": "cloudwatch",
-    "ec2": "ec2",
-    "ecs": "ecs",
-    "iam": "iam",
-    "lambda": "lambda",
-    "logs": "logs",
-    "resourcegroupstaggingapi": "tag",
-    "s3": "s3",
-    "scheduler": "scheduler",
-    "service-quotas": "servicequotas",
-    "sqs": "sqs",
-    "ssm": "ssm",
-    "sts": "sts",
-}
-"""The services that the code uses, by boto3's name, and what their actions begin with."""
-
-OTHER_ACTIONS = {
-    "s3:DeleteObjects": {"s3:DeleteObject"},
-    "s3:HeadBucket": {"s3:ListBucket"},
-    "s3:HeadObject": {"s3:GetObject"},
-    "s3:ListObjectsV2": {"s3:ListBucket"},
-    "sqs:ChangeMessageVisibilityBatch": {"sqs:ChangeMessageVisibility"},
-    "sqs:DeleteMessageBatch": {"sqs:DeleteMessage"},
-    "sqs:SendMessageBatch": {"sqs:SendMessage"},
-    "obstore:delete": {"s3:DeleteObject"},
-    "obstore:get": {"s3:GetObject"},
-    "obstore:head": {"s3:GetObject"},
-    "obstore:put": {"s3:PutObject", "s3:AbortMultipartUpload"},
-}
-"""Calls whose action has another name."""
-
-ALSO = {
-    "cloudwatch:PutMetricAlarm": {"cloudwatch:TagResource", "iam:CreateServiceLinkedRole"},
-    "ec2:CreateFleet": {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
-    "ec2:CreateLaunchTemplate": {"ec2:CreateTags"},
-    "ec2:RequestSpotFleet": {"ec2:CreateTags", "ec2:RunInstances", "iam:PassRole"},
-    "ecs:CreateCluster": {"ecs:TagResource"},
-    "ecs:CreateService": {"ecs:TagResource"},
-    "ecs:RegisterTaskDefinition": {"ecs:TagResource", "iam:PassRole"},
-    "iam:AddRoleToInstanceProfile": {"iam:PassRole"},
-    "iam:CreateInstanceProfile": {"iam:TagInstanceProfile"},
-    "iam:CreateRole": {"iam:TagRole"},
-    "lambda:CreateFunction": {"iam:PassRole", "lambda:TagResource"},
-    "logs:CreateLogGroup": {"logs:TagResource"},
-    "scheduler:CreateSchedule": {"iam:PassRole"},
-    "scheduler:CreateScheduleGroup": {"scheduler:TagResource"},
-    "sqs:CreateQueue": {"sqs:TagQueue"},
-}
-"""Actions that a call needs beside its own, as AWS says: for tags in it, and for roles that it hands on."""
-
-NOT_GRANTED = {"ec2:RunInstances", "ssm:GetParameter"}
-"""What the set-up of an account tries where it may, and leaves out where it may not."""
 
 OF_THE_REFERENCE = {"logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"}
 """What the worker in an image that was made for the reference does, and none of our code."""
@@ -146,6 +90,7 @@ BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "watch/alarms": {},
     "watch/heartbeat": {"only": ("last_heartbeats",)},
     "ec2/region": {"only": ("_described",)},
+    "ec2/prices": {},
     "watch/schedule": {"only": ("delete_schedule",)},
     "engine": {"only": ("_want_tasks",)},
 }
@@ -198,23 +143,6 @@ def calls(module: str, *, only: Collection[str] = (), without: Collection[str] =
     return found - NOT_MEANT
 
 
-def actions(of: Iterable[str]) -> set[str]:
-    """The rights that calls need."""
-    found: set[str] = set()
-    for call in of:
-        found |= OTHER_ACTIONS.get(call, {call}) | ALSO.get(call, set())
-    return found
-
-
-def granted(grants: Iterable[Grant]) -> set[str]:
-    return {action for each in grants for action in each.actions}
-
-
-def in_role(role: Role) -> set[str]:
-    (found,) = [each for each in trusted(WHERE, Buckets(("results",), ("images",))) if each.role is role]
-    return granted(grant for grants in found.groups.values() for grant in grants)
-
-
 def test_the_reader_of_the_code_finds_calls_pages_and_transfers() -> None:
     assert {"sqs:ReceiveMessage", "sqs:DeleteMessageBatch"} <= calls("sqs/channel")
     assert {"s3:ListObjectsV2", "obstore:put"} <= calls("s3/store")
@@ -225,12 +153,10 @@ def test_the_reader_of_the_code_finds_calls_pages_and_transfers() -> None:
 
 @pytest.mark.fault(30)
 def test_people_may_do_what_the_code_does_for_them_and_nothing_else() -> None:
-    of_people = modules() - OF_THE_ACCOUNT - ONLY_IN_TASKS
-    used = {call for module in of_people for call in calls(module)}
+    theirs = modules() - OF_THE_ACCOUNT - ONLY_IN_TASKS
+    used = {call for module in theirs for call in calls(module)}
     used |= calls("iam/account", only=LOOKING_AT_THE_ACCOUNT)
-    buckets = "AWS_BUCKET = 'results'\nSOURCE_BUCKET = 'images'\n"
-    config = parse_config(f"APP_NAME = 'App'\nAUTO_MONITOR = True\n{buckets}")
-    assert granted(user_grants(config, WHERE)) == actions(used)
+    assert of_people() == actions(used)
 
 
 @pytest.mark.fault(30)

@@ -83,6 +83,25 @@ def test_a_job_that_makes_its_output_non_blocking_leaves_the_next_ones_as_it_was
     assert bench.printed(outcome) == b"True\n"
 
 
+@pytest.mark.fault(64)
+@pytest.mark.parametrize(
+    ("script", "cause", "detail", "code"),
+    [
+        ("sh -c 'kill -SEGV $$'; exit $?", Cause.SIGNAL, "killed by SIGSEGV", 139),
+        ("sh -c 'kill -KILL $$'", Cause.SIGNAL, "killed by SIGKILL", 137),
+        ("kill -TERM $$", Cause.SIGNAL, "killed by SIGTERM", None),
+        ("exit 255", Cause.EXIT, "exit code 255", 255),
+        ("exit 128", Cause.EXIT, "exit code 128", 128),
+        (f"exec {sys.executable} -c 'raise SystemExit(3)'", Cause.EXIT, "exit code 3", 3),
+    ],
+)
+def test_a_signal_below_a_shell_is_a_signal(
+    bench: Bench, script: str, cause: Cause, detail: str, code: int | None
+) -> None:
+    outcome = bench.run(script)
+    assert (outcome.cause, outcome.detail, outcome.exit_code) == (cause, detail, code)
+
+
 def test_a_job_that_removes_its_folder_fails_as_its_exit_code_says(bench: Bench) -> None:
     outcome = bench.run('rm -rf "$DS_WORK_DIR"; exit 7')
     assert (outcome.cause, outcome.exit_code, outcome.detail) == (Cause.EXIT, 7, "exit code 7")

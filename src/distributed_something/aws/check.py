@@ -278,7 +278,13 @@ class Asker:
     def subnets(self) -> Iterator[Finding]:
         """The subnets of the fleet file, or else those of the default VPC."""
         named = findings.subnets_of(self._fleet) if self._fleet else []
-        return findings.subnet_findings(self._config, self._subnets(), named)
+        found = self._subnets()
+        yield from findings.subnet_findings(self._config, found, named)
+        if found and not self._config.assign_ip:
+            networks = [{"Name": "vpc-id", "Values": sorted({each["VpcId"] for each in found})}]
+            tables = self._pages("ec2", "describe_route_tables", "RouteTables", Filters=networks)
+            endpoints = self._pages("ec2", "describe_vpc_endpoints", "VpcEndpoints", Filters=networks)
+            yield from findings.way_out_findings(self._config.aws_region, found, tables, endpoints)
 
     def _subnets(self) -> list[dict[str, Any]]:
         named = findings.subnets_of(self._fleet) if self._fleet else []

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+from ..background import remove_if_free
 from ..budget import Quote
 from ..clock import Clock
 from ..engine import Cost, Counts, Machines
@@ -381,8 +382,11 @@ class AwsEngine:
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Locks the app for one `ds run` on this computer. Raises DsError while a fleet exists."""
-        lock = self._project / ".ds" / f"{self._config.app_name}-aws.lock"
-        return one_run(lock, self._config.app_name, self._has_a_fleet, lambda: self._run)
+        return one_run(self._lock, self._config.app_name, self._has_a_fleet, lambda: self._run)
+
+    @property
+    def _lock(self) -> Path:
+        return self._project / ".ds" / f"{self._config.app_name}-aws.lock"
 
     def _has_a_fleet(self) -> bool:
         run = self.current_run()
@@ -447,6 +451,7 @@ class AwsEngine:
         left = [line for each in teardowns for line in each.remove(keep_queues=True)]
         left += self._teardown(queues=named.queues).remove(told=told)
         self._forget()
+        remove_if_free(self._lock)
         return list(dict.fromkeys(left))
 
     def _teardown(self, cluster: str | None = None, queues: Sequence[str] = ()) -> Teardown:

@@ -265,6 +265,51 @@ def subnet_findings(
         yield ok(f"{len(there)} subnets with {free:,} free addresses")
 
 
+NEEDED_ENDPOINTS = ("ecs", "ecs-agent", "ecs-telemetry", "sqs", "s3", "logs")
+"""Services that machines without an address reach by endpoints of their VPC, if they have no other way."""
+
+
+def way_out_findings(
+    region: str, subnets: Sequence[Answer], tables: Sequence[Answer], endpoints: Sequence[Answer]
+) -> Iterator[Finding]:
+    """Checks that machines without a public address reach AWS: by a NAT or such, or by VPC endpoints."""
+    for subnet in subnets:
+        name, network = subnet["SubnetId"], subnet["VpcId"]
+        if any(map(_leads_out, _routes(subnet, tables))):
+            continue
+        ready = [each for each in endpoints if each["VpcId"] == network and each["State"] == "available"]
+        there = {each["ServiceName"] for each in ready}
+        lacking = [each for each in NEEDED_ENDPOINTS if f"com.amazonaws.{region}.{each}" not in there]
+        if lacking:
+            yield error(
+                f"ASSIGN_IP = False: machines in the subnet {name} cannot reach AWS: no route leads to a"
+                f" NAT gateway, and {network} has no endpoint for {', '.join(lacking)}",
+                "ASSIGN_IP = True; or add a NAT gateway or endpoints; or name other subnets in a fleet file",
+            )
+
+
+def _routes(subnet: Answer, tables: Sequence[Answer]) -> Sequence[Answer]:
+    """Returns the routes of a subnet: those of its own table, or of the VPC's main one."""
+    main: Sequence[Answer] = ()
+    for table in tables:
+        for link in table.get("Associations", ()):
+            if link.get("SubnetId") == subnet["SubnetId"]:
+                own: Sequence[Answer] = table["Routes"]
+                return own
+            if link.get("Main") and table["VpcId"] == subnet["VpcId"]:
+                main = table["Routes"]
+    return main
+
+
+def _leads_out(route: Answer) -> bool:
+    """Whether a route takes packets from a machine without a public address to everywhere.
+
+    An internet gateway does not.
+    """
+    everywhere = route.get("DestinationCidrBlock") == "0.0.0.0/0" and route.get("State") != "blackhole"
+    return everywhere and not str(route.get("GatewayId", "")).startswith("igw-")
+
+
 def bucket_findings(config: Config, status: int, region: str | None) -> Iterator[Finding]:
     """Checks that the bucket exists and may be used, by the status of HeadBucket, and its region."""
     name = config.aws_bucket

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..console import Console
 from ..errors import OK, DsError
 from ..steps.project import Project
+from ..system.leftovers import sweep
 from ..system.state import make_private, refuse_foreign
 from .runs import Runs
 from .server import PageServer
@@ -92,6 +93,7 @@ def _keep(place: Path, text: str) -> bool:
     try:
         make_private(place.parent)
         refuse_foreign(place.parent)
+        sweep(place.parent, f".{place.name}.")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
         temporary.replace(place)

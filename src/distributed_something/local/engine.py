@@ -19,12 +19,13 @@ from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..system.docker import STATE_LABEL, sweep
+from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
 from ..words import many
 from .place import Place, check_gpus, container_engine, slots_of
 from .queue import SqliteQueue
 from .queue_file import lock_of
-from .store import FolderStore
+from .store import TEMPORARY, FolderStore
 
 START_SECONDS = 20.0
 """Time limit for a starting machine process to take orders, in seconds."""
@@ -279,6 +280,7 @@ class LocalEngine:
             self._sweep()
         self._close()
         remove_folder(self._place.folder)
+        sweep_below(self.store.root, TEMPORARY)
         return [str(self._place.folder)] if self._place.folder.exists() else []
 
     def _status(self) -> dict[str, Any] | None:

@@ -18,11 +18,13 @@ from typing import BinaryIO
 
 from ..engine import StoredFile, check_key
 from ..errors import KeyMissing
+from ..system.leftovers import remove_if_old
 
 _FICLONE = 0x40049409
 """ioctl that makes a copy share its blocks with the original (linux/fs.h); btrfs and xfs know it."""
 
-_TEMPORARY = ".ds-tmp-"
+TEMPORARY = ".ds-tmp-"
+"""Start of the names of files that are being written. Listing a folder removes those of killed writers."""
 
 
 class FolderStore:
@@ -186,7 +188,7 @@ class FolderStore:
                 raise
             import shutil
 
-            temporary = target.with_name(_TEMPORARY + os.urandom(8).hex())
+            temporary = target.with_name(TEMPORARY + os.urandom(8).hex())
             try:
                 shutil.copyfile(path, temporary)
                 self._sync(temporary)
@@ -211,7 +213,7 @@ class FolderStore:
     def _write_beside(self, path: Path, data: bytes) -> Path:
         """Write a complete temporary file in the folder of `path`."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(_TEMPORARY + os.urandom(8).hex())
+        temporary = path.with_name(TEMPORARY + os.urandom(8).hex())
         try:
             temporary.write_bytes(data)
             self._sync(temporary)
@@ -260,7 +262,9 @@ def _walk(folder: Path, prefix: str) -> Iterator[StoredFile]:
         if sorting.endswith("/"):
             if not (entry.is_symlink() and _leads_back(entry, folder)):
                 yield from _walk(folder / name, key)
-        elif not name.startswith(_TEMPORARY):
+        elif name.startswith(TEMPORARY):
+            remove_if_old(entry.path)
+        else:
             with suppress(OSError):  # gone by now, or a link that leads nowhere
                 yield _file(key, entry.stat())
 

@@ -17,6 +17,7 @@ from ..budget import Budget
 from ..errors import UsageError
 from ..inputs.config import Config
 from ..ledger import RunPaths
+from ..system.leftovers import sweep
 
 _KEYS = (
     "MONITOR_FLEET_ID", "MONITOR_APP_NAME", "MONITOR_ECS_CLUSTER", "MONITOR_QUEUE_NAME",
@@ -192,6 +193,7 @@ def write_record(path: Path, record: RunRecord) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    sweep(path.parent, f".{path.name}.")
 
 
 def new_run_id(now: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import DsError, NotSignedIn, UsageError
 from ..runs.record import RunRecord, read_record
+from ..system.leftovers import sweep
 from .finish import warn_of_damaged_record
 from .project import Project
 
@@ -24,6 +25,7 @@ def cleanup(project: Project) -> list[str]:
         project.console.hint(f"ds cleanup --engine {other}, as the latest run was one of {other!r}")
     elif not leftovers:
         project.record_path.unlink(missing_ok=True)
+        sweep(project.record_path.parent, f".{project.record_path.name}.")
     return leftovers
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import budget, failing
+from ..clock import BackOff
 from ..engine import Renting
 from ..errors import DsError, Unreachable, UsageError
 from ..notify.notifier import Notifier
@@ -81,6 +82,7 @@ def _until_end(
     project: Project, watch: Watch, watcher: Watcher, notifier: Notifier, every: float | None
 ) -> Action | None:
     """Watch until all jobs have ended, those of COLLECT too. Returns the last action: Finish or GiveUp."""
+    restarts = BackOff(RESTART_SECONDS, MOST_RESTART_SECONDS)
     while not isinstance(action := watch.look(watcher), GiveUp):
         notifier.look(watch.snapshot, watch.moved, project.clock.now())
         if isinstance(action, Finish):
@@ -92,13 +94,26 @@ def _until_end(
                 start(project, None)
         elif isinstance(action, Replace):
             watcher.note("the workers were killed: starting them again")
-            start(project, None)
+            try:
+                start(project, None)
+                restarts = BackOff(RESTART_SECONDS, MOST_RESTART_SECONDS)
+            except DsError as error:  # the machine has no room for a process now, say
+                pause = restarts.next()
+                if pause == MOST_RESTART_SECONDS:
+                    raise
+                watcher.note(f"{error.what}; the next try is in {pause:g} s")
+                project.clock.wait(pause)
         if every is None:
             watch.rest()
         else:  # looks that agree on the end must lie further apart than the queue's counts may lag
             least = 0.0 if watch.open_jobs else project.engine.final_poll_interval
             project.clock.wait(max(every, least))
     return action
+
+
+RESTART_SECONDS = 0.5
+MOST_RESTART_SECONDS = 32.0
+"""Pauses before killed workers are started again double from the first; at the last the monitor ends."""
 
 
 def _check_record(project: Project, path: Path, *, named: bool) -> None:

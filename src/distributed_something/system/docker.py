@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = 60.0
 PULL_SECONDS = 3600.0
+
+MOST_PROCESSES = 4096
+"""Maximum processes and threads of a container."""
+
 WORKER_FOLDER = "/opt/distributed-something"
 """Folder of the injected worker in a task's containers."""
 
@@ -137,9 +141,10 @@ def sweep(label: str, value: str) -> None:
             docker.remove(docker.labelled(label, value))
 
 
-def calling_user() -> str:
-    """Returns the user and group that containers run as: their files are the caller's."""
-    return f"{os.getuid()}:{os.getgid()}"
+def confined() -> list[str]:
+    """Returns the options that take rights from a container; it runs as the caller, who owns its files."""
+    rights = ["--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
+    return [*rights, "--pids-limit", str(MOST_PROCESSES), "--user", f"{os.getuid()}:{os.getgid()}"]
 
 
 def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str]:

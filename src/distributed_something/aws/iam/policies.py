@@ -342,6 +342,7 @@ _LOOKS = (
     "ec2:DescribeSpotFleetInstances",
     "ec2:DescribeSpotFleetRequestHistory",
     "ec2:DescribeSpotFleetRequests",
+    "ec2:DescribeSpotPriceHistory",
     "ecs:DescribeClusters",
     "ecs:DescribeContainerInstances",
     "ecs:DescribeServices",

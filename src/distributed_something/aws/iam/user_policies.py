@@ -192,6 +192,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
         "ec2:DescribeSpotFleetRequests",
         "ec2:DescribeSpotPriceHistory",
         "ec2:DescribeSubnets",
+        "ec2:DescribeVpcEndpoints",
         "ec2:DescribeVpcs",
         "iam:ListRoles",
         "servicequotas:GetServiceQuota",

@@ -15,7 +15,7 @@ from ...system.docker import (
     WORKER_FOLDER,
     Docker,
     bind,
-    calling_user,
+    confined,
     variables,
 )
 
@@ -44,7 +44,7 @@ class TaskContainers(NamedTuple):
         bucket = bind(str(self.bucket), BUCKET_FOLDER, read_only=not self.writes) if self.bucket else ()
         return [
             *(self.docker.program, "run", "--name", name, "--pull=never", "--init", "--network", "host"),
-            *("--label", f"{STATE_LABEL}={state}", "--user", calling_user()),
+            *("--label", f"{STATE_LABEL}={state}", *confined()),
             *("--memory", f"{container['memory']}m", "--memory-swap", f"{container['memory']}m"),
             *("--cpu-shares", str(max(container.get("cpu", 0), 2))),
             *variables(own, folder.with_suffix(".env")),

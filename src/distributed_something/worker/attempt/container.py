@@ -1,8 +1,9 @@
 """Runs a slot's jobs in containers: one container a job, of the image that the config names.
 
 A container sees the slot's own folder at the same path, the project folder read-only without its `.ds`, and
-the machine's network; nothing else. Its environment holds what the config and we give to jobs. It runs as the
-user who runs the worker. Its processor time and memory are unknown: the engine does not report them.
+the machine's network; nothing else. Its environment holds what the config and we give to jobs. It has no
+capability and a limited number of processes, and runs as the user who runs the worker. Its processor time and
+memory are unknown: the engine does not report them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ...system.docker import (
     WORKER_LABEL,
     Docker,
     bind,
-    calling_user,
+    confined,
     hide,
     variables,
 )
@@ -134,7 +135,7 @@ class Container:
             *bind(str(Path(__file__).with_name("host.py")), _HOST, read_only=True),
             *(bind(str(kind.bucket), BUCKET_FOLDER) if kind.bucket else ()),
             *_gpus_of(given),
-            *("--user", calling_user()),
+            *confined(),
             *("--label", f"{STATE_LABEL}={kind.state}"),
             *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
         ]

@@ -210,7 +210,7 @@ class Executor:
             return self._end_container(self._container, ended if finished else None)
         if not finished:
             return self._timed_out(ended)
-        return self._judge(ended)
+        return self._judge(ended, argv[0])
 
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
@@ -272,9 +272,9 @@ class Executor:
         detail = f"ran longer than JOB_TIMEOUT = {self._task.timeout:g} s{raised}"
         return self._noted(verdict.with_usage(verdict.failed(Cause.TIMEOUT, detail), ended))
 
-    def _judge(self, ended: Ended) -> Outcome:
+    def _judge(self, ended: Ended, program: str = "") -> Outcome:
         can_tell = self._container is None
-        outcome = verdict.of_process(ended, lambda: can_tell and oom_kills().grew())
+        outcome = verdict.of_process(ended, lambda: can_tell and oom_kills().grew(), program)
         return self._or_disk_full(outcome)
 
     def _or_disk_full(self, outcome: Outcome) -> Outcome:

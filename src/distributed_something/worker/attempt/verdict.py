@@ -9,6 +9,9 @@ from typing import Any
 from ...job import Cause, Outcome, State
 from .process import Ended
 
+_SIGNALS = frozenset(signal.Signals)
+_SHELLS = frozenset({"sh", "bash", "dash", "ash", "ksh", "mksh", "zsh"})
+
 
 def failed(cause: Cause, detail: str, code: int | None = None) -> Outcome:
     """Returns the outcome of a failed attempt."""
@@ -28,17 +31,24 @@ def not_started(program: str, error: OSError) -> Outcome:
     return failed(Cause.EXIT, f"could not be started: {program}: {error.strerror}", code)
 
 
-def of_process(ended: Ended, memory_was_short: Callable[[], bool]) -> Outcome:
-    """Returns the outcome of a process. `memory_was_short` is called only for a process that was killed."""
-    if ended.exit_code == 0:
+def of_process(ended: Ended, memory_was_short: Callable[[], bool], program: str = "") -> Outcome:
+    """Returns the outcome of a process. `memory_was_short` is called only for a process that was killed.
+
+    Below a shell, exit code 128+n means that signal n ended a program.
+    """
+    code, number = ended.exit_code, ended.signal
+    if code == 0:
         return with_usage(Outcome(State.SUCCEEDED, exit_code=0), ended)
-    if ended.signal is None:
-        return with_usage(failed(Cause.EXIT, f"exit code {ended.exit_code}", ended.exit_code), ended)
-    cause, detail = Cause.SIGNAL, f"killed by {_name_of(ended.signal)}"
-    if ended.signal == signal.SIGKILL and memory_was_short():
-        held = ended.max_rss_bytes / 1e6
-        cause, detail = Cause.OUT_OF_MEMORY, f"killed for lack of memory; it held {held:.0f} MB"
-    return with_usage(failed(cause, detail), ended)
+    if code is not None and code - 128 in _SIGNALS and program.rpartition("/")[2] in _SHELLS:
+        number = code - 128
+    if number is None:
+        return with_usage(failed(Cause.EXIT, f"exit code {code}", code), ended)
+    cause, detail = Cause.SIGNAL, f"killed by {_name_of(number)}"
+    if number == signal.SIGKILL and memory_was_short():
+        cause, detail = Cause.OUT_OF_MEMORY, "killed for lack of memory"
+        if ended.signal is not None:  # the usage of a shell leaves out what it ran and did not wait for
+            detail += f"; it held {ended.max_rss_bytes / 1e6:.0f} MB"
+    return with_usage(failed(cause, detail, code), ended)
 
 
 def of_reply(reply: Mapping[str, Any]) -> Outcome:
@@ -53,4 +63,4 @@ def of_reply(reply: Mapping[str, Any]) -> Outcome:
 
 
 def _name_of(number: int) -> str:
-    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    return signal.Signals(number).name if number in _SIGNALS else str(number)
