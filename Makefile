@@ -1,7 +1,8 @@
 # make demo   run the image example on this machine      make check  lint and strict types
 # make test   every test, in parallel                    make bench  speed, beside its peers
 # make docs   the documentation, into site/index.html    make dist   wheel and sdist, into dist/
-.PHONY: demo test check bench docs dist clean
+# make pictures   a walk through page and report in a browser, as screenshots in pictures/
+.PHONY: demo test check bench docs pictures dist clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,6 +44,10 @@ docs: $(VENV)/.developer
 	for page in commands config house; do $(BIN)/python docs/make_$$page.py || exit 1; done
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
 
+pictures: $(VENV)/.developer
+	rm -rf pictures
+	PYTHONPATH=tests $(BIN)/python tests/pictures.py $(ARGS)
+
 dist: $(VENV)/.developer
 	rm -rf dist
 	$(BIN)/python -m build
@@ -52,4 +57,4 @@ bench: $(VENV)/.developer
 	$(BIN)/python -m bench $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo site dist
+	rm -rf $(VENV) demo site dist pictures

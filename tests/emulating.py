@@ -117,3 +117,17 @@ def account_roles() -> None:
         iam.create_role(RoleName=name, Path=PATH, AssumeRolePolicyDocument=json.dumps({"Statement": []}))
     for profile in PROFILES:
         iam.create_instance_profile(InstanceProfileName=profile, Path=PATH)
+
+
+@cache
+def account_function() -> None:
+    """The auto-monitor's function, and the role of it, as records: the emulator calls no function."""
+    from distributed_something.aws.iam.account import Step
+    from distributed_something.aws.iam.roles import PATH, Role, Where
+    from distributed_something.aws.watch.function import find_function, plan_function
+
+    role = {"RoleName": str(Role.MONITOR), "Path": PATH, "AssumeRolePolicyDocument": "{}"}
+    where = Where("123456789012", REGION)
+    made = [Step("", "create_role", role), *plan_function(where, find_function(session()), b"PK")]
+    for step in made:
+        getattr(session().client(step.service), step.call)(**step.request)

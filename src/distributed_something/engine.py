@@ -272,6 +272,8 @@ class Machines(NamedTuple):
     """Why machines are missing, where the fleet gives a reason."""
     cost: Cost | None = None
     """None: unknown, or the machines cost nothing."""
+    details: tuple[tuple[str, str], ...] = ()
+    """Names and lines for `ds status`: what else is known of the machines, and of those that are to come."""
     hours: float | None = None
     """Hours that all machines of the run have run, added up; None: unknown."""
     rented: tuple[RentedMachine, ...] = ()

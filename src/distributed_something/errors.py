@@ -35,6 +35,10 @@ class Unreachable(DsError):
     """A service did not answer, or throttles: a retry may succeed, and nothing was lost."""
 
 
+class QueueIncomplete(DsError):
+    """A queue of the run is missing: `setup` makes it, and the run goes on."""
+
+
 class SickMachine(DsError):
     """The machine, or its way to the store, cannot work now: no job is at fault."""
 

@@ -16,7 +16,7 @@ from aws_project import Cloud, fleet_file, instances
 from distributed_something import automonitor
 from distributed_something.automonitor import AutoMonitor
 from distributed_something.aws.ecs.resources import Kind
-from distributed_something.aws.iam.roles import PATH, SCHEDULES, Role, Where
+from distributed_something.aws.iam.roles import SCHEDULES, Where
 from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
@@ -25,7 +25,7 @@ from distributed_something.ledger import LedgerWriter
 from distributed_something.steps.monitor import monitor
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
-from emulating import REGION, session
+from emulating import REGION, account_function, session
 
 ACCOUNT = Where("123456789012", REGION)
 
@@ -33,13 +33,7 @@ ACCOUNT = Where("123456789012", REGION)
 @pytest.fixture(scope="module")
 def function() -> None:
     """The auto-monitor's function as a record: the emulator calls it never."""
-    from distributed_something.aws.iam.account import Step
-    from distributed_something.aws.watch.function import find_function, plan_function
-
-    role = {"RoleName": str(Role.MONITOR), "Path": PATH, "AssumeRolePolicyDocument": "{}"}
-    made = [Step("", "create_role", role), *plan_function(ACCOUNT, find_function(session()), b"PK")]
-    for step in made:
-        getattr(session().client(step.service), step.call)(**step.request)
+    account_function()
 
 
 @pytest.fixture

@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
 from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.aws.watch.dashboard import put_dashboard
-from distributed_something.errors import LEFTOVERS, OK, SOME_DEAD, DsError, NotSignedIn, UsageError
+from distributed_something.cli.views import failures, jobs
+from distributed_something.errors import (
+    LEFTOVERS,
+    OK,
+    SOME_DEAD,
+    DsError,
+    NotSignedIn,
+    QueueIncomplete,
+    UsageError,
+)
 from distributed_something.job import Cause, Lease
 from distributed_something.runs.joblog import read_log
 from distributed_something.runs.record import write_record
@@ -107,10 +117,17 @@ def test_of_workers_that_write_no_ledger_the_queue_tells_how_jobs_ended(cloud: C
     running = cloud.project.snapshot()
     assert (running.jobs.succeeded, running.jobs.running, running.state) == (4, 1, "running")
     queue.fail(lost, Cause.WORKER_LOST, final=True)
+    looked = cloud.open().snapshot()
+    assert (looked.jobs.succeeded, looked.jobs.dead) == (4, 1)
+    assert [record.id for record in cloud.project.fold().dead()] == [lost.job.id], "while the run goes on"
+    assert jobs(cloud.project, None, None, csv=False) == OK
+    assert "4 waiting jobs have succeeded by the queue's count" in cloud.err.getvalue()
+    assert failures(cloud.project) == OK and "worker-lost" in cloud.out.getvalue()
+    cloud.open()
     assert monitor(cloud.project, None, None) == SOME_DEAD
-    jobs = cloud.project.fold().update().jobs
-    assert sorted(record.state for record in jobs.values()) == ["dead"] + ["succeeded"] * 4
-    assert (jobs[lost.job.id].cause, jobs[lost.job.id].state) == ("worker-lost", "dead")
+    found = cloud.project.fold().update().jobs
+    assert sorted(record.state for record in found.values()) == ["dead"] + ["succeeded"] * 4
+    assert (found[lost.job.id].cause, found[lost.job.id].state) == ("worker-lost", "dead")
     cloud.open()
     assert retry(cloud.project, (), ()) == [lost.job.id]
 
@@ -639,3 +656,74 @@ def test_stop_now_ends_the_machines_at_once_and_start_goes_on(cloud: Cloud) -> N
     work(cloud, 5)
     assert monitor(cloud.project, None, None) == OK
     assert left(cloud) == []
+
+
+def test_clean_up_finds_by_tag_what_an_earlier_config_made_under_other_names(cloud: Cloud) -> None:
+    """Without a record: another project folder made it, or the record went with a laptop."""
+    begin(cloud, 1)
+    old = cloud.app + "Queue", cloud.app + "DeadMessages", str(cloud.given["ECS_CLUSTER"])
+    names = {"SQS_QUEUE_NAME": "New" + cloud.app, "SQS_DEAD_LETTER_QUEUE": "NewDead" + cloud.app}
+    cloud.project.record_path.unlink()
+    cloud.config(ECS_CLUSTER="new-" + old[2], **names)
+    fix = "name it in the config, then ds monitor or ds cleanup"
+    assert sorted(cleanup(cloud.project)) == [
+        f"queue {old[1]} of an earlier config",
+        f"queue {old[0]} of an earlier config, with 1 job: {fix}",
+        f"queue {old[0]}-carried of an earlier config",
+    ]
+    assert cloud.found(Kind.QUEUE, old[0]), "its job may still be wanted"
+    client = cloud.session.client("ecs")
+    assert client.describe_clusters(clusters=[old[2]])["clusters"][0]["status"] == "INACTIVE"
+    cloud.config(SQS_QUEUE_NAME=old[0], SQS_DEAD_LETTER_QUEUE=old[1])
+    assert cleanup(cloud.project) == []
+    assert cloud.found(Kind.QUEUE, old[0]) is None
+
+
+def denied(**_: object) -> None:
+    error = {"Error": {"Code": "AccessDeniedException", "Message": "not authorized: tag:GetResources"}}
+    raise ClientError(error, "GetResources")  # type: ignore[arg-type]
+
+
+def test_clean_up_that_may_not_look_by_tag_does_not_say_that_nothing_is_left(cloud: Cloud) -> None:
+    begin(cloud)
+    cloud.engine.session.client("resourcegroupstaggingapi").meta.events.register(
+        "provide-client-params.*.GetResources", denied
+    )
+    (line,) = cleanup(cloud.project)
+    assert "what earlier configs named otherwise" in line and "GetResources" in line
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_set_up_makes_a_queue_of_dead_jobs_that_is_missing_and_the_run_goes_on(
+    cloud: Cloud, renamed: bool
+) -> None:
+    run = begin(cloud)
+    old, new = cloud.app + "DeadMessages", cloud.app + ("Dead2" if renamed else "DeadMessages")
+    client = cloud.session.client("sqs")
+    client.delete_queue(QueueUrl=cloud.found(Kind.QUEUE, old).settings["QueueUrl"])
+    cloud.config(SQS_DEAD_LETTER_QUEUE=new)
+    cloud.clock.advance(120)
+    with pytest.raises(QueueIncomplete, match="not all there"):
+        cloud.project.snapshot()
+    assert setup(cloud.project) == run
+    cloud.open()
+    work(cloud, 5, dead=1)
+    assert cloud.project.snapshot().jobs.dead == 1
+    policy = json.loads(cloud.found(Kind.QUEUE, cloud.app + "Queue").settings["RedrivePolicy"])
+    assert policy["deadLetterTargetArn"].endswith(f":{new}")
+
+
+def test_a_run_keeps_its_dead_jobs_when_the_config_renames_their_queue(cloud: Cloud) -> None:
+    begin(cloud)
+    work(cloud, 4, dead=2)
+    cloud.config(SQS_DEAD_LETTER_QUEUE="Renamed" + cloud.app)
+    assert cloud.project.snapshot().jobs.dead == 2
+    setup(cloud.project)
+    assert "the run keeps this queue of dead jobs" in cloud.err.getvalue()
+    assert len(retry(cloud.project, (), ())) == 2
+    cloud.open()
+    setup(cloud.project)
+    assert cloud.found(Kind.QUEUE, "Renamed" + cloud.app), "now that the old one is empty"
+    work(cloud, 3, worker="worker-2")
+    assert cleanup(cloud.project) == []
+    assert cloud.found(Kind.QUEUE, cloud.app + "DeadMessages") is None

@@ -14,12 +14,11 @@ import pytest
 from aws_project import IMAGE, Calls, Cloud, answer, fleet_file, instances
 from distributed_something.aws.ec2.newfleet import write_fleet_file
 from distributed_something.aws.ecs.resources import Kind
-from distributed_something.cli import commands
 from distributed_something.errors import DsError, Unreachable, UsageError
 from distributed_something.job import Cause, Job
 from distributed_something.steps.setup import next_run, setup
 from distributed_something.steps.start import await_machines, start
-from distributed_something.steps.submit import check
+from distributed_something.steps.submit import check, submit_checked
 from emulating import REGION, endpoint, session
 
 
@@ -228,7 +227,7 @@ def test_an_interrupted_submission_adds_what_is_missing_and_nothing_twice(cloud:
     checked = check(cloud.project, jobs, {})
     checked = checked._replace(file=_Interrupting(checked.file, after=150))
     with pytest.raises(KeyboardInterrupt):
-        commands.submit_checked(cloud.project, checked)
+        submit_checked(cloud.project, checked)
     assert "submit the file again" in cloud.err.getvalue()
     sent = cloud.engine.queue().counts().waiting
     assert 100 <= sent < 400

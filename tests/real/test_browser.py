@@ -95,6 +95,7 @@ def test_a_run_is_watched_stopped_and_its_failures_retried(
         page = opened(url)
         page.get_by_text("3 of 4").wait_for()
         assert page.get_by_role("row", name=re.compile("no such plate: 'bad1'")).count() == 1
+        assert page.get_by_role("img", name=re.compile("4 attempts in 2 slots")).count() == 1
         page.get_by_role("link", name="job 3").click()
         log = page.locator("pre.log")
         page.get_by_text("step 1").wait_for()
@@ -183,6 +184,131 @@ def test_stop_now_asks_first_and_puts_the_running_jobs_back(
         assert project.status()["jobs"]["waiting"] == 1
 
 
+def test_the_table_is_sorted_filtered_and_acted_on_by_keyboard_alone(
+    project: DsProject, opened: Callable[..., Any]
+) -> None:
+    project.config(COMMAND="test {Well} -lt 8", OUTPUT="", JOB_RETRIES=1)
+    project.jobs({"Plate": f"P{n % 2}", "Well": n} for n in range(12))
+    project.ds("run", "files/jobs.json", code=3)
+    with dashboard(project) as (url, _):
+        page = opened(url + "#jobs")
+        head = page.get_by_role("columnheader", name="Well")
+        head.get_by_role("link").press("Enter")
+        page.locator('th[aria-sort="ascending"]', has_text="Well").wait_for()
+        head.get_by_role("link").press("Enter")
+        page.locator('th[aria-sort="descending"]', has_text="Well").wait_for()
+        until(lambda: page.locator("tbody tr").first.inner_text().split()[0] == "11", "the last well first")
+        page.get_by_role("link", name="P1", exact=True).first.press("Enter")
+        page.get_by_text("6 jobs", exact=True).wait_for()
+        assert page.get_by_role("searchbox").input_value() == "Plate=P1"
+        page.get_by_label("State").select_option("dead")
+        page.get_by_text("2 jobs", exact=True).wait_for()
+        page.get_by_role("checkbox", name="choose job 9").press("Space")
+        page.get_by_text("1 job chosen").wait_for()
+        with page.expect_download() as saved:
+            page.get_by_role("link", name="Save as CSV").press("Enter")
+        assert len(Path(saved.value.path()).read_text().splitlines()) == 2
+        page.get_by_role("toolbar").get_by_role("button", name="Take out").press("Enter")
+        page.get_by_role("dialog").get_by_role("button", name="Take out").press("Enter")
+        page.get_by_text("1 job taken out of the run").wait_for()
+        page.get_by_text("1 job", exact=True).wait_for()
+        assert project.status()["jobs"]["dropped"] == 1
+        page.get_by_role("searchbox").fill("")
+        page.get_by_text("3 jobs", exact=True).wait_for()
+        page.get_by_role("button", name="Take them out").press("Enter")
+        page.get_by_role("dialog").get_by_text("Take 3 jobs out of the run?").wait_for()
+        page.get_by_role("dialog").get_by_role("button", name="Take out").press("Enter")
+        page.get_by_text("No job is like that.").wait_for()
+        assert project.status()["jobs"]["dropped"] == 4
+
+
+def test_a_command_is_copied_by_one_click(project: DsProject, opened: Callable[..., Any]) -> None:
+    project.ds("run", names(project, "it's"))
+    with dashboard(project) as (url, _):
+        page = opened(url + "#jobs", permissions=["clipboard-read", "clipboard-write"])
+        page.locator("a.id").first.click()
+        page.get_by_role("button", name=re.compile("^Copy ds logs")).click()
+        page.get_by_text("Copied: ds logs").wait_for()
+        found = page.evaluate("navigator.clipboard.readText()")
+        assert re.fullmatch("ds logs [0-9a-f]{12}", found)
+
+
+def test_a_log_is_shown_as_a_terminal_shows_it(project: DsProject, opened: Callable[..., Any]) -> None:
+    work = (
+        r"for i in 1 2 3; do printf '\rstep %d' $i; done; printf '\n\033[31mred <b>\033[0m plain\n';"
+        r" for i in $(seq 200); do echo line $i; done; echo 'ValueError: no such thing'; seq 30; exit 3"
+    )
+    project.config(COMMAND=work, JOB_RETRIES=1)
+    project.jobs([{"n": 1}])
+    project.ds("run", "files/jobs.json", code=3)
+    with dashboard(project) as (url, _):
+        page = opened(url + "#jobs")
+        page.locator("a.id").first.click()
+        log = page.locator("pre.log")
+        log.get_by_text("ValueError: no such thing").wait_for()
+        assert log.locator(".line").first.inner_text().strip() == "step 3"
+        assert log.locator(".c1").inner_text() == "red <b>"
+        page.get_by_role("button", name="Jump to the error").press("Enter")
+        assert log.locator(".line.error").inner_text().strip() == "ValueError: no such thing"
+        assert not page.get_by_label("Follow").is_checked()
+        page.locator("body").press("/")
+        page.keyboard.type("line 12")
+        page.get_by_text("1 of 11").wait_for()  # 12, and 120 to 129
+        page.keyboard.press("Enter")
+        page.get_by_text("2 of 11").wait_for()
+        assert log.locator(".line.at").inner_text().strip() == "line 120"
+        page.keyboard.press("Shift+Enter")
+        page.get_by_text("1 of 11").wait_for()
+
+
+def test_earlier_runs_are_looked_at_and_compared(project: DsProject, opened: Callable[..., Any]) -> None:
+    project.ds("run", names(project, "bad1", "good"), code=3)
+    first = project.status()["run"]
+    project.ds("--yes", "cleanup")
+    jobs = names(project, "good")
+    project.config(COMMAND=WORK, OUTPUT="out/{Name}", JOB_RETRIES=1, CHECK_IF_DONE_BOOL=True)
+    project.ds("run", jobs)
+    with dashboard(project) as (url, _):
+        page = opened(url)
+        page.get_by_text(f"1 job is dead in the run before, {first}").wait_for()
+        page.goto(url + "#jobs")
+        page.locator("a.id").first.click()
+        page.get_by_role("link", name=f"its log in run {first}").click()  # it was skipped in this run
+        page.get_by_text("This is an earlier run").wait_for()
+        page.get_by_text("begin ", exact=False).first.wait_for()
+        page.get_by_role("link", name="Overview").click()
+        page.get_by_text("1 of 2 succeeded, 1 dead", exact=True).wait_for()
+        assert page.get_by_role("button", name="Retry these").count() == 0
+        page.get_by_role("link", name="Runs").click()
+        page.get_by_role("button", name="Compare the two").wait_for()
+        for box in page.get_by_role("checkbox").all():
+            box.press("Space")
+        page.get_by_role("button", name="Compare the two").press("Enter")
+        page.get_by_text("CHECK_IF_DONE_BOOL").wait_for()
+        page.get_by_text("1 only in " + first, exact=False).wait_for()
+        page.get_by_role("link", name="Overview").click()
+        page.get_by_text("0 of 1 succeeded, 1 skipped", exact=True).wait_for()
+
+
+def test_outputs_are_a_tree_with_sizes_and_pictures_are_small(
+    project: DsProject, opened: Callable[..., Any]
+) -> None:
+    work = "mkdir -p {output_dir}/a/b && head -c 1500 /dev/zero > {output_dir}/a/b/x.bin && cp ../../../x.tif {output_dir} || cp $DS_PROJECT_DIR/x.tif {output_dir}"  # noqa: E501
+    image = pytest.importorskip("PIL.Image")
+    project.config(COMMAND=work, OUTPUT="out/{n}")
+    image.effect_noise((600, 400), 60).convert("I;16").save(project.folder / "x.tif")
+    project.jobs([{"n": 7}])
+    project.ds("run", "files/jobs.json")
+    with dashboard(project) as (url, _):
+        page = opened(url)
+        small = page.get_by_alt_text("7: x.tif")
+        small.wait_for()
+        until(lambda: small.evaluate("image => image.naturalWidth") == 320, "the small picture")
+        small.click()
+        page.get_by_text("b/ 1.5 kB").wait_for()
+        page.get_by_text("2 files, ", exact=False).wait_for()
+
+
 def test_a_button_that_is_pressed_while_the_page_renews_itself_is_clicked(
     project: DsProject, opened: Callable[..., Any]
 ) -> None:
@@ -226,14 +352,14 @@ def test_what_a_job_wrote_is_shown_and_never_run(project: DsProject, opened: Cal
     project.ds("run", jobs)
     with dashboard(project) as (url, _):
         page = opened(url + "#jobs")
-        page.get_by_role("cell", name="<img src=x").wait_for()
+        page.get_by_role("link", name="<img src=x").wait_for()
         page.locator("a.id").first.click()
         picture = page.get_by_alt_text("plot.svg")
         picture.wait_for()
         until(lambda: picture.evaluate("image => image.naturalWidth") == 40, "the picture to be shown")
         for name in ("plot.svg", "page.html"):
             with page.context.expect_page() as other:
-                page.get_by_role("link", name=name).click()
+                page.get_by_role("link", name=name, exact=True).click()
             other.value.wait_for_load_state()
             assert "owned" not in other.value.title()
             other.value.close()
@@ -247,9 +373,9 @@ def test_a_hundred_thousand_jobs_are_searched_without_lag(
     write_run(project.folder, "App", 100_000)
     with dashboard(project) as (url, _):
         page = opened(url + "#jobs")
-        page.get_by_text("100,000 jobs").wait_for(timeout=60_000)
+        page.get_by_text("100,000 jobs", exact=True).wait_for(timeout=60_000)
         page.get_by_label("State").select_option("dead")
-        page.get_by_text("2,000 jobs").wait_for()
+        page.get_by_text("2,000 jobs", exact=True).wait_for()
         page.get_by_role("searchbox").fill("BR00042")
         page.get_by_text("2 jobs", exact=True).wait_for()
         took = page.evaluate(
@@ -266,7 +392,7 @@ def test_a_hundred_thousand_jobs_are_searched_without_lag(
         page.goto(url + "#job?id=none")
         page.get_by_text("This run has no such jobs").wait_for()
         page.get_by_role("link", name="All jobs").click()
-        page.get_by_text("100,000 jobs").wait_for()
+        page.get_by_text("100,000 jobs", exact=True).wait_for()
 
 
 def test_the_page_is_used_by_keyboard_and_fits_a_phone(
@@ -281,11 +407,11 @@ def test_the_page_is_used_by_keyboard_and_fits_a_phone(
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to content"
         page.keyboard.press("Tab"), page.keyboard.press("Tab"), page.keyboard.press("Enter")
-        page.get_by_text("200 jobs").wait_for()
+        page.get_by_text("200 jobs", exact=True).wait_for()
         page.locator("body").press("/")
         until(lambda: page.evaluate("document.activeElement.id") == "search", "the search to have the focus")
         page.keyboard.type("BR00001")
-        page.get_by_text("96 jobs").wait_for()
+        page.get_by_text("96 jobs", exact=True).wait_for()
         assert page.evaluate("document.activeElement.id") == "search"
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert page.locator("#said").inner_text() == "finished, 100 % done, 4 dead"
@@ -322,7 +448,14 @@ def test_every_text_stands_out_and_every_control_has_a_name(
     with dashboard(project) as (url, _):
         page = opened(url, color_scheme=scheme)
         page.get_by_text("200 of 200").wait_for()
-        for view, sign in (("overview", "Throughput"), ("jobs", "200 jobs"), ("failures", "Retry these")):
+        dead = json.loads(project.ds("--json", "jobs", "--state", "dead").stdout.splitlines()[0])["id"]
+        for view, sign in (
+            ("overview", "Throughput"),
+            ("jobs", "200 jobs"),
+            ("failures", "Retry these"),
+            ("runs", "took"),
+            (f"job?id={dead}", "Log of attempt"),
+        ):
             page.goto(f"{url}#{view}")
             page.get_by_text(sign).first.wait_for()
             assert page.evaluate(CONTRAST) == []

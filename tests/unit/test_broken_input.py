@@ -122,7 +122,7 @@ def test_any_message_is_a_job_or_is_kept_as_it_came(
         found = poison(received, why)
         assert (found.job.body.decode(), found.cause) == (body, Cause.INPUT_MISSING)
     assert found.job.id and found.attempt >= 0
-    found.dead_job(20)
+    found.dead_job()
     found.entry(0)
 
 

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from distributed_something.console import Console
-from distributed_something.dashboard.actions import Actions
 from distributed_something.dashboard.files import how_shown
 from distributed_something.dashboard.model import Model
+from distributed_something.dashboard.runs import Runs
 from distributed_something.dashboard.server import PIECE_BYTES, PageServer
 from distributed_something.dashboard.show import overview
 from distributed_something.engine import Cost, Counts, Machines, RentedMachine, StoredFile
@@ -51,8 +51,7 @@ class Page:
             "APP_NAME = 'App'\nENGINE = 'local'\nINPUTS = ['raw/{Plate}.png']\n"
         )
         self.folder = folder
-        model = Model(opened := lambda: Project.open(folder, Console()))
-        self.server = PageServer(model, Actions(opened, model), TOKEN, 0)
+        self.server = PageServer(Runs(lambda run: Project.open(folder, Console(), run=run)), TOKEN, 0)
         self.host = f"127.0.0.1:{self.server.server_address[1]}"
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self._thread.start()
@@ -168,7 +167,7 @@ def test_a_project_without_a_run_says_so(page: Page) -> None:
 
 def test_a_config_that_was_broken_for_a_while_does_no_lasting_harm(page: Page) -> None:
     write_run(page.folder, "App", 10)
-    model, config = page.server.model, page.folder / "config.py"
+    model, config = page.server.runs.current, page.folder / "config.py"
     assert model.overview()["jobs"]["total"] == 10
     good = config.read_text()
     for text, wrong in (("APP_NAME = 1 +", True), (good, False), ("APP_NAME = ''", True), (good, False)):
@@ -201,7 +200,7 @@ def test_jobs_are_filtered_searched_ordered_and_paged(page: Page) -> None:
     assert found(q="BR00003 m4")["total"] == len([n for n in range(288, 384) if n % 10 == 4])
     assert [row["index"] for row in found(q=found()["rows"][7]["id"][:12])["rows"]] == ["7"]
     assert found(q="no such thing")["total"] == 0
-    slow = found(order="longest")["rows"]
+    slow = found(order="-time")["rows"]
     assert slow[0]["time"] == "11 s"
     for odd in (
         {"q": "\\\"'<>%_*"},
@@ -211,6 +210,114 @@ def test_jobs_are_filtered_searched_ordered_and_paged(page: Page) -> None:
         {"page": "9" * 50},
     ):
         assert "rows" in found(**odd)
+
+
+def test_each_key_of_the_jobs_is_a_column_to_sort_and_filter_by(page: Page) -> None:
+    write_run(page.folder, "App", 1000)
+
+    def found(**query: object) -> Any:
+        return page.get("api/jobs", **query).json
+
+    first = found()
+    assert first["keys"] == ["Plate", "Well"]
+    assert first["rows"][0]["keys"] == ["BR00000", "0"]
+    wells = [row["keys"][1] for row in found(order="key:Well", page=10)["rows"]]
+    assert wells == sorted(wells, key=int)  # numbers are sorted as numbers
+    assert found(order="-key:Well")["rows"][0]["keys"] == ["BR00009", "95"]
+    assert found(q="Well=95")["total"] == 10
+    assert found(q="Well=9")["total"] == 11
+    assert found(q='Plate="BR00003" Well=5')["rows"][0]["index"] == "293"
+    assert found(q="Well=95 Plate=none")["total"] == found(q="None=1")["total"] == 0
+    assert found(machine="m3")["total"] == 100
+    assert found(machine="m3", state="dead", order="-key:Plate")["total"] == 0
+    assert found(order="-index")["rows"][0]["index"] == "999"
+    times = [row["time"] for row in found(order="time", state="dead")["rows"]]
+    assert len(times) == 20
+    write_run(page.folder, "App", 1200)  # jobs that come later are found too
+    page.server.runs.current.look_again()
+    page.get("api/overview")
+    assert found(q="Well=95")["total"] == 12
+
+
+def test_jobs_are_saved_as_csv(page: Page) -> None:
+    write_run(page.folder, "App", 12_000)
+    answer = page.get("jobs.csv", state="dead")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=jobs.csv"
+    lines = answer.body.decode().splitlines()
+    assert lines[0].startswith("index,id,state,attempts,cause,exit_code,seconds,max_rss_bytes,machine,output")
+    assert lines[0].endswith(",Plate,Well")
+    assert lines[1].endswith(",BR00000,49")
+    assert len(lines) == 1 + 240
+    assert len(page.get("jobs.csv").body.splitlines()) == 12_001
+    ids = [line.split(",")[1] for line in lines[1:4]]
+    assert len(page.get("jobs.csv", ids=",".join(ids)).body.splitlines()) == 4
+    assert page.get("jobs.csv", run="none").status == 409
+
+
+def test_a_timeline_shows_whole_times_only(page: Page) -> None:
+    write_run(page.folder, "App", 5000)
+    found = page.get("api/timeline").json["timeline"]
+    kinds = {bar[2] for lane in found["lanes"] for bar in lane["bars"]}
+    assert kinds == {"succeeded", "failed", "dead"}
+    assert "earlier attempts are left out" in found["note"]
+    assert found["axis"][0] != "0"  # it begins with the first attempt that is shown
+    first = min(bar[0] for lane in found["lanes"] for bar in lane["bars"] if bar[2] == "succeeded")
+    assert first < 200  # of 1000: failures do not reach back further than what succeeded
+    for lane in found["lanes"]:
+        places = [(at, at + wide) for at, wide, *_ in lane["bars"]]
+        assert all(0 <= at <= end <= 1000.01 for at, end in places)
+
+
+def test_a_small_run_does_not_hide_the_dead_jobs_of_the_one_before(page: Page) -> None:
+    write_run(page.folder, "App", 100)
+    store, later = FolderStore(page.folder / "data"), RunPaths("App", "20261114T221320Z-0000")
+    lease = Lease(Job("a" * 16, 0, b'{"group":{}}'), "", 0)
+    write_jobs(store, later.jobs + "a", [lease.job])
+    ledger = LedgerWriter(store, later.events + "w")
+    ledger.ended("succeeded", 10, lease, Outcome(State.SUCCEEDED, seconds=1))
+    ledger.flush()
+    found = page.get("api/overview").json
+    assert found["headline"] == {"state": "finished", "tone": "good", "sentence": "1 of 1 succeeded"}
+    assert found["story"]["wrong"] == [f"2 jobs are dead in the run before, {RUN}, and no part of this one"]
+    runs = page.get("api/runs").json["runs"]
+    assert [(each["run"], each["current"], each["jobs"]["dead"]) for each in runs] == [
+        (later.run, True, 0),
+        (RUN, False, 2),
+    ]
+    past = page.get("api/overview", run=RUN).json
+    assert (past["run"], past["jobs"]["dead"], past["story"]["next"]) == (RUN, 2, [])
+    assert page.get("api/jobs", run=RUN, state="dead").json["total"] == 2
+    dead = page.get("api/jobs", run=RUN, state="dead").json["rows"][0]["id"]
+    place = page.get("api/job", run=RUN, id=dead).json["job"]["log"]
+    log = page.get("api/log", run=RUN, id=dead, place=place).json
+    assert log["error"].startswith("ValueError: bad value")
+    both = page.get("api/compare", one=RUN, other=later.run).json
+    assert (both["jobs"]["only_first"]["count"], both["jobs"]["both"]) == (100, 0)
+    assert page.get("api/compare", one=RUN, other="../x").status == 409
+    for run in ("none", "../..", "2023"):
+        assert page.get("api/overview", run=run).status in (409, 200)
+    assert page.post("api/retry", {"ids": [dead]}, X_Token=TOKEN).status == 404  # not of the current run
+
+
+def test_a_small_picture_is_made_once(page: Page, finished: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    store = FolderStore(page.folder / "data")
+    for name, mode in (("plane.tif", "I;16"), ("big.png", "RGB")):
+        image.effect_noise((900, 700), 60).convert("L").convert(mode).save(page.folder / name)
+        store.write(f"out/P1/{name}", (page.folder / name).read_bytes())
+    store.write("out/P1/broken.tif", b"II*" + b"x" * 100)
+    for name in ("plane.tif", "big.png"):
+        answer = page.get("thumbnail", id=finished, key=f"out/P1/{name}")
+        assert answer.status == 200
+        assert (answer.headers["Content-Type"], answer.body[:4]) == ("image/png", b"\x89PNG")
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+        assert page.get("thumbnail", id=finished, key=f"out/P1/{name}").body == answer.body
+    kept = [*(page.folder / ".ds/App.thumbs").glob("*.png")]
+    assert len(kept) == 2
+    with image.open(kept[0]) as small:
+        assert max(small.size) == 320
+    for name in ("broken.tif", "none.png", "page.html"):
+        assert page.get("thumbnail", id=finished, key=f"out/P1/{name}").status == 404
 
 
 def test_failures_are_groups_and_lead_to_their_jobs(page: Page) -> None:
@@ -315,10 +422,16 @@ class Vanishing(Model):
         return StoredFile(key, self.size), read
 
 
+class VanishingRuns(Runs):
+    """Runs whose current one is such a model."""
+
+    def __init__(self) -> None:
+        self.current = Vanishing()
+
+
 @pytest.fixture
 def vanishing() -> Iterator[PageServer]:
-    model = Vanishing()
-    server = PageServer(model, Actions(pytest.fail, model), TOKEN, 0)
+    server = PageServer(VanishingRuns(), TOKEN, 0)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
@@ -383,7 +496,7 @@ def test_the_report_is_given_once_the_run_has_one(page: Page) -> None:
     assert page.get("report").status == 404
     assert page.get("api/overview").json["report"] is False
     FolderStore(page.folder / "data").write(paths.root + "report.html", b"<!doctype html><p>told</p>")
-    page.server.model.look_again()
+    page.server.runs.current.look_again()
     assert page.get("api/overview").json["report"] is True
     found = page.get("report")
     assert found.body.endswith(b"told</p>") and "sandbox" in found.headers["Content-Security-Policy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_job
 from distributed_something.local.store import FolderStore
 from distributed_something.report.alike import fold_line
 from distributed_something.runs.record import RunRecord, new_run_id
-from distributed_something.runs.snapshot import take
+from distributed_something.runs.snapshot import Snapshot, take
 from distributed_something.scaling import Finish, GiveUp, Look, Replace, decide
 from distributed_something.words import bytes_text, duration, rate_text
 
@@ -155,15 +156,58 @@ def test_a_queue_that_is_gone_is_said_to_be_gone(fold: Fold, tmp_path: Path) -> 
         assert said == "the queue is gone, and 3 jobs have not ended: ds run JOBFILE begins a new run"
 
 
-def test_no_time_left_is_told_while_no_machine_runs(fold: Fold) -> None:
-    assert snapshot(fold, Machines(running=1), Counts(waiting=3))["eta_s"]
-    assert snapshot(fold, Machines(), Counts(waiting=3))["eta_s"] is None
+def run_of(folder: Path, jobs: int, ends: Sequence[tuple[str, float, float]], started: float = 0) -> Fold:
+    """A run of so many jobs, with ends (event, time, seconds) and two jobs under way from `started` on."""
+    store, paths = FolderStore(folder), RunPaths("App", "run")
+    leases = [Lease(Job(f"{n:016x}", n, b"{}"), "", 0) for n in range(jobs)]
+    write_jobs(store, paths.jobs + "a", [lease.job for lease in leases])
+    ledger = LedgerWriter(store, paths.events + "w")
+    for lease, (name, when, seconds) in zip(leases, ends, strict=False):
+        state = State.SUCCEEDED if name == "succeeded" else State.WAITING
+        ledger.ended(name, when, lease, Outcome(state, seconds=seconds))
+    for lease in leases[-2:]:
+        ledger.started(started, lease)
+    ledger.flush()
+    return Fold(store, paths).update()
 
 
-def test_what_a_run_will_cost_is_known_where_its_rate_and_its_prices_are(fold: Fold) -> None:
-    machines = Machines(target=1, running=1, cost=Cost(2.0, 1.5))
-    found = take(fold, app="App", engine="aws", run="r", machines=machines, counts=Counts(waiting=3), now=110)
-    assert found.expected_usd == pytest.approx(2.0 + 1.5 * (found.eta or 0) / 3600)
+def left(fold: Fold, now: float = 1000) -> Snapshot:
+    machines, counts = Machines(target=1, running=1, cost=Cost(2.0, 1.5)), Counts(waiting=5, leased=2)
+    return take(fold, app="App", engine="aws", run="r", machines=machines, counts=counts, now=now)
+
+
+def test_the_time_left_is_that_of_what_remains(tmp_path: Path) -> None:
+    done = [("succeeded", 900.0, 100.0)] * 2
+    found = left(run_of(tmp_path, 10, done, started=960))
+    assert found.eta == pytest.approx((8 * 100 - 2 * 40) / 2)  # eight are left, two had 40 s
+    assert found.no_eta is None
+    assert left(run_of(tmp_path / "more", 20, done, started=960)).eta == pytest.approx((18 * 100 - 80) / 2)
+
+
+@pytest.mark.parametrize("name", ["dead", "skipped"])
+def test_jobs_that_end_at_once_say_nothing_of_the_time_left(tmp_path: Path, name: str) -> None:
+    ends = [("succeeded", 900.0, 100.0), *[(name, 990.0, 0.01)] * 50]
+    assert left(run_of(tmp_path, 100, ends, started=1000)).eta == pytest.approx(49 * 100 / 2)
+
+
+def test_many_short_jobs_take_as_long_as_their_rate_says(tmp_path: Path) -> None:
+    ends = [("succeeded", 950.0, 0.01)] * 60
+    found = left(run_of(tmp_path, 120, ends, started=1000))
+    assert found.eta == pytest.approx(60 / (60 / (1000 - 949.99)), rel=0.01)
+
+
+def test_a_time_left_that_cannot_be_known_is_not_told(tmp_path: Path) -> None:
+    found = left(run_of(tmp_path, 10, [("dead", 999.0, 0.01)] * 3))
+    assert (found.eta, found.no_eta) == (None, "time left is not known until a job has succeeded")
+    found = left(run_of(tmp_path / "last", 3, [("succeeded", 10.0, 1.0)]))
+    assert (found.eta, found.no_eta) == (None, "the last jobs take longer than the others did")
+    stopped = run_of(tmp_path / "stopped", 10, [("succeeded", 10.0, 1.0)])
+    assert snapshot(stopped, Machines(), Counts(waiting=3))["eta_s"] is None
+
+
+def test_what_a_run_will_cost_is_known_where_its_time_and_its_prices_are(tmp_path: Path) -> None:
+    found = left(run_of(tmp_path, 10, [("succeeded", 900.0, 100.0)] * 2, started=960))
+    assert found.expected_usd == pytest.approx(2.0 + 1.5 * 360 / 3600)
     assert found._replace(eta=None).expected_usd is None
     assert found._replace(machines=Machines(cost=Cost(2.0))).expected_usd is None
     assert found._replace(state="finished", eta=None).expected_usd == 2.0

@@ -20,9 +20,9 @@ FLOORS = {
     "": """
         __main__ examples
         cli
-        dashboard automonitor
+        dashboard automonitor api
         steps
-        rehearsal
+        rehearsal slurm
         local aws
         report console notify
         worker runs
@@ -33,12 +33,18 @@ FLOORS = {
     """,
     "aws": """
         engine check
-        findings limits look provision teardown worker
+        earlier findings limits look provision teardown worker
         ecs watch
         ec2
         iam
         s3 sqs
         session message names shape
+    """,
+    "slurm": """
+        engine check pilot
+        folder lives lost scheduler
+        shared explain
+        pilots own_folder
     """,
     "rehearsal": """
         engine check

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,36 +13,24 @@ from distributed_something.inputs.config import Config, load_config
 from distributed_something.inputs.jobfile import JobFile
 from distributed_something.inputs.messages import form_of
 from distributed_something.job import Job, keys_of
-
-PROJECTS = Path(__file__).parents[1] / "moving"
-NAMES = sorted(folder.name for folder in PROJECTS.iterdir())
+from moving_projects import FOLDER, NAMES, bring, config_of
 
 
-def brought(name: str, project: DsProject, more: str = "") -> Path:
-    """The user's own files in a project folder, with `more` lines in the config; the job file."""
-    (project.folder / "config.py").write_text((PROJECTS / name / "config.py").read_text() + more)
-    jobs = project.folder / "files" / "exampleJob.json"
-    jobs.parent.mkdir()
-    jobs.write_bytes((PROJECTS / name / "jobs.json").read_bytes())
-    return jobs
-
-
-def messages(name: str) -> list[dict[str, Any]]:
-    """What that child's own submit sends, written down by hand."""
-    found: list[dict[str, Any]] = json.loads((PROJECTS / name / "messages.json").read_text())
-    return found
+def messages(name: str) -> list[str]:
+    """What that child's own submit sends, written down by hand: keys in its order, spaces as its JSON has."""
+    return [json.dumps(each) for each in json.loads((FOLDER / name / "messages.json").read_text())]
 
 
 def sent(name: str, config: Config, job_file: Path | None = None) -> list[Job]:
-    file = JobFile(job_file or PROJECTS / name / "jobs.json")
+    file = JobFile(job_file or FOLDER / name / "jobs.json")
     form = form_of(config, file)
-    return [form.message(job) for job in file.jobs()]
+    return [form.message(job) for job in file.jobs(in_order=not form.as_is)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.fault(48)
 def test_an_old_config_means_what_it_meant(name: str) -> None:
-    config = load_config(PROJECTS / name)
+    config = load_config(config_of(name))
     assert config.engine == "aws"
     assert config.sqs_queue_name == config.app_name + "Queue"
     assert config.check_if_done_bool is (name in ("cellprofiler", "printgroups"))
@@ -51,7 +38,7 @@ def test_an_old_config_means_what_it_meant(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_old_files_pass_the_check_as_they_are(name: str, project: DsProject) -> None:
-    jobs = brought(name, project)
+    jobs = bring(name, project.folder)
     found = project.ds("--engine", "rehearsal", "check", jobs, "--json").stdout
     assert not [line for line in found.splitlines() if json.loads(line)["severity"] == "error"]
 
@@ -59,14 +46,14 @@ def test_old_files_pass_the_check_as_they_are(name: str, project: DsProject) -> 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.fault(60)
 def test_messages_are_those_that_each_childs_workers_know(name: str) -> None:
-    found = sent(name, load_config(PROJECTS / name))
-    assert [json.loads(job.body) for job in found] == messages(name)
+    found = sent(name, load_config(config_of(name)))
+    assert [job.body.decode() for job in found] == messages(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.fault(60)
 def test_a_job_has_one_id_in_every_form_and_our_worker_reads_them_all(name: str) -> None:
-    config = load_config(PROJECTS / name)
+    config = load_config(config_of(name))
     theirs, ours = sent(name, config), sent(name, config._replace(command="x {Metadata}"))
     assert [job.id for job in theirs] == [job.id for job in ours]
     for job, own in zip(theirs, ours, strict=True):
@@ -77,8 +64,26 @@ def test_a_job_has_one_id_in_every_form_and_our_worker_reads_them_all(name: str)
 
 
 @pytest.mark.fault(60)
+def test_the_order_of_a_groups_keys_is_the_files_and_changes_no_id(tmp_path: Path) -> None:
+    """Distributed-Fiji's worker may name the output folder by a group's values, one after another."""
+    config = load_config(config_of("fiji"))
+    found = []
+    for group in ('{"well": "A01", "channel": 1, "é": "x"}', '{"channel": 1, "é": "x", "well": "A01"}'):
+        jobs = tmp_path / "jobs.json"
+        jobs.write_text(f'{{"shared_metadata": {{}}, "output_file_location": "o", "groups": [{group}]}}')
+        found += sent("fiji", config, jobs)
+    first, second = found
+    assert first.body == (
+        b'{"Metadata": {"well": "A01", "channel": 1, "\\u00e9": "x"},'
+        b' "output_file_location": "o", "shared_metadata": {}}'
+    )
+    assert second.body.startswith(b'{"Metadata": {"channel": 1, "\\u00e9": "x", "well": "A01"}')
+    assert first.id == second.id
+
+
+@pytest.mark.fault(60)
 def test_a_group_as_cellprofiler_prints_it_is_the_text_that_cellprofiler_takes() -> None:
-    config = load_config(PROJECTS / "printgroups")
+    config = load_config(config_of("printgroups"))
     first = sent("printgroups", config)[0]
     assert first.keys["Metadata"] == "Metadata_Plate=Plate1,Metadata_Well=A01"
     assert first.keys["Metadata_Well"] == "A01"
@@ -89,7 +94,7 @@ def test_a_message_of_ones_own_is_filled_in_with_texts_and_values(tmp_path: Path
     jobs = tmp_path / "jobs.json"
     jobs.write_text('{"pipeline": "p", "groups": [{"Plate": "P1", "sites": [1, 2]}]}')
     form = {"Metadata": "{group}", "sites": "{sites}", "where": "{pipeline}/{Plate}"}
-    config = load_config(PROJECTS / "something")._replace(message=form)
+    config = load_config(config_of("something"))._replace(message=form)
     (job,) = sent("something", config, jobs)
     assert json.loads(job.body) == {
         "Metadata": {"Plate": "P1", "sites": [1, 2]},
@@ -115,14 +120,14 @@ def test_a_file_that_no_worker_could_read_is_refused(
 ) -> None:
     jobs = tmp_path / "jobs.json"
     jobs.write_text(text)
-    config = load_config(PROJECTS / "something")._replace(message=message)
+    config = load_config(config_of("something"))._replace(message=message)
     with pytest.raises(UsageError, match=what):
         sent("something", config, jobs)
 
 
 @pytest.mark.fault(60)
 def test_a_name_that_no_job_has_is_found_in_a_message_of_ones_own(project: DsProject) -> None:
-    jobs = brought("something", project, "\nMESSAGE = {'Metadata': '{Wel}'}\n")
+    jobs = bring("something", project.folder, "\nMESSAGE = {'Metadata': '{Wel}'}\n")
     found = project.ds("--engine", "rehearsal", "check", jobs, code=2)
     assert "MESSAGE" in found.stdout + found.stderr and "{Wel}" in found.stdout + found.stderr
 
@@ -137,10 +142,10 @@ def test_shared_keys_may_be_named_plates(tmp_path: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("name", NAMES)
 def test_with_a_command_the_same_jobs_run_on_this_machine(name: str, project: DsProject) -> None:
-    command = (PROJECTS / name / "command.txt").read_text().strip()
+    command = (FOLDER / name / "command.txt").read_text().strip()
     here = "\nENGINE = 'local'\nCONTAINERS = False\nSECONDS_TO_START = 0\n"
     more = f"{here}COMMAND = {command!r}\nOUTPUT = 'out/{{job_id}}'\n"
-    jobs = brought(name, project, more)
+    jobs = bring(name, project.folder, more)
     project.ds("check", jobs)
     project.ds("setup")
     report = json.loads(project.ds("submitJob", jobs, "--json").stdout)

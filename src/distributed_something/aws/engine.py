@@ -14,12 +14,13 @@ from pathlib import Path
 from ..budget import Quote
 from ..clock import Clock
 from ..engine import Cost, Counts, Machines
-from ..errors import DsError, Unreachable, UsageError
+from ..errors import DsError, NotSignedIn, QueueIncomplete, Unreachable, UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS
 from ..ledger import RunPaths, job_ids
 from ..runs.record import RunRecord, read_record, record_path
 from ..system.state import one_run
+from . import earlier
 from .ec2.cost import USD_PER_ATTEMPT, RunCost
 from .ec2.launch import Launch
 from .ec2.prices import ask, price_now
@@ -34,7 +35,7 @@ from .message import job_room
 from .names import bucket_of, instance_log_group
 from .provision import Provision
 from .s3.store import S3Store
-from .session import AwsSession, QueueGone, aws_errors
+from .session import AwsSession, NoAnswer, QueueGone, aws_errors
 from .shape import task_size
 from .sqs.queue import SqsQueue
 from .sqs.queues import QueueNames, find_queues
@@ -82,6 +83,7 @@ class AwsEngine:
         self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
         self.region = Region(self.session, config)
         self.names = QueueNames.of(config)
+        self._say = say
         self._provision = Provision(self.session, config, self.region, clock, say)
         self._looker = Looker(self.session, config.app_name, config.ecs_cluster)
         self._run: str | None = None
@@ -128,7 +130,7 @@ class AwsEngine:
         if self._queue is None:
             urls = find_queues(self.session, self.names)
             if urls is None:
-                raise DsError(f"the queues of {self._config.app_name} are not all there", "ds setup")
+                raise QueueIncomplete(f"the queues of {self._config.app_name} are not all there", "ds setup")
             self._queue = SqsQueue(
                 self.session,
                 urls,
@@ -429,14 +431,27 @@ class AwsEngine:
         return left
 
     def remove(self) -> Sequence[str]:
-        """Removes what every run of the app made."""
-        left = self._teardown().remove()
+        """Removes what every run of the app made, under names of earlier configs too."""
+        named, told = earlier.in_record(self._config, self._any_record()), list[str]()
+        try:
+            named = earlier.joined(named, earlier.by_tag(self.session, self._config))
+        except (NoAnswer, NotSignedIn):
+            raise
+        except DsError as error:
+            told = [f"what earlier configs named otherwise, if anything: {error.what}"]
+        named, holding = earlier.without_jobs(self.session, self._clock, named)
+        told += holding
+        for line in named.lines:
+            self._say(f"also removes {line}")
+        teardowns = [self._teardown(cluster) for cluster in named.clusters]
+        left = [line for each in teardowns for line in each.remove(keep_queues=True)]
+        left += self._teardown(queues=named.queues).remove(told=told)
         self._forget()
-        return left
+        return list(dict.fromkeys(left))
 
-    def _teardown(self) -> Teardown:
-        fleets, record = self._looker.fleets, self._any_record()
-        return Teardown(self._config, self.session, fleets, self._clock, record)
+    def _teardown(self, cluster: str | None = None, queues: Sequence[str] = ()) -> Teardown:
+        config = self._config._replace(ecs_cluster=cluster or self._config.ecs_cluster)
+        return Teardown(config, self.session, self._looker.fleets, self._clock, self._any_record(), queues)
 
     def _forget(self) -> None:
         self._run, self._facts, self._cost = None, None, None

@@ -72,11 +72,11 @@ class Message:
             },
         }
 
-    def dead_job(self, receipts: int) -> DeadJob:
-        """Converts to a dead job. SQS itself moved one without a cause, after so many receipts."""
+    def dead_job(self) -> DeadJob:
+        """Converts to a dead job. SQS itself moved one without a cause, after its last receipt."""
         if self.cause is not None:
             return DeadJob(self.job, self.attempt, self.cause, self.detail)
-        detail = f"handed out {receipts} times, and no outcome ever came back"
+        detail = "handed out as often as its queue allows, and no outcome ever came back"
         return DeadJob(self.job, self.attempt, Cause.WORKER_LOST, detail)
 
 

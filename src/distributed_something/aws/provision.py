@@ -6,8 +6,9 @@ applies the steps. Machines are not its business: see `ec2/launch.py`. Called by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..errors import UsageError
@@ -22,7 +23,8 @@ from .ecs.worker_image import injected_worker
 from .names import bucket_of
 from .session import AwsSession
 from .shape import MachineShape, misfit
-from .sqs.queues import QueueNames, short_visibility
+from .sqs.channel import DEPTHS
+from .sqs.queues import QueueNames, dead_queue_of, short_visibility
 
 
 class Seen(NamedTuple):
@@ -69,6 +71,10 @@ class Provision:
         if any(each.name == names.dead and may_serve_others(each, app) for each in queues):
             names = names.with_own_dead()
             queues = self._queues(names)
+        elif standing := self._standing_dead(names, queues):
+            names = replace(names, dead=standing)
+            queues = self._queues(names)
+            self._say(f"note: dead jobs of the run are in {standing}: the run keeps this queue of dead jobs")
         check_queues(queues, app)
         seen = Seen(shape, names, queues)
         wanted = (each for each in self._wanted(run, seen) if each.kind is not Kind.QUEUE)
@@ -109,7 +115,21 @@ class Provision:
             injected=injected_worker(self._config),
         )
 
+    def _standing_dead(self, names: QueueNames, queues: Sequence[Resource]) -> str | None:
+        """The run's queue of dead jobs if an earlier config named it, and it holds jobs; None: no such."""
+        jobs = next((each for each in queues if each.name == names.jobs), None)
+        name = dead_queue_of(jobs.settings) if jobs is not None else None
+        if name is None or name in (names.dead, names.own_dead):
+            return None
+        found = [*find(self._session, [Resource(Kind.QUEUE, name)], self._config.ecs_cluster)]
+        ours = [each for each in found if each.tags.get("ds:app") == self._config.app_name]
+        return name if any(_holds_jobs(each.settings) for each in ours) else None
+
     def _queues(self, names: QueueNames) -> list[Resource]:
         """The queues of the app that exist."""
         wanted = (Resource(Kind.QUEUE, name) for name in (names.dead, names.jobs, names.carried))
         return list(find(self._session, wanted, self._config.ecs_cluster))
+
+
+def _holds_jobs(attributes: Mapping[str, Any]) -> bool:
+    return any(int(attributes.get(name, 0)) for name in DEPTHS)

@@ -38,8 +38,15 @@ class Teardown:
     """Removes what the app's runs made. `remove` may be repeated; it ends by looking again."""
 
     def __init__(
-        self, config: Config, session: AwsSession, fleets: Fleets, clock: Clock, record: RunRecord | None
+        self,
+        config: Config,
+        session: AwsSession,
+        fleets: Fleets,
+        clock: Clock,
+        record: RunRecord | None,
+        queues: Sequence[str] = (),
     ) -> None:
+        """`queues` are further names of queues, which an earlier config gave."""
         self._config = config
         self._session = session
         self._fleets = fleets
@@ -48,7 +55,7 @@ class Teardown:
         self._service = config.app_name + "Service"
         self._family = config.app_name + "Task"
         self._cluster = config.ecs_cluster
-        self._names = QueueNames.of(config)
+        self._queues = (*QueueNames.of(config).all, *queues)
 
     def remove(self, *, keep_queues: bool = False, told: Sequence[str] = ()) -> list[str]:
         """Removes everything, with or without the queues. Returns a line for each resource that is left.
@@ -118,7 +125,7 @@ class Teardown:
     def _delete_queues(self) -> None:
         """Deletes queues with the app's tag; the queue of jobs first, as a run with it needs the others."""
         client = self._session.client("sqs")
-        for name in self._names.all:
+        for name in self._queues:
             if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
                 with aws_errors(f"deleting the queue {name}"):
                     client.delete_queue(QueueUrl=url)
@@ -223,9 +230,7 @@ class Teardown:
             self._left_templates,
             self._left_alarms,
         ]
-        return (
-            looks if keep_queues else [*looks, *(partial(self._left_queue, name) for name in self._names.all)]
-        )
+        return looks if keep_queues else [*looks, *(partial(self._left_queue, name) for name in self._queues)]
 
     def _left_fleets(self, kind: FleetKind) -> list[str]:
         return [f"fleet {fleet.id}" for fleet in self._app_fleets(kind)]

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..console import Console
-    from ..engine import PutReport
     from ..inputs.fit import CheckedJobs
     from ..steps.project import Project
 
@@ -85,6 +84,8 @@ def do_submit(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds submit`."""
     if options.dry_run:
         return _show_submission(project, options)
+    from ..steps.submit import submit_checked
+
     report = submit_checked(project, _check(project, options))
     if project.console.json:
         facts = {"sent": report.sent, "known": report.known, "failed": dict(report.failed)}
@@ -110,25 +111,6 @@ def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
 
     unchecked = options.unchecked or getattr(options, "dry_run", False)
     return check(project, options.job_file, parse_set(options.set), unchecked=unchecked)
-
-
-def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
-    """Submit and print the result. Raises DsError if the queue refused jobs."""
-    from ..steps.submit import submit
-
-    try:
-        report = submit(project, checked)
-    except KeyboardInterrupt:
-        project.console.hint("submit the file again: it adds what is missing")
-        raise
-    were = "was" if report.known == 1 else "were"
-    known = f"; {report.known:,} {were} in the run already" if report.known else ""
-    project.console.say(f"{many(report.sent, 'job')} submitted{known}")
-    if report.failed:
-        job, why = report.failed[0]
-        what = f"{many(len(report.failed), 'job', 'was', 'were')} refused by the queue, such as {job}: {why}"
-        raise DsError(what, "submit the file again: it adds what is missing, and nothing twice")
-    return report
 
 
 @in_project
@@ -201,19 +183,11 @@ def _print_story(project: Project) -> None:
 @in_project
 def do_run(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds run`."""
-    from ..steps.setup import setup
-    from ..steps.start import check_fleet, show_cost, start
+    from ..inputs.jobfile import parse_set
+    from ..steps.run import begin
 
-    if (fleet := options.fleet_file) is not None and not fleet.is_file():
-        raise UsageError(f"{fleet}: there is no such file", "name a fleet file, or none")
     with project.engine.exclusive():
-        if fleet is not None:  # before setup, so that a bad file does not cost the last run's queue
-            check_fleet(project, fleet)
-        checked = _check(project, options)
-        show_cost(project, fleet, checked.total)
-        setup(project)
-        submit_checked(project, checked)
-        start(project, options.fleet_file)
+        begin(project, options.job_file, parse_set(options.set), options.fleet_file)
         options.record = None
         return _monitor(project, options)
 

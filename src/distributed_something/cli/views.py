@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import islice
@@ -16,7 +15,8 @@ from ..job import State
 from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log, read_running
-from ..runs.snapshot import Alive, Snapshot, job_line, shown
+from ..runs.snapshot import Alive, Snapshot
+from ..steps.jobs import PAGE_JOBS, line_of, selected, with_bodies
 from ..steps.project import Project
 from ..words import bytes_text, duration, many, money, rate_text
 
@@ -28,9 +28,6 @@ FOLLOW_SECONDS = 2.0
 
 GROUP_COLUMNS = 60
 """Longest text of a job's keys in a table, in characters."""
-
-PAGE_JOBS = 5000
-"""Number of jobs that are printed at a time."""
 
 JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 
@@ -85,6 +82,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "rate": rate_text(snapshot.rate) if snapshot.rate else None,
         "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
         "machines": _machines(machines),
+        **dict(machines.details),
         "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
         "budget": used(snapshot.budget, snapshot.spent) or None,
         "why idle": snapshot.why_idle,
@@ -106,46 +104,27 @@ def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -
     console = project.console
     fold = project.fold().update()
     alive = Alive.of(project.engine.machines())
+    if project.config.image_starts_worker:
+        _say_by_number(project, fold)
     if csv and not console.json:
         _print_csv(console, fold, state, cause, alive=alive)
         return OK
-    found = _with_bodies(fold, _selected(fold, state, cause, alive=alive))
+    found = with_bodies(fold, selected(fold, state, cause, alive=alive))
     if console.json:
         for record, body in found:
-            console.data(_line(record, body, alive=alive))
+            console.data(line_of(record, body, alive=alive))
     else:
         header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
         console.table(header, (_readable(record, body, alive=alive) for record, body in found))
     return OK
 
 
-def _selected(fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> Iterator[JobRecord]:
-    """Yields the jobs in this state and with this cause; of dead and failing ones only those are read."""
-    if state == State.DEAD:
-        found = fold.dead()
-    elif state == "failed":
-        found = fold.failing()
-    elif state == State.RUNNING:
-        found = fold.running()
-    else:
-        found = fold.records()
-    return (record for record in found if shown(record, state, cause, alive=alive))
-
-
-def _with_bodies(
-    fold: Fold, records: Iterator[JobRecord]
-) -> Iterator[tuple[JobRecord, dict[str, Any] | None]]:
-    while page := list(islice(records, PAGE_JOBS)):
-        bodies = fold.bodies(page)
-        yield from ((record, _parsed(bodies.get(record.id))) for record in page)
-
-
-def _parsed(body: bytes | None) -> dict[str, Any] | None:
-    try:
-        found = json.loads(body or b"null")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+def _say_by_number(project: Project, fold: Fold) -> None:
+    """Says how many of the jobs that are shown as waiting have left the queue, and so have succeeded."""
+    ended = project.snapshot(fold).jobs.succeeded - fold.by_state[State.SUCCEEDED]
+    if ended > 0:
+        have = many(ended, "waiting job", "has", "have")
+        project.console.say(f"note: {have} succeeded by the queue's count; its worker does not say which")
 
 
 def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> None:
@@ -158,7 +137,7 @@ def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | Non
     if state is None and cause is None and not alive.gone:
         pages = fold.pages(JOB_COLUMNS, PAGE_JOBS, stranded=not alive.any)
     else:
-        pages = _cells(fold, _selected(fold, state, cause, alive=alive), alive=alive)
+        pages = _cells(fold, selected(fold, state, cause, alive=alive), alive=alive)
     for page in pages:
         writer.writerows(page)
         console.write(text.getvalue())
@@ -170,12 +149,8 @@ def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | Non
 def _cells(fold: Fold, records: Iterator[JobRecord], *, alive: Alive) -> Iterator[list[list[object]]]:
     while page := list(islice(records, PAGE_JOBS)):
         bodies = fold.bodies(page)
-        lines = [(_line(record, None, alive=alive), bodies.get(record.id, b"")) for record in page]
+        lines = [(line_of(record, None, alive=alive), bodies.get(record.id, b"")) for record in page]
         yield [[*(line[name] for name in JOB_COLUMNS), body.decode(errors="replace")] for line, body in lines]
-
-
-def _line(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> dict[str, Any]:
-    return {**job_line(record, body), "state": alive.state(record).value}
 
 
 def _readable(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> Sequence[object]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import DsError
 from ..steps.project import Project
 from ..words import many
-from .model import Model, NotFound
+from .model import NotFound
+from .runs import Runs
+from .select import asked
 
 Body = Mapping[str, Any]
 
@@ -16,9 +18,12 @@ Body = Mapping[str, Any]
 class Actions:
     """What the page can do to the current run. Each opens the project anew, as its files may have changed."""
 
-    def __init__(self, opened: Callable[[], Project], model: Model) -> None:
-        self._opened = opened
-        self._model = model
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._model = runs.current
+
+    def _opened(self) -> Project:
+        return self._runs.opened(None)
 
     def stop(self, body: Body) -> str:
         """Stops the workers. Returns at once; they drain."""
@@ -57,9 +62,13 @@ class Actions:
         return {"cost": list(cost_of_rest(self._opened(), None, jobs))}
 
     def _ids(self, body: Body) -> Collection[str]:
-        """Returns the ids of the jobs that a request names: a group of failures, or ids."""
+        """Returns the ids of the jobs that a request names: a group of failures, a selection, or ids."""
         if "cause" in body:
             return self._model.group_ids(str(body["cause"]), str(body.get("example")))
+        if isinstance(query := body.get("selected"), dict):
+            if not (found := self._model.ids(asked(query))):
+                raise NotFound
+            return found
         ids = body.get("ids")
         if not isinstance(ids, list) or not ids:
             raise NotFound

@@ -13,8 +13,7 @@ from typing import NamedTuple
 from ..console import Console
 from ..errors import OK, DsError
 from ..steps.project import Project
-from .actions import Actions
-from .model import Model
+from .runs import Runs
 from .server import PageServer
 
 
@@ -31,8 +30,8 @@ def dashboard(project: Project, port: int | None) -> int:
     known = _read(place)
     token = known.token if known else secrets.token_urlsafe(24)
 
-    def opened() -> Project:
-        return Project.open(project.folder, console, project.config.engine)
+    def opened(run: str | None) -> Project:
+        return Project.open(project.folder, console, project.config.engine, run=run)
 
     with _bound(opened, token, port, known.port if known else 0) as server:
         _write(place, Address(token, server.server_address[1]))
@@ -58,12 +57,12 @@ def _show_address(console: Console, url: str, door: Path) -> None:
         _open(url, door)
 
 
-def _bound(opened: Callable[[], Project], token: str, port: int | None, known: int) -> PageServer:
+def _bound(opened: Callable[[str | None], Project], token: str, port: int | None, known: int) -> PageServer:
     """Returns a server at the requested port, or else at the port of last time, or else at any port."""
-    model = Model(opened)
+    runs = Runs(opened)
     for wanted in [port] if port is not None else [known, 0]:
         try:
-            return PageServer(model, Actions(opened, model), token, wanted)
+            return PageServer(runs, token, wanted)
         except OSError as error:
             why = error.strerror
     raise DsError(f"port {port}: {why}", "choose another one, or leave --port out")

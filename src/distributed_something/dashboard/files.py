@@ -10,6 +10,7 @@ from ..engine import Store, StoredFile, files_at
 from ..errors import DsError
 from ..inputs.config import Config
 from ..inputs.paths import InputTemplate
+from ..job import State
 from ..ledger import JobRecord
 
 FILES = 200
@@ -51,16 +52,18 @@ class Shown(NamedTuple):
     kind: str
     content_type: str
     inline: bool
+    picture: bool = False
+    """A small picture can be made of it."""
 
 
 def how_shown(key: str) -> Shown:
     """Decides by the end of the name: pictures are shown, all text is plain text, other files are saved."""
     end = key.rpartition("/")[2].rpartition(".")[2].lower()
     if end in _IMAGES:
-        return Shown("picture", _IMAGES[end], inline=True)
+        return Shown("picture", _IMAGES[end], inline=True, picture=True)
     if end in _TEXTS:
         return Shown("text", "text/plain; charset=utf-8", inline=True)
-    return Shown("file", "application/octet-stream", inline=False)
+    return Shown("file", "application/octet-stream", inline=False, picture=end in ("tif", "tiff"))
 
 
 def inputs(store: Store, config: Config, keys: Mapping[str, Any], record: JobRecord) -> list[StoredFile]:
@@ -93,3 +96,16 @@ def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
         return list(islice(found, FILES))
     except DsError:
         return []
+
+
+def made_in(store: Store, record: JobRecord, run: str) -> str | None:
+    """Returns the earlier run that made the outputs of a skipped job; None: this run, or it is not known."""
+    from ..worker.files.manifest import read_manifest
+
+    if record.state is not State.SKIPPED or not record.output:
+        return None
+    try:
+        manifest = read_manifest(store, record.output, record.id)
+    except DsError:
+        return None
+    return manifest.run if manifest is not None and manifest.run != run else None

@@ -6,23 +6,33 @@ import codecs
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine import Renting, StoredFile
 from ..errors import DsError, KeyMissing
+from ..inputs.preview import Previewer
+from ..job import Job
 from ..ledger import Fold, JobRecord, RunPaths
-from ..ledger.selection import records_at
+from ..ledger.keyed import key_names, parsed
+from ..ledger.selection import Wanted, indexes, records_at
+from ..report.alike import telling_line
 from ..report.build import REPORT
 from ..report.failures import FailureGroup, group_failures
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log
+from ..runs.jobtable import cells
 from ..runs.snapshot import Alive, Snapshot, job_line
 from ..steps.project import Project
+from ..steps.runs import left_dead
+from ..system.state import state_folder
 from . import files, show
-from .select import Wanted, select
+from .pictures import Thumbnails, latest
+from .select import Asked, select
+from .story import Earlier, story
+from .timeline import timeline
 
 LOOK_SECONDS = (1.0, 15.0)
 """Shortest and longest pause between two looks, in seconds; longer if a look is slow."""
@@ -40,6 +50,25 @@ READ_MOST = 2000
 """Most logs of failed jobs read for one request; the next request reads on."""
 
 
+DRAW_SECONDS = 4.0
+"""Least time between two drawings of the timeline, in seconds."""
+
+EARLIER_SECONDS = 30.0
+"""Time between two looks at the run before, in seconds."""
+
+CSV_JOBS = 5000
+"""Number of jobs in a piece of a CSV file."""
+
+
+class _Selected(NamedTuple):
+    """The latest selection, and until when it may be shown although jobs have ended since."""
+
+    asked: tuple[Asked, Alive]
+    version: tuple[int, int]
+    until: float
+    found: Sequence[int]
+
+
 class NotFound(Exception):
     """The run has no such job, attempt or file."""
 
@@ -47,11 +76,13 @@ class NotFound(Exception):
 class Model:
     """The run as the page shows it. All requests share one look at a time. Thread-safe.
 
-    `opened` opens the project again after a set-up or clean-up: removed files must not stay open.
+    `opened` opens the project again after a set-up or clean-up: removed files must not stay open. `past`: it
+    looks at an earlier run.
     """
 
-    def __init__(self, opened: Callable[[], Project]) -> None:
+    def __init__(self, opened: Callable[[], Project], *, past: bool = False) -> None:
         self._opened = opened
+        self._past = past
         self._lock = threading.RLock()
         self._project = opened()
         self._stamp = self._stamps()
@@ -63,7 +94,10 @@ class Model:
         self._next_look = self._looked_at = 0.0
         self._said: dict[tuple[str, float | None], tuple[str, str]] = {}
         self._groups: tuple[tuple[int, int] | None, list[FailureGroup]] | None = None
-        self._selected: tuple[tuple[tuple[int, int], Alive, Wanted], Sequence[int]] | None = None
+        self._selected: _Selected | None = None
+        self._drawn: tuple[float, dict[str, Any]] = (0.0, {})
+        self._listed: dict[tuple[str, float | None], list[StoredFile]] = {}
+        self._earlier: tuple[float, Earlier | None] = (0.0, None)
 
     def overview(self) -> dict[str, Any]:
         """Returns status, figures, plots and machines."""
@@ -73,24 +107,93 @@ class Model:
             found: dict[str, Any] = {"error": {"what": problem.what, "fix": problem.fix} if problem else None}
             if self._snapshot is None or self._fold is None:
                 return {**found, "app": self._project.config.app_name, "run": None}
-            shown = show.overview(self._snapshot, self._fold, self._looked_at)
-            return {**found, **shown, "report": self._reported}
+            snapshot, fold = self._snapshot, self._fold
+            failed = snapshot.jobs.dead + snapshot.jobs.failed
+            groups = self._grouped(fold) if failed else []
+            rents = self._project.config.engine_kind.rents
+            return {
+                **found,
+                **show.overview(snapshot, fold, self._looked_at),
+                "story": story(snapshot, groups, self._left_dead(fold), rents=rents, past=self._past),
+                "report": self._reported,
+            }
 
-    def jobs(self, wanted: Wanted, page: int) -> dict[str, Any]:
-        """Returns one page of the selected jobs."""
+    def timeline(self) -> dict[str, Any]:
+        """Returns the attempts of the run by slot, and its latest pictures."""
+        with self._lock:
+            fold, snapshot = self._looked(), self._snapshot
+            now = time.monotonic()
+            if snapshot is None or (self._drawn[1] and now < self._drawn[0]):
+                return self._drawn[1]
+            # in full seconds, so that an unchanged run gives an unchanged answer
+            drawn = {
+                "timeline": timeline(fold, snapshot.machines, float(int(self._looked_at))),
+                "pictures": latest(fold, self._project.engine.store, self._listed),
+            }
+            cost = time.monotonic() - now
+            self._drawn = (now + max(cost / LOOKING_SHARE, DRAW_SECONDS), drawn)
+            return drawn
+
+    def thumbnail(self, job_id: str, key: str) -> tuple[bytes, str]:
+        """Returns a small picture of a job's file, and its content type. Raises NotFound."""
+        file, read = self.file(job_id, key)
+        folder = state_folder(self._project.folder, f"{self._project.config.app_name}.thumbs")
+        found = Thumbnails(folder).make(file, read)
+        if found is None:
+            raise NotFound
+        return found
+
+    def _left_dead(self, fold: Fold) -> Earlier | None:
+        """Returns the jobs that the run before has left dead; looked for once a while."""
+        now = time.monotonic()
+        if now >= self._earlier[0]:
+            found = left_dead(self._project, fold)
+            self._earlier = (now + EARLIER_SECONDS, Earlier(*found) if found else None)
+        return self._earlier[1]
+
+    def jobs(self, given: Asked, page: int) -> dict[str, Any]:
+        """Returns one page of the selected jobs, with a column for each of their keys."""
         with self._lock:
             fold = self._looked()
             alive = self._alive()
-            found = self._select(fold, wanted, alive=alive)
+            found = self._select(fold, given, alive=alive)
             shown, page, pages = show.page_of(found, page)
             rows = records_at(fold, shown)
             bodies = fold.bodies(rows)
+            names = key_names(bodies.values())[: show.KEY_COLUMNS]
             return {
                 "total": len(found),
                 "page": page,
                 "pages": pages,
-                "rows": [show.row(record, bodies.get(record.id), alive=alive) for record in rows],
+                "keys": names,
+                "machines": sorted(filter(None, fold.done_by()))[: show.MACHINES],
+                "rows": [show.row(each, parsed(bodies.get(each.id)), names, alive=alive) for each in rows],
             }
+
+    def csv(self, given: Asked, ids: Collection[str]) -> Iterator[bytes]:
+        """Yields the selected jobs (or those with these ids) as CSV, piece by piece."""
+        with self._lock:
+            fold, alive = self._looked(), self._alive()
+            among = {*ids} or None
+            found = indexes(fold, Wanted(), among) if among else self._select(fold, given, alive=alive)
+            names = key_names(fold.bodies(records_at(fold, found[: show.PAGE_ROWS])).values())
+        columns = [*show.CSV_COLUMNS, *(name for name in names if name not in show.CSV_COLUMNS)]
+        yield show.csv_rows([columns])
+        for start in range(0, len(found), CSV_JOBS):
+            with self._lock:
+                rows = records_at(fold, found[start : start + CSV_JOBS])
+                bodies = fold.bodies(rows)
+            yield show.csv_rows(
+                cells(each, parsed(bodies.get(each.id)), columns, alive=alive) for each in rows
+            )
+
+    def ids(self, given: Asked) -> list[str]:
+        """Returns the ids of all selected jobs."""
+        with self._lock:
+            fold = self._looked()
+            found = self._select(fold, given, alive=self._alive())
+            pages = (found[start : start + CSV_JOBS] for start in range(0, len(found), CSV_JOBS))
+            return [each.id for page in pages for each in records_at(fold, page)]
 
     def failures(self) -> dict[str, Any]:
         """Returns the failures in groups, the largest first."""
@@ -117,7 +220,18 @@ class Model:
                 "inputs": [show.file(found) for found in given],
                 "outputs": [show.file(found) for found in made],
                 "output_at": self._project.engine.store.locate(record.output) if record.output else None,
+                "command": self._command(fold, record),
+                "made_in": files.made_in(self._project.engine.store, record, fold.paths.run),
             }
+
+    def _command(self, fold: Fold, record: JobRecord) -> str | None:
+        """Returns the command of a job by the present config; None: the job does not fit it."""
+        body = fold.bodies([record]).get(record.id)
+        try:
+            config = self._project.config
+            return Previewer(config).show(Job(record.id, record.index, body)).command if body else None
+        except (DsError, ValueError):
+            return None
 
     def log(self, job_id: str, place: str, start: int) -> dict[str, Any]:
         """Returns the log of an attempt from byte `start` on; at first only its last LOG_BYTES.
@@ -139,7 +253,9 @@ class Model:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         shown = decoder.decode(text[skipped:], final=ended)
         left = 0 if ended else len(decoder.getstate()[0])
-        return {"text": shown, "next": start + len(text) - left, "skipped": skipped, "ended": ended}
+        error = telling_line(shown) if ended and record.cause and full == record.log else ""
+        read = {"text": shown, "next": start + len(text) - left, "skipped": skipped}
+        return {**read, "ended": ended, "error": error}
 
     def _follow(self, paths: RunPaths, job_id: str) -> None:
         """Has the worker store the job's log as it is printed, while the page shows it."""
@@ -206,12 +322,19 @@ class Model:
         keys = {**body, **group} if isinstance(group, dict) else body
         return files.inputs(store, config, keys, record), files.outputs(store, record)
 
-    def _select(self, fold: Fold, wanted: Wanted, *, alive: Alive) -> Sequence[int]:
-        key = (fold.version, alive, wanted)
-        if self._selected is None or self._selected[0] != key:
-            among = self._group_ids(fold, wanted.cause, wanted.said) if wanted.said else None
-            self._selected = (key, select(fold, wanted, among, alive=alive))
-        return self._selected[1]
+    def _select(self, fold: Fold, given: Asked, *, alive: Alive) -> Sequence[int]:
+        """Returns the indexes of the selected jobs. A costly selection is kept a while, though jobs end."""
+        now, kept = time.monotonic(), self._selected
+        if (
+            kept is None
+            or kept.asked != (given, alive)
+            or (kept.version != fold.version and now >= kept.until)
+        ):
+            among = self._group_ids(fold, given.wanted.cause, given.said) if given.said else None
+            found = select(fold, given, among, alive=alive)
+            until = now + (time.monotonic() - now) / LOOKING_SHARE
+            self._selected = kept = _Selected((given, alive), fold.version, until, found)
+        return kept.found
 
     def _grouped(self, fold: Fold) -> list[FailureGroup]:
         if self._groups is None or self._groups[0] != fold.version:
@@ -241,6 +364,7 @@ class Model:
             if fold is not self._fold:
                 self._fold = fold
                 self._said, self._groups, self._selected = {}, None, None
+                self._drawn, self._listed, self._earlier = (0.0, {}), {}, (0.0, None)
             self._looked_at = self._project.clock.now()
             self._reported = self._snapshot.state == "finished" and self._has_report(run)
             self._problem = None

@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ..job import State
 from ..ledger import Fold
-from ..ledger.selection import indexes, texts
+from ..ledger.selection import Wanted, indexes, texts
 from ..runs.snapshot import Alive
 
+WORDS = 8
+"""Most words of a search."""
 
-class Wanted(NamedTuple):
-    """What the user selects: a state, a cause, a group of failures (by its example), and words.
+_WORD = re.compile(r'([^\s="]+)=("[^"]*"|\S+)|\S+')
+
+
+class Asked(NamedTuple):
+    """What the user selects: `wanted`, the jobs of a group of failures (by its example), and words.
 
     Every word must be in a job's values, id or places. Empty: any.
     """
 
-    state: str = ""
-    cause: str = ""
+    wanted: Wanted = Wanted()
     said: str = ""
     words: tuple[str, ...] = ()
-    order: str = ""
 
 
-def select(fold: Fold, wanted: Wanted, among: Collection[str] | None, *, alive: Alive) -> Sequence[int]:
+def asked(query: Mapping[str, object]) -> Asked:
+    """Reads a request of the page. NAME=VALUE asks for jobs whose key has just this value; NAME="A B" too."""
+    given = {name: value for name, value in query.items() if isinstance(value, str)}
+    get, words = given.get, [*_WORD.finditer(given.get("q", ""))][:WORDS]
+    keys = tuple((word[1], word[2].strip('"')) for word in words if word[1])
+    wanted = Wanted(get("state", ""), get("cause", ""), get("machine", ""), keys, get("order", ""))
+    return Asked(wanted, get("said", ""), tuple(word[0] for word in words if not word[1]))
+
+
+def select(fold: Fold, given: Asked, among: Collection[str] | None, *, alive: Alive) -> Sequence[int]:
     """Returns the indexes of the selected jobs in order. `among`: only these ids; `alive`: the machines."""
     stranded: list[int] = []
-    if wanted.state in (State.RUNNING, State.WAITING):
+    if given.wanted.state in (State.RUNNING, State.WAITING):
         stranded = [each.index for each in fold.running() if alive.state(each) is State.WAITING]
-    found = indexes(fold, wanted.state or None, wanted.cause or None, among, wanted.order, stranded)
-    for word in wanted.words:
+    found = indexes(fold, given.wanted, among, stranded)
+    for word in given.words:
         found = _containing(fold, found, word)
     return found
 

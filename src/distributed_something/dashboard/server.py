@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,18 +23,21 @@ from ..system.loopback import ADDRESS, is_foreign
 from .actions import Actions
 from .files import how_shown
 from .model import Model, NotFound
-from .select import Wanted
+from .runs import Runs
+from .select import asked
 
 TOKEN_HEADER = "X-Token"  # noqa: S105  its name
 BODY_BYTES = 64 << 10
 PIECE_BYTES = 1 << 20
-WORDS = 8
 
 _STATIC = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _PAGES = {
     "": "index.html",
-    **{name: name for name in ("app.js", "dom.js", "app.css", "look.css", "icon.svg")},
+    **{name: name for name in ("app.css", "look.css", "icon.svg")},
+    **{
+        f"{name}.js": f"{name}.js" for name in ("app", "dom", "job", "jobs", "log", "net", "overview", "runs")
+    },
 }
 
 _PAGE_POLICY = (
@@ -63,13 +66,14 @@ class Refused(Exception):
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves a model on the loopback address. `port` 0: any free port."""
+    """Serves the runs of a project on the loopback address. `port` 0: any free port."""
 
     daemon_threads = True
 
-    def __init__(self, model: Model, actions: Actions, token: str, port: int) -> None:
+    def __init__(self, runs: Runs, token: str, port: int) -> None:
         super().__init__((ADDRESS, port), Handler)
-        self.model, self.actions = model, actions
+        self.runs = runs
+        self.actions = Actions(runs)
         self.token = token
 
     @property
@@ -147,15 +151,24 @@ class Handler(BaseHTTPRequestHandler):
             self._send(file.read_bytes(), f"{_TYPES[file.suffix]}; charset=utf-8", policy)
         elif path == "file":
             self._file(query)
+        elif path == "thumbnail":
+            found, kind = self._model(query).thumbnail(query.get("id", ""), query.get("key", ""))
+            self._send(found, kind, {"Content-Security-Policy": _FILE_POLICY})
         elif path == "report":
             policy = {"Content-Security-Policy": _FILE_POLICY}
-            self._send(self.server.model.report(), "text/html; charset=utf-8", policy)
-        elif path == "api/offer":
-            self._json(self.server.actions.offer(_number(query.get("jobs"), 0)))
-        elif found := _VALUES.get(path):
-            self._json(found(self.server.model, query))
+            self._send(self._model(query).report(), "text/html; charset=utf-8", policy)
+        elif path == "jobs.csv":
+            ids = [each for each in query.get("ids", "").split(",") if each]
+            self._stream(self._model(query).csv(asked(query), ids), "text/csv; charset=utf-8", "jobs.csv")
+        elif of_project := _OF_PROJECT.get(path):
+            self._json(of_project(self.server, query))
+        elif of_run := _VALUES.get(path):
+            self._json(of_run(self._model(query), query))
         else:
             raise NotFound
+
+    def _model(self, query: Query) -> Model:
+        return self.server.runs.of(query.get("run", ""))
 
     def _post(self, path: str, _query: Query) -> None:
         if not _same(self.headers.get(TOKEN_HEADER, ""), self.server.token):
@@ -179,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _file(self, query: Query) -> None:
         """Sends a job's file in pieces. The browser shows pictures and plain text, and saves the rest."""
-        file, read = self.server.model.file(query.get("id", ""), query.get("key", ""))
+        file, read = self._model(query).file(query.get("id", ""), query.get("key", ""))
         shown = how_shown(file.key)
         first = read(0, min(PIECE_BYTES, file.size))  # a missing file is found out before the answer begins
         name = quote(file.key.rpartition("/")[2], errors="replace")
@@ -196,6 +209,20 @@ class Handler(BaseHTTPRequestHandler):
             first = read(sent, min(PIECE_BYTES, file.size - sent)) if sent < file.size else b""
         if sent != file.size:
             self.close_connection = True  # the file is shorter now: the browser notices by the length
+
+    def _stream(self, pieces: Iterable[bytes], kind: str, name: str) -> None:
+        """Sends a file of unknown length, to be saved; its end is that of the connection."""
+        policy = {
+            "Content-Security-Policy": _FILE_POLICY,
+            "Content-Disposition": f"attachment; filename={name}",
+        }
+        every = iter(pieces)
+        first = next(every, b"")  # an error is found out before the answer begins
+        self.close_connection = True
+        self._head(HTTPStatus.OK, kind, None, policy)
+        self.wfile.write(first)
+        for piece in every:
+            self.wfile.write(piece)
 
     def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
@@ -233,20 +260,22 @@ def _number(text: str | None, otherwise: int) -> int:
     return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 16 else otherwise
 
 
-def _wanted(query: Query) -> Wanted:
-    words = tuple(query.get("q", "").split()[:WORDS])
-    get = query.get
-    return Wanted(get("state", ""), get("cause", ""), get("said", ""), words, get("order", ""))
-
-
 _VALUES: dict[str, Callable[[Model, Query], object]] = {
     "api/overview": lambda model, _: model.overview(),
+    "api/timeline": lambda model, _: model.timeline(),
     "api/failures": lambda model, _: model.failures(),
-    "api/jobs": lambda model, query: model.jobs(_wanted(query), _number(query.get("page"), 1)),
+    "api/jobs": lambda model, query: model.jobs(asked(query), _number(query.get("page"), 1)),
     "api/job": lambda model, query: model.job(query.get("id", "")),
     "api/log": lambda model, query: model.log(
         query.get("id", ""), query.get("place", ""), _number(query.get("from"), 0)
     ),
+}
+"""Requests about a run, the current one or that of `run`."""
+
+_OF_PROJECT: dict[str, Callable[[PageServer, Query], object]] = {
+    "api/runs": lambda server, _: {"runs": server.runs.list()},
+    "api/compare": lambda server, query: server.runs.compare(query.get("one", ""), query.get("other", "")),
+    "api/offer": lambda server, query: server.actions.offer(_number(query.get("jobs"), 0)),
 }
 _ACTIONS: dict[str, Callable[[Actions, dict[str, Any]], str]] = {
     "api/stop": Actions.stop,

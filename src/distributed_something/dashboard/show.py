@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from csv import writer as csv_writer
+from io import StringIO
 from typing import Any
 
 from ..budget import used
-from ..engine import RentedMachine, StoredFile
+from ..engine import Machines, RentedMachine, StoredFile
 from ..job import State
 from ..ledger import Fold, JobRecord
 from ..report.failures import FailureGroup
@@ -21,6 +23,22 @@ PAGE_ROWS = 100
 MACHINES = 200
 JOBS_OF_MACHINE = 32
 VALUE_CHARACTERS = 160
+KEY_COLUMNS = 12
+"""Most keys of jobs that have a column."""
+
+CSV_COLUMNS = (
+    "index",
+    "id",
+    "state",
+    "attempts",
+    "cause",
+    "exit_code",
+    "seconds",
+    "max_rss_bytes",
+    "machine",
+    "output",
+)
+"""First columns of a CSV file; the jobs' keys follow."""
 
 
 def overview(snapshot: Snapshot, fold: Fold, now: float) -> dict[str, Any]:
@@ -65,15 +83,23 @@ def _figures(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("dead", f"{jobs.dead:,}"),
         ("rate", rate_text(snapshot.rate) if snapshot.rate else "\N{EN DASH}"),
         ("took", duration(took)) if ended else ("time left", _left(snapshot)),
-        ("machines", f"{machines.running:,} of {machines.target:,}"),
+        *_count_machines(machines),
         *([("interruptions", f"{snapshot.interruptions:,}")] if snapshot.interruptions else []),
         *_cost(snapshot),
         *([("budget", used(snapshot.budget, snapshot.spent))] if snapshot.budget else []),
     ]
 
 
+def _count_machines(machines: Machines) -> list[tuple[str, str]]:
+    if not machines.target and not machines.running:
+        return []
+    return [("machines", f"{machines.running:,} of {machines.target:,}")]
+
+
 def _cost(snapshot: Snapshot) -> list[tuple[str, str]]:
     """Returns the cost so far and at the end; empty if machines cost nothing."""
+    if snapshot.cost_usd is None and snapshot.machines.hours is not None:
+        return [("machine-hours", f"{snapshot.machines.hours:,.2f}")]
     if snapshot.cost_usd is None:
         return [("cost so far", "not known")] if snapshot.machines.rented else []
     if snapshot.state == "finished":
@@ -91,7 +117,12 @@ def _parts(snapshot: Snapshot) -> str:
     jobs = snapshot.jobs
     states = ("succeeded", "skipped", "dead", "dropped", "running", "waiting")
     return parts_plot(
-        [Part(state, getattr(jobs, state), f"{getattr(jobs, state):,}", state) for state in states], "Jobs"
+        [
+            Part(state, getattr(jobs, state), f"{getattr(jobs, state):,}", state)
+            for state in states
+            if getattr(jobs, state) or not jobs.total
+        ],
+        "Jobs",
     )
 
 
@@ -167,8 +198,8 @@ def machine_of(record: JobRecord) -> str:
     return record.machine or record.worker or ""
 
 
-def row(record: JobRecord, body: bytes | None, *, alive: Alive) -> dict[str, Any]:
-    """Returns a line of the table of jobs."""
+def row(record: JobRecord, keys: Mapping[str, Any], names: Sequence[str], *, alive: Alive) -> dict[str, Any]:
+    """Returns a line of the table of jobs; `names` are the keys that have a column."""
     return {
         "id": record.id,
         "index": f"{record.index:,}",
@@ -178,20 +209,22 @@ def row(record: JobRecord, body: bytes | None, *, alive: Alive) -> dict[str, Any
         "exit_code": record.exit_code,
         "time": duration(record.seconds) if record.seconds is not None else "",
         "memory": bytes_text(record.max_rss_bytes),
-        "values": _values(body),
+        "machine": machine_of(record),
+        "keys": [_value(keys.get(name)) for name in names],
     }
 
 
-def _values(body: bytes | None) -> str:
-    """Returns a job's values as a short text: those of its group, or all."""
-    try:
-        found = json.loads(body or b"{}")
-    except ValueError:
-        return ""
-    group = found.get("group") if isinstance(found, dict) else None
-    values = group if isinstance(group, dict) else found if isinstance(found, dict) else {}
-    text = ", ".join(f"{name} = {value}" for name, value in values.items())
+def _value(value: Any) -> str:
+    """Returns a job's value as a short text."""
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= VALUE_CHARACTERS else text[:VALUE_CHARACTERS] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def csv_rows(rows: Iterable[Sequence[object]]) -> bytes:
+    """Returns rows as CSV."""
+    text = StringIO()
+    csv_writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "replace")
 
 
 def group(found: FailureGroup) -> dict[str, Any]:
@@ -207,7 +240,9 @@ def group(found: FailureGroup) -> dict[str, Any]:
 
 def file(found: StoredFile) -> dict[str, Any]:
     """Returns a file of a job."""
-    return {"key": found.key, "size": bytes_text(found.size), "kind": how_shown(found.key).kind}
+    shown = how_shown(found.key)
+    size = {"size": bytes_text(found.size), "bytes": found.size}
+    return {"key": found.key, **size, "kind": shown.kind, "picture": shown.picture}
 
 
 def attempts(fold: Fold, record: JobRecord, *, alive: Alive) -> list[dict[str, Any]]:

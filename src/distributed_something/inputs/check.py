@@ -218,8 +218,9 @@ def work_findings(config: Config) -> Iterator[Finding]:
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"
         )
         yield warning(what, "raise MAX_RUN_HOURS: the machines end then, whatever runs on them")
-    if (config.budget_usd or config.budget_hours) and not config.engine_kind.rents:
-        what = f"BUDGET_USD, BUDGET_HOURS: the engine {config.engine!r} rents no machine, and holds no budget"
+    given = {"usd": config.budget_usd, "hours": config.budget_hours}
+    for unit in (unit for unit, limit in given.items() if limit and unit not in config.engine_kind.budgets):
+        what = f"BUDGET_{unit.upper()}: the engine {config.engine!r} does not know what a run has spent of it"
         yield warning(what, "MAX_RUN_HOURS limits its time")
     if not config.job_timeout and not config.image_starts_worker:
         yield warning(

@@ -74,8 +74,11 @@ class JobFile:
         if clean is None:
             raise UsageError(f"{self.path}: holds no jobs", "give it a line for each job")
 
-    def jobs(self) -> Iterator[Job]:
-        """The jobs: each group with the shared keys around it, as canonical JSON, with its hash for an id."""
+    def jobs(self, *, in_order: bool = False) -> Iterator[Job]:
+        """The jobs: each group with the shared keys around it, as canonical JSON, with its hash for an id.
+
+        `in_order`: the bodies have their keys in the file's order; the ids are the same.
+        """
         import msgspec
 
         from .json_groups import TOO_DEEP
@@ -86,7 +89,9 @@ class JobFile:
             before, behind = _frame(self.shared)
             for index, group in enumerate(self.groups()):
                 body = before + encode(group) + behind
-                yield Job(sha256(body).hexdigest()[:16], index, body)
+                job_id = sha256(body).hexdigest()[:16]
+                body = msgspec.json.encode({**self.shared, "group": group}) if in_order else body
+                yield Job(job_id, index, body)
         except (RecursionError, ValueError, OverflowError) as error:
             reason = TOO_DEEP if isinstance(error, RecursionError) else error
             place = f"group {index + 1}" if index >= 0 else "the shared keys"

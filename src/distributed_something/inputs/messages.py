@@ -7,6 +7,7 @@ file decides. A job keeps its id in every form, and our own worker reads all of 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -24,27 +25,27 @@ _CHOICE = "choose by MESSAGE = 'group', 'cellprofiler', 'fiji' or 'omezarr', or 
 
 
 class Form(NamedTuple):
-    """A form of messages: `needs` are the shared keys without which its workers fail."""
+    """A form of messages: `needs` are the shared keys without which its workers fail.
+
+    `as_is`: our own worker's, the job's body. All others keep the order of keys and the spaces of the child's
+    own submit: a worker may name its output folder by a group's values in their order.
+    """
 
     name: str
     readers: str
     make: Callable[[Keys, Keys], Keys]
     needs: tuple[str, ...] = ()
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is the form of a job's own body."""
-        return self.name == "group"
+    as_is: bool = False
 
     def message(self, job: Job) -> Job:
         """The job with the body that is sent, under the same id."""
         import msgspec
 
-        if self.is_ours:
+        if self.as_is:
             return job
         shared = msgspec.json.decode(job.body)
         group = shared.pop("group")
-        return Job(job.id, job.index, msgspec.json.encode(self.make(shared, group)))
+        return Job(job.id, job.index, json.dumps(self.make(shared, group)).encode())
 
 
 def _group(shared: Keys, group: Keys) -> Keys:
@@ -69,11 +70,11 @@ def _omezarr(shared: Keys, group: Keys) -> Keys:
 
 _CELLPROFILER = ("pipeline", "output", "input", "data_file")
 _FIJI = ("output_file_location", "shared_metadata")
-_OURS = Form("group", "Distributed-Something's workers", _group)
+_OURS = Form("group", "our own workers", _group, as_is=True)
 FORMS = {
     each.name: each
     for each in (
-        _OURS,
+        Form("group", "Distributed-Something's workers", _group),
         Form("cellprofiler", "Distributed-CellProfiler's workers", _cellprofiler, _CELLPROFILER),
         Form("fiji", "Distributed-Fiji's workers", _fiji, _FIJI),
         Form("omezarr", "Distributed-OMEZARRCreator's workers", _omezarr),
@@ -104,7 +105,7 @@ def _by_shape(file: JobFile) -> Form:
     if file.bare:
         what = f"{file.path}: its groups are texts or lists, and its shared keys are of no family"
         raise UsageError(what, _CHOICE)
-    return _OURS
+    return FORMS["group"]
 
 
 def _checked(form: Form, file: JobFile) -> Form:

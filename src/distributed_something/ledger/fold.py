@@ -404,6 +404,16 @@ class Fold:
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         return [*self.query(sql, values)]
 
+    def write(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Adds rows to the index, in one transaction. Raises DsError if it cannot be written."""
+        try:
+            with writing(self._db):
+                self._db.executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise DsError(
+                f"the index {self._path} cannot be written: {error}", "make room on the disk"
+            ) from error
+
     def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[Any]:
         """Yields the rows of a query over the index. Raises DsError if that is damaged."""
         try:

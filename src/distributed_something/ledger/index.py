@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..system.mounts import network_file_system_of
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from .records import FACTS
 
 VERSION = 2
@@ -31,6 +31,7 @@ MORE = ("bytes_in", "bytes_out", "phases", "start")
 
 # Job numbers count from 1. state: 0 waiting, 1 running, 2 succeeded, 3 dead, 4 skipped, 5 dropped.
 # A job that only waits has no row in `states`. `past` has the ends that brought no result.
+# `keyed` has the values of the job keys in `keys`, of the jobs up to a number; `keyed.py` fills it.
 # `ended` counts final ends by parts of several lengths, `done_by` successes by machine.
 _SCHEMA = f"""
     CREATE TABLE segments (key TEXT PRIMARY KEY, number INTEGER, read INTEGER) WITHOUT ROWID;
@@ -46,6 +47,8 @@ _SCHEMA = f"""
     CREATE INDEX past_of ON past(number);
     CREATE TABLE ended (scale REAL, at INTEGER, jobs INTEGER, PRIMARY KEY (scale, at)) WITHOUT ROWID;
     CREATE TABLE done_by (machine TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE keyed (name TEXT, value, number INTEGER, PRIMARY KEY (name, value, number)) WITHOUT ROWID;
+    CREATE TABLE keys (name TEXT PRIMARY KEY, upto INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -123,7 +126,7 @@ def remove_index(path: Path) -> None:
 
 def _placed(path: Path) -> Path:
     """Returns the path, or one in a local temporary folder if SQLite's locks are not safe there."""
-    if network_file_system_of(path) is None:
+    if file_system(path) not in NETWORK_FILE_SYSTEMS:
         return path
     import hashlib
     import tempfile

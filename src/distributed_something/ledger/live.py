@@ -177,6 +177,11 @@ class LiveFold:
         return sum(self._counts.get(name, 0) for name in ENDS if name in ("succeeded", "failed", "dead"))
 
     @property
+    def spent(self) -> dict[str, float]:
+        """Not known: empty."""
+        return {}
+
+    @property
     def interruptions(self) -> int:
         """Number of attempts that were interrupted."""
         return self._counts.get("interrupted", 0)

@@ -10,15 +10,23 @@ from typing import Any, NamedTuple
 from ..job import State
 from .batch import STATES
 from .fold import AGAIN, Fold, record_of
+from .keyed import comparable, keep
 from .records import FACTS, JobRecord
 
 ORDERS = {
-    "longest": "ifnull(seconds, 0) DESC",
-    "memory": "ifnull(max_rss_bytes, 0) DESC",
-    "attempts": "ifnull(attempts, 0) DESC",
-    "latest": "coalesce(ended, started, 0) DESC",
+    "index": "number",
+    "id": "id",
+    "state": "ifnull(state, 0)",
+    "attempts": "ifnull(attempts, 0)",
+    "cause": "cause",
+    "time": "seconds",
+    "memory": "max_rss_bytes",
+    "machine": "ifnull(machine, worker)",
+    "ended": "coalesce(ended, started)",
 }
-"""Orders besides the order of submission."""
+"""What jobs are sorted by, besides their keys (`key:NAME`)."""
+
+KEY = "key:"
 
 _PAGE = 5000
 
@@ -34,18 +42,51 @@ class Text(NamedTuple):
     body: bytes
 
 
+class Wanted(NamedTuple):
+    """Which jobs, and in which order; empty: any, as submitted.
+
+    `keys` are names and values that a job must have. `order` is one of ORDERS, or `key:NAME`; `-` before it:
+    the largest first. Jobs without a value come last.
+    """
+
+    state: str = ""
+    cause: str = ""
+    machine: str = ""
+    keys: tuple[tuple[str, str], ...] = ()
+    order: str = ""
+
+
 def indexes(
-    fold: Fold,
-    state: str | None = None,
-    cause: str | None = None,
-    among: Collection[str] | None = None,
-    order: str = "",
-    stranded: Collection[int] = (),
+    fold: Fold, wanted: Wanted, among: Collection[str] | None = None, stranded: Collection[int] = ()
 ) -> Sequence[int]:
-    """Returns the indexes of jobs in order; None: any. `stranded` jobs wait, but run by the ledger."""
+    """Returns the indexes of jobs in order. `stranded` jobs wait, but run by the ledger."""
+    conditions, values = _conditions(wanted, stranded)
+    for name, value in wanted.keys:
+        keep(fold, name)
+        conditions.append("number IN (SELECT number FROM keyed WHERE name = ? AND value = ?)")
+        values += [name, comparable(value)]
+    if among is not None:
+        conditions.append("id IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps([*among]))
+    order = wanted.order.removeprefix("-")
+    down = " DESC" if wanted.order.startswith("-") else ""
+    if order.startswith(KEY):
+        return _by_key(fold, order.removeprefix(KEY), down, conditions, values)
+    column = ORDERS.get(order, "number")
+    if not conditions and column == "number":
+        return range(fold.total) if not down else range(fold.total)[::-1]
+    join = "JOIN" if wanted.state and wanted.state != State.WAITING else "LEFT JOIN"
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    by = f"number{down}" if column == "number" else f"{column} IS NULL, {column}{down}, number"
+    sql = f"SELECT number - 1 FROM jobs {join} states USING (number) {where} ORDER BY {by}"  # noqa: S608
+    return [index for (index,) in fold.query(sql, values)]
+
+
+def _conditions(wanted: Wanted, stranded: Collection[int]) -> tuple[list[str], list[object]]:
+    """Returns SQL conditions over jobs and states, and their values."""
     conditions: list[str] = []
     values: list[object] = []
-    numbers = json.dumps([index + 1 for index in stranded])
+    state, numbers = wanted.state, json.dumps([index + 1 for index in stranded])
     if state == "failed":
         conditions.append(AGAIN)
     elif state == State.RUNNING:
@@ -57,19 +98,28 @@ def indexes(
     elif state:
         known = [code for code, each in enumerate(STATES) if each == state]
         conditions.append(f"state = {known[0]}" if known else "false")
-    if cause:
-        conditions.append("cause = ?")
-        values.append(cause)
-    if among is not None:
-        conditions.append("id IN (SELECT value FROM json_each(?))")
-        values.append(json.dumps([*among]))
-    if not conditions and order not in ORDERS:
-        return range(fold.total)
-    join = "JOIN" if state and state != State.WAITING else "LEFT JOIN"
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    by = f"{ORDERS[order]}, number" if order in ORDERS else "number"
-    sql = f"SELECT number - 1 FROM jobs {join} states USING (number) {where} ORDER BY {by}"  # noqa: S608
-    return [index for (index,) in fold.query(sql, values)]
+    for column, value in (("cause", wanted.cause), ("ifnull(machine, worker)", wanted.machine)):
+        if value:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    return conditions, values
+
+
+def _by_key(
+    fold: Fold, name: str, down: str, conditions: Sequence[str], values: Sequence[object]
+) -> Sequence[int]:
+    """Returns the indexes of jobs by the value of a key; those without the key last."""
+    keep(fold, name)
+    tables = "LEFT JOIN states USING (number)"
+    more = "".join(f" AND {each}" for each in conditions)
+    sql = f"""SELECT number - 1 FROM keyed JOIN jobs USING (number) {tables}
+        WHERE name = ?{more} ORDER BY value{down}, number{down}"""  # noqa: S608
+    found = [index for (index,) in fold.query(sql, (name, *values))]
+    if len(found) < fold.total:
+        sql = f"""SELECT number - 1 FROM jobs {tables}
+            WHERE number NOT IN (SELECT number FROM keyed WHERE name = ?){more} ORDER BY number"""  # noqa: S608
+        found += [index for (index,) in fold.query(sql, (name, *values))]
+    return found
 
 
 def records_at(fold: Fold, wanted: Sequence[int]) -> list[JobRecord]:

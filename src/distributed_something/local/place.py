@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
     def root(self, config: Config) -> Path:
         """Returns the folder that jobs of a config run in: `work`, or one below SCRATCH."""
-        return Path(config.scratch, f"ds-{config.app_name}") if config.scratch else self.work
+        return config.scratch_root() or self.work
 
     @property
     def mark(self) -> bytes:

@@ -130,6 +130,7 @@ class SqliteQueue:
 
     Order: jobs whose lease or back-off has ended come first, then the others as they were submitted.
     `term` is how many seconds a lease lasts; `owner` names the worker that leases through this object.
+    `volatile`: the file is a copy that can be made again, and nothing of it needs to survive a power cut.
     Submitting, redriving and purging survive a power cut once they return; a power cut may undo the last
     lease, renewal or outcome, so that a job runs again.
     Threads may share one object. A process that forks must open its own after the fork.
@@ -145,6 +146,7 @@ class SqliteQueue:
         term: float = 120.0,
         owner: str = "",
         clock: Clock | None = None,
+        volatile: bool = False,
     ) -> None:
         self.path = path.absolute()
         self.owner = owner
@@ -153,6 +155,7 @@ class SqliteQueue:
         self._longest = max(self._policy.limit, term) + CLOCK_SLACK
         self._clock = clock or SystemClock()
         self._mutex = threading.Lock()
+        self._volatile = volatile
         self._durable: bool | None = None
         refuse_network(self.path)
         with explained(self.path):
@@ -161,6 +164,8 @@ class SqliteQueue:
             self._lock_file = open_lock(self.path)
             try:
                 self._db = connect(self.path, self._lock_file)
+                if volatile:
+                    self._db.execute("PRAGMA synchronous = OFF")
             except BaseException:  # the lock is let go, and the error raised again
                 os.close(self._lock_file)
                 raise
@@ -281,10 +286,17 @@ class SqliteQueue:
 
     def dead(self) -> Iterator[DeadJob]:
         """Yields the dead jobs, in the order of submission; read in pages, so workers go on meanwhile."""
-        last = 0
-        while page := self._read(_DEAD_PAGE, (last,)):
-            for last, number, failed, cause, detail, body in page:
-                yield DeadJob(Job(_id(number), last - 1, body), failed, Cause(cause), detail)
+        last = -1
+        while page := self.dead_page(last):
+            yield from page
+            last = page[-1].job.index
+
+    def dead_page(self, index: int) -> list[DeadJob]:
+        """The first dead jobs behind this index: a thousand at most."""
+        return [
+            DeadJob(Job(_id(number), seq - 1, body), failed, Cause(cause), detail)
+            for seq, number, failed, cause, detail, body in self._read(_DEAD_PAGE, (index + 1,))
+        ]
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead.
@@ -343,8 +355,8 @@ class SqliteQueue:
         with self._writing(durable=True) as db:
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
-    def _claim(self, limit: int) -> list[Lease]:
-        token = int.from_bytes(os.urandom(8), "big") >> 1
+    def _claim(self, limit: int, token: int | None = None) -> list[Lease]:
+        token = int.from_bytes(os.urandom(8), "big") >> 1 if token is None else token
         with self._writing() as db:
             now = self._clock.now()
             deadline = now + self._term
@@ -373,7 +385,7 @@ class SqliteQueue:
     def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Yields one transaction, all or nothing; `durable` makes it survive a power cut."""
         with self._mutex, explained(self.path), locked(self._lock_file):
-            if durable is not self._durable:
+            if not self._volatile and durable is not self._durable:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             self._db.execute("BEGIN IMMEDIATE")

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import DsError
-from ..system.mounts import network_file_system_of
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 
 VERSION = 1
 """Of the file's format; kept in its header (PRAGMA user_version)."""
@@ -47,11 +47,11 @@ _SCHEMA = """
 
 def refuse_network(path: Path) -> None:
     """Raises DsError if the path is on a network file system."""
-    if kind := network_file_system_of(path):
+    if (kind := file_system(path)) in NETWORK_FILE_SYSTEMS:
         raise DsError(
             f"the queue cannot lie in {path.parent}: it is on a network file system ({kind}),"
             " where file locks are not safe",
-            "set DS_STATE_DIR to a folder on a local disk",
+            "set DS_STATE_DIR to a folder on a local disk; on a cluster ENGINE = 'slurm'",
         )
 
 

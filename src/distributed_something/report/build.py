@@ -47,7 +47,7 @@ def build_report(
     }
     return {
         **snapshot.to_json(),
-        "elapsed_s": _elapsed(snapshot),
+        "elapsed_s": snapshot.elapsed,
         **figures,
         "histograms": {"seconds": histogram(seconds), "max_rss_bytes": histogram(memory)},
         "throughput": _throughput(snapshot, fold),
@@ -69,12 +69,6 @@ def build_report(
         "what": {**_what(config, fold), **ran},
         "advice": _advice(config, snapshot, figures, groups),
     }
-
-
-def _elapsed(snapshot: Snapshot) -> float | None:
-    if snapshot.started is None or snapshot.finished is None:
-        return None
-    return round(snapshot.finished - snapshot.started, 3)
 
 
 def _throughput(snapshot: Snapshot, fold: Fold) -> dict[str, Any] | None:
@@ -207,6 +201,8 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"machines cost {money(report['cost_usd'])}" + (f", {money(each)} a job" if each else "")
         )
+    elif report["machine_hours"] is not None:
+        lines.append(f"machines ran {report['machine_hours']:,.2f} hours in all")
     if report["interruptions"]:
         interruptions = many(report["interruptions"], "interruption")
         lines.append(f"{interruptions} (no attempt was charged for that)")

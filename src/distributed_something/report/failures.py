@@ -25,6 +25,9 @@ class FailureGroup:
         self.ids: list[str] = []
         self.dead = 0
 
+    def __repr__(self) -> str:
+        return f"<FailureGroup {self.cause}: {self.example!r}, {len(self.ids):,} jobs, {self.dead:,} dead>"
+
 
 def _tails(store: Store, paths: RunPaths, records: Sequence[JobRecord]) -> Iterator[str]:
     """Reads the log of each job. Returns an empty text for a log that cannot be read."""

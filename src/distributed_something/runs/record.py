@@ -196,3 +196,15 @@ def new_run_id(now: float) -> str:
     """
     begun = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     return f"{begun}-{int(now % 1 * 256):02x}{os.urandom(1).hex()}"
+
+
+def budget_of(config: Config, path: Path, run: str | None) -> Budget:
+    """Returns the limits of a run: those of the config, raised as its record (a file) says."""
+    limits = Budget(config.budget_usd, config.budget_hours)
+    if not limits or not path.exists():
+        return limits
+    try:
+        record = read_record(path)
+    except UsageError:  # a damaged record raises no limit
+        return limits
+    return limits.raised(record.more_usd, record.more_hours) if record.run == run else limits

@@ -15,6 +15,9 @@ from ..words import many
 RATE_WINDOW_SECONDS = 60.0
 """Time over which the rate of a run under way is measured, in seconds."""
 
+MEASURED_ENDS = 20
+"""Number of ends in that time from which on the rate says how long the rest takes."""
+
 
 class Tally(Protocol):
     """What a view of a run needs of the ledger: `Fold`, or `LiveFold`."""
@@ -38,6 +41,10 @@ class Tally(Protocol):
     @property
     def interruptions(self) -> int:
         """Number of attempts that were interrupted."""
+
+    @property
+    def spent(self) -> Mapping[str, float]:
+        """Seconds of attempts, by the event that ended them."""
 
     @property
     def first(self) -> float | None:
@@ -98,12 +105,21 @@ class Snapshot(NamedTuple):
     unseen: int = 0
     """Jobs counted as running that the ledger does not show yet: workers write starts down late."""
     budget: Budget = NO_BUDGET
+    no_eta: str | None = None
+    """Why the time left is not known, although workers run and jobs are left."""
 
     @property
     def cost_usd(self) -> float | None:
         """What the run has cost so far; None: unknown."""
         cost = self.machines.cost
         return None if cost is None else cost.usd + cost.usd_per_attempt * self.attempts
+
+    @property
+    def elapsed(self) -> float | None:
+        """How long the run took, in seconds; None: it has not ended."""
+        if self.started is None or self.finished is None:
+            return None
+        return round(self.finished - self.started, 3)
 
     @property
     def spent(self) -> Spent:
@@ -144,6 +160,7 @@ class Snapshot(NamedTuple):
             "started": _iso(self.started),
             "finished": _iso(self.finished),
             "machines": {"target": machines.target, "running": machines.running, "lost": machines.lost},
+            "machine_hours": None if machines.hours is None else round(machines.hours, 4),
             "cost_usd": self.cost_usd,
             "budget": self._budget_json(),
             "why_idle": self.why_idle,
@@ -254,6 +271,10 @@ def take(
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
+    eta = no_eta = None
+    if left and machines.running and not over:
+        eta = time_left(fold, jobs, rate, now)
+        no_eta = None if eta is not None else _no_eta(fold, jobs, silent=silent)
     moves = over or (jobs.running > 0 and counts is not None and not machines.diagnosis)
     idle = None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0)
     return Snapshot(
@@ -265,7 +286,7 @@ def take(
         attempts=fold.attempts,
         interruptions=fold.interruptions,
         rate=rate,
-        eta=left / rate if rate and left and machines.running else None,
+        eta=eta,
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
@@ -274,7 +295,37 @@ def take(
         leased=counts.leased if counts else 0,
         unseen=unseen,
         budget=budget,
+        no_eta=no_eta,
     )
+
+
+def time_left(fold: Tally, jobs: JobCounts, rate: float, now: float) -> float | None:
+    """Returns the time left in seconds; None: it cannot be known.
+
+    What is left takes what a success has taken on average, on as many slots as are busy now; the time that
+    running jobs have had is taken off. Failures and skipped jobs, which may end at once, say nothing of it.
+    Many jobs a minute take at least what the present rate says.
+    """
+    done, spent = fold.by_state[State.SUCCEEDED], fold.spent.get("succeeded", 0.0)
+    if not done or not spent or not jobs.running:
+        return None
+    mean, left = spent / done, jobs.total - jobs.final
+    begun = (each.started for each in fold.running() if each.started is not None)
+    had = sum(min(max(now - when, 0.0), mean) for when in begun)
+    work = max(left * mean - had, 0.0) / jobs.running
+    if not work:
+        return None
+    return max(work, left / rate) if rate * RATE_WINDOW_SECONDS >= MEASURED_ENDS else work
+
+
+def _no_eta(fold: Tally, jobs: JobCounts, *, silent: bool) -> str:
+    if silent:
+        return "time left is not known, as these workers do not say when jobs begin"
+    if not jobs.running:
+        return "time left is not known while no job runs"
+    if not fold.by_state[State.SUCCEEDED]:
+        return "time left is not known until a job has succeeded"
+    return "the last jobs take longer than the others did"
 
 
 def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:

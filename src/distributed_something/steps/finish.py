@@ -6,11 +6,10 @@ from typing import Any
 
 from ..errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from ..inputs.config import Config
-from ..job import Job, Lease, Outcome, State
+from ..job import Job, Lease, State
 from ..ledger import Fold
 from ..runs.record import read_record
 from .project import Project
-from .retry import own_ledger
 
 
 def end(project: Project, fold: Fold) -> int:
@@ -75,23 +74,17 @@ def record_ends(project: Project, fold: Fold) -> None:
     such workers delete no other job. If the dead list may not be read (the auto-monitor has few rights),
     nothing is written, and the run shows only numbers.
     """
-    left = [record for record in fold.update().jobs.values() if record.state is State.WAITING]
-    if not left:
+    if not fold.update().by_state[State.WAITING]:
         return
-    queue = project.engine.queue()
     try:
-        dead = {each.job.id: each for each in queue.dead()} if queue.counts().dead else {}
+        project.note_dead(fold)
     except DsError as error:
         project.console.say(f"note: {error.what}")
         return
-    now = project.clock.now()
-    ledger = own_ledger(project, "queue")
-    for record in left:
-        lease, found = Lease(Job(record.id, record.index, b""), "", now), dead.get(record.id)
-        if found is None:
-            ledger.ended("succeeded", now, lease, None)
-        else:
-            ledger.ended("dead", now, lease, Outcome(State.WAITING, found.cause, found.detail))
+    now, ledger = project.clock.now(), project.own_ledger("queue")
+    for record in fold.jobs.values():
+        if record.state is State.WAITING:
+            ledger.ended("succeeded", now, Lease(Job(record.id, record.index, b""), "", now), None)
     ledger.flush()
 
 

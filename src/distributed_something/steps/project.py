@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 from ..budget import Budget
 from ..clock import Clock, SystemClock
 from ..console import Console
-from ..engine import Cost, Engine, Machines
+from ..engine import Cost, Counts, Engine, Machines
 from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
-from ..ledger import Fold, RunPaths
-from ..runs.record import RunRecord, read_record, record_path
+from ..job import Job, Lease, Outcome, State
+from ..ledger import Fold, LedgerWriter, RunPaths
+from ..runs.record import RunRecord, budget_of, read_record, record_path
 from ..runs.snapshot import Snapshot, Tally, take
 from ..system.state import state_folder
 from ..worker.health import pauses
@@ -49,6 +51,7 @@ class Project:
         self._faults = faults
         self._given_engine = engine
         self._asked_run = run
+        self._noted_dead: tuple[int, int] | None = None
 
     @classmethod
     def open(
@@ -76,7 +79,9 @@ class Project:
             return self._given_engine
         make = self.config.engine_kind.module("engine").make
         faults = {"faults": self._faults} if self._faults else {}
-        made: Engine = make(self.folder, self.config, self.clock, say=self.console.say, **faults)
+        made: Engine = make(
+            self.folder, self.config, self.clock, say=lambda text: self.console.say(text), **faults
+        )
         return made
 
     def checks(self, job_file: JobFile | None, fleet_file: Path | None) -> Sequence[Check]:
@@ -105,14 +110,7 @@ class Project:
 
     def budget(self, run: str | None) -> Budget:
         """Returns the limits of a run: those of the config, raised as its record says."""
-        limits = Budget(self.config.budget_usd, self.config.budget_hours)
-        if not limits or not self.record_path.exists():
-            return limits
-        try:
-            record = read_record(self.record_path)
-        except UsageError:  # a damaged record raises no limit
-            return limits
-        return limits.raised(record.more_usd, record.more_hours) if record.run == run else limits
+        return budget_of(self.config, self.record_path, run)
 
     def current_run(self) -> str | None:
         """Returns the run to look at: the one asked for, the one set up, or the latest; None: there is none.
@@ -157,7 +155,39 @@ class Project:
 
     def fold(self) -> Fold:
         """Returns the state of every job of the current run. Its index is kept for the next command."""
-        return self._fold_of(self.paths())
+        fold = self._fold_of(self.paths())
+        if self.config.image_starts_worker and self._asked_run is None and self.engine.current_run():
+            self._note_new_dead(fold.update(), self.engine.queue().counts())
+        return fold
+
+    def own_ledger(self, name: str) -> LedgerWriter:
+        """Opens a new segment of the run's ledger for this command: each segment has one writer."""
+        return LedgerWriter(self.engine.store, f"{self.paths().events}{name}-{os.urandom(4).hex()}.jsonl")
+
+    def note_dead(self, fold: Fold) -> None:
+        """Writes to the ledger which jobs are dead by the queue, for workers that write no ledger.
+
+        Raises DsError if the dead may not be read: the auto-monitor has few rights.
+        """
+        dead = [each for each in self.engine.queue().dead() if each.job.id in fold.jobs]
+        now, ledger = self.clock.now(), self.own_ledger("queue")
+        for each in dead:
+            if fold.jobs[each.job.id].state is State.WAITING:
+                lease = Lease(Job(each.job.id, each.job.index, b""), "", now, each.attempt)
+                ledger.ended("dead", now, lease, Outcome(State.WAITING, each.cause, each.detail))
+        ledger.flush()
+        fold.update()
+
+    def _note_new_dead(self, fold: Fold, counts: Counts) -> None:
+        """Reads the queue's dead jobs if it has more than the ledger; the same difference is read once."""
+        numbers = counts.dead, fold.by_state[State.DEAD]
+        if numbers[0] <= numbers[1] or numbers == self._noted_dead:
+            return
+        self._noted_dead = numbers
+        try:
+            self.note_dead(fold)
+        except DsError as error:
+            self.console.say(f"note: {error.what}; which jobs are dead is not known")
 
     def _fold_of(self, paths: RunPaths) -> Fold:
         folder = state_folder(self.folder, f"{self.config.app_name}.looks")
@@ -176,6 +206,8 @@ class Project:
         if fold is None:
             fold = self._fold_of(paths) if shown else Fold(engine.store, paths)
         fold.update()
+        if self.config.image_starts_worker and counts and isinstance(fold, Fold):
+            self._note_new_dead(fold, counts)
         past = self._asked_run is not None and run is None
         machines = Machines() if past else engine.machines()
         if run is None and (past or machines.replaces_lost):  # its engine no longer knows the run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 
 from ..job import Job, Lease, State
@@ -28,7 +27,7 @@ def retry(project: Project, causes: Collection[str], ids: Collection[str]) -> li
     ]
     now = project.clock.now()  # before a worker can lease one: the ledger is ordered by time
     back = queue.redrive([record.id for record in wanted])
-    ledger = own_ledger(project, "retry")
+    ledger = project.own_ledger("retry")
     _note(ledger, "retried", back, now)
     return back
 
@@ -42,7 +41,7 @@ def drop(project: Project, ids: Collection[str]) -> tuple[list[str], dict[str, s
     fold, queue, now = project.fold().update(), project.engine.queue(), project.clock.now()
     states = {each: fold.jobs[each].state for each in ids}
     dead = {each for each, state in states.items() if state is State.DEAD}
-    ledger = own_ledger(project, "drop")
+    ledger = project.own_ledger("drop")
     _note(ledger, "dropped", dead, now)
     taken = {*queue.drop(each for each, state in states.items() if state not in FINAL)} - dead
     _note(ledger, "dropped", taken, project.clock.now())
@@ -54,8 +53,3 @@ def _note(ledger: LedgerWriter, name: str, ids: Collection[str], now: float) -> 
     for job_id in sorted(ids):
         ledger.ended(name, now, Lease(Job(job_id, 0, b""), "", now), None)
     ledger.flush()
-
-
-def own_ledger(project: Project, name: str) -> LedgerWriter:
-    """Opens a new segment of the run's ledger for this command: each segment has one writer."""
-    return LedgerWriter(project.engine.store, f"{project.paths().events}{name}-{os.urandom(4).hex()}.jsonl")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import DsError, KeyMissing, UsageError
 from ..inputs.config import values_given
-from ..ledger import JobRecord, RunPaths
+from ..ledger import Fold, JobRecord, RunPaths
 from ..report.build import DATA, REPORT
 from ..runs.runfile import read_run_file
 from .project import Project
@@ -43,7 +43,8 @@ def facts_of(project: Project, run: str, *, live: bool) -> RunFacts:
     report = None if live else read_report(project, run)
     if report is None:
         try:
-            report = project.looking_at(run).snapshot().to_json()
+            snapshot = project.looking_at(run).snapshot()
+            report = {**snapshot.to_json(), "elapsed_s": snapshot.elapsed}
         except DsError as error:
             project.console.say(f"note: run {run}: {error.what}")
             report = {}
@@ -53,6 +54,21 @@ def facts_of(project: Project, run: str, *, live: bool) -> RunFacts:
     return RunFacts(
         run, report.get("started"), engine, state, jobs, report.get("elapsed_s"), report.get("cost_usd")
     )
+
+
+def left_dead(project: Project, fold: Fold) -> tuple[str, int] | None:
+    """Returns the run before the one that is looked at, and how many of its dead jobs this one does not have.
+
+    None: there is no such run, or no such job.
+    """
+    shown = project.current_run()
+    before = [run for run in project.runs() if shown is not None and run < shown]
+    if not before:
+        return None
+    earlier = project.looking_at(before[-1]).fold().update()
+    left = sum(each.id not in fold.jobs for each in earlier.dead())
+    earlier.close()
+    return (before[-1], left) if left else None
 
 
 def read_report(project: Project, run: str) -> dict[str, Any] | None:

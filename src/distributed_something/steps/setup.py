@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import QueueIncomplete
 from ..inputs.files import project_files
 from ..ledger import RunPaths
 from ..runs.record import RunRecord, new_run_id, read_record, record_key, write_record
@@ -23,11 +24,16 @@ def setup(project: Project) -> str:
 
 
 def next_run(project: Project) -> str:
-    """Returns the run that `setup` is for: the one under way, or a new one."""
+    """Returns the run that `setup` is for: the one under way, or a new one.
+
+    A run whose queues are incomplete is under way: only when they are complete can its jobs be counted.
+    """
     run = project.engine.current_run()
-    if run is None or project.snapshot().state == "finished":
-        return new_run_id(project.clock.now())
-    return run
+    try:
+        over = run is not None and project.snapshot().state == "finished"
+    except QueueIncomplete:
+        over = False
+    return new_run_id(project.clock.now()) if run is None or over else run
 
 
 def _set_up(project: Project, run: str) -> str:

@@ -20,6 +20,7 @@ from ..inputs.jobfile import JobFile
 from ..job import Job, in_batches
 from ..ledger import RunPaths, job_ids, write_jobs
 from ..system.collector import uncollected
+from ..words import many
 from .project import Project
 
 if TYPE_CHECKING:
@@ -101,13 +102,32 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     engine = project.engine
     queue, paths = engine.queue(), project.paths()
     with held_interrupt() as interrupted:
-        jobs = takewhile(lambda _: not interrupted.is_set(), checked.file.jobs())
+        jobs = takewhile(
+            lambda _: not interrupted.is_set(), checked.file.jobs(in_order=not checked.form.as_is)
+        )
         with project.console.progress(checked.total, "jobs submitted") as progress:
             form = checked.form
             report = queue_jobs(jobs, queue, engine.store, paths, progress.update, form.message)
         note_job_file(engine.store, paths, checked.file.path)
     if interrupted.is_set():
         raise KeyboardInterrupt
+    return report
+
+
+def submit_checked(project: Project, checked: CheckedJobs) -> PutReport:
+    """Submit and print the result. Raises DsError if the queue refused jobs."""
+    try:
+        report = submit(project, checked)
+    except KeyboardInterrupt:
+        project.console.hint("submit the file again: it adds what is missing")
+        raise
+    were = "was" if report.known == 1 else "were"
+    known = f"; {report.known:,} {were} in the run already" if report.known else ""
+    project.console.say(f"{many(report.sent, 'job')} submitted{known}")
+    if report.failed:
+        job, why = report.failed[0]
+        what = f"{many(len(report.failed), 'job', 'was', 'were')} refused by the queue, such as {job}: {why}"
+        raise DsError(what, "submit the file again: it adds what is missing, and nothing twice")
     return report
 
 

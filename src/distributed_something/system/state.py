@@ -58,6 +58,8 @@ def one_run(lock: Path, app: str, busy: Callable[[], bool], run: Callable[[], st
             taken = busy()
         except BlockingIOError:
             taken = True
+        except OSError:  # a file system without locks
+            taken = busy()
         if taken:
             raise DsError(
                 f"a run of {app} is under way: {run() or 'it begins just now'}",

@@ -41,7 +41,7 @@ FOLLOWED_SECONDS = 2.0
 """Age from which the text of a followed job is stored, in seconds."""
 
 ORDERS_SECONDS = 10.0
-"""Interval of reading which jobs are followed, and the age of text from which that is read, in seconds."""
+"""Interval of reading which jobs are followed, in seconds. Text that waits as long has it read first."""
 
 LOOK_SECONDS = 0.25
 RETRY_SECONDS = 2.0

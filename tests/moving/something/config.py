@@ -4,8 +4,8 @@ DOCKERHUB_TAG = "lab/distributed-something:sometag"
 
 AWS_REGION = "us-east-1"
 AWS_PROFILE = "default"
-SSH_KEY_NAME = "your-key-file.pem"
-AWS_BUCKET = "your-bucket-name"
+SSH_KEY_NAME = "key.pem"
+AWS_BUCKET = "lab-bucket"
 
 ECS_CLUSTER = "default"
 CLUSTER_MACHINES = 3

@@ -196,6 +196,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
         "iam:ListRoles",
         "servicequotas:GetServiceQuota",
         "sts:GetCallerIdentity",
+        "tag:GetResources",
     )
     roles = (
         where.arn("iam", f"role{PATH}*", region=""),

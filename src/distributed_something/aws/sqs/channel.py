@@ -26,7 +26,7 @@ PURGE_SECONDS = 60.0
 """How long a purge may take, in seconds; messages sent meanwhile may be lost."""
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
-_DEPTHS: Any = (  # the stubs want each name as a literal
+DEPTHS: Any = (  # the stubs want each name as a literal
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
@@ -87,8 +87,8 @@ class Channel:
     def depths(self) -> tuple[int, int, int]:
         """About how many messages are visible, in flight, delayed."""
         with aws_errors(f"counting {self.name}"):
-            answer = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(_DEPTHS))
-        waiting, hidden, delayed = (int(answer["Attributes"][name]) for name in _DEPTHS)
+            answer = self._client.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(DEPTHS))
+        waiting, hidden, delayed = (int(answer["Attributes"][name]) for name in DEPTHS)
         return waiting, hidden, delayed
 
     def purge(self) -> None:

@@ -363,7 +363,7 @@ class SqsQueue:
         """
         found = self._gather()
         self._dead.hide([each["ReceiptHandle"] for each in found], 0)
-        jobs = {message.job.id: message.dead_job(_receipts(each)) for each, message in _parsed(found)}
+        jobs = {message.job.id: message.dead_job() for _, message in _parsed(found)}
         return iter(sorted(jobs.values(), key=lambda dead: dead.job.index))
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:

@@ -72,7 +72,8 @@ class QueueNames:
 
     def used_by(self, attributes: Mapping[str, Any]) -> QueueNames:
         """The names that a run uses, by the attributes of its queue of jobs."""
-        return self.with_own_dead() if dead_queue_of(attributes) == self.own_dead else self
+        dead = dead_queue_of(attributes)
+        return replace(self, dead=dead) if dead else self
 
     @property
     def all(self) -> tuple[str, ...]:

@@ -38,14 +38,43 @@ export function fill(place, ...nodes) {
 }
 
 // A table; with `cards`, each row is a card where the page is narrow. The roles say that it stays a table then.
-export function table(caption, columns, rows, { cards = false } = {}) {
+// A column with an `order` is sorted by a link in its head: `sort` says how it is now, `by` where the link leads.
+export function table(caption, columns, rows, { cards = false, sort = null, by = null } = {}) {
   const kind = (column) => (column.kind ? { class: column.kind } : {});
+  const head = (column) => h("th", { scope: "col", role: "columnheader", ...kind(column), "aria-sort": column.order && sort ? sort(column.order) : null },
+    column.head ?? (column.order && by ? h("a", { href: by(column.order), class: "sort", "data-key": "sort" + column.order }, column.name) : column.name));
   const cell = (column, row) => h("td", { role: "cell", "data-name": column.name, ...kind(column) }, column.cell(row));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     h("table", { role: "table", class: cards ? "cards" : null },
       h("caption", { class: "unseen" }, caption),
-      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((column) => h("th", { scope: "col", role: "columnheader", ...kind(column) }, column.name)))),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map(head))),
       h("tbody", { role: "rowgroup" }, rows.map((row) => h("tr", { role: "row" }, columns.map((column) => cell(column, row)))))));
+}
+
+export const several = (count) => (count === 1 ? "1 job" : `${count.toLocaleString("en")} jobs`);
+
+// A size in powers of 1000, as the server writes it.
+export function bytes(size) {
+  for (const unit of ["B", "kB", "MB", "GB"]) {
+    if (size < 1000) return unit === "B" ? `${size} B` : `${size.toFixed(1)} ${unit}`;
+    size /= 1000;
+  }
+  return `${size.toFixed(1)} TB`;
+}
+
+// A command with a button that copies it.
+export function command(text, key) {
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      note("Copied: " + text);
+    } catch {
+      getSelection().selectAllChildren(code);
+      note("The browser does not let the page copy: press Ctrl-C.");
+    }
+  };
+  const code = h("code", {}, text);
+  return h("span", { class: "command" }, code, h("button", { type: "button", class: "copy", "data-key": "copy" + key, "aria-label": "Copy " + text, title: "Copy", onclick: copy }, "Copy"));
 }
 
 export function section(title, ...inside) {

@@ -1,0 +1,1 @@
+"""The steps as Python objects, for programs and notebooks. `distributed_something` exports them."""

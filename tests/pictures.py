@@ -1,0 +1,148 @@
+"""Walks through page and report in a real browser, and keeps a screenshot of each step: `make pictures`.
+
+The pictures are for eyes: at three widths, dark and light. They are remade by each walk, and not kept in the
+repository. With words on the command line, only the steps whose names hold one of them are taken.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from conftest import DsProject
+from services import chromium
+from synthetic import write_run
+
+WIDTHS = (1440, 1000, 400)
+SCHEMES = ("light", "dark")
+TARGET = Path(__file__).parents[1] / "pictures"
+
+WORK = """
+for i in 1 2 3; do printf '\\rreading %d0 %%' $i; done; echo
+printf '\\033[32mplate {Plate}\\033[0m well {Well}\\n'
+sleep 0.{Pause}
+case {Well} in
+  B02) echo "ValueError: no nuclei in {Plate}/{Well}" >&2; exit 3;;
+  C03) sleep 30;;
+  D04) if [ $DS_ATTEMPT = 1 ]; then echo "OSError: the disk of scanner {Pause} is away" >&2; exit 1; fi;;
+esac
+mkdir -p {output_dir}/masks/raw
+echo "well,area" > {output_dir}/table.csv
+head -c 3000 /dev/zero > {output_dir}/masks/raw/mask.bin
+PYTHON -c "
+from PIL import Image
+import sys
+n = int(sys.argv[1])
+image = Image.effect_mandelbrot((320, 240), (-2, -1.2, 0.8 - n / 9, 1.2), 40 + n * 8)
+image.save(sys.argv[2] + '/overlay.png')
+image.convert('I').point(lambda value: value * 40).save(sys.argv[2] + '/plane.tif')
+" {Pause} {output_dir}
+"""
+WELLS = [f"{row}{column:02}" for row in "ABCD" for column in range(1, 7)]
+
+
+def main(words: list[str]) -> None:
+    """Makes the projects, serves each page, and takes the pictures."""
+    from playwright.sync_api import sync_playwright
+
+    TARGET.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ds-pictures-") as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        for name, make in (("plates", plates), ("large", large)):
+            if words and not any(word.startswith(name) or name in word for word in words):
+                continue
+            project = DsProject(Path(folder, name))
+            project.folder.mkdir()
+            with make(project) as steps, served(project) as url:
+                for width in WIDTHS:
+                    for scheme in SCHEMES:
+                        context = browser.new_context(
+                            viewport={"width": width, "height": 900}, color_scheme=scheme
+                        )
+                        page = context.new_page()
+                        for step, act in steps.items():
+                            page.goto(url)
+                            page.locator("main section").first.wait_for()
+                            act(page, url)
+                            page.wait_for_timeout(700)
+                            page.screenshot(
+                                path=TARGET / f"{name}-{step}-{width}-{scheme}.png", full_page=True
+                            )
+                        context.close()
+        browser.close()
+    print(f"{len([*TARGET.glob('*.png')])} pictures in {TARGET}/")
+
+
+@contextmanager
+def served(project: DsProject) -> Iterator[str]:
+    """The page's address, while it is served."""
+    process: subprocess.Popen[str] = project.start("dashboard")
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+
+
+Steps = dict[str, Callable[[Any, str], object]]
+
+
+@contextmanager
+def plates(project: DsProject) -> Iterator[Steps]:
+    """Two runs of 12 and 48 wells, with failures of several kinds."""
+    keys = {"COMMAND": WORK.replace("PYTHON", sys.executable), "OUTPUT": "out/{Plate}/{Well}", "INPUTS": []}
+    groups = [
+        {"Plate": f"BR0000{plate}", "Well": well, "Pause": at % 8}
+        for plate in (1, 2)
+        for at, well in enumerate(WELLS)
+    ]
+    project.config(**keys, JOB_RETRIES=2, JOB_TIMEOUT=3, BACKOFF=0.2)
+    project.jobs(groups[:12])
+    project.ds("run", "files/jobs.json", code=None, timeout=120)
+    project.ds("--yes", "cleanup")
+    project.config(**keys, JOB_RETRIES=2, JOB_TIMEOUT=2, DOCKER_CORES=4, BACKOFF=0.2)
+    project.jobs(groups)
+    project.ds("run", "files/jobs.json", code=None, timeout=120)
+    dead = project.job_lines("--state", "dead")[0]["id"]
+    good = project.job_lines("--state", "succeeded")[0]["id"]
+    first = project.ds("--json", "runs").stdout.splitlines()[-1].split('"')[3]
+    yield {
+        "overview": lambda page, url: None,
+        "jobs": lambda page, url: page.goto(url + "#jobs?order=-time"),
+        "chosen": choose,
+        "dead-job": lambda page, url: page.goto(url + f"#job?id={dead}"),
+        "good-job": lambda page, url: page.goto(url + f"#job?id={good}"),
+        "failures": lambda page, url: page.goto(url + "#failures"),
+        "runs": lambda page, url: page.goto(url + "#runs"),
+        "earlier": lambda page, url: page.goto(url + f"#overview?run={first}"),
+        "compare": lambda page, url: page.goto(url + f"#compare?one={first}&other={project.status()['run']}"),
+        "report": lambda page, url: page.goto(url + "report"),
+        "dialog": lambda page, url: page.get_by_role("button", name="Retry these").first.click(),
+    }
+
+
+def choose(page: Any, url: str) -> None:
+    """Chooses two jobs of the table."""
+    page.goto(url + "#jobs?state=dead")
+    page.get_by_role("checkbox", name="choose job").nth(1).check()
+    page.get_by_role("checkbox", name="choose job").nth(2).check()
+
+
+@contextmanager
+def large(project: DsProject) -> Iterator[Steps]:
+    """A run of 20,000 jobs that has ended, by its ledger."""
+    project.config(COMMAND="true", OUTPUT="out/{Plate}")
+    write_run(project.folder, "App", 20_000)
+    yield {
+        "overview": lambda page, url: None,
+        "jobs": lambda page, url: page.goto(url + "#jobs?order=key:Well"),
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
