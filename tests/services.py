@@ -108,6 +108,7 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "seaweedfs": lambda: weed() and find_spec("obstore"),
     "chromium": lambda: chromium() and find_spec("playwright"),
     "docker": lambda: _docker(),
+    "pyarrow": lambda: find_spec("pyarrow"),
     "jupyter": lambda: find_spec("nbclient") and find_spec("ipykernel"),
     "slurm": lambda: _slurm(),
     "glusterfs": lambda: (

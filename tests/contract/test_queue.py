@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from distributed_something.engine import Counts, PutReport
-from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
+from distributed_something.job import MAX_DELIVERIES, Cause, Earlier, Job, RetryPolicy
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.testing import FakeClock, MemoryQueue
 
@@ -457,6 +457,21 @@ def test_a_job_out_of_attempts_is_dead_with_its_reason_and_stays(queue: Any, clo
     assert list(queue.dead()) == [dead]
     assert (dead.job.id, dead.job.index, dead.job.body) == (job(0).id, 0, job(0).body)
     assert (dead.attempt, dead.cause, dead.detail) == (3, Cause.TIMEOUT, "3600 s were over")
+
+
+def test_the_next_attempt_knows_what_earlier_ones_ran_short_of(queue: Any, clock: FakeClock) -> None:
+    queue.put([job(1)])
+    assert queue.lease(1)[0].earlier == Earlier()
+    clock.advance(10_000)
+    for cause, earlier in ((Cause.TIMEOUT, Earlier(1, 0)), (Cause.OUT_OF_MEMORY, Earlier(1, 1))):
+        queue.fail(queue.lease(1)[0], cause)
+        clock.advance(60)
+        (lease,) = queue.lease(1)
+        assert lease.earlier == earlier
+        queue.release([lease])
+    dead = queue.fail(queue.lease(1)[0], Cause.EXIT)
+    assert dead is not None and queue.redrive([dead.job.id]) == [dead.job.id]
+    assert queue.lease(1)[0].earlier == Earlier()  # back as new
 
 
 def test_a_final_failure_is_dead_at_once(queue: Any) -> None:

@@ -146,8 +146,9 @@ def test_the_rest_of_a_run_is_ended_from_the_page_alone(
         dialog.get_by_role("button", name="Retry these").click()
         page.get_by_text("2 jobs put back; workers were started").wait_for()
         until(lambda: project.status()["attempts"] == 5, "two new attempts")
-        page.get_by_role("button", name="Drain").click()
-        dialog.get_by_role("button", name="Drain").click()
+        page.get_by_role("button", name="End the workers").click()
+        dialog.get_by_role("button", name="End the workers").click()
+        until(lambda: not project.status()["machines"]["running"], "the workers to end")
 
         page.goto(url + "#jobs?state=dead")
         page.locator("a.id").first.click()

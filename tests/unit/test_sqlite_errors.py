@@ -103,7 +103,7 @@ def test_a_file_that_is_no_database_is_damaged(path: Path) -> None:
     path.write_bytes(b"\xff" * 8192)
     with pytest.raises(DsError, match="is damaged") as caught:
         SqliteQueue(path)
-    assert "ds cleanup" in caught.value.fix
+    assert "ds repair" in caught.value.fix
     assert "\n" not in caught.value.what
 
 
@@ -134,7 +134,7 @@ def test_damage_that_shows_later_is_explained_by_every_verb(path: Path, verb: st
         file.write(b"\xa5" * (path.stat().st_size - 4096))
     with SqliteQueue(path) as queue, pytest.raises(DsError, match="is damaged") as caught:
         VERBS[verb](queue)
-    assert "ds cleanup" in caught.value.fix
+    assert "ds repair" in caught.value.fix
 
 
 def test_a_file_cut_short_is_damaged(path: Path) -> None:

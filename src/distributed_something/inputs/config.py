@@ -149,7 +149,8 @@ KEYS: tuple[Key, ...] = (
     Key("FILES", Kind.LIST, (), "files and folders of the project that travel with the jobs",
         example=["align.sh", "scripts/"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
-    Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, or csv",
+    Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, a function"
+        " (module:function), csv or parquet",
         example="python collect.py {outputs_dir} {output_dir}"),
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
@@ -170,6 +171,10 @@ KEYS: tuple[Key, ...] = (
         shape=FAILURE, shape_says="is neither a cause nor 'exit N'", example=["exit 3", "timeout"]),
     Key("BACKOFF", Kind.NUMBER, 1, "wait after the first failed attempt; it doubles with each, up to 300",
         unit="seconds", low=0, high=300),
+    Key("TIMEOUT_RETRY", Kind.NUMBER, 1, "factor on JOB_TIMEOUT after each attempt that ended by timeout",
+        low=1, high=100, example=2),
+    Key("MEMORY_RETRY", Kind.NUMBER, 1, "factor on MEMORY after each attempt that ended out-of-memory, in"
+        " containers of the engine local", low=1, high=100, example=2),
     Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
     Key("BUDGET_USD", Kind.NUMBER, None, "most that a run may cost: it drains then", unit="dollars", above=0,
         example=20),
@@ -293,6 +298,8 @@ class Config(NamedTuple):
     retry_on: tuple[str, ...]
     no_retry_on: tuple[str, ...]
     backoff: float
+    timeout_retry: float
+    memory_retry: float
     max_run_hours: float
     budget_usd: float | None
     budget_hours: float | None

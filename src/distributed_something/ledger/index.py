@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
+from ..system.state import make_private
 from .records import FACTS
 
 VERSION = 2
@@ -63,7 +64,7 @@ def open_index(path: Path | None) -> sqlite3.Connection:
 
 
 def _open_file(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     new = not path.exists()
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the log beside it gets its mode
     try:
@@ -132,7 +133,7 @@ def _placed(path: Path) -> Path:
     import tempfile
 
     folder = Path(tempfile.gettempdir(), f"distributed-something-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_private(folder)
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or folder.is_symlink():
         raise PermissionError(f"{folder} is not ours alone")

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ..background import READY, complain, log_to, refuse
 from ..clock import SystemClock
-from ..engine import Store
-from ..errors import DsError
+from ..engine import DAMAGED, Store
+from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config, load_config
 from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
@@ -32,7 +32,7 @@ from ..ledger import LedgerWriter, RunPaths
 from ..runs.runfile import run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.hardware import Share, variables_here
-from ..system.state import STATE_VARIABLE
+from ..system.state import STATE_VARIABLE, open_private
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
 from ..worker.attempt.process import adopt_orphans, kill_marked
@@ -110,10 +110,15 @@ class Machine:
                 self._order(order)
             if self._crew.tend():
                 self._tell()
+            if self._crew.damaged:
+                self._give_up()
             self._check_hours()
             try:
                 self._give_back_owed()
                 self._check_idle()
+            except QueueDamaged as error:
+                complain(f"{self._name}: {error}")
+                self._give_up()
             except (DsError, OSError) as error:  # disk full, say: what is left to do is done at a later turn
                 complain(f"{self._name}: {error}")
         return self._stop.why if self._stop else "drained"
@@ -206,6 +211,11 @@ class Machine:
         elif now - self._empty_since > IDLE_END_SECONDS:
             self._give_order(signal.SIGTERM, Stop(25.0, "drained"))
 
+    def _give_up(self) -> None:
+        """Has the workers end with their jobs, which only the ledger will know: the queue is damaged."""
+        if self._stop is None:
+            self._give_order(signal.SIGUSR1, Stop(None, DAMAGED))
+
     def _order(self, number: int) -> None:
         with suppress(ValueError):
             order = signal.Signals(number)
@@ -239,7 +249,8 @@ class Machine:
             "ended": ended,
         }
         temporary = self._place.status.with_suffix(".tmp")
-        temporary.write_text(json.dumps(facts))
+        with open(temporary, "w", opener=open_private) as file:
+            json.dump(facts, file)
         temporary.replace(self._place.status)
 
     def tell_end(self, why: str) -> None:

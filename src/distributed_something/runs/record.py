@@ -59,6 +59,11 @@ class RunRecord(NamedTuple):
             clean_dashboard=config.clean_dashboard,
         )
 
+    @property
+    def is_references(self) -> bool:
+        """Whether the reference wrote it: what it names has no tags of ours."""
+        return not self.run
+
     def with_fleet(self, fleet: str) -> RunRecord:
         """Returns the record with one more fleet; a second start adds and never overwrites."""
         return self if fleet in self.fleets else self._replace(fleets=(*self.fleets, fleet))

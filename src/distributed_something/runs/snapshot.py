@@ -376,6 +376,7 @@ def job_line(record: JobRecord, body: dict[str, Any] | None) -> dict[str, Any]:
         "state": record.state.value,
         "attempts": record.attempts,
         "cause": record.cause,
+        "detail": record.detail,
         "exit_code": record.exit_code,
         "seconds": record.seconds,
         "max_rss_bytes": record.max_rss_bytes,

@@ -44,6 +44,8 @@ def _set_up(project: Project, run: str) -> str:
     if project.record_path.exists():
         standing = read_record(project.record_path)
         record = standing if standing.run == run else record
+        if standing.is_references:
+            _keep_references(project, standing)
 
     def note(resource: str) -> None:
         nonlocal record
@@ -55,6 +57,16 @@ def _set_up(project: Project, run: str) -> str:
     carried = keep(store, RunPaths(config.app_name, run), files, project.folder)
     write_run_file(store, config, engine.name, run, carried.files, environment_digest(config))
     return run
+
+
+def _keep_references(project: Project, record: RunRecord) -> None:
+    """Keeps a record of the reference beside ours: its fleet may still run."""
+    kept = project.record_path.with_suffix(".reference.json")
+    write_record(kept, record)
+    fleets = ", ".join(record.fleets) or "none"
+    project.console.say(
+        f"note: the record of a run that the reference started is kept as {kept}: fleet {fleets}"
+    )
 
 
 def keep_record(project: Project, record: RunRecord) -> None:

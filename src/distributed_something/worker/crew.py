@@ -22,12 +22,16 @@ import msgspec.json  # noqa: F401  the workers need it: loaded once, before they
 
 from ..background import complain
 from ..clock import Clock
+from ..errors import QueueDamaged
 from .attempt.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
 from .attempt.workplace import clear_remains
 from .loop import Stop, Worker
 
 QUICK_SECONDS = 2.0
 """A worker that lived for less than this died quickly: several in a row are started again more slowly."""
+
+_DAMAGED = 65
+"""Exit code of a worker that found the queue damaged."""
 
 Orders = Mapping[signal.Signals, Callable[[], Stop]]
 """What a worker does about a signal; computed when the signal comes."""
@@ -78,6 +82,8 @@ class Crew:
         self._ending = False
         self.lost = 0
         """Workers that ended without an order."""
+        self.damaged = False
+        """Whether a worker has found the queue damaged."""
 
     @property
     def pids(self) -> dict[str, int]:
@@ -108,8 +114,9 @@ class Crew:
         """
         ended = []
         with suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                ended.append(pid)
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                ended.append(found[0])
+                self.damaged |= os.waitstatus_to_exitcode(found[1]) == _DAMAGED
         members = [member for pid in ended if (member := self._members.pop(pid, None)) is not None]
         for member in members:
             self._replace(member)
@@ -180,6 +187,8 @@ def _become_worker(make: Callable[[], Worker], orders: Orders, parent: int) -> N
         if os.getppid() == parent:
             worker.run()
         code = 0
+    except QueueDamaged:
+        code = _DAMAGED
     except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
         import traceback
 

@@ -44,7 +44,7 @@ function story(found) {
         next.map((each, at) => h("li", {}, each.text, each.command ? [" ", command(each.command, "next" + at)] : null)),
         found.report ? h("li", {}, h("a", { href: address("report"), target: "_blank", rel: "noopener", "data-key": "report" }, "Report of the run"), ": where the time went, and better settings for next time") : null)) : null),
     h("div", { class: "figures" }, found.figures.map(([name, value]) => h("div", {}, h("b", {}, value), h("span", {}, name)))),
-    found.state === "finished" || !state.alive ? null : h("div", { class: "buttons" },
+    !state.alive ? null : found.state === "finished" ? h("div", { class: "buttons" }, h("button", { "data-key": "end", onclick: end }, "End the workers")) : h("div", { class: "buttons" },
       h("button", { "data-key": "drain", disabled: found.draining, onclick: drain }, found.draining ? "Draining" : "Drain"),
       h("button", { "data-key": "stop", class: "danger", onclick: stop }, "Stop now")),
   ];
@@ -52,6 +52,10 @@ function story(found) {
 
 async function drain() {
   if (await ask("Drain: no new jobs start, and the running ones finish. What is left stays in the queue.", "Drain")) post("api/stop", { now: false });
+}
+
+async function end() {
+  if (await ask("All jobs have ended. The workers are ended too; what is dead can still be put back.", "End the workers")) post("api/stop", { now: true });
 }
 
 async function stop() {

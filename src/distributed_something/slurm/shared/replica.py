@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import DsError
-from ...job import Cause, Job, Lease, RetryPolicy
+from ...job import Cause, Earlier, Job, Lease, RetryPolicy
 from ...local.queue import SqliteQueue
 from ..own_folder import OwnFolder
 from .place import Copy, Look, Place, from_json, to_json, unseen
@@ -280,11 +280,12 @@ def lease_of(found: Sequence[Any]) -> Lease:
 
 def told(lease: Lease) -> list[Any]:
     """A lease with its job."""
-    job, token, deadline, attempt, deliveries = lease
-    return [job.id, job.index, job.body.decode(), token, deadline, attempt, deliveries]
+    job, token, deadline, attempt, deliveries, earlier = lease
+    return [job.id, job.index, job.body.decode(), token, deadline, attempt, deliveries, earlier.to_text()]
 
 
 def heard(found: Sequence[Any]) -> Lease:
     """A lease with its job, as `told` gave it."""
-    job_id, index, body, token, deadline, attempt, deliveries = found
-    return Lease(Job(job_id, index, body.encode()), token, deadline, attempt, deliveries)
+    job_id, index, body, token, deadline, attempt, deliveries, earlier = found
+    job = Job(job_id, index, body.encode())
+    return Lease(job, token, deadline, attempt, deliveries, Earlier.from_text(earlier))
