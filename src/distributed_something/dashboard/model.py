@@ -26,7 +26,7 @@ from ..runs.joblog import begin_of, read_log
 from ..runs.jobtable import cells
 from ..runs.snapshot import Alive, Snapshot, job_line
 from ..steps.project import Project
-from ..steps.runs import left_dead
+from ..steps.runs import left_dead, made_in
 from ..system.state import state_folder
 from . import files, show
 from .pictures import Thumbnails, latest
@@ -221,7 +221,7 @@ class Model:
                 "outputs": [show.file(found) for found in made],
                 "output_at": self._project.engine.store.locate(record.output) if record.output else None,
                 "command": self._command(fold, record),
-                "made_in": files.made_in(self._project.engine.store, record, fold.paths.run),
+                "made_in": made_in(self._project, record),
             }
 
     def _command(self, fold: Fold, record: JobRecord) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import QueueIncomplete
 from ..inputs.files import project_files
 from ..ledger import RunPaths
+from ..runs.provenance import note_config
 from ..runs.record import RunRecord, new_run_id, read_record, record_key, write_record
 from ..runs.runfile import write_run_file
 from ..system.state import one_at_a_time
@@ -54,6 +55,8 @@ def _set_up(project: Project, run: str) -> str:
     keep_record(project, record)
     carried = keep(store, RunPaths(config.app_name, run), files, project.folder)
     write_run_file(store, config, engine.name, run, carried.files, environment_digest(config))
+    if config.engine_kind.works_as_set_up:
+        note_config(store, RunPaths(config.app_name, run), config, project.clock.now())
     return run
 
 

@@ -12,6 +12,7 @@ from ..engine import Diagnosis, Machines, Renting
 from ..errors import DsError, Unreachable, UsageError
 from ..job import State
 from ..ledger import Fold
+from ..runs.provenance import note_config
 from ..system.state import one_at_a_time
 from ..words import many
 from .limits import too_many_dead
@@ -37,6 +38,8 @@ def start(project: Project, fleet_file: Path | None) -> None:
     if record.run != run:
         what = f"the latest set-up was of run {record.run} ({record.engine}), and the queue is that of {run}"
         raise DsError(what, "ds setup, to go on with the queue's run; then ds start")
+    if not project.config.engine_kind.works_as_set_up and not engine.machines().running:
+        note_config(engine.store, project.paths(), project.config, project.clock.now())
     held = isinstance(engine, Renting) and _has_canary(project)
     most = 1 if held else None
     fleet = engine.start(record.run, fleet_file, lambda resource: note_made(project, resource), most)
