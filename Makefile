@@ -28,7 +28,6 @@ demo: $(VENV)/.product
 	rm -rf demo
 	$(BIN)/ds init demo
 	$(BIN)/ds -C demo run demo/files/exampleJob.json
-	cd demo && ../$(BIN)/python collect.py
 
 test: $(VENV)/.developer
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)

@@ -17,6 +17,7 @@ from . import (
     requests,
     s3_transfer,
     scale,
+    slurm,
     startup,
     submit,
     submit_sqs,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[int], None]] = {
     "scale": scale.main,
     "s3": s3_transfer.main,
     "rehearsal": rehearsal.main,
+    "slurm": slurm.main,
 }
 
 

@@ -1,4 +1,4 @@
-"""HyperQueue (PyPI): a server and a worker of two cores here; a task is /bin/true with an argument.
+"""HyperQueue (PyPI): a server and workers of two cores here; a task is /bin/true with an argument.
 
 Prints the seconds from the submission to the last task's end.
 """
@@ -14,9 +14,10 @@ from hyperqueue import Job
 from hyperqueue.cluster import LocalCluster, WorkerConfig
 
 if __name__ == "__main__":
-    folder, jobs = sys.argv[1], int(sys.argv[2])
+    folder, jobs, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if sys.argv[3:] else 1
     with contextlib.redirect_stderr(io.StringIO()), LocalCluster() as cluster:
-        cluster.start_worker(WorkerConfig(cores=2))
+        for _ in range(workers):
+            cluster.start_worker(WorkerConfig(cores=2))
         client = cluster.client()
         job = Job(default_workdir=folder)
         for number in range(jobs):

@@ -98,3 +98,21 @@ def until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None
     while not holds():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def whole_cluster() -> Iterator[Any]:
+    """The Slurm cluster of this process."""
+    from clusters import own_cluster
+
+    with own_cluster() as found:
+        yield found
+
+
+@pytest.fixture
+def cluster(whole_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The cluster for one test, empty and with all its nodes; this process and what it starts can use it."""
+    monkeypatch.setenv("SLURM_CONF", whole_cluster.environment["SLURM_CONF"])
+    whole_cluster.clear()
+    yield whole_cluster
+    whole_cluster.clear()

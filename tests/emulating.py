@@ -80,7 +80,8 @@ def second_session() -> AwsSession:
 def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -> tuple[QueueUrls, list[str]]:
     """An app's queues as `ds setup` makes them and brings them in line: (addresses, what was done)."""
     config = parse_config(
-        f"APP_NAME = 'lab'\nSQS_QUEUE_NAME = {names.jobs!r}\nSQS_DEAD_LETTER_QUEUE = {names.dead!r}\n"
+        "APP_NAME = 'lab'\nCOMMAND = 'true'\n"
+        f"SQS_QUEUE_NAME = {names.jobs!r}\nSQS_DEAD_LETTER_QUEUE = {names.dead!r}\n"
         f"SQS_MESSAGE_VISIBILITY = {visibility}\nAWS_REGION = {where.region!r}\n"
     )
     number = where.client("sts").get_caller_identity()["Account"]

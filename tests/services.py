@@ -85,6 +85,16 @@ def _docker() -> object:
     return docking.installed()
 
 
+def _gluster() -> object:
+    return os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+def _slurm() -> object:
+    import clusters
+
+    return clusters.installed()
+
+
 def ministack() -> str | None:
     """ministack's program: in the environment of its own that `make` gives it (it insists on one version of
     botocore), or on the PATH."""
@@ -98,7 +108,12 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "seaweedfs": lambda: weed() and find_spec("obstore"),
     "chromium": lambda: chromium() and find_spec("playwright"),
     "docker": lambda: _docker(),
+    "pyarrow": lambda: find_spec("pyarrow"),
     "jupyter": lambda: find_spec("nbclient") and find_spec("ipykernel"),
+    "slurm": lambda: _slurm(),
+    "glusterfs": lambda: (
+        os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
+    ),
     "aiosmtpd": lambda: find_spec("aiosmtpd") and find_spec("apprise"),
 }
 

@@ -31,6 +31,7 @@ from .ledger import LiveFold, RunPaths
 from .runs.record import record_key, record_path
 from .runs.runfile import read_run_file
 from .scaling import Finish, GiveUp, Load, Look
+from .steps.collect import begin_collecting
 from .steps.finish import end
 from .steps.monitor import Memory, Watch
 from .steps.project import Project
@@ -164,6 +165,10 @@ class AutoMonitor:
             run = self._kept[order].engine.asked_run()
             if run != order.run:
                 return self._over(project, order, run)
+        if isinstance(action, Finish) and begin_collecting(project):
+            watch.forget()
+            store.write(key, _written(watch.memory, now, fold.memory))
+            return WATCHING
         if isinstance(action, Finish):
             end(project, project.fold())
             return "finished"

@@ -113,6 +113,8 @@ class Quote(NamedTuple):
     machines: int
     slots: int
     usd_per_hour: tuple[float, float] | None = None
+    priced: bool = True
+    """The machines have a price, known or not."""
 
 
 def offer(
@@ -123,14 +125,19 @@ def offer(
     `seconds`: mean time of a job; None: unknown.
     """
     machines, price = many(quote.machines, "machine"), quote.usd_per_hour
-    if price is None:
+    if not quote.priced:
+        yield f"{machines}, {many(quote.slots, 'job')} at a time on each"
+    elif price is None:
         yield f"{machines}; the price of one is not known"
     else:
         yield f"{machines} at {_span(price)} an hour each: {money(price[1] * quote.machines)} an hour at most"
     hours = None if seconds is None else jobs * seconds / 3600 / max(quote.slots, 1)
     if seconds is None or hours is None:
         known = f"unknown until {MEASURED_JOBS} jobs have ended, or JOB_SECONDS says how long one takes"
-        yield f"{many(jobs, 'job')}: what they will cost is {known}"
+        if quote.priced:
+            yield f"{many(jobs, 'job')}: what they will cost is {known}"
+        elif budget:
+            yield f"{many(jobs, 'job')}: their machine-hours are {known}"
     else:
         cost = "" if price is None else f", {_span((price[0] * hours, price[1] * hours))}"
         yield f"{many(jobs, 'job')} of {duration(seconds)}: {hours:,.2f} machine-hours{cost}"

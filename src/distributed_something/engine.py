@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from .budget import Quote
 from .errors import KeyRefused
-from .job import Cause, DeadJob, Job, Lease
+from .job import Cause, DeadJob, Job, Lease, State
 
 
 class Counts(NamedTuple):
@@ -272,6 +272,8 @@ class Machines(NamedTuple):
     """Why machines are missing, where the fleet gives a reason."""
     cost: Cost | None = None
     """None: unknown, or the machines cost nothing."""
+    details: tuple[tuple[str, str], ...] = ()
+    """Names and lines for `ds status`: what else is known of the machines, and of those that are to come."""
     hours: float | None = None
     """Hours that all machines of the run have run, added up; None: unknown."""
     rented: tuple[RentedMachine, ...] = ()
@@ -346,6 +348,34 @@ class Engine(Protocol):
 
     def remove(self) -> Sequence[str]:
         """Removes everything that `setup` and `start` made; returns what a last look still finds."""
+
+
+DAMAGED = "the queue is damaged"
+"""Why machines ended that found a value in the queue which no verb wrote (`Machines.ended`)."""
+
+
+class KnownJob(NamedTuple):
+    """What the ledger knows of a job: its state, and the attempts that it has used up."""
+
+    job: Job
+    state: State
+    attempts: int = 0
+    cause: Cause | None = None
+    detail: str = ""
+
+
+@runtime_checkable
+class Repairing(Protocol):
+    """Verbs of an engine whose queue is a file of this machine, which may be damaged."""
+
+    def damage(self) -> str:
+        """Returns what is wrong with the queue and can be seen in it; empty: nothing is."""
+
+    def unlike(self, jobs: Iterable[KnownJob]) -> int:
+        """Returns how many jobs the queue does not have as they are known."""
+
+    def rebuild(self, run: str, jobs: Iterable[KnownJob]) -> None:
+        """Ends the workers, and makes the run's queue anew with these jobs, in this order."""
 
 
 @runtime_checkable

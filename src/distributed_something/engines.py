@@ -22,6 +22,7 @@ class EngineKind:
 
     __slots__ = (
         "buckets",
+        "budgets",
         "foreign_workers",
         "on_this_machine",
         "package",
@@ -39,6 +40,7 @@ class EngineKind:
         works_as_set_up: bool = True,
         rehearses: bool = False,
         buckets: bool = False,
+        budgets: str = "",
         on_this_machine: bool = False,
     ) -> None:
         self.package = package
@@ -52,6 +54,8 @@ class EngineKind:
         """Faults can be ordered (`--faults`), and the run's story is printed at the end."""
         self.buckets = buckets
         """Keys such as s3://bucket/key lead to other buckets."""
+        self.budgets = tuple(budgets.split())
+        """What a run's budget can limit: usd, hours."""
         self.on_this_machine = on_this_machine
         """Without an image, jobs run the programs of this machine, in the project folder's reach."""
 
@@ -66,6 +70,14 @@ ENGINES: Mapping[str, EngineKind] = {
     "local": EngineKind(
         "local", rents=False, foreign_workers=False, works_as_set_up=False, on_this_machine=True
     ),
-    "aws": EngineKind("aws", buckets=True),
-    "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True),
+    "slurm": EngineKind(
+        "slurm",
+        rents=False,
+        foreign_workers=False,
+        works_as_set_up=False,
+        budgets="hours",
+        on_this_machine=True,
+    ),
+    "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
+    "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),
 }

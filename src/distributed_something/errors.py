@@ -35,6 +35,10 @@ class Unreachable(DsError):
     """A service did not answer, or throttles: a retry may succeed, and nothing was lost."""
 
 
+class QueueDamaged(DsError):
+    """The queue is not what was written into it. No retry helps; it is rebuilt from the ledger."""
+
+
 class QueueIncomplete(DsError):
     """A queue of the run is missing: `setup` makes it, and the run goes on."""
 

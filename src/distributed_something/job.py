@@ -61,6 +61,11 @@ class State(StrEnum):
     DEAD = "dead"
     DROPPED = "dropped"
 
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended."""
+        return self not in (State.WAITING, State.RUNNING)
+
 
 class Job:
     """One unit of work: the shared keys and one group of a job file. A value: nothing changes it.
@@ -134,6 +139,34 @@ def in_batches(jobs: Iterable[Job], count: int, size: int) -> Iterator[list[Job]
         yield batch
 
 
+class Earlier(NamedTuple):
+    """How many failed attempts of a job ended for lack of time, and of memory: the next may get more."""
+
+    timeouts: int = 0
+    memory: int = 0
+
+    def after(self, cause: Cause) -> Earlier:
+        """Returns the same after an attempt that failed with this cause."""
+        return Earlier(self.timeouts + (cause is Cause.TIMEOUT), self.memory + (cause is Cause.OUT_OF_MEMORY))
+
+    def to_text(self) -> str:
+        """Returns it as queues keep it; empty: none."""
+        return f"{self.timeouts},{self.memory}" if any(self) else ""
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Earlier:
+        """Reads it; what is no such text counts as none."""
+        found = str(text or "").split(",")
+        good = len(found) == 2 and all(
+            each.isascii() and each.isdecimal() and len(each) < 7 for each in found
+        )
+        return cls(*map(int, found)) if good else cls()
+
+
+NEVER_SHORT = Earlier()
+"""No attempt ended for lack of time or memory."""
+
+
 class Lease(NamedTuple):
     """A worker's time-limited claim on a job.
 
@@ -146,6 +179,7 @@ class Lease(NamedTuple):
     deadline: float
     attempt: int = 1
     deliveries: int = 1
+    earlier: Earlier = NEVER_SHORT
 
 
 class DeadJob(NamedTuple):

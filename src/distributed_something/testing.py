@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .clock import Clock
 from .engine import Counts, PutReport
-from .job import Cause, DeadJob, Job, Lease, RetryPolicy
+from .job import NEVER_SHORT, Cause, DeadJob, Earlier, Job, Lease, RetryPolicy
 
 
 class FakeClock:
@@ -64,9 +64,11 @@ class _Entry:
     owner: str = ""
     cause: Cause = Cause.EXIT
     detail: str = ""
+    earlier: Earlier = NEVER_SHORT
 
     def lease(self) -> Lease:
-        return Lease(self.job, self.token or "", self.visible_at, self.failed + 1, self.deliveries)
+        token = self.token or ""
+        return Lease(self.job, token, self.visible_at, self.failed + 1, self.deliveries, self.earlier)
 
     def back(self, visible_at: float) -> None:
         self.token, self.visible_at = None, visible_at
@@ -149,7 +151,7 @@ class MemoryQueue:
             entry = self._ours(lease)
             if entry is None:
                 return None
-            entry.failed, entry.deliveries = lease.attempt, 0
+            entry.failed, entry.deliveries, entry.earlier = lease.attempt, 0, lease.earlier.after(cause)
             entry.back(self._clock.now() + retry.delay)
             if not (final or retry.dead):
                 return None

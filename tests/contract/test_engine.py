@@ -52,6 +52,10 @@ def local(folder: Path) -> Open:
     return here(folder, "local")
 
 
+def slurm(folder: Path) -> Open:
+    return here(folder, "slurm")
+
+
 def aws(folder: Path) -> Open:
     from aws_project import Cloud
 
@@ -59,13 +63,21 @@ def aws(folder: Path) -> Open:
 
 
 class Kind(NamedTuple):
-    """An engine: how a project with it is opened in a folder, and whether its machines work in this test."""
+    """An engine: how a project with it is opened in a folder, and whether its machines work in this test.
+
+    `needs` is the fixture that it works in.
+    """
 
     project_in: Callable[[Path], Open]
     works: bool = False
+    needs: str = "tmp_path"
 
 
-ENGINES = {"local": Kind(local, works=True), "aws": Kind(aws)}
+ENGINES = {
+    "local": Kind(local, works=True),
+    "slurm": Kind(slurm, works=True, needs="cluster"),
+    "aws": Kind(aws),
+}
 
 
 @pytest.fixture(params=ENGINES)
@@ -74,7 +86,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture
-def open_project(kind: Kind, tmp_path: Path) -> Iterator[Open]:
+def open_project(kind: Kind, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
+    request.getfixturevalue(kind.needs)
     found = kind.project_in(tmp_path)
     yield found
     assert [*found().engine.remove()] == []

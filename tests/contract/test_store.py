@@ -19,7 +19,7 @@ from distributed_something.aws.session import AwsSession
 from distributed_something.errors import KeyMissing, KeyRefused
 from distributed_something.local.store import FolderStore
 
-STORES = ("folder", "moto", "seaweedfs", "ministack", "moto plainly", "seaweedfs plainly")
+STORES = ("folder", "durable folder", "moto", "seaweedfs", "ministack", "moto plainly", "seaweedfs plainly")
 
 REFUSED = ["", "/abs", "a/../b", "..", "a//b", "./a", "a/.", "a/", "nul\0"]
 
@@ -75,12 +75,12 @@ class Place:
         return [file.key for file in self.store.list(prefix)]
 
 
-def folder_place(folder: Path) -> Place:
+def folder_place(folder: Path, *, durable: bool) -> Place:
     code = (
         "from distributed_something.local.store import FolderStore, Path\n"
-        f"store = FolderStore(Path({str(folder)!r}))"
+        f"store = FolderStore(Path({str(folder)!r}), durable={durable})"
     )
-    return Place("folder", lambda: FolderStore(folder), code, {})
+    return Place("folder", lambda: FolderStore(folder, durable=durable), code, {})
 
 
 def s3_place(server: services.S3Server, *, plainly: bool) -> Place:
@@ -112,8 +112,8 @@ def place(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Place:
-    if request.param == "folder":
-        return folder_place(tmp_path / "store")
+    if request.param.endswith("folder"):
+        return folder_place(tmp_path / "store", durable=request.param.startswith("durable"))
     name, _, plainly = request.param.partition(" ")
     server = servers.get(name)
     for variable, value in server.environment.items():

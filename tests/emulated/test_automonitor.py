@@ -97,15 +97,16 @@ def begin(cloud: Cloud, jobs: int = 5) -> str:
     return run
 
 
-def work(cloud: Cloud, count: int = 5) -> None:
+def work(cloud: Cloud, count: int = 5, output: str | None = None) -> None:
     """What a worker does: lease, run, write down, settle."""
     queue = cloud.engine.queue()
-    ledger = LedgerWriter(cloud.engine.store, f"{cloud.project.paths().events}worker.jsonl")
+    ledger = LedgerWriter(cloud.engine.store, f"{cloud.project.paths().events}worker{output or ''}.jsonl")
     leases = []
     while len(leases) < count:
         leases += queue.lease(count - len(leases), 1)
     for lease in leases:
-        ledger.ended("succeeded", cloud.clock.now(), lease, Outcome(State.SUCCEEDED), worker="w")
+        outcome = Outcome(State.SUCCEEDED, output=output)
+        ledger.ended("succeeded", cloud.clock.now(), lease, outcome, worker="w")
     ledger.flush()
     queue.done(leases)
 
@@ -136,6 +137,19 @@ def test_a_run_ends_without_a_laptop_and_nothing_is_left(cloud: Cloud, either: C
     report = json.loads(cloud.engine.store.read(root + "report.json"))
     assert report["jobs"]["succeeded"] == 5
     assert caller.once(order) == "over"
+
+
+def test_the_results_are_collected_without_a_laptop(cloud: Cloud, caller: Caller) -> None:
+    cloud.config(COLLECT="csv", OUTPUT="out/{n}")
+    begin(cloud, jobs=2)
+    work(cloud, 2, output="out/1")
+    assert [caller.once() for _ in range(4)] == ["watching"] * 4
+    jobs = cloud.project.fold().update().jobs.values()
+    assert [job.index for job in jobs if job.state is State.WAITING] == [2]
+    assert instances(cloud), "a machine stays for it"
+    work(cloud, 1, output="collected")
+    assert caller.until_over()[-1] == "finished"
+    assert left(cloud) == []
 
 
 @pytest.mark.fault(12)

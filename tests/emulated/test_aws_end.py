@@ -27,7 +27,7 @@ from distributed_something.errors import (
 )
 from distributed_something.job import Cause, Lease
 from distributed_something.runs.joblog import read_log
-from distributed_something.runs.record import write_record
+from distributed_something.runs.record import RunRecord, read_record, write_record
 from distributed_something.runs.runfile import read_run_file
 from distributed_something.steps.cleanup import cleanup
 from distributed_something.steps.finish import end
@@ -727,3 +727,50 @@ def test_a_run_keeps_its_dead_jobs_when_the_config_renames_their_queue(cloud: Cl
     work(cloud, 3, worker="worker-2")
     assert cleanup(cloud.project) == []
     assert cloud.found(Kind.QUEUE, cloud.app + "DeadMessages") is None
+
+
+def references_run(cloud: Cloud) -> RunRecord:
+    """A run as the reference leaves it: its fleet, service, queue and record, and no tag of ours."""
+    strangers(cloud, 2)
+    client = cloud.session.client("sqs")
+    url = client.create_queue(QueueName=cloud.app + "Queue")["QueueUrl"]
+    client.send_message(QueueUrl=url, MessageBody='{"group": {"n": 1}}')
+    specification = json.loads(fleet_file(cloud).read_text())
+    request = {**specification, "TargetCapacity": 1, "AllocationStrategy": "lowestPrice"}
+    fleet = session().client("ec2").request_spot_fleet(SpotFleetRequestConfig=request)["SpotFleetRequestId"]
+    record = RunRecord.new(cloud.project.config, "aws", "", cloud.bucket, 0.0).with_fleet(fleet)
+    cloud.project.record_path.parent.mkdir(exist_ok=True)
+    theirs = {name: value for name, value in json.loads(record.to_json()).items() if name.isupper()}
+    cloud.project.record_path.write_text(json.dumps(theirs))
+    return record
+
+
+@pytest.mark.fault(5)
+def test_a_run_that_the_reference_started_is_not_watched_and_is_removed_whole(cloud: Cloud) -> None:
+    """The monitor would see no job of ours, and end the machines under the jobs."""
+    (fleet,) = references_run(cloud).fleets
+    for named in (cloud.project.record_path, None):
+        with pytest.raises(UsageError, match="the reference started this run"):
+            monitor(cloud.project, named, None)
+    cloud.config(SQS_QUEUE_NAME="Another")
+    with pytest.raises(UsageError, match="SQS_QUEUE_NAME"):
+        cleanup(cloud.project)
+    service = cloud.found(Kind.SERVICE, f"{cloud.app}Service")
+    assert service.settings["desiredCount"] == 2 and cloud.found(Kind.QUEUE, cloud.app + "Queue")
+    cloud.config(SQS_QUEUE_NAME=cloud.app + "Queue")
+    assert cleanup(cloud.project) == []
+    assert f"fleet {fleet}, service {cloud.app}Service, queue {cloud.app}Queue" in cloud.err.getvalue()
+    assert cloud.found(Kind.QUEUE, cloud.app + "Queue") is None
+    assert cloud.found(Kind.SERVICE, f"{cloud.app}Service") is None
+    assert not any(each.alive for each in cloud.engine._looker.fleets.look([fleet]))
+    assert not cloud.project.record_path.exists()
+
+
+def test_set_up_keeps_the_record_of_a_run_that_the_reference_started(cloud: Cloud) -> None:
+    cloud.project.record_path.parent.mkdir(exist_ok=True)
+    old = RunRecord.new(cloud.project.config, "aws", "", cloud.bucket, 0.0).with_fleet("sfr-1")
+    write_record(cloud.project.record_path, old)
+    setup(cloud.project)
+    kept = cloud.project.record_path.with_suffix(".reference.json")
+    assert read_record(kept).fleets == ("sfr-1",) and str(kept) in cloud.err.getvalue()
+    assert not cloud.record().is_references

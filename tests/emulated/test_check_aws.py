@@ -11,6 +11,7 @@ from botocore.stub import Stubber
 from conftest import DsProject
 from distributed_something.aws import check
 from distributed_something.aws.iam.roles import Where
+from distributed_something.aws.s3.archived import archive_of
 from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
 from distributed_something.inputs.check import Check, Severity
@@ -27,7 +28,7 @@ def ds(project: DsProject) -> DsProject:
     return project
 
 
-def checked(ds: DsProject, *args: object, code: int) -> dict[str, str]:
+def checked(ds: DsProject, *args: object, code: int | None) -> dict[str, str]:
     """What was found, and how bad it is."""
     lines = ds.ds("check", "--json", *args, code=code).stdout.splitlines()
     return {each["what"]: each["severity"] for each in map(json.loads, lines)}
@@ -153,3 +154,32 @@ def test_a_profile_that_is_not_there_says_how_to_do_without() -> None:
     with pytest.raises(DsError, match="nobody") as refused:
         AwsSession(REGION, "nobody").credentials()
     assert "AWS_PROFILE = ''" in refused.value.fix
+
+
+@pytest.mark.fault(69)
+def test_an_archived_input_is_named_as_such(ds: DsProject) -> None:
+    name = f"t{uuid.uuid4().hex[:10]}"
+    s3 = session().client("s3")
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="in/P1.tif", Body=b"x")
+    s3.put_object(Bucket=name, Key="in/P2.tif", Body=b"x", StorageClass="DEEP_ARCHIVE")
+    keys = {"ENGINE": "aws", "AWS_REGION": REGION, "AWS_BUCKET": name, "COMMAND": "convert {Plate}"}
+    ds.config(**keys, INPUTS=["in/{Plate}.tif"])
+    found = checked(ds, ds.jobs([{"Plate": "P1"}, {"Plate": "P2"}]), code=None)
+    assert found["INPUTS: archived: 1 of the first 2 inputs, such as in/P2.tif (DEEP_ARCHIVE)"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("described", "kind"),
+    [
+        ({}, ""),
+        ({"StorageClass": "STANDARD_IA"}, ""),
+        ({"StorageClass": "GLACIER_IR"}, ""),  # read at once
+        ({"StorageClass": "GLACIER"}, "GLACIER"),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="true"'}, "GLACIER"),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="false", expiry-date="Fri"'}, ""),
+        ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "ARCHIVE_ACCESS"}, "ARCHIVE_ACCESS"),
+    ],
+)
+def test_what_is_archived(described: dict[str, str], kind: str) -> None:
+    assert archive_of(described) == kind

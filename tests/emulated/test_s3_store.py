@@ -329,6 +329,13 @@ def test_jobs_may_name_other_buckets(server: services.S3Server, client: Any, tmp
         (301, "PermanentRedirect", "not in region us-east-1", "AWS_REGION"),
         (400, "AuthorizationHeaderMalformed", "not in region us-east-1", "AWS_REGION"),
         (503, "SlowDown", "is overloaded", "later"),
+        pytest.param(
+            403,
+            "InvalidObjectState",
+            "archived \\(GLACIER or DEEP_ARCHIVE\\)",
+            "restore-object",
+            marks=pytest.mark.fault(69),
+        ),
         (500, "InternalError", "S3 failed", "later"),
         (403, "RequestTimeTooSkewed", "clock is wrong", "clock"),
         (400, "SomethingNew", "SomethingNew", ""),

@@ -82,6 +82,16 @@ def test_a_job_that_needs_more_memory_than_it_may_have(boxed: DsProject) -> None
     assert "MEMORY = 32" in boxed.ds("logs", "0").stdout
 
 
+def test_an_attempt_after_one_that_ran_out_of_memory_gets_more(boxed: DsProject) -> None:
+    hungry = "dd if=/dev/zero of=/dev/null bs=200M count=1 || exit {code}"
+    of_image(boxed, COMMAND=hungry, MEMORY=32, MEMORY_RETRY=4, JOB_RETRIES=3, BACKOFF=0)
+    boxed.ds("run", boxed.jobs([{"code": 9}]))
+    (line,) = boxed.job_lines()
+    assert (line["state"], line["attempts"]) == ("succeeded", 3)
+    assert line["detail"] == "it was given 512 MB of memory"
+    assert "attempt 3 is given 512 MB of memory" in boxed.ds("logs", "0").stdout
+
+
 @pytest.mark.fault(22, 24)
 def test_how_a_command_in_a_container_ended(boxed: DsProject) -> None:
     scripts = ["exit 7", "kill -SEGV $$", "sleep 600 & exit 0", "trap '' TERM; while :; do sleep 9; done"]

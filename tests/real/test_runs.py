@@ -169,6 +169,31 @@ def test_every_failure_has_its_cause(
     assert (job["state"], job["cause"], job["exit_code"], job["attempts"]) == ("dead", cause, exit_code, 1)
 
 
+@pytest.mark.fault(61)
+@pytest.mark.parametrize(
+    ("command", "attempts"),
+    [("for x in {n}; echo $x; done", 1), ("exit 2 # {n}", 2), ("sh -c 'exit 2' {n}", 2)],
+)
+def test_a_command_that_the_shell_cannot_read_is_not_tried_again(
+    project: DsProject, command: str, attempts: int
+) -> None:
+    project.config(COMMAND=command, JOB_RETRIES=2, BACKOFF=0)
+    project.ds("run", project.jobs([{"n": 1}]), "--unchecked", code=3)
+    (job,) = project.job_lines()
+    assert (job["exit_code"], job["attempts"]) == (2, attempts)
+    assert ("the shell refuses" in project.ds("logs", "0").stdout) == (attempts == 1)
+
+
+def test_an_attempt_after_a_timeout_gets_more_time(project: DsProject) -> None:
+    project.config(COMMAND="sleep 2", JOB_TIMEOUT=0.5, TIMEOUT_RETRY=3, JOB_RETRIES=3, BACKOFF=0)
+    project.ds("run", project.jobs([{"n": 1}]))
+    (job,) = project.job_lines()
+    assert (job["state"], job["attempts"], job["detail"]) == ("succeeded", 3, "it was given 4.5 s")
+    assert "attempt 3 is given 4.5 s" in project.ds("logs", "0").stdout
+    second = project.ds("logs", "0", "--attempt", "2").stdout
+    assert "ran longer than JOB_TIMEOUT = 0.5 s, raised by TIMEOUT_RETRY" in second
+
+
 def test_a_missing_input_is_named(project: DsProject) -> None:
     project.config(COMMAND="cat {input_dir}/{n}", INPUTS=["in/{n}"], JOB_RETRIES=1)
     project.ds("run", project.jobs([{"n": "gone.tif"}]), "--unchecked", code=3)

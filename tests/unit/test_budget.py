@@ -79,3 +79,14 @@ def test_an_offer_says_that_the_budget_is_too_small() -> None:
 )
 def test_each_hour_costs_the_price_of_its_time(since: float, until: float, dollars: float) -> None:
     assert paid([(3600.0, 0.10), (7200.0, 0.30)], since, until) == pytest.approx(dollars)
+
+
+def test_an_offer_of_machines_without_a_price_is_of_hours() -> None:
+    free = Quote(4, 2, priced=False)
+    assert list(offer(free, 10, None)) == ["4 machines, 2 jobs at a time on each"]
+    assert list(offer(free, 1000, 36.0, Budget(hours=3)))[1:] == [
+        "1,000 jobs of 36 s: 5.00 machine-hours",
+        "budget: 3 machine-hours",
+        "the budget is less than that: the run will drain before all jobs have ended",
+    ]
+    assert "machine-hours are unknown" in list(offer(free, 10, None, Budget(hours=3)))[1]

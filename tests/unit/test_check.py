@@ -341,6 +341,22 @@ def test_what_two_checks_find_is_said_once(project: DsProject) -> None:
     assert found.stdout.count("neither COMMAND nor HANDLER") == 1
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"TIMEOUT_RETRY": 2}, "TIMEOUT_RETRY: raises JOB_TIMEOUT, and that is not given"),
+        ({"MEMORY_RETRY": 2, "ENGINE": "aws"}, "MEMORY_RETRY: jobs have no memory limit of their own here"),
+        ({"MEMORY_RETRY": 2, "ENGINE": "local"}, "MEMORY_RETRY: jobs have no memory limit of their own here"),
+        (
+            {"MEMORY_RETRY": 2, "ENGINE": "local", "DOCKERHUB_TAG": "x/y:1"},
+            "MEMORY_RETRY: raises MEMORY, and that is not given",
+        ),
+    ],
+)
+def test_a_factor_without_a_limit_that_it_could_raise_is_a_warning(keys: dict[str, Any], said: str) -> None:
+    assert said in " ".join(each.what for each in check.work_findings(config(**keys)))
+
+
 def test_no_time_limit_is_asked_for_where_the_worker_in_the_image_knows_none() -> None:
     old = config(COMMAND=None, ENGINE="aws")
     assert not list(check.work_findings(old))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import services
 from conftest import DsProject
 from distributed_something.errors import DsError, UsageError
-from distributed_something.inputs.collect import collect_command, csv_name
+from distributed_something.inputs.collect import Join, collect_command, collect_handler, join_of
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.attempt.collect import Outputs, fetch_outputs, join_csv, list_lines
 
@@ -101,6 +102,42 @@ def test_a_second_run_collects_anew(plates: DsProject) -> None:
     assert len(rows(plates)) == 6
 
 
+@pytest.mark.fault(49, 51)
+def test_a_collection_replaces_the_one_of_the_run_before_whole(plates: DsProject) -> None:
+    """Another run has another collecting job; what only the earlier one left must not stay beside the new."""
+    collected = plates.folder / "data/collected"
+    plates.config(**CONFIG, COLLECT="touch {output_dir}/both {output_dir}/old")
+    plates.ds("run", "files/jobs.json")
+    plates.jobs([*GROUPS, {"Plate": "P3", "N": 7}])
+    plates.config(**CONFIG, COLLECT="touch {output_dir}/both {output_dir}/new")
+    plates.ds("run", "files/jobs.json")
+    assert sorted(path.name for path in collected.iterdir()) == [".ds", "both", "new"]
+    assert len([*(collected / ".ds").glob("*.json")]) == 1
+
+
+@pytest.mark.fault(49)
+def test_two_apps_collect_into_one_folder_and_neither_touches_the_other_s_files(plates: DsProject) -> None:
+    collected = plates.folder / "data/collected"
+
+    def collect(app: str, names: str, code: int = 0) -> str:
+        command = " ".join(["touch", *(f"{{output_dir}}/{name}" for name in names.split())])
+        plates.config(**CONFIG, APP_NAME=app, COLLECT=command)
+        plates.ds("run", "files/jobs.json", code=code)
+        return plates.ds("failures").stdout
+
+    collect("One", "one.csv shared.csv")
+    collect("Two", "two.csv")
+    assert sorted(path.name for path in collected.glob("*.csv")) == ["one.csv", "shared.csv", "two.csv"]
+    said = collect("Three", "three.csv shared.csv", code=3)
+    assert "output collected/shared.csv: job" in said and "has published it" in said
+    assert sorted(path.name for path in collected.glob("*.csv")) == ["one.csv", "shared.csv", "two.csv"]
+    plates.jobs([*GROUPS, {"Plate": "P3", "N": 7}])
+    collect("One", "one.csv")  # it gives the name up
+    assert sorted(path.name for path in collected.glob("*.csv")) == ["one.csv", "two.csv"]
+    collect("Three", "three.csv shared.csv")
+    assert len([*collected.glob("*.csv")]) == 4
+
+
 @pytest.mark.parametrize("collect", ["cat {Plate}", "cat {outputs}", "cat 'x"])
 def test_a_wrong_command_is_found_before_anything_is_queued(plates: DsProject, collect: str) -> None:
     plates.config(**CONFIG, COLLECT=collect)
@@ -109,11 +146,51 @@ def test_a_wrong_command_is_found_before_anything_is_queued(plates: DsProject, c
 
 
 def test_what_collect_is() -> None:
-    assert csv_name("csv") == "*.csv"
-    assert csv_name("csv:nuclei.csv") == "nuclei.csv"
-    assert csv_name("csvjoin {outputs_dir}") is None
-    assert collect_command("csv") is None
-    assert collect_command("") is None
+    assert join_of("csv") == Join("csv", "*.csv")
+    assert join_of("csv:nuclei.csv") == Join("csv", "nuclei.csv")
+    assert join_of("parquet") == Join("parquet", "*.parquet")
+    assert join_of("csvjoin {outputs_dir}") is None
+    assert collect_handler("lab.tables:Table.main") == "lab.tables:Table.main"
+    assert [collect_handler(each) for each in ("csv:main", "./run:x", "run x:y", "")] == [None] * 4
+    assert [collect_command(each) for each in ("", "csv", "parquet", "lab:main")] == [None] * 4
+
+
+def test_a_function_sees_all_outputs(plates: DsProject) -> None:
+    (plates.folder / "gather.py").write_text(
+        "def main(outputs_dir, output_dir):\n"
+        "    found = sorted(path.parent.name for path in outputs_dir.rglob('t.csv'))\n"
+        "    print(len(found), 'tables')\n"
+        "    (output_dir / 'list').write_text(' '.join(found))\n"
+    )
+    plates.config(**CONFIG, COLLECT="gather:main")
+    plates.ds("check", "files/jobs.json")
+    plates.ds("run", "files/jobs.json")
+    assert (plates.folder / "data/collected/list").read_text() == "P1 P2"
+    assert plates.ds("logs", "2").stdout == "2 tables\n"
+
+
+def test_the_parquet_files_of_all_jobs_become_one(project: DsProject) -> None:
+    services.require("pyarrow")
+    from pyarrow import parquet
+
+    (project.folder / "table.py").write_text(
+        "import pyarrow, pyarrow.parquet\n"
+        "def make(Plate, N, output_dir):\n"
+        "    rows = pyarrow.table({'well': ['A01', 'A02'], 'N': [N, 2.5]})\n"
+        "    pyarrow.parquet.write_table(rows, output_dir / 't.parquet')\n"
+    )
+    project.jobs(GROUPS)
+    project.config(HANDLER="table:make", OUTPUT="out/{Plate}", COLLECT="parquet")
+    project.ds("run", "files/jobs.json")
+    joined = parquet.read_table(project.folder / "data/collected/App.parquet")
+    assert [str(field.type) for field in joined.schema] == ["int64", "string", "string", "double"]
+    assert joined.to_pylist() == [
+        {"job.N": 5, "Plate": "P1", "well": "A01", "N": 5.0},
+        {"job.N": 5, "Plate": "P1", "well": "A02", "N": 2.5},
+        {"job.N": 6, "Plate": "P2", "well": "A01", "N": 6.0},
+        {"job.N": 6, "Plate": "P2", "well": "A02", "N": 2.5},
+    ]
+    assert "App.parquet: 4 rows" in project.ds("logs", "2").stdout
 
 
 @pytest.fixture
@@ -169,3 +246,45 @@ def test_no_name_in_a_manifest_leads_out_of_the_folder(store: FolderStore, tmp_p
     with pytest.raises(DsError):
         fetch_outputs(store, key, tmp_path / "inside" / "input", lambda: None)
     assert not (tmp_path / "inside").exists()
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"y": [1]}, "job b (b): its columns are y"),
+        ({"x": ["text"]}, "job b (b): "),
+        ({"x": [0.5]}, "job b (b): Float value 0.5"),
+        (None, "job b (b): "),
+    ],
+)
+def test_parquet_files_that_cannot_be_joined_are_named(
+    store: FolderStore, tmp_path: Path, second: dict[str, list[object]] | None, said: str
+) -> None:
+    services.require("pyarrow")
+    from distributed_something.worker.attempt.parquet import join_parquet
+
+    files = {"a": {"t.parquet": table_of({"x": [1]})}}
+    files["b"] = {"t.parquet": table_of(second) if second else b"PAR1 no more"}
+    with pytest.raises(UsageError) as refused:
+        join_parquet(store, listed(store, files), "*.parquet", tmp_path / "joined", lambda: None)
+    assert said in refused.value.what
+
+
+def test_values_of_other_types_are_converted_if_none_changes(store: FolderStore, tmp_path: Path) -> None:
+    services.require("pyarrow")
+    from pyarrow import parquet
+
+    from distributed_something.worker.attempt.parquet import join_parquet
+
+    files = {"a": {"t.parquet": table_of({"x": [1]})}, "b": {"t.parquet": table_of({"x": [2.0]})}}
+    assert join_parquet(store, listed(store, files), "*.parquet", tmp_path / "joined", lambda: None) == 2
+    assert parquet.read_table(tmp_path / "joined").to_pydict() == {"n": ["a", "b"], "x": [1, 2]}
+
+
+def table_of(columns: dict[str, list[object]]) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(columns), sink)
+    return bytes(sink.getvalue())

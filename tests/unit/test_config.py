@@ -369,7 +369,7 @@ def test_names_resolve_in_order():
         ("EBS_VOL_SIZE = 8", "EBS_VOL_SIZE: 8 is below 22 GB"),
         ("SQS_MESSAGE_VISIBILITY = 12*3600 + 1", "SQS_MESSAGE_VISIBILITY: 43201 is above 43200 seconds"),
         ("JOB_RETRIES = 10 ** 20", f"JOB_RETRIES: {10**20} is above {10**13}"),
-        ("ENGINE = 'gcp'", "ENGINE: 'gcp' is none of local, aws, rehearsal"),
+        ("ENGINE = 'gcp'", "ENGINE: 'gcp' is none of local, slurm, aws, rehearsal"),
         ("COMMAND = ['a', 'b']", "COMMAND: ['a', 'b'] is not text"),
         ("MACHINE_TYPE = []", "MACHINE_TYPE: is empty"),
         ("MACHINE_TYPE = 'big'", "MACHINE_TYPE: 'big' is not a type of machine"),

@@ -50,6 +50,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "slot"
 
 
+@pytest.mark.parametrize(
+    ("limits", "kills", "memory"),
+    [
+        (Limits(), 3, None),
+        (Limits(100), 3, 100),
+        (Limits(100, factor=2), 0, 100),
+        (Limits(100, factor=1.5), 2, 225),
+        (Limits(100, factor=2, most=350), 2, 350),
+        (Limits(100, factor=100), 10**6, 1 << 40),
+        (Limits(100, factor=2, most=50), 1, 100),  # never less than the config has
+    ],
+)
+def test_memory_is_raised_up_to_what_the_machine_has(limits: Limits, kills: int, memory: int | None) -> None:
+    assert limits.memory_after(kills) == memory
+
+
 def test_memory_is_the_cause_also_where_the_engine_hears_of_it_late(folder: Path) -> None:
     assert end_of(folder, kills=1).memory == "killed for lack of memory: MEMORY = 32"
 

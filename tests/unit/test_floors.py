@@ -22,7 +22,7 @@ FLOORS = {
         cli
         dashboard automonitor api
         steps
-        rehearsal
+        rehearsal slurm
         local aws
         report console notify
         worker runs
@@ -39,6 +39,12 @@ FLOORS = {
         iam
         s3 sqs
         session message names shape
+    """,
+    "slurm": """
+        engine check pilot
+        folder lives lost scheduler
+        shared explain
+        pilots own_folder
     """,
     "rehearsal": """
         engine check

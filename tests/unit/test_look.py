@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -77,6 +78,28 @@ def test_partial_capacity_goes_on_and_a_final_error_without_a_machine_does_not()
 )  # fmt: skip
 def test_why_nothing_moves(facts: Facts, said: str) -> None:
     assert said in why(facts)
+
+
+@pytest.mark.fault(68)
+def test_a_message_from_before_the_machines_is_no_reason() -> None:
+    """A task did not fit beside others while a machine was lost; the one that replaces it is joining."""
+
+    def said(when: float) -> str:
+        event = {
+            "message": "insufficient CPU units available",
+            "createdAt": datetime.fromtimestamp(when, UTC),
+        }
+        machines = [Machine("i-00000001", "running", since=NOW - 60)]
+        service = SERVICE | {"runningCount": 0, "events": [event]}
+        return why(ALL._replace(machines=machines, service=service))
+
+    assert "too few processors" in said(NOW - 30)
+    assert said(NOW - 90) == "1 machine runs, and no task: machines need about 3 minutes to join"
+    old = [*HERE[:2], Machine("i-00000003", "running", since=NOW - 900)]
+    stale = {"message": "insufficient CPU", "createdAt": datetime.fromtimestamp(NOW - 1000, UTC)}
+    facts = ALL._replace(machines=old, service=SERVICE | {"runningCount": 0, "events": [stale]})
+    diagnosis = machines_of(facts, slots=1, now=NOW).diagnosis
+    assert diagnosis and "too few processors" not in diagnosis.what
 
 
 def test_where_to_read_what_tasks_print_is_as_the_engine_says() -> None:

@@ -132,6 +132,40 @@ def test_a_name_that_no_job_has_is_found_in_a_message_of_ones_own(project: DsPro
     assert "MESSAGE" in found.stdout + found.stderr and "{Wel}" in found.stdout + found.stderr
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        ("--product", "Plate=Plate1", "Well=A01..A03"),
+        ("--table", "{folder}/load.csv", "--columns", "Plate=Metadata_Plate,Well=Metadata_Well", "--unique"),
+    ],
+)
+def test_what_the_childrens_tools_make_comes_from_one_line(project: DsProject, made: tuple[str, ...]) -> None:
+    """Of lists of plates and wells, or of the table that CellProfiler loads: docs/moving.md has the lines."""
+    project.config(COMMAND="true {Plate}")
+    sites = "".join(f"Plate1,A0{well},{site}\n" for well in (1, 2, 3) for site in (1, 2))
+    (project.folder / "load.csv").write_text("Metadata_Plate,Metadata_Well,Metadata_Site\n" + sites)
+    jobs = project.folder / "wells.jsonl"
+    project.ds("jobfile", "new", jobs, *(word.format(folder=project.folder) for word in made))
+    file = JobFile(
+        jobs,
+        {
+            "pipeline": "projects/workspace/analysis.cppipe",
+            "output": "projects/output",
+            "data_file": "projects/workspace/load_data.csv",
+        },
+    )
+    message = {
+        "Metadata": "Metadata_Plate={Plate},Metadata_Well={Well}",
+        **{name: f"{{{name}}}" for name in ("pipeline", "output")},
+        "input": "dummy",
+        "data_file": "{data_file}",
+        "output_structure": "Metadata_Plate-Metadata_Well",
+    }
+    form = form_of(load_config(config_of("cellprofiler"))._replace(message=message), file)
+    found = [form.message(job).body.decode() for job in file.jobs(in_order=True)]
+    assert found == messages("cellprofiler")
+
+
 def test_shared_keys_may_be_named_plates(tmp_path: Path) -> None:
     jobs = tmp_path / "jobs.json"
     jobs.write_text('{"plates": ["P1", "P2"], "groups": [{"a": 1}]}')

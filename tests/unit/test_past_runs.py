@@ -53,6 +53,24 @@ def test_what_differs_between_two_runs(twice: tuple[DsProject, str, str]) -> Non
     assert "no difference" in project.ds("runs", "diff", first, first).stdout
 
 
+def test_outputs_are_compared_by_size_place_and_content(project: DsProject) -> None:
+    project.jobs([{"n": n} for n in range(3)])
+    for place, word in (("a", "{n}"), ("a", "{n}{n}"), ("b", "{n}0"), ("c", "{n}0")):
+        project.config(COMMAND=f"printf %s {word} > {{output_dir}}/x", OUTPUT=f"{place}/{{n}}")
+        project.ds("run", "files/jobs.json")
+    runs = [json.loads(line)["run"] for line in project.ds("--json", "runs").stdout.splitlines()][::-1]
+
+    def changed(one: int, other: int) -> dict[str, int]:
+        found = json.loads(project.ds("--json", "runs", "diff", runs[one], runs[other]).stdout)
+        return {each["what"]: each["count"] for each in found["outputs"]}
+
+    assert changed(0, 1) == {"size": 3}
+    assert changed(1, 2) == {"place": 3, "content": 2}, "00 is what job 0 wrote both times"
+    assert changed(2, 3) == {"place": 3}
+    said = project.ds("runs", "diff", runs[1], runs[2]).stdout
+    assert "outputs: 2 jobs with other content, such as " in said
+
+
 def test_a_report_is_found_and_made_again(twice: tuple[DsProject, str, str]) -> None:
     project, first, second = twice
     place = Path(project.ds("report").stdout.strip())

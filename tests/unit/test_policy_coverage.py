@@ -141,7 +141,7 @@ BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "ec2/fleets": {"without": ("ask_spot", "ask_fleet", "make_template")},
     "ecs/current_state": {"without": ("_log_group",)},
     "sqs/queues": {"only": ("queue_url",)},
-    "sqs/channel": {"only": ("depths",)},
+    "sqs/channel": {"only": ("depths", "send")},
     "watch/dashboard": {"without": ("put_dashboard",)},
     "watch/alarms": {},
     "watch/heartbeat": {"only": ("last_heartbeats",)},

@@ -27,9 +27,9 @@ class WatchedStore(FolderStore):
         self.on_fetch: Callable[[], None] = lambda: None
         self.on_publish: Callable[[], None] = lambda: None
 
-    def publish(self, path: Path, key: str) -> int:
+    def _publish(self, path: Path, key: str) -> int:
         self.on_publish()
-        return super().publish(path, key)
+        return super()._publish(path, key)
 
     def fetch(self, key: str, path: Path) -> int:
         self.on_fetch()

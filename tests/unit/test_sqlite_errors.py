@@ -16,7 +16,7 @@ from distributed_something.errors import DsError
 from distributed_something.job import Cause, Job, Lease
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.local.queue_file import VERSION
-from distributed_something.system.mounts import network_file_system
+from distributed_something.system.mounts import type_in
 
 
 def jobs(count: int, start: int = 0) -> list[Job]:
@@ -103,7 +103,7 @@ def test_a_file_that_is_no_database_is_damaged(path: Path) -> None:
     path.write_bytes(b"\xff" * 8192)
     with pytest.raises(DsError, match="is damaged") as caught:
         SqliteQueue(path)
-    assert "ds cleanup" in caught.value.fix
+    assert "ds repair" in caught.value.fix
     assert "\n" not in caught.value.what
 
 
@@ -134,7 +134,7 @@ def test_damage_that_shows_later_is_explained_by_every_verb(path: Path, verb: st
         file.write(b"\xa5" * (path.stat().st_size - 4096))
     with SqliteQueue(path) as queue, pytest.raises(DsError, match="is damaged") as caught:
         VERBS[verb](queue)
-    assert "ds cleanup" in caught.value.fix
+    assert "ds repair" in caught.value.fix
 
 
 def test_a_file_cut_short_is_damaged(path: Path) -> None:
@@ -214,21 +214,21 @@ nonsense
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/var/lib/queue.db", None),
+        ("/var/lib/queue.db", "ext4"),
         ("/home/ann/project/.ds/queue.db", "nfs4"),
         ("/home", "nfs4"),
-        ("/homework/queue.db", None),
-        ("/home/ann/scratch/queue.db", None),
+        ("/homework/queue.db", "ext4"),
+        ("/home/ann/scratch/queue.db", "xfs"),
         ("/home/ann/scratch2/queue.db", "nfs4"),
         ("/mnt/my lab/queue.db", "cifs"),
         ("/mnt/back\\slash/queue.db", "fuse.sshfs"),
-        ("/host/queue.db", None),
+        ("/host/queue.db", "9p"),
         ("/data/queue.db", "lustre"),
     ],
 )
-def test_a_network_file_system_is_known_by_its_longest_mount_point(path: str, kind: str | None) -> None:
-    assert network_file_system(Path(path), MOUNTS) == kind
+def test_a_file_system_is_known_by_its_longest_mount_point(path: str, kind: str) -> None:
+    assert type_in(Path(path), MOUNTS) == kind
 
 
 def test_without_mounts_nothing_is_known() -> None:
-    assert network_file_system(Path("/home/ann"), "") is None
+    assert type_in(Path("/home/ann"), "") is None

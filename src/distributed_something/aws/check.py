@@ -35,6 +35,7 @@ from .iam import account
 from .iam.policies import buckets_of, secret_arns
 from .iam.roles import Where
 from .names import instance_log_group
+from .s3.archived import archived_findings
 from .session import NO_SUCH, AwsSession, aws_errors, or_none
 from .shape import MachineShape, smallest, task_size
 from .sqs.queues import NO_QUEUE
@@ -122,6 +123,7 @@ def _store_checks(folder: Path, config: Config, job_file: JobFile | None, sessio
     )
     return [
         Check("the inputs", lambda: input_findings(config, job_file, store, place, room)),
+        Check("archived inputs", lambda: archived_findings(config, job_file, session)),
         Check("what is done", lambda: forecast_findings(config, job_file, store, folder)),
     ]
 

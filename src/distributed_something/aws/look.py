@@ -6,7 +6,7 @@ It changes nothing. Called by the engine for `machines`, `explain` and `shrink`.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..engine import Counts, Diagnosis, Machines, RentedMachine
@@ -230,10 +230,24 @@ def _silent(facts: Facts, tasks: int, now: float) -> Diagnosis | None:
     missing = -(-(wanted - facts.tasks() - facts.tasks("pendingCount")) // tasks)
     if missing <= 0:
         return None
-    events = [each.get("message", "") for each in (facts.service or {}).get("events", ())[:_EVENTS]]
+    events = _events(facts, old)
     what = f"{missing:,} of {facts.running:,} machines have run for 10 minutes, and have no task"
     known = of_tasks(events)
     return Diagnosis(f"{what}: {known.what}", known.fix) if known else Diagnosis(what, _DEAD)
+
+
+def _events(facts: Facts, machines: Iterable[Machine]) -> list[str]:
+    """Returns the service's latest messages since the youngest of these machines runs, the newest first.
+
+    Older ones are about machines that are gone: a task did not fit beside others, or on a lost machine.
+    """
+    since = max((each.since for each in machines if each.running and each.since is not None), default=0.0)
+    found = (facts.service or {}).get("events", ())[:_EVENTS]
+    return [
+        each.get("message", "")
+        for each in found
+        if (when := each.get("createdAt")) is None or when.timestamp() >= since
+    ]
 
 
 _DEAD = "see them in the EC2 console (status checks, system log); ending one lets the fleet replace it"
@@ -294,7 +308,7 @@ def _no_tasks(facts: Facts) -> str:
         return machines + "its service is gone; ds start makes it"
     if not facts.tasks("desiredCount"):
         return machines + "stopped; ds start"
-    events = [each.get("message", "") for each in facts.service.get("events", ())[:_EVENTS]]
+    events = _events(facts, facts.machines)
     if found := of_tasks([*facts.stopped, *events]):
         return machines + _line(found)
     if facts.tasks("pendingCount"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from ..job import Cause, DeadJob, Job
+from ..job import NEVER_SHORT, Cause, DeadJob, Earlier, Job
 
 MAX_BYTES = 1 << 20
 """SQS's limit in bytes of a message, and of all messages of one call: bodies and attributes."""
@@ -22,6 +22,7 @@ MAX_DETAIL = 2_000
 
 JOB, INDEX, RUN, ATTEMPT = "DsJob", "DsIndex", "DsRun", "DsAttempt"
 CAUSE, DETAIL = "DsCause", "DsDetail"
+EARLIER = "DsEarlier"
 CARRIED = "DsCarried"
 """Marks the copy of a job that runs longer than SQS's twelve hours: random text that its holder knows."""
 
@@ -44,6 +45,7 @@ class Message:
     cause: Cause | None = None
     detail: str = ""
     carried: str = ""
+    earlier: Earlier = NEVER_SHORT
 
     def attributes(self) -> dict[str, str]:
         """The message attributes by name."""
@@ -55,6 +57,7 @@ class Message:
             CAUSE: self.cause or "",
             DETAIL: json.dumps(self.detail[:MAX_DETAIL]) if self.cause else "",  # control characters, escaped
             CARRIED: self.carried,
+            EARLIER: self.earlier.to_text(),
         }
         return {name: value for name, value in facts.items() if value}
 
@@ -106,6 +109,7 @@ def parse(received: Mapping[str, Any], *, dead: bool = False) -> Message:
         _cause(facts.get(CAUSE)),
         _detail(facts.get(DETAIL)),
         facts.get(CARRIED, ""),
+        Earlier.from_text(facts.get(EARLIER)),
     )
 
 
@@ -136,7 +140,8 @@ def size(body: bytes, attributes: Attributes) -> int:
 def job_room() -> int:
     """Maximum job body in bytes: it leaves room for all facts of a failed job that is sent again."""
     job = Job("0" * 16, 10**18, b"")
-    return MAX_BYTES - size(b"", Message(job, attempt=10**6, run="r" * 64, carried="c" * 16).attributes())
+    most = Message(job, attempt=10**6, run="r" * 64, carried="c" * 16, earlier=Earlier(10**5, 10**5))
+    return MAX_BYTES - size(b"", most.attributes())
 
 
 def data_type(name: str) -> str:

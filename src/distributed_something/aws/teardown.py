@@ -2,7 +2,8 @@
 
 A failed step does not stop the next ones; what it could not remove is among the leftovers. Absent resources
 are no error. Resources are found by name, by run record and by tag, so a killed process leaves none unknown.
-A resource found by name is removed only if it has the app's tag. Log groups stay until their retention ends.
+A resource found by name is removed only if it has the app's tag, or if a record of the reference names it.
+Log groups stay until their retention ends.
 Called by the engine for `end` and `remove`.
 """
 
@@ -123,7 +124,7 @@ class Teardown:
                 self._ecs.deregister_task_definition(taskDefinition=arn)
 
     def _delete_queues(self) -> None:
-        """Deletes queues with the app's tag; the queue of jobs first, as a run with it needs the others."""
+        """Deletes the app's queues; the queue of jobs first, as a run with it needs the others."""
         client = self._session.client("sqs")
         for name in self._queues:
             if (url := queue_url(client, name)) and self._is_ours(Kind.QUEUE, name):
@@ -170,7 +171,10 @@ class Teardown:
     def _found_service(self) -> dict[str, Any] | None:
         with aws_errors(f"looking for the service {self._service}"):
             found = describe_service(self._session, self._service, self._cluster)
-        return found if found is not None and self._is_tagged(ecs_tags(found)) else None
+        if found is None:
+            return None
+        tags = ecs_tags(found)
+        return found if self._is_tagged(tags) or self._is_recorded(self._service, tags) else None
 
     def _revisions(self) -> list[str]:
         """The active revisions of the task definition with the app's tag."""
@@ -197,7 +201,14 @@ class Teardown:
     def _is_ours(self, kind: Kind, name: str) -> bool:
         with aws_errors(f"looking for the {kind} {name}"):
             found = find_one(self._session, kind, name, self._cluster)
-        return found is not None and self._is_tagged(found.tags)
+        return found is not None and (self._is_tagged(found.tags) or self._is_recorded(name, found.tags))
+
+    def _is_recorded(self, name: str, tags: Mapping[str, str]) -> bool:
+        """Whether a record of the reference names it, and no other app's tag is on it."""
+        record = self._record
+        if record is None or not record.is_references or "ds:app" in tags:
+            return False
+        return name in (record.queue, record.cluster, self._service)
 
     def _is_tagged(self, tags: Mapping[str, str]) -> bool:
         return tags.get("ds:app") == self._config.app_name

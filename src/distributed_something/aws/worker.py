@@ -204,8 +204,7 @@ class _Task:
         """Run until told to stop."""
         facts = read_run_file(self._store, self._settings.app, self._settings.run)
         config = facts.config
-        if config.scratch:
-            self._root = Path(config.scratch, f"ds-{self._settings.app}")
+        self._root = config.scratch_root() or self._root
         self._note_provenance()
         if not config.command and not config.handler:
             raise UsageError(

@@ -79,8 +79,9 @@ def _names(text: str) -> list[str]:
 def init(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds init`."""
     parser.add_argument("target", metavar="DIR", help="a folder that is not there yet, or is empty")
-    examples = ["images", "text"]
-    parser.add_argument("--example", choices=examples, default="images", help="images (the default) or text")
+    examples = ["images", "text", "imagej", "omezarr"]
+    words = f"{examples[0]} (the default), {', '.join(examples[1:-1])} or {examples[-1]}"
+    parser.add_argument("--example", choices=examples, default=examples[0], help=words)
 
 
 def setup(parser: argparse.ArgumentParser) -> None:

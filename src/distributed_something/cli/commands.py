@@ -116,8 +116,9 @@ def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
 @in_project
 def do_start(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds start`."""
-    from ..steps.start import await_machines, raise_budget, show_rest, start
+    from ..steps.start import await_machines, mend, raise_budget, show_rest, start
 
+    mend(project)
     if options.budget is not None:
         limits = raise_budget(project, options.budget)
         shown = [f"${limits.usd:,.2f}"] if limits.usd is not None else []
@@ -356,6 +357,21 @@ def do_stop(project: Project, options: argparse.Namespace) -> int:
     if project.console.json:
         project.console.data(snapshot.to_json())
     project.console.say(f"stopped: {progress_line(snapshot)}")
+    return OK
+
+
+@in_project
+def do_repair(project: Project, _options: argparse.Namespace) -> int:
+    """Runs `ds repair`."""
+    from ..steps.repair import repair
+
+    repaired = repair(project)
+    if project.console.json:
+        project.console.data(repaired._asdict())
+    if repaired.damage:
+        project.console.hint("ds start, then ds monitor")
+    else:
+        project.console.say("the queue is whole: nothing to repair")
     return OK
 
 

@@ -16,7 +16,9 @@ def copy_example(name: str, target: Path) -> Path:
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: is there already and not an empty folder", "choose another folder")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(examples.__file__).parent / name, target, dirs_exist_ok=True, ignore=ignored)
+    ignored, packaged = shutil.ignore_patterns("__pycache__"), Path(examples.__file__).parent
+    shutil.copytree(packaged / name, target, dirs_exist_ok=True, ignore=ignored)
+    if not (target / "data").exists():
+        shutil.copytree(packaged / "images" / "data", target / "data")
     (target / "gitignore").rename(target / ".gitignore")
     return target / "README.md"

@@ -152,6 +152,7 @@ COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
         "take junk jobs out, so that the run can end without dead jobs",
         arguments.drop,
     ),
+    "repair": (commands.do_repair, "rebuild a damaged queue from the ledger", None),
     "stop": (commands.do_stop, "drain: running jobs finish, no new ones start", arguments.stop),
     "dashboard": (commands.do_dashboard, "the run as a web page, for this machine only", arguments.dashboard),
     "fleet": (commands.do_fleet, "a fleet file for this account and region", arguments.fleet),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FAILED, OK, SOME_DEAD, DsError, UsageError
 from ..runs.snapshot import Snapshot
 from ..steps.runs import RunFacts, all_runs, compare, remake_report, report_key
+from ..system.state import make_private, open_private
 from ..words import duration, many, money
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def diff(project: Project, names: list[str]) -> int:
     return OK
 
 
+_OTHER = {"size": "of another size", "place": "at another place", "content": "with other content"}
+
+
 def _lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{name}: {_text(one)} -> {_text(other)}" for part in ("config", "ran")
              for name, (one, other) in found[part].items()]  # fmt: skip
@@ -78,7 +82,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f"outcomes: {many(each['count'], 'job')} {each['from']} -> {each['to']}, such as {shown}"
         )
     lines += [
-        f"outputs: {many(each['count'], 'job')} at another place, such as {', '.join(each['such_as'])}"
+        f"outputs: {many(each['count'], 'job')} {_OTHER[each['what']]}, such as {', '.join(each['such_as'])}"
         for each in found["outputs"]
     ]
     return lines + _measured(found)
@@ -107,8 +111,9 @@ def report(project: Project, *, remake: bool) -> int:
     place = project.engine.store.locate(key)
     if not Path(place).is_file():  # in a bucket: browsers cannot open it there
         local = project.folder / ".ds" / f"report-{project.config.app_name}-{project.paths().run}.html"
-        local.parent.mkdir(mode=0o700, exist_ok=True)
-        local.write_bytes(project.engine.store.read(key))
+        make_private(local.parent)
+        with open(local, "wb", opener=open_private) as file:
+            file.write(project.engine.store.read(key))
         place = str(local)
     if console.json:
         console.data({"run": project.paths().run, "report": place})

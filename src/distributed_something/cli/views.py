@@ -99,6 +99,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "rate": rate_text(snapshot.rate) if snapshot.rate else None,
         "time left": duration(snapshot.eta) if snapshot.eta is not None else snapshot.no_eta,
         "machines": _machines(machines),
+        **dict(machines.details),
         "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
         "budget": used(snapshot.budget, snapshot.spent) or None,
         "why idle": snapshot.why_idle,

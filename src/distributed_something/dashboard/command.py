@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..console import Console
 from ..errors import OK, DsError
 from ..steps.project import Project
+from ..system.state import make_private, refuse_foreign
 from .runs import Runs
 from .server import PageServer
 
@@ -89,7 +90,8 @@ def _keep(place: Path, text: str) -> bool:
     """Write a file that only its user can read. Returns whether that succeeded."""
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
-        place.parent.mkdir(mode=0o700, exist_ok=True)
+        make_private(place.parent)
+        refuse_foreign(place.parent)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
         temporary.replace(place)

@@ -98,6 +98,8 @@ def _count_machines(machines: Machines) -> list[tuple[str, str]]:
 
 def _cost(snapshot: Snapshot) -> list[tuple[str, str]]:
     """Returns the cost so far and at the end; empty if machines cost nothing."""
+    if snapshot.cost_usd is None and snapshot.machines.hours is not None:
+        return [("machine-hours", f"{snapshot.machines.hours:,.2f}")]
     if snapshot.cost_usd is None:
         return [("cost so far", "not known")] if snapshot.machines.rented else []
     if snapshot.state == "finished":

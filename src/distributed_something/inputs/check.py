@@ -218,14 +218,16 @@ def work_findings(config: Config) -> Iterator[Finding]:
             f"JOB_TIMEOUT = {config.job_timeout:g} s is longer than MAX_RUN_HOURS = {config.max_run_hours:g}"
         )
         yield warning(what, "raise MAX_RUN_HOURS: the machines end then, whatever runs on them")
-    if (config.budget_usd or config.budget_hours) and not config.engine_kind.rents:
-        what = f"BUDGET_USD, BUDGET_HOURS: the engine {config.engine!r} rents no machine, and holds no budget"
+    given = {"usd": config.budget_usd, "hours": config.budget_hours}
+    for unit in (unit for unit, limit in given.items() if limit and unit not in config.engine_kind.budgets):
+        what = f"BUDGET_{unit.upper()}: the engine {config.engine!r} does not know what a run has spent of it"
         yield warning(what, "MAX_RUN_HOURS limits its time")
     if not config.job_timeout and not config.image_starts_worker:
         yield warning(
             "JOB_TIMEOUT: not given: a job that hangs holds its slot until the run's end",
             "JOB_TIMEOUT = 3600, or whatever no good job takes",
         )
+    yield from _retry_findings(config)
     yield from _collect_findings(config)
     yield from _notify_findings(config)
     from .fit import nowhere_to_publish
@@ -234,6 +236,19 @@ def work_findings(config: Config) -> Iterator[Finding]:
         yield refused(unfit)
     elif config.inputs and not config.output and config.handler:
         yield warning("OUTPUT: not given: what jobs leave in {output_dir} is thrown away", "OUTPUT = '…'")
+
+
+def _retry_findings(config: Config) -> Iterator[Finding]:
+    """Whether TIMEOUT_RETRY and MEMORY_RETRY have a limit that they can raise."""
+    if config.timeout_retry > 1 and not config.job_timeout:
+        yield warning("TIMEOUT_RETRY: raises JOB_TIMEOUT, and that is not given", "JOB_TIMEOUT = 3600")
+    if config.memory_retry == 1:
+        return
+    if not (config.engine_kind.on_this_machine and config.in_containers):
+        what = "MEMORY_RETRY: jobs have no memory limit of their own here: those of a task share its MEMORY"
+        yield warning(what, "raise MEMORY, or lower DOCKER_CORES")
+    elif config.memory is None:
+        yield warning("MEMORY_RETRY: raises MEMORY, and that is not given", "MEMORY = 4000")
 
 
 def _collect_findings(config: Config) -> Iterator[Finding]:
@@ -249,9 +264,6 @@ def _collect_findings(config: Config) -> Iterator[Finding]:
         )
     if not config.output:
         yield warning("COLLECT: has nothing to collect, as OUTPUT is not given", "OUTPUT = '…/{Plate}'")
-    if config.auto_monitor:
-        what = "COLLECT: the auto-monitor does not run it; ds monitor does"
-        yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
 
 
 def _notify_findings(config: Config) -> Iterator[Finding]:

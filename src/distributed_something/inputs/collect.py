@@ -1,25 +1,42 @@
-"""Reads COLLECT: a command, or the built-in join of CSV files. Pure; checks, steps and workers call it."""
+"""Reads COLLECT: a command, a function, or the built-in join. Pure; checks, steps and workers call it."""
 
 from __future__ import annotations
 
-from .template import TRUSTED, CommandTemplate, check_names
+import re
+from typing import NamedTuple
 
-CSV = "csv"
-"""Value of COLLECT for the built-in join; `csv:NAME` names the files to join."""
+from .template import TRUSTED, CommandTemplate, check_names
 
 NAMES = TRUSTED | {"outputs_dir"}
 """Placeholders that COLLECT can have."""
 
+_HANDLER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
-def csv_name(collect: str) -> str | None:
-    """Returns the name pattern of the files to join; None: COLLECT is a command."""
+
+class Join(NamedTuple):
+    """The built-in join: `csv` or `parquet`, and the name pattern of the files to join."""
+
+    kind: str
+    name: str
+
+
+def join_of(collect: str) -> Join | None:
+    """Returns the built-in join that `csv`, `parquet` or `csv:NAME` asks for; None: it is no join."""
     kind, _, name = collect.strip().partition(":")
-    return (name or "*.csv") if kind == CSV and " " not in collect.strip() else None
+    if kind not in ("csv", "parquet") or " " in collect.strip():
+        return None
+    return Join(kind, name or f"*.{kind}")
+
+
+def collect_handler(collect: str) -> str | None:
+    """Returns the function that COLLECT names as `module:function`; None: it names none."""
+    name = collect.strip()
+    return name if join_of(collect) is None and _HANDLER.fullmatch(name) else None
 
 
 def collect_command(collect: str) -> CommandTemplate | None:
     """Compiles COLLECT; None: it is no command. Raises UsageError, also for a placeholder it cannot have."""
-    if not collect or csv_name(collect):
+    if not collect or join_of(collect) or collect_handler(collect):
         return None
     template = CommandTemplate(collect, "COLLECT", NAMES)
     check_names(template, NAMES, "COLLECT")

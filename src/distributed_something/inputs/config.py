@@ -7,6 +7,7 @@ call it.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
@@ -80,6 +81,7 @@ class Key(NamedTuple):
 _RESOURCE = "[A-Za-z0-9_-]{1,80}"
 _ARN = "arn:[a-z-]+:sqs:[a-z0-9-]+:[0-9]{12}:"
 _NAME_SAYS = "may have only letters, digits, - and _, 80 at most"
+_WORD = "[A-Za-z0-9][A-Za-z0-9_.,@+-]*"
 _IDENT = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 _ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-missing|output-missing|upload)"
@@ -147,7 +149,8 @@ KEYS: tuple[Key, ...] = (
     Key("FILES", Kind.LIST, (), "files and folders of the project that travel with the jobs",
         example=["align.sh", "scripts/"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
-    Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, or csv",
+    Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, a function"
+        " (module:function), csv or parquet",
         example="python collect.py {outputs_dir} {output_dir}"),
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
@@ -168,6 +171,10 @@ KEYS: tuple[Key, ...] = (
         shape=FAILURE, shape_says="is neither a cause nor 'exit N'", example=["exit 3", "timeout"]),
     Key("BACKOFF", Kind.NUMBER, 1, "wait after the first failed attempt; it doubles with each, up to 300",
         unit="seconds", low=0, high=300),
+    Key("TIMEOUT_RETRY", Kind.NUMBER, 1, "factor on JOB_TIMEOUT after each attempt that ended by timeout",
+        low=1, high=100, example=2),
+    Key("MEMORY_RETRY", Kind.NUMBER, 1, "factor on MEMORY after each attempt that ended out-of-memory, in"
+        " containers of the engine local", low=1, high=100, example=2),
     Key("MAX_RUN_HOURS", Kind.NUMBER, 24, "the fleet's own end of life", unit="hours", above=0, high=8760),
     Key("BUDGET_USD", Kind.NUMBER, None, "most that a run may cost: it drains then", unit="dollars", above=0,
         example=20),
@@ -182,9 +189,9 @@ KEYS: tuple[Key, ...] = (
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),
-    Key("SCRATCH", Kind.TEXT, "", "folder on the machine below which jobs run; the same one gives the same"
-        " bytes where programs write their paths into files", shape="/.*", shape_says="is not absolute",
-        example="/scratch"),
+    Key("SCRATCH", Kind.TEXT, "", "folder on the machine's own disk below which jobs run; the same one gives"
+        " the same bytes where programs write their paths into files",
+        shape="[/$].*", shape_says="is not absolute", example="/scratch/$USER"),
     Key("GPUS", Kind.WHOLE, 0, "GPUs that a job needs: its slot has them alone; 0: jobs see what there is",
         unit="GPUs", low=0, example=1),
     Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
@@ -195,6 +202,23 @@ KEYS: tuple[Key, ...] = (
     Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
+    Key("SLURM_PARTITION", Kind.TEXT, "", "engine slurm: partition of the pilots; empty: the default one",
+        shape=_WORD, shape_says="is not the name of a partition", example="short"),
+    Key("SLURM_ACCOUNT", Kind.TEXT, "", "engine slurm: account that pilots are charged to",
+        shape=_WORD, shape_says="is not the name of an account", example="mylab"),
+    Key("SLURM_QOS", Kind.TEXT, "", "engine slurm: quality of service of the pilots",
+        shape=_WORD, shape_says="is not the name of a QOS", example="normal"),
+    Key("SLURM_TIME", Kind.TEXT, "", "engine slurm: time limit of a pilot; empty: the partition's default",
+        shape=r"[0-9]+|[0-9]+(:[0-9]+){1,2}|[0-9]+-[0-9]+(:[0-9]+){0,2}", example="4:00:00",
+        shape_says="is no time as Slurm reads it (minutes, hours:minutes:seconds, days-hours)"),
+    Key("SLURM_CONSTRAINT", Kind.TEXT, "", "engine slurm: features that a node must have",
+        shape=r"\S+", shape_says="has a space in it", example="avx2"),
+    Key("SLURM_GRES", Kind.TEXT, "", "engine slurm: resources of a pilot, such as GPUs",
+        shape=r"\S+", shape_says="has a space in it", example="gpu:1"),
+    Key("SLURM_EXTRA", Kind.LIST, (), "engine slurm: more options of sbatch, one a text",
+        shape="--?[A-Za-z].*", shape_says="does not begin with - or --", example=["--exclude=node7"]),
+    Key("SETUP", Kind.LIST, (), "engine slurm: lines of the shell before a pilot's work",
+        example=["module load cellprofiler"]),
     Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
     Key("MESSAGE", Kind.CHOICE_OR_TABLE, "", "form of the messages, for an image with a worker of its own;"
         " not given: the job file's shape decides", choices=("group", "cellprofiler", "fiji", "omezarr")),
@@ -274,6 +298,8 @@ class Config(NamedTuple):
     retry_on: tuple[str, ...]
     no_retry_on: tuple[str, ...]
     backoff: float
+    timeout_retry: float
+    memory_retry: float
     max_run_hours: float
     budget_usd: float | None
     budget_hours: float | None
@@ -288,6 +314,14 @@ class Config(NamedTuple):
     secrets: Mapping[str, str]
     containers: bool
     worker_image: str
+    slurm_partition: str
+    slurm_account: str
+    slurm_qos: str
+    slurm_time: str
+    slurm_constraint: str
+    slurm_gres: str
+    slurm_extra: tuple[str, ...]
+    setup: tuple[str, ...]
     mount_bucket: bool
     message: str | Mapping[str, str]
     extra: Mapping[str, str]
@@ -310,6 +344,10 @@ class Config(NamedTuple):
         from ..failing import Limits
 
         return Limits(self.max_failures, self.max_failure_rate, self.canary or 0)
+
+    def scratch_root(self) -> Path | None:
+        """Returns the folder that jobs run in, below SCRATCH with its variables expanded; None: not given."""
+        return Path(os.path.expandvars(self.scratch), f"ds-{self.app_name}") if self.scratch else None
 
     @property
     def in_containers(self) -> bool:

@@ -28,8 +28,8 @@ SHELL_SECONDS = 10.0
 
 _LOAD = "import sys; from distributed_something.worker.attempt.host import load; load(sys.argv[1])"
 _MAY_NOT_RUN = re.compile(
-    r"\|\||\b(if|elif|case|while|until|command|which|type|hash)\b"
-    r"|\bPATH=|(^|[;&|(]|\bdo|\bthen)\s*(\.|source|eval|module|conda|mamba|spack)\s"
+    r"\|\||\bPATH=|(^|[;&|(\n]|\b(do|then|else)\b)\s*(if|case|while|until|command|which|type|hash|\.|source|eval"
+    r"|module|conda|mamba|spack)\s"
 )
 """Where a program is perhaps not started, or PATH is changed before."""
 

@@ -377,6 +377,14 @@ class Fold:
             bodies = self.bodies_at([row[:3] for row in page])
             yield [[*row[3:], body.decode(errors="replace")] for row, body in zip(page, bodies, strict=True)]
 
+    def with_bodies(self, size: int = 10_000) -> Iterator[tuple[JobRecord, bytes]]:
+        """Yields all jobs with their listed bodies, in the order of submission; b"": not listed."""
+        columns = f"list, place, length, id, number - 1, state, {', '.join(FACTS)}"
+        rows = self.query(f"SELECT {columns} FROM jobs LEFT JOIN states USING (number) ORDER BY number")  # noqa: S608
+        while page := list(islice(rows, size)):
+            bodies = self.bodies_at([row[:3] for row in page])
+            yield from ((record_of(row[3:]), body) for row, body in zip(page, bodies, strict=True))
+
     def bodies(self, records: Iterable[JobRecord]) -> dict[str, bytes]:
         """Returns the listed bodies of a few jobs by id."""
         ids = json.dumps([record.id for record in records])

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..system.mounts import network_file_system_of
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
+from ..system.state import make_private
 from .records import FACTS
 
 VERSION = 2
@@ -63,7 +64,7 @@ def open_index(path: Path | None) -> sqlite3.Connection:
 
 
 def _open_file(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     new = not path.exists()
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # the log beside it gets its mode
     try:
@@ -126,13 +127,13 @@ def remove_index(path: Path) -> None:
 
 def _placed(path: Path) -> Path:
     """Returns the path, or one in a local temporary folder if SQLite's locks are not safe there."""
-    if network_file_system_of(path) is None:
+    if file_system(path) not in NETWORK_FILE_SYSTEMS:
         return path
     import hashlib
     import tempfile
 
     folder = Path(tempfile.gettempdir(), f"distributed-something-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_private(folder)
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or folder.is_symlink():
         raise PermissionError(f"{folder} is not ours alone")

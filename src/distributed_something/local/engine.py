@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,15 +14,16 @@ from typing import Any
 
 from .. import background
 from ..clock import Clock
-from ..engine import Counts, Diagnosis, Machines
-from ..errors import DsError
+from ..engine import Counts, Diagnosis, KnownJob, Machines
+from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..system.docker import STATE_LABEL, sweep
-from ..system.state import STATE_VARIABLE, one_run, state_folder
+from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
 from ..words import many
 from .place import Place, check_gpus, container_engine, slots_of
 from .queue import SqliteQueue
+from .queue_file import lock_of
 from .store import FolderStore
 
 START_SECONDS = 20.0
@@ -64,9 +65,15 @@ class LocalEngine:
 
     def current_run(self) -> str | None:
         """Returns the run that the queue belongs to."""
-        if not self._place.database.exists():
+        if not self._place.database.exists() and not lock_of(self._place.database).exists():
             return None
-        return self._open().get_meta(_RUN)
+        try:
+            return self._open().get_meta(_RUN)
+        except QueueDamaged:  # then the machine process knows: a stop must reach it
+            run = (self._status() or {}).get("run")
+            if not isinstance(run, str):
+                raise
+            return run
 
     def plan(self, run: str) -> Sequence[str]:
         """Returns the one step."""
@@ -199,6 +206,50 @@ class LocalEngine:
         lock = self._place.folder / "run.lock"
         return one_run(lock, self._config.app_name, self._alive, self.current_run)
 
+    def damage(self) -> str:
+        """Reads the whole queue, and returns what is wrong with it."""
+        try:
+            if not self._place.database.exists():
+                return f"the queue {self._place.database} is gone"
+            queue = self._open()
+            queue.check()
+            return "" if queue.get_meta(_RUN) else f"the queue {self._place.database} names no run"
+        except QueueDamaged as error:
+            return error.what
+
+    def unlike(self, jobs: Iterable[KnownJob]) -> int:
+        """Returns how many jobs are not in the queue as they are known; states count while no worker runs."""
+        return self._open().unlike(jobs, states=not self._alive())
+
+    def rebuild(self, run: str, jobs: Iterable[KnownJob]) -> None:
+        """Ends the workers and makes the queue anew; the damaged file stays beside it until clean-up."""
+        self._end(signal.SIGINT)
+        self._close()
+        place = self._place
+        make_private(place.folder)
+        with background.free(place.lock) as lock:
+            if lock is None:
+                raise DsError("workers are being started just now", "run the command again")
+            made = place.folder / "rebuilt.db"
+            for each in place.folder.glob(f"{made.name}*"):
+                each.unlink()
+            with Place.open_as(made, self._config) as queue:
+                queue.restore(jobs)
+                queue.set_meta(_RUN, run)
+            for ending in ("", "-wal", "-shm"):
+                old = place.database.with_name(place.database.name + ending)
+                if old.exists():
+                    old.replace(old.with_name("damaged.db" + ending))
+            made.replace(place.database)
+            if not lock_of(place.database).exists():
+                lock_of(made).replace(lock_of(place.database))
+            lock_of(made).unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
+
     def stop(self, *, now: bool = False) -> None:
         """Signals the machine process to stop."""
         self._signal(signal.SIGINT if now else signal.SIGUSR1)
@@ -226,9 +277,7 @@ class LocalEngine:
             self._end(signal.SIGINT)
         else:
             self._sweep()
-        if self._queue is not None:
-            self._queue.close()
-            self._queue = None
+        self._close()
         remove_folder(self._place.folder)
         return [str(self._place.folder)] if self._place.folder.exists() else []
 

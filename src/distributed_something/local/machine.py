@@ -11,27 +11,19 @@ what they leave behind.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import os
-import select
 import signal
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple
-
-import msgspec.json  # noqa: F401  the workers need it: loaded once, before they are forked
 
 from ..background import READY, complain, log_to, refuse
 from ..clock import SystemClock
-from ..engine import Store
-from ..errors import DsError
+from ..engine import DAMAGED, Store
+from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config, load_config
 from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
@@ -40,14 +32,15 @@ from ..ledger import LedgerWriter, RunPaths
 from ..runs.runfile import run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.hardware import Share, variables_here
-from ..system.state import STATE_VARIABLE
+from ..system.state import STATE_VARIABLE, open_private
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
-from ..worker.attempt.process import adopt_orphans, children_of_this_process, die_with_parent, kill_marked
+from ..worker.attempt.process import adopt_orphans, kill_marked
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
 from ..worker.attempt.workplace import clear_remains
+from ..worker.crew import Crew, Signals
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, keep
 from ..worker.health import Health
@@ -65,14 +58,6 @@ ORDERS = {
 }
 
 
-class _Running(NamedTuple):
-    """A worker process, and when (by the clock for intervals) it was started."""
-
-    name: str
-    number: int
-    started: float
-
-
 class Machine:
     """The machine process of one run.
 
@@ -80,25 +65,27 @@ class Machine:
     """
 
     def __init__(self, place: Place, config: Config, store: Store, run: str, lock: int) -> None:
-        self._lock = lock
-        self._signals = _Signals()
+        self._signals = Signals(ORDERS)
         self._place = place
         self._config = config
         self._store = store
         self._paths = RunPaths(config.app_name, run)
         self._root = place.root(config)
         self._name = f"machine-{os.urandom(3).hex()}"
-        self._workers: dict[int, _Running] = {}
-        self._lost = 0
-        self._quick_deaths = 0
-        self._unforked: list[int] = []
-        """Slots without a worker, as the fork failed; tried again."""
         self._owed: list[str] = []
         """Ended workers whose leases are not given back yet."""
         self._containers: Containers | None = None
         self._carried = Carried()
         self._stop: Stop | None = None
         self._clock = SystemClock()
+        self._crew = Crew(
+            self._make_worker,
+            {order: partial(ORDERS.__getitem__, order) for order in ORDERS},
+            self._root,
+            self._clock,
+            on_death=self._bury,
+            in_child=partial(os.close, lock),
+        )
         self._began = self._clock.now()
         self._up_since = self._clock.monotonic()
         self._empty_since: float | None = None
@@ -111,23 +98,27 @@ class Machine:
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
         files = project_files(self._config, Path.cwd())
         self._carried = keep(self._store, self._paths, files, Path.cwd())
-        for number in range(slots_of(self._config)):
-            self._fork(number)
-        if not self._workers:
+        self._crew.start(slots_of(self._config))
+        if not self._crew.pids:
             raise DsError("the system has no room for one process more", "see `ulimit -u`, and `free -m`")
         self._tell()
 
     def run(self) -> str:
         """Keeps workers running until the end; returns why it ended."""
-        while self._workers or (self._unforked and self._stop is None):
+        while self._crew.runs:
             for order in self._signals.wait(1.0):
                 self._order(order)
-            self._reap()
-            self._fork_again()
+            if self._crew.tend():
+                self._tell()
+            if self._crew.damaged:
+                self._give_up()
             self._check_hours()
             try:
                 self._give_back_owed()
                 self._check_idle()
+            except QueueDamaged as error:
+                complain(f"{self._name}: {error}")
+                self._give_up()
             except (DsError, OSError) as error:  # disk full, say: what is left to do is done at a later turn
                 complain(f"{self._name}: {error}")
         return self._stop.why if self._stop else "drained"
@@ -163,72 +154,43 @@ class Machine:
         with suppress(OSError):  # disk full: the next flush brings it
             self._ledger.flush()
 
-    def _fork(self, number: int) -> None:
-        name = f"worker-{number}-{os.urandom(3).hex()}"
-        parent = os.getpid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)  # until the child has its own handlers
-        try:
-            pid = os.fork()
-        except OSError as error:  # no process more for this user, or no memory
-            complain(f"{self._name}: {name} could not be started: {error}")
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
-            self._unforked.append(number)
-            return
-        if pid == 0:
-            os.close(self._lock)
-            who = self._place, self._config, self._store, self._paths, name, number
-            _become_worker(partial(_make_worker, *who, self._containers, self._carried), parent)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
-        self._workers[pid] = _Running(name, number, self._clock.monotonic())
+    def _make_worker(self, name: str, number: int) -> Worker:
+        """Make a worker, in its own process."""
+        place, config, store, paths = self._place, self._config, self._store, self._paths
+        own = config.worker_environment()
+        share = Share(number, slots_of(config), config.gpus, config.gpus_shared)
+        environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
+        image = ""
+        if self._containers and config.output:
+            image = self._containers.docker.digest(self._containers.image) or ""
+        recipe = recipe_of(config, Path.cwd(), image, self._carried.files)
+        secrets = read_secrets(config, os.environ)
+        task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried)
+        log = SlotLog(store, paths.logs, f"{name}.log")
+        marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
+        health = Health(store, paths.paused + name, marker, disk)
+        folder = self._root / f"slot-{number}"
+        slot = Slot(task, store, folder, log, paths.run, name, self._containers, health=health)
+        return Worker(
+            place.open_queue(config, owner=name),
+            [slot],
+            LedgerWriter(store, f"{paths.events}{name}.jsonl"),
+            Identity(name, os.uname().nodename),
+            config.retry_policy,
+            SystemClock(),
+            term=LEASE_SECONDS,
+            delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
+            health=health,
+        )
 
-    def _fork_again(self) -> None:
-        unforked, self._unforked = self._unforked, []
-        for number in unforked if self._stop is None else ():
-            self._fork(number)
-        if len(self._unforked) < len(unforked):
-            self._tell()
-
-    def _reap(self) -> None:
-        """Replaces workers that ended without an order.
-
-        It first collects all that have ended: workers that die at once must not delay orders.
-        """
-        ended = []
-        with suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                ended.append(pid)
-        for pid in ended:
-            worker = self._workers.pop(pid, None)
-            if worker is not None:
-                self._after(worker)
-
-    def _end_adopted(self) -> None:
-        """Kills what an ended worker left running: the kernel made those processes our children."""
-        while adopted := set(children_of_this_process()) - self._workers.keys():
-            for pid in adopted:
-                with suppress(ProcessLookupError, ChildProcessError):
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-
-    def _after(self, worker: _Running) -> None:
-        kill_marked(f"DS_WORKER={worker.name}\0".encode())
-        self._end_adopted()
-        self._sweep(WORKER_LABEL, worker.name)
-        self._owed.append(worker.name)
+    def _bury(self, name: str) -> None:
+        """Take away what a worker that has ended left: its containers, and its leases."""
+        self._sweep(WORKER_LABEL, name)
+        self._owed.append(name)
         try:
             self._give_back_owed()
         except (DsError, OSError) as error:
             complain(f"{self._name}: {error}")
-        clear_remains(self._root)
-        if self._stop is not None:
-            return
-        self._lost += 1
-        quick = self._clock.monotonic() - worker.started < 2.0
-        self._quick_deaths = self._quick_deaths + 1 if quick else 0
-        if self._quick_deaths > slots_of(self._config):
-            time.sleep(min(0.05 * 2 ** min(self._quick_deaths, 4), 0.5))
-        self._fork(worker.number)
-        self._tell()
 
     def _check_hours(self) -> None:
         """Ends the workers after MAX_RUN_HOURS. It does not ask the queue, which may be damaged."""
@@ -249,6 +211,11 @@ class Machine:
         elif now - self._empty_since > IDLE_END_SECONDS:
             self._give_order(signal.SIGTERM, Stop(25.0, "drained"))
 
+    def _give_up(self) -> None:
+        """Has the workers end with their jobs, which only the ledger will know: the queue is damaged."""
+        if self._stop is None:
+            self._give_order(signal.SIGUSR1, Stop(None, DAMAGED))
+
     def _order(self, number: int) -> None:
         with suppress(ValueError):
             order = signal.Signals(number)
@@ -260,8 +227,7 @@ class Machine:
             return  # an order to stop now stands
         self._stop = stop
         self._tell()
-        for pid in self._workers:
-            os.kill(pid, order)
+        self._crew.order(order)
 
     def _tell(self, ended: str | None = None) -> None:
         """Writes the state file if possible: the workers go on when the disk is full."""
@@ -276,14 +242,15 @@ class Machine:
             "run": self._paths.run,
             "started": self._began,
             "slots": slots_of(self._config),
-            "workers": {worker.name: pid for pid, worker in self._workers.items()},
-            "workers_lost": self._lost,
-            "dying": self._quick_deaths > slots_of(self._config),
+            "workers": self._crew.pids,
+            "workers_lost": self._crew.lost,
+            "dying": self._crew.dying,
             "stopping": self._stop.why if self._stop else None,
             "ended": ended,
         }
         temporary = self._place.status.with_suffix(".tmp")
-        temporary.write_text(json.dumps(facts))
+        with open(temporary, "w", opener=open_private) as file:
+            json.dump(facts, file)
         temporary.replace(self._place.status)
 
     def tell_end(self, why: str) -> None:
@@ -295,63 +262,6 @@ def _patience(stop: Stop) -> float:
     return math.inf if stop.grace_seconds is None else stop.grace_seconds
 
 
-def _become_worker(make: Callable[[], Worker], parent: int) -> None:
-    """Runs the forked child, and never returns."""
-    code = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        adopt_orphans()
-        gc.freeze()  # what the machine process had loaded never becomes garbage
-        worker = make()
-        for order, stop in ORDERS.items():
-            signal.signal(order, lambda _number, _frame, stop=stop: worker.stop(stop))  # type: ignore[misc]
-        die_with_parent(signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
-        if os.getppid() == parent:
-            worker.run()
-        code = 0
-    except BaseException:  # noqa: BLE001  a forked child must not return into its parent's code
-        import traceback
-
-        complain(traceback.format_exc())
-    finally:
-        os._exit(code)
-
-
-def _make_worker(
-    place: Place,
-    config: Config,
-    store: Store,
-    paths: RunPaths,
-    name: str,
-    number: int,
-    containers: Containers | None,
-    carried: Carried,
-) -> Worker:
-    own, share = config.worker_environment(), Share(number, slots_of(config), config.gpus, config.gpus_shared)
-    environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
-    image = (containers.docker.digest(containers.image) or "") if containers and config.output else ""
-    recipe = recipe_of(config, Path.cwd(), image, carried.files)
-    task = compile_task(config, environment, read_secrets(config, os.environ), recipe=recipe, carried=carried)
-    log = SlotLog(store, paths.logs, f"{name}.log")
-    folder = place.root(config) / f"slot-{number}"
-    marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
-    health = Health(store, paths.paused + name, marker, disk)
-    slot = Slot(task, store, folder, log, paths.run, name, containers, health=health)
-    return Worker(
-        place.open_queue(config, owner=name),
-        [slot],
-        LedgerWriter(store, f"{paths.events}{name}.jsonl"),
-        Identity(name, os.uname().nodename),
-        config.retry_policy,
-        SystemClock(),
-        term=LEASE_SECONDS,
-        delays=[number % (config.docker_cores or 1) * config.seconds_to_start],
-        health=health,
-    )
-
-
 def _containers(place: Place, project: Path, config: Config) -> Containers | None:
     """Returns how jobs run in containers here; None: as plain processes. Raises DsError."""
     docker = container_engine(config)
@@ -361,31 +271,10 @@ def _containers(place: Place, project: Path, config: Config) -> Containers | Non
     return containers_of(config, docker, place.folder, bucket)
 
 
-class _Signals:
-    """Signals as bytes of a pipe, which the loop reads."""
-
-    def __init__(self) -> None:
-        self._pipe, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else os.pipe()
-        os.set_blocking(waker, False)
-        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        for number in [*ORDERS, signal.SIGCHLD]:
-            signal.signal(number, _ignore)
-
-    def wait(self, seconds: float) -> bytes:
-        """Returns the numbers of received signals, waiting at most this long for the first."""
-        if select.select([self._pipe], [], [], seconds)[0]:
-            return os.read(self._pipe, 4096)
-        return b""
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    pass
-
-
 def main(project: str, folder: str, run: str, held: str) -> int:
-    """Runs the process that `ds start` leaves behind. It prints "ready" or what is wrong, once.
+    """The process that `ds start` leaves behind. Says "ready" or what is wrong on stdout, once.
 
-    `held` is the descriptor of the lock, which `ds start` took: so only one machine process runs.
+    `held` is the descriptor of the lock, which `ds start` took: so no two machine processes ever meet.
     """
     place = Place(Path(folder))
     os.chdir(project)

@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
     def root(self, config: Config) -> Path:
         """Returns the folder that jobs of a config run in: `work`, or one below SCRATCH."""
-        return Path(config.scratch, f"ds-{config.app_name}") if config.scratch else self.work
+        return config.scratch_root() or self.work
 
     @property
     def mark(self) -> bytes:
@@ -57,8 +57,12 @@ class Place(NamedTuple):
 
     def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
         """Returns the app's queue."""
-        policy = config.retry_policy
-        return SqliteQueue(self.database, policy=policy, term=LEASE_SECONDS, owner=owner)
+        return self.open_as(self.database, config, owner)
+
+    @staticmethod
+    def open_as(path: Path, config: Config, owner: str = "") -> SqliteQueue:
+        """Returns the queue in a file, which is made where it is missing."""
+        return SqliteQueue(path, policy=config.retry_policy, term=LEASE_SECONDS, owner=owner)
 
 
 def slots_of(config: Config) -> int:

@@ -23,11 +23,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..clock import Clock, SystemClock
-from ..engine import Counts, PutReport
+from ..engine import Counts, KnownJob, PutReport
 from ..errors import DsError
-from ..job import Cause, DeadJob, Job, Lease, RetryPolicy, in_batches
+from ..job import Cause, DeadJob, Earlier, Job, Lease, RetryPolicy, State, in_batches
+from ..system.state import make_private
 from .queue_file import (
     connect,
+    damaged,
     explained,
     locked,
     open_lock,
@@ -68,9 +70,9 @@ _PUT = """INSERT INTO jobs (id, body)
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
 # Jobs whose back-off or lease has ended were submitted before those never tried, as a rule.
-_DUE = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
+_DUE = """SELECT seq, id, failed, deliveries, cause, body FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
-_FRESH = """SELECT seq, id, failed, deliveries, body FROM jobs INDEXED BY jobs_open
+_FRESH = """SELECT seq, id, failed, deliveries, cause, body FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
@@ -118,6 +120,17 @@ _FINISHED = """SELECT ifnull((SELECT max(seq) FROM jobs), 0)
     - (SELECT count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 2)
     - (SELECT count(*) FROM jobs WHERE state = 3)"""
 
+_RESTORE = """INSERT OR IGNORE INTO jobs (id, state, failed, cause, detail, body)
+    VALUES (?, ?, ?, ?, ?, ?)"""
+
+_TYPES = (int, int, int, int, bytes)
+_CAUSES = frozenset(Cause)
+
+_ODD = """SELECT seq FROM jobs NOT INDEXED WHERE typeof(id) <> 'integer' OR state NOT IN (0, 1, 2, 3)
+    OR typeof(visible_at) NOT IN ('real', 'integer') OR typeof(failed) <> 'integer'
+    OR typeof(deliveries) <> 'integer' OR typeof(token) NOT IN ('integer', 'null') OR typeof(body) <> 'blob'
+    LIMIT 1"""
+
 _NEXT = "SELECT min(visible_at) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ?"
 
 _DEAD_IDS = "SELECT id FROM jobs INDEXED BY jobs_dead WHERE state = 2 ORDER BY seq"
@@ -130,6 +143,7 @@ class SqliteQueue:
 
     Order: jobs whose lease or back-off has ended come first, then the others as they were submitted.
     `term` is how many seconds a lease lasts; `owner` names the worker that leases through this object.
+    `volatile`: the file is a copy that can be made again, and nothing of it needs to survive a power cut.
     Submitting, redriving and purging survive a power cut once they return; a power cut may undo the last
     lease, renewal or outcome, so that a job runs again.
     Threads may share one object. A process that forks must open its own after the fork.
@@ -145,6 +159,7 @@ class SqliteQueue:
         term: float = 120.0,
         owner: str = "",
         clock: Clock | None = None,
+        volatile: bool = False,
     ) -> None:
         self.path = path.absolute()
         self.owner = owner
@@ -153,14 +168,17 @@ class SqliteQueue:
         self._longest = max(self._policy.limit, term) + CLOCK_SLACK
         self._clock = clock or SystemClock()
         self._mutex = threading.Lock()
+        self._volatile = volatile
         self._durable: bool | None = None
         refuse_network(self.path)
         with explained(self.path):
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path.parent)
             refuse_newer(self.path, version_in_header(self.path))
             self._lock_file = open_lock(self.path)
             try:
                 self._db = connect(self.path, self._lock_file)
+                if volatile:
+                    self._db.execute("PRAGMA synchronous = OFF")
             except BaseException:  # the lock is let go, and the error raised again
                 os.close(self._lock_file)
                 raise
@@ -261,7 +279,8 @@ class SqliteQueue:
         detail = detail.encode(errors="backslashreplace").decode()  # SQLite refuses half a surrogate pair
         with self._writing() as db:
             now = self._clock.now()
-            change = (2, 0.0, cause, detail) if dead else (0, now + retry.delay, None, None)
+            earlier = lease.earlier.after(cause).to_text() or None
+            change = (2, 0.0, cause, detail) if dead else (0, now + retry.delay, earlier, None)
             ours = db.execute(_FAIL, (lease.attempt, *change, *_ours(lease, now))).rowcount
         return DeadJob(lease.job, lease.attempt, cause, detail) if dead and ours else None
 
@@ -281,10 +300,21 @@ class SqliteQueue:
 
     def dead(self) -> Iterator[DeadJob]:
         """Yields the dead jobs, in the order of submission; read in pages, so workers go on meanwhile."""
-        last = 0
-        while page := self._read(_DEAD_PAGE, (last,)):
-            for last, number, failed, cause, detail, body in page:
-                yield DeadJob(Job(_id(number), last - 1, body), failed, Cause(cause), detail)
+        last = -1
+        while page := self.dead_page(last):
+            yield from page
+            last = page[-1].job.index
+
+    def dead_page(self, index: int) -> list[DeadJob]:
+        """The first dead jobs behind this index: a thousand at most."""
+        return [self._dead_of(row) for row in self._read(_DEAD_PAGE, (index + 1,))]
+
+    def _dead_of(self, row: Sequence[Any]) -> DeadJob:
+        seq, number, failed, cause, detail, body = row
+        self._check_types((seq, number, failed, 0, body))
+        if not isinstance(detail, str) or cause not in _CAUSES:
+            raise damaged(self.path, f"job {seq} is dead without a known cause")
+        return DeadJob(Job(_id(number), seq - 1, body), failed, Cause(cause), detail)
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead.
@@ -323,6 +353,8 @@ class SqliteQueue:
         """
         with self._writing() as db:
             rows = db.execute(_OWNED, (owner,)).fetchall()
+            for row in rows:
+                self._check_types(row[:5])
             db.executemany(_DISOWN, [(row[0],) for row in rows])
         return [
             Lease(Job(_id(number), seq - 1, body), _text(token), deadline, failed + 1, deliveries)
@@ -343,8 +375,8 @@ class SqliteQueue:
         with self._writing(durable=True) as db:
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
-    def _claim(self, limit: int) -> list[Lease]:
-        token = int.from_bytes(os.urandom(8), "big") >> 1
+    def _claim(self, limit: int, token: int | None = None) -> list[Lease]:
+        token = int.from_bytes(os.urandom(8), "big") >> 1 if token is None else token
         with self._writing() as db:
             now = self._clock.now()
             deadline = now + self._term
@@ -352,12 +384,56 @@ class SqliteQueue:
             rows = db.execute(_DUE, (now, limit)).fetchall()
             if len(rows) < limit:
                 rows += db.execute(_FRESH, (limit - len(rows),)).fetchall()
+            for row in rows:
+                self._check_types((*row[:4], row[5]))
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
         text = _text(token)
         return [
-            Lease(Job(_id(number), seq - 1, body), text, deadline, failed + 1, deliveries + 1)
-            for seq, number, failed, deliveries, body in rows
+            Lease(
+                Job(_id(number), seq - 1, body),
+                text,
+                deadline,
+                failed + 1,
+                deliveries + 1,
+                Earlier.from_text(earlier),
+            )
+            for seq, number, failed, deliveries, earlier, body in rows
         ]
+
+    def unlike(self, jobs: Iterable[KnownJob], *, states: bool) -> int:
+        """Returns how many jobs are missing, have another body, or (`states`) are open though they ended."""
+        count = 0
+        for job, state, *_ in jobs:
+            rows = self._read("SELECT state, body FROM jobs WHERE id = ?", (_number(job.id),))
+            open_again = states and state.final and bool(rows) and rows[0][0] == 0
+            count += not rows or open_again or (bool(job.body) and rows[0][1] != job.body)
+        return count
+
+    def check(self) -> None:
+        """Reads the whole file. Raises QueueDamaged where it is not what was written."""
+        said = str(self._read("PRAGMA quick_check(1)")[0][0])
+        if said != "ok":
+            raise damaged(self.path, said)
+        for (seq,) in self._read(_ODD):
+            raise damaged(self.path, f"job {seq} has a value of the wrong type")
+
+    def restore(self, jobs: Iterable[KnownJob]) -> None:
+        """Adds jobs to a new queue in the states that they are known to have, in the given order."""
+        rows = iter(jobs)
+        while batch := list(islice(rows, BATCH)):
+            with self._writing(durable=True) as db:
+                db.executemany(
+                    _RESTORE,
+                    [
+                        (_number(job.id), state, failed, cause, detail, job.body)
+                        for job, state, failed, cause, detail in (_stored(each) for each in batch)
+                    ],
+                )
+
+    def _check_types(self, row: Sequence[Any]) -> None:
+        """Raises QueueDamaged for a row (seq, id, failed, deliveries, body) that no verb of ours wrote."""
+        if tuple(map(type, row)) != _TYPES:
+            raise damaged(self.path, f"job {row[0]} has a value of the wrong type")
 
     def _read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """Rows of one consistent reading, taken without the lock: writers do not wait for it."""
@@ -373,7 +449,7 @@ class SqliteQueue:
     def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Yields one transaction, all or nothing; `durable` makes it survive a power cut."""
         with self._mutex, explained(self.path), locked(self._lock_file):
-            if durable is not self._durable:
+            if not self._volatile and durable is not self._durable:
                 self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             self._db.execute("BEGIN IMMEDIATE")
@@ -390,6 +466,14 @@ def _number(job_id: str) -> int:
     """Returns an id as it is stored: SQLite's integers have 64 bits and a sign."""
     number: int = _INT64.unpack(bytes.fromhex(job_id))[0]
     return number
+
+
+def _stored(known: KnownJob) -> tuple[Job, int, int, str | None, str | None]:
+    """Returns a job and its columns state, failed, cause and detail."""
+    if known.state is State.DEAD:
+        return known.job, 2, known.attempts, known.cause or Cause.EXIT, known.detail or ""
+    state = 3 if known.state is State.DROPPED else int(known.state.final)
+    return known.job, state, known.attempts, None, None
 
 
 def _packed(jobs: Sequence[Job]) -> dict[str, str | bytes]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from ..errors import DsError
-from ..system.mounts import network_file_system_of
+from ..errors import DsError, QueueDamaged
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
+from ..system.state import open_private
 
 VERSION = 1
 """Of the file's format; kept in its header (PRAGMA user_version)."""
@@ -23,6 +25,7 @@ CHECKPOINT_PAGES = 4000
 """Length of the write-ahead log (16 MB) at which the next writer folds it into the file."""
 
 # state: 0 open, 1 done, 2 dead, 3 dropped. seq: the job's index, from 1. failed: attempts used up.
+# cause: of an open job, what `job.Earlier` says of its failed attempts.
 # Ids and tokens are numbers: sqlite3 binds those a third faster than bytes, and rows stay small.
 # Small columns first and the body last: what is read and changed most lies at the start of a row.
 _SCHEMA = """
@@ -47,11 +50,11 @@ _SCHEMA = """
 
 def refuse_network(path: Path) -> None:
     """Raises DsError if the path is on a network file system."""
-    if kind := network_file_system_of(path):
+    if (kind := file_system(path)) in NETWORK_FILE_SYSTEMS:
         raise DsError(
             f"the queue cannot lie in {path.parent}: it is on a network file system ({kind}),"
             " where file locks are not safe",
-            "set DS_STATE_DIR to a folder on a local disk",
+            "set DS_STATE_DIR to a folder on a local disk; on a cluster ENGINE = 'slurm'",
         )
 
 
@@ -79,27 +82,62 @@ def version_in_header(path: Path) -> int:
     return 0
 
 
+def lock_of(path: Path) -> Path:
+    """Returns the path of the file that writers lock."""
+    return path.with_name(path.name + ".lock")
+
+
 def open_lock(path: Path) -> int:
-    """Opens the file that writers lock, beside the queue; returns its descriptor."""
-    return os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Opens the file that writers lock, beside the queue; returns its descriptor.
+
+    It holds a word once the queue has been made: an emptied queue is then not taken for a new one.
+    """
+    return os.open(lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def connect(path: Path, lock_file: int) -> sqlite3.Connection:
-    """Open the file, and give it its tables if it is new."""
+    """Open the file, and give it its tables if it is new. Waits for the lock in that case only."""
+    _refuse_emptied(path, lock_file)
+    with suppress(FileExistsError):
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))  # the log beside it gets its mode
     db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     try:
-        with locked(lock_file):
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            refuse_newer(path, version)
-            if version == 0:
-                # Not yet in WAL mode, so that the header has the version from the first moment on.
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        version, mode = (db.execute(f"PRAGMA {each}").fetchone()[0] for each in _HEADER)
+        refuse_newer(path, version)
+        if (version, mode) != (VERSION, "wal"):
+            with locked(lock_file):
+                _make(db, path, lock_file)
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     except BaseException:  # closed, and raised again
         db.close()
         raise
     return db
+
+
+_HEADER = ("user_version", "journal_mode")
+_MADE = b"made\n"
+
+
+def _make(db: sqlite3.Connection, path: Path, lock_file: int) -> None:
+    if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        _refuse_emptied(path, lock_file)
+        # Not yet in WAL mode, so that the header has the version from the first moment on.
+        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    db.execute("PRAGMA journal_mode = WAL")
+    os.pwrite(lock_file, _MADE, 0)
+
+
+def _refuse_emptied(path: Path, lock_file: int) -> None:
+    """Raises QueueDamaged for a queue that was made, and is gone or has no bytes now."""
+    log = path.with_name(path.name + "-wal")
+    if not _size(path) and (os.pread(lock_file, 1, 0) or _size(log)):
+        raise damaged(path, "it is empty" if path.exists() else "it is gone")
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
 
 
 @contextmanager
@@ -129,8 +167,8 @@ def explained(path: Path) -> Iterator[None]:
 
 def _explanation(path: Path, error: sqlite3.Error) -> DsError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
-        return _damaged(path, str(error))
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or re.match(_NOT_OURS, str(error)):
+        return damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return _disk_full(path)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
@@ -142,12 +180,13 @@ def _explanation(path: Path, error: sqlite3.Error) -> DsError | None:
     return None
 
 
-def _damaged(path: Path, why: str) -> DsError:
-    return DsError(
-        f"the queue {path} is damaged: {why}",
-        "`ds cleanup` removes it; outputs, logs and ledger stay in the store; then run again:"
-        " finished jobs are skipped where CHECK_IF_DONE_BOOL is set",
-    )
+_NOT_OURS = "no such (table|column|index)|.*decode to UTF-8"
+
+
+def damaged(path: Path, why: str) -> QueueDamaged:
+    """Returns the error for a queue that is not what was written."""
+    fix = "ds repair rebuilds it from the ledger, and so does ds start; jobs that have ended stay ended"
+    return QueueDamaged(f"the queue {path} is damaged: {why}", fix)
 
 
 def _disk_full(path: Path) -> DsError:

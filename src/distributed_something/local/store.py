@@ -26,10 +26,15 @@ _TEMPORARY = ".ds-tmp-"
 
 
 class FolderStore:
-    """Implements engine.Store on a folder, which is made when something is first written to it."""
+    """Implements engine.Store on a folder, which is made when something is first written to it.
 
-    def __init__(self, root: Path) -> None:
+    `durable`: what was written survives the loss of this machine once a verb has returned. It costs a sync
+    to disk for each file, so one machine that runs by itself does without.
+    """
+
+    def __init__(self, root: Path, *, durable: bool = False) -> None:
         self.root = root.absolute()
+        self.durable = durable
         self._segments: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -82,19 +87,20 @@ class FolderStore:
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
         path = self._path(key)
-        temporary = _write_beside(path, data)
+        temporary = self._write_beside(path, data)
         temporary.replace(path)
+        self._sync_folders([path])
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Create the file with this content unless it exists: a hard link is exclusive and complete."""
         path = self._path(key)
-        temporary = _write_beside(path, data)
+        temporary = self._write_beside(path, data)
         try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            return False
+            if not link_exclusively(temporary, path):
+                return False
         finally:
             temporary.unlink()
+        self._sync_folders([path])
         return True
 
     def replace(self, key: str, old: bytes, new: bytes) -> bool:
@@ -104,14 +110,16 @@ class FolderStore:
         missing. No lock is used, as locks across computers cannot be relied upon.
         """
         path = self._path(key)
-        put = _write_beside(path, new)
+        put = self._write_beside(path, new)
         taken = put.with_name(f"{put.name}-old")
+        fits = False
         try:
             path.rename(taken)
             fits = taken.read_bytes() == old
-            os.link(put if fits else taken, path)
-        except (FileNotFoundError, NotADirectoryError, FileExistsError):  # absent, or created meanwhile
-            fits = False
+            fits = link_exclusively(put if fits else taken, path) and fits  # else created meanwhile
+            self._sync_folders([path])
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         finally:
             put.unlink()
             taken.unlink(missing_ok=True)
@@ -126,7 +134,7 @@ class FolderStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
                 file = self._segments[key] = os.open(path, flags, 0o666)
-            _append_whole(file, data)
+            _append_whole(file, data, sync=self.durable)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove files, and the folders that this leaves empty."""
@@ -162,10 +170,16 @@ class FolderStore:
 
     def publish(self, path: Path, key: str) -> int:
         """Move a file into the store: a rename where both lie on one file system."""
+        size = self._publish(path, key)
+        self._sync_folders([self._path(key)])
+        return size
+
+    def _publish(self, path: Path, key: str) -> int:
         target = self._path(key)
         size = path.stat().st_size
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._sync(path)
             path.replace(target)
         except OSError as error:
             if error.errno != errno.EXDEV:
@@ -175,6 +189,7 @@ class FolderStore:
             temporary = target.with_name(_TEMPORARY + os.urandom(8).hex())
             try:
                 shutil.copyfile(path, temporary)
+                self._sync(temporary)
                 temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -186,7 +201,35 @@ class FolderStore:
 
     def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
         """Publish each (path, key), one after another."""
-        return [self.publish(path, key) for path, key in files]
+        sizes, places = [], []
+        for path, key in files:  # taken one at a time: the caller may end it between two
+            sizes.append(self._publish(path, key))
+            places.append(self._path(key))
+        self._sync_folders(places)
+        return sizes
+
+    def _write_beside(self, path: Path, data: bytes) -> Path:
+        """Write a complete temporary file in the folder of `path`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(_TEMPORARY + os.urandom(8).hex())
+        try:
+            temporary.write_bytes(data)
+            self._sync(temporary)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+    def _sync(self, path: Path) -> None:
+        if self.durable:
+            sync_file(path)
+
+    def _sync_folders(self, paths: Iterable[Path]) -> None:
+        """Bring new names to disk: those of these files, and of folders on their way that may be new."""
+        if self.durable:
+            above = {folder for path in paths for folder in path.parents}
+            for folder in above - {*self.root.parents}:
+                sync_folder(folder)
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -236,26 +279,54 @@ def _leads_back(link: os.DirEntry[str], folder: Path) -> bool:
     return target in way or folder.resolve().is_relative_to(target)
 
 
-def _write_beside(path: Path, data: bytes) -> Path:
-    """A complete temporary file in the folder of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(_TEMPORARY + os.urandom(8).hex())
+def link_exclusively(temporary: Path, path: Path) -> bool:
+    """Link a file of our own to `path`, unless that exists; whether it did. Exactly one of many gets True.
+
+    A network file system can lose the reply of link(2) and ask again: the second answer is "exists". The
+    number of links tells who made it.
+    """
     try:
-        temporary.write_bytes(data)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if temporary.stat().st_nlink > 1:
+            return True
+        if isinstance(error, FileExistsError) or path.exists():
+            return False
         raise
-    return temporary
+    return True
 
 
-def _append_whole(file: int, data: bytes) -> None:
-    """Write all of `data`, or (disk full) take back the part that was written."""
+def sync_file(path: Path) -> None:
+    """Bring a file's content to disk."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to disk, where the file system does not do so by itself."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(opened)
+
+
+def _append_whole(file: int, data: bytes, *, sync: bool) -> None:
+    """Write all of `data`, or (disk full, or lost on the way to disk) take back what was written."""
     written = os.write(file, data)
-    if written == len(data):
+    if written == len(data) and not sync:
         return
     try:
         while written < len(data):
             written += os.write(file, data[written:])
+        if sync:
+            os.fsync(file)
     except OSError:
         os.ftruncate(file, os.fstat(file).st_size - written)
         raise

@@ -32,7 +32,7 @@ from ..inputs.fleetfile import is_key_placeholder
 from ..ledger import RunPaths
 from ..runs.record import read_record, record_path
 from ..system.docker import STATE_LABEL, sweep
-from ..system.state import state_folder
+from ..system.state import make_private, state_folder
 from ..worker.attempt.process import kill_marked
 from . import story
 from .account import Own, adapted
@@ -109,7 +109,7 @@ class RehearsalEngine:
         found = self._aws()
         if found is not None:
             return found
-        self._place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._place.folder)
         with background.free(self._place.lock) as lock:
             if lock is not None:
                 self._sweep()

@@ -213,6 +213,8 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"machines cost {money(report['cost_usd'])}" + (f", {money(each)} a job" if each else "")
         )
+    elif report["machine_hours"] is not None:
+        lines.append(f"machines ran {report['machine_hours']:,.2f} hours in all")
     if report["interruptions"]:
         interruptions = many(report["interruptions"], "interruption")
         lines.append(f"{interruptions} (no attempt was charged for that)")

@@ -109,6 +109,7 @@ def _headline(report: Mapping[str, Any], title: str) -> str:
         ("attempts", f"{report['attempts']:,}"),
         ("interruptions", f"{report['interruptions']:,}"),
         ("cost", f"${report['cost_usd']:,.2f}" if report["cost_usd"] is not None else None),
+        ("machine-hours", f"{report['machine_hours']:,.2f}" if report["machine_hours"] is not None else None),
         ("a job", f"${per_job:,.5f}" if per_job is not None else None),
     ]
     shown = "".join(

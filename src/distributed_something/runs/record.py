@@ -59,6 +59,11 @@ class RunRecord(NamedTuple):
             clean_dashboard=config.clean_dashboard,
         )
 
+    @property
+    def is_references(self) -> bool:
+        """Whether the reference wrote it: what it names has no tags of ours."""
+        return not self.run
+
     def with_fleet(self, fleet: str) -> RunRecord:
         """Returns the record with one more fleet; a second start adds and never overwrites."""
         return self if fleet in self.fleets else self._replace(fleets=(*self.fleets, fleet))
@@ -196,3 +201,15 @@ def new_run_id(now: float) -> str:
     """
     begun = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     return f"{begun}-{int(now % 1 * 256):02x}{os.urandom(1).hex()}"
+
+
+def budget_of(config: Config, path: Path, run: str | None) -> Budget:
+    """Returns the limits of a run: those of the config, raised as its record (a file) says."""
+    limits = Budget(config.budget_usd, config.budget_hours)
+    if not limits or not path.exists():
+        return limits
+    try:
+        record = read_record(path)
+    except UsageError:  # a damaged record raises no limit
+        return limits
+    return limits.raised(record.more_usd, record.more_hours) if record.run == run else limits

@@ -28,7 +28,7 @@ from ..runs.provenance import what_ran
 from ..runs.runfile import read_run_file
 from ..system.docker import Docker, engine_of
 from ..system.hardware import Share, cores, variables_here
-from ..system.state import STATE_VARIABLE, state_folder
+from ..system.state import STATE_VARIABLE, make_private, state_folder
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
 from ..worker.attempt.process import adopt_orphans
@@ -65,7 +65,7 @@ def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outc
         raise UsageError(what, "write COMMAND = '…' to run a job here")
     state = state_folder(project.folder, config.app_name).with_name(f"{config.app_name}.try")
     folder = state / attempt.job.id
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     store = OwnWrites(project.engine.store, folder / _LOG, discard=not publish)
     own, slots = config.worker_environment(), config.docker_cores or cores()
     share = Share(0, slots, config.gpus, config.gpus_shared)

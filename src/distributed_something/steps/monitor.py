@@ -57,8 +57,8 @@ def monitor(project: Project, record: Path | None, every: float | None, *, cheap
     Killed at any point and started again it ends in the same place: its memory holds nothing that it
     cannot read again. `every`: seconds between looks; None: as the engine and the cost of a look suggest.
     """
-    if record is not None:
-        _check_record(project, record)
+    if record is not None or project.record_path.exists():
+        _check_record(project, record or project.record_path, named=record is not None)
     watch = Watch(project, cheapest=cheapest)
     with project.console.watch() as watcher:
         notifier = Notifier(project.config, project.engine.store, project.paths(), watcher.note)
@@ -101,13 +101,27 @@ def _until_end(
     return action
 
 
-def _check_record(project: Project, path: Path) -> None:
-    record = read_record(path)
+def _check_record(project: Project, path: Path, *, named: bool) -> None:
+    """Raises UsageError for another app's record, and for one that the reference wrote.
+
+    A record that was not `named` on the command line may be damaged: the tags lead to the run.
+    """
+    try:
+        record = read_record(path)
+    except UsageError:
+        if named:
+            raise
+        return
     if record.app != project.config.app_name:
         raise UsageError(
             f"{path}: belongs to the app {record.app!r}, and this project's is {project.config.app_name!r}",
             "name this project's record, or choose the project with -C",
         )
+    if record.is_references and record.engine == project.engine.name:
+        what = (
+            f"{path}: the reference started this run, so its jobs are in no list of ours; nothing was changed"
+        )
+        raise UsageError(what, "let its own monitor end it; or ds cleanup, which first says what it removes")
 
 
 class Memory(NamedTuple):

@@ -16,7 +16,7 @@ from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
 from ..job import Job, Lease, Outcome, State
 from ..ledger import Fold, LedgerWriter, RunPaths
-from ..runs.record import RunRecord, read_record, record_path
+from ..runs.record import RunRecord, budget_of, read_record, record_path
 from ..runs.snapshot import Snapshot, Tally, take
 from ..system.state import state_folder
 from ..worker.health import pauses
@@ -110,14 +110,7 @@ class Project:
 
     def budget(self, run: str | None) -> Budget:
         """Returns the limits of a run: those of the config, raised as its record says."""
-        limits = Budget(self.config.budget_usd, self.config.budget_hours)
-        if not limits or not self.record_path.exists():
-            return limits
-        try:
-            record = read_record(self.record_path)
-        except UsageError:  # a damaged record raises no limit
-            return limits
-        return limits.raised(record.more_usd, record.more_hours) if record.run == run else limits
+        return budget_of(self.config, self.record_path, run)
 
     def current_run(self) -> str | None:
         """Returns the run to look at: the one asked for, the one set up, or the latest; None: there is none.

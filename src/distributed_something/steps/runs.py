@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..engine import Store
 from ..errors import DsError, KeyMissing, UsageError
 from ..inputs.config import values_given
 from ..job import State
 from ..ledger import Fold, JobRecord, RunPaths
 from ..report.build import DATA, REPORT
 from ..runs.runfile import read_run_file
+from ..worker.attempt.collect import MANIFEST_BYTES
+from ..worker.files.manifest import Manifest, manifest_key
 from .project import Project
 
 EXAMPLES = 3
@@ -134,7 +137,8 @@ def compare(project: Project, one: str, other: str) -> dict[str, Any]:
     facts = [facts_of(project, run, live=run == project.engine.current_run()) for run in (one, other)]
     reports = [read_report(project, run) or {} for run in (one, other)]
     what = [report.get("what", {}) for report in reports]
-    first, second = ({**project.looking_at(run).fold().update().jobs} for run in (one, other))
+    folds = [project.looking_at(run).fold().update() for run in (one, other)]
+    first, second = ({**fold.jobs} for fold in folds)
     both = [job for job in first if job in second]
     return {
         "runs": [one, other],
@@ -147,8 +151,8 @@ def compare(project: Project, one: str, other: str) -> dict[str, Any]:
             "only_first": _some([job for job in first if job not in second]),
             "only_second": _some([job for job in second if job not in first]),
         },
-        "outcomes": _changed(first, second, both, "state"),
-        "outputs": _changed(first, second, both, "output"),
+        "outcomes": _changed(first, second, both),
+        "outputs": _changed_outputs(project.engine.store, folds, both),
         "seconds": [each.seconds for each in facts],
         "cost_usd": [each.cost_usd for each in facts],
     }
@@ -182,16 +186,42 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
 
 
 def _changed(
-    first: Mapping[str, JobRecord], second: Mapping[str, JobRecord], both: list[str], what: str
+    first: Mapping[str, JobRecord], second: Mapping[str, JobRecord], both: list[str]
 ) -> list[dict[str, Any]]:
-    """Returns how a fact of the common jobs changed: from, to, number of jobs, examples."""
+    """Returns how the common jobs' states changed: from, to, number of jobs, examples."""
     found: dict[tuple[str, str], list[str]] = {}
     for job in both:
-        one, other = getattr(first[job], what), getattr(second[job], what)
+        one, other = first[job].state, second[job].state
         if one != other:
-            kind = (str(one), str(other)) if what == "state" else ("", "")
-            found.setdefault(kind, []).append(job)
+            found.setdefault((str(one), str(other)), []).append(job)
     return [{"from": one, "to": other, **_some(jobs)} for (one, other), jobs in sorted(found.items())]
+
+
+def _changed_outputs(store: Store, folds: Sequence[Fold], both: list[str]) -> list[dict[str, Any]]:
+    """Returns how outputs changed of jobs that have some in both runs: size, place, and content.
+
+    Content is compared by the files' hashes where the later run did not replace the earlier one's output.
+    """
+    found: dict[str, list[str]] = {"size": [], "place": [], "content": []}
+    apart: list[tuple[str, str, str]] = []
+    for job in both:
+        one, other = (fold.jobs[job] for fold in folds)
+        if not (one.output and other.output):
+            continue
+        sizes = [fold.result(each).get("bytes_out") for fold, each in zip(folds, (one, other), strict=True)]
+        if None not in sizes and sizes[0] != sizes[1]:
+            found["size"].append(job)
+        if one.output != other.output:
+            found["place"].append(job)
+            apart.append((job, one.output, other.output))
+    keys = ([manifest_key(prefixes[side], job) for job, *prefixes in apart] for side in (0, 1))
+    manifests = [store.read_many((key, 0, MANIFEST_BYTES) for key in each) for each in keys]
+    for (job, _, _), one_text, other_text in zip(apart, *manifests, strict=True):
+        kept = [None if text is None else Manifest.from_json(text) for text in (one_text, other_text)]
+        hashes = [{file.name: file.sha256 for file in each.files} for each in kept if each is not None]
+        if len(hashes) == 2 and hashes[0] != hashes[1]:
+            found["content"].append(job)
+    return [{"what": what, **_some(jobs)} for what, jobs in found.items() if jobs]
 
 
 def _some(jobs: list[str]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ def _set_up(project: Project, run: str) -> str:
     if project.record_path.exists():
         standing = read_record(project.record_path)
         record = standing if standing.run == run else record
+        if standing.is_references:
+            _keep_references(project, standing)
 
     def note(resource: str) -> None:
         nonlocal record
@@ -58,6 +60,16 @@ def _set_up(project: Project, run: str) -> str:
     if config.engine_kind.works_as_set_up:
         note_config(store, RunPaths(config.app_name, run), config, project.clock.now())
     return run
+
+
+def _keep_references(project: Project, record: RunRecord) -> None:
+    """Keeps a record of the reference beside ours: its fleet may still run."""
+    kept = project.record_path.with_suffix(".reference.json")
+    write_record(kept, record)
+    fleets = ", ".join(record.fleets) or "none"
+    project.console.say(
+        f"note: the record of a run that the reference started is kept as {kept}: fleet {fleets}"
+    )
 
 
 def keep_record(project: Project, record: RunRecord) -> None:

@@ -8,8 +8,8 @@ from typing import NoReturn, TypeVar
 
 from .. import failing
 from ..budget import MEASURED_JOBS, Budget, Over, judge, offer
-from ..engine import Diagnosis, Machines, Renting
-from ..errors import DsError, Unreachable, UsageError
+from ..engine import DAMAGED, Diagnosis, Machines, Renting, Repairing
+from ..errors import DsError, QueueDamaged, Unreachable, UsageError
 from ..job import State
 from ..ledger import Fold
 from ..runs.provenance import note_config
@@ -33,7 +33,7 @@ def start(project: Project, fleet_file: Path | None) -> None:
     engine = project.engine
     if fleet_file is not None and not project.config.engine_kind.rents:
         project.console.say(f"note: {fleet_file} is not used: the engine {engine.name!r} rents no machine")
-    engine.queue()
+    mend(project)
     record, run = project.record(), engine.current_run()
     if record.run != run:
         what = f"the latest set-up was of run {record.run} ({record.engine}), and the queue is that of {run}"
@@ -49,6 +49,22 @@ def start(project: Project, fleet_file: Path | None) -> None:
         first = many(project.config.canary or 0, "job", "has", "have")
         rest = project.config.cluster_machines
         project.console.say(f"canary: one machine until {first} ended; all {rest:,} if few of them are dead")
+
+
+def mend(project: Project) -> None:
+    """Rebuild the queue if it is damaged. Raises DsError if there is none."""
+    engine, suspect = project.engine, False
+    try:
+        queue = engine.queue()
+        if isinstance(engine, Repairing):
+            queue.counts()
+            suspect = engine.machines().ended == DAMAGED
+    except QueueDamaged:
+        suspect = True
+    if suspect:
+        from .repair import repair
+
+        repair(project)
 
 
 def _has_canary(project: Project) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import QueueDamaged
 from ..ledger import Fold
 from ..runs.snapshot import Snapshot
 from .project import Project
@@ -36,7 +38,8 @@ def _stop_look(project: Project, fold: Fold, watcher: Watcher, *, now: bool) -> 
     """Returns whether machines still run. Ends machines on which nothing runs any more."""
     machines = project.engine.machines()
     if machines.running:
-        watcher.show(project.snapshot(fold))
+        with suppress(QueueDamaged):  # it has to end all the same
+            watcher.show(project.snapshot(fold))
         if machines.tasks == 0 and not now:
             project.engine.stop(now=True)
     return machines.running > 0

@@ -1,4 +1,4 @@
-"""Tells which file system a path lies on. SQLite and file locks need a local one."""
+"""Which file system a path lies on."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ NETWORK_FILE_SYSTEMS = frozenset([
 # fmt: on
 
 
-def network_file_system_of(path: Path) -> str | None:
-    """Returns the type of the network file system that `path` lies on; None: it is local, or unknown."""
+def file_system(path: Path) -> str | None:
+    """Returns the type of the file system that a path lies on, such as "nfs4"; None where it is not known."""
     try:
         mounts = Path("/proc/self/mounts").read_text(errors="surrogateescape")
-    except OSError:  # not Linux: nothing to go by
+    except OSError:  # not Linux
         return None
-    return network_file_system(path.resolve(), mounts)
+    return type_in(path.resolve(), mounts)
 
 
-def network_file_system(path: Path, mounts_text: str) -> str | None:
-    """Returns the type of the network file system that `path` (absolute, links resolved) lies on, or None.
+def type_in(path: Path, mounts_text: str) -> str | None:
+    """Returns the type that a path (absolute, links resolved) has by the text of /proc/mounts.
 
-    `mounts_text` is what /proc/mounts says. The longest mount point that holds the path counts, and of
-    two on the same place the later one. SQLite's locks are not to be trusted across a network.
+    The longest mount point that holds the path counts, and of two on the same place the later one.
     """
-    longest, found = -1, ""
+    longest, found = -1, None
     for line in mounts_text.splitlines():
         fields = line.split(" ")
         if len(fields) < 3:
@@ -38,11 +37,11 @@ def network_file_system(path: Path, mounts_text: str) -> str | None:
         mount = Path(_unescaped(fields[1]))
         if path.is_relative_to(mount) and len(mount.parts) >= longest:
             longest, found = len(mount.parts), fields[2]
-    return found if found in NETWORK_FILE_SYSTEMS else None
+    return found
 
 
 def _unescaped(text: str) -> str:
-    """Returns a field of /proc/mounts, where blanks and backslashes are written as octal numbers."""
+    """A field of /proc/mounts, where blanks and backslashes are written as octal numbers."""
     for octal, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(octal, plain)
     return text

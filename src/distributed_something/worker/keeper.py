@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ..background import complain
 from ..clock import Clock
 from ..engine import Queue
+from ..errors import QueueDamaged
 from .leases import LeaseBuffer
 from .orders import Stop
 from .settler import Settler
@@ -33,6 +34,8 @@ class Guard:
     def __init__(self, name: str, clock: Clock) -> None:
         self._name = name
         self._clock = clock
+        self.damage: QueueDamaged | None = None
+        """No retry helps: the worker has to end."""
 
     def __call__(self, action: Callable[[], None]) -> bool:
         """Runs an action. Returns whether it succeeded."""
@@ -46,6 +49,8 @@ class Guard:
     def report(self, error: Exception) -> None:
         """Writes an error to stderr, and waits."""
         complain(f"{self._name}: {type(error).__name__}: {error}")
+        if isinstance(error, QueueDamaged):
+            self.damage = error
         self._clock.wait(RETRY_SECONDS)
 
 

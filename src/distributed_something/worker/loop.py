@@ -97,10 +97,13 @@ class Worker:
 
     @property
     def _stopped(self) -> bool:
-        return self._keeper.stop is not None
+        return self._keeper.stop is not None or self._guard.damage is not None
 
     def run(self, *, until_empty: bool = False) -> None:
-        """Works. On return every job taken is settled or given back, and no process of a job is left."""
+        """Works. On return every job taken is settled or given back, and no process of a job is left.
+
+        Raises QueueDamaged at the end: the ledger has what could not be settled.
+        """
         (first, delay), *others = zip(self._slots, self._delays, strict=True)
         threads = [
             threading.Thread(target=self._serve_slot, args=(*other, until_empty), daemon=True)
@@ -118,6 +121,8 @@ class Worker:
             self._health.close()
         for slot in self._slots:
             slot.close()
+        if self._guard.damage is not None:
+            raise self._guard.damage
 
     def _waits_for(self, threads: Sequence[threading.Thread]) -> bool:
         """Whether to wait for other slots: after the order to stop, only for those that have a job."""
@@ -131,10 +136,12 @@ class Worker:
         deadline = self._clock.monotonic() + GIVE_UP_SECONDS
         unstarted = self._leases.take_unstarted()
         settled = False
-        while not settled and self._clock.monotonic() < deadline:
+        while not settled:
             settled = self._guard(self._settler.settle) and self._guard(
                 lambda: self._queue.release(unstarted)
             )
+            if self._guard.damage is not None or self._clock.monotonic() >= deadline:
+                break
         self._guard(self._settler.flush)
 
     # one slot

@@ -311,19 +311,21 @@ def _fleet(where: Where, images: bool) -> dict[str, tuple[Grant, ...]]:
 
 
 def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
-    """For the auto-monitor: to look at the runs of every app, to terminate machines, and to end runs."""
+    """For the auto-monitor: to look at the runs of every app, to queue COLLECT's job, and to end runs."""
     written = buckets.written
     store = (
         Grant("List", ("s3:ListBucket",), _bucket_arns(where, written)),
         Grant("Runs", ("s3:GetObject", "s3:PutObject"), _bucket_arns(where, written, "/runs/*")),
     )
     own = where.arn("logs", f"log-group:/aws/lambda/{FUNCTION}:*", region="*")
+    queues = where.arn("sqs", "*", region="*")
     schedules = where.arn("scheduler", f"schedule/{SCHEDULES}/*", region="*")
     return {
         **({"store": store} if written else {}),
         "logs": (Grant("Own", ("logs:CreateLogStream", "logs:PutLogEvents"), (own,)),),
         "schedule": (Grant("End", ("scheduler:DeleteSchedule", "scheduler:GetSchedule"), (schedules,)),),
         "look": (Grant("Look", _LOOKS, ("*",), why_all=NO_NARROWER),),
+        "collect": (Grant("Send", ("sqs:SendMessage",), (queues,), {"StringLike": {APP_TAG: "*"}}),),
         "end": _monitor_ends(where),
     }
 

@@ -71,6 +71,10 @@ _EXPLAINED = {
     "InternalError": ("S3 failed, and failed again on retries", "try again later"),
     "RequestTimeout": _network,
     "Network": _network,
+    "InvalidObjectState": (
+        "archived (GLACIER or DEEP_ARCHIVE): it cannot be read",
+        "restore it (aws s3api restore-object), wait until it is there, or name a copy",
+    ),
     "KeyTooLongError": ("the key is longer than 1,024 bytes", "give the files shorter names"),
 }
 

@@ -208,7 +208,8 @@ class SqsQueue:
         token, now, receipts = received["ReceiptHandle"], self._clock.monotonic(), _receipts(received)
         with self._lock:
             self._held[token] = _Held(message, channel, token, now, now + self._term, receipts)
-        return Lease(message.job, token, self._clock.now() + self._term, message.attempt, receipts)
+        deadline = self._clock.now() + self._term
+        return Lease(message.job, token, deadline, message.attempt, receipts, message.earlier)
 
     def _bury(self, channel: Channel, received: MessageTypeDef, why: NotAJob) -> None:
         """Makes a message that is no job a dead one."""
@@ -315,7 +316,7 @@ class SqsQueue:
                 if dead:
                     self._dead.send([replace(message, cause=cause, detail=detail)])
                 else:
-                    again = replace(message, attempt=lease.attempt + 1)
+                    again = replace(message, attempt=lease.attempt + 1, earlier=message.earlier.after(cause))
                     self._jobs.send([again], min(retry.delay, DELAY_LIMIT))
                 held.channel.delete([held.handle])
         return DeadJob(lease.job, lease.attempt, cause, detail) if dead and ours else None

@@ -1,8 +1,6 @@
-"""After the run: gather the results of all images into one table and one picture.
+"""At the end of a run: gathers the results of all images into one table and one picture.
 
-    python collect.py
-
-writes data/summary.csv (a row an image) and data/summary.png.
+The run calls collect() once, when all images are done (COLLECT in config.py).
 """
 
 import csv
@@ -11,24 +9,22 @@ from statistics import mean
 
 from PIL import Image, ImageDraw, ImageFont
 
-DATA = Path(__file__).resolve().parent / "data"
+BY_HAND = Path(__file__).resolve().parent / "data" / "images" / "by_hand.csv"
 COLUMNS, TILE, CAPTION, MARGIN = 4, 256, 26, 30
 CHART_HEIGHT = 190
 ORANGE, BLUE, BLACK, GREY = "#ff8c00", "#3b6ea5", "#222222", "#888888"
 
 
-def main():
+def collect(outputs_dir, output_dir):
     """Read all results, write the table, draw the picture."""
-    folders = sorted(file.parent for file in DATA.glob("results/*/nuclei.csv"))
-    if not folders:
-        raise SystemExit("no results yet: run the jobs first (see README.md)")
-    by_hand = {row["image"]: int(row["nuclei"]) for row in read_table(DATA / "images" / "by_hand.csv")}
+    folders = sorted(file.parent for file in outputs_dir.glob("results/*/nuclei.csv"))
+    by_hand = {row["image"]: int(row["nuclei"]) for row in read_table(BY_HAND)}
     nuclei = {folder: read_table(folder / "nuclei.csv") for folder in folders}
     rows = [summarise(folder.name, found, by_hand) for folder, found in nuclei.items()]
-    write_table(DATA / "summary.csv", rows)
+    write_table(output_dir / "summary.csv", rows)
     areas = [int(nucleus["area"]) for found in nuclei.values() for nucleus in found]
-    draw_summary(folders, rows, areas).save(DATA / "summary.png", optimize=True)
-    print(f"{len(rows)} images, {len(areas)} nuclei: see data/summary.csv and data/summary.png")
+    draw_summary(folders, rows, areas).save(output_dir / "summary.png", optimize=True)
+    print(f"{len(rows)} images, {len(areas)} nuclei")
 
 
 def summarise(name, found, by_hand):
@@ -104,7 +100,3 @@ def draw_bars(draw, place, title, names, values, colour):
 def font(size):
     """The font that comes with Pillow."""
     return ImageFont.load_default(size)
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ HANDLER = "measure:measure"  # for each job: the function measure() of measure.p
 INPUTS = ["images/{Image}.png"]  # what a job needs; {Image} comes from files/exampleJob.json
 OUTPUT = "results/{Image}"  # where its results go
 STORE = "data"  # the folder in which the two paths above are
+COLLECT = "collect:collect"  # at the end, once: the function collect() of collect.py, for all results
 
 # WHEN SOMETHING GOES WRONG
 JOB_TIMEOUT = 60  # seconds; a job that takes longer is stopped

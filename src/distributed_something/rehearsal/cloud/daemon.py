@@ -23,7 +23,7 @@ from ...background import READY, log_to, refuse
 from ...errors import DsError
 from ...inputs.config import load_config
 from ...system.loopback import ADDRESS
-from ...system.state import STATE_VARIABLE
+from ...system.state import STATE_VARIABLE, open_private
 from ...worker.attempt.process import adopt_orphans
 from ..emulator.server import CREDENTIALS, SETTINGS, make_server
 from ..place import Place, bucket_of
@@ -189,7 +189,7 @@ class Daemon:
                 lines.append(self._lines.get_nowait())
         if not lines:
             return
-        with self._place.tasks_log.open("a") as file:
+        with open(self._place.tasks_log, "a", opener=open_private) as file:
             file.writelines(f"{each.stream.rpartition('/')[2][:8]} {each.text}\n" for each in lines)
         self.cloud.log(lines)
 

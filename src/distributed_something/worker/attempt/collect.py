@@ -98,7 +98,7 @@ def join_csv(store: Store, key: str, name: str, path: Path, check: Callable[[], 
     rows = 0
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        for outputs, text in _csv_files(store, listed, name):
+        for outputs, text in files_of_jobs(store, listed, name, "csv"):
             check()
             reader = csv.reader(io.StringIO(text.decode("utf-8-sig"), newline=""))
             found = next(reader, None)
@@ -106,15 +106,11 @@ def join_csv(store: Store, key: str, name: str, path: Path, check: Callable[[], 
                 continue
             if header is None:
                 header = found
-                writer.writerow([*(f"job.{each}" if each in header else each for each in names), *header])
+                writer.writerow([*key_columns(names, header), *header])
             elif found != header:
                 shown, first = ",".join(found)[:200], ",".join(header)[:200]
-                what = (
-                    f"job {outputs.id} ({outputs.prefix}): its columns are {shown}; those before are {first}"
-                )
-                raise UsageError(
-                    f"{what}, and the first job's are {','.join(header)[:200]}", "COLLECT = 'csv:NAME.csv'"
-                )
+                what = f"job {outputs.id} ({outputs.prefix}): its columns are {shown}"
+                raise UsageError(f"{what}, and the first job's are {first}", "COLLECT = 'csv:NAME.csv'")
             own = [outputs.group.get(each, "") for each in names]
             for row in reader:
                 writer.writerow([*own, *row])
@@ -124,14 +120,21 @@ def join_csv(store: Store, key: str, name: str, path: Path, check: Callable[[], 
     return rows
 
 
-def _csv_files(store: Store, listed: Sequence[Outputs], name: str) -> Iterator[tuple[Outputs, bytes]]:
-    """Yields the CSV file of each job. Raises UsageError for a job without one, or with several."""
+def key_columns(names: Iterable[str], header: Sequence[str]) -> list[str]:
+    """Returns the columns of the jobs' keys: `job.<key>` if the files have a column of that name."""
+    return [f"job.{each}" if each in header else each for each in names]
+
+
+def files_of_jobs(
+    store: Store, listed: Sequence[Outputs], name: str, kind: str
+) -> Iterator[tuple[Outputs, bytes]]:
+    """Yields the file of this name of each job. Raises UsageError for a job without one, or with several."""
     waiting: list[tuple[Outputs, str, int]] = []
     for outputs, files in with_files(store, listed):
         fitting = [each for each in files if fnmatchcase(each, name)]
         if len(fitting) != 1:
             what = f"job {outputs.id} ({outputs.prefix}) has {len(fitting)} files {name}"
-            raise UsageError(what, "COLLECT = 'csv:NAME.csv', with a name that each job has once")
+            raise UsageError(what, f"COLLECT = '{kind}:NAME.{kind}', with a name that each job has once")
         waiting.append((outputs, f"{outputs.prefix}/{fitting[0]}", files[fitting[0]]))
         if len(waiting) >= _AT_ONCE:
             yield from _read(store, waiting)

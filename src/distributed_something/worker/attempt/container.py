@@ -42,10 +42,21 @@ _WORD_PAUSE = 0.1
 
 
 class Limits(NamedTuple):
-    """Limits of a container: `memory` in MiB, `cpu_shares` in 1/1024 of a core when cores are short."""
+    """Limits of a container: `memory` in MiB, `cpu_shares` in 1/1024 of a core when cores are short.
+
+    Each attempt that ran out of memory has the next get `factor` times as much, `most` at most.
+    """
 
     memory: int | None = None
     cpu_shares: int | None = None
+    factor: float = 1.0
+    most: int = 1 << 40
+
+    def memory_after(self, kills: int) -> int | None:
+        """Returns the memory of an attempt after so many that ran out of it, in MiB; None: no limit."""
+        if self.memory is None:
+            return None
+        return max(self.memory, int(min(self.memory * self.factor ** min(kills, 100), self.most)))
 
 
 class Verdict(NamedTuple):
@@ -86,7 +97,9 @@ class Containers(NamedTuple):
 def containers_of(config: Config, docker: Docker, state: Path, bucket: Path | None) -> Containers:
     """Returns how a config's jobs run in containers of this machine. `bucket`: see `Containers`."""
     shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
-    return Containers(docker, config.dockerhub_tag, Limits(config.memory, shares), str(state), bucket)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    limits = Limits(config.memory, shares, config.memory_retry, machine)
+    return Containers(docker, config.dockerhub_tag, limits, str(state), bucket)
 
 
 class Container:
@@ -115,8 +128,6 @@ class Container:
         self._options = [
             *variables(seen, self._variables),
             *(word for name in secrets for word in ("--env", name)),  # by name: no file has their values
-            *(["--memory", f"{kind.limits.memory}m"] if kind.limits.memory else []),
-            *(["--memory-swap", f"{kind.limits.memory}m"] if kind.limits.memory else []),
             *(["--cpu-shares", str(max(kind.limits.cpu_shares, 2))] if kind.limits.cpu_shares else []),
             *bind(str(project), str(project), read_only=True),
             *(hide(str(keys)) if (keys := project / ".ds").is_dir() else ()),
@@ -127,9 +138,19 @@ class Container:
             *("--label", f"{STATE_LABEL}={kind.state}"),
             *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
         ]
+        self._memory = kind.limits.memory
         self._worker = given["DS_WORKER"]
         hidden = {os.fsencode(name): os.fsencode(value) for name, value in secrets.items()}
         self._outside = {**os.environb, b"DS_WORKER": self._worker.encode(), **hidden}
+
+    def give_memory(self, kills: int) -> str:
+        """Sets the memory of the next containers, after so many attempts that ran out of it.
+
+        Returns it in words if it is more than the config's; else an empty text.
+        """
+        self._memory = memory = self._kind.limits.memory_after(kills)
+        raised = memory is not None and memory != self._kind.limits.memory
+        return f"{memory:,} MB of memory" if raised else ""
 
     def place(self, folder: Path, given: Mapping[str, str]) -> None:
         """Has the next containers see this folder; `given` are the variables that name places in it."""
@@ -148,6 +169,7 @@ class Container:
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
             *("--network", "host", *self._options, *self._placed, *more),
+            *(("--memory", f"{self._memory}m", "--memory-swap", f"{self._memory}m") if self._memory else ()),
             *("--entrypoint", argv[0], "--", self._kind.image, *argv[1:]),
         ]
         return words, {**self._outside, **own}
@@ -176,7 +198,7 @@ class Container:
             if "no space left" in error.lower():
                 raise SickMachine(f"the container engine's disk is full: {error.strip()[:200]}")
             return Verdict(ended, broken=error.strip() or "docker could not start it")
-        limit = f": MEMORY = {self._kind.limits.memory}" if self._kind.limits.memory else ""
+        limit = f": MEMORY = {self._memory}" if self._memory else ""
         memory = f"killed for lack of memory{limit}" if killed == "true" else ""
         number = (code or 0) - 128
         if number in set(signal.Signals):

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...inputs.template import variables_of
-from ...job import Cause, Lease, Outcome
+from ...job import Cause, Earlier, Lease, Outcome, State
 from ..health import sickness
 from . import verdict
 from .container import Container, Containers, handler_command
-from .handler import HandlerProcess
+from .handler import HandlerProcess, host_program
 from .logs import SlotLog
 from .mask import Mask
 from .process import Child, Ended, Strays, Watch, check_processes, files_of, oom_kills
@@ -26,6 +26,9 @@ from .task import Task
 
 MOMENT_SECONDS = 0.05
 """Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
+
+SYNTAX_ERROR = 2
+"""Exit code of a shell that cannot read its script; programs have it for reasons of their own."""
 
 JOB_PROCESSES = 8
 """Room for processes, below which a job that could not start one is not at fault."""
@@ -56,6 +59,7 @@ class Executor:
         project: Path,
     ) -> None:
         """`project`: the folder that jobs find as $DS_PROJECT_DIR."""
+        self._task = task
         self._timeout = task.timeout
         self._handler = task.handler or ""
         self._scratch = scratch
@@ -108,8 +112,13 @@ class Executor:
         if self._cancelled is not None:
             raise Cancelled(self._cancelled)
 
-    def run(self, lease: Lease, argv: list[str], takes_long: Callable[[], None]) -> Outcome:
-        """Runs `argv`, or the handler where it is empty. Raises Cancelled; no process of its own is left."""
+    def run(
+        self, lease: Lease, argv: list[str], takes_long: Callable[[], None], once: str | None = None
+    ) -> Outcome:
+        """Runs `argv`, or the function `once` in a process of its own, or the handler if both are empty.
+
+        Raises Cancelled; no process of its own is left.
+        """
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
@@ -118,15 +127,33 @@ class Executor:
             b"DS_JOB_ID": lease.job.id.encode(),
             b"DS_ATTEMPT": b"%d" % lease.attempt,
         }
+        given = self._give(lease.earlier)
+        if given:
+            self._log.note(f"attempt {lease.attempt} is given {given}")
         try:
-            if argv:
-                return self._run_command(argv, own)
-            if self._container is not None:
-                return self._run_command(handler_command(self._handler), own)
-            return self._run_handler(lease)
+            outcome = self._run(lease, argv, own, once)
         finally:
             if self._mask is not None:
                 self._mask.flush()
+        if not given:
+            return outcome
+        return outcome._replace(detail="; ".join(filter(None, [outcome.detail, f"it was given {given}"])))
+
+    def _run(self, lease: Lease, argv: list[str], own: Mapping[bytes, bytes], once: str | None) -> Outcome:
+        if argv:
+            return self._or_refused(argv, own, self._run_command(argv, own))
+        if self._container is not None:
+            return self._run_command(handler_command(once or self._handler), own)
+        if once:
+            return self._run_command([*host_program(), "--once", once], own)
+        return self._run_handler(lease)
+
+    def _give(self, earlier: Earlier) -> str:
+        """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
+        self._timeout = self._task.timeout_after(earlier.timeouts)
+        time_given = f"{self._timeout:g} s" if self._timeout != self._task.timeout else ""
+        memory = self._container.give_memory(earlier.memory) if self._container else ""
+        return " and ".join(filter(None, [time_given, memory]))
 
     def check_machine(self) -> None:
         """Raises SickMachine or OSError if no job can be started, or scratch cannot be written."""
@@ -241,7 +268,8 @@ class Executor:
     def _timed_out(self, ended: Ended | None) -> Outcome:
         """Returns the outcome of an attempt that we ended. Raises Cancelled where that was an order."""
         self.check_cancelled()
-        detail = f"ran longer than JOB_TIMEOUT = {self._timeout:g} s"
+        raised = ", raised by TIMEOUT_RETRY" if self._timeout != self._task.timeout else ""
+        detail = f"ran longer than JOB_TIMEOUT = {self._task.timeout:g} s{raised}"
         return self._noted(verdict.with_usage(verdict.failed(Cause.TIMEOUT, detail), ended))
 
     def _judge(self, ended: Ended) -> Outcome:
@@ -262,6 +290,15 @@ class Executor:
         if self._scratch.free_bytes() < FULL_BELOW or os.strerror(errno.ENOSPC).encode() in said:
             return outcome._replace(cause=Cause.DISK_FULL)
         return outcome
+
+    def _or_refused(self, argv: list[str], own: Mapping[bytes, bytes], outcome: Outcome) -> Outcome:
+        """Makes a failure final where the shell itself refused the command's syntax: no retry mends that."""
+        if outcome.exit_code != SYNTAX_ERROR or argv[:2] != ["/bin/sh", "-c"]:
+            return outcome
+        if self._run_command([argv[0], "-n", *argv[1:]], own).exit_code != SYNTAX_ERROR:
+            return outcome
+        detail = "the shell refuses the syntax of the command"
+        return self._noted(outcome._replace(state=State.DEAD, detail=detail))
 
     def _noted(self, outcome: Outcome) -> Outcome:
         """Adds an outcome's reason to the job's log."""

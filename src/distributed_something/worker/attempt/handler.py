@@ -26,7 +26,7 @@ class HandlerProcess:
     def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
         self.placed: Mapping[str, str] = {}
         """The variables that name the folders of the latest job, as the process has them."""
-        argv = [*_host_program(), handler]
+        argv = [*host_program(), handler]
         pipes = list[int]()
         try:
             pipes += os.pipe()
@@ -71,7 +71,7 @@ class HandlerProcess:
         return result
 
 
-def _host_program() -> list[str]:
+def host_program() -> list[str]:
     """Returns what runs HANDLER: our own Python; for an injected worker, the image's."""
     if Path(sys.prefix, CARRIED_MARK).exists():
         return ["python3", str(Path(__file__).with_name("host.py"))]

@@ -62,6 +62,8 @@ class Handler:
         job = JobDict(request["job"])
         group = job.get("group")
         values: dict[str, Any] = {**job, **(group if isinstance(group, dict) else {})}
+        if "ds_collect" in values:  # the job that COLLECT is
+            values["outputs_dir"] = self._folders["input_dir"]
         values |= self._folders
         values |= {"job": job, "job_id": request["job_id"], "attempt": request["attempt"]}
         args: list[Any] = []

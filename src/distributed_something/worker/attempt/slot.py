@@ -211,31 +211,40 @@ class Slot:
                 self._fetched = fetch_inputs(self._store, work.inputs, self._inputs, check_cancelled, seen)
         if work.collect:
             takes_long()
-        if work.collect and work.argv:
+        joins = work.collect and not (work.argv or work.handler)
+        if work.collect and not joins:
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
                 self._fetched = fetch_outputs(self._store, work.collect, self._inputs, check_cancelled)
         check_cancelled()
         if self._project:
             self._project.ensure(self._log.note)
             self._project.link(self._place.folder / "project")
-        if work.collect and not work.argv:
+        if work.collect and joins:
             outcome = self._join(work.collect)
         else:
-            outcome = self._executor.run(lease, work.argv, takes_long)
+            outcome = self._executor.run(lease, work.argv, takes_long, work.handler)
         if outcome.state is State.SUCCEEDED and work.prefix:
             takes_long()
             made_by = fingerprint(task.rules.recipe, job.keys, seen or ())
             with _Phase(self._phases, "out", Cause.UPLOAD):
                 outcome = self._publish(lease, work, made_by, outcome)
         if outcome.state is State.SUCCEEDED and done.why:
-            outcome = outcome._replace(detail=f"ran again: {done.why}")
+            outcome = outcome._replace(
+                detail="; ".join(filter(None, [f"ran again: {done.why}", outcome.detail]))
+            )
         return outcome
 
     def _join(self, listed: str) -> Outcome:
-        """Joins the CSV files of all jobs. Raises UsageError, which becomes the reason of the failure."""
-        name, joined = self._task.join or ("*.csv", "collected.csv")
+        """Joins the files of all jobs. Raises UsageError, which becomes the reason of the failure."""
+        assert self._task.join is not None
+        kind, name = self._task.join
+        joined = f"{self._task.app}.{kind}"
+        if kind == "csv":
+            join = join_csv
+        else:
+            from .parquet import join_parquet as join
         check = self._executor.check_cancelled
-        rows = join_csv(self._store, listed, name, self._outputs / joined, check)
+        rows = join(self._store, listed, name, self._outputs / joined, check)
         self._log.note(f"{joined}: {rows:,} rows")
         return Outcome(State.SUCCEEDED, exit_code=0)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...inputs.collect import collect_command, csv_name
+from ...inputs.collect import Join, collect_command, collect_handler, join_of
 from ...inputs.config import Config
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
 from ...inputs.template import CommandTemplate, command_of
@@ -29,14 +29,17 @@ class Work(NamedTuple):
     argv: list[str]
     prefix: str | None
     collect: str | None = None
-    """Key of the list of outputs, in a collecting job. Without `argv` their CSV files are joined."""
+    """Key of the list of outputs, in a collecting job. They are joined if it has no `argv` nor `handler`."""
+    handler: str | None = None
+    """The function of a collecting job."""
 
 
 class Task(NamedTuple):
     """The compiled config.
 
-    Exactly one of `command` and `handler` is given. `timeout` in seconds; 0: no limit. `done_check`
-    looks for finished outputs before the work, by `rules`.
+    Exactly one of `command` and `handler` is given. `timeout` in seconds; 0: no limit. Each attempt that ran
+    into it has the next get `timeout_factor` times as much, `longest` at most. `done_check` looks for
+    finished outputs before the work, by `rules`.
     """
 
     command: CommandTemplate | None
@@ -44,6 +47,8 @@ class Task(NamedTuple):
     inputs: tuple[InputTemplate, ...] = ()
     output: OutputTemplate | None = None
     timeout: float = 0.0
+    timeout_factor: float = 1.0
+    longest: float = float("inf")
     done_check: bool = False
     rules: Rules = Rules()
     environment: Mapping[str, str] = {}
@@ -51,14 +56,19 @@ class Task(NamedTuple):
     """Further variables of the environment. No log and no file may have their values."""
     app: str = ""
     collect: CommandTemplate | None = None
-    join: tuple[str, str] | None = None
-    """The collecting job: its command; or the files to join, and the name of the joined file."""
+    collect_handler: str | None = None
+    join: Join | None = None
+    """The collecting job: its command, its function, or the files to join."""
     carried: Carried = Carried()
     """Project files, of which each slot brings a copy."""
 
+    def timeout_after(self, timeouts: int) -> float:
+        """Returns the time limit of an attempt after so many that ran into it, in seconds; 0: none."""
+        return max(self.timeout, min(self.timeout * self.timeout_factor ** min(timeouts, 100), self.longest))
+
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
         """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
-        if (self.collect or self.join) and KEY in (keys := lease.job.keys):
+        if (self.collect or self.collect_handler or self.join) and KEY in (keys := lease.job.keys):
             return self._collecting(lease, str(keys[KEY]), folders)
         if not (self.command or self.inputs or self.output):
             return Work([], [], None)
@@ -73,7 +83,7 @@ class Task(NamedTuple):
     def _collecting(self, lease: Lease, listed: str, folders: Mapping[str, str]) -> Work:
         own = {"job_id": lease.job.id, "attempt": lease.attempt, "outputs_dir": folders["input_dir"]}
         argv = self.collect.argv({**folders, **own}) if self.collect else []
-        return Work([], argv, COLLECTED, listed)
+        return Work([], argv, COLLECTED, listed, self.collect_handler)
 
 
 def compile_task(
@@ -95,12 +105,15 @@ def compile_task(
         inputs=tuple(InputTemplate(text) for text in config.inputs),
         output=OutputTemplate(config.output) if config.output else None,
         timeout=config.job_timeout,
+        timeout_factor=config.timeout_retry,
+        longest=config.max_run_hours * 3600,
         done_check=config.check_if_done_bool,
         rules=rules_of(config, recipe or recipe_of(config, Path(), files=carried.files)),
         environment=environment,
         secrets=secrets,
         app=config.app_name,
         collect=collect_command(config.collect),
-        join=(name, f"{config.app_name}.csv") if (name := csv_name(config.collect)) else None,
+        collect_handler=collect_handler(config.collect),
+        join=join_of(config.collect),
         carried=carried,
     )

@@ -21,6 +21,9 @@ _OURS = re.compile(f"(s3:/+[^/]+/)?runs/|(.*/)?{re.escape(MANIFESTS)}/", re.DOTA
 """Keys that no job publishes: of a run's ledger, logs and report, and of manifests."""
 
 
+_MAY_LACK: tuple[tuple[str, Any], ...] = (("made_by", {}), ("taken_by", ""), ("owner", ""))
+
+
 class OutputFile(NamedTuple):
     """A published file: `name` relative to the output's prefix, `size` in bytes."""
 
@@ -34,7 +37,8 @@ class Manifest(NamedTuple):
 
     `made_by` is the fingerprint of what made them; empty: an earlier version wrote the manifest.
     `replaces` are names of an earlier output that are to be removed. `taken_by` is the job that is replacing
-    this output just now; while it is set, the manifest proves nothing but who owns the files.
+    this output just now; while it is set, the manifest proves nothing but who owns the files. `owner`: see
+    `publish.Claim`.
     """
 
     job: str
@@ -47,6 +51,7 @@ class Manifest(NamedTuple):
     made_by: Mapping[str, Any] = {}
     replaces: tuple[str, ...] = ()
     taken_by: str = ""
+    owner: str = ""
 
     @property
     def names(self) -> set[str]:
@@ -56,7 +61,7 @@ class Manifest(NamedTuple):
     def to_json(self) -> bytes:
         """Returns it as it is stored."""
         document = {**self._asdict(), "files": [file._asdict() for file in self.files]}
-        for name in ("made_by", "replaces", "taken_by"):
+        for name in ("made_by", "replaces", "taken_by", "owner"):
             if not document[name]:
                 del document[name]
         return json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n"
@@ -69,15 +74,15 @@ class Manifest(NamedTuple):
             files = tuple(OutputFile(f["name"], f["size"], f["sha256"]) for f in found["files"])
             names = ("job", "run", "attempt", "worker", "finished", "version")
             job, run, attempt, worker, finished, version = (found[name] for name in names)
-            made_by, taken_by = found.get("made_by", {}), found.get("taken_by", "")
+            made_by, taken_by, owner = (found.get(*each) for each in _MAY_LACK)
             replaces = tuple(found.get("replaces", ()))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        texts = [*(file.name for file in files), *replaces, taken_by, job]
+        texts = [*(file.name for file in files), *replaces, taken_by, owner, job]
         good = isinstance(attempt, int) and isinstance(made_by, dict)
         if not (good and all(isinstance(text, str) for text in texts)):
             return None
-        return cls(job, run, attempt, worker, finished, files, version, made_by, replaces, taken_by)
+        return cls(job, run, attempt, worker, finished, files, version, made_by, replaces, taken_by, owner)
 
 
 def manifest_key(prefix: str, job_id: str) -> str:

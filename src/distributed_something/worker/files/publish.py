@@ -126,6 +126,9 @@ def publish_outputs(
     if not shared:
         _check_alone(store, prefix, before)
     _remove(store, prefix, manifest)
+    if shared:  # another owner may publish under their names now
+        gone = [name for name in manifest.replaces if not is_manifest(f"{prefix}/{name}", prefix)]
+        store.delete([_owner_key(prefix, name) for name in gone])
     if strangers := before.strangers - {file.name for file in published} - before.names:
         note(f"{len(strangers)} file(s) below {prefix}/ that no manifest owns are left as they are")
     return manifest
@@ -142,7 +145,7 @@ class _Before(NamedTuple):
 
     @classmethod
     def look(cls, store: Store, prefix: str, claim: Claim, *, shared: bool) -> _Before:
-        """Looks. A shared output has only the manifest of its own job."""
+        """Looks. Of a shared output only the manifests of the job, and of its owner, count."""
         own = manifest_key(prefix, claim.job)
         keys, strangers = [own], frozenset[str]()
         if not shared:
@@ -152,6 +155,8 @@ class _Before(NamedTuple):
             else:
                 keys = [key for key in listed if is_manifest(key, prefix)]
                 strangers = frozenset(key[len(prefix) + 1 :] for key in listed if not is_ours(key, prefix))
+        elif claim.owner:
+            keys = list({own, *_manifests(store, prefix)})
         manifests, broken = {}, set()
         for key in keys:
             try:
@@ -161,7 +166,7 @@ class _Before(NamedTuple):
             found = Manifest.from_json(data)
             if found is None:
                 broken.add(key)
-            else:
+            elif not shared or key == own or found.owner == claim.owner:
                 manifests[key] = found, data
         if own in broken:  # cut short, or not ours: it stands in the way of the new one
             store.delete([own])
@@ -198,7 +203,7 @@ def _commit(
     others = sorted(key[len(prefix) + 1 :] for key in before.manifests if key != before.own_key)
     manifest = Manifest(
         claim.job, claim.run, claim.attempt, claim.worker, finished, published,
-        made_by=claim.made_by, replaces=(*old, *others),
+        made_by=claim.made_by, replaces=(*old, *others), owner=claim.owner,
     )  # fmt: skip
     key, data = before.own_key, manifest.to_json()
     own = before.manifests.get(key)
@@ -252,13 +257,17 @@ def _own(store: Store, prefix: str, names: Sequence[str], claim: Claim) -> None:
     mine = claim.owner or claim.job
     data = json.dumps({"owner": mine, "job": claim.job, "run": claim.run}).encode()
     for name in names:
-        key = f"{prefix}/{OWNERS}/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        key = _owner_key(prefix, name)
         if store.write_if_absent(key, data):
             continue
         owner = json.loads(store.read(key))
         if owner["owner"] != mine:
             what = f"output {prefix}/{name}: job {owner['job']} of run {owner['run']} has published it"
             raise Taken(what, "give each job file names of its own, or an OUTPUT of its own")
+
+
+def _owner_key(prefix: str, name: str) -> str:
+    return f"{prefix}/{OWNERS}/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _publish(

@@ -1,0 +1,154 @@
+"""`ds check` on a cluster: what Slurm says of a pilot, and whether the project lies where nodes see it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from ..errors import DsError, Unreachable
+from ..inputs.check import (
+    Check,
+    Finding,
+    error,
+    input_findings,
+    job_file_findings,
+    ok,
+    refused,
+    warning,
+    work_findings,
+)
+from ..inputs.config import Config
+from ..inputs.fit import nothing_to_run
+from ..inputs.jobfile import JobFile
+from ..local.check import disk_findings, folder_findings, program_findings, secret_findings
+from ..local.store import FolderStore
+from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
+from ..worker.forecast import forecast_findings
+from . import pilots
+from .folder import AppFolder
+from .scheduler import Slurm
+from .shared.files import TEMPORARY, Files
+
+NODE_ONLY = frozenset({"tmpfs", "ramfs", "overlay", "squashfs", "iso9660"})
+"""Types of file systems that no other node sees."""
+
+TWO_WINNERS = frozenset(
+    {"fuse.seaweedfs", "fuse.weed", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.goofys"}
+)
+"""Types on which two nodes can make the same name."""
+
+SHORT_SECONDS = 600
+"""A pilot of less time than this spends much of it on starting."""
+
+
+def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: Path | None) -> list[Check]:
+    """Returns the checks of a project that runs on a Slurm cluster."""
+    store = folder / config.store
+    app = AppFolder(folder, config.app_name)
+    found = [
+        Check("the work", lambda: work_findings(config)),
+        Check("the program", lambda: _program(config, folder)),
+        Check("the secrets", lambda: secret_findings(config)),
+        Check("the folders", lambda: folder_findings({store, app.folder, folder / "files"})),
+        Check("the disk", lambda: disk_findings({store, app.folder})),
+        Check("the shared folder", lambda: shared_findings(folder)),
+        Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
+    ]
+    if job_file is not None:
+        data = FolderStore(store)
+        folds_case = data.folds_case
+        found += [
+            Check(
+                "the job file",
+                lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
+            ),
+            Check("the inputs", lambda: input_findings(config, job_file, data, str(store))),
+            Check("what is done", lambda: forecast_findings(config, job_file, data, folder, "")),
+        ]
+    return found
+
+
+def _program(config: Config, folder: Path) -> Iterator[Finding]:
+    try:
+        pilots.refuse_image(config)
+    except DsError as found:
+        yield error(found.what, found.fix)
+        return
+    if config.image_starts_worker:
+        yield refused(nothing_to_run())
+    elif config.setup:
+        yield ok("SETUP: makes the program available on the nodes; it is not looked for here")
+    else:
+        yield from program_findings(config, folder)
+
+
+def slurm_findings(config: Config, folder: Path, slurm: Slurm) -> Iterator[Finding]:
+    """What Slurm would do with a pilot of this config. Nothing is submitted."""
+    time = pilots.seconds_of(config.slurm_time)
+    notice = pilots.notice_of(time)
+    script = pilots.script(config, folder, "check", notice)
+    try:
+        said = slurm.test(script, pilots.options(config, folder, folder, notice))
+        partition = slurm.partition(config.slurm_partition)
+    except Unreachable as silent:
+        yield warning(silent.what, silent.fix)
+        return
+    except DsError as found:
+        yield error(found.what, found.fix)
+        return
+    if start := re.search(r"to start at (\d+)", said):
+        at = datetime.fromtimestamp(int(start.group(1))).astimezone()
+        yield ok(f"Slurm accepts a pilot, and expects to start one at {at:%Y-%m-%d %H:%M}")
+    else:
+        yield ok("Slurm accepts a pilot")
+    most = pilots.seconds_of(partition.get("MaxTime", ""))
+    limit = time if time is not None else pilots.seconds_of(partition.get("DefaultTime", ""))
+    name = partition.get("PartitionName", config.slurm_partition)
+    if time is not None and most is not None and time > most:
+        longest = partition["MaxTime"]
+        what = f"SLURM_TIME = {config.slurm_time!r} is above the limit of partition {name} ({longest})"
+        yield error(f"{what}: pilots would wait for ever", f"SLURM_TIME: {longest} at most")
+    elif limit is not None and limit < SHORT_SECONDS:
+        what = f"a pilot has {limit:.0f} s in partition {name}: much of it is spent on starting again"
+        yield warning(what, "raise SLURM_TIME, or choose another SLURM_PARTITION")
+
+
+def shared_findings(folder: Path) -> Iterator[Finding]:
+    """Whether the project's folder can be shared by nodes, and keeps what a queue needs of it."""
+    kind = file_system(folder)
+    if kind in NODE_ONLY:
+        yield error(
+            f"the project {folder} lies on this computer's own disk ({kind}): no node sees it",
+            "move it to a file system that all nodes have, such as the home or the project space",
+        )
+        return
+    if kind in TWO_WINNERS or not keeps_promises(folder):
+        yield error(
+            f"the project {folder} lies on a file system ({kind}) that can give one name to two files",
+            "move it to NFS, Lustre, GPFS, GlusterFS or another file system with safe hard links",
+        )
+    elif kind not in NETWORK_FILE_SYSTEMS:
+        what = f"the project {folder} lies on {kind}, which may be a disk of this computer alone"
+        yield warning(what, "see that every node has this folder: `srun ls` of it")
+    else:
+        yield ok(f"the project lies on {kind}, where links and renames have one winner")
+
+
+def keeps_promises(folder: Path) -> bool:
+    """Whether link(2) has one winner here, and says so to the loser."""
+    files, names = Files(), [folder / f"{TEMPORARY}check-{os.urandom(6).hex()}" for _ in range(2)]
+    try:
+        return (
+            files.create(names[0], b"one")
+            and not files.create(names[0], b"two")
+            and (files.read(names[0]) == b"one")
+        )
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            files.remove(names[0])

@@ -1,0 +1,319 @@
+"""The engine `slurm`: pilots on a cluster, and a queue in the project's folder on the shared file system."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+
+from ..budget import Quote
+from ..clock import Clock
+from ..engine import Counts, Diagnosis, Engine, Machines, RentedMachine, Renting
+from ..errors import DsError
+from ..inputs.config import Config
+from ..inputs.secrets import read_secrets
+from ..job import LEASE_SECONDS
+from ..ledger import LedgerWriter, RunPaths
+from ..local.store import FolderStore
+from ..system.state import one_run
+from ..words import many
+from . import pilots
+from .explain import details, why_pending
+from .folder import AppFolder
+from .lives import Life, hours, lives
+from .lost import give_back, pilot_of
+from .pilots import Pilot
+from .scheduler import Slurm, await_end
+from .shared.queue import CommandQueue
+from .shared.replica import Terms
+
+END_SECONDS = 90.0
+"""Pilots have this long to end: SIGTERM, the cluster's KillWait (30 s as a rule), SIGKILL."""
+
+LAST_LINES = 3
+
+
+def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None]) -> SlurmEngine:
+    """Makes the engine of a project folder. Nothing is started or asked for yet."""
+    return SlurmEngine(folder, config, clock, say)
+
+
+class SlurmEngine:
+    """Implements engine.Engine and engine.Renting with pilots. Between commands nothing of it runs here."""
+
+    name = "slurm"
+    poll_interval = 2.0
+    final_poll_interval = 0.2
+    job_bytes = None
+    tasks_per_machine = 1
+
+    def __init__(self, project: Path, config: Config, clock: Clock, say: Callable[[str], None]) -> None:
+        self._project = project
+        self._config = config
+        self._clock = clock
+        self._say = say
+        self._app = AppFolder(project, config.app_name)
+        self._name = pilots.name_of(project, config.app_name)
+        self._scheduler = Slurm()
+        self._queue: CommandQueue | None = None
+        self._seen: set[str] = set()
+        """Pilots that this command has seen: one that is not there any more has ended."""
+        self.store = FolderStore(project / config.store, durable=True)
+
+    # the queue
+
+    def current_run(self) -> str | None:
+        """The run that was set up last."""
+        return self._app.current_run()
+
+    def plan(self, run: str) -> Sequence[str]:
+        """The one step."""
+        folder = self._app.place(run).folder
+        return [f"keep queue {folder}" if self.current_run() == run else f"create queue {folder}"]
+
+    def setup(self, run: str, on_created: Callable[[str], None]) -> None:
+        """Make the run's folder. Pilots of an earlier run are ended, and its folder is removed."""
+        pilots.refuse_image(self._config)
+        earlier = self.current_run()
+        if earlier == run:
+            return
+        self._app.make()
+        if earlier is not None:
+            self.end()
+        place = self._app.place(run)
+        new = not place.look().there
+        place.make()
+        if new:
+            on_created(f"queue {place.folder}")
+        self._app.set_current(run)
+        if earlier is not None:
+            shutil.rmtree(self._app.place(earlier).folder, ignore_errors=True)
+
+    def queue(self) -> CommandQueue:
+        """The queue of the current run."""
+        run = self.current_run()
+        if run is None:
+            raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
+        if self._queue is None:
+            terms = Terms(self._config.retry_policy, LEASE_SECONDS)
+            self._queue = CommandQueue(self._app.place(run), terms, self._clock)
+        return self._queue
+
+    # pilots
+
+    def check_fleet(self, _fleet_file: Path) -> None:
+        """Nothing of it is used here."""
+
+    def quote(self, _fleet_file: Path | None) -> Quote:
+        """What `start` asks for. A cluster's time has no price here."""
+        return Quote(self._config.cluster_machines, pilots.slots_of(self._config), priced=False)
+
+    def start(
+        self,
+        run: str,
+        _fleet_file: Path | None,
+        _on_created: Callable[[str], None],
+        most: int | None = None,
+    ) -> str:
+        """Submit CLUSTER_MACHINES pilots; the ids of their arrays. Raises DsError where Slurm refuses."""
+        pilots.refuse_image(self._config)
+        read_secrets(self._config, os.environ)
+        self._app.make()
+        self._app.place(run).withdraw_orders()
+        self._app.note_start(self._clock.now())
+        wanted = self._config.cluster_machines
+        arrays = self._submit(run, wanted if most is None else min(most, wanted))
+        return f"slurm-{'+'.join(arrays)}"
+
+    def grow(self, target: int) -> None:
+        """Submit as many pilots as are missing."""
+        missing = target - len(self._pilots(fresh=True))
+        if missing > 0 and (run := self.current_run()) is not None:
+            self._submit(run, missing)
+
+    def _submit(self, run: str, count: int) -> list[str]:
+        config = self._config
+        limit = pilots.seconds_of(config.slurm_time or self._default_time())
+        notice = pilots.notice_of(limit)
+        script = pilots.script(config, self._project, run, notice)
+        given = pilots.options(config, self._project, self._app.logs, notice)
+        arrays = self._scheduler.submit(count, script, given, self._name, f"{run} {os.urandom(4).hex()}")
+        self._app.forget_pilots()
+        return arrays
+
+    def _default_time(self) -> str:
+        partition = self._scheduler.partition(self._config.slurm_partition)
+        default, most = partition.get("DefaultTime", "NONE"), partition.get("MaxTime", "UNLIMITED")
+        return most if default == "NONE" else default
+
+    def cancel(self, fleet: str) -> None:
+        """Cancel the pilots of one start."""
+        self._scheduler.cancel(self._name, fleet.removeprefix("slurm-").split("+"))
+        self._app.forget_pilots()
+
+    def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
+        """Cancel pilots beyond `target` that have not started, then as many as `spare` that are idle."""
+        known = self._pilots(fresh=True)
+        working = {name.partition(" ")[0] for name in busy}
+        pending = [pilot.id for pilot in known if not pilot.running][: max(len(known) - target, 0)]
+        idle = [pilot.id for pilot in known if pilot.running and pilot.id not in working][:spare]
+        if pending or idle:
+            self._scheduler.cancel(self._name, [*pending, *idle])
+            self._app.forget_pilots()
+        return idle
+
+    def _pilots(self, *, fresh: bool = False) -> list[Pilot]:
+        """The pilots that have not ended, as squeue said a while ago (see AppFolder.pilots), or says now."""
+        now, run = self._clock.now(), self.current_run()
+        ended = Counter(life.pilot for life in self._lives(run) if life.over) if run else Counter[str]()
+        known = None if fresh else self._app.pilots(now, ended)
+        if known is None:
+            known = self._scheduler.list(self._name)
+            if self._app.folder.exists():
+                self._app.note_pilots(known, now, ended)
+        return known
+
+    def machines(self) -> Machines:
+        """Pilots as machines: those that run, and those that wait."""
+        run = self.current_run()
+        if run is None or self._app.started() is None:
+            return Machines()
+        known, now = self._pilots(), self._clock.now()
+        running = [pilot for pilot in known if pilot.running]
+        waiting, lived = why_pending(known, now), self._lives(run)
+        stuck = waiting is not None and not running
+        return Machines(
+            target=len(known),
+            running=len(running),
+            slots=len(running) * pilots.slots_of(self._config),
+            draining=bool(running) and bool(self._app.place(run).look().orders),
+            ended=None if known else self._why_ended(run),
+            diagnosis=Diagnosis(waiting.why, waiting.fix, waiting.for_ever) if waiting and stuck else None,
+            replaces_lost=True,
+            details=tuple(details(known, now)),
+            hours=hours(lived),
+            rented=tuple(_machines(running, lived)),
+        )
+
+    def _lives(self, run: str) -> list[Life]:
+        place = self._app.place(run)
+        return lives(place.folder, place.files)
+
+    def _why_ended(self, run: str) -> str:
+        """Why no pilot is left."""
+        place = self._app.place(run)
+        look = place.look()
+        if look.orders:
+            return "stopped"
+        if self._app.is_over(self._config.max_run_hours, self._clock.now()):
+            return f"MAX_RUN_HOURS = {self._config.max_run_hours:g} are over"
+        status = place.told(look)
+        if status is not None and not sum(status["counts"][:3]):
+            return "drained"
+        return f"all pilots have ended{self._last_words()}"
+
+    def _last_words(self) -> str:
+        """What the latest pilot printed last, and where the rest is."""
+        logs = sorted(self._app.logs.glob("*.log"), key=lambda log: log.stat().st_mtime)
+        if not logs:
+            return ""
+        lines = [line for line in logs[-1].read_text(errors="replace").splitlines() if line.strip()]
+        return f": {lines[-1][:200]} (see {logs[-1]})" if lines else f" (see {logs[-1]})"
+
+    def explain(self, counts: Counts) -> str | None:
+        """Why no job runs although some wait."""
+        machines = self.machines()
+        if machines.diagnosis:
+            return ": ".join(filter(None, machines.diagnosis[:2]))
+        if not machines.running:
+            return f"no pilots are there{f' ({machines.ended})' if machines.ended else ''}: ds start"
+        status = self._app.place(self.current_run() or "").told()
+        if not counts.delayed or counts.waiting or counts.leased or not status or not status["next"]:
+            return None
+        at = datetime.fromtimestamp(status["next"]).astimezone().strftime("%H:%M:%S")
+        jobs = many(counts.delayed, "job", "failed and waits", "failed and wait")
+        return f"{jobs} before the next attempt, until {at}"
+
+    def guard(self) -> Sequence[str]:
+        """Give back what workers of pilots hold that have ended; how many jobs, in words."""
+        run = self.current_run()
+        status = self._app.place(run).told() if run else None
+        if run is None or not status or not status["owners"]:
+            return ()
+        there = {pilot.id for pilot in self._pilots()}
+        gone = [
+            owner for owner in status["owners"] if (pilot_of(owner) or next(iter(there), "")) not in there
+        ]
+        if not gone:
+            return ()
+        name = f"{RunPaths(self._config.app_name, run).events}guard-{os.urandom(4).hex()}.jsonl"
+        count = give_back(gone, self.queue(), LedgerWriter(self.store, name), self._clock.now())
+        return [f"{many(count, 'job', 'was', 'were')} given back: their pilots have ended"] if count else ()
+
+    # the end
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the app for one `ds run` at a time. Raises DsError where another one is under way."""
+        self._app.make()
+        lock = self._app.folder / "lock"
+        return one_run(lock, self._config.app_name, lambda: bool(self._pilots(fresh=True)), self.current_run)
+
+    def stop(self, *, now: bool = False) -> None:
+        """Leave an order in the folder, which pilots see within a second or two; cancel those that wait."""
+        run = self.current_run()
+        if run is None:
+            return
+        self._app.place(run).order("stop-now" if now else "stop")
+        if self._app.started() is not None:
+            self._scheduler.cancel(self._name, pending=True)
+            self._app.forget_pilots()
+
+    def end(self) -> Sequence[str]:
+        """End all pilots and wait for it; those that are there still."""
+        if self._app.started() is None:
+            return ()
+        left = self._scheduler.list(self._name)
+        if left:
+            self._scheduler.cancel(self._name)
+            left = list(await_end(self._try_again, END_SECONDS, self._clock.wait))
+        self._app.forget_pilots()
+        return [f"pilot {pilot.id} ({pilot.state.lower()})" for pilot in left]
+
+    def _try_again(self) -> Sequence[Pilot]:
+        """The pilots that are there still; one that was just being requeued needs to be cancelled again."""
+        left = self._scheduler.list(self._name)
+        if any(pilot.state == "PENDING" for pilot in left):
+            self._scheduler.cancel(self._name)
+        return left
+
+    def remove(self) -> Sequence[str]:
+        """End the pilots and remove the app's folder; outputs, logs and ledger stay in the store."""
+        left = [*self.end()]
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
+        if left:
+            return left
+        shutil.rmtree(self._app.folder, ignore_errors=True)
+        return [str(self._app.folder)] if self._app.folder.exists() else []
+
+
+def _machines(running: Sequence[Pilot], lived: Sequence[Life]) -> Iterator[RentedMachine]:
+    """Each pilot once, by its latest life: those that have ended, then those that run."""
+    here = {pilot.id for pilot in running}
+    for life in {life.pilot: life for life in sorted(lived)}.values():
+        if life.pilot not in here:
+            why = "ended" if life.over else "was killed"
+            yield RentedMachine(
+                life.pilot, False, life.node, life.start, life.latest, why, lost=not life.over
+            )
+    for pilot in running:
+        yield RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, ended=None)
+
+
+_KEEPS: tuple[type[Engine], type[Renting]] = (SlurmEngine, SlurmEngine)
+"""For the type checker, as engines are loaded by name."""

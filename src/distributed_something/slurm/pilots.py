@@ -1,0 +1,124 @@
+"""What a pilot is to Slurm: its facts, the options of sbatch, and the script that it runs. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import UsageError
+from ..inputs.config import Config
+
+NOTICE_SECONDS = 120
+"""Slurm sends SIGUSR1 this long before the end of a pilot's time, or up to a minute earlier."""
+
+
+ENDED = "Ended"
+"""The reason of a pilot that has ended, and of which the scheduler has not said so yet."""
+
+
+class Pilot(NamedTuple):
+    """A pilot as the scheduler has it. Times are in Unix seconds; None: not known."""
+
+    id: str
+    running: bool
+    state: str = ""
+    """The scheduler's own word, such as PENDING or COMPLETING."""
+    reason: str = ""
+    node: str = ""
+    start: float | None = None
+    """When it started, or is expected to."""
+    end: float | None = None
+    """When its time is over."""
+    comment: str = ""
+
+    def ended(self) -> Pilot:
+        """The same pilot, once its process has said that it ends: Slurm removes or requeues it."""
+        return self._replace(running=False, reason=ENDED, start=None) if self.running else self
+
+
+def name_of(project: Path, app: str) -> str:
+    """The name that all pilots of an app have, and no other job of the user."""
+    mark = hashlib.sha256(os.fsencode(project.resolve())).hexdigest()[:8]
+    return f"ds-{app}-{mark}"
+
+
+def slots_of(config: Config) -> int:
+    """Jobs at a time in one pilot."""
+    return config.tasks_per_machine * (config.docker_cores or 1)
+
+
+def gpus_of(config: Config) -> str:
+    """The GPUs of a pilot whose jobs need GPUS each, as sbatch asks for them."""
+    return f"gpu:{config.gpus * (1 if config.gpus_shared else slots_of(config))}" if config.gpus else ""
+
+
+def notice_of(limit: float | None) -> int:
+    """How long before the end of a time limit (in seconds; None: not known) a pilot wants to know of it."""
+    return NOTICE_SECONDS if limit is None else max(min(NOTICE_SECONDS, int(limit / 3)), 5)
+
+
+def seconds_of(time: str) -> float | None:
+    """Slurm's notation of a duration in seconds; None where it is unlimited, or none of its forms.
+
+    Forms: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes and so on.
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time.strip())
+    if found is None:
+        return None
+    days, *parts = found.groups()
+    numbers = [int(part) for part in parts if part is not None]
+    if days is not None:
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+        return int(days) * 86400 + hours * 3600 + minutes * 60 + seconds
+    if len(numbers) == 3:
+        return numbers[0] * 3600 + numbers[1] * 60 + numbers[2]
+    return numbers[0] * 60 + (numbers[1] if len(numbers) == 2 else 0)
+
+
+def options(config: Config, project: Path, logs: Path, notice: int) -> list[str]:
+    """The options of sbatch for a pilot."""
+    given = {
+        "partition": config.slurm_partition,
+        "account": config.slurm_account,
+        "qos": config.slurm_qos,
+        "time": config.slurm_time,
+        "constraint": config.slurm_constraint,
+        "gres": config.slurm_gres or gpus_of(config),
+        "mem": f"{config.memory}M" if config.memory else "",
+    }
+    found = [
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={slots_of(config)}",
+        "--requeue",
+        "--open-mode=append",
+        f"--signal=B:USR1@{notice}",
+        f"--chdir={project}",
+        f"--output={str(logs).replace('%', '%%')}/%A_%a.log",
+        *(f"--{name}={value}" for name, value in given.items() if value),
+    ]
+    return [*found, *config.slurm_extra]
+
+
+def script(config: Config, project: Path, run: str, notice: int) -> str:
+    """What a pilot runs: the lines of SETUP, then our process in the place of the shell."""
+    command = [sys.executable, "-m", f"{__package__}.pilot", str(project), run, str(notice)]
+    lines = [
+        "#!/bin/bash -l" if config.setup else "#!/bin/sh",
+        *config.setup,
+        f"exec {shlex.join(command)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def refuse_image(config: Config) -> None:
+    """Raise UsageError where jobs should run in containers: pilots run plain processes."""
+    if config.in_containers:
+        what = f"DOCKERHUB_TAG = {config.dockerhub_tag!r}: the engine 'slurm' runs no containers"
+        fix = "CONTAINERS = False, with the program on the nodes (SETUP loads modules and environments)"
+        raise UsageError(what, fix)

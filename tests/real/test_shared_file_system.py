@@ -1,0 +1,111 @@
+"""Two nodes with one folder on a real network file system (GlusterFS), each by its own mount."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distributed_something.engine import Store
+from distributed_something.local.store import FolderStore
+from distributed_something.slurm.shared.files import Files
+from distributed_something.slurm.shared.place import Place
+from keepers import Pilots, submit, until
+from services import require
+
+pytestmark = pytest.mark.real
+SCRIPTS = Path(__file__).parents[1] / "cluster"
+CACHED_SECONDS = 2.0
+"""Longer than what the mounts remember."""
+
+
+@pytest.fixture(scope="module")
+def mounts() -> Iterator[list[Path]]:
+    require("glusterfs")
+    base = Path(tempfile.mkdtemp(prefix="ds-fs-"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "FS_STATE": str(base / "state"), "FS_PORT": port}
+    both = [base / "m1", base / "m2"]
+    subprocess.run(["sh", SCRIPTS / "gluster_up.sh", *both], env=environment, check=True)
+    yield both
+    subprocess.run(["sh", SCRIPTS / "gluster_down.sh", *both], env=environment, check=True)
+    time.sleep(0.5)
+    for mount in both:
+        subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def nodes(mounts: list[Path], tmp_path: Path) -> list[Path]:
+    """A folder of this test, as two nodes see it."""
+    (mounts[0] / tmp_path.name).mkdir()
+    return [mount / tmp_path.name for mount in mounts]
+
+
+def race(count: int, *runners: object) -> list[list[bool]]:
+    """What each runner won; all start each round together."""
+    start = threading.Barrier(len(runners))
+    won: list[list[bool]] = [[] for _ in runners]
+
+    def run(number: int, runner: object) -> None:
+        for turn in range(count):
+            start.wait()
+            won[number].append(runner(turn))  # type: ignore[operator]
+
+    threads = [threading.Thread(target=run, args=(n, runner)) for n, runner in enumerate(runners)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return won
+
+
+def test_a_claim_has_one_winner(nodes: list[Path]) -> None:
+    files = Files()
+    claims = [lambda n, node=node: files.create(node / f"epoch-{n}", str(node).encode()) for node in nodes]
+    assert all(sum(both) == 1 for both in zip(*race(100, *claims), strict=True))
+
+
+def test_a_manifest_has_one_writer(nodes: list[Path]) -> None:
+    stores: list[Store] = [FolderStore(node, durable=True) for node in nodes]
+    writes = [lambda n, store=store: store.write_if_absent(f"m/{n}", b"x") for store in stores]
+    assert all(sum(both) == 1 for both in zip(*race(50, *writes), strict=True))
+
+
+def test_what_one_node_stored_the_other_one_reads(nodes: list[Path], tmp_path: Path) -> None:
+    here, there = (FolderStore(node, durable=True) for node in nodes)
+    assert [*there.list("out/")] == []
+    (tmp_path / "file").write_bytes(b"result")
+    here.publish(tmp_path / "file", "out/1/file")
+    for line in (b"one\n", b"two\n"):
+        here.append("events/1.jsonl", line)
+    time.sleep(CACHED_SECONDS)
+    assert there.read("out/1/file") == b"result"
+    assert there.read("events/1.jsonl") == b"one\ntwo\n"
+    assert [file.key for file in there.list("out/")] == ["out/1/file"]
+
+
+def test_a_queue_goes_on_at_another_node_when_its_head_is_killed(nodes: list[Path], tmp_path: Path) -> None:
+    pilots = Pilots([Place(node / "run") for node in nodes], tmp_path)
+    try:
+        submit(pilots, 6_000)
+        pilots.work(4, 20)
+        until(lambda: len(pilots.ran) > 1_500 and pilots.head)
+        pilots.tell_head(signal.SIGKILL)
+        until(lambda: pilots.place.told() and pilots.counts().open == 0, 90)
+        assert len(pilots.ran) == 6_000
+        assert sum(pilots.ran.values()) == 6_000
+        assert pilots.place.look().epoch >= 3
+    finally:
+        pilots.end()
