@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..budget import used
 from ..console import Console, describe, fitting, progress_parts
 from ..engine import Machines, Renting
-from ..errors import OK, UsageError
+from ..errors import OK, DsError, UsageError
 from ..job import State
 from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
@@ -53,7 +53,10 @@ def status(project: Project, *, watch: bool) -> int:
 
 def _earlier(project: Project, fold: Fold) -> str | None:
     """Names the dead jobs of the run before, if this one does not have them."""
-    found = left_dead(project, fold)
+    try:
+        found = left_dead(project, fold)
+    except DsError:  # it is only a notice
+        return None
     if found is None:
         return None
     run, dead = found

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,7 +148,9 @@ class Model:
         """Returns the jobs that the run before has left dead; looked for once a while."""
         now = time.monotonic()
         if now >= self._earlier[0]:
-            found = left_dead(self._project, fold)
+            found = None
+            with suppress(DsError):  # it is only a notice
+                found = left_dead(self._project, fold)
             self._earlier = (now + EARLIER_SECONDS, Earlier(*found) if found else None)
         return self._earlier[1]
 
