@@ -212,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the file is shorter now: the browser notices by the length
 
     def _stream(self, pieces: Iterable[bytes], kind: str, name: str) -> None:
-        """Sends a file of unknown length, to be saved. In chunks: a browser notices where the end is missing."""
+        """Sends a file of unknown length, to be saved, in chunks: a browser notices if the end is missing."""
         policy = {
             "Content-Security-Policy": _FILE_POLICY,
             "Content-Disposition": f"attachment; filename={name}",
