@@ -126,6 +126,7 @@ def _row(case: Case, counting: Counting, endpoint: str) -> tuple[str, ...]:
         before, size = Counter(counting.calls.get(app, {})), _ledger(store, app)
         time.sleep(case.counted)
         calls, size = Counter(counting.calls[app]) - before, _ledger(store, app) - size
+        assert process.poll() is None, "the worker has ended"
         process.send_signal(signal.SIGINT)
         process.wait(60)
     ended = case.counted * SLOTS / case.seconds
@@ -141,7 +142,7 @@ def _row(case: Case, counting: Counting, endpoint: str) -> tuple[str, ...]:
 def _set_up(app: str, endpoint: str, case: Case, lengths: list[int]) -> tuple[S3Store, dict[str, str]]:
     """Makes queue, bucket and run; returns the store, and the worker's environment."""
     session = AwsSession(REGION, endpoint=endpoint)
-    names = QueueNames(f"{app}Queue", f"{app}Dead")
+    names = QueueNames(f"{app}Queue", f"{app}DeadMessages")
     urls = [
         session.client("sqs").create_queue(QueueName=each)["QueueUrl"]
         for each in (names.jobs, names.dead, names.carried)

@@ -87,12 +87,12 @@ class Cluster:
 
 
 @contextmanager
-def own_cluster() -> Iterator[Cluster]:
+def own_cluster(**settings: str) -> Iterator[Cluster]:
     """A cluster of this process. Its tests wait most of the time, so several clusters are little load."""
     require("slurm")
     folder = Path(tempfile.mkdtemp(prefix="ds-cl-", dir="/tmp"))  # a short path, as sockets lie in it
     folder.chmod(0o755)
-    cluster = Cluster(folder, free_ports(PORTS))
+    cluster = Cluster(folder, free_ports(PORTS), **settings)
     try:
         cluster.up()
         yield cluster

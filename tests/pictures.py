@@ -1,7 +1,7 @@
 """Walks through page and report in a real browser, and keeps a screenshot of each step: `make pictures`.
 
 The pictures are for eyes: at three widths, dark and light. They are remade by each walk, and not kept in the
-repository. With words on the command line, only the steps whose names hold one of them are taken.
+repository. With words on the command line (`plates-overview`), only the steps that begin so are taken.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="ds-pictures-") as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         for name, make in (("plates", plates), ("large", large)):
-            if words and not any(word.startswith(name) or name in word for word in words):
+            if words and not any(word.startswith(name) for word in words):
                 continue
             project = DsProject(Path(folder, name))
             project.folder.mkdir()
@@ -67,6 +67,8 @@ def main(words: list[str]) -> None:
                         )
                         page = context.new_page()
                         for step, act in steps.items():
+                            if words and not any(f"{name}-{step}".startswith(word) for word in words):
+                                continue
                             page.goto(url)
                             page.locator("main section").first.wait_for()
                             act(page, url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from contextlib import suppress
@@ -23,6 +24,7 @@ def run() -> NoReturn:
         code = main()
     except KeyboardInterrupt:  # before the command line is up
         code = 130
+    atexit._run_exitfuncs()  # temporary folders go
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

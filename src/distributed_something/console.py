@@ -57,6 +57,21 @@ class Console:
         notebook = "JPY_PARENT_PID" in os.environ and term == "xterm-color"  # what Jupyter's `!` sets
         return term != "dumb" and not build_server and not notebook
 
+    @property
+    def columns(self) -> int | None:
+        """Width of the terminal that stdout is; None: it is none."""
+        return _columns(self.out) if self.out.isatty() else None
+
+    @property
+    def lines(self) -> int | None:
+        """Height of the terminal that stdout is; None: it is none."""
+        if not self.out.isatty():
+            return None
+        try:
+            return os.get_terminal_size(self.out.fileno()).lines or 24
+        except OSError:
+            return 24
+
     def data(self, value: object) -> None:
         """Print one JSON value as a line. Characters that the stream cannot encode are escaped."""
         text = json.dumps(value, ensure_ascii=False, default=str)
@@ -348,8 +363,14 @@ def _joined(parts: Sequence[Part]) -> str:
     return " \N{MIDDLE DOT} ".join(text for _, text in parts)
 
 
-def describe(facts: Mapping[str, Any]) -> str:
-    """Returns facts as lines of name and value, aligned. Facts that are None are left out."""
-    shown = {name: value for name, value in facts.items() if value is not None}
+def describe(facts: Mapping[str, Any], columns: int | None = None) -> str:
+    """Returns facts as lines of name and value, aligned and wrapped to the columns, without None."""
+    from textwrap import wrap
+
+    shown = {name: str(value) for name, value in facts.items() if value is not None}
     width = max(map(len, shown), default=0)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
+    lines = []
+    for name, value in shown.items():
+        parts = wrap(value, max(columns - width - 2, 20), break_on_hyphens=False) if columns else [value]
+        lines += [f"{name if not at else '':<{width}}  {part}" for at, part in enumerate(parts or [""])]
+    return "\n".join(lines)

@@ -97,6 +97,7 @@ def test_a_fleet_file_is_checked_and_its_placeholders_named(ds: DsProject) -> No
 
 
 def asker(aws: AwsSession, **keys: object) -> check.Asker:
+    session()  # credentials
     given = {"APP_NAME": "App", "AWS_REGION": REGION, "CLUSTER_MACHINES": 10, **keys}
     config = parse_config("".join(f"{name} = {value!r}\n" for name, value in given.items()))
     return check.Asker(aws, config, Where("123456789012", REGION), None)

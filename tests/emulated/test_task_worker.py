@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import uuid
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from distributed_something import __version__
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.watch.heartbeat import heartbeat_prefix
 from distributed_something.aws.worker import Settings, container_facts
+from distributed_something.clock import SystemClock
 from distributed_something.errors import UsageError
 from distributed_something.inputs.config import parse_config
 from distributed_something.inputs.files import project_files
-from distributed_something.runs.joblog import read_log
+from distributed_something.runs.following import Follower
+from distributed_something.runs.joblog import read_log, read_running
 from distributed_something.runs.provenance import what_ran
 from distributed_something.runs.runfile import read_run_file, write_run_file
 from distributed_something.worker.files.manifest import read_manifest
@@ -116,20 +119,31 @@ def test_project_files_travel_and_the_environment_is_part_of_what_made_an_output
 
 
 @pytest.mark.fault(24)
-def test_a_job_has_a_time_limit_and_its_log_can_be_followed(tmp_path: Path) -> None:
-    run = new_run(groups(1), COMMAND="echo one; sleep 4; echo two; sleep 600", JOB_TIMEOUT=5, JOB_RETRIES=1)
+def test_a_job_has_a_time_limit_and_its_log_can_be_looked_at_and_followed(tmp_path: Path) -> None:
+    lines = "i=0; while true; do i=$((i+1)); echo $i $(date +%s); sleep 1; done"
+    run = new_run(groups(1), COMMAND=lines, JOB_TIMEOUT=35, JOB_RETRIES=1)
+    (job,) = run.jobs
     with worker(run, tmp_path):
         until(lambda: run.events("started"), "the job to start")
-        place = str(run.events("started")[0]["log"])
-        shown = b""
-        until(lambda: read_log(run.store, run.paths, place), "the first line", 5)
-        shown += read_log(run.store, run.paths, place)
-        assert shown == b"one\n"
-        until(lambda: run.events("dead"), "the job's end", 15)
+        started = run.events("started")[0]
+        place, name = str(started["log"]), str(started["worker"])
+        until(lambda: read_running(run.store, run.paths, place, job.id, name, 1), "the last text", 10)
+        assert read_log(run.store, run.paths, place) == b""  # nobody follows it
+        follower = Follower(run.store, run.paths, SystemClock())
+        follower.ask(job.id)
+        until(lambda: read_log(run.store, run.paths, place), "the first line", 20)
+        shown = read_log(run.store, run.paths, place)
+        assert shown.startswith(b"1 ")
+        for _ in range(5):
+            time.sleep(1)
+            follower.ask(job.id)
+            newest = read_log(run.store, run.paths, place).split()[-1]
+            assert time.time() - int(newest) < 6  # its line is a second old, and seconds are whole
+        until(lambda: run.events("dead"), "the job's end", 40)
     (event,) = run.events("dead")
-    assert event["cause"] == "timeout"
-    rest = read_log(run.store, run.paths, event["log"], skip=len(shown))
-    assert rest.startswith(b"two\n[ds] ran longer than JOB_TIMEOUT = 5 s\n")
+    assert event["cause"] == "timeout" and str(event["log"]).startswith(place)
+    text = read_log(run.store, run.paths, event["log"])
+    assert text.startswith(shown) and text.endswith(b"[ds] ran longer than JOB_TIMEOUT = 35 s\n")
 
 
 @pytest.mark.fault(15)

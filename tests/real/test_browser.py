@@ -471,6 +471,12 @@ def test_the_report_of_a_run_opens_from_its_file(project: DsProject, opened: Cal
     assert page.get_by_role("row", name=re.compile("no such plate: 'bad1'")).count() == 1
     assert page.get_by_role("img", name=re.compile("Jobs: succeeded 1, dead 1")).count() == 1
     assert page.evaluate(CONTRAST) == []
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.get_by_role("row", name=re.compile("no such plate: 'bad1'")).count() == 1  # a card now
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate(CONTRAST) == []
 
 
 def test_the_browser_is_led_to_the_page_and_its_command_has_no_token(

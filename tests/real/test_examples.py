@@ -39,6 +39,14 @@ def test_an_examples_jobs_fit_its_config_and_its_inputs_are_there(name: str, pro
 
 
 @pytest.mark.real
+@pytest.mark.skipif(shutil.which("cellprofiler") is None, reason="CellProfiler 4.2 is not on the PATH")
+def test_cellprofiler_measures_a_group(project: DsProject) -> None:
+    project.ds("run", few(project, "cellprofiler", 1), timeout=600)
+    header, *rows = (project.folder / "data/nuclei/A01/MyExpt_Nuclei.csv").read_text().splitlines()
+    assert "AreaShape_Area" in header and len(rows) > 1
+
+
+@pytest.mark.real
 @pytest.mark.skipif(not (IMAGEJ.exists() and shutil.which("xvfb-run")), reason="apt install imagej xvfb")
 def test_imagej_measures_an_image(project: DsProject) -> None:
     project.ds("run", few(project, "imagej", 1), timeout=300)

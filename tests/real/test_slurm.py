@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clusters import Cluster, ClusterProject, wait_until
+from clusters import Cluster, ClusterProject, own_cluster, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -243,3 +243,63 @@ def test_what_slurm_refuses_is_said_with_its_fix_before_and_at_start(project: Cl
     project.config()
     assert project.status()["jobs"]["waiting"] == 3
     project.ds("cleanup", "--yes")
+
+
+def test_a_controller_that_is_silent_is_named_and_jobs_go_on(project: ClusterProject) -> None:
+    project.config()
+    project.ds("setup")
+    project.ds("submit", project.numbered(300, 0.5))
+    project.ds("start", timeout=90)
+    wait_until(lambda: len(project.starts()) > 4, "jobs to run")
+    project.status()
+    controller = int((project.cluster.folder / "state/slurmctld.pid").read_text())
+    os.kill(controller, signal.SIGSTOP)
+    try:
+        before = len(project.starts())
+        wait_until(lambda: len(project.starts()) > before + 4, "jobs to go on")
+        refused = project.ds("start", code=1, timeout=120).stderr
+        assert "the Slurm controller does not answer" in refused
+        shown = project.ds("status", timeout=60).stdout
+        assert "2 of 2 running" in shown
+    finally:
+        os.kill(controller, signal.SIGCONT)
+    project.ds("monitor", timeout=120)
+    is_complete(project, 300)
+    assert Counter(project.starts()) == Counter(range(300))
+    leaves_nothing(project)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"SETUP": ["exec /no/python"]}, "/no/python: "),
+        ({"SETUP": ["exit 1"], "SLURM_EXTRA": ["--output=/dev/null"]}, "do the nodes have"),
+    ],
+)
+def test_pilots_that_cannot_begin_are_explained(
+    project: ClusterProject, keys: dict[str, object], said: str
+) -> None:
+    project.config(**keys)
+    project.ds("setup")
+    project.ds("submit", project.numbered(3))
+    project.ds("start", "--wait", 0)
+    ended = project.ds("monitor", code=1, timeout=120).stderr
+    assert "all pilots have ended" in ended
+    assert said in ended
+    project.config()
+    project.ds("start", timeout=60)
+    project.ds("monitor", timeout=60)
+    is_complete(project, 3)
+    leaves_nothing(project)
+
+
+def test_without_accounting_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_cluster(DS_CLUSTER_DBD="0") as cluster:
+        monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        folder = tmp_path / "project"
+        folder.mkdir()
+        project = ClusterProject(folder, cluster)
+        project.config()
+        project.ds("run", project.numbered(20), timeout=120)
+        is_complete(project, 20)
+        leaves_nothing(project)

@@ -198,9 +198,9 @@ def test_many_short_jobs_take_as_long_as_their_rate_says(tmp_path: Path) -> None
 
 def test_a_time_left_that_cannot_be_known_is_not_told(tmp_path: Path) -> None:
     found = left(run_of(tmp_path, 10, [("dead", 999.0, 0.01)] * 3))
-    assert (found.eta, found.no_eta) == (None, "time left is not known until a job has succeeded")
+    assert (found.eta, found.no_eta) == (None, "not known until a job has succeeded")
     found = left(run_of(tmp_path / "last", 3, [("succeeded", 10.0, 1.0)]))
-    assert (found.eta, found.no_eta) == (None, "the last jobs take longer than the others did")
+    assert (found.eta, found.no_eta) == (None, "not known: the last jobs take longer than the others did")
     stopped = run_of(tmp_path / "stopped", 10, [("succeeded", 10.0, 1.0)])
     assert snapshot(stopped, Machines(), Counts(waiting=3))["eta_s"] is None
 

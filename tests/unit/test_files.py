@@ -12,6 +12,7 @@ from distributed_something.engine import Store
 from distributed_something.errors import DsError, UsageError
 from distributed_something.inputs.config import load_config
 from distributed_something.inputs.files import named_in, project_files
+from distributed_something.inputs.program import runnable_findings
 from distributed_something.ledger import RunPaths
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.files.project import ProjectFolder, keep
@@ -81,6 +82,18 @@ def test_a_past_job_is_replayed_with_the_files_of_its_run(project: DsProject) ->
     assert project.ds("try", jobs).stdout == "edited\n"
 
 
+def test_a_second_start_takes_the_files_of_that_moment_and_the_run_says_so(project: DsProject) -> None:
+    scripts(project, COMMAND='cat "$DS_PROJECT_DIR/scripts/lib/greet.sh"; exit 1', OUTPUT="", JOB_RETRIES=1)
+    jobs = project.jobs([{"Plate": "P1"}])
+    project.ds("run", jobs, code=3)
+    (project.folder / "scripts/lib/greet.sh").write_text("mended\n")
+    for words in (["retry"], ["start"], ["monitor"]):
+        project.ds(*words, code=None)
+    assert project.ds("logs", "0").stdout == "mended\n"
+    (project.folder / "scripts/lib/greet.sh").write_text("edited later\n")
+    assert project.ds("replay", "0", code=None).stdout == "mended\n"
+
+
 def test_a_handler_travels_with_what_it_imports(project: DsProject) -> None:
     (project.folder / "work.py").write_text(
         "import helper\ndef process(n): print(helper.say(n), helper.__file__)\n"
@@ -120,11 +133,36 @@ def test_a_file_that_the_command_names_and_that_does_not_travel_is_said(
     assert "error\tFILES: $DS_PROJECT_DIR/align.sh is not among them\tFILES = ['scripts', 'align.sh']" in said
 
 
-def test_the_names_in_a_command() -> None:
-    text = (
-        '"$DS_PROJECT_DIR/a.sh" ${DS_PROJECT_DIR}/b/c.py $DS_PROJECT_DIR/d/{Plate}.cfg "$DS_PROJECT_DIR"/e; x'
-    )
-    assert named_in(text) == ["a.sh", "b/c.py", "d", "e"]
+@pytest.mark.parametrize(
+    ("files", "engine", "left"),
+    [
+        ([], "local", []),
+        ([], "aws", ["work.py", "helper.py"]),
+        (["work.py"], "local", ["helper.py"]),
+        (["work.py", "helper.py"], "aws", []),
+    ],
+)
+def test_the_modules_of_a_handler_that_do_not_travel_are_named(
+    project: DsProject, files: list[str], engine: str, left: list[str]
+) -> None:
+    (project.folder / "work.py").write_text("import os\nfrom helper import say\ndef process(n): say(n)\n")
+    (project.folder / "helper.py").write_text("def say(n): print(n)\n")
+    project.config(COMMAND=None, HANDLER="work:process", FILES=files, ENGINE=engine)
+    said = [each.what for each in runnable_findings(load_config(project.folder), project.folder)]
+    assert [what.split()[1] for what in said if "does not travel" in what] == left
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ('"$DS_PROJECT_DIR/a.sh" ${DS_PROJECT_DIR}/b/c.py "$DS_PROJECT_DIR"/e; x', ["a.sh", "b/c.py", "e"]),
+        ("$DS_PROJECT_DIR/d/{Plate}.cfg $DS_PROJECT_DIR/{Plate} $DS_PROJECT_DIR/d_$X", ["d"]),
+        ('sh "$DS_PROJECT_DIR/my file.sh" x', ["my file.sh"]),
+        ('cd "$DS_PROJECT_DIR" && ls $DS_PROJECT_DIR/. $DS_PROJECT_DIR/../x $DS_PROJECT_DIRX/y', []),
+    ],
+)
+def test_the_names_in_a_command(command: str, names: list[str]) -> None:
+    assert named_in(command) == names
 
 
 # -- In the store

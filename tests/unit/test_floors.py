@@ -42,7 +42,8 @@ FLOORS = {
     """,
     "slurm": """
         engine check pilot
-        folder lives lost scheduler
+        folder lost scheduler
+        lives
         shared explain
         pilots own_folder
     """,

@@ -231,3 +231,25 @@ def test_a_memory_that_is_not_its_own_is_not_used(tmp_path: Path, known: object)
 
 def test_records_are_as_they_were(tmp_path: Path) -> None:
     assert set(JobRecord.__slots__) == {"id", "index", "state", *FACTS}
+
+
+@pytest.mark.parametrize("pack", ["compact", "spaced"])
+def test_results_count_the_same_however_they_are_written_and_broken_lines_do_not(
+    tmp_path: Path, pack: str
+) -> None:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "r")
+    spaces = {} if pack == "spaced" else {"separators": (",", ":")}
+
+    def line(number: int, name: str, when: float, **facts: object) -> str:
+        event = {"t": when, "event": name, "id": f"{number:016x}", "attempt": 1, **facts}
+        return json.dumps(event, **spaces) + "\n"  # type: ignore[arg-type]
+
+    lines = line(1, "started", 1.0, worker="w") + line(2, "started", 1.0, worker="w")
+    lines += line(1, "succeeded", 2.0, seconds=1.0, output='a "b" {}') + line(3, "skipped", 3.0)
+    lines += line(4, "dead", 4.0, cause="exit") + line(5, "succeeded", 2.5)[:-3] + "\n"
+    lines += '{"t":9,"event":"succeeded","id":"short"}\n'
+    store.append(paths.events + "w.jsonl", lines.encode())
+    live = LiveFold(store, paths).update()
+    assert (live.by_state[State.SUCCEEDED], live.by_state[State.SKIPPED]) == (2, 1)  # "short" is an id too
+    assert live.by_state[State.DEAD] == 1 and [each.id for each in live.running()] == [f"{2:016x}"]
+    assert (live.first, live.last_end) == (1.0, 9.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,67 @@ def test_a_report_is_found_and_made_again(twice: tuple[DsProject, str, str]) -> 
     data = json.loads(old.with_name("report.json").read_text())
     assert (data["run"], data["jobs"]["dead"], data["what"]["config"]["JOB_TIMEOUT"]) == (first, 1, 50)
     project.ds("report", "--remake")
+
+
+def test_jobs_are_printed_with_the_columns_that_are_asked_for(project: DsProject) -> None:
+    project.config(COMMAND="test {n} != 2", JOB_RETRIES=1)
+    project.jobs([{"n": 1, "Plate": "P1"}, {"n": 2, "Plate": "P2"}], Pipeline="v2")
+    project.ds("run", "files/jobs.json", code=3)
+    found = project.ds("jobs", "--columns", "index,Plate,Pipeline,state,machine").stdout.splitlines()
+    assert found[0] == "index\tPlate\tPipeline\tstate\tmachine"
+    assert [line.split("\t")[:4] for line in found[1:]] == [
+        ["0", "P1", "v2", "succeeded"],
+        ["1", "P2", "v2", "dead"],
+    ]
+    csv = project.ds("jobs", "--csv", "--state", "dead", "--columns", "n,cause,exit_code").stdout
+    assert csv.splitlines() == ["n,cause,exit_code", "2,exit,1"]
+    lines = project.job_lines("--columns", "Plate,n")
+    assert lines == [{"Plate": "P1", "n": 1}, {"Plate": "P2", "n": 2}]
+    said = project.ds("jobs", "--columns", "index,Plat", code=2).stderr
+    assert "Plat is no fact of a job, and no key of these jobs: did you mean Plate?" in said
+
+
+def test_the_log_behind_an_output_is_found_from_the_run_that_skipped_it(project: DsProject) -> None:
+    keys = {"COMMAND": "echo made {n} | tee {output_dir}/x", "OUTPUT": "out/{n}", "JOB_RETRIES": 1}
+    project.config(**keys)
+    project.jobs([{"n": 1}])
+    project.ds("run", "files/jobs.json")
+    first = project.status()["run"]
+    project.ds("--yes", "cleanup")
+    project.config(**keys, CHECK_IF_DONE_BOOL=True)
+    project.ds("run", "files/jobs.json")
+    assert project.status()["jobs"]["skipped"] == 1
+    done = project.ds("logs", "0")
+    assert done.stdout == "made 1\n"
+    assert f"run {first} had made its outputs" in done.stderr
+
+
+def test_a_small_second_run_does_not_hide_the_dead_jobs_of_the_first(project: DsProject) -> None:
+    project.config(COMMAND="test {n} = 1", JOB_RETRIES=1)
+    project.jobs([{"n": "1"}, {"n": "2"}, {"n": "3"}])
+    project.ds("run", "files/jobs.json", code=3)
+    first = project.status()["run"]
+    project.ds("--yes", "cleanup")
+    project.jobs([{"n": "1"}])
+    project.ds("run", "files/jobs.json")
+    assert f"2 jobs are dead in run {first}, and no part of this one" in project.ds("status").stdout
+    assert "dead in run" not in project.ds("status", "--run", first).stdout
+    assert first in project.ds("report", "--run", first).stdout
+
+
+def test_status_shows_what_runs_now(project: DsProject) -> None:
+    work = "printf 'step 1\\nreading 10 %%\\rreading 20 %%'; "
+    project.config(COMMAND=work + "f=go; while [ ! -e $DS_PROJECT_DIR/$f ]; do sleep 0.05; done")
+    project.jobs([{"n": "1"}])
+    for words in (["setup"], ["submit", "files/jobs.json"], ["start"]):
+        project.ds(*words)
+    until(lambda: "reading" in project.ds("status").stdout, "the last line of the job")
+    said = project.ds("status").stdout
+    line = next(line for line in said.splitlines() if "reading" in line)
+    assert re.fullmatch(r"  #0  [\d.]+ m?s +[\d.]+ [kM]B  reading 20 %", line)
+    assert re.search("time left +not known until a job has succeeded", said)
+    (project.folder / "go").touch()
+    project.ds("monitor")
 
 
 def test_a_junk_job_that_is_dropped_lets_the_run_end_clean(project: DsProject) -> None:

@@ -33,7 +33,7 @@ from distributed_something.report.statistics import (
     quantiles,
     throughput,
 )
-from distributed_something.runs.provenance import note_job_file, note_worker, what_ran
+from distributed_something.runs.provenance import note_config, note_job_file, note_worker, what_ran
 from distributed_something.runs.snapshot import take
 from distributed_something.system.docker import Docker
 from synthetic import RUN, write_run
@@ -230,7 +230,9 @@ def test_quantiles_are_in_order(found: list[float]) -> None:
     assert spread["min"] <= spread["median"] <= spread["p95"] <= spread["max"]
 
 
-def suggestions(text: str, causes: dict[str, int] | None = None, **figures: Any) -> dict[str, int | str]:
+def suggestions(
+    text: str, causes: dict[str, int] | None = None, cores: int | None = None, **figures: Any
+) -> dict[str, int | str]:
     """What is suggested after jobs of 10 s, 5 s of them computing, with 1,000 MB."""
     base = {
         "seconds": quantiles([10.0] * 8),
@@ -238,7 +240,7 @@ def suggestions(text: str, causes: dict[str, int] | None = None, **figures: Any)
         "max_rss_bytes": quantiles([1000 * 2**20] * 8),
     }
     config = parse_config(f"APP_NAME = 'App'\nJOB_TIMEOUT = 60\n{text}")
-    found = advise(config, config.docker_cores or 2, {**base, **figures}, causes or {})
+    found = advise(config, config.docker_cores or 2, {**base, **figures}, causes or {}, cores)
     return {advice.key: advice.suggested for advice in found}
 
 
@@ -257,6 +259,29 @@ def test_processors_are_suggested_from_how_busy_the_jobs_kept_them() -> None:
     assert (found["CPU_SHARES"], found["DOCKER_CORES"]) == (1024, 4)
     busy = quantiles([10.0] * 8)
     assert "DOCKER_CORES" not in suggestions("DOCKER_CORES = 2", cpu_seconds=busy)
+
+
+def test_only_what_the_engine_uses_is_suggested() -> None:
+    local = "ENGINE = 'local'\nDOCKER_CORES = 2\nMEMORY = 16000\nCPU_SHARES = 8192\n"
+    local += "SQS_MESSAGE_VISIBILITY = 43200\n"
+    slept = quantiles([0.01] * 8)
+    assert suggestions(local, cores=2, cpu_seconds=slept) == {}
+    assert suggestions(local, cores=6, cpu_seconds=slept) == {"DOCKER_CORES": 6}
+    assert suggestions("DOCKERHUB_TAG = 'a/b'\n" + local, cores=2).keys() == {"MEMORY", "CPU_SHARES"}
+
+
+def test_the_report_says_what_a_key_was_for_how_many_attempts(tmp_path: Path) -> None:
+    paths, store = RunPaths("App", RUN), FolderStore(tmp_path / "data")
+    for when, limit in ((0.0, 3), (1.0, 3), (1_700_000_005.0, 60)):
+        config = parse_config(f"APP_NAME = 'App'\nENGINE = 'local'\nJOB_TIMEOUT = {limit}\n")
+        note_config(store, paths, config, when)
+    report, page = report_of(tmp_path, 200)
+    first, second = report["what"]["configs"]
+    assert (first["config"]["JOB_TIMEOUT"], second["config"]["JOB_TIMEOUT"]) == (3, 60)
+    assert first["attempts"] + second["attempts"] == report["attempts"]
+    assert first["attempts"] > 100
+    assert f"3 ({first['attempts']} attempts), then 60 ({second['attempts']} attempts)" in page
+    assert "<dd>local</dd>" in page  # what has not changed is said once
 
 
 def test_a_long_visibility_and_a_missing_time_limit_are_pointed_out() -> None:

@@ -89,13 +89,25 @@ def test_a_start_is_written_down_for_a_long_attempt_only(tmp_path: Path) -> None
         desk.settler.started(lease, "log@0")
     desk.clock.advance(10.0)
     desk.settler.add(short, SUCCESS)
-    for _ in range(2):
+    for _ in range(3):
+        assert desk.events() == []
         desk.clock.advance(10.0)
         desk.tend()
-    assert desk.events() == ["started", "succeeded"]  # the long one began half a minute ago
+    assert desk.events() == ["started", "succeeded"]  # the start of the long one is written along
     desk.settler.add(long, SUCCESS)
     desk.settler.settle()
     assert desk.events() == ["started", "succeeded", "succeeded"]
+
+
+def test_a_start_alone_is_written_after_a_minute(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 1)
+    desk.settler.started(desk.leases[0], "log@0")
+    desk.clock.advance(59.0)
+    desk.tend()
+    assert desk.events() == []
+    desk.clock.advance(1.0)
+    desk.tend()
+    assert desk.events() == ["started"]
 
 
 def test_what_cannot_be_written_is_tried_again_soon_and_stays_leased(tmp_path: Path) -> None:

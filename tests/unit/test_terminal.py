@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_something.console import Console, fitting, progress_line
+from distributed_something.console import Console, describe, fitting, progress_line
 from distributed_something.engine import Machines
 from distributed_something.runs.snapshot import JobCounts, Snapshot
 
@@ -213,3 +213,12 @@ def test_what_a_job_says_moves_no_terminal(terminal: Terminal, show: Callable[[C
     assert b"done" in shown
     for bad in (b"\x1b]", b"\x1b[2J", b"\x07", "\x9b".encode(), b"\r"):
         assert bad not in shown
+
+
+def test_facts_are_wrapped_to_the_terminal() -> None:
+    facts = {"state": "running", "none": None, "why idle": "word " * 40}
+    lines = describe(facts, 80).splitlines()
+    assert lines[0] == "state     running"
+    assert max(map(len, lines)) <= 80
+    assert [line[:10] for line in lines[1:]] == ["why idle  ", " " * 10, " " * 10]
+    assert describe(facts).count("\n") == 1

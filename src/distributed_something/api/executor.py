@@ -218,14 +218,14 @@ class Executor(futures.Executor):
         assert isinstance(fold, Fold)
         for job_id in [*self._pending]:
             record = fold.jobs.get(job_id)
-            if record is not None and record.state in (State.SUCCEEDED, State.DEAD):
+            if record is not None and record.state in (State.SUCCEEDED, State.DEAD, State.DROPPED):
                 call = self._pending.pop(job_id)
                 self._fulfil(call, record)
 
     def _fulfil(self, call: _Call, record: JobRecord) -> None:
         store, paths = self._steps.engine.store, self._steps.paths()
         try:
-            if record.state is State.DEAD:
+            if record.state is not State.SUCCEEDED:
                 raise _error_of(store, paths, call.name, record)
             result = pickle.loads(store.read(f"{_OUTPUT}/{call.job.id}/{RESULT}"))  # noqa: S301  our own job's
         except Exception as error:  # noqa: BLE001  the future carries it
@@ -259,6 +259,8 @@ def _cloudpickle() -> Any:
 
 def _error_of(store: Any, paths: RunPaths, name: str, record: JobRecord) -> CallError:
     log = read_log(store, paths, record.log).decode(errors="replace")
+    if record.state is State.DROPPED:
+        return CallError(f"{name}: it was taken out of the run", record.cause or "", log)
     why = group_failures(store, paths, [record])[0].example
     return CallError(f"{name}: {record.cause}: {why}", record.cause or "", log)
 

@@ -69,13 +69,17 @@ def _cause(text: str) -> str:
     return text
 
 
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
 # -- Commands -----------------------------------------------------------------------------------------------
 
 
 def init(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds init`."""
     parser.add_argument("target", metavar="DIR", help="a folder that is not there yet, or is empty")
-    examples = ["images", "text", "imagej", "omezarr"]
+    examples = ["images", "text", "cellprofiler", "imagej", "omezarr"]
     words = f"{examples[0]} (the default), {', '.join(examples[1:-1])} or {examples[-1]}"
     parser.add_argument("--example", choices=examples, default=examples[0], help=words)
 
@@ -208,7 +212,9 @@ def runs(parser: argparse.ArgumentParser) -> None:
 def report(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds report`."""
     which = "of this run, by its id or the start of it (the current or latest one)"
-    parser.add_argument("run_id", metavar="RUN", nargs="?", help=which)
+    absent = argparse.SUPPRESS  # a default would replace what --run says
+    parser.add_argument("run_id", metavar="RUN", nargs="?", help=which, default=absent)
+    _of_run(parser)
     parser.add_argument("--remake", action="store_true", help="make it again from the ledger")
 
 
@@ -219,6 +225,8 @@ def jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", choices=states, help="only these")
     parser.add_argument("--cause", metavar="C", type=_cause, help="only jobs with this cause")
     parser.add_argument("--csv", action="store_true", help="as CSV")
+    columns = "these columns: index, state, seconds, …, and keys of the jobs, with commas between"
+    parser.add_argument("--columns", metavar="NAMES", type=_names, default=[], help=columns)
 
 
 def logs(parser: argparse.ArgumentParser) -> None:
@@ -294,6 +302,7 @@ def dashboard(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds dashboard`."""
     port = "its port on this machine (the one it had before, or any)"
     parser.add_argument("--port", metavar="N", type=_port, help=port)
+    _of_run(parser)
 
 
 def completion(parser: argparse.ArgumentParser) -> None:

@@ -236,10 +236,10 @@ def do_report(project: Project, options: argparse.Namespace) -> int:
 def do_jobs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds jobs`."""
     from ..system.collector import never_again
-    from . import views
+    from . import jobs
 
     never_again()
-    return views.jobs(project, options.state, options.cause, csv=options.csv)
+    return jobs.jobs(project, options.state, options.cause, options.columns, csv=options.csv)
 
 
 @in_project
@@ -397,7 +397,7 @@ def do_dashboard(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds dashboard`."""
     from ..dashboard.command import dashboard
 
-    return dashboard(project, options.port)
+    return dashboard(project, options.port, project.current_run() if options.run_id else None)
 
 
 @in_project

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from io import StringIO
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..budget import used
 from ..console import Console, describe, fitting, progress_parts
 from ..engine import Machines, Renting
-from ..errors import OK, UsageError
+from ..errors import OK, DsError, UsageError
 from ..job import State
 from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log, read_running
-from ..runs.snapshot import Alive, Snapshot
-from ..steps.jobs import PAGE_JOBS, line_of, selected, with_bodies
+from ..runs.snapshot import Snapshot
 from ..steps.project import Project
-from ..words import bytes_text, duration, many, money, rate_text
+from ..steps.runs import left_dead, made_in
+from ..words import duration, many, money, rate_text
+from .running import running_lines
 
 if TYPE_CHECKING:
     from ..inputs.check import Finding
 
+RUNNING_SHOWN = 6
+"""Most running jobs that `ds status` shows."""
+
 FOLLOW_SECONDS = 2.0
 """Longest pause between two looks at a followed log, in seconds."""
-
-GROUP_COLUMNS = 60
-"""Longest text of a job's keys in a table, in characters."""
-
-JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 
 
 def status(project: Project, *, watch: bool) -> int:
     """Print the state of the run, once or until it has ended."""
     console = project.console
-    snapshot = project.snapshot()
+    fold = project.fold() if project.current_run() else None
+    snapshot = project.snapshot(fold)
     if watch:
         snapshot = watch_run(project)
     if console.json:
         console.data(snapshot.to_json())
-    else:
-        console.line(describe(_facts(snapshot)))
+        return OK
+    facts = _facts(snapshot)
+    if fold is not None and not project.config.image_starts_worker:
+        facts["earlier"] = _earlier(project, fold)
+    text = describe(facts, console.columns)
+    console.line(text)
+    room = console.lines - text.count("\n") - 3 if console.lines else RUNNING_SHOWN
+    if fold is not None and snapshot.jobs.running and room > 1:
+        for line in running_lines(project, fold, snapshot, min(room, RUNNING_SHOWN), console.columns):
+            console.line(line)
     return OK
+
+
+def _earlier(project: Project, fold: Fold) -> str | None:
+    """Names the dead jobs of the run before, if this one does not have them."""
+    try:
+        found = left_dead(project, fold)
+    except DsError:  # it is only a notice
+        return None
+    if found is None:
+        return None
+    run, dead = found
+    return (
+        f"{many(dead, 'job', 'is', 'are')} dead in run {run}, and no part of this one: ds status --run {run}"
+    )
 
 
 def watch_run(project: Project, until: float | None = None) -> Snapshot:
@@ -80,7 +100,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "attempts": snapshot.attempts or None,
         "interruptions": snapshot.interruptions or None,
         "rate": rate_text(snapshot.rate) if snapshot.rate else None,
-        "time left": duration(snapshot.eta) if snapshot.eta is not None else None,
+        "time left": duration(snapshot.eta) if snapshot.eta is not None else snapshot.no_eta,
         "machines": _machines(machines),
         **dict(machines.details),
         "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
@@ -97,82 +117,6 @@ def _machines(machines: Machines) -> str:
     target = f" of {machines.target:,}" if machines.replaces_lost else ""
     lost = f", {machines.lost:,} lost" if machines.lost else ""
     return f"{machines.running:,}{target} running, {machines.slots:,} slots{lost}"
-
-
-def jobs(project: Project, state: str | None, cause: str | None, *, csv: bool) -> int:
-    """Print the jobs: JSON lines, CSV, or a table."""
-    console = project.console
-    fold = project.fold().update()
-    alive = Alive.of(project.engine.machines())
-    if project.config.image_starts_worker:
-        _say_by_number(project, fold)
-    if csv and not console.json:
-        _print_csv(console, fold, state, cause, alive=alive)
-        return OK
-    found = with_bodies(fold, selected(fold, state, cause, alive=alive))
-    if console.json:
-        for record, body in found:
-            console.data(line_of(record, body, alive=alive))
-    else:
-        header = ("index", "id", "state", "attempts", "cause", "exit", "time", "memory", "output", "job")
-        console.table(header, (_readable(record, body, alive=alive) for record, body in found))
-    return OK
-
-
-def _say_by_number(project: Project, fold: Fold) -> None:
-    """Says how many of the jobs that are shown as waiting have left the queue, and so have succeeded."""
-    ended = project.snapshot(fold).jobs.succeeded - fold.by_state[State.SUCCEEDED]
-    if ended > 0:
-        have = many(ended, "waiting job", "has", "have")
-        project.console.say(f"note: {have} succeeded by the queue's count; its worker does not say which")
-
-
-def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> None:
-    """Prints the jobs as CSV, page by page: memory does not grow with the jobs."""
-    from csv import writer as csv_writer
-
-    text = StringIO()
-    writer = csv_writer(text, lineterminator="\n" if console.out.isatty() else "\r\n")
-    writer.writerow((*JOB_COLUMNS, "job"))
-    if state is None and cause is None and not alive.gone:
-        pages = fold.pages(JOB_COLUMNS, PAGE_JOBS, stranded=not alive.any)
-    else:
-        pages = _cells(fold, selected(fold, state, cause, alive=alive), alive=alive)
-    for page in pages:
-        writer.writerows(page)
-        console.write(text.getvalue())
-        text.seek(0)
-        text.truncate()
-    console.write(text.getvalue())
-
-
-def _cells(fold: Fold, records: Iterator[JobRecord], *, alive: Alive) -> Iterator[list[list[object]]]:
-    while page := list(islice(records, PAGE_JOBS)):
-        bodies = fold.bodies(page)
-        lines = [(line_of(record, None, alive=alive), bodies.get(record.id, b"")) for record in page]
-        yield [[*(line[name] for name in JOB_COLUMNS), body.decode(errors="replace")] for line, body in lines]
-
-
-def _readable(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -> Sequence[object]:
-    return (
-        record.index,
-        record.id,
-        "failed, waiting" if record.failed else alive.state(record).value,
-        record.attempts,
-        record.cause,
-        record.exit_code,
-        duration(record.seconds) if record.seconds is not None else "",
-        bytes_text(record.max_rss_bytes),
-        record.output,
-        _group_text(body),
-    )
-
-
-def _group_text(body: dict[str, Any] | None) -> str:
-    """Returns a job's own keys as a short text for a table."""
-    group = body.get("group") if body else None
-    text = " ".join(f"{key}={value}" for key, value in group.items()) if isinstance(group, dict) else ""
-    return text if len(text) <= GROUP_COLUMNS else text[: GROUP_COLUMNS - 1] + "…"
 
 
 def find(fold: Fold, wanted: str) -> JobRecord:
@@ -209,6 +153,9 @@ def logs(project: Project, wanted: str, *, follow: bool, attempt: int | None) ->
     record = find(fold, wanted)
     if attempt is not None:
         return _earlier_log(project, fold, record, attempt)
+    if record.state is State.SKIPPED and not record.log and (run := made_in(project, record)):
+        project.console.say(f"it was skipped, as run {run} had made its outputs; this is its log there")
+        return logs(project.looking_at(run), record.id, follow=False, attempt=None)
     _say_attempt(project.console, record)
     if not follow and record.state is State.RUNNING:
         return _running_log(project, record)

@@ -26,8 +26,8 @@ class Address(NamedTuple):
     port: int
 
 
-def dashboard(project: Project, port: int | None) -> int:
-    """Print the page's address, open it if there is a screen, and serve until Ctrl-C."""
+def dashboard(project: Project, port: int | None, run: str | None) -> int:
+    """Print the page's address (of this run), open it if there is a screen, and serve until Ctrl-C."""
     console, place = project.console, project.folder / ".ds" / f"dashboard-{project.config.app_name}.json"
     known = _read(place)
     token = known.token if known else secrets.token_urlsafe(24)
@@ -39,7 +39,7 @@ def dashboard(project: Project, port: int | None) -> int:
         _write(place, Address(token, server.server_address[1]))
         door = place.with_suffix(".html")
         try:
-            _show_address(console, server.url, door)
+            _show_address(console, server.url + (f"#overview?run={run}" if run else ""), door)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             console.say("")

@@ -10,7 +10,6 @@ from ..engine import Store, StoredFile, files_at
 from ..errors import DsError
 from ..inputs.config import Config
 from ..inputs.paths import InputTemplate
-from ..job import State
 from ..ledger import JobRecord
 
 FILES = 200
@@ -96,16 +95,3 @@ def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
         return list(islice(found, FILES))
     except DsError:
         return []
-
-
-def made_in(store: Store, record: JobRecord, run: str) -> str | None:
-    """Returns the earlier run that made the outputs of a skipped job; None: this run, or it is not known."""
-    from ..worker.files.manifest import read_manifest
-
-    if record.state is not State.SKIPPED or not record.output:
-        return None
-    try:
-        manifest = read_manifest(store, record.output, record.id)
-    except DsError:
-        return None
-    return manifest.run if manifest is not None and manifest.run != run else None

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from ..runs.joblog import begin_of, read_log
 from ..runs.jobtable import cells
 from ..runs.snapshot import Alive, Snapshot, job_line
 from ..steps.project import Project
-from ..steps.runs import left_dead
+from ..steps.runs import left_dead, made_in
 from ..system.state import state_folder
 from . import files, show
 from .pictures import Thumbnails, latest
@@ -147,7 +148,9 @@ class Model:
         """Returns the jobs that the run before has left dead; looked for once a while."""
         now = time.monotonic()
         if now >= self._earlier[0]:
-            found = left_dead(self._project, fold)
+            found = None
+            with suppress(DsError):  # it is only a notice
+                found = left_dead(self._project, fold)
             self._earlier = (now + EARLIER_SECONDS, Earlier(*found) if found else None)
         return self._earlier[1]
 
@@ -221,7 +224,7 @@ class Model:
                 "outputs": [show.file(found) for found in made],
                 "output_at": self._project.engine.store.locate(record.output) if record.output else None,
                 "command": self._command(fold, record),
-                "made_in": files.made_in(self._project.engine.store, record, fold.paths.run),
+                "made_in": made_in(self._project, record),
             }
 
     def _command(self, fold: Fold, record: JobRecord) -> str | None:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -211,18 +212,17 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the file is shorter now: the browser notices by the length
 
     def _stream(self, pieces: Iterable[bytes], kind: str, name: str) -> None:
-        """Sends a file of unknown length, to be saved; its end is that of the connection."""
+        """Sends a file of unknown length, to be saved, in chunks: a browser notices if the end is missing."""
         policy = {
             "Content-Security-Policy": _FILE_POLICY,
             "Content-Disposition": f"attachment; filename={name}",
         }
         every = iter(pieces)
         first = next(every, b"")  # an error is found out before the answer begins
-        self.close_connection = True
-        self._head(HTTPStatus.OK, kind, None, policy)
-        self.wfile.write(first)
-        for piece in every:
-            self.wfile.write(piece)
+        self._head(HTTPStatus.OK, kind, None, {**policy, "Transfer-Encoding": "chunked"})
+        for piece in filter(None, chain([first], every)):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\n\r\n")
 
     def _json(self, value: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

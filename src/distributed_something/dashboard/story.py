@@ -53,7 +53,7 @@ def _now(snapshot: Snapshot) -> str:
         return f"No worker runs. {many(jobs.waiting, 'job', 'waits', 'wait')}."
     where = f" on {many(machines.running, 'machine')}" if machines.running > 1 else ""
     left = f", about {duration(snapshot.eta)} left" if snapshot.eta is not None else ""
-    unknown = f"; {snapshot.no_eta}" if snapshot.no_eta else ""
+    unknown = f"; the time left is {snapshot.no_eta}" if snapshot.no_eta else ""
     running = many(jobs.running, "job", "runs", "run")
     return f"{running}{where}, {many(jobs.waiting, 'job', 'waits', 'wait')}{left}{unknown}."
 

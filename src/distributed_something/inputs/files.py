@@ -23,7 +23,7 @@ MOST_BYTES = 512 << 20
 _LEFT_OUT = frozenset({"__pycache__", ".ds", ".git"})
 """Folders below an entry of FILES that do not travel."""
 
-_NAMED = re.compile(r"\$\{?DS_PROJECT_DIR\}?\"?/+([^\s\"'|;&<>()]*)")
+_NAMED = re.compile(r"\"\$\{?DS_PROJECT_DIR\}?/+([^\"]*)\"|\$\{?DS_PROJECT_DIR\}?\"?/+([^\s\"'|;&<>()]*)")
 
 
 class ProjectFile(NamedTuple):
@@ -51,8 +51,9 @@ def project_files(config: Config, project: Path) -> dict[str, ProjectFile]:
 
 def named_in(text: str) -> list[str]:
     """Returns the project files that a command names by $DS_PROJECT_DIR, up to the first placeholder."""
-    fixed = (re.sub(r"[^/]*[{$*?\[`].*", "", name) for name in _NAMED.findall(text))
-    return [os.path.normpath(name) for name in fixed if name]
+    found = (quoted or bare for quoted, bare in _NAMED.findall(text))
+    fixed = (os.path.normpath(re.sub(r"[^/]*[{$*?\[`].*", "", name)) for name in found)
+    return [name for name in fixed if name.partition("/")[0] not in (".", "..")]
 
 
 def travels(name: str, files: Mapping[str, object]) -> bool:

@@ -44,6 +44,22 @@ def handler_travels(config: Config, folder: Path, files: Mapping[str, object]) -
     return source is not None and source.relative_to(folder).as_posix() in files
 
 
+def imported_files(source: Path, folder: Path) -> list[str]:
+    """Returns the modules of the project folder that a module imports by name, as files of that folder."""
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (SyntaxError, ValueError):
+        return []
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [
+        node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    ]
+    found = (source_of(name, folder) for name in dict.fromkeys(names))
+    return [path.relative_to(folder).as_posix() for path in found if path is not None]
+
+
 def parameters_needed(handler: str, source: Path) -> frozenset[str]:
     """Returns the parameters that must be keys of the job. Raises UsageError where the function is missing.
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..words import bytes_text, many
-from .check import Finding, error, ok, refused, warning, wrong
+from .check import Finding, Severity, error, ok, refused, warning, wrong
 from .config import Config
 from .files import ProjectFile, named_in, project_files, travels
 from .fit import nothing_to_run
-from .handler import handler_needs
+from .handler import handler_needs, imported_files, source_of
 from .template import CommandTemplate
 
 IMPORT_SECONDS = 60.0
@@ -51,7 +51,7 @@ def runnable_findings(config: Config, folder: Path) -> Iterator[Finding]:
         yield ok(f"FILES: {many(len(files), 'file')}, {size}, travel with the jobs")
     yield from _left_behind(config, folder, files)
     if config.handler:
-        yield from _handler(config, folder, here=here)
+        yield from _handler(config, folder, files, here=here)
         return
     try:
         command = CommandTemplate(config.command)
@@ -124,12 +124,21 @@ def _programs(config: Config, command: CommandTemplate) -> Iterator[Finding]:
         yield ok(f"COMMAND: {', '.join(named)} {'is' if len(named) == 1 else 'are'} there")
 
 
-def _handler(config: Config, folder: Path, *, here: bool) -> Iterator[Finding]:
+def _handler(
+    config: Config, folder: Path, files: Mapping[str, ProjectFile], *, here: bool
+) -> Iterator[Finding]:
     try:
         handler_needs(config, folder)
     except UsageError as missing:
         yield refused(missing)
         return
+    source = source_of(config.handler, folder)
+    if source is not None and (files or config.engine_kind.rents):
+        needed = [source.relative_to(folder).as_posix(), *imported_files(source, folder)]
+        for name in (each for each in needed if not travels(each, files)):
+            fix = f"FILES = [{', '.join(map(repr, [*config.files, name]))}]"
+            what = f"HANDLER: {name} of this folder does not travel with the jobs"
+            yield Finding(Severity.NOTICE, what, fix)
     if here:
         yield _imported(config, folder)
 

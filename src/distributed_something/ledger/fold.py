@@ -270,6 +270,16 @@ class Fold:
         sql = "SELECT max(CAST((at - ?) / ? AS INTEGER), 0), sum(jobs) FROM ended WHERE scale = ? GROUP BY 1"
         return dict(self._rows(sql, (start / scale, bucket / scale, scale)))
 
+    def begun_between(self, since: float | None, until: float | None) -> int:
+        """Returns how many attempts that ended began in this time (Unix seconds); None: no bound."""
+        low, high = -math.inf if since is None else since, math.inf if until is None else until
+        done = "SELECT count(*) FROM states WHERE state IN (2, 4) AND started >= :low AND started < :high"
+        began = "t - ifnull(json_extract(facts, '$.seconds'), 0)"
+        other = f"""SELECT count(*) FROM past WHERE {began} >= :low AND {began} < :high
+            AND json_extract(facts, '$.event') NOT IN ('retried', 'dropped')"""  # noqa: S608
+        sql = f"SELECT ({done}) + ({other})"
+        return int(self._rows(sql, {"low": low, "high": high})[0][0])
+
     def done_by(self) -> dict[str, int]:
         """Returns how many jobs have succeeded on each machine."""
         return dict(self._rows("SELECT machine, jobs FROM done_by"))
@@ -409,7 +419,7 @@ class Fold:
                 found.append(b"" if number is None else data[start - first + 31 : start - first + size - 2])
         return found
 
-    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+    def _rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         return [*self.query(sql, values)]
 
     def write(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
@@ -422,7 +432,7 @@ class Fold:
                 f"the index {self._path} cannot be written: {error}", "make room on the disk"
             ) from error
 
-    def query(self, sql: str, values: Sequence[object] = ()) -> Iterator[Any]:
+    def query(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> Iterator[Any]:
         """Yields the rows of a query over the index. Raises DsError if that is damaged."""
         try:
             yield from self._db.execute(sql, values)

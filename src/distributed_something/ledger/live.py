@@ -6,6 +6,7 @@ states of single jobs are `fold`'s. The auto-monitor calls it, and stores its me
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,27 @@ WINDOW_SECONDS = 120.0
 
 MOST_ENDS = 100_000
 """Number of ends that are remembered."""
+
+
+_Result = tuple[bytes, bytes, bytes]
+"""An end with a result: its time, the event's name, and the job's id, as they are written."""
+
+_RESULT = re.compile(
+    rb'\{"t": ?([0-9.]+), ?"event": ?"(succeeded|skipped)", ?"id": ?"([0-9a-f]{16})"(?:, ?"[^\n]*)?\}'
+).fullmatch
+
+
+def _parted(lines: bytes) -> tuple[bytes, list[_Result]]:
+    """Parts lines of events: those that need a parser, and the results, which are most and need none."""
+    others: list[bytes] = []
+    results: list[_Result] = []
+    for line in lines.splitlines():
+        if found := _RESULT(line):
+            when, name, job_id = found.groups()
+            results.append((when, name, job_id))
+        else:
+            others.append(line)
+    return b"\n".join(others), results
 
 
 class LiveFold:
@@ -81,16 +103,37 @@ class LiveFold:
 
     def _take(self, parts: Sequence[Part]) -> None:
         entries: list[Entry] = []
+        results: list[_Result] = []
         for part in parts:
             if part.key.startswith(self.paths.jobs):
                 self.total += part.lines.count(b"\n")
             else:
-                entries += parse_events(part.lines, many=len(part.lines) >= MANY_BYTES)[0]
+                lines, ended = _parted(part.lines)
+                results += ended
+                entries += parse_events(lines, many=len(lines) >= MANY_BYTES)[0]
         for entry in sorted(entries, key=time_of):
             self._apply(entry)
+        self._add_results(results)
         for part in parts:
             self._read[part.key] = part.start + len(part.lines)
         del self._ends[:-MOST_ENDS]
+
+    def _add_results(self, results: Sequence[_Result]) -> None:
+        """Counts ends with a result, after the starts of their batch."""
+        if not results:
+            return
+        for name in (b"succeeded", b"skipped"):
+            if count := sum(each[1] == name for each in results):
+                self._counts[name.decode()] = self._counts.get(name.decode(), 0) + count
+        ends = [float(each[0]) for each in results]
+        self.first = min(ends) if self.first is None else min(self.first, min(ends))
+        self._ends += ends
+        self.last_end = max(ends) if self.last_end is None else max(self.last_end, max(ends))
+        if self._open:
+            for when, (_, _, job_id) in zip(ends, results, strict=True):
+                known = self._open.get(job_id.decode())
+                if known is not None and when >= known["t"]:
+                    del self._open[job_id.decode()]
 
     def _apply(self, entry: Entry) -> None:
         name, when = entry.event, entry.t

@@ -25,11 +25,10 @@ from ..clock import SystemClock
 from ..engine import DAMAGED, Store
 from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config, load_config
-from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
-from ..runs.runfile import run_file_key
+from ..runs.runfile import read_run_file, run_file_key
 from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.hardware import Share, variables_here
 from ..system.state import STATE_VARIABLE, open_private
@@ -42,7 +41,7 @@ from ..worker.attempt.task import compile_task
 from ..worker.attempt.workplace import clear_remains
 from ..worker.crew import Crew, Signals
 from ..worker.files.done import recipe_of
-from ..worker.files.project import Carried, keep
+from ..worker.files.project import Carried, prefix_of
 from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .place import Place, container_engine, slots_of
@@ -96,8 +95,9 @@ class Machine:
         self._write_status(None)  # from now on orders reach us
         self._clear_remains()
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
-        files = project_files(self._config, Path.cwd())
-        self._carried = keep(self._store, self._paths, files, Path.cwd())
+        if self._config.files:
+            facts = read_run_file(self._store, *self._paths)
+            self._carried = Carried(facts.files, prefix_of(self._paths))
         self._crew.start(slots_of(self._config))
         if not self._crew.pids:
             raise DsError("the system has no room for one process more", "see `ulimit -u`, and `free -m`")

@@ -36,6 +36,7 @@ class FolderStore:
 
     def __init__(self, root: Path, *, durable: bool = False) -> None:
         self.root = root.absolute()
+        self._name = str(self.root)
         self.durable = durable
         self._segments: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -164,7 +165,7 @@ class FolderStore:
 
     def _opened(self, key: str) -> BinaryIO:
         try:
-            return self._path(key).open("rb")
+            return open(os.path.join(self._name, check_key(key)), "rb")  # noqa: PTH118, PTH123  a third quicker
         except IsADirectoryError as error:
             raise KeyMissing(f"{key}: a folder in the store {self.root}, not a file") from error
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -39,11 +39,23 @@ class Advice(NamedTuple):
     why: str
 
 
-def advise(config: Config, slots: int, figures: Mapping[str, Any], causes: Mapping[str, int]) -> list[Advice]:
-    """Returns suggestions from a report's figures. `slots`: jobs in a container; `causes` counts failures."""
+def advise(
+    config: Config,
+    slots: int,
+    figures: Mapping[str, Any],
+    causes: Mapping[str, int],
+    cores: int | None = None,
+) -> list[Advice]:
+    """Returns suggestions from a report's figures, for keys that the engine uses.
+
+    `slots`: jobs in a container; `causes` counts failures; `cores`: of the one machine.
+    """
+    limited = config.engine_kind.rents or config.in_containers
     found = [
-        _memory(config, slots, figures.get("max_rss_bytes"), causes.get("out-of-memory", 0)),
-        *_processors(config, slots, figures.get("seconds"), figures.get("cpu_seconds")),
+        _memory(config, slots, figures.get("max_rss_bytes"), causes.get("out-of-memory", 0), limited=limited),
+        *_processors(
+            config, slots, figures.get("seconds"), figures.get("cpu_seconds"), cores, limited=limited
+        ),
         _machine_type(config, figures),
         _disk(config, slots, figures.get("disk_bytes"), causes.get("disk-full", 0)),
         _visibility(config),
@@ -52,8 +64,10 @@ def advise(config: Config, slots: int, figures: Mapping[str, Any], causes: Mappi
     return [advice for advice in found if advice is not None]
 
 
-def _memory(config: Config, slots: int, seen: Mapping[str, float] | None, killed: int) -> Advice | None:
-    if not seen or seen["max"] <= 0:
+def _memory(
+    config: Config, slots: int, seen: Mapping[str, float] | None, killed: int, *, limited: bool
+) -> Advice | None:
+    if not limited or not seen or seen["max"] <= 0:
         return None
     most = seen["max"] / 2**20
     needed = math.ceil(most * slots * SPARE / 256) * 256
@@ -68,7 +82,13 @@ def _memory(config: Config, slots: int, seen: Mapping[str, float] | None, killed
 
 
 def _processors(
-    config: Config, slots: int, seconds: Mapping[str, float] | None, cpu: Mapping[str, float] | None
+    config: Config,
+    slots: int,
+    seconds: Mapping[str, float] | None,
+    cpu: Mapping[str, float] | None,
+    machine_cores: int | None,
+    *,
+    limited: bool,
 ) -> Sequence[Advice]:
     if not seconds or not cpu or seconds["sum"] < 1:
         return []
@@ -76,12 +96,12 @@ def _processors(
     seen = f"{cores:.2g} cores busy a job"
     found = []
     shares = max(128, math.ceil(cores * slots * 8) * 128)
-    if config.cpu_shares is not None and not shares <= config.cpu_shares < 2 * shares:
+    if limited and config.cpu_shares is not None and not shares <= config.cpu_shares < 2 * shares:
         why = f"1024 is a core; {slots} jobs at a time"
         found.append(Advice("CPU_SHARES", config.cpu_shares, seen, shares, why))
     if config.docker_cores is not None and cores < BUSY:
-        more = min(4 * slots, math.floor(slots / max(cores, 0.1)))
-        why = "jobs wait for their data more than they compute: more of them can share the processors"
+        more = min(4 * slots, math.floor(slots / max(cores, 0.1)), max(machine_cores or 4 * slots, slots))
+        why = "jobs leave the processors idle: if they wait for data or services, more can share them"
         found.append(Advice("DOCKER_CORES", config.docker_cores, seen, more, why))
     return [advice for advice in found if advice.suggested != advice.asked]
 
@@ -122,7 +142,7 @@ def _disk(config: Config, slots: int, seen: float | None, full: int) -> Advice |
 
 def _visibility(config: Config) -> Advice | None:
     asked = config.sqs_message_visibility
-    if asked <= LONG_VISIBILITY:
+    if not config.engine_kind.rents or asked <= LONG_VISIBILITY:
         return None
     why = "leases are renewed while a job runs: a short one brings a lost machine's jobs back sooner"
     return Advice("SQS_MESSAGE_VISIBILITY", asked, "renewed leases", 120, why)

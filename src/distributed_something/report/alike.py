@@ -46,13 +46,18 @@ _FOLDS = (
 )  # fmt: skip
 
 
+def plain(text: str) -> str:
+    """Returns a text without a terminal's escape sequences."""
+    return _ESCAPES.sub("", text)
+
+
 def telling_line(text: str) -> str:
     """Returns the line that says why the job failed.
 
     That is the last line that names an error, or else the last one that is not a frame of a stack. The
     project's own notes count only if there is nothing else.
     """
-    lines = [line.strip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()]
+    lines = [line.strip() for line in plain(text).splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(_OURS)]
     if leaf := _first_leaf(said):
         return leaf[:LINE_CHARACTERS]

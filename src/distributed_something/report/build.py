@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ def build_report(
             }
             for g in groups
         ],
-        "what": {**_what(config, fold), **ran},
+        "what": {**_what(config, fold), **ran, "configs": _configs(fold, ran.get("configs", ()))},
         "advice": _advice(config, snapshot, figures, groups),
     }
 
@@ -144,6 +145,16 @@ def _what(config: Config, fold: Fold) -> dict[str, Any]:
     }
 
 
+def _configs(fold: Fold, noted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the run's configs in time: from when on each held, and how many attempts began under it."""
+    begins = [float(each["t"]) for each in noted]
+    ends = [*begins[1:], None][: len(begins)]
+    return [
+        {**each, "attempts": fold.begun_between(since if at else None, until)}
+        for at, (each, since, until) in enumerate(zip(noted, begins, ends, strict=True))
+    ]
+
+
 def _hash_of(texts: Iterable[str]) -> str:
     found = hashlib.sha256()
     for text in texts:
@@ -159,7 +170,8 @@ def _advice(
     causes: dict[str, int] = {}
     for group in groups:
         causes[group.cause] = causes.get(group.cause, 0) + len(group.ids)
-    found = advise(config, _slots(config, snapshot), figures, causes)
+    cores = None if config.engine_kind.rents else os.cpu_count()
+    found = advise(config, _slots(config, snapshot), figures, causes, cores)
     return [advice._asdict() for advice in found]
 
 

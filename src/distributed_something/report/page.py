@@ -6,12 +6,12 @@ and config is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..words import bytes_text, duration, rate_text
+from ..words import bytes_text, duration, many, rate_text
 from .plots import Part, histogram_plot, parts_plot, throughput_plot
 
 GROUPS = 50
@@ -65,19 +65,30 @@ def _facts(facts: Iterable[tuple[str, object]]) -> str:
 
 
 def _table(columns: Mapping[str, str], rows: Iterable[Sequence[Cell]]) -> str:
-    """Returns a table. `columns` are names with their classes in the style sheet: number, said, or none."""
+    """Returns a table, whose rows are cards where the page is narrow.
+
+    `columns` are names with their classes in the style sheet: number, said, or none.
+    """
     kinds = [f' class="{kind}"' if kind else "" for kind in columns.values()]
     head = "".join(
-        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True)
+        f'<th scope="col" role="columnheader"{kind}>{escape(name)}</th>'
+        for name, kind in zip(columns, kinds, strict=True)
     )
-    body = "".join(f"<tr>{_cells(kinds, row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    cells = [
+        f'<td role="cell" data-name="{escape(name)}"{kind}>'
+        for name, kind in zip(columns, kinds, strict=True)
+    ]
+    body = "".join(f'<tr role="row">{_cells(cells, row)}</tr>' for row in rows)
+    return (
+        f'<div class="scroll"><table role="table" class="cards"><thead role="rowgroup"><tr role="row">{head}'
+        f'</tr></thead><tbody role="rowgroup">{body}</tbody></table></div>'
+    )
 
 
-def _cells(kinds: Sequence[str], row: Sequence[Cell]) -> str:
+def _cells(begins: Sequence[str], row: Sequence[Cell]) -> str:
     return "".join(
-        f"<td{kind}>{_text('' if value is None else value)}</td>"
-        for kind, value in zip(kinds, row, strict=True)
+        f"{begin}{_text('' if value is None else value)}</td>"
+        for begin, value in zip(begins, row, strict=True)
     )
 
 
@@ -207,7 +218,7 @@ def _advice(advice: Sequence[Mapping[str, Any]]) -> str:
         )
         for a in advice
     ]
-    columns = {"key": "", "now": "number", "better": "number", "seen": "", "why": "said"}
+    columns = {"key": "", "now": "pair", "better": "pair", "seen": "pair", "why": "said"}
     return _section("Next time", _table(columns, rows))
 
 
@@ -217,9 +228,8 @@ def _set_to(value: object) -> str:
 
 def _what(report: Mapping[str, Any]) -> str:
     what = report["what"]
-    given = [(name, _config_text(value)) for name, value in what["config"].items()]
     facts = [
-        *given,
+        *_configs(what),
         ("environment", ", ".join(what["environment"])),
         *(
             ("job file", f"{each['name']}, {bytes_text(each['bytes'])}, sha256 {each['sha256']}")
@@ -230,6 +240,25 @@ def _what(report: Mapping[str, Any]) -> str:
         ("this report", f"distributed-something {what['version']}"),
     ]
     return _section("What ran", _facts(facts))
+
+
+def _configs(what: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields each key with its value; where it has changed, what it was for how many attempts."""
+    periods = what.get("configs", ())
+    if len(periods) < 2:
+        for name, value in what["config"].items():
+            yield name, _config_text(value)
+        return
+    for name in dict.fromkeys(name for each in periods for name in each["config"]):
+        parts: list[tuple[str, int]] = []
+        for each in periods:
+            text = _config_text(each["config"].get(name, "not set"))
+            if parts and parts[-1][0] == text:
+                parts[-1] = text, parts[-1][1] + each["attempts"]
+            else:
+                parts.append((text, each["attempts"]))
+        shown = [f"{text} ({many(attempts, 'attempt')})" for text, attempts in parts]
+        yield name, ", then ".join(shown) if len(parts) > 1 else parts[0][0]
 
 
 def _worker(facts: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .statistics import Histogram, Throughput
 
 WIDTH, HEIGHT = 460, 170
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 60, 8, 10, 24
 
 Label = Callable[[float], str]
 

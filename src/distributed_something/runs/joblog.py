@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 from ..engine import Store, check_key
 from ..errors import DsError, KeyRefused
-from ..ledger import RunPaths
+from ..ledger import JobRecord, RunPaths
+
+TAIL_BYTES = 4096
+"""Part of a running job's log in which its last line is looked for, in bytes."""
 
 
 def read_log(store: Store, paths: RunPaths, place: str | None, *, skip: int = 0) -> bytes:
@@ -47,6 +51,21 @@ def read_running(
     if begin > len(text):
         return text + b"[ds] ... %d bytes are not stored yet ...\n" % (begin - len(text)) + last
     return text + last[len(text) - begin :]
+
+
+def tail_of(store: Store, paths: RunPaths, record: JobRecord) -> str:
+    """Returns the end of what a running job has printed, as far as it is stored. Raises DsError."""
+    with suppress(DsError, ValueError, KeyError, TypeError):
+        live = json.loads(store.read(live_key(paths, record.worker or "")))[record.id]
+        if live["attempt"] == record.attempt:
+            return str(live["text"])
+    found = piece_of(paths, record.log or "", None)
+    if found is None:
+        return ""
+    key, start, _ = found
+    size = sum(file.size for file in store.list(key))
+    start = max(start, size - TAIL_BYTES)
+    return store.read(key, start, size - start).decode(errors="replace") if size > start else ""
 
 
 def begin_of(place: str | None) -> str:

@@ -2,6 +2,7 @@
 
     runs/<APP_NAME>/<run>/ran/files/<hash>.json      a job file that was submitted
                              /workers/<hash>.json    what some of the workers were; alike ones share a file
+                             /configs/<time>.json    the config from a time on, in Unix milliseconds
 
 A file's name is the hash of its content: writing the same facts again changes nothing.
 """
@@ -20,7 +21,7 @@ from typing import Any
 from .. import __version__
 from ..engine import Store
 from ..errors import DsError
-from ..inputs.config import Config
+from ..inputs.config import Config, values_given
 from ..ledger import RunPaths
 from ..system.docker import Docker
 
@@ -40,11 +41,20 @@ def note_worker(store: Store, paths: RunPaths, container: Mapping[str, Any]) -> 
     _note(store, paths, "workers", _surroundings(container.get("Image"), container.get("ImageID")))
 
 
+def note_config(store: Store, paths: RunPaths, config: Config, now: float) -> None:
+    """Records the config that workers have from now on, if it is another one than before. Raises DsError."""
+    known, values = _noted(store, paths, "configs"), values_given(config)
+    if not known or known[-1].get("config") != values:
+        text = json.dumps({"t": now, "config": values}).encode()
+        store.write(f"{_prefix(paths, 'configs')}{int(now * 1000):015}.json", text)
+
+
 def what_ran(store: Store, paths: RunPaths, config: Config) -> dict[str, Any]:
-    """Returns the job files and the recorded workers; without any record, this computer's own."""
+    """Returns the job files, the recorded workers (without any, this computer's), and the configs in time."""
     return {
         "job_files": _noted(store, paths, "files"),
         "workers": _noted(store, paths, "workers") or [_here(config)],
+        "configs": _noted(store, paths, "configs"),
     }
 
 

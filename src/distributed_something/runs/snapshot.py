@@ -320,12 +320,12 @@ def time_left(fold: Tally, jobs: JobCounts, rate: float, now: float) -> float | 
 
 def _no_eta(fold: Tally, jobs: JobCounts, *, silent: bool) -> str:
     if silent:
-        return "time left is not known, as these workers do not say when jobs begin"
+        return "not known, as these workers do not say when jobs begin"
     if not jobs.running:
-        return "time left is not known while no job runs"
+        return "not known while no job runs"
     if not fold.by_state[State.SUCCEEDED]:
-        return "time left is not known until a job has succeeded"
-    return "the last jobs take longer than the others did"
+        return "not known until a job has succeeded"
+    return "not known: the last jobs take longer than the others did"
 
 
 def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:

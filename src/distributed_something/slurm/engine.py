@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 from ..budget import Quote
 from ..clock import Clock
 from ..engine import Counts, Diagnosis, Engine, Machines, RentedMachine, Renting
-from ..errors import DsError
+from ..errors import DsError, Unreachable
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS
@@ -169,12 +168,18 @@ class SlurmEngine:
     def _pilots(self, *, fresh: bool = False) -> list[Pilot]:
         """The pilots that have not ended, as squeue said a while ago (see AppFolder.pilots), or says now."""
         now, run = self._clock.now(), self.current_run()
-        ended = Counter(life.pilot for life in self._lives(run) if life.over) if run else Counter[str]()
-        known = None if fresh else self._app.pilots(now, ended)
+        lived = self._lives(run) if run else []
+        known = None if fresh else self._app.pilots(now, lived)
         if known is None:
-            known = self._scheduler.list(self._name)
-            if self._app.folder.exists():
-                self._app.note_pilots(known, now, ended)
+            try:
+                known = self._scheduler.list(self._name)
+            except Unreachable as silent:
+                known = None if fresh else self._app.pilots_without_squeue(now, lived, silent.what)
+                if known is None:
+                    raise
+            else:
+                if self._app.folder.exists():
+                    self._app.note_pilots(known, now, lived)
         return known
 
     def machines(self) -> Machines:
@@ -194,7 +199,7 @@ class SlurmEngine:
             ended=None if known else self._why_ended(run),
             diagnosis=Diagnosis(waiting.why, waiting.fix, waiting.for_ever) if waiting and stuck else None,
             replaces_lost=True,
-            details=tuple(details(known, now)),
+            details=(*details(known, now), *([("Slurm", silent)] if (silent := self._app.silent()) else [])),
             hours=hours(lived),
             rented=tuple(_machines(running, lived)),
         )
@@ -220,7 +225,7 @@ class SlurmEngine:
         """What the latest pilot printed last, and where the rest is."""
         logs = sorted(self._app.logs.glob("*.log"), key=lambda log: log.stat().st_mtime)
         if not logs:
-            return ""
+            return f", and none has printed anything: do the nodes have {self._project}, and Python there?"
         lines = [line for line in logs[-1].read_text(errors="replace").splitlines() if line.strip()]
         return f": {lines[-1][:200]} (see {logs[-1]})" if lines else f" (see {logs[-1]})"
 

@@ -10,20 +10,21 @@ pilots.json   squeue's latest answer, which all commands share
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import DsError
+from .lives import Life, signs
 from .pilots import Pilot
 from .shared.files import Files
-from .shared.place import Place, from_json, to_json
+from .shared.place import Place, from_json, to_json, unseen
 
 SQUEUE_SECONDS = 30.0
 """squeue is asked no more often than this, by all commands of an app together."""
 
-FIRST_SECONDS = 60.0
 SOON_SECONDS = 3.0
-"""In the first of these after a start, it may be asked as often as in the second, when there is news."""
+"""It is asked again after this time where its first answer since a start does not say why a pilot waits."""
 
 
 class AppFolder:
@@ -50,13 +51,17 @@ class AppFolder:
 
     def current_run(self) -> str | None:
         """The run that was set up last; None where none is."""
-        number = self._latest()
-        return self._files.peek(self._pointer(number)).decode() or None if number else None
+        if not (number := self._latest()):
+            return None
+        text = self._files.peek(self._pointer(number))
+        if not text.endswith(b"\n"):
+            raise unseen(self._pointer(number))
+        return text.decode().strip()
 
     def set_current(self, run: str) -> None:
         """Make this run the current one. Raises DsError where another command sets up another one now."""
         number = self._latest() + 1
-        if not self._files.create(self._pointer(number), run.encode()):
+        if not self._files.create(self._pointer(number), f"{run}\n".encode()):
             what = f"another `ds setup` began run {self.current_run()} at the same time"
             raise DsError(what, "ds setup, which goes on with that run")
         if number > 1:
@@ -87,40 +92,48 @@ class AppFolder:
         started = self.started()
         return started is not None and now - started > hours * 3600
 
-    def note_pilots(self, pilots: list[Pilot], now: float, ended: Counter[str]) -> None:
-        """Keep squeue's answer for the next command. `ended`: how often each pilot had ended before it."""
-        facts = {"at": now, "started": self._pilots_started(), "ended": ended, "pilots": pilots}
+    def note_pilots(self, pilots: list[Pilot], now: float, lived: Sequence[Life]) -> None:
+        """Keep squeue's answer for the next command. `lived`: the lives that were known before it."""
+        earlier = self._read("pilots.json")
+        soon = earlier is None and any(not (pilot.running or pilot.reason) for pilot in pilots)
+        pause = SOON_SECONDS if soon else SQUEUE_SECONDS
+        if earlier is not None and earlier["soon"]:
+            pause = 2 * SQUEUE_SECONDS - SOON_SECONDS
+        facts = {"at": now, "until": now + pause, "soon": soon, "signs": signs(lived), "pilots": pilots}
         self._write("pilots.json", facts)
 
-    def pilots(self, now: float, ended: Counter[str]) -> list[Pilot] | None:
-        """squeue's latest answer, without pilots that have `ended` since; None where it is too old.
-
-        Soon after a start it is so once another pilot has begun to print, or while Slurm has not said why one
-        waits: people wait for that.
-        """
+    def pilots(self, now: float, lived: Sequence[Life]) -> list[Pilot] | None:
+        """squeue's latest answer, and what pilots have said themselves since; None where it is too old."""
         facts = self._read("pilots.json")
-        if facts is None or facts["at"] > now:
+        if facts is None or not facts["at"] <= now < facts["until"]:
             return None
-        soon = now - (self.started() or 0.0) < FIRST_SECONDS
+        latest, new = {life.pilot: life for life in sorted(lived)}, signs(lived) - Counter(facts["signs"])
         known = [Pilot(*each) for each in facts["pilots"]]
-        unsaid = any(not (pilot.running or pilot.reason) for pilot in known)
-        news = soon and (unsaid or facts["started"] != self._pilots_started())
-        if now - facts["at"] >= (SOON_SECONDS if news else SQUEUE_SECONDS):
-            return None
-        before = facts["ended"]
-        return [each.ended() if ended[each.id] > before.get(each.id, 0) else each for each in known]
+        return [_as_it_says(each, latest[each.id]) if new[each.id] else each for each in known]
 
-    def _pilots_started(self) -> int:
-        return len(self._files.names(self.logs))
+    def pilots_without_squeue(self, now: float, lived: Sequence[Life], why: str) -> list[Pilot] | None:
+        """squeue's latest answer, which holds for a while more as squeue is silent; None: there is none."""
+        if (facts := self._read("pilots.json")) is None:
+            return None
+        self._write("pilots.json", {**facts, "until": now + SQUEUE_SECONDS, "silent": why})
+        return self.pilots(now, lived)
+
+    def silent(self) -> str:
+        """Why what is known of pilots is old; empty: it is not."""
+        return str((self._read("pilots.json") or {}).get("silent", ""))
 
     def forget_pilots(self) -> None:
         """Have the next command ask squeue."""
         self._files.remove(self.folder / "pilots.json")
 
     def _write(self, name: str, facts: dict[str, Any]) -> None:
-        self._files.publish(self.folder / name, to_json(facts), sync=False)
+        self._files.publish(self.folder / name, to_json(facts) + b"\n", sync=False)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         text = self._files.peek(self.folder / name)
-        found: dict[str, Any] | None = from_json(text) if text else None
+        found: dict[str, Any] | None = from_json(text) if text.endswith(b"\n") else None
         return found
+
+
+def _as_it_says(pilot: Pilot, life: Life) -> Pilot:
+    return pilot.ended() if life.over else pilot._replace(running=True, node=life.node, start=life.start)

@@ -7,6 +7,7 @@ A pilot that Slurm starts again has a file for each of its lives. One that is ki
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +46,14 @@ def lives(run: Path, files: Files) -> list[Life]:
         known = latest.get((life.pilot, life.start))
         latest[life.pilot, life.start] = life if known is None else max(known, life)
     return [*latest.values()]
+
+
+def signs(lived: Iterable[Life]) -> Counter[str]:
+    """How often each pilot has begun or ended."""
+    found = Counter[str]()
+    for life in lived:
+        found[life.pilot] += 1 + life.over
+    return found
 
 
 def hours(lived: Iterable[Life]) -> float:

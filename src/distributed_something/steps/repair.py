@@ -76,9 +76,7 @@ def _say(project: Project, repaired: Repaired) -> None:
     say = project.console.say
     left = repaired.jobs - repaired.ended
     say(f"the queue has {many(repaired.jobs, 'job')} again: {repaired.ended:,} have ended, {left:,} are left")
-    say(
-        "not known: which jobs were running (they run again), how long failed jobs were to wait, what they lacked"
-    )
+    say("not known: which jobs were running (they run again), and how long failed jobs were to wait")
     say("not known: jobs of a submission that had not ended; submit the file again, and nothing comes twice")
     if repaired.lost:
         what = f"not known: {many(repaired.lost, 'job')} that no job list has; submit the job file again"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..errors import QueueIncomplete
-from ..inputs.files import project_files
+from ..inputs.files import ProjectFile, project_files
 from ..ledger import RunPaths
+from ..runs.provenance import note_config
 from ..runs.record import RunRecord, new_run_id, read_record, record_key, write_record
 from ..runs.runfile import write_run_file
 from ..system.state import one_at_a_time
@@ -54,9 +57,28 @@ def _set_up(project: Project, run: str) -> str:
 
     engine.setup(run, note)
     keep_record(project, record)
-    carried = keep(store, RunPaths(config.app_name, run), files, project.folder)
-    write_run_file(store, config, engine.name, run, carried.files, environment_digest(config))
+    _write_facts(project, run, files)
+    if config.engine_kind.works_as_set_up:
+        _note_config(project, run)
     return run
+
+
+def note_start(project: Project, run: str) -> None:
+    """Writes what workers go by that start now, if that is the project's config and files of this moment."""
+    if not (project.config.engine_kind.works_as_set_up or project.engine.machines().running):
+        _write_facts(project, run, project_files(project.config, project.folder))
+        _note_config(project, run)
+
+
+def _note_config(project: Project, run: str) -> None:
+    config = project.config
+    note_config(project.engine.store, RunPaths(config.app_name, run), config, project.clock.now())
+
+
+def _write_facts(project: Project, run: str, files: Mapping[str, ProjectFile]) -> None:
+    store, config = project.engine.store, project.config
+    keep(store, RunPaths(config.app_name, run), files, project.folder)
+    write_run_file(store, config, project.engine.name, run, files, environment_digest(config))
 
 
 def _keep_references(project: Project, record: RunRecord) -> None:

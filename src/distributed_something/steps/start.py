@@ -16,7 +16,7 @@ from ..system.state import one_at_a_time
 from ..words import many
 from .limits import too_many_dead
 from .project import Project
-from .setup import keep_record, note_made
+from .setup import keep_record, note_made, note_start
 
 START_LOOK_SECONDS = 15.0
 """Longest pause between two looks at machines that are to come, in seconds."""
@@ -39,6 +39,7 @@ def start(project: Project, fleet_file: Path | None) -> None:
         raise DsError(what, "ds setup, to go on with the queue's run; then ds start")
     held = isinstance(engine, Renting) and _has_canary(project)
     most = 1 if held else None
+    note_start(project, record.run)
     fleet = engine.start(record.run, fleet_file, lambda resource: note_made(project, resource), most)
     with one_at_a_time(project.folder):
         keep_record(project, project.record().with_fleet(fleet)._replace(held=held))

@@ -1,9 +1,13 @@
-"""Reads how full a machine's disk, memory and processors are, and warns. Called by AWS workers."""
+"""Reads how full a machine's disk, memory and processors are, and how much memory its jobs have.
+
+AWS workers warn by it; `ds status` shows the memory of running jobs.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +50,23 @@ class Figures(NamedTuple):
                 " when there is none; set MEMORY higher, or DOCKER_CORES lower"
             )
         return found
+
+
+def memory_of_jobs(ids: Collection[str], root: Path = Path("/proc")) -> dict[str, int]:
+    """Returns the memory of jobs that run on this machine, in bytes, by id: of all their processes (Linux).
+
+    A job whose processes cannot be seen (in a container, of another user) is left out.
+    """
+    found: dict[str, int] = {}
+    marks = {f"DS_JOB_ID={each}".encode(): each for each in ids}
+    for process in root.glob("[0-9]*") if marks else ():
+        with suppress(OSError, ValueError, IndexError):
+            variables = (process / "environ").read_bytes().split(b"\0")
+            job = next((marks[each] for each in variables if each in marks), None)
+            if job is not None:
+                pages = int((process / "statm").read_text().split()[1])
+                found[job] = found.get(job, 0) + pages * os.sysconf("SC_PAGE_SIZE")
+    return found
 
 
 class Gauge:

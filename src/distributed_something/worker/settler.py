@@ -87,7 +87,8 @@ class Settler:
         if (self._ended or self._noted) and self._clock.monotonic() - self._since >= seconds:
             return True
         started = self._ledger.oldest_started
-        return started is not None and self._clock.now() - started >= seconds
+        patience = max(2 * self._settle_seconds, FLUSH_SECONDS)  # most starts are written along with ends
+        return started is not None and self._clock.now() - started >= patience
 
     def hurry(self) -> None:
         """Lets no end wait any more: the worker stops."""
@@ -118,7 +119,8 @@ class Settler:
 
     def flush(self) -> None:
         """Writes the events that wait in the ledger; the starts among them only once they are old enough."""
-        self._ledger.flush(started_before=self._clock.now() - self._settle_seconds + FLUSH_SECONDS)
+        old = self._clock.now() - self._settle_seconds * 2 / 3 + FLUSH_SECONDS
+        self._ledger.flush(started_before=old)
 
     def _note(self, ended: _Ended) -> None:
         when, lease, outcome = ended

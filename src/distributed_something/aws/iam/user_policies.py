@@ -211,9 +211,9 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
     return (
         Grant("Look", describe, ("*",), why_all=NO_NARROWER),
         Grant("Roles", look, roles),
-        Grant("NewestImage", ("ssm:GetParameter",), (images,)),
+        Grant("Image", ("ssm:GetParameter",), (images,)),
         Grant(
-            "OtherServices",
+            "Others",
             ("ecs:ListServices",),
             ("*",),
             {"ArnEquals": {"ecs:cluster": services}},

@@ -9,6 +9,8 @@ const MOST_CHOSEN = 1000; // ids fit into one request; more jobs are named by th
 const FIRST = new Set(["index", "time", "memory", "attempts"]); // the largest first, at the first click
 
 const chosen = new Map(); // the chosen jobs by id, with their states
+let latest = null; // the table on the page
+addEventListener("done", () => { chosen.clear(); if (latest) latest.found = null; });
 
 export const jobs = {
   build(query) {
@@ -35,7 +37,7 @@ export const jobs = {
     const place = h("section", { "aria-label": "Jobs" }, h("h2", {}, "Jobs"), parts.form, parts.count, parts.acts, parts.rows, parts.pager);
     for (const field of parts.form.elements) field.value = query[field.name] ?? "";
     chosen.clear();
-    addEventListener("done", () => { chosen.clear(); parts.found = null; });
+    latest = parts;
     return { place, keep: parts };
   },
   async update({ keep: parts }, query, _found, ready) {

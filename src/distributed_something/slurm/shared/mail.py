@@ -10,8 +10,11 @@ opens the file anew for each look, and takes whole lines only.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from msgspec import DecodeError
 
 from ...clock import Clock
 from ...errors import DsError
@@ -48,7 +51,8 @@ class Tail:
         for line in whole.split(b"\n") if newline else ():
             if b"\0" in line:  # the file's new length is known here before its content
                 break
-            found.append(from_json(line))
+            with suppress(DecodeError):  # half a line, of a writer whose disk was full
+                found.append(from_json(line))
             self._offset += len(line) + 1
         return found
 
@@ -65,13 +69,18 @@ class Letters:
         self._tail = Tail(place, folder / f"{name}.down")
         self._number = 0
         self._pause = POLL_FIRST
+        self._torn = b""
+        """Ends a line of which the disk may have taken a part only."""
         place.files.append(folder / f"{name}.down", b"")
 
     def ask(self, verb: str, arguments: list[Any]) -> None:
         """Send a request."""
         self._number += 1
         self._pause = POLL_FIRST
-        self._place.files.append(self._up, to_json([self._number, verb, arguments]) + b"\n")
+        line = self._torn + to_json([self._number, verb, arguments]) + b"\n"
+        self._torn = b"\n"
+        self._place.files.append(self._up, line)
+        self._torn = b""
 
     def reply(self) -> Reply | None:
         """The reply to the latest request; None, after a pause, where there is none yet.

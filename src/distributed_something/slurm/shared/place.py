@@ -142,18 +142,18 @@ class Place:
         return found
 
     def _seen(self, path: Path) -> bytes:
-        """The content of a file that is known to be there, and not empty."""
-        if not (text := self.files.peek(path)):
+        """The content of a file that is known to be there; a whole one ends with a newline."""
+        if not (text := self.files.peek(path)).endswith(b"\n"):
             raise unseen(path)
         return text
 
     def claim(self, epoch: int, facts: dict[str, Any]) -> bool:
         """Become the head of this epoch, unless another process has."""
-        return self.files.create(self.folder / f"epoch-{epoch:08d}.json", to_json(facts))
+        return self.files.create(self.folder / f"epoch-{epoch:08d}.json", to_json(facts) + b"\n")
 
     def close(self, epoch: int, offset: int) -> None:
         """Say that the head of this epoch has ended, and that its log ends there."""
-        self.files.publish(self.folder / f"closed-{epoch:08d}", b"%d" % offset)
+        self.files.publish(self.folder / f"closed-{epoch:08d}", b"%d\n" % offset)
 
     def closed_at(self, epoch: int) -> int:
         """Where the log of a head that has ended ends. Raises Unreachable as `submitted`."""
@@ -171,7 +171,7 @@ class Place:
 
     def tell(self, epoch: int, number: int, status: dict[str, Any]) -> None:
         """Publish how the queue is, under a name that no other has; the one before the last goes."""
-        self.files.publish(self._status(epoch, number), to_json(status), sync=False)
+        self.files.publish(self._status(epoch, number), to_json(status) + b"\n", sync=False)
         self.files.remove(self._status(epoch, number - 2))
 
     def _status(self, epoch: int, number: int) -> Path:
@@ -181,7 +181,7 @@ class Place:
         """The latest status; None where there is none yet."""
         name = (look or self.look()).status
         for _ in range(3):  # it may have been replaced by a later one since the listing
-            if name and (text := self.files.peek(self.folder / name)):
+            if name and (text := self.files.peek(self.folder / name)).endswith(b"\n"):
                 status: dict[str, Any] = from_json(text)
                 return status
             name = self.look().status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from ...clock import Clock, SystemClock
 from ...engine import Counts, PutReport
 from ...errors import DsError, Unreachable
 from ...job import Cause, DeadJob, Job, Lease, in_batches
+from ...worker.health import FULL
 from .head import Head, stand
 from .mail import Letters, Reply
 from .place import STALE_SECONDS, Look, Place, Pulse
@@ -35,6 +36,25 @@ PATIENCE_SECONDS = 10.0
 
 SKEW_SECONDS = 5.0
 """A clock that is this far from the head's is corrected."""
+
+
+class FolderUnusable(Unreachable):
+    """The shared folder is `full`, or away."""
+
+    full = False
+
+
+@contextmanager
+def usable(place: Place) -> Iterator[None]:
+    """Raises FolderUnusable where an operation on the folder fails."""
+    try:
+        yield
+    except OSError as error:
+        what = f"the queue's folder {place.folder} cannot be used: {error.strerror or error}"
+        fix = "make room there (`df -h`, `df -i`, your quota); what was submitted is kept"
+        unusable = FolderUnusable(what, fix)
+        unusable.full = error.errno in FULL
+        raise unusable from error
 
 
 class SlurmQueue:
@@ -71,7 +91,8 @@ class SlurmQueue:
         """Add jobs: files of them are in the shared folder before the head is asked to take them in."""
         sent = known = 0
         for batch in in_batches(jobs, BATCH, BATCH_BYTES):
-            name = self._place.put([(job.id, job.body.decode()) for job in batch], self._clock.now())
+            with usable(self._place):
+                name = self._place.put([(job.id, job.body.decode()) for job in batch], self._clock.now())
             new, old = self._ask("load", name)
             sent, known = sent + new, known + old
         return PutReport(sent=sent, known=known)
@@ -165,7 +186,7 @@ class SlurmQueue:
         given = list(arguments)
         with self._lock:
             until = self._clock.monotonic() + self._patience
-            while (reply := self._exchange(verb, given)) is None:
+            while (reply := self._try_exchange(verb, given)) is None:
                 if verb == "lease" and self._is_ending():
                     return []
                 if self._clock.monotonic() > until:
@@ -174,6 +195,16 @@ class SlurmQueue:
                     given[-1] = True
         self._note_time(reply.at)
         return reply.result
+
+    def _try_exchange(self, verb: str, arguments: list[Any]) -> Reply | None:
+        """The same. Raises Unreachable where the shared folder is full, or away."""
+        try:
+            with usable(self._place):
+                return self._exchange(verb, arguments)
+        except FolderUnusable as error:
+            if not error.full:  # otherwise new files would take the last room
+                self._letters = None
+            raise
 
     def _exchange(self, verb: str, arguments: list[Any]) -> Reply | None:
         """Ask the head that is there now; None where there is none, or another one before it replied."""
@@ -265,8 +296,12 @@ class CommandQueue(SlurmQueue):
         while True:
             look = self._look()
             if not self._pulse.is_gone(look):
-                with suppress(Unreachable):
+                try:
                     return super()._ask(verb, *arguments)
+                except FolderUnusable:
+                    raise
+                except Unreachable:
+                    continue
             elif (head := self._stand(look)) is not None:
                 return self._answer(head, verb, [*arguments])
 
@@ -276,11 +311,13 @@ class CommandQueue(SlurmQueue):
     def _stand(self, look: Look) -> Head | None:
         if self._replica is None:
             self._replica = Replica(self._place, self._terms, self._scratch)
-        return stand(self._replica, look, self._terms, self._clock)
+        with usable(self._place):
+            return stand(self._replica, look, self._terms, self._clock)
 
     def _answer(self, head: Head, verb: str, arguments: list[Any]) -> Any:
-        try:
-            head.load_new()
-            return head.answer(verb, arguments)
-        finally:
-            head.close()
+        with usable(self._place):
+            try:
+                head.load_new()
+                return head.answer(verb, arguments)
+            finally:
+                head.close()

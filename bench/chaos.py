@@ -1,0 +1,234 @@
+"""Attacks runs of the engine `local` and checks from outside that nothing is lost: python -m bench.chaos
+
+Each round is a small run in a folder of its own. Its workers are killed and suspended at random moments,
+with --damage its queue is damaged too, and the commands are given again until the run has ended. Then: every
+job has succeeded, its output is whole, a job ran twice only across a strike, and no process is left.
+A round is made from its seed alone: `--seed N --rounds 1` repeats it, but for the timing of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+ROUND_SECONDS = 120.0
+"""Maximum time of a round, in seconds."""
+
+SUSPENDED_SECONDS = 0.3
+
+COMMAND = (
+    "echo {n} $(date +%s.%N) >> {trace}; sleep {pause};"
+    " echo first of {n} > {output_dir}/a; yes second of {n} | head -n 300 > {output_dir}/b"
+)
+
+
+class Done(NamedTuple):
+    """What happened in one round."""
+
+    jobs: int
+    kills: int
+    suspensions: int
+    damages: int
+    repeats: int
+
+
+class Round:
+    """One run and what is done to it."""
+
+    def __init__(self, folder: Path, seed: int, *, damage: bool) -> None:
+        self._folder = folder
+        self._chance = random.Random(seed)
+        self._damage = damage
+        self._jobs = self._chance.randrange(10, 60)
+        self._strikes: list[float] = []
+        self._counts = {"kill": 0, "suspend": 0, "damage": 0}
+        self._began = time.monotonic()
+
+    def run(self) -> Done:
+        """Run it to its end. Raises AssertionError where something is not as promised."""
+        slots = self._chance.randrange(1, 5)
+        config: dict[str, object] = {
+            "APP_NAME": "Chaos",
+            "ENGINE": "local",
+            "COMMAND": COMMAND,
+            "OUTPUT": "out/{n}",
+        }
+        config |= {"JOB_RETRIES": 30, "DOCKER_CORES": slots, "BACKOFF": 0}
+        (self._folder / "config.py").write_text("".join(f"{k} = {v!r}\n" for k, v in config.items()))
+        pauses = [round(self._chance.uniform(0, 0.1), 3) for _ in range(self._jobs)]
+        groups = [{"n": n, "pause": pause} for n, pause in enumerate(pauses)]
+        jobs = {"trace": str(self._folder / "trace"), "groups": groups}
+        (self._folder / "jobs.json").write_text(json.dumps(jobs))
+        try:
+            self._ds("setup")
+            self._ds("submit", "jobs.json")
+            self._ds("start")
+            for _ in range(self._chance.randrange(1, 9)):
+                time.sleep(self._chance.uniform(0.02, 0.3))
+                self._strike()
+            while self._ds("monitor", check=False) != 0:
+                assert time.monotonic() - self._began < ROUND_SECONDS, "the run does not end"
+                self._ds("start", check=False)
+            return self._checked()
+        finally:
+            self._ds("stop", "--now", check=False)
+
+    def _ds(self, *words: str, check: bool = True) -> int:
+        command = [sys.executable, "-m", "distributed_something", "--yes", *words]
+        done = subprocess.run(
+            command, cwd=self._folder, capture_output=True, text=True, timeout=ROUND_SECONDS, check=False
+        )
+        said = f"ds {' '.join(words)}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        assert "Traceback" not in done.stderr, said
+        assert done.returncode == 0 or not check, said
+        return done.returncode
+
+    # Strikes
+
+    def _strike(self) -> None:
+        kinds = ["worker", "worker", "machine", "everything", "suspend", *(["damage"] * 3 * self._damage)]
+        kind = self._chance.choice(kinds)
+        if kind == "damage":
+            self._damage_queue()
+            return
+        workers, machine = self._processes()
+        struck = {"machine": machine, "everything": machine + workers}.get(kind, workers)
+        if kind not in ("machine", "everything") and struck:
+            struck = self._chance.sample(struck, 1)
+        if not struck:
+            return
+        self._strikes.append(time.time())
+        for pid in struck:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP if kind == "suspend" else signal.SIGKILL)
+        self._counts["suspend" if kind == "suspend" else "kill"] += len(struck)
+        if kind == "suspend":
+            time.sleep(SUSPENDED_SECONDS)
+            for pid in struck:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> tuple[list[int], list[int]]:
+        """Returns workers and machine process, as far as they live."""
+        with suppress(OSError, ValueError):
+            facts = json.loads(next(self._folder.glob(".ds/*/machine.json")).read_text())
+            alive = set(self._marked())
+            workers = [pid for pid in facts["workers"].values() if pid in alive]
+            return workers, [pid for pid in [facts["pid"]] if pid in alive]
+        return [], []
+
+    def _marked(self) -> list[int]:
+        mark, found = f"DS_STATE={self._folder}/.ds/".encode(), []
+        for entry in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark in entry.read_bytes():
+                    found.append(int(entry.parent.name))
+        return found
+
+    def _damage_queue(self) -> None:
+        queue = next(self._folder.glob(".ds/*/queue.db"), None)
+        if queue is None:
+            return
+        self._strikes.append(time.time())
+        self._counts["damage"] += 1
+        kind = self._chance.choice(["emptied", "overwritten", "gone", "wrong type"])
+        with suppress(OSError, sqlite3.Error):
+            if kind == "emptied":
+                os.truncate(queue, 0)
+            elif kind == "overwritten":
+                with queue.open("r+b") as file:
+                    file.write(self._chance.randbytes(8192))
+            elif kind == "gone":
+                queue.unlink()
+            else:
+                db = sqlite3.connect(queue, timeout=1)
+                db.execute("UPDATE jobs SET failed = 'abc' WHERE state = 0 AND token IS NULL")
+                db.commit()
+                db.close()
+
+    # What must hold
+
+    def _checked(self) -> Done:
+        deadline = time.monotonic() + 20
+        while left := self._marked():
+            assert time.monotonic() < deadline, f"processes are left: {left}"
+            time.sleep(0.05)
+        command = [sys.executable, "-m", "distributed_something", "jobs", "--json"]
+        listed = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=True)
+        jobs = [json.loads(line) for line in listed.stdout.splitlines()]
+        assert [job["job"]["group"]["n"] for job in jobs] == list(range(self._jobs)), "a job is lost"
+        assert {job["state"] for job in jobs} == {"succeeded"}, "a job did not succeed"
+        for n in range(self._jobs):
+            folder = self._folder / "data" / "out" / str(n)
+            assert (folder / "a").read_text() == f"first of {n}\n", f"output of job {n}"
+            assert (folder / "b").read_text() == f"second of {n}\n" * 300, f"output of job {n}"
+        return Done(
+            self._jobs,
+            self._counts["kill"],
+            self._counts["suspend"],
+            self._counts["damage"],
+            self._repeats(),
+        )
+
+    def _repeats(self) -> int:
+        """Returns how many times a job ran again; each time a strike lies between the two starts."""
+        starts: dict[int, list[float]] = {}
+        for line in (self._folder / "trace").read_text().splitlines():
+            name, at = line.split()
+            starts.setdefault(int(name), []).append(float(at))
+        assert starts.keys() == set(range(self._jobs)), "a job never ran"
+        repeats = 0
+        for number, times in starts.items():
+            for first, second in zip(sorted(times), sorted(times)[1:], strict=False):
+                repeats += 1
+                # a job that was starting: its date is read a moment after its worker was struck
+                explained = any(first - 1.0 <= strike <= second for strike in self._strikes)
+                assert explained, f"job {number} ran twice, and nothing was struck between"
+        return repeats
+
+
+def _round(seed: int, *, damage: bool) -> Done | None:
+    """Runs one round in a folder of its own; None: it did not hold, and stderr says why."""
+    with tempfile.TemporaryDirectory(prefix="ds-chaos-") as folder:
+        try:
+            return Round(Path(folder).resolve(), seed, damage=damage).run()
+        except (AssertionError, subprocess.SubprocessError) as error:
+            print(f"seed {seed}: {error}", file=sys.stderr, flush=True)
+            return None
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs rounds and prints their sums. Returns 1 if one did not hold."""
+    parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first round; the next has one more")
+    parser.add_argument("--damage", action="store_true", help="damage the queue too")
+    parser.add_argument("--at-a-time", type=int, default=4, help="rounds that run side by side")
+    options = parser.parse_args(words)
+    seeds = range(options.seed, options.seed + options.rounds)
+    began = time.monotonic()
+    with ThreadPoolExecutor(options.at_a_time) as rounds:
+        ended = [each for each in rounds.map(partial(_round, damage=options.damage), seeds) if each]
+    sums = Done(*map(sum, zip(Done(0, 0, 0, 0, 0), *ended, strict=True)))
+    broken = options.rounds - len(ended)
+    figures = ", ".join(f"{value:,} {name}" for name, value in sums._asdict().items())
+    print(f"{options.rounds} rounds, {broken} broken: {figures}; {time.monotonic() - began:.0f} s")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
