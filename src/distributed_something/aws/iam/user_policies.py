@@ -153,12 +153,10 @@ def _user_watch(config: Config, where: Where) -> tuple[Grant, ...]:
     make = ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource")
     dashboard = where.arn("cloudwatch", f"dashboard/{config.app_name}", region="")
     show = ("cloudwatch:DeleteDashboards", "cloudwatch:GetDashboard", "cloudwatch:PutDashboard")
-    look = ("cloudwatch:DescribeAlarms", "logs:DescribeLogGroups")
     return (
         Grant("Logs", make, groups),
         Grant("Dashboard", show, (dashboard,)),
         *alarm_grants(where, f"{alarm_prefix(config.app_name)}*"),
-        Grant("Lists", look, ("*",), why_all="lists show every name, or none"),
     )
 
 
@@ -176,6 +174,7 @@ def _user_auto_monitor(config: Config, where: Where) -> tuple[Grant, ...]:
 def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
     """The read-only calls of `ds check` and the monitor."""
     describe = (
+        "cloudwatch:DescribeAlarms",
         "ec2:DescribeFleetHistory",
         "ec2:DescribeFleetInstances",
         "ec2:DescribeFleets",
@@ -196,6 +195,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
         "ec2:DescribeVpcEndpoints",
         "ec2:DescribeVpcs",
         "iam:ListRoles",
+        "logs:DescribeLogGroups",
         "servicequotas:GetServiceQuota",
         "sts:GetCallerIdentity",
         "tag:GetResources",
