@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distributed_something.inputs.config import KEYS, Key
+from distributed_something.inputs.keys import KEYS, Key
 
 HEAD = """# Configuration
 

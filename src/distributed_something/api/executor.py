@@ -26,7 +26,8 @@ from typing import Any, NamedTuple, TypeVar
 from ..engine import Renting
 from ..engines import ENGINES
 from ..errors import DsError, UsageError
-from ..inputs.config import KEYS, Config
+from ..inputs.config import Config
+from ..inputs.keys import KEYS
 from ..job import Job, State
 from ..ledger import Fold, JobRecord, RunPaths
 from ..report.failures import group_failures

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import FAILED, OK, USAGE, DsError, UsageError
 from ..words import bytes_text, many, nearest
 from .collect import collect_command
-from .config import KEYS, Config
+from .config import Config
+from .keys import KEYS
 
 if TYPE_CHECKING:
     from ..engine import Store
