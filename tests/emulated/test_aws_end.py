@@ -15,7 +15,8 @@ from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.aws.watch.dashboard import put_dashboard
-from distributed_something.cli.views import failures, jobs
+from distributed_something.cli.jobs import jobs
+from distributed_something.cli.views import failures
 from distributed_something.errors import (
     LEFTOVERS,
     OK,

@@ -14,7 +14,8 @@ from aws_project import IMAGE
 from copycats import HIDDEN_SECONDS, CopyCat
 from distributed_something.aws.engine import AwsEngine
 from distributed_something.aws.session import AwsSession
-from distributed_something.cli.views import failures, jobs
+from distributed_something.cli.jobs import jobs
+from distributed_something.cli.views import failures
 from distributed_something.console import Console
 from distributed_something.errors import OK, SOME_DEAD
 from distributed_something.inputs.config import load_config
