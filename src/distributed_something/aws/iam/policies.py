@@ -62,6 +62,16 @@ def document(grants: Iterable[Grant]) -> Document:
     return {"Version": "2012-10-17", "Statement": [each.statement() for each in grants]}
 
 
+def shortened(policy: Document) -> Document:
+    """The same policy with lists of one written as a text: IAM limits its length."""
+
+    def short(value: Any) -> Any:
+        return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+    statements = [{name: short(value) for name, value in each.items()} for each in policy["Statement"]]
+    return {**policy, "Statement": statements}
+
+
 def compact(policy: Document) -> str:
     """A policy without spaces, as they count in a role."""
     return json.dumps(policy, separators=(",", ":"))

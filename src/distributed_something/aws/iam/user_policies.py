@@ -15,6 +15,7 @@ from .policies import (
     buckets_of,
     document,
     pass_role,
+    shortened,
     store_grants,
 )
 from .roles import FUNCTION, LINKED, PATH, PROFILES, SCHEDULES, TAGGING_ROLE, Role, Where
@@ -152,12 +153,10 @@ def _user_watch(config: Config, where: Where) -> tuple[Grant, ...]:
     make = ("logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource")
     dashboard = where.arn("cloudwatch", f"dashboard/{config.app_name}", region="")
     show = ("cloudwatch:DeleteDashboards", "cloudwatch:GetDashboard", "cloudwatch:PutDashboard")
-    look = ("cloudwatch:DescribeAlarms", "logs:DescribeLogGroups")
     return (
         Grant("Logs", make, groups),
         Grant("Dashboard", show, (dashboard,)),
         *alarm_grants(where, f"{alarm_prefix(config.app_name)}*"),
-        Grant("Lists", look, ("*",), why_all="lists show every name, or none"),
     )
 
 
@@ -175,6 +174,7 @@ def _user_auto_monitor(config: Config, where: Where) -> tuple[Grant, ...]:
 def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
     """The read-only calls of `ds check` and the monitor."""
     describe = (
+        "cloudwatch:DescribeAlarms",
         "ec2:DescribeFleetHistory",
         "ec2:DescribeFleetInstances",
         "ec2:DescribeFleets",
@@ -195,6 +195,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
         "ec2:DescribeVpcEndpoints",
         "ec2:DescribeVpcs",
         "iam:ListRoles",
+        "logs:DescribeLogGroups",
         "servicequotas:GetServiceQuota",
         "sts:GetCallerIdentity",
         "tag:GetResources",
@@ -223,7 +224,7 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
 
 def user_policy(config: Config, where: Where) -> Document:
     """The policy of a user of the commands, for one app."""
-    return document(user_grants(config, where))
+    return shortened(document(user_grants(config, where)))
 
 
 # -- The administrator ---------------------------------------------------------------------------------------
@@ -323,4 +324,4 @@ def _administrator_auto_monitor(where: Where) -> tuple[Grant, ...]:
 
 def administrator_policy(where: Where) -> Document:
     """The policy of the person who sets up an account."""
-    return document(administrator_grants(where))
+    return shortened(document(administrator_grants(where)))
