@@ -26,7 +26,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from functools import cache
 from typing import Any, Protocol
 
 from ..errors import UsageError
@@ -193,12 +193,19 @@ def variables_of(keys: Mapping[str, Any]) -> dict[bytes, bytes]:
     for name, value in keys.items():
         if name == "group" and isinstance(value, dict):  # its keys stand beside it
             continue
-        with suppress(UnicodeEncodeError):
+        try:
             text = os.fsencode(_text(value))
-            if b"\0" not in text and len(text) <= min(MOST_OF_A_VARIABLE, room):
-                found[variable_of(name).encode()] = text
-                room -= len(text)
+        except UnicodeEncodeError:
+            continue
+        if b"\0" not in text and len(text) <= MOST_OF_A_VARIABLE and len(text) <= room:
+            found[_encoded(name)] = text
+            room -= len(text)
     return found
+
+
+@cache  # mostly all jobs have the same keys
+def _encoded(name: str) -> bytes:
+    return variable_of(name).encode()
 
 
 def check_variables(names: Iterable[str]) -> None:

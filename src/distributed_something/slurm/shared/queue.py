@@ -114,8 +114,8 @@ class SlurmQueue:
         ours = {(lease.job.index, lease.token): lease for lease in leases}
         renewed, lost = self._ask("renew", [said(lease) for lease in leases])
         return (
-            [ours[index, token]._replace(deadline=deadline) for index, token, _, deadline in renewed],
-            [ours[index, token] for index, token, _ in lost],
+            [ours[index, token]._replace(deadline=deadline) for index, token, *_, deadline in renewed],
+            [ours[index, token] for index, token, *_ in lost],
         )
 
     def done(self, leases: Sequence[Lease]) -> None:

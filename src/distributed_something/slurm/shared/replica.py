@@ -269,13 +269,13 @@ class Copier:
 
 def said(lease: Lease) -> list[Any]:
     """A lease as it goes over the wire and into the log."""
-    return [lease.job.index, lease.token, lease.attempt]
+    return [lease.job.index, lease.token, lease.attempt, lease.earlier.to_text()]
 
 
 def lease_of(found: Sequence[Any]) -> Lease:
     """As much of a lease as the queue needs of it."""
-    index, token, attempt = found[:3]
-    return Lease(Job("", index, b""), token, 0.0, attempt)
+    index, token, attempt, earlier = found[:4]
+    return Lease(Job("", index, b""), token, 0.0, attempt, earlier=Earlier.from_text(earlier))
 
 
 def told(lease: Lease) -> list[Any]:

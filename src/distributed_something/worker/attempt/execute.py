@@ -122,16 +122,11 @@ class Executor:
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
-        own = {
-            **variables_of(lease.job.keys),
-            b"DS_JOB_ID": lease.job.id.encode(),
-            b"DS_ATTEMPT": b"%d" % lease.attempt,
-        }
         given = self._give(lease.earlier)
         if given:
             self._log.note(f"attempt {lease.attempt} is given {given}")
         try:
-            outcome = self._run(lease, argv, own, once)
+            outcome = self._run(lease, argv, once)
         finally:
             if self._mask is not None:
                 self._mask.flush()
@@ -139,14 +134,16 @@ class Executor:
             return outcome
         return outcome._replace(detail="; ".join(filter(None, [outcome.detail, f"it was given {given}"])))
 
-    def _run(self, lease: Lease, argv: list[str], own: Mapping[bytes, bytes], once: str | None) -> Outcome:
+    def _run(self, lease: Lease, argv: list[str], once: str | None) -> Outcome:
+        if not argv and not once and self._container is None:
+            return self._run_handler(lease)
+        job = lease.job
+        own = {**variables_of(job.keys), b"DS_JOB_ID": job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
         if argv:
             return self._or_refused(argv, own, self._run_command(argv, own))
         if self._container is not None:
             return self._run_command(handler_command(once or self._handler), own)
-        if once:
-            return self._run_command([*host_program(), "--once", once], own)
-        return self._run_handler(lease)
+        return self._run_command([*host_program(), "--once", once or ""], own)
 
     def _give(self, earlier: Earlier) -> str:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
