@@ -24,6 +24,7 @@ from threading import Event, Thread, main_thread
 from typing import Any, NamedTuple, TypeVar
 
 from ..engine import Renting
+from ..engines import ENGINES
 from ..errors import DsError, UsageError
 from ..inputs.config import KEYS, Config
 from ..job import Job, State
@@ -273,7 +274,7 @@ def _write_project(folder: Path, project: Project | None, max_workers: int | Non
         keys |= _keys_of(project.config)
         keys["STORE"] = str(project.folder / project.config.store)
         environment = project.config.worker_environment()
-    if keys["ENGINE"] == "local" and not (project and project.config.in_containers):
+    if ENGINES[str(keys["ENGINE"])].on_this_machine and not (project and project.config.in_containers):
         places = [str(project.folder) if project else "", environment.get("PYTHONPATH", ""), *sys.path]
         environment["PYTHONPATH"] = os.pathsep.join(each or str(Path.cwd()) for each in places)
     keys |= {
