@@ -148,6 +148,14 @@ def test_an_empty_queue_is_said_to_be_empty(fold: Fold, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.fault(68)
+def test_just_after_a_submission_no_one_is_told_to_clean_up(tmp_path: Path) -> None:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "run")
+    write_jobs(store, paths.jobs + "a", [Job(f"{n:016x}", n, b"{}") for n in range(5)])
+    found = snapshot(Fold(store, paths).update(), Machines(running=1), Counts())
+    assert found["why_idle"] == "the queue does not count the jobs yet: its counts may be a minute old"
+
+
 def test_a_queue_that_is_gone_is_said_to_be_gone(fold: Fold, tmp_path: Path) -> None:
     none = Fold(FolderStore(tmp_path / "none"), RunPaths("App", "run"))
     assert snapshot(none, Machines(), None)["why_idle"] == "nothing is set up: ds run JOBFILE"

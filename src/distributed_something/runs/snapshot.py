@@ -277,6 +277,8 @@ def take(
         no_eta = None if eta is not None else _no_eta(fold, jobs, silent=silent)
     moves = over or (jobs.running > 0 and counts is not None and not machines.diagnosis)
     idle = None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0)
+    if counts and not counts.open and jobs.total and fold.first is None and not jobs.final:
+        idle = "the queue does not count the jobs yet: its counts may be a minute old"
     return Snapshot(
         app=app,
         engine=engine,
