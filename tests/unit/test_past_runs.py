@@ -71,6 +71,16 @@ def test_outputs_are_compared_by_size_place_and_content(project: DsProject) -> N
     assert "outputs: 2 jobs with other content, such as " in said
 
 
+def test_the_job_that_collects_is_no_difference(project: DsProject) -> None:
+    project.jobs([{"n": 1}])
+    project.config(COMMAND="printf 'v\\n{n}\\n' > {output_dir}/x.csv", OUTPUT="o/{n}", COLLECT="csv")
+    for _ in range(2):
+        project.ds("run", "files/jobs.json")
+    first, second = (json.loads(line)["run"] for line in project.ds("--json", "runs").stdout.splitlines())
+    jobs = json.loads(project.ds("--json", "runs", "diff", first, second).stdout)["jobs"]
+    assert (jobs["both"], jobs["only_first"]["count"], jobs["only_second"]["count"]) == (1, 0, 0)
+
+
 def test_a_report_is_found_and_made_again(twice: tuple[DsProject, str, str]) -> None:
     project, first, second = twice
     place = Path(project.ds("report").stdout.strip())

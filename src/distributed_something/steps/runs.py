@@ -16,7 +16,8 @@ from ..job import State
 from ..ledger import Fold, JobRecord, RunPaths
 from ..report.build import DATA, REPORT
 from ..runs.runfile import read_run_file
-from ..worker.attempt.collect import MANIFEST_BYTES
+from ..worker.attempt.collect import KEY, MANIFEST_BYTES
+from ..worker.attempt.task import COLLECTED
 from ..worker.files.manifest import Manifest, manifest_key
 from .project import Project
 
@@ -138,7 +139,7 @@ def compare(project: Project, one: str, other: str) -> dict[str, Any]:
     reports = [read_report(project, run) or {} for run in (one, other)]
     what = [report.get("what", {}) for report in reports]
     folds = [project.looking_at(run).fold().update() for run in (one, other)]
-    first, second = ({**fold.jobs} for fold in folds)
+    first, second = map(_users_jobs, folds)
     both = [job for job in first if job in second]
     return {
         "runs": [one, other],
@@ -156,6 +157,17 @@ def compare(project: Project, one: str, other: str) -> dict[str, Any]:
         "seconds": [each.seconds for each in facts],
         "cost_usd": [each.cost_usd for each in facts],
     }
+
+
+def _users_jobs(fold: Fold) -> dict[str, JobRecord]:
+    """Returns the jobs without those that collected their outputs: these have other ids in each run."""
+    found = {**fold.jobs}
+    perhaps = [record for record in found.values() if record.output == COLLECTED]
+    bodies = fold.bodies(perhaps)
+    for record in perhaps:
+        if KEY.encode() in bodies.get(record.id, b""):
+            del found[record.id]
+    return found
 
 
 def _config(project: Project, run: str) -> dict[str, Any]:
