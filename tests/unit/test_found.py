@@ -123,6 +123,8 @@ def test_a_folder_with_a_recipe_only_gets_a_config_and_the_command_that_builds_i
     assert f"docker build -t {tmp_path.name.lower().replace('_', '-')}:1 ." in said
     assert "conda activate seq" in said
     assert "ds run JOBFILE" in said
+    (tmp_path / "config.py").unlink()
+    assert "docker" not in DsProject(tmp_path).ds("init", "--engine", "slurm").stderr
 
 
 def test_a_folder_that_says_nothing_is_left_as_it_is(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def do_init(console: Console, options: argparse.Namespace) -> int:
     else:
         readme = copy_example(options.example or "images", target)
         console.say(f"made {target}: see {readme}")
-        commands = [f"cd {quote(str(target))} && ds run files/exampleJob.json"]
+        commands = ["ds run files/exampleJob.json"]
+        if target.resolve() != Path.cwd():
+            commands = [f"cd {quote(str(target))} && {commands[0]}"]
     if console.json:
         console.data({"folder": str(target)})
     for command in commands:
