@@ -114,6 +114,7 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "glusterfs": lambda: (
         os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
     ),
+    "bindfs": lambda: shutil.which("bindfs") and Path("/dev/fuse").exists(),
     "aiosmtpd": lambda: find_spec("aiosmtpd") and find_spec("apprise"),
 }
 

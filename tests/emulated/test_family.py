@@ -157,6 +157,36 @@ def test_a_project_of_the_family_runs_with_nothing_but_its_own_files(
             s3.delete_object(Bucket="lab-bucket", Key=each["Key"])
 
 
+@pytest.mark.fault(60)
+def test_a_job_that_left_the_queue_without_its_outputs_is_not_called_succeeded_without_a_word(
+    tmp_path: Path, account: dict[str, str], clock: EmulatorClock
+) -> None:
+    job_file = bring("cellprofiler", tmp_path)
+    config = tmp_path / "config.py"
+    config.write_text(config.read_text().replace('"lab-results"', '"lab-bucket"'))
+    fleet = fill_in_fleet(tmp_path, "123456789012", account)
+    s3: Any = session().client("s3")
+    setup(opened(tmp_path, clock))
+    project = opened(tmp_path, clock)
+    submit(project, check(project, job_file, {}))
+    start(opened(tmp_path, clock), fleet)
+    worker = CopyCat("cellprofiler", environment_of(project), session().client("sqs"), s3, lambda job: False)
+    worker.work()
+    s3.delete_object(Bucket="lab-bucket", Key="projects/output/Plate1-A02/0")
+
+    project = opened(tmp_path, clock)
+    monitor(project, tmp_path / f"files/{project.config.app_name}SpotFleetRequestId.json", None)
+    first, lost, third = sorted(project.fold().jobs.values(), key=lambda record: record.index)
+    assert (first.output, third.output) == ("projects/output/Plate1-A01", "projects/output/Plate1-A03")
+    assert lost.output is None and lost.detail == "left the queue; 0 of 1 file in projects/output/Plate1-A02/"
+    said = project.console.err
+    assert isinstance(said, io.StringIO)
+    assert "1 job left the queue without the outputs" in said.getvalue() and lost.id in said.getvalue()
+    cleanup(opened(tmp_path, clock))
+    for each in s3.list_objects_v2(Bucket="lab-bucket")["Contents"]:
+        s3.delete_object(Bucket="lab-bucket", Key=each["Key"])
+
+
 def out(project: Project) -> str:
     """What the project's console printed."""
     found = project.console.out

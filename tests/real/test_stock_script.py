@@ -18,6 +18,7 @@ from distributed_something.aws.iam.roles import Role, Where, account_of
 from distributed_something.aws.shape import MachineShape
 from distributed_something.inputs.config import Config, parse_config
 from docking import IMAGE, Docker, docker_engine
+from services import require
 
 pytestmark = [
     pytest.mark.real,
@@ -58,16 +59,19 @@ def program(folder: Path, name: str, body: str) -> None:
 
 @pytest.fixture
 def machine(config: Config, tmp_path: Path) -> Iterator[Path]:
-    """A folder that stands for a machine: its user data has run there, with a real mount of the bucket."""
+    """A folder that stands for a machine: its user data has run there, with the bucket mounted by FUSE."""
+    require("bindfs")
     bucket, mounted, programs = tmp_path / "bucket", tmp_path / "mounted", tmp_path / "host"
     bucket.mkdir()
     (bucket / "input.txt").write_text("pixels")
     program(programs, "curl", "exit 0")
-    program(programs, "mount-s3", f'for last; do :; done; mount --bind -o ro {bucket} "$last"')
+    program(programs, "mount-s3", f'for last; do :; done; bindfs -r {bucket} "$last"')
     script = start_script(config).replace(MOUNT_FOLDER, str(mounted))
     script = script.replace("/etc/ecs/ecs.config", str(tmp_path / "ecs.config"))
     path = f"{programs}:{os.environ['PATH']}"
     subprocess.run(["/bin/sh", "-c", script], check=True, env={"PATH": path}, stdout=subprocess.DEVNULL)
+    mounts = [each.split()[1:3] for each in Path("/proc/mounts").read_text().splitlines()]
+    assert [str(mounted), "fuse"] in mounts or [str(mounted), "fuse.bindfs"] in mounts
     yield tmp_path
     subprocess.run(["umount", mounted], check=True)
 

@@ -9,9 +9,9 @@ import pytest
 
 from conftest import DsProject
 from distributed_something.errors import UsageError
-from distributed_something.inputs.config import Config, load_config
+from distributed_something.inputs.config import Config, load_config, parse_config
 from distributed_something.inputs.jobfile import JobFile
-from distributed_something.inputs.messages import form_of
+from distributed_something.inputs.messages import form_of, outputs_of
 from distributed_something.job import Job, keys_of
 from moving_projects import FOLDER, NAMES, bring, config_of
 
@@ -190,3 +190,32 @@ def test_with_a_command_the_same_jobs_run_on_this_machine(name: str, project: Ds
     for group in JobFile(jobs).groups():
         values = keys_of({"group": group})["Metadata" if "Metadata" in group else next(iter(group))]
         assert any(str(values) in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"output_structure": "Plate/Well", "group": {"Metadata": "Plate=P1,Well=A01"}}, "out/P1/A01/"),
+        ({"group": {"Metadata": "Plate=P1,Well=A01"}}, "out/P1-A01/"),
+        ({"group": {"Metadata": [{"Plate": "P1", "Well": "A01"}, [1, 2]]}}, "out/P1-A01/"),
+    ],
+)
+def test_the_outputs_of_a_cellprofiler_job_are_known_by_its_message(
+    body: dict[str, object], expected: str
+) -> None:
+    config = parse_config("APP_NAME = 'A'\nAWS_BUCKET = 'lab'\nDOCKERHUB_TAG = 'a/b:1'\n")
+    shared = {"pipeline": "p", "output": "out", "input": "i", "data_file": "d"}
+    assert outputs_of(config, shared | body) == expected
+    assert outputs_of(config._replace(extra={"DESTINATION_BUCKET": "other"}), shared | body) is None
+
+
+def test_the_outputs_of_a_plate_are_known_and_those_of_other_jobs_are_not() -> None:
+    config = parse_config("APP_NAME = 'A'\nAWS_BUCKET = 'lab'\nDOCKERHUB_TAG = 'a/b:1'\n")
+    plate = {"output_location": "zarr/", "group": {"plate": "P1"}}
+    assert outputs_of(config, plate) == "zarr/P1.", "not those of P10"
+    assert outputs_of(config, plate | {"output_bucket": "other"}) is None
+    assert outputs_of(config, {"output_location": "out", "group": {"Plate": "P1"}}) is None
+    assert (
+        outputs_of(config, {"output_file_location": "out", "shared_metadata": {}, "group": {"a": "b"}})
+        is None
+    )

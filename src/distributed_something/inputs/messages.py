@@ -118,6 +118,34 @@ def _checked(form: Form, file: JobFile) -> Form:
     return form
 
 
+def outputs_of(config: Config, body: Keys) -> str | None:
+    """The start of the keys of a job's outputs in AWS_BUCKET, as the worker of its family names them.
+
+    None: not known. Fiji's jobs share a folder, the worker of `group` is anyone's, and another bucket than
+    AWS_BUCKET is not looked into.
+    """
+    given = config.extra.get("DESTINATION_BUCKET") or config.aws_bucket
+    if body.get("output_bucket", given) != config.aws_bucket or isinstance(config.message, Mapping):
+        return None
+    keys = keys_of(dict(body))
+    if config.message in ("", "cellprofiler") and all(name in keys for name in _CELLPROFILER):
+        return _cellprofiler_folder(keys)
+    if config.message in ("", "omezarr") and "output_location" in keys and "plate" in keys:
+        folder = str(keys["output_location"]).rstrip("/")
+        return f"{folder}/{keys['plate']}." if [*body.get("group", ())] == ["plate"] else None
+    return None
+
+
+def _cellprofiler_folder(keys: Keys) -> str | None:
+    """Below `output`: `output_structure` with the values in it, or else the values with dashes."""
+    pairs = [each.partition("=")[::2] for each in str(keys.get("Metadata")).split(",")]
+    name = str(keys.get("output_structure") or "")
+    for key, value in pairs if name else ():
+        name = name.replace(key, value)
+    name = name or "-".join(value for _, value in pairs)
+    return f"{str(keys['output']).rstrip('/')}/{name}/" if name else None
+
+
 def template_names(shared: Keys, group: Keys) -> list[str]:
     """The names that a MESSAGE of the user's own may use."""
     return [*shared, *keys_of({"group": group}), "group"]

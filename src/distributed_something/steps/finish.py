@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from itertools import islice
+from typing import Any, NamedTuple
 
 from ..errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from ..inputs.config import Config
-from ..job import Job, Lease, State
-from ..ledger import Fold
+from ..job import Job, Lease, Outcome, State
+from ..ledger import Fold, job_bodies
 from ..runs.record import read_record
+from ..words import many
+from ..worker.files.done import Recipe, rules_of
 from .project import Project
+
+MOST_LOOKED_UP = 10_000
+"""Maximum jobs of an image's own worker whose outputs are looked up at the end of a run."""
 
 
 def end(project: Project, fold: Fold) -> int:
@@ -71,8 +78,8 @@ def record_ends(project: Project, fold: Fold) -> None:
     """Write to the ledger how the jobs ended, for workers that write no ledger.
 
     Called once their queue is empty. A job is then dead if the queue's dead list has it, or else succeeded:
-    such workers delete no other job. If the dead list may not be read (the auto-monitor has few rights),
-    nothing is written, and the run shows only numbers.
+    such workers delete no other job. Its detail has what the done rule says of its outputs. If the dead list
+    may not be read (the auto-monitor has few rights), nothing is written, and the run shows only numbers.
     """
     if not fold.update().by_state[State.WAITING]:
         return
@@ -81,11 +88,60 @@ def record_ends(project: Project, fold: Fold) -> None:
     except DsError as error:
         project.console.say(f"note: {error.what}")
         return
+    left = {record.id: record.index for record in fold.jobs.values() if record.state is State.WAITING}
+    seen = _look_at_outputs(project, left)
     now, ledger = project.clock.now(), project.own_ledger("queue")
-    for record in fold.jobs.values():
-        if record.state is State.WAITING:
-            ledger.ended("succeeded", now, Lease(Job(record.id, record.index, b""), "", now), None)
+    for job_id, index in left.items():
+        found = seen.get(job_id, _Seen())
+        outcome = Outcome(State.SUCCEEDED, detail=f"left the queue; {found.words}")
+        facts = {"output": found.folder} if found.fits else {}
+        ledger.ended("succeeded", now, Lease(Job(job_id, index, b""), "", now), outcome, **facts)
     ledger.flush()
+    if unfit := [(job_id, found.words) for job_id, found in seen.items() if found.fits is False]:
+        (job_id, words), count = unfit[0], many(len(unfit), "job")
+        what = f"{count} left the queue without the outputs that EXPECTED_NUMBER_FILES asks for"
+        project.console.say(f"note: {what}, and may have failed: for example {job_id}: {words}")
+    if unknown := len(left) - len(seen):
+        project.console.say(
+            f"note: {many(unknown, 'job')} succeeded by the queue alone: no outputs looked up"
+        )
+
+
+class _Seen(NamedTuple):
+    """What the store has of a job's outputs. `fits`: whether the done rule holds; None: not looked up."""
+
+    words: str = "its outputs were not looked up"
+    folder: str = ""
+    fits: bool | None = None
+
+
+def _look_at_outputs(project: Project, wanted: Collection[str]) -> dict[str, _Seen]:
+    """Looks for the outputs of these jobs, as far as the rule is given and it is known where they are.
+
+    At most MOST_LOOKED_UP, as each is a call.
+    """
+    from ..inputs.messages import outputs_of
+
+    config, store = project.config, project.engine.store
+    rule, found = rules_of(config, Recipe()).rule, dict[str, _Seen]()
+    if rule is None:
+        return found
+    try:
+        for job_id, body in job_bodies(store, project.paths(), wanted):
+            if len(found) == MOST_LOOKED_UP:
+                break
+            if prefix := outputs_of(config, body):
+                fitting = (
+                    file
+                    for file in store.list(prefix)
+                    if file.size >= rule.min_bytes and rule.containing in file.key
+                )
+                count = len([*islice(fitting, rule.files)])
+                words = f"{count:,} of {many(rule.files, 'file')} in {prefix}"
+                found[job_id] = _Seen(words, prefix.rstrip("/"), count >= rule.files)
+    except DsError as error:
+        project.console.say(f"note: {error.what}; other outputs are not looked up")
+    return found
 
 
 def warn_of_damaged_record(project: Project) -> None:
