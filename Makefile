@@ -2,8 +2,9 @@
 # make test   every test, in parallel                    make bench  speed, beside its peers
 # make docs   the documentation, into site/index.html    make dist   wheel, sdist, list of parts
 # make locked   .venv from the lock files alone, each package by its hash       make lock   new lock files
+# make aws-smoke ARGS='--bucket B'   20 jobs on a real account, for at most $0.05: asks before
 # make pictures   a walk through page and report in a browser, as screenshots in pictures/
-.PHONY: demo test check bench docs pictures dist lock locked clean
+.PHONY: demo test check bench aws-smoke docs pictures dist lock locked clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -79,6 +80,9 @@ dist: $(VENV)/.developer
 bench: $(VENV)/.developer
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m bench $(ARGS)
+
+aws-smoke: $(VENV)/.developer
+	$(BIN)/python -m bench.aws_smoke $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo site dist build pictures

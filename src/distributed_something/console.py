@@ -121,6 +121,18 @@ class Console:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise UsageError("not confirmed: nothing was changed")
 
+    def ask(self, what: str, default: str) -> str:
+        """Ask for a line on a terminal; an empty one, or no terminal, means the default."""
+        if self.json or self.yes or not (sys.stdin.isatty() and self.err.isatty()):
+            self.say(f"{what}: {default}")
+            return default
+        self.err.write(_printable(f"{what} [{default}]: ", self.err))
+        self.err.flush()
+        line = sys.stdin.readline()
+        if not line:
+            raise UsageError("no answer: nothing was changed")
+        return line.strip() or default
+
     def table(self, header: Sequence[str], rows: Iterable[Row]) -> None:
         """Print a table: aligned on a terminal, with tabs elsewhere."""
         if not self.out.isatty():

@@ -211,11 +211,12 @@ OPTIONAL = frozenset(
     {
         *("iam.GetRole", "iam.GetInstanceProfile", "logs.CreateLogGroup", "logs.PutRetentionPolicy"),
         *("s3.HeadObject", "s3.PutObject", "ec2.DescribeSpotPriceHistory", "monitoring.PutMetricAlarm"),
-        *("ec2.ModifySpotFleetRequest", "ec2.ModifyFleet"),
+        *("ec2.ModifySpotFleetRequest", "ec2.ModifyFleet", "s3.ListObjectsV2"),
     }
 )
 """Who may not look whether roles are there may use them all the same; log groups outlast a clean-up. Cost is
-not shown where it cannot be known, no alarm is made, and the fleet stays as large as it is."""
+not shown where it cannot be known, no alarm is made, and the fleet stays as large as it is. The report does
+without the configs that it cannot list."""
 
 
 _LOOKS = ("Describe", "Get", "List", "Head")

@@ -152,6 +152,7 @@ def test_the_rest_of_a_run_is_ended_from_the_page_alone(
 
         page.goto(url + "#jobs?state=dead")
         page.locator("a.id").first.click()
+        page.get_by_role("heading", name="Log of attempt 1").wait_for()  # the list has a button of that name
         page.get_by_role("button", name="Take out").click()
         dialog.get_by_role("button", name="Take out").click()
         page.get_by_text("1 job taken out of the run").wait_for()

@@ -68,7 +68,7 @@ def test_what_can_finish_before_the_machine_goes_does(tmp_path: Path) -> None:
 
 @pytest.mark.fault(26)
 def test_after_a_recommendation_no_job_is_leased_and_the_running_one_finishes(tmp_path: Path) -> None:
-    run = new_run([{"n": 1}, {"n": 2}], COMMAND="sleep 4")
+    run = new_run([{"n": 1}, {"n": 2}], COMMAND="sleep 9")
     with at_work(run, tmp_path) as (process, server):
         server.values["events/recommendations/rebalance"] = json.dumps({"noticeTime": in_seconds(0)})
         until(lambda: run.events("succeeded"), "the job to finish")

@@ -78,10 +78,11 @@ def _names(text: str) -> list[str]:
 
 def init(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `ds init`."""
-    parser.add_argument("target", metavar="DIR", help="a folder that is not there yet, or is empty")
+    where = "a new or empty folder, for an example; or one with files, for a project of these (this folder)"
+    parser.add_argument("target", metavar="DIR", nargs="?", help=where)
     examples = ["images", "text", "cellprofiler", "imagej", "omezarr"]
     words = f"{examples[0]} (the default), {', '.join(examples[1:-1])} or {examples[-1]}"
-    parser.add_argument("--example", choices=examples, default=examples[0], help=words)
+    parser.add_argument("--example", choices=examples, help=words)
 
 
 def setup(parser: argparse.ArgumentParser) -> None:

@@ -37,15 +37,25 @@ def in_project(run: InProject) -> Command:
 def do_init(console: Console, options: argparse.Namespace) -> int:
     """Runs `ds init`."""
     from pathlib import Path
+    from shlex import quote
 
-    from .init import copy_example
+    from .init import adopt, copy_example, is_free
 
-    target = Path(options.target)
-    readme = copy_example(options.example, target)
+    target = Path(options.folder if options.target is None else options.target)
+    if options.example is None and not is_free(target):
+        commands = adopt(console, target, options)
+        if target.resolve() != Path.cwd():
+            commands.insert(0, f"cd {quote(str(target))}")
+    else:
+        readme = copy_example(options.example or "images", target)
+        console.say(f"made {target}: see {readme}")
+        commands = ["ds run files/exampleJob.json"]
+        if target.resolve() != Path.cwd():
+            commands = [f"cd {quote(str(target))} && {commands[0]}"]
     if console.json:
         console.data({"folder": str(target)})
-    console.say(f"made {target}: see {readme}")
-    console.hint(f"cd {target} && ds run files/exampleJob.json")
+    for command in commands:
+        console.hint(command)
     return OK
 
 

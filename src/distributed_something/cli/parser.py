@@ -125,7 +125,11 @@ def do_completion(console: Console, options: argparse.Namespace) -> int:
 
 
 COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
-    "init": (commands.do_init, "make a project that runs as it stands", arguments.init),
+    "init": (
+        commands.do_init,
+        "make a project: an example, or one for the files of a folder",
+        arguments.init,
+    ),
     "jobfile": (commands.do_jobfile, "a job file from files, lists of values or a table", arguments.jobfile),
     "check": (commands.do_check, "tell what can be known to be wrong before a run", arguments.check),
     "try": (commands.do_try, "run one job of a file, here and now", arguments.try_),
