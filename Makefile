@@ -1,13 +1,16 @@
 # make demo   run the image example on this machine      make check  lint and strict types
 # make test   every test, in parallel                    make bench  speed, beside its peers
-# make docs   the documentation, into site/index.html    make dist   wheel and sdist, into dist/
+# make docs   the documentation, into site/index.html    make dist   wheel, sdist, list of parts
+# make locked   .venv from the lock files alone, each package by its hash       make lock   new lock files
 # make aws-smoke ARGS='--bucket B'   20 jobs on a real account, for at most $0.05: asks before
 # make pictures   a walk through page and report in a browser, as screenshots in pictures/
-.PHONY: demo test check bench aws-smoke docs pictures dist clean
+.PHONY: demo test check bench aws-smoke docs pictures dist lock locked clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+MINISTACK := 'ministack>=1.5,<1.6' boto3
 
 # The product alone, with what the example needs: quick, for the demo
 $(VENV)/.product: pyproject.toml
@@ -22,8 +25,24 @@ $(VENV)/.developer: $(VENV)/.product
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --group check
 	$(PYTHON) -m venv $(VENV)/ministack  # of its own: it insists on one version of botocore
-	$(VENV)/ministack/bin/python -m pip install --quiet --disable-pip-version-check 'ministack>=1.5,<1.6' boto3
+	$(VENV)/ministack/bin/python -m pip install --quiet --disable-pip-version-check $(MINISTACK)
 	touch $@
+
+# The same packages, each in the version and with the hash of the lock files: what the project's builds use
+locked:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m venv $(VENV)/ministack
+	$(VENV)/ministack/bin/python -m pip install --quiet --require-hashes --requirement .ci/ministack.txt
+	touch $(VENV)/.product $(VENV)/.developer
+
+# Newest versions that pyproject.toml allows, with markers of each Python and system
+lock: $(VENV)/.developer
+	$(BIN)/python -m pip install --quiet --group release
+	$(LOCK) --upgrade --group check --group release pyproject.toml src/distributed_something/examples/images/requirements.txt \
+		    --output-file .ci/requirements.txt
+	printf '%s\n' $(MINISTACK) | $(LOCK) --upgrade - --output-file .ci/ministack.txt
 
 demo: $(VENV)/.product
 	rm -rf demo
@@ -48,9 +67,15 @@ pictures: $(VENV)/.developer
 	rm -rf pictures
 	PYTHONPATH=tests $(BIN)/python tests/pictures.py $(ARGS)
 
+# The list of parts (CycloneDX) has the versions of the lock file: those that the tests ran with
 dist: $(VENV)/.developer
 	rm -rf dist
-	$(BIN)/python -m build
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m pip install --quiet --group release
+	mkdir -p build && sed "s/^dynamic = .*/version = '$$($(BIN)/python -m hatchling version)'/" pyproject.toml >build/pyproject.toml
+	$(LOCK) --all-extras --constraint .ci/requirements.txt --output-file build/product.txt pyproject.toml >/dev/null
+	$(BIN)/cyclonedx-py requirements --pyproject build/pyproject.toml --output-reproducible \
+		    --output-file dist/sbom.cdx.json build/product.txt
 
 bench: $(VENV)/.developer
 	$(BIN)/python -m pip install --quiet --group bench
@@ -60,4 +85,4 @@ aws-smoke: $(VENV)/.developer
 	$(BIN)/python -m bench.aws_smoke $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo site dist pictures
+	rm -rf $(VENV) demo site dist build pictures
