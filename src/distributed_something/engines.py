@@ -23,6 +23,7 @@ class EngineKind:
     __slots__ = (
         "buckets",
         "budgets",
+        "containers",
         "foreign_workers",
         "on_this_machine",
         "package",
@@ -42,6 +43,7 @@ class EngineKind:
         buckets: bool = False,
         budgets: str = "",
         on_this_machine: bool = False,
+        containers: bool = True,
     ) -> None:
         self.package = package
         self.rents = rents
@@ -58,6 +60,9 @@ class EngineKind:
         """What a run's budget can limit: usd, hours."""
         self.on_this_machine = on_this_machine
         """Without an image, jobs run the programs of this machine, in the project folder's reach."""
+
+        self.containers = containers
+        """Jobs can run in a container of an image."""
 
     def module(self, name: str) -> ModuleType:
         """Imports a module of the engine's package, such as `engine` or `check`."""
@@ -77,6 +82,7 @@ ENGINES: Mapping[str, EngineKind] = {
         works_as_set_up=False,
         budgets="hours",
         on_this_machine=True,
+        containers=False,
     ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),

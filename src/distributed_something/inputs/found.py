@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import NamedTuple
 
+from ..engines import ENGINES
 from .config import Config
 
 _IMAGES = "tif|tiff|png|jpg|jpeg|bmp|nd2|czi|lif|dv|ims|dcm|nii|nii.gz|svs|ndpi"
@@ -125,13 +126,14 @@ def environment_name(text: str) -> str:
 
 def config_text(found: Found, chosen: Inputs | None, app: str, engine: str, command: str) -> str:
     """Writes a config.py with a comment for each choice."""
-    keys = chosen.keys if chosen else ()
+    keys, kind = chosen.keys if chosen else (), ENGINES[engine]
+    bucket = kind.buckets and not kind.rehearses
     output = "/".join([found.output, *(f"{{{name}}}" for name in chosen.names)]) if chosen else found.output
     lines = [
         '"""What is run, and how. Lines are KEY = value; nothing here is executed."""\n',
         f"APP_NAME = {app!r}  # names everything that belongs to this project",
         f"ENGINE = {engine!r}  # where the jobs run: local, slurm, aws or rehearsal",
-        *(["AWS_BUCKET = 'your-bucket'  # holds inputs and outputs"] if engine == "aws" else []),
+        *(["AWS_BUCKET = 'your-bucket'  # holds inputs and outputs"] if bucket else []),
         "\n# THE WORK",
         "# {input_dir} and {output_dir} are folders of the job; other names in braces are keys of a job",
     ]
