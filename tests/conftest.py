@@ -17,6 +17,7 @@ import pytest
 from distributed_something.worker.attempt.process import marked_processes
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 """A shell has what it starts in the background ignore Ctrl-C, and so would all that the tests start."""
 
 
