@@ -198,7 +198,8 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
     from ..steps.run import begin
 
     with project.engine.exclusive():
-        begin(project, options.job_file, parse_set(options.set), options.fleet_file)
+        shared, unchecked = parse_set(options.set), options.unchecked
+        begin(project, options.job_file, shared, options.fleet_file, unchecked=unchecked)
         options.record = None
         return _monitor(project, options)
 
