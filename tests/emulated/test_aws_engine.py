@@ -244,8 +244,8 @@ class _Interrupting:
         self._file, self._after = file, after
         self.path = file.path
 
-    def jobs(self) -> Iterator[Any]:
-        for number, job in enumerate(self._file.jobs()):
+    def jobs(self, *, in_order: bool) -> Iterator[Any]:
+        for number, job in enumerate(self._file.jobs(in_order=in_order)):
             if number == self._after:
                 os.kill(os.getpid(), signal.SIGINT)
             yield job
