@@ -93,7 +93,7 @@ def test_no_machine_is_in_the_cluster_yet_or_the_config_names_another_one(rehear
 def test_a_task_does_not_fit_on_a_machine(rehearsal: DsProject) -> None:
     submit(rehearsal, 4)
     start(rehearsal)
-    until(lambda: rehearsal.status()["jobs"]["running"] == 2, "two jobs", 60)
+    until(lambda: len(rehearsal.job_lines("--state", "running")) == 2, "two jobs in the ledger", 60)
     under_way = [line["job"]["group"]["n"] for line in rehearsal.job_lines("--state", "running")]
     config = rehearsal.folder / "config.py"
     config.write_text(config.read_text().replace("m5.large", "m5.4xlarge") + "MEMORY = 40000\n")
