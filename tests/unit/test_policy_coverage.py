@@ -78,6 +78,7 @@ NOT_MEANT = {"servicequotas:ListServices"}
 """Other services' operations that have the name of one that is called."""
 
 BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
+    "earlier": {},
     "teardown": {},
     "look": {},
     "s3/plain_store": {"without": ("delete", "publish")},

@@ -360,6 +360,7 @@ _LOOKS = (
     "ecs:DescribeTasks",
     "ecs:ListTaskDefinitions",
     "ecs:ListTasks",
+    "tag:GetResources",
 )
 
 
