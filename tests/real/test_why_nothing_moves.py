@@ -135,7 +135,7 @@ def test_tasks_run_and_take_no_job(rehearsal: DsProject) -> None:
 def test_jobs_of_lost_machines_are_hidden_until_their_leases_end(rehearsal: DsProject) -> None:
     submit(rehearsal)
     start(rehearsal)
-    until(lambda: rehearsal.status()["jobs"]["running"] == 2, "two jobs", 60)
+    until(lambda: len(rehearsal.job_lines("--state", "running")) == 2, "two jobs in the ledger", 60)
     for pid in rehearsal.processes():  # without a word: nobody gives the jobs back
         with suppress(ProcessLookupError):  # it went with the one that was killed before it
             os.kill(pid, signal.SIGKILL)
