@@ -115,7 +115,7 @@ def _write_jobs(console: Console, target: Path, chosen: found.Inputs) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
         new(Project.open(target, console, "local"), options)
-    except BaseException:
+    except BaseException:  # the half-made project goes, and the error is raised again
         (target / "config.py").unlink()
         raise
     with path.open("rb") as file:
