@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from distributed_something.engine import Counts, Machines
 from distributed_something.failing import Failing, Limits, may_be_too_many, too_many
+from distributed_something.job import Cause, Job, Lease, Outcome, State
+from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
+from distributed_something.local.store import FolderStore
+from distributed_something.runs.snapshot import take
+from distributed_something.steps.limits import too_many_dead
 
 X, RATE = "exit: x", " (MAX_FAILURE_RATE = 0.1)"
 FIFTY, TENTH = Limits(jobs=50), Limits(rate=0.1)
@@ -41,3 +51,32 @@ def test_logs_are_read_only_if_the_answer_may_depend_on_them() -> None:
     assert not may_be_too_many(FIFTY, 1000, 25)
     assert may_be_too_many(FIFTY, 1000, 26)
     assert not may_be_too_many(Limits(), 1000, 1000)
+
+
+WORDS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", "kite", "lynx")
+
+
+def test_jobs_that_were_not_looked_at_are_not_taken_for_alike(tmp_path: Path) -> None:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "run")
+    jobs = [Job(f"{n:016x}", n, b"{}") for n in range(12)]
+    write_jobs(store, paths.jobs + "a", jobs)
+    ledger = LedgerWriter(store, paths.events + "w")
+    for job, word in zip(
+        jobs,
+        ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", "kite", "lynx"],
+        strict=True,
+    ):
+        outcome = Outcome(State.WAITING, Cause.UPLOAD, f"no {word} in here")
+        ledger.ended("dead", 1.0, Lease(job, "", 0.0), outcome)
+    ledger.flush()
+    project: Any = SimpleNamespace(
+        config=SimpleNamespace(failure_limits=Limits(jobs=15)),
+        engine=SimpleNamespace(store=store),
+        paths=lambda: paths,
+    )
+    fold = Fold(store, paths).update()
+    counts, machines = Counts(dead=12), Machines(running=1)
+    look = take(fold, app="App", engine="local", run="run", machines=machines, counts=counts, now=2.0)
+    assert too_many_dead(project, look, fold, most=3) is None
+    project.config.failure_limits = Limits(jobs=11)
+    assert too_many_dead(project, look, fold, most=3) == "12 jobs are dead (MAX_FAILURES = 11)"

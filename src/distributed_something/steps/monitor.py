@@ -41,6 +41,7 @@ from .start import cancel_fleet, start
 
 if TYPE_CHECKING:
     from ..console import Watcher
+    from ..report.failures import Said
 
 LOOKING_SHARE = 0.03
 """Largest share of its time that a watch spends on looking."""
@@ -172,6 +173,7 @@ class Watch:
         self._loads: list[Load] = [*known.loads]
         self._cost = 0.0
         self._noted: type | None = None
+        self._said: Said = {}
         self._snapshot: Snapshot | None = None
 
     @property
@@ -254,7 +256,7 @@ class Watch:
 
     def _judge(self, snapshot: Snapshot) -> GiveUp | budget.Notice | None:
         """Returns whether too many jobs are dead, or what is to be said about the budget."""
-        if why := too_many_dead(self._project, snapshot, self.fold):
+        if why := too_many_dead(self._project, snapshot, self.fold, self._said):
             return GiveUp(why, failing.FIX)
         if not snapshot.machines.replaces_lost:
             return None
