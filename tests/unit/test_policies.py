@@ -15,6 +15,7 @@ from distributed_something.aws.iam.policies import (
     buckets_in,
     buckets_of,
     compact,
+    parts,
     trust,
     trusted,
 )
@@ -116,8 +117,35 @@ def test_the_auto_monitor_may_look_for_a_queue_that_has_gone_and_delete_only_our
 def test_policies_fit_into_what_iam_takes() -> None:
     for each in trusted(WHERE, BUCKETS):
         assert sum(len(compact(policy)) for policy in each.policies().values()) < 10_240
-    assert len(compact(user_policy(config(APP_NAME="MyFirstAnalysis"), WHERE))) <= MANAGED_LIMIT
     assert len(compact(administrator_policy(WHERE))) <= MANAGED_LIMIT
+
+
+LONG = {
+    "APP_NAME": "A" * 60,
+    "ECS_CLUSTER": "c" * 100,
+    "SQS_QUEUE_NAME": "q" * 60,
+    "LOG_GROUP_NAME": "l" * 400,
+}
+SETTINGS: list[dict[str, object]] = [
+    {"AUTO_MONITOR": True},
+    {"COMMAND": "echo {x}"},
+    {"SOURCE_BUCKET": "s" * 63, **{f"{letter}_BUCKET": letter.lower() * 63 for letter in "DEF"}},
+    {"AWS_REGION": "us-gov-west-1"},
+    {"SSH_KEY_NAME": "key", "ASSIGN_IP": True, "SUBNETS": ["subnet-0123456789abcdef0"]},
+    LONG,
+]
+
+
+@pytest.mark.parametrize("chosen", range(1 << len(SETTINGS)))
+def test_users_policies_fit_into_what_iam_takes_at_every_setting(chosen: int) -> None:
+    given = {key: value for n, each in enumerate(SETTINGS) if chosen >> n & 1 for key, value in each.items()}
+    policy = user_policy(config(**given), WHERE)
+    policies = parts(policy)
+    assert len(policies) <= 2
+    assert all(len(compact(each)) <= MANAGED_LIMIT for each in policies)
+    assert [each for one in policies for each in one["Statement"]] == policy["Statement"]
+    if not given.keys() & {"AUTO_MONITOR", *LONG, "SOURCE_BUCKET"}:
+        assert len(policies) == 1
 
 
 def test_statements_of_a_policy_have_names_of_their_own() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..aws.iam import account
-from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, compact, secret_arns
+from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, parts, secret_arns
 from ..aws.iam.roles import IMAGE_PROFILE, PATH, PROFILE, Where
 from ..aws.iam.user_policies import administrator_policy, user_policy
 from ..aws.session import AwsSession
@@ -75,13 +75,15 @@ def _removals(session: AwsSession, regions: Iterable[str]) -> list[tuple[AwsSess
 
 
 def policy(project: Project, *, administrator: bool) -> int:
-    """Print the policy that a user of this program needs."""
+    """Print the policy that a user of this program needs; several, where one would be too long for IAM."""
     where = _where(project, _session(project))
     found = administrator_policy(where) if administrator else user_policy(project.config, where)
-    project.console.line(json.dumps(found, indent=None if project.console.json else 2))
-    if (size := len(compact(found))) > MANAGED_LIMIT:
-        what = f"{size:,} characters, and a managed policy may have {MANAGED_LIMIT:,}"
-        project.console.say(f"note: {what}: make two policies of it, with some of the statements in each")
+    policies = parts(found)
+    for each in policies:
+        project.console.line(json.dumps(each, indent=None if project.console.json else 2))
+    if len(policies) > 1:
+        what = f"{len(policies)} policies, as a managed one may have {MANAGED_LIMIT:,} characters"
+        project.console.say(f"note: {what}: make and attach each of them")
     return OK
 
 
