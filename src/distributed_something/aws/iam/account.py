@@ -266,9 +266,9 @@ def wait_for_roles(session: AwsSession, where: Where, clock: Clock, profile: str
         for role in (*(each for each in Role if each not in IMAGE_ROLES), PROFILES[profile]):
             iam.get_waiter("role_exists").wait(RoleName=str(role))
         iam.get_waiter("instance_profile_exists").wait(InstanceProfileName=profile)
-    deadline = clock.now() + PROPAGATION_SECONDS
+    deadline = clock.monotonic() + PROPAGATION_SECONDS
     while (why := _try_profile(session, where.profile_of(profile))) == _NOT_YET:
-        if clock.now() >= deadline:
+        if clock.monotonic() >= deadline:
             what = f"EC2 does not know {profile} {PROPAGATION_SECONDS:.0f} s after it was made"
             raise DsError(what, "ds account setup again, in a few minutes: it goes on where this stopped")
         clock.wait(_TRY_SECONDS)
