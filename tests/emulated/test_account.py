@@ -17,6 +17,7 @@ from distributed_something.errors import DsError
 from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
 from distributed_something.testing import FakeClock
 from emulating import session as shared_session
+from rights import ADMINISTRATOR, overheard
 
 WHERE = Where("123456789012", "us-east-1")
 
@@ -30,14 +31,13 @@ def aws() -> Iterator[AwsSession]:
 
 
 @pytest.fixture
-def ds(project: DsProject, aws: AwsSession) -> DsProject:
+def ds(project: DsProject, aws: AwsSession) -> Iterator[DsProject]:
     project.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="results", COMMAND="x")
     assert aws.endpoint
-    project.environment |= CREDENTIALS | {
-        "AWS_ENDPOINT_URL": aws.endpoint,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    return project
+    with overheard(aws.endpoint, ADMINISTRATOR) as way:
+        own = {"AWS_ENDPOINT_URL": way, "AWS_EC2_METADATA_DISABLED": "true"}
+        project.environment |= CREDENTIALS | own
+        yield project
 
 
 @contextmanager

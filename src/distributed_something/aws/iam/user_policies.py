@@ -64,10 +64,13 @@ def _user_queues(config: Config, where: Where) -> tuple[Grant, ...]:
     return (Grant("Queues", actions, tuple(where.arn("sqs", each) for each in queues)),)
 
 
+_OF_BUCKETS = ("s3:GetBucketVersioning", "s3:ListBucketMultipartUploads")
+
+
 def _user_store(config: Config, where: Where) -> tuple[Grant, ...]:
     buckets = buckets_of(config)
     return tuple(
-        each._replace(actions=("s3:GetBucketVersioning", *each.actions)) if each.sid == "List" else each
+        each._replace(actions=(*_OF_BUCKETS, *each.actions)) if each.sid == "List" else each
         for each in store_grants(where, buckets).get("store", ())
     )
 
