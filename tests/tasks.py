@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,9 @@ def worker(run: Run, scratch: Path, **more: str) -> Iterator[subprocess.Popen[st
 
     Its calls are held against the rights of its role.
     """
-    with overheard(endpoint(), Role.TASK) as way:
-        with _worker(run, scratch, {"AWS_ENDPOINT_URL": way, **more}) as process:
-            yield process
+    with ExitStack() as stack:
+        way = stack.enter_context(overheard(endpoint(), Role.TASK))
+        yield stack.enter_context(_worker(run, scratch, {"AWS_ENDPOINT_URL": way, **more}))
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def test_a_lock_goes_unless_it_is_held(tmp_path: Path) -> None:
 
 
 class Uploads:
-    """A session, a client of S3 and its pages: a bucket with one upload for each hour of the last two days."""
+    """A session and a client of S3, whose bucket has an upload for each hour of the last two days."""
 
     def __init__(self, now: datetime) -> None:
         self.began = {f"out/{hours}": now - timedelta(hours=hours) for hours in range(48)}

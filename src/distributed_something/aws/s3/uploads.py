@@ -11,7 +11,7 @@ from ..session import AwsSession, aws_errors, or_none
 
 
 def prefixes_of(config: Config) -> list[str]:
-    """Returns the prefixes of the bucket below which an app uploads: its runs', and the fixed part of OUTPUT."""
+    """Returns the prefixes below which an app uploads: that of its runs, and the fixed part of OUTPUT."""
     fixed = (config.output or "").partition("{")[0].rpartition("/")[0].strip("/")
     return [f"runs/{config.app_name}/", *([f"{fixed}/"] if fixed else [])]
 
