@@ -149,6 +149,11 @@ class Config(NamedTuple):
         """Returns the facts about the engine."""
         return ENGINES[self.engine]
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Returns the topics of SNS in NOTIFY: they hold no secret, and the auto-monitor may know them."""
+        return tuple(each for each in self.notify if each.startswith("arn:"))
+
     def worker_environment(self) -> dict[str, str]:
         """Returns the command's environment; ENVIRONMENT overrides another key of the same name."""
         return {**self.extra, **self.environment}
@@ -198,7 +203,8 @@ def values_given(config: Config) -> dict[str, Any]:
     Leaves out the user's own keys, and those that may be secret: they reach workers by the environment.
     """
     shared = (key for key in KEYS if key.name in config.given and key.name not in _NOT_SHARED)
-    return {key.name: getattr(config, key.field) for key in shared}
+    topics = {"NOTIFY": config.topics} if config.topics else {}
+    return {key.name: getattr(config, key.field) for key in shared} | topics
 
 
 def config_of(values: Mapping[str, Any], name: str) -> Config:

@@ -76,6 +76,9 @@ FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-mis
 """Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
 
 
+TOPIC_PREFIX = "distributed-something-"
+"""Start of the name of each topic of SNS that the auto-monitor may publish to."""
+
 _LIES = r"ssm:[\w./-]+|secretsmanager:arn:aws[a-z-]*:secretsmanager:\S+|env:[A-Za-z_]\w*|file:\S.*"
 
 
@@ -143,8 +146,10 @@ KEYS: tuple[Key, ...] = (
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
     Key("NOTIFY", Kind.LIST, (), "who gets a message about the run: web addresses, mail, other addresses of"
-        " Apprise, or a command", shape=r"[a-z][a-z0-9+]{1,30}:.*\S", example=["mailto:ada@lab.org"],
-        shape_says="is neither 'mailto:…', 'https://…', another address of Apprise, nor 'command: …'"),
+        " Apprise, topics of SNS, or a command", example=["mailto:ada@lab.org"],
+        shape=r"(?!arn:)[a-z][a-z0-9+]{1,30}:.*\S|arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+",
+        shape_says="is neither 'mailto:…', 'https://…', another address of Apprise, a topic"
+        " 'arn:aws:sns:REGION:ACCOUNT:NAME', nor 'command: …'"),
     Key("NOTIFY_WHEN", Kind.LIST, ("end", "dead", "stalled"), "what a message is sent about: the end, the"
         " first dead job, no end of a job for NOTIFY_STALLED", choices=("end", "dead", "stalled")),
     Key("NOTIFY_STALLED", Kind.NUMBER, 3600, "time without the end of a job after which the run has stalled;"
