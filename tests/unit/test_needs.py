@@ -46,8 +46,8 @@ def test_a_formula_computes_with_keys_that_a_table_has_as_texts() -> None:
     ("line", "what"),
     [
         (
-            "RESOURCES = {'memroy': '2'}",
-            "memroy: is none of cpus, memory, gpus, timeout: did you mean memory?",
+            "RESOURCES = {'timeuot': '2'}",
+            "timeuot: is none of timeout: did you mean timeout?",
         ),
         ("RESOURCES = {'timeout': '2 +'}", "RESOURCES: timeout: '2 +' cannot be read"),
         ("RESOURCES = {'timeout': 'open({x})'}", "timeout: a call is not allowed"),
