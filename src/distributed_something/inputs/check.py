@@ -224,7 +224,7 @@ def work_findings(config: Config) -> Iterator[Finding]:
     for unit in (unit for unit, limit in given.items() if limit and unit not in config.engine_kind.budgets):
         what = f"BUDGET_{unit.upper()}: the engine {config.engine!r} does not know what a run has spent of it"
         yield warning(what, "MAX_RUN_HOURS limits its time")
-    if not config.job_timeout and not config.image_starts_worker:
+    if not config.job_timeout and "timeout" not in config.resources and not config.image_starts_worker:
         yield warning(
             "JOB_TIMEOUT: not given: a job that hangs holds its slot until the run's end",
             "JOB_TIMEOUT = 3600, or whatever no good job takes",
@@ -242,7 +242,9 @@ def work_findings(config: Config) -> Iterator[Finding]:
 
 def _retry_findings(config: Config) -> Iterator[Finding]:
     """Whether TIMEOUT_RETRY and MEMORY_RETRY have a limit that they can raise."""
-    if config.timeout_retry > 1 and not config.job_timeout:
+    if config.resources and config.image_starts_worker:
+        yield warning("RESOURCES: not used, as the image starts a worker of its own", "remove it")
+    if config.timeout_retry > 1 and not config.job_timeout and "timeout" not in config.resources:
         yield warning("TIMEOUT_RETRY: raises JOB_TIMEOUT, and that is not given", "JOB_TIMEOUT = 3600")
     if config.memory_retry == 1:
         return

@@ -27,7 +27,7 @@ NEAR = 0.87
 _BY_NAME = {key.name: key for key in KEYS}
 _NO_SLIPS = frozenset(
     {"CANARY", "COLLECT", "COLLECT_WHEN", "FILES", "GPUS", "NOTIFY", "NOTIFY_STALLED", "NOTIFY_WHEN"}
-) | {"SECRETS"}
+) | {"RESOURCES", "SECRETS"}
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
 _NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "NOTIFY", "SSH_KEY_NAME"})
@@ -101,6 +101,7 @@ class Config(NamedTuple):
     scratch: str
     gpus: int
     gpus_shared: bool
+    resources: Mapping[str, str]
     secrets: Mapping[str, str]
     containers: bool
     worker_image: str

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..engines import ENGINES
 from .literal import clean_text, short
+from .needs import check_resources
 
 MAX_NUMBER = 10**13
 """Upper limit of a number without a limit of its own: larger ones do not fit into 64 bits everywhere."""
@@ -28,6 +29,7 @@ class Kind(StrEnum):
     BOOL = "True or False"
     LIST = "a text or a list of texts"
     TABLE = "a dictionary of names and texts"
+    FORMULAS = "a dictionary of names and formulas"
     CHOICE_OR_TABLE = "a name of a form, or a dictionary of names and texts"
 
 
@@ -188,6 +190,9 @@ KEYS: tuple[Key, ...] = (
     Key("GPUS", Kind.WHOLE, 0, "GPUs that a job needs: its slot has them alone; 0: jobs see what there is",
         unit="GPUs", low=0, example=1),
     Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
+    Key("RESOURCES", Kind.FORMULAS, {}, "what a job needs, computed from its keys and the size of its inputs:"
+        " timeout (seconds), instead of JOB_TIMEOUT; its key _timeout goes before it",
+        example={"timeout": "60 + {size_mb} * 2"}),
     Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
@@ -315,6 +320,12 @@ def _to_table(key: Key, value: Any) -> dict[str, str]:
     return {name: clean_text(str(item)) for name, item in value.items()}
 
 
+def _to_formulas(key: Key, value: Any) -> dict[str, str]:
+    formulas = _to_table(key, value)
+    check_resources(formulas)
+    return formulas
+
+
 def _to_choice_or_table(key: Key, value: Any) -> str | dict[str, str]:
     return _to_text(key, value) if isinstance(value, str) else _to_table(key, value)
 
@@ -327,5 +338,6 @@ _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.BOOL: _to_bool,
     Kind.LIST: _to_list,
     Kind.TABLE: _to_table,
+    Kind.FORMULAS: _to_formulas,
     Kind.CHOICE_OR_TABLE: _to_choice_or_table,
 }
