@@ -61,6 +61,8 @@ class Task(NamedTuple):
     """The collecting job: its command, its function, or the files to join."""
     carried: Carried = Carried()
     """Project files, of which each slot brings a copy."""
+    python: str = ""
+    """The Python that runs HANDLER; empty: ours."""
 
     def timeout_after(self, timeouts: int) -> float:
         """Returns the time limit of an attempt after so many that ran into it, in seconds; 0: none."""
@@ -93,6 +95,7 @@ def compile_task(
     *,
     recipe: Recipe | None = None,
     carried: Carried = NONE,
+    python: str = "",
 ) -> Task:
     """Compiles the config. Raises UsageError.
 
@@ -116,4 +119,5 @@ def compile_task(
         collect_handler=collect_handler(config.collect),
         join=join_of(config.collect),
         carried=carried,
+        python=python,
     )
