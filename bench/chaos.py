@@ -76,7 +76,7 @@ class Round:
         finally:
             self._ds(*self._last, check=False)
 
-    _last = ("stop", "--now")
+    _last: tuple[str, ...] = ("stop", "--now")
 
     def _config(self) -> dict[str, object]:
         slots = self._chance.randrange(1, 5)
