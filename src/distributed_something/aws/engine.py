@@ -462,7 +462,8 @@ class AwsEngine:
         try:
             ended = abort_old_uploads(self.session, bucket, prefixes, self._clock.now()) if bucket else 0
         except DsError as error:
-            self._say(f"note: unfinished uploads, if any, stay: {error.what}")
+            if "NoSuchBucket" not in error.what:
+                self._say(f"note: unfinished uploads, if any, stay: {error.what}")
         else:
             if ended:
                 self._say(f"ended {many(ended, 'unfinished upload')} of killed processes in s3://{bucket}")
