@@ -68,7 +68,7 @@ ALSO = {
 }
 """Actions that a call needs beside its own, as AWS says: for tags in it, and for roles that it hands on."""
 
-NOT_GRANTED = {"ec2:RunInstances", "ssm:GetParameter"}
+NOT_GRANTED = {"ec2:RunInstances", "iam:PutRolePermissionsBoundary", "ssm:GetParameter"}
 """What the set-up of an account tries where it may, and leaves out where it may not."""
 
 
