@@ -236,7 +236,7 @@ class Machine:
         if self._stop is not None and _patience(stop) > _patience(self._stop):
             return  # an order to stop now stands
         self._stop = stop
-        self._kill_at = self._clock.monotonic() + _patience(stop) + HANG_SECONDS
+        self._kill_at = min(self._kill_at, self._clock.monotonic() + _patience(stop) + HANG_SECONDS)
         self._tell()
         self._crew.order(order)
 
