@@ -18,7 +18,7 @@ from ..errors import DsError
 from ..inputs.config import Config
 from ..ledger import RunPaths
 from ..runs.snapshot import Snapshot
-from . import notices, send
+from . import notices
 from .notices import Notice
 
 PATIENCE_SECONDS = 5.0
@@ -81,7 +81,7 @@ class Notifier:
 def _start(message: dict[str, Any], config: Config) -> subprocess.Popen[bytes]:
     """Starts a sender. Addresses may be secret: they go by its stdin, not by its arguments."""
     process = subprocess.Popen(
-        [sys.executable, "-m", send.__name__],
+        [sys.executable, "-m", f"{__package__}.send"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

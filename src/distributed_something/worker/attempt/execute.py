@@ -148,8 +148,10 @@ class Executor:
     def _give(self, earlier: Earlier) -> str:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
         self._timeout = self._task.timeout_after(earlier.timeouts)
-        time_given = f"{self._timeout:g} s" if self._timeout != self._task.timeout else ""
         memory = self._container.give_memory(earlier.memory) if self._container else ""
+        if not any(earlier):
+            return memory
+        time_given = f"{self._timeout:g} s" if self._timeout != self._task.timeout else ""
         return " and ".join(filter(None, [time_given, memory]))
 
     def check_machine(self) -> None:

@@ -26,6 +26,9 @@ class HandlerProcess:
     def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
         self.placed: Mapping[str, str] = {}
         """The variables that name the folders of the latest job, as the process has them."""
+        from msgspec.json import decode
+
+        self._decode = decode
         argv = [*host_program(), handler]
         pipes = list[int]()
         try:
@@ -58,9 +61,7 @@ class HandlerProcess:
             if not (data := os.read(self.replies, 1 << 16)):
                 return None
             line += data
-        from msgspec.json import decode
-
-        reply: dict[str, Any] = decode(line)
+        reply: dict[str, Any] = self._decode(line)
         return reply
 
     def stop(self, watch: Watch, *, ended: bool = False) -> Ended:

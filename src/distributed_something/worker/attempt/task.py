@@ -64,6 +64,8 @@ class Task(NamedTuple):
 
     def timeout_after(self, timeouts: int) -> float:
         """Returns the time limit of an attempt after so many that ran into it, in seconds; 0: none."""
+        if not timeouts:
+            return self.timeout
         return max(self.timeout, min(self.timeout * self.timeout_factor ** min(timeouts, 100), self.longest))
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
