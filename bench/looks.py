@@ -28,6 +28,7 @@ DEAD_EVERY = 1_000
 REPEATS = 5
 CHUNK = 50_000
 TIMES = 10
+SAID = b"reading the plate\nValueError: no well A13 in BR00117035\n"
 
 
 def main(jobs: int) -> None:
@@ -99,6 +100,8 @@ def _write(folder: Path, first: int, end: int, name: str) -> None:
 
 def _write_events(folder: str, first: str, end: str, name: str) -> None:
     store, paths = FolderStore(Path(folder, "data")), RunPaths("Bench", RUN)
+    for worker in range(WORKERS):
+        store.write(f"{paths.logs}worker-{worker}-3f2a1b.log", SAID * (1000 // len(SAID) + 2))
     for low in range(int(first), int(end), CHUNK):
         some = range(low, min(low + CHUNK, int(end)))
         ids = [f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}" for n in some]
@@ -119,7 +122,7 @@ def _lines(n: int, job_id: str) -> Iterator[str]:
     fact = {"t": START + n / 20, "event": "succeeded", "id": job_id, "attempt": 1, "worker": worker}
     fact |= {"machine": f"i-{n % WORKERS:017x}", "seconds": 12.5, "exit_code": 0, "max_rss_bytes": 1 << 28}
     fact |= {"cpu_seconds": 11.5, "bytes_in": 1 << 20, "bytes_out": 1 << 20, "output": f"out/{n}"}
-    fact |= {"log": f"{worker}.log@{n}+20", "phases": {"in": 0.25, "out": 0.25}}
+    fact |= {"log": f"{worker}.log@{n % 1000}+{len(SAID)}", "phases": {"in": 0.25, "out": 0.25}}
     if n % DEAD_EVERY != DEAD_EVERY - 1:
         yield json.dumps(fact) + "\n"
         return

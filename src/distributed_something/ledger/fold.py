@@ -388,10 +388,10 @@ class Fold:
 
     def bodies(self, records: Iterable[JobRecord]) -> dict[str, bytes]:
         """Returns the listed bodies of a few jobs by id."""
-        ids = json.dumps([record.id for record in records])
-        sql = """SELECT jobs.id, list, place, length
-            FROM json_each(?) AS wanted JOIN jobs ON jobs.id = wanted.value"""
-        found = sorted((row for row in self._rows(sql, (ids,)) if row[1] is not None), key=_place_of)
+        numbers = json.dumps([record.index + 1 for record in records])
+        sql = """SELECT id, list, place, length
+            FROM json_each(?) AS wanted JOIN jobs ON number = wanted.value WHERE list IS NOT NULL"""
+        found = sorted(self._rows(sql, (numbers,)), key=_place_of)
         return {
             row[0]: body for row, body in zip(found, self.bodies_at([row[1:] for row in found]), strict=True)
         }
