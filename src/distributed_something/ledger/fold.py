@@ -389,7 +389,7 @@ class Fold:
     def bodies(self, records: Iterable[JobRecord]) -> dict[str, bytes]:
         """Returns the listed bodies of a few jobs by id."""
         numbers = json.dumps([record.index + 1 for record in records])
-        sql = """SELECT id, list, place, length
+        sql = """SELECT jobs.id, list, place, length
             FROM json_each(?) AS wanted JOIN jobs ON number = wanted.value WHERE list IS NOT NULL"""
         found = sorted(self._rows(sql, (numbers,)), key=_place_of)
         return {
