@@ -77,6 +77,7 @@ class CopyCat:
     ) -> None:
         self._family = FAMILIES[family]
         self._environment = environment
+        self._results = environment.get("DESTINATION_BUCKET") or environment["AWS_BUCKET"]
         self._sqs = sqs
         self._s3 = s3
         self._broken = broken
@@ -111,9 +112,7 @@ class CopyCat:
         needed = int(self._environment["EXPECTED_NUMBER_FILES"])
         for number in range(needed):
             ending = self._environment["NECESSARY_STRING"]
-            self._s3.put_object(
-                Bucket=self._environment["AWS_BUCKET"], Key=f"{folder}/{number}{ending}", Body=b"x"
-            )
+            self._s3.put_object(Bucket=self._results, Key=f"{folder}/{number}{ending}", Body=b"x")
         self.worked.append(name)
         return True
 
@@ -122,7 +121,7 @@ class CopyCat:
         theirs = self._environment
         if theirs["CHECK_IF_DONE_BOOL"].upper() != "TRUE":
             return False
-        found = self._s3.list_objects_v2(Bucket=theirs["AWS_BUCKET"], Prefix=f"{folder}/").get("Contents", ())
+        found = self._s3.list_objects_v2(Bucket=self._results, Prefix=f"{folder}/").get("Contents", ())
         large = [each for each in found if each["Size"] >= int(theirs["MIN_FILE_SIZE_BYTES"])]
         enough = [each for each in large if theirs["NECESSARY_STRING"] in each["Key"]]
         return len(enough) >= int(theirs["EXPECTED_NUMBER_FILES"])

@@ -15,10 +15,11 @@ from copycats import HIDDEN_SECONDS, CopyCat
 from distributed_something.aws.engine import AwsEngine
 from distributed_something.aws.session import AwsSession
 from distributed_something.cli.jobs import jobs
-from distributed_something.cli.views import failures
+from distributed_something.cli.views import failures, status
 from distributed_something.console import Console
 from distributed_something.errors import OK, SOME_DEAD
 from distributed_something.inputs.config import load_config
+from distributed_something.job import Cause, State
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.steps.cleanup import cleanup
 from distributed_something.steps.monitor import monitor
@@ -28,6 +29,9 @@ from distributed_something.steps.start import start
 from distributed_something.steps.submit import check, submit
 from emulating import account_function, account_roles, endpoint, session, stopped_clock
 from moving_projects import NAMES, bring, fill_in_fleet
+
+BUCKETS = {"cellprofiler": "lab-results", "printgroups": "lab-results", "omezarr": "lab-zarr"}
+"""Where the worker of a family puts its outputs, if not into lab-bucket; there they can be looked up."""
 
 EXPECTED: dict[str, tuple[list[str], str, int]] = {
     "cellprofiler": (
@@ -76,6 +80,16 @@ def account() -> dict[str, str]:
     }
 
 
+@pytest.fixture(autouse=True)
+def empty_buckets(account: dict[str, str]) -> Iterator[None]:
+    yield
+    s3: Any = session().client("s3")
+    for bucket in {"lab-bucket", *BUCKETS.values()}:
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for each in page.get("Contents", ()):
+                s3.delete_object(Bucket=bucket, Key=each["Key"])
+
+
 @pytest.fixture
 def clock() -> Iterator[EmulatorClock]:
     with stopped_clock() as found:
@@ -112,7 +126,7 @@ def test_a_project_of_the_family_runs_with_nothing_but_its_own_files(
     s3: Any = session().client("s3")
     before = [DONE_BEFORE] if name == "cellprofiler" else []
     for key in before:
-        s3.put_object(Bucket="lab-bucket", Key=key, Body=b"x")
+        s3.put_object(Bucket=BUCKETS[name], Key=key, Body=b"x")
 
     run = setup(opened(tmp_path, clock))
     project = opened(tmp_path, clock)
@@ -144,47 +158,72 @@ def test_a_project_of_the_family_runs_with_nothing_but_its_own_files(
         == SOME_DEAD
     )
     report = json.loads(project.engine.store.read(f"runs/{project.config.app_name}/{run}/report.json"))
-    assert (report["jobs"]["succeeded"], report["jobs"]["dead"]) == (total - 1, 1)
+    unproven = 0 if name in BUCKETS else total - 1
+    found = [report["jobs"][state] for state in ("succeeded", "dead", "unproven")]
+    assert found == [total - 1, 1, unproven]
     assert cleanup(opened(tmp_path, clock)) == []
+    project = opened(tmp_path, clock)
+    assert status(project, watch=False) == jobs(project, None, None, csv=False) == OK
+    said = [line.split("  ") for line in out(project).splitlines()]
+    assert ["not known" in line for line in said].count(True) == bool(unproven)
+    assert sum("unproven" in each for line in said for each in line) == unproven
     running = (
         session()
         .client("ec2")
         .describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}])
     )
     assert running["Reservations"] == []
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket="lab-bucket"):
-        for each in page.get("Contents", ()):
-            s3.delete_object(Bucket="lab-bucket", Key=each["Key"])
+
+
+def without_a_result(folder: Path, clock: EmulatorClock, fleet_ids: dict[str, str], config: str) -> Project:
+    """CellProfiler's project, `config` behind its own, after a run in which one job's output was lost."""
+    job_file = bring("cellprofiler", folder, config)
+    fleet = fill_in_fleet(folder, "123456789012", fleet_ids)
+    s3: Any = session().client("s3")
+    setup(opened(folder, clock))
+    project = opened(folder, clock)
+    submit(project, check(project, job_file, {}))
+    start(opened(folder, clock), fleet)
+    CopyCat("cellprofiler", environment_of(project), session().client("sqs"), s3, lambda job: False).work()
+    s3.delete_object(Bucket="lab-results", Key="projects/output/Plate1-A02/0")
+    project = opened(folder, clock)
+    record = folder / f"files/{project.config.app_name}SpotFleetRequestId.json"
+    assert monitor(project, record, None) == (SOME_DEAD if project.config.check_if_done_bool else OK)
+    return project
 
 
 @pytest.mark.fault(60)
-def test_a_job_that_left_the_queue_without_its_outputs_is_not_called_succeeded_without_a_word(
-    tmp_path: Path, account: dict[str, str], clock: EmulatorClock
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_job_that_left_the_queue_without_its_outputs_has_not_succeeded(
+    tmp_path: Path, account: dict[str, str], clock: EmulatorClock, asked: bool
 ) -> None:
-    job_file = bring("cellprofiler", tmp_path)
-    config = tmp_path / "config.py"
-    config.write_text(config.read_text().replace('"lab-results"', '"lab-bucket"'))
-    fleet = fill_in_fleet(tmp_path, "123456789012", account)
-    s3: Any = session().client("s3")
-    setup(opened(tmp_path, clock))
-    project = opened(tmp_path, clock)
-    submit(project, check(project, job_file, {}))
-    start(opened(tmp_path, clock), fleet)
-    worker = CopyCat("cellprofiler", environment_of(project), session().client("sqs"), s3, lambda job: False)
-    worker.work()
-    s3.delete_object(Bucket="lab-bucket", Key="projects/output/Plate1-A02/0")
-
-    project = opened(tmp_path, clock)
-    monitor(project, tmp_path / f"files/{project.config.app_name}SpotFleetRequestId.json", None)
+    """By the rule with which its worker skips done jobs it is dead; without that rule it is unproven."""
+    project = without_a_result(tmp_path, clock, account, f"CHECK_IF_DONE_BOOL = {asked}\n")
     first, lost, third = sorted(project.fold().jobs.values(), key=lambda record: record.index)
-    assert (first.output, third.output) == ("projects/output/Plate1-A01", "projects/output/Plate1-A03")
-    assert lost.output is None and lost.detail == "left the queue; 0 of 1 file in projects/output/Plate1-A02/"
+    place = "s3://lab-results/projects/output/Plate1"
+    assert (first.output, third.output) == (f"{place}-A01", f"{place}-A03")
+    assert lost.detail == f"left the queue; 0 of 1 file in {place}-A02/"
+    assert (lost.state, lost.cause) == (
+        (State.DEAD, Cause.OUTPUT_MISSING) if asked else (State.SUCCEEDED, None)
+    )
     said = project.console.err
     assert isinstance(said, io.StringIO)
-    assert "1 job left the queue without the outputs" in said.getvalue() and lost.id in said.getvalue()
+    assert "1 job left the queue without the outputs" in said.getvalue()
+    counts = project.snapshot().jobs
+    assert (counts.succeeded - counts.unproven, counts.unproven, counts.dead) == (2, not asked, asked)
+    assert failures(project) == OK
+    assert ("output-missing" in out(project)) is asked
     cleanup(opened(tmp_path, clock))
-    for each in s3.list_objects_v2(Bucket="lab-bucket")["Contents"]:
-        s3.delete_object(Bucket="lab-bucket", Key=each["Key"])
+
+
+@pytest.mark.fault(60)
+def test_outputs_in_one_place_speak_for_none_of_the_jobs(
+    tmp_path: Path, account: dict[str, str], clock: EmulatorClock
+) -> None:
+    project = without_a_result(tmp_path, clock, account, "OUTPUT = '{output}'\nCHECK_IF_DONE_BOOL = False\n")
+    assert project.snapshot().jobs.unproven == 3
+    assert "3 jobs have left the queue, and no outputs were seen" in out(project)
+    cleanup(opened(tmp_path, clock))
 
 
 def out(project: Project) -> str:
