@@ -129,6 +129,9 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "cellprofiler": cellprofiler,
     "imagej": lambda: Path("/usr/share/java/ij.jar").exists() and shutil.which("xvfb-run"),
     "ome-zarr": omezarr,
+    "uv": lambda: shutil.which(
+        "uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    ),
     "aiosmtpd": lambda: find_spec("aiosmtpd") and find_spec("apprise"),
 }
 
