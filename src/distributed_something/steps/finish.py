@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..engine import Bucket, Store
 from ..errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from ..inputs.config import Config
-from ..job import Cause, Job, Lease, Outcome, State
+from ..job import Cause, Job, Lease, State
 from ..ledger import LEFT_QUEUE, Fold, job_bodies
 from ..runs.record import read_record
 from ..words import many
@@ -97,16 +97,14 @@ def record_ends(project: Project, fold: Fold) -> None:
     for job_id, index in left.items():
         found = seen.get(job_id, _Seen())
         lost = found.fits is False and project.config.check_if_done_bool
-        cause, state = (Cause.OUTPUT_MISSING, State.WAITING) if lost else (None, State.SUCCEEDED)
-        outcome = Outcome(state, cause, f"{LEFT_QUEUE}; {found.words}")
-        facts = {"output": found.folder} if found.fits else {}
-        ledger.ended(
-            "dead" if lost else "succeeded", now, Lease(Job(job_id, index, b""), "", now, 1), outcome, **facts
-        )
+        facts = {"detail": f"{LEFT_QUEUE}; {found.words}"}
+        facts |= {"output": found.folder} if found.fits else {"cause": Cause.OUTPUT_MISSING} if lost else {}
+        lease = Lease(Job(job_id, index, b""), "", now, 1)
+        ledger.ended("dead" if lost else "succeeded", now, lease, None, **facts)
     ledger.flush()
     if unfit := sum(found.fits is False for found in seen.values()):
         lack = f"{many(unfit, 'job')} left the queue without the outputs that EXPECTED_NUMBER_FILES asks for"
-        again = "submit the file again, and their worker skips the others"
+        again = "after ds cleanup, run the file again, and their worker skips the others"
         fate = f"they are dead; {again}" if project.config.check_if_done_bool else "they may have failed"
         project.console.say(f"note: {lack}: {fate}")
 
