@@ -50,6 +50,7 @@ EXPECTED: dict[str, tuple[list[str], str, int]] = {
         "BR00117036__2021-05-02T18_01_40-Measurement1",
         10,
     ),
+    "collate": (["BR0000001"], "BR0000002", 10),
     "something": (["Plate=P1,Well=A01"], "Plate=P1,Well=A02", 10),
 }
 """Jobs that succeed, the one that always fails, and after how many attempts SQS gives that up."""
@@ -175,42 +176,70 @@ def test_a_project_of_the_family_runs_with_nothing_but_its_own_files(
     assert running["Reservations"] == []
 
 
-def without_a_result(folder: Path, clock: EmulatorClock, fleet_ids: dict[str, str], config: str) -> Project:
-    """CellProfiler's project, `config` behind its own, after a run in which one job's output was lost."""
-    job_file = bring("cellprofiler", folder, config)
+def without_a_result(
+    name: str, lost: str, folder: Path, clock: EmulatorClock, fleet_ids: dict[str, str], config: str
+) -> Project:
+    """A family's project, `config` behind its own, after a run in which the output `lost` was lost."""
+    job_file = bring(name, folder, config)
     fleet = fill_in_fleet(folder, "123456789012", fleet_ids)
     s3: Any = session().client("s3")
     setup(opened(folder, clock))
     project = opened(folder, clock)
     submit(project, check(project, job_file, {}))
     start(opened(folder, clock), fleet)
-    CopyCat("cellprofiler", environment_of(project), session().client("sqs"), s3, lambda job: False).work()
-    s3.delete_object(Bucket="lab-results", Key="projects/output/Plate1-A02/0")
+    CopyCat(name, environment_of(project), session().client("sqs"), s3, lambda job: False).work()
+    s3.delete_object(Bucket=BUCKETS.get(name, "lab-bucket"), Key=lost)
     project = opened(folder, clock)
     record = folder / f"files/{project.config.app_name}SpotFleetRequestId.json"
     assert monitor(project, record, None) == (SOME_DEAD if project.config.check_if_done_bool else OK)
     return project
 
 
+PLATES = "projects/workspace/backend/2026_11_22_Batch1/BR000000"
+
+
 @pytest.mark.fault(60)
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(
+    ("name", "place", "number", "more"),
+    [
+        ("cellprofiler", "s3://lab-results/projects/output/Plate1-A0", 3, "CHECK_IF_DONE_BOOL = True\n"),
+        ("cellprofiler", "s3://lab-results/projects/output/Plate1-A0", 3, "CHECK_IF_DONE_BOOL = False\n"),
+        (
+            "collate",
+            PLATES,
+            2,
+            "CHECK_IF_DONE_BOOL = True\nOUTPUT = 'projects/workspace/backend/{batch}/{plate}'\n",
+        ),
+    ],
+)
 def test_a_job_that_left_the_queue_without_its_outputs_has_not_succeeded(
-    tmp_path: Path, account: dict[str, str], clock: EmulatorClock, asked: bool
+    tmp_path: Path,
+    account: dict[str, str],
+    clock: EmulatorClock,
+    name: str,
+    place: str,
+    number: int,
+    more: str,
 ) -> None:
     """By the rule with which its worker skips done jobs it is dead; without that rule it is unproven."""
-    project = without_a_result(tmp_path, clock, account, f"CHECK_IF_DONE_BOOL = {asked}\n")
-    first, lost, third = sorted(project.fold().jobs.values(), key=lambda record: record.index)
-    place = "s3://lab-results/projects/output/Plate1"
-    assert (first.output, third.output) == (f"{place}-A01", f"{place}-A03")
-    assert lost.detail == f"left the queue; 0 of 1 file in {place}-A02/"
-    assert (lost.state, lost.cause) == (
-        (State.DEAD, Cause.OUTPUT_MISSING) if asked else (State.SUCCEEDED, None)
+    key = f"{place.removeprefix('s3://lab-results/')}2/0"
+    project = without_a_result(name, key, tmp_path, clock, account, more)
+    asked = project.config.check_if_done_bool
+    _, lost, *_ = found = sorted(project.fold().jobs.values(), key=lambda record: record.index)
+    assert [each.output for each in found if each is not lost] == [f"{place}1", f"{place}3"][: number - 1]
+    assert lost.detail == f"left the queue; 0 of 1 file in {place}2/"
+    assert (lost.state, lost.cause, lost.seconds) == (
+        (State.DEAD, Cause.OUTPUT_MISSING, None) if asked else (State.SUCCEEDED, None, None)
     )
     said = project.console.err
     assert isinstance(said, io.StringIO)
     assert "1 job left the queue without the outputs" in said.getvalue()
     counts = project.snapshot().jobs
-    assert (counts.succeeded - counts.unproven, counts.unproven, counts.dead) == (2, not asked, asked)
+    assert (counts.succeeded - counts.unproven, counts.unproven, counts.dead) == (
+        number - 1,
+        not asked,
+        asked,
+    )
     assert failures(project) == OK
     assert ("output-missing" in out(project)) is asked
     cleanup(opened(tmp_path, clock))
@@ -220,7 +249,8 @@ def test_a_job_that_left_the_queue_without_its_outputs_has_not_succeeded(
 def test_outputs_in_one_place_speak_for_none_of_the_jobs(
     tmp_path: Path, account: dict[str, str], clock: EmulatorClock
 ) -> None:
-    project = without_a_result(tmp_path, clock, account, "OUTPUT = '{output}'\nCHECK_IF_DONE_BOOL = False\n")
+    config = "OUTPUT = '{output}'\nCHECK_IF_DONE_BOOL = False\n"
+    project = without_a_result("cellprofiler", "none", tmp_path, clock, account, config)
     assert project.snapshot().jobs.unproven == 3
     assert "3 jobs have left the queue, and no outputs were seen" in out(project)
     cleanup(opened(tmp_path, clock))
