@@ -13,7 +13,7 @@ from ..job import State
 from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log, read_running
-from ..runs.snapshot import Snapshot
+from ..runs.snapshot import Snapshot, unproven_text
 from ..steps.jobs import left_dead, made_in
 from ..steps.project import Project
 from ..words import duration, many, money, rate_text
@@ -91,7 +91,8 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "run": snapshot.run,
         "state": snapshot.state,
         "jobs": fitting(progress_parts(snapshot)[:-1], None),  # the last one is the state
-        "succeeded": jobs.succeeded or None,
+        "succeeded": jobs.succeeded - jobs.unproven or None,
+        "not known": unproven_text(jobs._asdict()),
         "skipped": jobs.skipped or None,
         "dead": jobs.dead or None,
         "dropped": jobs.dropped or None,

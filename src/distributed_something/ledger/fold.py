@@ -23,7 +23,7 @@ from ..system.collector import uncollected
 from .batch import SCALES, STATES, Batch
 from .events import MANY_BYTES, Entry, parse_events
 from .index import open_index, remove_index, writing
-from .records import FACTS, JobRecord
+from .records import FACTS, LEFT_QUEUE, JobRecord
 from .segments import CHUNK_BYTES, Part, RunPaths, read_parts
 
 _SELECT = f"SELECT id, number - 1, state, {', '.join(FACTS)} FROM jobs LEFT JOIN states USING (number)"  # noqa: S608
@@ -302,6 +302,12 @@ class Fold:
     def running(self) -> Iterator[JobRecord]:
         """Yields the jobs that run by the ledger."""
         return map(record_of, self.query(_of("running", "state = 1")))
+
+    def proven(self) -> int:
+        """Returns how many jobs have succeeded, by more than that they left the queue."""
+        unproven = "output IS NULL AND ifnull(detail, '') LIKE ?"
+        sql = f"SELECT count(*) FROM states WHERE state = 2 AND NOT ({unproven})"  # noqa: S608
+        return int(self._rows(sql, (f"{LEFT_QUEUE}%",))[0][0])
 
     def dead(self) -> Iterator[JobRecord]:
         """Yields the dead jobs."""

@@ -60,12 +60,18 @@ class Tally(Protocol):
     def running(self) -> Iterator[JobRecord]:
         """Yields the jobs that run by the ledger."""
 
+    def proven(self) -> int:
+        """Returns how many jobs have succeeded, by more than that they left the queue."""
+
     def ended_since(self, since: float) -> int:
         """Returns how many jobs came to an end since then (Unix seconds)."""
 
 
 class JobCounts(NamedTuple):
-    """total = waiting + running + succeeded + dead + skipped + dropped; `failed` is a part of `waiting`."""
+    """total = waiting + running + succeeded + dead + skipped + dropped; `failed` is a part of `waiting`.
+
+    `unproven` is a part of `succeeded`: their worker has only taken them from the queue.
+    """
 
     total: int = 0
     waiting: int = 0
@@ -75,11 +81,26 @@ class JobCounts(NamedTuple):
     dead: int = 0
     skipped: int = 0
     dropped: int = 0
+    unproven: int = 0
 
     @property
     def final(self) -> int:
         """Jobs that need nothing more."""
         return self.succeeded + self.dead + self.skipped + self.dropped
+
+
+def outcomes(jobs: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Returns states and their numbers, none empty. `succeeded` has no unproven job here."""
+    states = ("succeeded", "unproven", "skipped", "dead", "dropped", "running", "waiting")
+    counts = {**jobs, "succeeded": jobs["succeeded"] - jobs.get("unproven", 0)}
+    return [(state, counts[state]) for state in states if counts.get(state)]
+
+
+def unproven_text(jobs: Mapping[str, int]) -> str | None:
+    """Says what is not known of the unproven jobs; None: there is none."""
+    count = jobs.get("unproven", 0)
+    left = f"{many(count, 'job', 'has', 'have')} left the queue, and no outputs were seen"
+    return f"{left}: they may have failed (ds jobs --json: detail)" if count else None
 
 
 class Snapshot(NamedTuple):
@@ -154,6 +175,7 @@ class Snapshot(NamedTuple):
                 "dead": jobs.dead,
                 "skipped": jobs.skipped,
                 "dropped": jobs.dropped,
+                "unproven": jobs.unproven,
             },
             "attempts": self.attempts,
             "interruptions": self.interruptions,
@@ -223,14 +245,15 @@ def count_jobs(fold: Tally, stranded: int) -> JobCounts:
     )
 
 
-def count_queue(total: int, counts: Counts, dropped: int = 0) -> JobCounts:
+def count_queue(total: int, counts: Counts, dropped: int = 0, dead: int = 0) -> JobCounts:
     """Returns the jobs by state where workers write no ledger: what has left the queue has succeeded.
 
-    That is the promise of the reference's workers, which delete a message after success only.
+    That is the promise of the reference's workers, which delete a message after success only. `dead`: jobs
+    that are dead by the ledger.
     """
     left = min(counts.open, total)
     leased = min(counts.leased, left)
-    dead = min(counts.dead, total - left)
+    dead = min(max(counts.dead, dead), total - left)
     dropped = min(dropped, total - left - dead)
     return JobCounts(
         total=total,
@@ -262,9 +285,12 @@ def take(
     """
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
-    dropped = fold.by_state[State.DROPPED]
-    by_queue = count_queue(fold.total, counts, dropped) if silent and counts is not None else None
+    by_state, by_queue = fold.by_state, None
+    if silent and counts is not None:
+        by_queue = count_queue(fold.total, counts, by_state[State.DROPPED], by_state[State.DEAD])
     jobs, unseen = by_queue or count_jobs(fold, stranded), 0
+    if silent and jobs.succeeded:
+        jobs = jobs._replace(unproven=max(jobs.succeeded - fold.proven(), 0))
     if counts is not None and not by_queue:
         held = min(counts.leased, machines.slots if alive.any else 0)
         unseen = min(max(held - fold.by_state[State.RUNNING], 0), jobs.waiting)
