@@ -276,6 +276,8 @@ class Machines(NamedTuple):
     """Names and lines for `ds status`: what else is known of the machines, and of those that are to come."""
     hours: float | None = None
     """Hours that all machines of the run have run, added up; None: unknown."""
+    queue_lost: str = ""
+    """Why the queue is gone; empty: it is there, or somebody removed it."""
     rented: tuple[RentedMachine, ...] = ()
     """Every machine of the run, ended ones included, if the engine rents them."""
 

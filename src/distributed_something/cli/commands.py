@@ -448,7 +448,8 @@ def do_account(project: Project, options: argparse.Namespace) -> int:
     from . import account as account_command
 
     if options.action == "policy":
-        return account_command.policy(project, administrator=options.administrator)
+        own = {"administrator": options.administrator, "boundary": options.boundary}
+        return account_command.policy(project, **own)
     if options.action == "destroy":
         return account_command.destroy(project, dry_run=options.dry_run)
     return account_command.setup(project, dry_run=options.dry_run)

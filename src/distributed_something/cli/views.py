@@ -67,14 +67,15 @@ def _earlier(project: Project, fold: Fold) -> str | None:
 
 
 def watch_run(project: Project, until: float | None = None) -> Snapshot:
-    """Show the run until it has ended or stands still, or until that time. Returns the last snapshot."""
+    """Show the run until it ends or stands still, or that monotonic time. Returns the last snapshot."""
     fold = project.fold()
     with project.console.watch() as watcher:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
             idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
-            if snapshot.state == "finished" or idle or (until is not None and project.clock.now() >= until):
+            over = until is not None and project.clock.monotonic() >= until
+            if snapshot.state == "finished" or idle or over:
                 return snapshot
             project.clock.wait(max(project.engine.poll_interval, 0.5))
 

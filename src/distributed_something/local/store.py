@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from ..engine import StoredFile, check_key
 from ..errors import KeyMissing
+from ..system.files import NotRegular, open_regular
 from ..system.leftovers import remove_if_old
 
 _FICLONE = 0x40049409
@@ -175,9 +176,10 @@ class FolderStore:
 
     def _opened(self, key: str) -> BinaryIO:
         try:
-            return open(os.path.join(self._name, check_key(key)), "rb")  # noqa: PTH118, PTH123  a third quicker
-        except IsADirectoryError as error:
-            raise KeyMissing(f"{key}: a folder in the store {self.root}, not a file") from error
+            return open_regular(os.path.join(self._name, check_key(key)))  # noqa: PTH118  quicker
+        except (IsADirectoryError, NotRegular) as error:
+            kind = "a folder" if isinstance(error, IsADirectoryError) else "a pipe or a device"
+            raise KeyMissing(f"{key}: {kind} in the store {self.root}, not a file") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise KeyMissing(f"{key}: not in the store {self.root}") from error
 
@@ -277,7 +279,8 @@ def _walk(folder: Path, prefix: str) -> Iterator[StoredFile]:
             remove_if_old(entry.path)
         else:
             with suppress(OSError):  # gone by now, or a link that leads nowhere
-                yield _file(key, entry.stat())
+                if stat.S_ISREG((found_there := entry.stat()).st_mode):
+                    yield _file(key, found_there)
 
 
 def _sorting_name(entry: os.DirEntry[str]) -> str:

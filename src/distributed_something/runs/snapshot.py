@@ -304,7 +304,8 @@ def take(
         eta = time_left(fold, jobs, rate, now)
         no_eta = None if eta is not None else _no_eta(fold, jobs, silent=silent)
     moves = over or (jobs.running > 0 and counts is not None and not machines.diagnosis)
-    idle = None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0)
+    elsewhere, lost = stranded if alive.any else 0, machines.queue_lost
+    idle = None if moves else _why_idle(why_idle, jobs, counts, elsewhere, lost)
     if counts and not counts.open and jobs.total and fold.first is None and not jobs.final:
         idle = "the queue does not count the jobs yet: its counts may be a minute old"
     return Snapshot(
@@ -359,10 +360,15 @@ def _no_eta(fold: Tally, jobs: JobCounts, *, silent: bool) -> str:
     return "not known: the last jobs take longer than the others did"
 
 
-def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:
-    """Returns the engine's reason, with what queue and ledger add. `stranded`: while other machines run."""
+def _why_idle(
+    why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int, lost: str
+) -> str | None:
+    """Returns the engine's reason, with what queue and ledger add. `stranded`: while other machines run.
+
+    `lost`: why the queue is gone.
+    """
     if counts is None:
-        return _why_gone(jobs)
+        return _why_gone(jobs, lost)
     if not counts.open:
         if not jobs.total:
             return "the queue is empty: ds submit JOBFILE"
@@ -373,10 +379,10 @@ def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded:
     return f"{many(stranded, 'job', 'was', 'were')} on machines that are gone; {why}"
 
 
-def _why_gone(jobs: JobCounts) -> str:
-    if not jobs.total:
+def _why_gone(jobs: JobCounts, lost: str) -> str:
+    if not jobs.total and not lost:
         return "nothing is set up: ds run JOBFILE"
-    return f"the queue is gone, and {_not_ended(jobs)}: ds run JOBFILE begins a new run"
+    return f"{lost or 'the queue is gone'}, and {_not_ended(jobs)}: ds run JOBFILE begins a new run"
 
 
 def _not_ended(jobs: JobCounts) -> str:

@@ -274,6 +274,6 @@ def pauses(store: Store, prefix: str, now: float) -> str:
     for key in keys:
         with suppress(DsError, ValueError, TypeError, KeyError):
             note = json.loads(store.read(key))
-            if now < float(note["until"]) + SHOWN_SECONDS:
+            if abs(now - float(note["until"])) < LONGEST_SECONDS + SHOWN_SECONDS:
                 found[str(note["why"])] += 1
     return "; ".join(f"{many(count, 'worker')} paused: {why}" for why, count in found.most_common())

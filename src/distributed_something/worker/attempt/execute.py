@@ -6,17 +6,19 @@ Does not stage files and does not know the store. One `Executor` a slot; `slot.S
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ...errors import SickMachine
 from ...inputs.template import variables_of
 from ...job import Cause, Earlier, Lease, Outcome, State
 from ..health import sickness
 from . import verdict
-from .container import Container, Containers, handler_command
+from .container import NO_ENGINE, START_SECONDS, Container, Containers, handler_command
 from .handler import HandlerProcess, host_program
 from .logs import SlotLog
 from .mask import Mask
@@ -199,6 +201,8 @@ class Executor:
             finished = self._await(child, self._deadline())
         except BaseException:  # no thread could be started, say: raised again
             self._watch.stop(child)
+            if self._container is not None:
+                self._container.leave()
             raise
         if finished:
             alone = self._strays.none_beside(child)
@@ -246,8 +250,12 @@ class Executor:
             return True
         self._takes_long()
         while self._cancelled is None and (deadline is None or time.monotonic() < deadline):
-            if self._watch.wait(child, deadline, reply):
+            look = time.monotonic() + START_SECONDS if self._container else math.inf
+            until = min(look, math.inf if deadline is None else deadline)
+            if self._watch.wait(child, None if until == math.inf else until, reply):
                 return True
+            if self._container is not None and time.monotonic() >= look:
+                self._container.check_made()
         return False
 
     # how it ended
@@ -256,9 +264,13 @@ class Executor:
         """Returns a container's outcome; its usage is not known, as the engine does not report it."""
         found = container.end(ended)
         if found is None:
+            self.check_cancelled()
+            container.check_engine()  # where it does not answer, the job may never have begun
             return self._timed_out(None)
         code = found.ended.exit_code
         if found.broken:
+            if any(each in self._log.tail(TAIL_BYTES) for each in NO_ENGINE):
+                raise SickMachine("the container engine was away")
             outcome = verdict.failed(Cause.EXIT, f"could not be started: {found.broken[:400]}", code)
         elif found.memory:
             outcome = self._noted(verdict.failed(Cause.OUT_OF_MEMORY, found.memory, code))
