@@ -47,7 +47,8 @@ def latest(
 ) -> list[dict[str, Any]]:
     """Returns the pictures of the jobs that succeeded last. `known` keeps what was listed for a job."""
     shown: list[tuple[JobRecord, StoredFile]] = []
-    for record in fold.records("state = 2 AND output IS NOT NULL", (), f"ORDER BY ended DESC LIMIT {JOBS}"):
+    last = "SELECT number FROM states WHERE state = 2 AND output IS NOT NULL ORDER BY ended DESC LIMIT ?"
+    for record in fold.records(f"number IN ({last})", (JOBS,), "ORDER BY ended DESC"):
         key = (record.id, record.ended)
         if key not in known:
             known[key] = list(_pictures(store, record))

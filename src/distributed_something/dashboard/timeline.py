@@ -79,8 +79,8 @@ def _attempts(fold: Fold, alive: Alive, now: float) -> list[Attempt]:
     Where some of a kind are left out, so are all that ended before the first one shown.
     """
     sql = """SELECT ended - seconds, ended, state, machine, worker, number - 1, id
-        FROM states JOIN jobs USING (number)
-        WHERE state IN (2, 4) AND seconds IS NOT NULL ORDER BY ended DESC LIMIT ?"""
+        FROM states JOIN jobs USING (number) WHERE number IN (SELECT number FROM states
+            WHERE state IN (2, 4) AND seconds IS NOT NULL ORDER BY ended DESC LIMIT ?)"""
     done = [
         Attempt(began, ended, STATES[code].value, machine or "", worker or "", number, job_id)
         for began, ended, code, machine, worker, number, job_id in fold.query(sql, (ATTEMPTS,))
