@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,9 +148,9 @@ class Model:
 
     def thumbnail(self, job_id: str, key: str) -> tuple[bytes, str]:
         """Returns a small picture of a job's file, and its content type. Raises NotFound."""
-        file, read = self.file(job_id, key)
+        file, _ = self.file(job_id, key)
         folder = state_folder(self._project.folder, f"{self._project.config.app_name}.thumbs")
-        found = Thumbnails(folder).make(file, read)
+        found = Thumbnails(folder).make(file, self._project.engine.store)
         if found is None:
             raise NotFound
         return found
@@ -334,7 +334,7 @@ class Model:
         body = _keys(fold, record)
         group = body.get("group")
         keys = {**body, **group} if isinstance(group, dict) else body
-        return files.inputs(store, config, keys, record), files.outputs(store, record)
+        return files.inputs(store, config, keys, record), [*chain(*files.outputs(store, record))]
 
     def _select(self, fold: Fold, given: Asked, *, alive: Alive) -> Sequence[int]:
         """Returns the indexes of the selected jobs. A costly selection is kept a while, though jobs end."""
