@@ -156,8 +156,10 @@ class Executor:
     def _give(self, earlier: Earlier) -> str:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
         self._timeout = self._task.timeout_after(earlier.timeouts, self._limit)
-        time_given = f"{self._timeout:g} s" if self._timeout != self._limit else ""
         memory = self._container.give_memory(earlier.memory) if self._container else ""
+        if not any(earlier):
+            return memory
+        time_given = f"{self._timeout:g} s" if self._timeout != self._limit else ""
         return " and ".join(filter(None, [time_given, memory]))
 
     def check_machine(self) -> None:
