@@ -331,9 +331,7 @@ class Model:
 
     def _files(self, fold: Fold, record: JobRecord) -> tuple[list[StoredFile], list[StoredFile]]:
         store, config = self._project.engine.store, self._project.config
-        body = _keys(fold, record)
-        group = body.get("group")
-        keys = {**body, **group} if isinstance(group, dict) else body
+        keys = parsed(fold.bodies([record]).get(record.id))
         return files.inputs(store, config, keys, record), [*chain(*files.outputs(store, record))]
 
     def _select(self, fold: Fold, given: Asked, *, alive: Alive) -> Sequence[int]:
