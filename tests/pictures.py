@@ -149,15 +149,20 @@ def machines(project: DsProject, *, stopped: bool = False) -> Iterator[Steps]:
     """A rehearsed run: a machine is lost and too many jobs are dead; `stopped`: no machine runs any more."""
     (project.folder / "measure.sh").write_text(MEASURE)
     project.config(
-        **{"ENGINE": "rehearsal", "DOCKERHUB_TAG": "lab/nuclei:1.4", "CONTAINERS": False, "OUTPUT": ""},
-        **{
-            "CLUSTER_MACHINES": 2,
-            "TASKS_PER_MACHINE": 1,
-            "MACHINE_TYPE": ["m5.large"],
-            "MACHINE_PRICE": 0.04,
-        },
-        **{"JOB_RETRIES": 1, "DOCKER_CORES": 3, "SQS_MESSAGE_VISIBILITY": 10},
-        **{"COMMAND": "sh $DS_PROJECT_DIR/measure.sh {Well}", "BUDGET_USD": 0.02, "MAX_FAILURES": 4},
+        ENGINE="rehearsal",
+        DOCKERHUB_TAG="lab/nuclei:1.4",
+        CONTAINERS=False,
+        OUTPUT="",
+        CLUSTER_MACHINES=2,
+        TASKS_PER_MACHINE=1,
+        MACHINE_TYPE=["m5.large"],
+        MACHINE_PRICE=0.04,
+        JOB_RETRIES=1,
+        DOCKER_CORES=3,
+        SQS_MESSAGE_VISIBILITY=10,
+        COMMAND="sh $DS_PROJECT_DIR/measure.sh {Well}",
+        BUDGET_USD=0.02,
+        MAX_FAILURES=4,
     )
     jobs = project.jobs({"Plate": "P1", "Well": n} for n in range(24))
     faults = "kill=0.4/min,notice=0.4/min,speed=8x"
