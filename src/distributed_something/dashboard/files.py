@@ -31,26 +31,10 @@ _IMAGES = {
     "webp": "image/webp",
     "svg": "image/svg+xml",
 }
-_TEXTS = frozenset(
-    [
-        "csv",
-        "htm",
-        "html",
-        "json",
-        "jsonl",
-        "log",
-        "md",
-        "py",
-        "r",
-        "sh",
-        "toml",
-        "tsv",
-        "txt",
-        "xml",
-        "yaml",
-        "yml",
-    ]
-)
+_TEXTS = {
+    *("csv", "htm", "html", "json", "jsonl", "log", "md", "py", "r"),
+    *("sh", "toml", "tsv", "txt", "xml", "yaml", "yml"),
+}
 
 
 class Shown(NamedTuple):

@@ -51,7 +51,6 @@ GROUPS = 100
 READ_MOST = 2000
 """Most logs of failed jobs read for one request; the next request reads on."""
 
-
 DRAW_SECONDS = 4.0
 """Least time between two drawings of the timeline, in seconds."""
 
@@ -301,19 +300,16 @@ class Model:
     def group_ids(self, cause: str, example: str) -> frozenset[str]:
         """Returns the ids of a group of failures. Raises NotFound if there is no such group."""
         with self._lock:
-            return self._group_ids(self._looked(), cause, example)
+            for group in self._grouped(self._looked()):
+                if (group.cause, group.example) == (cause, example) and group.ids:
+                    return frozenset(group.ids)
+        raise NotFound
 
     def known(self, ids: Sequence[str]) -> list[str]:
         """Returns these ids. Raises NotFound if one of them is no job of the run."""
         with self._lock:
             fold = self._looked()
             return [self._record(fold, each).id for each in dict.fromkeys(ids)]
-
-    def _group_ids(self, fold: Fold, cause: str, example: str) -> frozenset[str]:
-        for group in self._grouped(fold):
-            if (group.cause, group.example) == (cause, example) and group.ids:
-                return frozenset(group.ids)
-        raise NotFound
 
     def look_again(self) -> None:
         """Make the next request look at the run, however recent the last look is."""
@@ -342,7 +338,7 @@ class Model:
             or kept.asked != (given, alive)
             or (kept.version != fold.version and now >= kept.until)
         ):
-            among = self._group_ids(fold, given.wanted.cause, given.said) if given.said else None
+            among = self.group_ids(given.wanted.cause, given.said) if given.said else None
             found = select(fold, given, among, alive=alive)
             until = now + (time.monotonic() - now) / LOOKING_SHARE
             self._selected = kept = _Selected((given, alive), fold.version, until, found)
