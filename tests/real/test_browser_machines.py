@@ -56,7 +56,7 @@ def watch(project: DsProject, opened: Open, jobs: Path) -> None:
         started = project.ds("start", "--wait", "0.1", "--faults", f"{FAULTS},seed={seed}", timeout=60)
         assert "canary: one machine until 3 jobs have ended" in started.stderr
         page.get_by_text(re.compile("The canary goes first: [0-3] of its 3 jobs have ended")).wait_for()
-        page.get_by_text(re.compile("Too many jobs are dead: .*no licence.*MAX_FAILURE_RATE")).wait_for()
+        page.get_by_text(re.compile("On hold: .*no licence.*MAX_FAILURE_RATE")).wait_for()
         page.get_by_role("button", name="Copy ds start && ds monitor").wait_for()
         page.get_by_text(re.compile(r"\$\S+ of \$1\.00 \(\d+%\)")).wait_for()  # the budget
         timeline = page.get_by_role("img", name=re.compile(r"\d+ attempts in \d+ slots.*\d+ machines? lost"))
