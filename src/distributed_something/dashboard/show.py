@@ -27,16 +27,8 @@ KEY_COLUMNS = 12
 """Most keys of jobs that have a column."""
 
 CSV_COLUMNS = (
-    "index",
-    "id",
-    "state",
-    "attempts",
-    "cause",
-    "exit_code",
-    "seconds",
-    "max_rss_bytes",
-    "machine",
-    "output",
+    *("index", "id", "state", "attempts", "cause", "exit_code"),
+    *("seconds", "max_rss_bytes", "machine", "output"),
 )
 """First columns of a CSV file; the jobs' keys follow."""
 

@@ -426,6 +426,19 @@ class Fold:
                 found.append(b"" if number is None else data[start - first + 31 : start - first + size - 2])
         return found
 
+    def blocks(self, jobs: int) -> Iterator[tuple[int, int, bytes]]:
+        """Yields all listed jobs in blocks of at most so many: least and largest number, and a text.
+
+        The text has the bodies of these jobs in it, and may have others.
+        """
+        keys = {number: key for key, (number, _) in self._segments.items()}
+        mean = self._rows("SELECT avg(length) FROM (SELECT length FROM jobs LIMIT 1000)")[0][0] or 1.0
+        sql = """SELECT list, min(place), max(place + length), min(number), max(number)
+            FROM jobs WHERE list IS NOT NULL GROUP BY list, number / ? ORDER BY min(number)"""
+        found = self._rows(sql, (max(min(jobs, int(CHUNK_BYTES / mean)), 1),))
+        read = self.store.read_many((keys[each[0]], each[1], each[2] - each[1]) for each in found)
+        yield from ((each[3], each[4], data or b"") for each, data in zip(found, read, strict=True))
+
     def _rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         return [*self.query(sql, values)]
 
