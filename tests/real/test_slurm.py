@@ -132,6 +132,26 @@ def test_pilots_whose_time_is_over_requeue_themselves_and_go_on(project: Cluster
     leaves_nothing(project)
 
 
+@pytest.mark.fault(75)
+def test_pilots_end_where_the_queue_is_damaged_and_a_start_rebuilds_it(project: ClusterProject) -> None:
+    project.config()
+    project.ds("setup")
+    project.ds("submit", project.numbered(40, 0.5))
+    project.ds("start", timeout=90)
+    wait_until(lambda: len(project.outputs()) > 5, "jobs to end")
+    (first, *_) = sorted(project.state().glob("2*/log-*"))
+    first.write_bytes(b"#" * first.stat().st_size)
+    os.kill(project.heads()[0], signal.SIGKILL)
+    wait_until(lambda: not project.pilots(), "pilots to end", 60)
+    assert "the queue is damaged" in project.ds("monitor", code=1, timeout=60).stderr
+    done = {job["id"] for job in project.job_lines() if job["state"] == "succeeded"}
+    assert "40 jobs again" in project.ds("start", timeout=90).stderr
+    project.ds("monitor", timeout=120)
+    is_complete(project, 40)
+    assert all(job["attempts"] == 1 for job in project.job_lines() if job["id"] in done)
+    leaves_nothing(project, killed=True)
+
+
 def test_preempted_pilots_give_back_their_jobs_and_come_again(project: ClusterProject) -> None:
     project.config(SLURM_PARTITION="preempt", CLUSTER_MACHINES=2, DOCKER_CORES=4)
     project.ds("setup")

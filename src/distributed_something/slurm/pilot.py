@@ -20,6 +20,7 @@ from tempfile import gettempdir
 from ..background import complain
 from ..budget import Budget, Over, Spent, judge
 from ..clock import SystemClock
+from ..engine import DAMAGED
 from ..errors import DsError
 from ..inputs.config import Config, load_config
 from ..inputs.files import project_files
@@ -167,6 +168,8 @@ class Pilot:
             look = self._place.look()
             if not look.there:
                 self._give(NOW, "the run was removed")
+            elif "damaged" in look.orders:
+                self._give(NOW, DAMAGED)
             elif "stop-now" in look.orders:
                 self._give(NOW, "stopped now")
             elif "stop" in look.orders:
