@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import pytest
 
 from clusters import Cluster, ClusterProject, own_cluster, wait_until
+from services import require
 
 pytestmark = pytest.mark.real
 
@@ -313,13 +316,71 @@ def test_pilots_that_cannot_begin_are_explained(
     leaves_nothing(project)
 
 
-def test_without_accounting_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_on_two_login_nodes_at_once(project: ClusterProject) -> None:
+    """The second one has a mount of its own, which knows no lock of the first one."""
+    require("bindfs")
+    other = copy(project)
+    mounted = 'bindfs "$0" "$0" && cd "$0" && exec "$@"'
+    other.prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", mounted, str(project.folder)]
+    nodes = [project, other]
+
+    def at_once(*args: object) -> list[str]:
+        begun = [(node.start(*args), node) for node in nodes]
+        said = [process.communicate(timeout=180) for process, _ in begun]
+        assert all("Traceback" not in err for _, err in said), said
+        assert any(process.returncode == 0 for process, _ in begun), said
+        return [err for _, err in said]
+
+    project.config()
+    at_once("setup")
+    project.numbered(60, 0.2)
+    at_once("submit", project.folder / "files/jobs.json")
+    at_once("start", "--wait", 0)
+    assert len(project.cluster.jobs()) in (2, 4)
+    at_once("monitor")
+    is_complete(project, 60)
+    assert Counter(project.starts()) == Counter(range(60))
+    at_once("cleanup", "--yes")
+    leaves_nothing(project)
+
+
+@pytest.fixture(scope="module")
+def plain_cluster() -> Iterator[Cluster]:
+    """A cluster without accounting, where any user may submit."""
     with own_cluster(DS_CLUSTER_DBD="0") as cluster:
-        monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-        folder = tmp_path / "project"
-        folder.mkdir()
-        project = ClusterProject(folder, cluster)
+        yield cluster
+
+
+def test_without_accounting_a_run_is_the_same_for_another_user_too(
+    plain_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", plain_cluster.environment["SLURM_CONF"])
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    projects = []
+    for user in (os.getuid(), 65534):
+        folder = tmp_path / str(user) / "project"
+        folder.mkdir(parents=True)
+        project = ClusterProject(folder, plain_cluster)
         project.config()
-        project.ds("run", project.numbered(20), timeout=120)
+        project.numbered(20, 0.2)
+        project.prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
+        for each in (folder, *folder.rglob("*"), project.scratch):
+            os.chown(each, user, user)
+        projects.append(project)
+    own, others = projects
+    runs = [project.start("run", project.folder / "files/jobs.json") for project in projects]
+    wait_until(lambda: all(len(project.starts()) > 2 for project in projects), "jobs of both users")
+    for project in projects:
+        assert stat.S_IMODE(project.state().stat().st_mode) == 0o700
+        queue = [each for each in project.state().rglob("*") if each.suffix != ".log" and each.exists()]
+        assert [each for each in queue if each.stat().st_mode & 0o077] == []
+    own.prefix, mine = others.prefix, own.prefix
+    refused = own.ds("status", code=1).stderr
+    assert "belongs to the user root" in refused or "Permission denied" in refused
+    own.prefix = mine
+    for run, project in zip(runs, projects, strict=True):
+        _, err = run.communicate(timeout=120)
+        assert run.returncode == 0, err
         is_complete(project, 20)
         leaves_nothing(project)

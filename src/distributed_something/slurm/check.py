@@ -29,17 +29,12 @@ from ..local.store import FolderStore
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from ..worker.forecast import forecast_findings
 from . import pilots
-from .folder import AppFolder
+from .folder import TWO_WINNERS, AppFolder, two_winners
 from .scheduler import Slurm
 from .shared.files import TEMPORARY, Files
 
 NODE_ONLY = frozenset({"tmpfs", "ramfs", "overlay", "squashfs", "iso9660"})
 """Types of file systems that no other node sees."""
-
-TWO_WINNERS = frozenset(
-    {"fuse.seaweedfs", "fuse.weed", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.goofys"}
-)
-"""Types on which two nodes can make the same name."""
 
 SHORT_SECONDS = 600
 """A pilot of less time than this spends much of it on starting."""
@@ -127,10 +122,7 @@ def shared_findings(folder: Path) -> Iterator[Finding]:
         )
         return
     if kind in TWO_WINNERS or not keeps_promises(folder):
-        yield error(
-            f"the project {folder} lies on a file system ({kind}) that can give one name to two files",
-            "move it to NFS, Lustre, GPFS, GlusterFS or another file system with safe hard links",
-        )
+        yield error(*two_winners(kind))
     elif kind not in NETWORK_FILE_SYSTEMS:
         what = f"the project {folder} lies on {kind}, which may be a disk of this computer alone"
         yield warning(what, "see that every node has this folder: `srun ls` of it")

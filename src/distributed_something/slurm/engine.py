@@ -28,11 +28,12 @@ from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
+from ..system.mounts import file_system
 from ..system.state import one_run
 from ..words import many
 from . import pilots
 from .explain import details, why_pending
-from .folder import AppFolder
+from .folder import TWO_WINNERS, AppFolder, two_winners
 from .lives import Life, hours, lives
 from .lost import give_back, pilot_of
 from .pilots import Pilot
@@ -89,6 +90,8 @@ class SlurmEngine:
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Make the run's folder. Pilots of an earlier run are ended, and its folder is removed."""
         pilots.refuse_image(self._config)
+        if (kind := file_system(self._project)) in TWO_WINNERS:
+            raise DsError(*two_winners(kind))
         earlier = self.current_run()
         if earlier == run:
             return
