@@ -214,7 +214,7 @@ class SlurmEngine:
             diagnosis=Diagnosis(waiting.why, waiting.fix, waiting.for_ever) if waiting and stuck else None,
             replaces_lost=True,
             details=(*details(known, now), *([("Slurm", silent)] if (silent := self._app.silent()) else [])),
-            hours=hours(lived),
+            hours=hours(lived, now),
             rented=tuple(_machines(running, lived)),
         )
 

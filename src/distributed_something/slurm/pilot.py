@@ -189,7 +189,7 @@ class Pilot:
         if self._life is None or not self._life.beat(self._clock.now()):
             return
         limit = budget_of(self._config, record_path(self._project, self._config.app_name), self._paths.run)
-        spent = Spent(hours=hours(lives(self._place.folder, self._place.files)))
+        spent = Spent(hours=hours(lives(self._place.folder, self._place.files), self._clock.now()))
         if isinstance(verdict := judge(Budget(hours=limit.hours), spent), Over):
             complain(f"pilot {self.id}: {verdict.text}")
             self._place.order("stop")
