@@ -295,8 +295,8 @@ def test_a_controller_that_is_silent_is_named_and_jobs_go_on(project: ClusterPro
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"SETUP": ["exec /no/python"]}, "/no/python: "),
-        ({"SETUP": ["exit 1"], "SLURM_EXTRA": ["--output=/dev/null"]}, "do the nodes have"),
+        ({"SLURM_EXTRA": ["--export=PYTHONHOME=/no/python"]}, "no Python frame"),
+        ({"SLURM_EXTRA": ["--export=PYTHONHOME=/no/python", "--output=/dev/null"]}, "do the nodes have"),
     ],
 )
 def test_pilots_that_cannot_begin_are_explained(
@@ -344,17 +344,37 @@ def test_commands_on_two_login_nodes_at_once(project: ClusterProject) -> None:
     leaves_nothing(project)
 
 
-@pytest.fixture(scope="module")
-def plain_cluster() -> Iterator[Cluster]:
+def test_setup_runs_on_the_node_and_pilots_pause_while_it_fails(project: ClusterProject) -> None:
+    there = project.folder / "there"
+    project.config(
+        CLUSTER_MACHINES=1,
+        SETUP=[f"cat {there}", "export SAID=loaded"],
+        COMMAND='echo "$SAID" > {output_dir}/n',
+    )
+    project.ds("setup")
+    project.ds("submit", project.numbered(4))
+    project.ds("start", timeout=60)
+    said = f"SETUP: cat {there}: exit code 1: cat: {there}: No such file"
+    wait_until(lambda: said in project.ds("status").stdout, "the line that fails", 30)
+    assert (project.status()["jobs"]["waiting"], project.status()["attempts"]) == (4, 0)
+    there.touch()
+    project.ds("monitor", timeout=120)
+    assert {*project.outputs().values()} == {"loaded\n"}
+    assert project.status()["attempts"] == 4
+    leaves_nothing(project)
+
+
+@pytest.fixture
+def plain_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A cluster without accounting, where any user may submit."""
     with own_cluster(DS_CLUSTER_DBD="0") as cluster:
+        monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
         yield cluster
 
 
 def test_without_accounting_a_run_is_the_same_for_another_user_too(
-    plain_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_cluster: Cluster, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SLURM_CONF", plain_cluster.environment["SLURM_CONF"])
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     projects = []

@@ -92,6 +92,7 @@ class SlurmEngine:
         pilots.refuse_image(self._config)
         if (kind := file_system(self._project)) in TWO_WINNERS:
             raise DsError(*two_winners(kind))
+        self._config.shell(self._project).make(self._say)
         earlier = self.current_run()
         if earlier == run:
             return
@@ -134,6 +135,7 @@ class SlurmEngine:
     ) -> str:
         """Submit CLUSTER_MACHINES pilots; the ids of their arrays. Raises DsError where Slurm refuses."""
         pilots.refuse_image(self._config)
+        self._config.shell(self._project).make(self._say)
         read_secrets(self._config, os.environ)
         self._app.make()
         self._app.place(run).withdraw_orders()
@@ -152,7 +154,7 @@ class SlurmEngine:
         config = self._config
         limit = pilots.seconds_of(config.slurm_time or self._default_time())
         notice = pilots.notice_of(limit)
-        script = pilots.script(config, self._project, run, notice)
+        script = pilots.script(self._project, run, notice)
         given = pilots.options(config, self._project, self._app.logs, notice)
         arrays = self._scheduler.submit(count, script, given, self._name, f"{run} {os.urandom(4).hex()}")
         self._app.forget_pilots()

@@ -23,10 +23,14 @@ CARRIED_MARK = "carried-worker"
 class HandlerProcess:
     """The process that runs the HANDLER of one slot."""
 
-    def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
+    def __init__(
+        self, argv: list[str], env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]
+    ) -> None:
         self.placed: Mapping[str, str] = {}
         """The variables that name the folders of the latest job, as the process has them."""
-        argv = [*host_program(), handler]
+        from msgspec.json import decode
+
+        self._decode = decode
         pipes = list[int]()
         try:
             pipes += os.pipe()
@@ -58,9 +62,7 @@ class HandlerProcess:
             if not (data := os.read(self.replies, 1 << 16)):
                 return None
             line += data
-        from msgspec.json import decode
-
-        reply: dict[str, Any] = decode(line)
+        reply: dict[str, Any] = self._decode(line)
         return reply
 
     def stop(self, watch: Watch, *, ended: bool = False) -> Ended:
@@ -71,8 +73,10 @@ class HandlerProcess:
         return result
 
 
-def host_program() -> list[str]:
-    """Returns what runs HANDLER: our own Python; for an injected worker, the image's."""
-    if Path(sys.prefix, CARRIED_MARK).exists():
-        return ["python3", str(Path(__file__).with_name("host.py"))]
+def host_program(python: str = "") -> list[str]:
+    """Returns what runs HANDLER: this Python, or else our own; for an injected worker, the image's."""
+    if not python and Path(sys.prefix, CARRIED_MARK).exists():
+        python = "python3"
+    if python:
+        return [python, str(Path(__file__).with_name("host.py"))]
     return [sys.executable, "-m", f"{__package__}.host"]

@@ -18,6 +18,7 @@ from ...errors import KeyMissing, KeyRefused
 from ...inputs.config import Config
 from ...inputs.files import ProjectFile
 from ...inputs.handler import source_of
+from ...inputs.needs import KEYS as NEEDS
 from .manifest import Manifest, is_manifest, is_ours, manifest_key
 
 KEYS_APART = 100
@@ -45,6 +46,8 @@ class Recipe(NamedTuple):
     handler: str = ""
     image: str = ""
     environment: str = ""
+    setup: str = ""
+    """Of SETUP and ENVIRONMENT_FILE."""
     files: Mapping[str, str] = {}
 
 
@@ -84,6 +87,13 @@ class Rules(NamedTuple):
     shared: bool = False
 
 
+_WORDS = {
+    "command": "COMMAND",
+    "handler": "HANDLER",
+    "environment": "ENVIRONMENT",
+    "setup": "SETUP or ENVIRONMENT_FILE",
+}
+
 UNKNOWN = "?"
 """Stands for a digest that cannot be known here: it differs from none."""
 
@@ -109,6 +119,7 @@ def recipe_of(
         else "",
         image=image,
         environment=environment_digest(config) if environment is None else environment,
+        setup=config.shell(project).digest(),
         files={name: f"{file.sha256[:16]}{'x' if file.executable else ''}" for name, file in files.items()},
     )
 
@@ -128,8 +139,12 @@ def rules_of(config: Config, recipe: Recipe) -> Rules:
 
 
 def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[StoredFile]) -> dict[str, Any]:
-    """Returns what a manifest records of what made an output: only digests, sizes and tags."""
-    values = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in keys.items()}
+    """Returns what a manifest records of what made an output: only digests, sizes and tags.
+
+    What a job needs (`_timeout`) makes no other output.
+    """
+    own = ((name, value) for name, value in keys.items() if name not in NEEDS)
+    values = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in own}
     files = {file.key: f"{file.size}-{file.tag}" for file in inputs}
     return {
         **{name: value for name, value in recipe._asdict().items() if value},
@@ -141,7 +156,7 @@ def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[Stored
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns what changed between two fingerprints, in words; nothing: the same output would come out."""
     found = []
-    for name, word in (("command", "COMMAND"), ("handler", "HANDLER"), ("environment", "ENVIRONMENT")):
+    for name, word in _WORDS.items():
         if before.get(name, "") != now.get(name, "") and UNKNOWN not in (before.get(name), now.get(name)):
             found.append(f"{word} changed")
     images = before.get("image"), now.get("image")
