@@ -14,8 +14,6 @@ from ..inputs.check import (
     Check,
     Finding,
     error,
-    input_findings,
-    job_file_findings,
     ok,
     warning,
     work_findings,
@@ -23,10 +21,8 @@ from ..inputs.check import (
 from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
-from ..local.check import disk_findings, folder_findings, secret_findings
-from ..local.store import FolderStore
+from ..local.check import disk_findings, folder_findings, job_checks, secret_findings
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
-from ..worker.forecast import forecast_findings
 from . import pilots
 from .folder import TWO_WINNERS, AppFolder, two_winners
 from .scheduler import Slurm
@@ -52,18 +48,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the shared folder", lambda: shared_findings(folder)),
         Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
     ]
-    if job_file is not None:
-        data = FolderStore(store)
-        folds_case = data.folds_case
-        found += [
-            Check(
-                "the job file",
-                lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
-            ),
-            Check("the inputs", lambda: input_findings(config, job_file, data, str(store))),
-            Check("what is done", lambda: forecast_findings(config, job_file, data, folder, "")),
-        ]
-    return found
+    return found + job_checks(config, job_file, folder)
 
 
 def _program(config: Config, folder: Path) -> Iterator[Finding]:
