@@ -114,6 +114,12 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "glusterfs": lambda: (
         os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
     ),
+    "nfs": lambda: (
+        os.getuid() == 0
+        and all(
+            shutil.which(each, path=f"{os.environ['PATH']}:/usr/sbin") for each in ("linux.uml", "exportfs")
+        )
+    ),
     "bindfs": lambda: shutil.which("bindfs") and Path("/dev/fuse").exists(),
     "uv": lambda: shutil.which(
         "uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
