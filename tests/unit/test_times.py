@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from distributed_something.job import Cause, Job, RetryPolicy
-from distributed_something.local.engine import time_text
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.testing import FakeClock
+from distributed_something.words import time_text
 
 NOON = datetime(2026, 3, 4, 12).timestamp()
 

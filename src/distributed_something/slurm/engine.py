@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
-from datetime import datetime
 from pathlib import Path
 
 from ..budget import Quote
@@ -253,11 +252,7 @@ class SlurmEngine:
         if not machines.running:
             return f"no pilots are there{f' ({machines.ended})' if machines.ended else ''}: ds start"
         status = self._app.place(self.current_run() or "").told()
-        if not counts.delayed or counts.waiting or counts.leased or not status or not status["next"]:
-            return None
-        at = datetime.fromtimestamp(status["next"]).astimezone().strftime("%H:%M:%S")
-        jobs = many(counts.delayed, "job", "failed and waits", "failed and wait")
-        return f"{jobs} before the next attempt, until {at}"
+        return counts.explain_delay(status["next"] if status else None, self._clock.now())
 
     def guard(self) -> Sequence[str]:
         """Give back what workers of pilots hold that have ended; how many jobs, in words."""
