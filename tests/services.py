@@ -125,6 +125,12 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "glusterfs": lambda: (
         os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
     ),
+    "nfs": lambda: (
+        os.getuid() == 0
+        and all(
+            shutil.which(each, path=f"{os.environ['PATH']}:/usr/sbin") for each in ("linux.uml", "exportfs")
+        )
+    ),
     "bindfs": lambda: shutil.which("bindfs") and Path("/dev/fuse").exists(),
     "cellprofiler": cellprofiler,
     "imagej": lambda: Path("/usr/share/java/ij.jar").exists() and shutil.which("xvfb-run"),

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from .budget import Quote
 from .errors import KeyRefused
 from .job import Cause, DeadJob, Job, Lease, State
+from .words import many, time_text
 
 
 class Counts(NamedTuple):
@@ -25,6 +26,13 @@ class Counts(NamedTuple):
     def open(self) -> int:
         """Jobs that are not finished and not dead."""
         return self.waiting + self.leased + self.delayed
+
+    def explain_delay(self, next_at: float | None, now: float) -> str | None:
+        """Returns why no job runs, if all that is left waits out a back-off, the first until `next_at`."""
+        if next_at is None or not self.delayed or self.waiting or self.leased:
+            return None
+        jobs = many(self.delayed, "job", "failed and waits", "failed and wait")
+        return f"{jobs} before the next attempt, until {time_text(next_at, now)}"
 
 
 class PutReport(NamedTuple):
