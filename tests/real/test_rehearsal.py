@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from conftest import DsProject, until
-from distributed_something.rehearsal.faults import parse_faults
+from distributed_something.rehearsal.faults import Faults, fate, parse_faults
 from pretending import require
 from rehearsing import Emulator, processes, unlucky
 
@@ -320,3 +320,16 @@ def test_a_run_that_has_spent_its_budget_goes_on_when_it_is_raised(rehearsal: Ds
     rehearsal.ds("start", "--budget", "+5")
     assert "60 succeeded" in rehearsal.ds("monitor", timeout=120).stdout
     check(rehearsal, 60)
+
+
+def test_a_bad_machine_is_replaced_and_charges_no_job(rehearsal: DsProject) -> None:
+    faults = Faults(broken=0.4)
+    fits = (n for n in range(99) if [fate(faults._replace(seed=n), m).works for m in (1, 2, 3)] == [1, 0, 1])
+    jobs, options = rehearsal.jobs(groups(40, seconds=0.3, bad=(7,))), f"broken=40%,seed={next(fits)}"
+    run = rehearsal.ds("run", "--every", "2", "--faults", options, jobs, code=3, timeout=180)
+    assert "39 succeeded" in run.stdout
+    check(rehearsal, 40, bad=(7,))
+    (bad,) = rehearsal.status()["excluded"]
+    assert "in a row failed there (exit 127)" in bad["why"]
+    story = json.loads(next(rehearsal.folder.glob("data/runs/*/*/rehearsal.json")).read_text())
+    assert story["machines"] == 3 and story["lost"] == []

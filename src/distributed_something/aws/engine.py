@@ -26,7 +26,7 @@ from .ec2.cost import USD_PER_ATTEMPT, RunCost
 from .ec2.launch import Launch
 from .ec2.prices import ask, price_now
 from .ec2.region import Region
-from .ec2.shrinking import idle, spread
+from .ec2.shrinking import idle, instances, spread
 from .ecs.current_state import find_one
 from .ecs.resources import Kind
 from .iam.roles import Where
@@ -364,6 +364,12 @@ class AwsEngine:
             self._want_tasks(target * self.tasks_per_machine)
             self._looker.fleets.set_target(fleets[-1], fleets[-1].target + missing)
             self._looker.forget()
+
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Terminates the machines: the fleet replaces them."""
+        ids = instances(self._looker.place(hosts))
+        self._looker.fleets.terminate(ids)
+        self._looker.forget()
 
     def guard(self) -> Sequence[str]:
         """Gives an alarm to each machine whose worker is silent, and removes it when its heartbeat is back.

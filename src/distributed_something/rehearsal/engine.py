@@ -265,6 +265,10 @@ class RehearsalEngine:
         """Ask for more machines."""
         self._needed().grow(target)
 
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Ends bad machines."""
+        self._needed().exclude(hosts)
+
     def guard(self) -> Sequence[str]:
         """Sets the alarms of silent machines, which never fire: the emulator measures no processor."""
         found = self._aws()

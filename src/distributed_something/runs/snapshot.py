@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from ..budget import NO_BUDGET, Budget, Spent, share
 from ..engine import Counts, Machines
+from ..exclusion import Pause
 from ..job import State
 from ..ledger import JobRecord
 from ..words import many
@@ -107,6 +109,10 @@ class Snapshot(NamedTuple):
     budget: Budget = NO_BUDGET
     no_eta: str | None = None
     """Why the time left is not known, although workers run and jobs are left."""
+    pauses: tuple[Pause, ...] = ()
+    """The workers that pause, as their machines cannot work."""
+    excluded: Mapping[str, str] = {}
+    """The machines that get no more jobs, and why."""
 
     @property
     def cost_usd(self) -> float | None:
@@ -160,6 +166,7 @@ class Snapshot(NamedTuple):
             "started": _iso(self.started),
             "finished": _iso(self.finished),
             "machines": {"target": machines.target, "running": machines.running, "lost": machines.lost},
+            "excluded": [{"machine": name, "why": why} for name, why in self.excluded.items()],
             "machine_hours": None if machines.hours is None else round(machines.hours, 4),
             "cost_usd": self.cost_usd,
             "budget": self._budget_json(),
@@ -250,14 +257,12 @@ def take(
     counts: Counts | None,
     now: float,
     why_idle: str | None = None,
-    paused: str = "",
+    pauses: Sequence[Pause] = (),
     silent: bool = False,
     budget: Budget = NO_BUDGET,
+    excluded: Mapping[str, str] | None = None,
 ) -> Snapshot:
-    """Returns the view of a run. `counts`: None if the queue is gone. `paused`: why workers pause.
-
-    `silent`: workers write no ledger.
-    """
+    """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
     dropped = fold.by_state[State.DROPPED]
@@ -292,13 +297,21 @@ def take(
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
-        why_idle=paused or idle,
+        why_idle=_paused(pauses) or idle,
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
         unseen=unseen,
         budget=budget,
         no_eta=no_eta,
+        pauses=tuple(pauses),
+        excluded=excluded or {},
     )
+
+
+def _paused(pauses: Sequence[Pause]) -> str:
+    """Returns why workers pause, the most frequent reason first; empty: none pauses."""
+    found = Counter(each.why for each in pauses)
+    return "; ".join(f"{many(count, 'worker')} paused: {why}" for why, count in found.most_common())
 
 
 def time_left(fold: Tally, jobs: JobCounts, rate: float, now: float) -> float | None:

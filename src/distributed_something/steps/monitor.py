@@ -33,6 +33,7 @@ from ..scaling import (
 )
 from ..words import many
 from .collect import begin_collecting
+from .exclude import exclude_bad
 from .finish import end
 from .limits import too_many_dead
 from .project import Project
@@ -215,6 +216,8 @@ class Watch:
         """
         began = self._project.clock.now()
         snapshot = self._snapshot = self._patient_look(watcher)
+        if exclude_bad(self._project, snapshot, self.fold, watcher.note):
+            snapshot = self._snapshot = self._patient_look(watcher)
         watcher.show(snapshot)
         if snapshot.machines.unfulfillable:
             cancel_fleet(self._project, snapshot.machines)
