@@ -323,13 +323,17 @@ def test_a_run_that_has_spent_its_budget_goes_on_when_it_is_raised(rehearsal: Ds
 
 
 def test_a_bad_machine_is_replaced_and_charges_no_job(rehearsal: DsProject) -> None:
+    config = rehearsal.folder / "config.py"
+    end = "code=$?; test $code != 127 || exit 9; test $code = 0 || exit 1; echo {n} > {output_dir}/{n}.txt"
+    command = f"sh -c 'sleep {{seconds}}; exit {{code}}'; {end}"  # without sh, jobs fail and are tried again
+    config.write_text(f"{config.read_text()}COMMAND = {command!r}\nJOB_RETRIES = 4\n")
     faults = Faults(broken=0.4)
     fits = (n for n in range(99) if [fate(faults._replace(seed=n), m).works for m in (1, 2, 3)] == [1, 0, 1])
     jobs, options = rehearsal.jobs(groups(40, seconds=0.3, bad=(7,))), f"broken=40%,seed={next(fits)}"
-    run = rehearsal.ds("run", "--every", "2", "--faults", options, jobs, code=3, timeout=180)
-    assert "39 succeeded" in run.stdout
-    check(rehearsal, 40, bad=(7,))
+    rehearsal.ds("run", "--every", "2", "--faults", options, jobs, code=3, timeout=180)
+    dead = [(each["index"], each["attempts"]) for each in rehearsal.job_lines() if each["state"] == "dead"]
+    assert dead == [(7, 4)] and rehearsal.status()["jobs"]["succeeded"] == 39
     (bad,) = rehearsal.status()["excluded"]
-    assert "in a row failed there (exit 127)" in bad["why"]
+    assert "in a row failed there (exit 9)" in bad["why"]
     story = json.loads(next(rehearsal.folder.glob("data/runs/*/*/rehearsal.json")).read_text())
     assert story["machines"] == 3 and story["lost"] == []

@@ -311,7 +311,7 @@ def test_a_bad_node_gets_no_more_pilots_and_charges_no_job(project: ClusterProje
     command = (
         f'test "$SLURMD_NODENAME" != "$(cat {bad})" && sleep {{seconds}} && echo {{n}} > {{output_dir}}/n'
     )
-    project.config(COMMAND=command, SLURM_EXTRA=["--exclusive"], JOB_RETRIES=1)
+    project.config(COMMAND=command, SLURM_EXTRA=["--exclusive"], JOB_RETRIES=3)
     project.ds("setup")
     project.ds("submit", project.numbered(120, 0.3))
     project.ds("start", timeout=90)
@@ -322,7 +322,7 @@ def test_a_bad_node_gets_no_more_pilots_and_charges_no_job(project: ClusterProje
     assert f"bad machine {node}: " in monitor.stderr
     assert [each["machine"] for each in project.status()["excluded"]] == [node]
     is_complete(project, 120)
-    lives = [file.name.split("-", 4) for file in project.state().glob("*/*/lives/*")]
+    lives = [file.name.split("-", 4) for file in project.state().rglob("lives/*")]
     ours = [each[4] for each in sorted(lives)]
     assert ours.count(node) == 1 and len(ours) >= 3, lives
     leaves_nothing(project)
