@@ -17,6 +17,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..words import bytes_text, many
 from .check import Finding, Severity, error, ok, refused, warning, wrong
+from .collect import collect_handler
 from .config import Config
 from .files import ProjectFile, named_in, project_files, travels
 from .fit import nothing_to_run
@@ -50,6 +51,8 @@ def runnable_findings(config: Config, folder: Path) -> Iterator[Finding]:
         size = bytes_text(sum(file.size for file in files.values()))
         yield ok(f"FILES: {many(len(files), 'file')}, {size}, travel with the jobs")
     yield from _left_behind(config, folder, files)
+    if here and (collecting := collect_handler(config.collect)):
+        yield _imported(config, folder, "COLLECT", collecting)
     if config.handler:
         yield from _handler(config, folder, files, here=here)
         return
@@ -140,12 +143,12 @@ def _handler(
             what = f"HANDLER: {name} of this folder does not travel with the jobs"
             yield Finding(Severity.NOTICE, what, fix)
     if here:
-        yield _imported(config, folder)
+        yield _imported(config, folder, "HANDLER", config.handler)
 
 
-def _imported(config: Config, folder: Path) -> Finding:
-    """Imports the function as a worker does, in temporary folders, and returns the finding."""
-    name, command = config.handler, [sys.executable, "-c", _LOAD, config.handler]
+def _imported(config: Config, folder: Path, key: str, name: str) -> Finding:
+    """Imports the function that a key names as a worker does, in temporary folders. Returns the finding."""
+    command = [sys.executable, "-c", _LOAD, name]
     with tempfile.TemporaryDirectory(prefix="ds-check-") as own:
         environment = {**os.environ, **config.worker_environment(), **_as_in_a_slot(Path(own), folder)}
         try:
@@ -159,13 +162,13 @@ def _imported(config: Config, folder: Path) -> Finding:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            what = f"HANDLER: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
+            what = f"{key}: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
             return warning(what, "import less at its top: each slot waits for it")
     if done.returncode == 0:
-        return ok(f"HANDLER: {name} can be imported")
+        return ok(f"{key}: {name} can be imported")
     said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-    fix = f"correct HANDLER, or install what it needs for {sys.executable}"
-    return error(f"HANDLER: {name} cannot be imported: {said[-1]}", fix)
+    fix = f"correct {key}, or install what it needs for {sys.executable}"
+    return error(f"{key}: {name} cannot be imported: {said[-1]}", fix)
 
 
 def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:

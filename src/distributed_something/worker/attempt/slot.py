@@ -222,7 +222,7 @@ class Slot:
         if work.collect and joins:
             outcome = self._join(work.collect)
         else:
-            outcome = self._executor.run(lease, work.argv, takes_long, work.handler)
+            outcome = self._executor.run(lease, work.argv, takes_long, work.handler, self._fetched)
         if outcome.state is State.SUCCEEDED and work.prefix:
             takes_long()
             made_by = fingerprint(task.rules.recipe, job.keys, seen or ())
