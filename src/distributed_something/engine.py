@@ -403,6 +403,9 @@ class Renting(Protocol):
     def grow(self, target: int) -> None:
         """Raises the newest fleet, so that the fleets have `target` machines together. Never lowers one."""
 
+    def tried(self) -> Sequence[str]:
+        """Returns what machines this engine has asked for since the last call, in words."""
+
     def exclude(self, hosts: Collection[str]) -> None:
         """Ends the machines on these hosts, and keeps the run off them; the fleet's target stays.
 

@@ -337,3 +337,18 @@ def test_a_bad_machine_is_replaced_and_charges_no_job(rehearsal: DsProject) -> N
     assert "in a row failed there (exit 9)" in bad["why"]
     story = json.loads(next(rehearsal.folder.glob("data/runs/*/*/rehearsal.json")).read_text())
     assert story["machines"] == 3 and story["lost"] == []
+
+
+def test_machines_on_demand_come_where_spot_does_not(rehearsal: DsProject) -> None:
+    config = rehearsal.folder / "config.py"
+    config.write_text(config.read_text() + "ON_DEMAND_AFTER = 0.05\n")
+    jobs = rehearsal.jobs(groups(40, seconds=0.5))
+    run = rehearsal.ds("run", "--every", "1", "--faults", "capacity=1", jobs, timeout=120)
+    assert "no new machine for 0.05 minutes: 1 machine of 2 asked for on demand" in run.stderr
+    assert "2 machines at $0.10 to $0.30 an hour each" in run.stderr
+    check(rehearsal, 40)
+    record = json.loads(next(rehearsal.folder.glob("files/*SpotFleetRequestId.json")).read_text())
+    assert [each.partition(" ")[2] for each in record["tried"]] == [
+        "2 machines: m5.large", "no new machine for 0.05 minutes: 1 machine of 2 asked for on demand",
+    ]  # fmt: skip
+    assert rehearsal.status()["cost_usd"] == pytest.approx(0.1 / 60 + 0.3 / 60, abs=0.005)

@@ -265,6 +265,10 @@ class RehearsalEngine:
         """Ask for more machines."""
         self._needed().grow(target)
 
+    def tried(self) -> Sequence[str]:
+        """Returns what was asked for since the last call."""
+        return self._needed().tried()
+
     def exclude(self, hosts: Collection[str]) -> None:
         """Ends bad machines."""
         self._needed().exclude(hosts)

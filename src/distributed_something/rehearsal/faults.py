@@ -81,6 +81,11 @@ class Fate(NamedTuple):
     pulls: bool = True
     works: bool = True
 
+    @property
+    def kept(self) -> Fate:
+        """The fate of a machine on demand: it is not taken back."""
+        return self._replace(notice=math.inf, kill=math.inf)
+
 
 def fate(faults: Faults, machine: int) -> Fate:
     """Returns what becomes of the machine that was started as number `machine`."""

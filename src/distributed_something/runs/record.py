@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +47,8 @@ class RunRecord(NamedTuple):
     """Most machines are not asked for yet: the run's canary goes first."""
     excluded: Mapping[str, str] = {}
     """The machines that get no more jobs, and why."""
+    tried: tuple[str, ...] = ()
+    """What machines were asked for, and when."""
 
     @classmethod
     def new(cls, config: Config, engine: str, run: str, bucket: str, now: float) -> RunRecord:
@@ -71,6 +73,11 @@ class RunRecord(NamedTuple):
     def with_fleet(self, fleet: str) -> RunRecord:
         """Returns the record with one more fleet; a second start adds and never overwrites."""
         return self if fleet in self.fleets else self._replace(fleets=(*self.fleets, fleet))
+
+    def with_tried(self, tried: Sequence[str], now: float) -> RunRecord:
+        """Returns the record with what machines were asked for now."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+        return self._replace(tried=(*self.tried, *(f"{when} {each}" for each in tried)))
 
     def with_budget(self, more: Budget) -> RunRecord:
         """Returns the record with a raised budget."""
@@ -100,6 +107,7 @@ class RunRecord(NamedTuple):
             "more_hours": self.more_hours,
             "held": self.held,
             "excluded": {**self.excluded},
+            "tried": self.tried,
         }
         return json.dumps(facts, indent=2) + "\n"
 
@@ -127,6 +135,7 @@ class RunRecord(NamedTuple):
             more_hours=_number(facts.get("more_hours")),
             held=facts.get("held") is True,
             excluded=_named(facts.get("excluded")),
+            tried=_texts(facts.get("tried")),
         )
 
 

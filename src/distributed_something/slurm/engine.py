@@ -135,6 +135,10 @@ class SlurmEngine:
         if missing > 0 and (run := self.current_run()) is not None:
             self._submit(run, missing)
 
+    def tried(self) -> Sequence[str]:
+        """Pilots are of one kind."""
+        return ()
+
     def exclude(self, hosts: Collection[str]) -> None:
         """Cancel the pilots on these nodes, and submit as many others."""
         there = [pilot.id for pilot in self._pilots(fresh=True) if pilot.running and pilot.node in hosts]
@@ -259,6 +263,8 @@ class SlurmEngine:
         if run is None or not status or not status["owners"]:
             return ()
         there = {pilot.id for pilot in self._pilots()}
+        if not there:
+            return ()
         gone = [
             owner for owner in status["owners"] if (pilot_of(owner) or next(iter(there), "")) not in there
         ]
