@@ -57,6 +57,7 @@ _NOT_OURS = frozenset(
         "APP_NAME", "COMMAND", "HANDLER", "INPUTS", "OUTPUT", "COLLECT", "COLLECT_WHEN", "STORE",
         "ENVIRONMENT", "FILES", "CHECK_IF_DONE_BOOL", "SQS_QUEUE_NAME", "SQS_DEAD_LETTER_QUEUE",
         "LOG_GROUP_NAME", "MESSAGE", "AUTO_MONITOR", "CREATE_DASHBOARD", "NOTIFY", "CANARY",
+        "ENVIRONMENT_FILE",
     }
 )  # fmt: skip
 """Keys of a project that say what its jobs are, or name what belongs to its runs."""

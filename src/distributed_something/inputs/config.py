@@ -20,6 +20,7 @@ from .literal import Assignment, clean_text, environment_text, read_assignments,
 
 if TYPE_CHECKING:
     from ..failing import Limits
+    from ..system.environment import Environment
 
 NEAR = 0.87
 """Likeness from which an unknown key is a slip of a known one: AWS_REGON is; SOURCE_BUCKET (0.72) is not."""
@@ -115,6 +116,7 @@ class Config(NamedTuple):
     slurm_gres: str
     slurm_extra: tuple[str, ...]
     setup: tuple[str, ...]
+    environment_file: str
     mount_bucket: bool
     message: str | Mapping[str, str]
     extra: Mapping[str, str]
@@ -141,6 +143,13 @@ class Config(NamedTuple):
     def scratch_root(self) -> Path | None:
         """Returns the folder that jobs run in, below SCRATCH with its variables expanded; None: not given."""
         return Path(os.path.expandvars(self.scratch), f"ds-{self.app_name}") if self.scratch else None
+
+    def shell(self, project: Path) -> Environment:
+        """Returns the environment that SETUP and ENVIRONMENT_FILE give to jobs on this machine."""
+        from ..system.environment import Environment
+
+        file = project / self.environment_file if self.environment_file else None
+        return Environment(self.setup, file, project / ".ds/environments")
 
     @property
     def in_containers(self) -> bool:

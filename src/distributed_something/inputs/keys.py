@@ -219,8 +219,11 @@ KEYS: tuple[Key, ...] = (
         shape=r"\S+", shape_says="has a space in it", example="gpu:1"),
     Key("SLURM_EXTRA", Kind.LIST, (), "engine slurm: more options of sbatch, one a text",
         shape="--?[A-Za-z].*", shape_says="does not begin with - or --", example=["--exclude=node7"]),
-    Key("SETUP", Kind.LIST, (), "engine slurm: lines of the shell before a pilot's work",
+    Key("SETUP", Kind.LIST, (), "engines local, slurm: lines of a login shell (bash) that set a machine up",
         example=["module load cellprofiler"]),
+    Key("ENVIRONMENT_FILE", Kind.TEXT, "", "engines local, slurm: file of the jobs' environment, which is"
+        " made once by uv, conda or pixi", shape=r"(.*/)?(uv\.lock|pixi\.toml|[^/]+\.ya?ml)",
+        example="environment.yml", shape_says="is neither uv.lock, pixi.toml nor environment.yml"),
     Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
     Key("MESSAGE", Kind.CHOICE_OR_TABLE, "", "form of the messages, for an image with a worker of its own;"
         " not given: the job file's shape decides", choices=("group", "cellprofiler", "fiji", "omezarr")),

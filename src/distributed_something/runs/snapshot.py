@@ -115,6 +115,11 @@ class Snapshot(NamedTuple):
     """The machines that get no more jobs, and why."""
 
     @property
+    def paused(self) -> str:
+        """Why workers pause, the most frequent reason first; empty: none pauses."""
+        return _paused(self.pauses)
+
+    @property
     def cost_usd(self) -> float | None:
         """What the run has cost so far; None: unknown."""
         cost = self.machines.cost
@@ -309,7 +314,6 @@ def take(
 
 
 def _paused(pauses: Sequence[Pause]) -> str:
-    """Returns why workers pause, the most frequent reason first; empty: none pauses."""
     found = Counter(each.why for each in pauses)
     return "; ".join(f"{many(count, 'worker')} paused: {why}" for why, count in found.most_common())
 

@@ -65,7 +65,8 @@ class Task(NamedTuple):
     """The collecting job: its command, its function, or the files to join."""
     carried: Carried = Carried()
     """Project files, of which each slot brings a copy."""
-
+    python: str = ""
+    """The Python that runs HANDLER; empty: ours."""
     resources: Resources = NO_RESOURCES
     """What single jobs need: of it, their own time limits."""
 
@@ -108,6 +109,7 @@ def compile_task(
     *,
     recipe: Recipe | None = None,
     carried: Carried = NONE,
+    python: str = "",
 ) -> Task:
     """Compiles the config. Raises UsageError.
 
@@ -132,4 +134,5 @@ def compile_task(
         join=join_of(config.collect),
         carried=carried,
         resources=Resources(config.resources),
+        python=python,
     )
