@@ -49,7 +49,7 @@ def idle(machines: Sequence[Machine], busy: Collection[str]) -> list[str]:
 def instead_of_spot(
     fleets: Sequence[Fleet], machines: Sequence[Machine], now: float, seconds: float
 ) -> tuple[Fleet, int] | None:
-    """Returns the fleet that is to have so many machines on demand, as none has come for so long.
+    """Returns a fleet, and how many of its machines to have on demand: none has come for these seconds.
 
     None: no machine is missing, or all that are missing are asked for on demand already.
     """
