@@ -6,7 +6,7 @@ is put back and begins anew: so it gets back the attempts that it lost there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..engine import Renting
 from ..errors import DsError
@@ -30,8 +30,7 @@ def exclude_bad(project: Project, snapshot: Snapshot, fold: Tally, note: Callabl
         return False
     hosts = Hosts({each.id: each.hosts for each in snapshot.machines.rented})
     try:
-        found = find_bad(fold, snapshot.pauses, hosts, project.clock.now())
-        new = {host: why for host, why in found.items() if host not in snapshot.excluded}
+        new = find_bad(fold, snapshot.pauses, hosts, project.clock.now(), snapshot.excluded)
         if new:
             with one_at_a_time(project.folder):
                 record = project.record()
@@ -47,15 +46,18 @@ def exclude_bad(project: Project, snapshot: Snapshot, fold: Tally, note: Callabl
         return False
 
 
-def find_bad(fold: Fold, pauses: Sequence[Pause], hosts: Hosts, now: float) -> dict[str, str]:
-    """Returns the bad machines, and why."""
+def find_bad(
+    fold: Fold, pauses: Sequence[Pause], hosts: Hosts, now: float, known: Collection[str] = ()
+) -> dict[str, str]:
+    """Returns the bad machines that are not `known` yet, and why."""
     found: dict[str, str] = {}
     for pause in stuck([each._replace(machine=hosts.at(each.machine, now)) for each in pauses], now):
-        if machines.elsewhere(fold, hosts.spans(pause.machine), pause.since).jobs:
+        spans = hosts.spans(pause.machine)
+        if pause.machine not in known and machines.elsewhere(fold, spans, pause.since).jobs:
             found[pause.machine] = pause_text(pause, now)
     failed = [each._replace(machine=hosts.at(each.machine, each.at)) for each in machines.failures(fold)]
     worked = {hosts.at(machine, now) for machine in fold.done_by()} | {each.machine for each in failed}
-    for row in rows(failed, len(worked)):
+    for row in (each for each in rows(failed, len(worked)) if each.machine not in known):
         spans = hosts.spans(row.machine)
         success = machines.latest_success(fold, spans)
         recent = row.after(success)
