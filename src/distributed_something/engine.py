@@ -235,6 +235,8 @@ class RentedMachine(NamedTuple):
     ended: float | None = None
     why: str = ""
     lost: bool = False
+    hosts: tuple[tuple[float, str], ...] = ()
+    """Since when (Unix seconds) it has been on which host; empty: it is one itself."""
 
 
 class Diagnosis(NamedTuple):
@@ -418,6 +420,16 @@ class Renting(Protocol):
 
     def grow(self, target: int) -> None:
         """Raises the newest fleet, so that the fleets have `target` machines together. Never lowers one."""
+
+    def tried(self) -> Sequence[str]:
+        """Returns what machines this engine has asked for since the last call, in words."""
+
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Ends the machines on these hosts, and keeps the run off them; the fleet's target stays.
+
+        The run record names the hosts already. It is called again after a failure, and for machines that come
+        there all the same.
+        """
 
     def guard(self) -> Sequence[str]:
         """Terminates machines that have sent no heartbeat, after the latest look. Returns a line for each.

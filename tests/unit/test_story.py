@@ -9,6 +9,7 @@ import pytest
 from distributed_something.budget import Budget
 from distributed_something.dashboard.story import Around, Earlier, story
 from distributed_something.engine import Cost, Diagnosis, Machines
+from distributed_something.exclusion import Pause
 from distributed_something.report.failures import FailureGroup
 from distributed_something.runs.snapshot import JobCounts, Snapshot
 
@@ -60,7 +61,9 @@ def group(dead: int, cause: str, example: str) -> FailureGroup:
             id="too many dead",
         ),
         pytest.param(
-            run(why_idle="1 worker paused: the store is full", paused="1 worker paused: the store is full"),
+            run(
+                why_idle="1 worker paused: the store is full", pauses=(Pause("m", 0.0, "the store is full"),)
+            ),
             Around(),
             "1 worker paused: the store is full",
             "ds status",

@@ -106,6 +106,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "time left": duration(snapshot.eta) if snapshot.eta is not None else snapshot.no_eta,
         "machines": _machines(machines),
         **dict(machines.details),
+        "bad machines": "; ".join(f"{name}: {why}" for name, why in snapshot.excluded.items()) or None,
         "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
         "budget": used(snapshot.budget, snapshot.spent) or None,
         "why idle": snapshot.why_idle,

@@ -94,6 +94,8 @@ def _wrong(snapshot: Snapshot, around: Around) -> Iterator[str]:
     if machines.lost:
         lost = many(machines.lost, "machine", "was", "were")
         yield f"{lost} lost; their jobs went back, and no attempt was charged"
+    for name, why in snapshot.excluded.items():
+        yield f"The machine {name} gets no more jobs: {why}"
     verdict = judge(snapshot.budget, snapshot.spent) if snapshot.state != "finished" else None
     if isinstance(verdict, Over | Notice):
         yield verdict.text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from ..budget import NO_BUDGET, Budget, Spent, share
 from ..engine import Counts, Machines
+from ..exclusion import Pause
 from ..job import State
 from ..ledger import JobRecord
 from ..words import many
@@ -128,8 +130,15 @@ class Snapshot(NamedTuple):
     budget: Budget = NO_BUDGET
     no_eta: str | None = None
     """Why the time left is not known, although workers run and jobs are left."""
-    paused: str = ""
-    """Why workers pause: their machines are sick; empty: none does."""
+    pauses: tuple[Pause, ...] = ()
+    """The workers that pause, as their machines cannot work."""
+    excluded: Mapping[str, str] = {}
+    """The machines that get no more jobs, and why."""
+
+    @property
+    def paused(self) -> str:
+        """Why workers pause, the most frequent reason first; empty: none pauses."""
+        return _paused(self.pauses)
 
     @property
     def cost_usd(self) -> float | None:
@@ -184,6 +193,7 @@ class Snapshot(NamedTuple):
             "started": _iso(self.started),
             "finished": _iso(self.finished),
             "machines": {"target": machines.target, "running": machines.running, "lost": machines.lost},
+            "excluded": [{"machine": name, "why": why} for name, why in self.excluded.items()],
             "machine_hours": None if machines.hours is None else round(machines.hours, 4),
             "cost_usd": self.cost_usd,
             "budget": self._budget_json(),
@@ -275,14 +285,12 @@ def take(
     counts: Counts | None,
     now: float,
     why_idle: str | None = None,
-    paused: str = "",
+    pauses: Sequence[Pause] = (),
     silent: bool = False,
     budget: Budget = NO_BUDGET,
+    excluded: Mapping[str, str] | None = None,
 ) -> Snapshot:
-    """Returns the view of a run. `counts`: None if the queue is gone. `paused`: why workers pause.
-
-    `silent`: workers write no ledger.
-    """
+    """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
     by_state, by_queue = fold.by_state, None
@@ -321,14 +329,20 @@ def take(
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
-        why_idle=paused or idle,
+        why_idle=_paused(pauses) or idle,
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
         unseen=unseen,
         budget=budget,
         no_eta=no_eta,
-        paused=paused,
+        pauses=tuple(pauses),
+        excluded=excluded or {},
     )
+
+
+def _paused(pauses: Sequence[Pause]) -> str:
+    found = Counter(each.why for each in pauses)
+    return "; ".join(f"{many(count, 'worker')} paused: {why}" for why, count in found.most_common())
 
 
 def time_left(fold: Tally, jobs: JobCounts, rate: float, now: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
 from ..job import Job, Lease, State
 from ..ledger import Fold, LedgerWriter, RunPaths
-from ..runs.record import RunRecord, budget_of, read_record, record_path
+from ..runs.record import RunRecord, budget_of, excluded_of, read_record, record_path
 from ..runs.snapshot import Snapshot, Tally, take
 from ..system.state import state_folder
 from ..worker.health import pauses
@@ -111,6 +111,10 @@ class Project:
     def budget(self, run: str | None) -> Budget:
         """Returns the limits of a run: those of the config, raised as its record says."""
         return budget_of(self.config, self.record_path, run)
+
+    def excluded(self, run: str | None) -> Mapping[str, str]:
+        """Returns the machines that get no more jobs of a run, and why."""
+        return excluded_of(self.record_path, run)
 
     def current_run(self) -> str | None:
         """Returns the run to look at: the one asked for, the one set up, or the latest; None: there is none.
@@ -215,7 +219,7 @@ class Project:
 
             usd = reported_cost(engine.store, paths)
             machines = machines._replace(cost=None if usd is None else Cost(usd))
-        paused = pauses(engine.store, paths.paused, self.clock.now()) if counts and counts.open else ""
+        paused = pauses(engine.store, paths.paused, self.clock.now()) if counts and counts.open else ()
         return take(
             fold,
             app=self.config.app_name,
@@ -225,7 +229,8 @@ class Project:
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,
-            paused=paused,
+            pauses=paused,
             budget=self.budget(shown),
+            excluded=self.excluded(shown),
             silent=self.config.image_starts_worker,
         )
