@@ -23,6 +23,7 @@ PREFIXES = {
     "iam": "iam",
     "lambda": "lambda",
     "logs": "logs",
+    "pricing": "pricing",
     "resourcegroupstaggingapi": "tag",
     "s3": "s3",
     "scheduler": "scheduler",

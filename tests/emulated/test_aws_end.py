@@ -123,7 +123,7 @@ def test_of_workers_that_write_no_ledger_the_queue_tells_how_jobs_ended(cloud: C
     assert (looked.jobs.succeeded, looked.jobs.dead) == (4, 1)
     assert [record.id for record in cloud.project.fold().dead()] == [lost.job.id], "while the run goes on"
     assert jobs(cloud.project, None, None, csv=False) == OK
-    assert "4 waiting jobs have succeeded by the queue's count" in cloud.err.getvalue()
+    assert "4 waiting jobs have left the queue" in cloud.err.getvalue()
     assert failures(cloud.project) == OK and "worker-lost" in cloud.out.getvalue()
     cloud.open()
     assert monitor(cloud.project, None, None) == SOME_DEAD

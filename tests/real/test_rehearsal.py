@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from conftest import DsProject, until
-from distributed_something.rehearsal.faults import parse_faults
+from distributed_something.rehearsal.faults import Faults, fate, parse_faults
 from pretending import require
 from rehearsing import Emulator, processes, unlucky
 
@@ -373,3 +373,35 @@ def test_a_run_that_has_spent_its_budget_goes_on_when_it_is_raised(rehearsal: Ds
     rehearsal.ds("start", "--budget", "+5")
     assert "60 succeeded" in rehearsal.ds("monitor", timeout=120).stdout
     check(rehearsal, 60)
+
+
+def test_a_bad_machine_is_replaced_and_charges_no_job(rehearsal: DsProject) -> None:
+    config = rehearsal.folder / "config.py"
+    end = "code=$?; test $code != 127 || exit 9; test $code = 0 || exit 1; echo {n} > {output_dir}/{n}.txt"
+    command = f"sh -c 'sleep {{seconds}}; exit {{code}}'; {end}"  # without sh, jobs fail and are tried again
+    config.write_text(f"{config.read_text()}COMMAND = {command!r}\nJOB_RETRIES = 4\n")
+    faults = Faults(broken=0.4)
+    fits = (n for n in range(99) if [fate(faults._replace(seed=n), m).works for m in (1, 2, 3)] == [1, 0, 1])
+    jobs, options = rehearsal.jobs(groups(40, seconds=0.3, bad=(7,))), f"broken=40%,seed={next(fits)}"
+    rehearsal.ds("run", "--every", "2", "--faults", options, jobs, code=3, timeout=180)
+    dead = [(each["index"], each["attempts"]) for each in rehearsal.job_lines() if each["state"] == "dead"]
+    assert dead == [(7, 4)] and rehearsal.status()["jobs"]["succeeded"] == 39
+    (bad,) = rehearsal.status()["excluded"]
+    assert "in a row failed there (exit 9)" in bad["why"]
+    story = json.loads(next(rehearsal.folder.glob("data/runs/*/*/rehearsal.json")).read_text())
+    assert story["machines"] == 3 and story["lost"] == []
+
+
+def test_machines_on_demand_come_where_spot_does_not(rehearsal: DsProject) -> None:
+    config = rehearsal.folder / "config.py"
+    config.write_text(config.read_text() + "ON_DEMAND_AFTER = 0.05\n")
+    jobs = rehearsal.jobs(groups(40, seconds=0.5))
+    run = rehearsal.ds("run", "--every", "1", "--faults", "capacity=1", jobs, timeout=120)
+    assert "no new machine for 0.05 minutes: 1 machine of 2 asked for on demand" in run.stderr
+    assert "2 machines at $0.10 to $0.30 an hour each" in run.stderr
+    check(rehearsal, 40)
+    record = json.loads(next(rehearsal.folder.glob("files/*SpotFleetRequestId.json")).read_text())
+    assert [each.partition(" ")[2] for each in record["tried"]] == [
+        "2 machines: m5.large", "no new machine for 0.05 minutes: 1 machine of 2 asked for on demand",
+    ]  # fmt: skip
+    assert rehearsal.status()["cost_usd"] == pytest.approx(0.1 / 60 + 0.3 / 60, abs=0.005)

@@ -14,12 +14,12 @@ from distributed_something.aws.watch.cloudwatch import LineBuffer, Stream
 from distributed_something.errors import Unreachable
 from distributed_something.job import Cause, Job, Lease, RetryPolicy
 from distributed_something.ledger import LedgerWriter, RunPaths
-from distributed_something.local.engine import time_text
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.following import ASK_SECONDS, Follower
 from distributed_something.steps.start import patiently
 from distributed_something.testing import FakeClock, MemoryQueue
+from distributed_something.words import time_text
 from distributed_something.worker.health import pauses
 from distributed_something.worker.settler import Settler
 

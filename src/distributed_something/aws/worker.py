@@ -296,7 +296,7 @@ class _Task:
         logs: Sequence[GatheredLog],
         keeper: LogKeeper,
     ) -> Worker:
-        health = Health(self._store, self._paths.paused + self._name)
+        health = Health(self._store, self._paths.paused + self._name, machine=self._machine)
         return Worker(
             queue,
             [

@@ -283,7 +283,8 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
     back = retry(project, options.cause, ids) if ids or not options.collect else []
     if project.console.json:
         project.console.data({"retried": back})
-    project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else ": no such job is dead"))
+    none = "the dead queue has no such job" if project.config.image_starts_worker else "no such job is dead"
+    project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else f": {none}"))
     if back:
         project.console.hint(_after_retry(project))
     return OK

@@ -13,7 +13,7 @@ from ..job import State
 from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log, read_running
-from ..runs.snapshot import Snapshot
+from ..runs.snapshot import Snapshot, unproven_text
 from ..steps.jobs import left_dead, made_in
 from ..steps.project import Project
 from ..words import duration, many, money, rate_text
@@ -92,7 +92,8 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "run": snapshot.run,
         "state": snapshot.state,
         "jobs": fitting(progress_parts(snapshot)[:-1], None),  # the last one is the state
-        "succeeded": jobs.succeeded or None,
+        "succeeded": jobs.succeeded - jobs.unproven or None,
+        "not known": unproven_text(jobs._asdict()),
         "skipped": jobs.skipped or None,
         "dead": jobs.dead or None,
         "dropped": jobs.dropped or None,
@@ -105,6 +106,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "time left": duration(snapshot.eta) if snapshot.eta is not None else snapshot.no_eta,
         "machines": _machines(machines),
         **dict(machines.details),
+        "bad machines": "; ".join(f"{name}: {why}" for name, why in snapshot.excluded.items()) or None,
         "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
         "budget": used(snapshot.budget, snapshot.spent) or None,
         "why idle": snapshot.why_idle,

@@ -98,6 +98,8 @@ class Config(NamedTuple):
     max_failures: int | None
     max_failure_rate: float | None
     canary: int | None
+    on_demand_percent: int
+    on_demand_after: float | None
     job_seconds: float | None
     environment: Mapping[str, str]
     scratch: str

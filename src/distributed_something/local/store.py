@@ -13,6 +13,8 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,12 +79,20 @@ class FolderStore:
             return file.read() if length is None else file.read(length)
 
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
-        """The bytes of each (key, start, length), one after another; None where there is no such file."""
-        for key, start, length in pieces:
+        """The bytes of each (key, start, length), one after another; None where there is no such file.
+
+        Pieces of one file that follow each other are read from one opening.
+        """
+        for key, group in groupby(pieces, itemgetter(0)):
             try:
-                yield self.read(key, start, length)
+                opened = self._opened(key)
             except KeyMissing:
-                yield None
+                yield from (None for _ in group)
+                continue
+            with opened as file:
+                for _, start, length in group:
+                    file.seek(start)
+                    yield file.read(length)
 
     def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
         """Returns each file with its size and tag; None: there is no such file."""

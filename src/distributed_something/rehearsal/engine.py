@@ -276,6 +276,14 @@ class RehearsalEngine:
         """Ask for more machines."""
         self._needed().grow(target)
 
+    def tried(self) -> Sequence[str]:
+        """Returns what was asked for since the last call."""
+        return self._needed().tried()
+
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Ends bad machines."""
+        self._needed().exclude(hosts)
+
     def guard(self) -> Sequence[str]:
         """Sets the alarms of silent machines, which never fire: the emulator measures no processor."""
         found = self._aws()

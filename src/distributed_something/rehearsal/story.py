@@ -24,6 +24,9 @@ _REQUESTS = {"sqs": 0.40e-6, "s3.write": 5.0e-6, "s3.read": 0.4e-6}
 
 _SHOWN = 6
 
+ON_DEMAND_FACTOR = 3
+"""Price of a machine on demand, in prices of a spot machine."""
+
 
 def build(
     account: Facts, run: str, fold: Fold, events: Iterable[Facts], *, price: float | None
@@ -69,7 +72,9 @@ def _life(machine: Facts) -> float:
 
 
 def _billed(machine: Facts) -> float:
-    return max(_life(machine), SHORTEST_SECONDS) / 3600
+    """Returns what is billed, in hours of a spot machine."""
+    hours = max(_life(machine), SHORTEST_SECONDS) / 3600
+    return hours if machine.get("spot", True) else hours * ON_DEMAND_FACTOR
 
 
 def _request_price(name: str) -> float:

@@ -31,8 +31,10 @@ from ..scaling import (
     machines_for,
     shrink,
 )
+from ..system.state import one_at_a_time
 from ..words import many
 from .collect import begin_collecting
+from .exclude import exclude_bad
 from .finish import end
 from .limits import too_many_dead
 from .project import Project
@@ -215,6 +217,8 @@ class Watch:
         """
         began = self._project.clock.monotonic()
         snapshot = self._snapshot = self._patient_look(watcher)
+        if exclude_bad(self._project, snapshot, self.fold, watcher.note):
+            snapshot = self._snapshot = self._patient_look(watcher)
         watcher.show(snapshot)
         if snapshot.machines.unfulfillable:
             cancel_fleet(self._project, snapshot.machines)
@@ -234,7 +238,7 @@ class Watch:
             pass  # the machines that are now asked for are not yet too many
         elif action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
             less = self._shrink(engine, snapshot)
-            for note in [less] if less else self._guard(engine, snapshot):
+            for note in [less] if less else self._guard(engine):
                 watcher.note(note)
         self._cost = self._project.clock.monotonic() - began
         return action
@@ -358,12 +362,15 @@ class Watch:
         enough = f"{many(less.target, 'machine', 'is', 'are')} enough for what is left"
         return f"{enough}: {many(len(ended), 'idle one', 'was', 'were')} ended" if ended else enough
 
-    def _guard(self, engine: Renting, snapshot: Snapshot) -> Sequence[str]:
-        """Have the engine deal with silent machines. Returns what was done, in words."""
-        if not snapshot.machines.running:
-            return ()
+    def _guard(self, engine: Renting) -> Sequence[str]:
+        """Have the engine deal with machines that are silent or missing. Returns what was done, in words."""
+        project = self._project
         try:
-            return engine.guard()
+            lines = engine.guard()
+            if (tried := engine.tried()) and project.record_path.exists():
+                with one_at_a_time(project.folder):
+                    keep_record(project, project.record().with_tried(tried, project.clock.now()))
+            return lines
         except DsError as error:
             return (f"{error.what}; silent machines stay for now",)
 

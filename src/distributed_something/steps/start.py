@@ -42,7 +42,10 @@ def start(project: Project, fleet_file: Path | None) -> None:
     note_start(project, record.run)
     fleet = engine.start(record.run, fleet_file, lambda resource: note_made(project, resource), most)
     with one_at_a_time(project.folder):
-        keep_record(project, project.record().with_fleet(fleet)._replace(held=held))
+        record = project.record().with_fleet(fleet)._replace(held=held)
+        if isinstance(engine, Renting):
+            record = record.with_tried(engine.tried(), project.clock.now())
+        keep_record(project, record)
     if held:
         first = many(project.config.canary or 0, "job", "has", "have")
         rest = project.config.cluster_machines

@@ -374,6 +374,7 @@ _LOOKS = (
     "ecs:DescribeTasks",
     "ecs:ListTaskDefinitions",
     "ecs:ListTasks",
+    "pricing:GetProducts",
     "tag:GetResources",
 )
 

@@ -134,10 +134,15 @@ class Cloud:
 
     def _launch(self, fleet: Fleet, wanted: int, have: int) -> None:
         target = math.ceil(fleet.terms.target / fleet.ways[0].weight)
-        room = wanted if self.faults.capacity is None else self.faults.capacity.limit(target) - have
-        fleet.short = room < wanted
-        for _ in range(min(wanted, max(room, 0))):
-            if not self._start_one(fleet, fleet.ways[fleet.started % len(fleet.ways)]):
+        fixed = sum(not each.spot for each in self.machines if each.fleet is fleet and each.alive)
+        on_demand = max(min(int(fleet.terms.on_demand) - fixed, wanted), 0)
+        spot = wanted - on_demand
+        share = self.faults.capacity
+        room = spot if share is None else share.limit(target - int(fleet.terms.on_demand)) - (have - fixed)
+        fleet.short = room < spot
+        for number in range(on_demand + min(spot, max(room, 0))):
+            next_way = fleet.ways[fleet.started % len(fleet.ways)]
+            if not self._start_one(fleet, next_way, spot=number >= on_demand):
                 return
         if fleet.short:
             way = fleet.ways[0].launch
@@ -147,9 +152,9 @@ class Cloud:
             fleet.tell(_kind(fleet, "error"), "allLaunchSpecsTemporarilyBlacklisted", said)
             self._try_again[fleet.id] = steady() + self.faults.seconds(REFUSED_SECONDS)
 
-    def _start_one(self, fleet: Fleet, way: Way) -> bool:
+    def _start_one(self, fleet: Fleet, way: Way, *, spot: bool = True) -> bool:
         try:
-            instance = self._run_instance(fleet, way)
+            instance = self._run_instance(fleet, way, spot=spot)
         except ServiceException as error:
             fleet.short = True
             fleet.tell(
@@ -169,7 +174,8 @@ class Cloud:
             self._number,
             now,
             boots=now + self.faults.seconds(self.faults.boot),
-            fate=fate(self.faults, self._number),
+            fate=fate(self.faults, self._number) if spot else fate(self.faults, self._number).kept,
+            spot=spot,
             agent=read_user_data(way.launch.get("UserData")),
         )
         self.machines.append(machine)
@@ -177,7 +183,7 @@ class Cloud:
         fleet.tell(_kind(fleet, "instanceChange"), "launched", json.dumps(facts), machine.id)
         return True
 
-    def _run_instance(self, fleet: Fleet, way: Way) -> Any:
+    def _run_instance(self, fleet: Fleet, way: Way, *, spot: bool) -> Any:
         launch = way.launch
         face: dict[str, Any] = next(iter(launch.get("NetworkInterfaces") or ()), {})
         groups = [each["GroupId"] for each in launch.get("SecurityGroups") or () if "GroupId" in each]
@@ -200,7 +206,7 @@ class Cloud:
             key_name=launch.get("KeyName"),
             iam_instance_profile=launch.get("IamInstanceProfile"),
             tags=tags,
-            lifecycle="spot",
+            **({"lifecycle": "spot"} if spot else {}),
             **({"block_device_mappings": disks} if disks else {}),
         )
         instance = reservation.instances[0]
@@ -310,6 +316,7 @@ def _told(machine: Machine) -> dict[str, Any]:
         "noticed": None if math.isinf(machine.noticed) else machine.noticed,
         "ended": machine.ended,
         "why": machine.why,
+        "spot": machine.spot,
         "lost": machine.why.startswith(("killed", "interrupted")),
     }
 
@@ -341,7 +348,7 @@ def metadata(machine: Machine, region: str) -> dict[str, str]:
     found = {
         "meta-data/instance-id": machine.id,
         "meta-data/instance-type": str(machine.instance.instance_type),
-        "meta-data/instance-life-cycle": "spot",
+        "meta-data/instance-life-cycle": "spot" if machine.spot else "on-demand",
         "meta-data/ami-id": str(machine.instance.image_id),
         "meta-data/placement/availability-zone": zone,
         "meta-data/placement/region": region,

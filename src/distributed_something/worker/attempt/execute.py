@@ -24,7 +24,7 @@ from .logs import SlotLog
 from .mask import Mask
 from .process import Child, Ended, Strays, Watch, check_processes, files_of, oom_kills
 from .scratch import FULL_BELOW, Scratch
-from .task import Task
+from .task import Task, Work
 
 MOMENT_SECONDS = 0.05
 """Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
@@ -115,15 +115,8 @@ class Executor:
         if self._cancelled is not None:
             raise Cancelled(self._cancelled)
 
-    def run(
-        self,
-        lease: Lease,
-        argv: list[str],
-        takes_long: Callable[[], None],
-        once: str | None = None,
-        size: int = 0,
-    ) -> Outcome:
-        """Runs `argv`, or the function `once` in a process of its own, or the handler if both are empty.
+    def run(self, lease: Lease, work: Work, takes_long: Callable[[], None], size: int) -> Outcome:
+        """Runs the command of `work`, or its function in a process of its own, or the handler.
 
         `size`: bytes of the job's inputs. Raises Cancelled, and UsageError for a time limit that is none; no
         process of its own is left.
@@ -136,7 +129,7 @@ class Executor:
         if given:
             self._log.note(f"attempt {lease.attempt} is given {given}")
         try:
-            outcome = self._run(lease, argv, once)
+            outcome = self._run(lease, work)
         finally:
             if self._mask is not None:
                 self._mask.flush()
@@ -144,11 +137,12 @@ class Executor:
             return outcome
         return outcome._replace(detail="; ".join(filter(None, [outcome.detail, f"it was given {given}"])))
 
-    def _run(self, lease: Lease, argv: list[str], once: str | None) -> Outcome:
+    def _run(self, lease: Lease, work: Work) -> Outcome:
+        argv, once = work.argv, work.handler
         if not argv and not once and self._container is None:
             return self._run_handler(lease)
-        job = lease.job
-        own = {**variables_of(job.keys), b"DS_JOB_ID": job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
+        own = dict(variables_of(lease.job.keys) if work.variables is None else work.variables)
+        own |= {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
         if argv:
             return self._or_refused(argv, own, self._run_command(argv, own))
         if self._container is not None:
