@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -95,6 +96,58 @@ def test_a_whole_run(rehearsal: DsProject) -> None:
     assert not list((rehearsal.folder / "data").glob("**/tasks"))
     again = rehearsal.ds("monitor")  # whoever was killed just before the end, or looks once more
     assert ended.stdout[ended.stdout.index("rehearsal:") :] in again.stdout
+
+
+def emulators(rehearsal: DsProject) -> dict[str, Any]:
+    """What the rehearsal knows of its emulator."""
+    found: dict[str, Any] = json.loads(next(rehearsal.folder.glob(".ds/*/rehearsal.json")).read_text())
+    return found
+
+
+@pytest.mark.fault(78)
+def test_a_killed_emulator_is_named_by_every_command(rehearsal: DsProject) -> None:
+    jobs = rehearsal.jobs(groups(20, seconds=60))
+    rehearsal.ds("setup")
+    rehearsal.ds("submit", jobs)
+    rehearsal.ds("start")
+    os.kill(emulators(rehearsal)["pid"], signal.SIGKILL)
+    until(lambda: not processes(rehearsal), "all that it had started to end")
+    for words in (["status"], ["submit", jobs], ["monitor"], ["stop"], ["cleanup", "--yes"]):
+        done = rehearsal.ds(*words, code=None)
+        said = done.stdout + done.stderr
+        assert "emulator" in said and "was killed" in said, (words, said)
+        assert "ds setup" not in said and "somebody" not in said
+        if words[0] not in ("stop", "cleanup"):
+            assert "ds run JOBFILE begins a new run" in said
+    assert "was killed" not in rehearsal.ds("status").stdout
+
+
+@pytest.mark.fault(80)
+def test_a_strangers_body_is_not_read(rehearsal: DsProject) -> None:
+    rehearsal.ds("setup")
+    address = emulators(rehearsal)["endpoint"].removeprefix("http://")
+    host, _, port = address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as stranger:
+        head = f"PUT /bucket/key HTTP/1.1\r\nHost: {address}\r\nContent-Length: {400 << 20}\r\n\r\n"
+        stranger.sendall(head.encode())
+        assert stranger.recv(12) == b"HTTP/1.1 403"  # nothing of the body was sent
+    with socket.create_connection((host, int(port)), timeout=10) as stranger:
+        hidden = f"GET /ds/machines/i-1/latest/api/token HTTP/1.1\r\nHost: {address}\r\n\r\n"
+        head = f"PUT /bucket/key HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len(hidden)}\r\n\r\n"
+        stranger.sendall((head + hidden).encode())
+        answer = b"".join(iter(lambda: stranger.recv(4096), b""))
+    assert answer.count(b"HTTP/1.1") == 1, "the body was taken for a request"
+
+
+@pytest.mark.fault(80)
+def test_the_story_counts_its_own_run_only(rehearsal: DsProject) -> None:
+    bad = rehearsal.ds("run", rehearsal.jobs(groups(4, bad=(0,))), code=3, timeout=120)
+    assert "the emulator stays" in bad.stdout + bad.stderr
+    rehearsal.ds("run", rehearsal.jobs(groups(3, seconds=0.06)), timeout=120)
+    lines = map(json.loads, rehearsal.ds("monitor", "--json").stdout.splitlines())
+    (story,) = [each["rehearsal"] for each in lines if "rehearsal" in each]
+    assert (story["jobs"], story["calls"]["ec2.CreateFleet"]) == (3, 1)
+    assert story["machines"] <= 2
 
 
 def test_the_story_as_data(rehearsal: DsProject) -> None:

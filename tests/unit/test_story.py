@@ -56,8 +56,7 @@ def group(dead: int, cause: str, example: str) -> FailureGroup:
         pytest.param(
             run(),
             Around(too_many="4 jobs are dead (MAX_FAILURES = 3)", rents=True),
-            "Too many jobs are dead: 4 jobs are dead (MAX_FAILURES = 3)."
-            " ds monitor drains the run, and ds start refuses",
+            "On hold: 4 jobs are dead (MAX_FAILURES = 3). ds monitor drains the run, and ds start refuses",
             "ds start && ds monitor",
             id="too many dead",
         ),

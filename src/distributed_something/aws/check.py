@@ -27,6 +27,7 @@ from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
+from ..system.files import read_regular
 from ..worker.forecast import forecast_findings
 from . import findings, limits
 from .ec2.prices import ask_on_demand
@@ -89,7 +90,7 @@ def read_fleet_file(path: Path | None) -> FleetText | None:
     if path is None:
         return None
     try:
-        return FleetText(path.name, path.read_text(encoding="utf-8"))
+        return FleetText(path.name, read_regular(path).decode())
     except (OSError, UnicodeDecodeError) as failed:
         reason = failed.strerror if isinstance(failed, OSError) else "not UTF-8 text"
         raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from failed

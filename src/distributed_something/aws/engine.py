@@ -40,6 +40,7 @@ from .message import job_room
 from .names import bucket_of, instance_log_group
 from .provision import Provision
 from .s3.store import S3Store
+from .s3.uploads import abort_old_uploads, prefixes_of
 from .session import AwsSession, NoAnswer, QueueGone, aws_errors
 from .shape import task_size
 from .sqs.queue import SqsQueue
@@ -514,9 +515,21 @@ class AwsEngine:
         teardowns = [self._teardown(cluster) for cluster in named.clusters]
         left = [line for each in teardowns for line in each.remove(keep_queues=True)]
         left += self._teardown(queues=named.queues).remove(told=told)
+        self._end_uploads()
         self._forget()
         remove_if_free(self._lock)
         return list(dict.fromkeys(left))
+
+    def _end_uploads(self) -> None:
+        bucket, prefixes = self._config.aws_bucket, prefixes_of(self._config)
+        try:
+            ended = abort_old_uploads(self.session, bucket, prefixes, self._clock.now()) if bucket else 0
+        except DsError as error:
+            if "NoSuchBucket" not in error.what:
+                self._say(f"note: unfinished uploads, if any, stay: {error.what}")
+        else:
+            if ended:
+                self._say(f"ended {many(ended, 'unfinished upload')} of killed processes in s3://{bucket}")
 
     def _teardown(self, cluster: str | None = None, queues: Sequence[str] = ()) -> Teardown:
         config = self._config._replace(ecs_cluster=cluster or self._config.ecs_cluster)

@@ -62,12 +62,18 @@ class Tally(Protocol):
     def running(self) -> Iterator[JobRecord]:
         """Yields the jobs that run by the ledger."""
 
+    def proven(self) -> int:
+        """Returns how many jobs have succeeded, by more than that they left the queue."""
+
     def ended_since(self, since: float) -> int:
         """Returns how many jobs came to an end since then (Unix seconds)."""
 
 
 class JobCounts(NamedTuple):
-    """total = waiting + running + succeeded + dead + skipped + dropped; `failed` is a part of `waiting`."""
+    """total = waiting + running + succeeded + dead + skipped + dropped; `failed` is a part of `waiting`.
+
+    `unproven` is a part of `succeeded`: their worker has only taken them from the queue.
+    """
 
     total: int = 0
     waiting: int = 0
@@ -77,11 +83,26 @@ class JobCounts(NamedTuple):
     dead: int = 0
     skipped: int = 0
     dropped: int = 0
+    unproven: int = 0
 
     @property
     def final(self) -> int:
         """Jobs that need nothing more."""
         return self.succeeded + self.dead + self.skipped + self.dropped
+
+
+def outcomes(jobs: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Returns states and their numbers, none empty. `succeeded` has no unproven job here."""
+    states = ("succeeded", "unproven", "skipped", "dead", "dropped", "running", "waiting")
+    counts = {**jobs, "succeeded": jobs["succeeded"] - jobs.get("unproven", 0)}
+    return [(state, counts[state]) for state in states if counts.get(state)]
+
+
+def unproven_text(jobs: Mapping[str, int]) -> str | None:
+    """Says what is not known of the unproven jobs; None: there is none."""
+    count = jobs.get("unproven", 0)
+    left = f"{many(count, 'job', 'has', 'have')} left the queue, and no outputs were seen"
+    return f"{left}: they may have failed (ds jobs --json: detail)" if count else None
 
 
 class Snapshot(NamedTuple):
@@ -163,6 +184,7 @@ class Snapshot(NamedTuple):
                 "dead": jobs.dead,
                 "skipped": jobs.skipped,
                 "dropped": jobs.dropped,
+                "unproven": jobs.unproven,
             },
             "attempts": self.attempts,
             "interruptions": self.interruptions,
@@ -233,14 +255,15 @@ def count_jobs(fold: Tally, stranded: int) -> JobCounts:
     )
 
 
-def count_queue(total: int, counts: Counts, dropped: int = 0) -> JobCounts:
+def count_queue(total: int, counts: Counts, dropped: int = 0, dead: int = 0) -> JobCounts:
     """Returns the jobs by state where workers write no ledger: what has left the queue has succeeded.
 
-    That is the promise of the reference's workers, which delete a message after success only.
+    That is the promise of the reference's workers, which delete a message after success only. `dead`: jobs
+    that are dead by the ledger.
     """
     left = min(counts.open, total)
     leased = min(counts.leased, left)
-    dead = min(counts.dead, total - left)
+    dead = min(max(counts.dead, dead), total - left)
     dropped = min(dropped, total - left - dead)
     return JobCounts(
         total=total,
@@ -270,9 +293,12 @@ def take(
     """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
-    dropped = fold.by_state[State.DROPPED]
-    by_queue = count_queue(fold.total, counts, dropped) if silent and counts is not None else None
+    by_state, by_queue = fold.by_state, None
+    if silent and counts is not None:
+        by_queue = count_queue(fold.total, counts, by_state[State.DROPPED], by_state[State.DEAD])
     jobs, unseen = by_queue or count_jobs(fold, stranded), 0
+    if silent and jobs.succeeded:
+        jobs = jobs._replace(unproven=max(jobs.succeeded - fold.proven(), 0))
     if counts is not None and not by_queue:
         held = min(counts.leased, machines.slots if alive.any else 0)
         unseen = min(max(held - fold.by_state[State.RUNNING], 0), jobs.waiting)
@@ -286,7 +312,8 @@ def take(
         eta = time_left(fold, jobs, rate, now)
         no_eta = None if eta is not None else _no_eta(fold, jobs, silent=silent)
     moves = over or (jobs.running > 0 and counts is not None and not machines.diagnosis)
-    idle = None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0)
+    elsewhere, lost = stranded if alive.any else 0, machines.queue_lost
+    idle = None if moves else _why_idle(why_idle, jobs, counts, elsewhere, lost)
     if counts and not counts.open and jobs.total and fold.first is None and not jobs.final:
         idle = "the queue does not count the jobs yet: its counts may be a minute old"
     return Snapshot(
@@ -347,10 +374,15 @@ def _no_eta(fold: Tally, jobs: JobCounts, *, silent: bool) -> str:
     return "not known: the last jobs take longer than the others did"
 
 
-def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:
-    """Returns the engine's reason, with what queue and ledger add. `stranded`: while other machines run."""
+def _why_idle(
+    why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int, lost: str
+) -> str | None:
+    """Returns the engine's reason, with what queue and ledger add. `stranded`: while other machines run.
+
+    `lost`: why the queue is gone.
+    """
     if counts is None:
-        return _why_gone(jobs)
+        return _why_gone(jobs, lost)
     if not counts.open:
         if not jobs.total:
             return "the queue is empty: ds submit JOBFILE"
@@ -361,10 +393,10 @@ def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded:
     return f"{many(stranded, 'job', 'was', 'were')} on machines that are gone; {why}"
 
 
-def _why_gone(jobs: JobCounts) -> str:
-    if not jobs.total:
+def _why_gone(jobs: JobCounts, lost: str) -> str:
+    if not jobs.total and not lost:
         return "nothing is set up: ds run JOBFILE"
-    return f"the queue is gone, and {_not_ended(jobs)}: ds run JOBFILE begins a new run"
+    return f"{lost or 'the queue is gone'}, and {_not_ended(jobs)}: ds run JOBFILE begins a new run"
 
 
 def _not_ended(jobs: JobCounts) -> str:

@@ -20,6 +20,7 @@ from tempfile import gettempdir
 from ..background import complain
 from ..budget import Budget, Over, Spent, judge
 from ..clock import SystemClock
+from ..engine import DAMAGED
 from ..errors import DsError, SickMachine
 from ..inputs.config import Config, load_config
 from ..inputs.files import project_files
@@ -192,6 +193,8 @@ class Pilot:
             look = self._place.look()
             if not look.there:
                 self._give(NOW, "the run was removed")
+            elif "damaged" in look.orders:
+                self._give(NOW, DAMAGED)
             elif "stop-now" in look.orders:
                 self._give(NOW, "stopped now")
             elif "stop" in look.orders:
@@ -211,7 +214,7 @@ class Pilot:
         if self._life is None or not self._life.beat(self._clock.now()):
             return
         limit = budget_of(self._config, record_path(self._project, self._config.app_name), self._paths.run)
-        spent = Spent(hours=hours(lives(self._place.folder, self._place.files)))
+        spent = Spent(hours=hours(lives(self._place.folder, self._place.files), self._clock.now()))
         if isinstance(verdict := judge(Budget(hours=limit.hours), spent), Over):
             complain(f"pilot {self.id}: {verdict.text}")
             self._place.order("stop")

@@ -215,7 +215,7 @@ class Watch:
 
         Raises DsError if the run cannot end: its queue is gone, or no machine can come.
         """
-        began = self._project.clock.now()
+        began = self._project.clock.monotonic()
         snapshot = self._snapshot = self._patient_look(watcher)
         if exclude_bad(self._project, snapshot, self.fold, watcher.note):
             snapshot = self._snapshot = self._patient_look(watcher)
@@ -225,7 +225,9 @@ class Watch:
         if snapshot.why_idle and snapshot.jobs.waiting:
             watcher.note(snapshot.why_idle)
         if snapshot.queued is None and snapshot.jobs.final < snapshot.jobs.total:
-            raise DsError("the queue is gone, and jobs are left: somebody cleaned up", "ds run JOBFILE")
+            lost = snapshot.machines.queue_lost
+            gone = lost or "the queue is gone, and jobs are left: somebody cleaned up"
+            raise DsError(gone, "ds run JOBFILE begins a new run")
         self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
         action = decide(self._looks)
         engine = self._project.engine
@@ -238,7 +240,7 @@ class Watch:
             less = self._shrink(engine, snapshot)
             for note in [less] if less else self._guard(engine):
                 watcher.note(note)
-        self._cost = self._project.clock.now() - began
+        self._cost = self._project.clock.monotonic() - began
         return action
 
     def _hold_limits(self, snapshot: Snapshot, watcher: Watcher) -> GiveUp | None:
@@ -319,9 +321,9 @@ class Watch:
         engine, clock, snapshot = self._project.engine, self._project.clock, self._snapshot
         jobs, rate = (snapshot.queued, snapshot.rate) if snapshot else (None, 0.0)
         seconds = max(engine.poll_interval, min(self._cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
-        now = clock.now()
-        until, began = now + (seconds if jobs else engine.final_poll_interval), self.fold.first or now
-        while (left := until - clock.now()) > 0:
+        until = clock.monotonic() + (seconds if jobs else engine.final_poll_interval)
+        began = self.fold.first or clock.now()
+        while (left := until - clock.monotonic()) > 0:
             measured = clock.now() - began
             soon = max(min(jobs / rate / 4, measured), engine.final_poll_interval) if jobs and rate else left
             clock.wait(min(left, soon))

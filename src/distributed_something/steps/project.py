@@ -14,7 +14,7 @@ from ..console import Console
 from ..engine import Cost, Counts, Engine, Machines
 from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
-from ..job import Job, Lease, Outcome, State
+from ..job import Job, Lease, State
 from ..ledger import Fold, LedgerWriter, RunPaths
 from ..runs.record import RunRecord, budget_of, excluded_of, read_record, record_path
 from ..runs.snapshot import Snapshot, Tally, take
@@ -178,7 +178,7 @@ class Project:
         for each in dead:
             if fold.jobs[each.job.id].state is State.WAITING:
                 lease = Lease(Job(each.job.id, each.job.index, b""), "", now, each.attempt)
-                ledger.ended("dead", now, lease, Outcome(State.WAITING, each.cause, each.detail))
+                ledger.ended("dead", now, lease, None, cause=each.cause, detail=each.detail)
         ledger.flush()
         fold.update()
 

@@ -280,7 +280,7 @@ def pauses(store: Store, prefix: str, now: float) -> list[Pause]:
     for key in keys:
         with suppress(DsError, ValueError, TypeError, KeyError):
             note = json.loads(store.read(key))
-            if now < float(note["until"]) + SHOWN_SECONDS:
+            if abs(now - float(note["until"])) < LONGEST_SECONDS + SHOWN_SECONDS:
                 since = float(note.get("since", now))
                 found.append(Pause(str(note.get("machine", "")), since, str(note["why"])))
     return found

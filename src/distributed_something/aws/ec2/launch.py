@@ -11,6 +11,7 @@ from ...errors import UsageError
 from ...inputs.config import Config
 from ...inputs.fleetfile import Fleet as FleetFile
 from ...inputs.fleetfile import parse_fleet
+from ...system.files import read_regular
 from ..shape import MachineShape
 from .fleets import Fleets
 from .ownfleet import ec2_fleet_request, launch_template
@@ -43,7 +44,7 @@ class Launch:
         if fleet_file is None:
             return Asked(None, self._region.shape(self._config.machine_type))
         try:
-            text = fleet_file.read_text(encoding="utf-8")
+            text = read_regular(fleet_file).decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise UsageError(f"{fleet_file}: {reason}", "name a fleet file, or none") from error

@@ -7,6 +7,7 @@ S3 is `objects`, the rest is moto; beside them there are addresses of our own, b
     /ds/machines/ID/latest/…       a machine's metadata (IMDSv2: with a token)
     /ds/tasks/ID[/task]            a task's metadata
     /ds/faults                     POST: what goes wrong from here on
+    /ds/forget                     POST: count calls from here on
     /ds/end                        POST: end the emulator
 """
 
@@ -122,6 +123,9 @@ class Calls:
             return _json(self.facts())
         if path == "faults" and method == "POST":
             self.set_faults(parse_faults(_drain(environ).decode()))
+            return _json({})
+        if path == "forget" and method == "POST":
+            self.forget()
             return _json({})
         if path == "end" and method == "POST":
             self._end()

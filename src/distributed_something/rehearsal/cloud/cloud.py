@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from moto.ecs.models import ecs_backends
 from moto.logs.models import logs_backends
 from moto.sqs.models import sqs_backends
 
+from ..emulator.clock import steady
 from ..emulator.ecs import Ecs
 from ..emulator.fleet_plan import Held, State, Way, plan
 from ..emulator.fleets import Fleet, Registry
@@ -56,7 +56,7 @@ class Cloud:
         self.lock = threading.RLock()
         self.region = region
         self.faults = faults
-        self.registry = Registry(time.time, price)
+        self.registry = Registry(steady, price)
         self.machines: list[Machine] = []
         self.ec2: Any = ec2_backends[DEFAULT_ACCOUNT_ID][region]
         ecs: Any = ecs_backends[DEFAULT_ACCOUNT_ID][region]
@@ -120,7 +120,7 @@ class Cloud:
         mine = [each for each in self.machines if each.fleet is fleet and each.alive]
         held = [Held(each.id, each.weight) for each in mine]
         weight = fleet.ways[0].weight
-        now = time.time()
+        now = steady()
         step = plan(fleet.state, fleet.terms, held, now=now, started=fleet.started, weight=weight)
         if step.state is not fleet.state:
             fleet.state = step.state
@@ -150,7 +150,7 @@ class Cloud:
             fleet.tell(_kind(fleet, "information"), "launchSpecTemporarilyBlacklisted", said)
             said = "Several attempts to launch instances have failed: there is no capacity. Trying again."
             fleet.tell(_kind(fleet, "error"), "allLaunchSpecsTemporarilyBlacklisted", said)
-            self._try_again[fleet.id] = time.time() + self.faults.seconds(REFUSED_SECONDS)
+            self._try_again[fleet.id] = steady() + self.faults.seconds(REFUSED_SECONDS)
 
     def _start_one(self, fleet: Fleet, way: Way, *, spot: bool = True) -> bool:
         try:
@@ -162,9 +162,9 @@ class Cloud:
                 "spotFleetRequestConfigurationInvalid",
                 f"{error.code}: {error.message}",
             )
-            self._try_again[fleet.id] = time.time() + self.faults.seconds(REFUSED_SECONDS)
+            self._try_again[fleet.id] = steady() + self.faults.seconds(REFUSED_SECONDS)
             return False
-        now = time.time()
+        now = steady()
         self._number += 1
         fleet.started += 1
         machine = Machine(
@@ -216,7 +216,7 @@ class Cloud:
     # Machines
 
     def _live(self, machine: Machine) -> None:
-        now = time.time()
+        now = steady()
         if machine.instance.state == "terminated":  # by a call
             self._ended(machine, "terminated by a call", SHUTDOWN_SECONDS)
         elif now >= machine.started + self.faults.seconds(machine.fate.kill):
@@ -234,7 +234,7 @@ class Cloud:
 
     def notice(self, machine: Machine) -> None:
         """Announces in a machine's metadata that EC2 takes it back; its agent drains it if configured so."""
-        machine.noticed = time.time()
+        machine.noticed = steady()
         machine.ends = machine.noticed + self.faults.seconds(NOTICE_SECONDS)
         machine.fleet.tell(
             _kind(machine.fleet, "instanceChange"), "termination_notified", "spot interruption", machine.id
@@ -249,7 +249,7 @@ class Cloud:
         self._ended(machine, why, grace)
 
     def _ended(self, machine: Machine, why: str, grace: float) -> None:
-        machine.ended, machine.why = time.time(), why
+        machine.ended, machine.why = steady(), why
         machine.fleet.tell(_kind(machine.fleet, "instanceChange"), "terminated", why, machine.id)
         for running in machine.tasks.values():
             running.record.desired_status = "STOPPED"
@@ -309,6 +309,7 @@ class Cloud:
 def _told(machine: Machine) -> dict[str, Any]:
     return {
         "id": machine.id,
+        "run": next((each["value"] for each in machine.instance.get_tags() if each["key"] == "ds:run"), ""),
         "type": machine.instance.instance_type,
         "zone": machine.instance.availability_zone,
         "started": machine.started,
