@@ -419,3 +419,26 @@ def test_without_accounting_a_run_is_the_same_for_another_user_too(
         assert run.returncode == 0, err
         is_complete(project, 20)
         leaves_nothing(project)
+
+
+def test_a_bad_node_gets_no_more_pilots_and_charges_no_job(project: ClusterProject) -> None:
+    bad = project.folder / "bad"
+    bad.write_text("none")
+    command = (
+        f'test "$SLURMD_NODENAME" != "$(cat {bad})" && sleep {{seconds}} && echo {{n}} > {{output_dir}}/n'
+    )
+    project.config(COMMAND=command, SLURM_EXTRA=["--exclusive"], JOB_RETRIES=3)
+    project.ds("setup")
+    project.ds("submit", project.numbered(120, 0.3))
+    project.ds("start", timeout=90)
+    wait_until(lambda: project.status()["jobs"]["succeeded"] > 4, "jobs to succeed")
+    node, _ = sorted(project.cluster.jobs("%N"))
+    bad.write_text(node)
+    monitor = project.ds("monitor", timeout=120)
+    assert f"bad machine {node}: " in monitor.stderr
+    assert [each["machine"] for each in project.status()["excluded"]] == [node]
+    is_complete(project, 120)
+    lives = [file.name.split("-", 4) for file in project.state().rglob("lives/*")]
+    ours = [each[4] for each in sorted(lives)]
+    assert ours.count(node) == 1 and len(ours) >= 3, lives
+    leaves_nothing(project)

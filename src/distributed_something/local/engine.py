@@ -28,7 +28,7 @@ from .store import TEMPORARY, FolderStore
 START_SECONDS = 20.0
 """Time limit for a starting machine process to take orders, in seconds."""
 
-END_SECONDS = 60.0
+END_SECONDS = 90.0
 """Time limit for the workers' end, in seconds."""
 
 FULL_BELOW = 1 << 16

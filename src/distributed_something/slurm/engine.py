@@ -27,6 +27,7 @@ from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
+from ..runs.record import excluded_of, record_path
 from ..system.mounts import file_system
 from ..system.state import one_run
 from ..words import many
@@ -149,12 +150,24 @@ class SlurmEngine:
         if missing > 0 and (run := self.current_run()) is not None:
             self._submit(run, missing)
 
+    def tried(self) -> Sequence[str]:
+        """Pilots are of one kind."""
+        return ()
+
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Cancel the pilots on these nodes, and submit as many others."""
+        there = [pilot.id for pilot in self._pilots(fresh=True) if pilot.running and pilot.node in hosts]
+        if there and (run := self.current_run()) is not None:
+            self._scheduler.cancel(self._name, there)
+            self._submit(run, len(there))
+
     def _submit(self, run: str, count: int) -> list[str]:
         config = self._config
         limit = pilots.seconds_of(config.slurm_time or self._default_time())
         notice = pilots.notice_of(limit)
         script = pilots.script(self._project, run, notice)
-        given = pilots.options(config, self._project, self._app.logs, notice)
+        bad = excluded_of(record_path(self._project, config.app_name), run)
+        given = pilots.options(config, self._project, self._app.logs, notice, bad)
         arrays = self._scheduler.submit(count, script, given, self._name, f"{run} {os.urandom(4).hex()}")
         self._app.forget_pilots()
         return arrays
@@ -261,6 +274,8 @@ class SlurmEngine:
         if run is None or not status or not status["owners"]:
             return ()
         there = {pilot.id for pilot in self._pilots()}
+        if not there:
+            return ()
         gone = [
             owner for owner in status["owners"] if (pilot_of(owner) or next(iter(there), "")) not in there
         ]
@@ -348,15 +363,25 @@ class SlurmEngine:
 
 def _machines(running: Sequence[Pilot], lived: Sequence[Life]) -> Iterator[RentedMachine]:
     """Each pilot once, by its latest life: those that have ended, then those that run."""
-    here = {pilot.id for pilot in running}
+    here, nodes = {pilot.id for pilot in running}, dict[str, tuple[tuple[float, str], ...]]()
+    for life in sorted(lived):
+        nodes[life.pilot] = (*nodes.get(life.pilot, ()), (life.start, life.node))
     for life in {life.pilot: life for life in sorted(lived)}.values():
         if life.pilot not in here:
             why = "ended" if life.over else "was killed"
             yield RentedMachine(
-                life.pilot, False, life.node, life.start, life.latest, why, lost=not life.over
+                life.pilot,
+                False,
+                life.node,
+                life.start,
+                life.latest,
+                why,
+                lost=not life.over,
+                hosts=nodes[life.pilot],
             )
     for pilot in running:
-        yield RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, ended=None)
+        own = nodes.get(pilot.id) or ((pilot.start or 0.0, pilot.node),)
+        yield RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, hosts=own)
 
 
 _KEEPS: tuple[type[Engine], type[Renting], type[Repairing]] = (SlurmEngine, SlurmEngine, SlurmEngine)

@@ -122,7 +122,8 @@ class Pilot:
         look = self._place.look()
         if not look.there or look.orders or self._has_nothing_left(look):
             return "there is nothing to do"
-        self._life = OwnLife(self._place.folder, self.id, os.uname().nodename, self._clock.now())
+        node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+        self._life = OwnLife(self._place.folder, self.id, node, self._clock.now())
         self._owed.append(f"{prefix_of(self.id)}-")  # what an earlier life of this pilot left
         self._look()
         here = Path.cwd()
@@ -149,7 +150,7 @@ class Pilot:
     def _prepare(self) -> None:
         """Gives jobs the environment of SETUP and ENVIRONMENT_FILE. While that fails, it pauses."""
         note = self._paths.paused + prefix_of(self.id)
-        health = Health(self._store, note, run_file_key(*self._paths), self._store.root)
+        health = Health(self._store, note, run_file_key(*self._paths), self._store.root, self.id)
         while self._order is None:
             try:
                 self._config.shell(self._project).adopt(self._config.worker_environment())
@@ -262,7 +263,7 @@ class Pilot:
         write_live = partial(store.write, live_key(paths, name))
         keeper = LogKeeper([log], Followed(store, paths, self._clock), write_live)
         keeper.__enter__()
-        health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root)
+        health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root, self.id)
         slot = PilotSlot(task, store, self._root / f"slot-{number}", log, paths.run, name, health)
         slot.is_ordered = lambda: self._order is not None
         return Worker(
