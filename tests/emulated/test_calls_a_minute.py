@@ -39,6 +39,7 @@ class LargeFleet:
                 "State": {"Name": "running"},
                 "LaunchTime": datetime.fromtimestamp(cloud.clock.now() - 7200, UTC),
                 "InstanceType": "m5.xlarge",
+                "InstanceLifecycle": "spot",
                 "Placement": {"AvailabilityZone": "us-east-1a"},
             }
             for number in range(running)
