@@ -26,7 +26,6 @@ from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
 from ..inputs.secrets import read_secrets
 from ..runs.record import record_path
-from ..system.docker import engine_for
 from ..system.state import state_folder
 from ..words import many
 from ..worker.forecast import forecast_findings
@@ -67,8 +66,9 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
 
 
 def _done_findings(config: Config, file: JobFile, store: FolderStore, folder: Path) -> Iterator[Finding]:
-    docker = container_engine(config) if config.check_if_done_bool and config.output else None
-    image = (docker.digest(config.dockerhub_tag) or "") if docker else ""
+    wanted = config.check_if_done_bool and config.output
+    engine = container_engine(config, folder, prepared=False) if wanted else None
+    image = (engine.digest(config.dockerhub_tag) or "") if engine else ""
     yield from forecast_findings(config, file, store, folder, image)
 
 
@@ -91,7 +91,7 @@ def secret_findings(config: Config) -> Iterator[Finding]:
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Yields whether what a job runs is there: the image's engine, or this machine's program or function."""
     if config.in_containers:
-        yield from _in_containers(config)
+        yield from container_findings(config, folder)
     variables = yield from _prepared(config, folder)
     yield from runnable_findings(config, folder, variables)
 
@@ -119,18 +119,26 @@ def _room(config: Config, folder: Path) -> Room:
     return Room(free, slots_of(config), f"the disk of {folder}", "make room, or lower DOCKER_CORES")
 
 
-def _in_containers(config: Config) -> Iterator[Finding]:
+def container_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Yields whether a container engine answers and has the image. The image's content is not checked."""
     image = config.dockerhub_tag
     try:
-        docker = engine_for(image)
+        engine = container_engine(config, folder, prepared=False)
     except DsError as failed:
         yield error(failed.what, failed.fix)
         return
-    if docker.has_image(image):
-        yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it")
+    if engine is None:
+        return
+    if engine.has_image(image):
+        yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it, by {engine.name}")
     else:
-        yield warning(f"DOCKERHUB_TAG: {image} is not on this machine yet", f"docker pull {image}")
+        yield warning(
+            f"DOCKERHUB_TAG: {image} is not on this machine yet", f"ds setup pulls it, by {engine.name}"
+        )
+    if not engine.tells and (config.memory or config.cpu_shares) and not config.engine_kind.rents:
+        yield warning(
+            f"MEMORY, CPU_SHARES: {engine.name} sets jobs no limit", "leave room, or CONTAINERS = 'podman'"
+        )
 
 
 def _nearest(folder: Path) -> Path:
