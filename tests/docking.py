@@ -67,6 +67,7 @@ class Podman(Docker):
         runtime = "runc" if shutil.which("runc") else "crun"
         settings = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
         settings += f'[engine]\ncgroup_manager = "cgroupfs"\nruntime = "{runtime}"\n'
+        settings += f'lock_type = "file"\ntmp_dir = "{folder}/tmp"\n'  # else all storages share their locks
         (folder / "containers.conf").write_text(settings)
         places = f'graphroot = "{folder}/storage"\nrunroot = "{folder}/run"\n'
         (folder / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\n{places}')

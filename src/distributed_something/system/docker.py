@@ -66,6 +66,7 @@ class Docker:
     tells: ClassVar[bool] = True
     _asks_version: ClassVar[str] = "{{.Server.Version}}"
     _removes: ClassVar[Sequence[str]] = ("rm", "--force", "--volumes")
+    _hiding: ClassVar[Sequence[str]] = ()
 
     @classmethod
     def installed(cls) -> Docker | None:
@@ -132,7 +133,7 @@ class Docker:
             *(word for name in box.secrets for word in ("--env", name)),  # by name: no file has their values
             *(["--cpu-shares", str(max(box.cpu_shares, 2))] if box.cpu_shares else []),
             *_binds(box.outside()),
-            *(hide(box.hidden) if box.hidden else ()),
+            *(hide(box.hidden, *self._hiding) if box.hidden else ()),
             *_binds(box.inside()),
             *self._gpus(box),
             *confined(),
@@ -163,6 +164,8 @@ class Podman(Docker):
     name: ClassVar[str] = "podman"
     _asks_version: ClassVar[str] = "{{.Client.Version}}"
     _removes: ClassVar[Sequence[str]] = ("rm", "--force", "--volumes", "--ignore")
+    _hiding: ClassVar[Sequence[str]] = ("notmpcopyup",)
+    """Without it, the empty folder is filled with what it is to hide."""
 
     def _gpus(self, box: Box) -> list[str]:
         if box.nvidia:  # as the Container Device Interface names them
@@ -203,9 +206,9 @@ def _binds(mounts: Sequence[Mount]) -> list[str]:
     return [word for each in mounts for word in bind(*each[:2], read_only=each.read_only)]
 
 
-def hide(folder: str) -> tuple[str, str]:
+def hide(folder: str, *options: str) -> tuple[str, str]:
     """Returns the option that hides a folder behind an empty one."""
-    return csv_mount("type=tmpfs", f"dst={folder}", "tmpfs-mode=0755")
+    return csv_mount("type=tmpfs", f"dst={folder}", "tmpfs-mode=0755", *options)
 
 
 _LONGEST_LINE = 60_000
