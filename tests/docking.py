@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,15 +79,19 @@ class Podman(Docker):
 
 
 @contextmanager
-def podman_engine(folder: Path) -> Iterator[Podman]:
-    """Podman with `IMAGE`; the test is skipped where it is not installed (in CI it fails)."""
+def podman_engine() -> Iterator[Podman]:
+    """Podman with `IMAGE`; the test is skipped where it is not installed (in CI it fails).
+
+    Its folder has a short name: the end of a container whose sockets have long ones is seen late.
+    """
     require("podman")
-    found = Podman(folder)
-    try:
-        _with_image(found)
-        yield found
-    finally:
-        found("system", "reset", "--force", code=None)
+    with tempfile.TemporaryDirectory(prefix="ds-", ignore_cleanup_errors=True) as folder:
+        found = Podman(Path(folder))
+        try:
+            _with_image(found)
+            yield found
+        finally:
+            found("system", "reset", "--force", code=None)
 
 
 @contextmanager

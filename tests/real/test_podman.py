@@ -19,7 +19,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     """One test process at a time has it: two storages in use at once hold each other up."""
     with (
         alone(tmp_path_factory.getbasetemp().parent / "podman-alone"),
-        podman_engine(tmp_path_factory.mktemp("podman")) as found,
+        podman_engine() as found,
     ):
         yield found
 

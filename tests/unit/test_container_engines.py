@@ -7,43 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from apptaining import APPTAINER, stand_in
 from conftest import DsProject
 from distributed_something.errors import DsError
 from distributed_something.system.apptainer import Apptainer
 from distributed_something.system.box import Box, Mount
 from distributed_something.system.containers import engine_for
 from distributed_something.system.docker import Docker, Podman
-
-STAND_IN = """#!/bin/sh -e
-# Records each request, then does it without a container. What it cannot do is named in the test.
-echo "$*" >> "$0.calls"
-case "$1" in
-version) echo 1.3.4; exit ;;
-pull) if [ -e "$0.refuses" ]; then echo half > "$2"; echo "FATAL:   no such image" >&2; exit 255; fi
-    echo "of $3" > "$2"; exit ;;
-esac
-while [ "$1" != -- ]; do
-    case "$1" in
-    --pwd) cd "$2"; shift 2 ;;
-    --workdir | --mount) shift 2 ;;
-    *.sif) grep -q "^of " "$1"; shift; set -- -- "$@" ;;
-    *) shift ;;
-    esac
-done
-shift
-for each in $(env | sed -n "s/^APPTAINERENV_\\([^=]*\\)=.*/\\1/p"); do
-    eval "export $each=\\"\\$APPTAINERENV_$each\\""
-done
-exec "$@"
-"""
-
-
-def program(folder: Path, name: str, text: str = "#!/bin/sh\necho 1\n") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text)
-    (folder / name).chmod(0o755)
-    return folder / name
-
 
 BOX = Box(
     "lab/image:1",
@@ -136,7 +106,7 @@ def test_the_first_engine_that_answers_is_taken(
 ) -> None:
     for each in there:
         text = "#!/bin/sh\nexit 1\n" if each.endswith("!") else "#!/bin/sh\necho 1\n"
-        program(tmp_path, each.rstrip("!"), text)
+        stand_in(tmp_path, each.rstrip("!"), text)
     engine = engine_for("lab/image:1", names, tmp_path, str(tmp_path))
     assert getattr(engine, "program", "") == str(tmp_path / found)
 
@@ -144,7 +114,7 @@ def test_the_first_engine_that_answers_is_taken(
 def test_without_an_engine_each_name_is_told(tmp_path: Path) -> None:
     with pytest.raises(DsError, match="there is no Docker or Apptainer here"):
         engine_for("lab/image:1", ["docker", "apptainer"], tmp_path, str(tmp_path))
-    program(tmp_path, "docker", "#!/bin/sh\necho no daemon >&2; exit 1\n")
+    stand_in(tmp_path, "docker", "#!/bin/sh\necho no daemon >&2; exit 1\n")
     with pytest.raises(DsError, match="docker version: no daemon"):
         engine_for("lab/image:1", ["docker", "apptainer"], tmp_path, str(tmp_path))
 
@@ -163,7 +133,7 @@ def test_podman_asks_docker_hub_as_docker_does() -> None:
 @pytest.fixture
 def apptainer(project: DsProject, tmp_path: Path) -> DsProject:
     """A project that finds a stand-in for Apptainer, by a line of SETUP as a module would bring it."""
-    place = program(tmp_path / "apptainer", "apptainer", STAND_IN)
+    place = stand_in(tmp_path / "apptainer", "apptainer", APPTAINER)
     return project.config(
         DOCKERHUB_TAG="lab/cp:4",
         CONTAINERS="apptainer",
@@ -217,7 +187,7 @@ def test_a_file_that_is_no_image_is_named(apptainer: DsProject) -> None:
 
 
 def test_an_image_without_an_engine_is_refused_on_a_cluster_too(project: DsProject) -> None:
-    project.environment["PATH"] = str(program(project.folder / "bin", "nothing").parent)
+    project.environment["PATH"] = str(stand_in(project.folder / "bin", "nothing").parent)
     project.config(ENGINE="slurm", DOCKERHUB_TAG="lab/image:1", COMMAND="true")
     for command in ("check", "setup"):
         failed = project.ds(command, code=1)

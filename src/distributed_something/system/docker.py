@@ -163,7 +163,7 @@ class Podman(Docker):
 
     name: ClassVar[str] = "podman"
     _asks_version: ClassVar[str] = "{{.Client.Version}}"
-    _removes: ClassVar[Sequence[str]] = ("rm", "--force", "--volumes", "--ignore")
+    _removes: ClassVar[Sequence[str]] = ("rm", "--force", "--time", "0", "--volumes", "--ignore")
     _hiding: ClassVar[Sequence[str]] = ("notmpcopyup",)
     """Without it, the empty folder is filled with what it is to hide."""
 
