@@ -1,4 +1,4 @@
-"""Claim and complete on the SQLite queue: one by one and in batches, with few and with a million waiting."""
+"""Claim and complete on the SQLite queue: one by one and in batches, with few and with many waiting."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ def _many(path: Path, processes: int) -> tuple[float, int, float]:
     return total / (time.perf_counter() - began), min(d for d, _ in found), max(wait for _, wait in found)
 
 
-def main(_jobs_wanted: int) -> None:
+def main(jobs: int) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for waiting in (1_000, 1_000_000):
+        for waiting in (jobs, 200 * jobs):
             path = Path(folder) / f"{waiting}.db"
             with SqliteQueue(path) as queue:
                 queue.put(_jobs(waiting))
             with SqliteQueue(path) as queue:  # as a worker does, which never puts
-                for batch, count in ((1, 500), (100, min(waiting // 3, 50_000))):
+                for batch, count in ((1, min(waiting // 3, 500)), (100, min(waiting // 3, 50_000))):
                     rows.append(
                         (f"{waiting:,} waiting, {batch} at a time", f"{_rate(queue, batch, count):,.0f}")
                     )
         path = Path(folder) / "many.db"
         with SqliteQueue(path) as queue:
-            queue.put(_jobs(100_000))
+            queue.put(_jobs(20 * jobs))
         rate, least, longest = _many(path, 64)
         rows.append(("64 processes, 10 at a time", f"{rate:,.0f}"))
     table(("claim and complete", "jobs/s"), rows)

@@ -47,11 +47,11 @@ class Bench:
         self.slot = Slot(task, self.store, folder / "slot", SlotLog(self.store, "", "log"), "run", "w")
         self._count = 0
 
-    def run(self, script: str) -> Outcome:
+    def run(self, script: str, **keys: object) -> Outcome:
         self._count += 1
         path = self._scripts / f"{self._count}.sh"
         path.write_text(script)
-        body = json.dumps({"group": {"script": str(path), "n": self._count}}).encode()
+        body = json.dumps({"group": {"script": str(path), "n": self._count, **keys}}).encode()
         lease = Lease(Job(f"{self._count:016x}", self._count, body), "token", 0.0)
         self.slot.begin()
         return self.slot.run(lease, lambda _: None)
@@ -137,3 +137,9 @@ def test_an_attempt_that_is_cancelled_publishes_no_more_files(tmp_path: Path) ->
     assert outcome.cause is Cause.INTERRUPTED
     assert len(published) == 1
     assert [file.key for file in store.list("out/.ds/")] == []
+
+
+def test_a_jobs_own_time_limit_goes_before_the_configs(bench: Bench) -> None:
+    outcome = bench.run("sleep 30", _timeout=0.1)
+    assert (outcome.cause, outcome.detail) == (Cause.TIMEOUT, "ran longer than its _timeout = 0.1 s")
+    assert bench.run("true").state is State.SUCCEEDED

@@ -19,13 +19,14 @@ from ..errors import FAILED, OK, USAGE, DsError, UsageError
 from ..words import bytes_text, many, nearest
 from .collect import collect_command
 from .config import Config
-from .keys import KEYS
+from .keys import KEYS, TOPIC_PREFIX
 
 if TYPE_CHECKING:
     from ..engine import Store
     from .jobfile import JobFile
 
 AT_ONCE = 8
+_TOPIC = f"NOTIFY = ['arn:aws:sns:REGION:ACCOUNT:{TOPIC_PREFIX}…']"
 _PLACEHOLDER = re.compile(r"^(your|user|username|dockerhub)[-_a-z]*/|image:tag$|[<>…]", re.IGNORECASE)
 _IMAGE = re.compile(
     r"([a-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
@@ -223,7 +224,7 @@ def work_findings(config: Config) -> Iterator[Finding]:
     for unit in (unit for unit, limit in given.items() if limit and unit not in config.engine_kind.budgets):
         what = f"BUDGET_{unit.upper()}: the engine {config.engine!r} does not know what a run has spent of it"
         yield warning(what, "MAX_RUN_HOURS limits its time")
-    if not config.job_timeout and not config.image_starts_worker:
+    if not config.job_timeout and "timeout" not in config.resources and not config.image_starts_worker:
         yield warning(
             "JOB_TIMEOUT: not given: a job that hangs holds its slot until the run's end",
             "JOB_TIMEOUT = 3600, or whatever no good job takes",
@@ -241,7 +242,9 @@ def work_findings(config: Config) -> Iterator[Finding]:
 
 def _retry_findings(config: Config) -> Iterator[Finding]:
     """Whether TIMEOUT_RETRY and MEMORY_RETRY have a limit that they can raise."""
-    if config.timeout_retry > 1 and not config.job_timeout:
+    if config.resources and config.image_starts_worker:
+        yield warning("RESOURCES: not used, as the image starts a worker of its own", "remove it")
+    if config.timeout_retry > 1 and not config.job_timeout and "timeout" not in config.resources:
         yield warning("TIMEOUT_RETRY: raises JOB_TIMEOUT, and that is not given", "JOB_TIMEOUT = 3600")
     if config.memory_retry == 1:
         return
@@ -269,14 +272,18 @@ def _collect_findings(config: Config) -> Iterator[Finding]:
 
 def _notify_findings(config: Config) -> Iterator[Finding]:
     by_apprise = [
-        each for each in config.notify if each.partition(":")[0] not in ("http", "https", "command")
+        each for each in config.notify if each.partition(":")[0] not in ("http", "https", "command", "arn")
     ]
     if by_apprise and find_spec("apprise") is None:
         what = f"NOTIFY: {by_apprise[0].partition(':')[0]}: needs Apprise, which is not installed"
         yield warning(what, "pip install 'distributed-something[notify]'")
     if config.notify and config.auto_monitor:
-        what = "NOTIFY: the auto-monitor sends nothing, as addresses are not stored with the run"
-        yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
+        strange = [each for each in config.topics if not each.split(":")[5].startswith(TOPIC_PREFIX)]
+        if strange:
+            yield warning(f"NOTIFY: the auto-monitor may not publish to {strange[0]}", _TOPIC)
+        elif not config.topics:
+            what = "NOTIFY: the auto-monitor sends to topics of SNS only: other addresses stay here"
+            yield warning(what, f"run ds monitor too, or {_TOPIC}")
 
 
 def image_findings(config: Config) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ NEAR = 0.87
 _BY_NAME = {key.name: key for key in KEYS}
 _NO_SLIPS = frozenset(
     {"CANARY", "COLLECT", "COLLECT_WHEN", "FILES", "GPUS", "NOTIFY", "NOTIFY_STALLED", "NOTIFY_WHEN"}
-) | {"SECRETS"}
+) | {"RESOURCES", "SECRETS"}
 """New keys: a project may have had a key of its own with a name near to one of them."""
 
 _NOT_SHARED = frozenset({"AWS_PROFILE", "ENVIRONMENT", "NOTIFY", "SSH_KEY_NAME"})
@@ -102,6 +102,7 @@ class Config(NamedTuple):
     scratch: str
     gpus: int
     gpus_shared: bool
+    resources: Mapping[str, str]
     secrets: Mapping[str, str]
     containers: bool | str
     worker_image: str
@@ -163,6 +164,11 @@ class Config(NamedTuple):
         """Returns the facts about the engine."""
         return ENGINES[self.engine]
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Returns the topics of SNS in NOTIFY: they hold no secret, and the auto-monitor may know them."""
+        return tuple(each for each in self.notify if each.startswith("arn:"))
+
     def worker_environment(self) -> dict[str, str]:
         """Returns the command's environment; ENVIRONMENT overrides another key of the same name."""
         return {**self.extra, **self.environment}
@@ -212,7 +218,8 @@ def values_given(config: Config) -> dict[str, Any]:
     Leaves out the user's own keys, and those that may be secret: they reach workers by the environment.
     """
     shared = (key for key in KEYS if key.name in config.given and key.name not in _NOT_SHARED)
-    return {key.name: getattr(config, key.field) for key in shared}
+    topics = {"NOTIFY": config.topics} if config.topics else {}
+    return {key.name: getattr(config, key.field) for key in shared} | topics
 
 
 def config_of(values: Mapping[str, Any], name: str) -> Config:

@@ -14,6 +14,7 @@ from ..words import did_you_mean, many
 from .config import Config
 from .jobfile import JobFile
 from .messages import Form, template_names
+from .needs import KEYS, Resources
 from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
 from .template import TRUSTED, CommandTemplate, Named, Template, check_names, check_variables, command_of
 
@@ -115,6 +116,8 @@ class _Checker:
         paths = [each.names for where, each in self._named if where != "COMMAND"]
         self._in_paths = frozenset[str]().union(*paths)
         self._complete = False
+        self._resources = Resources(config.resources)
+        self._has_needs = False
         own = config.message.values() if isinstance(config.message, Mapping) else ()
         self._message = [Template(text) for text in own]
         used = self._command.names - TRUSTED if self._command else frozenset[str]()
@@ -130,6 +133,8 @@ class _Checker:
         if group.keys() != self._names:  # mostly all groups have the same names
             _at(number, self._check_names, group)
             self._names = group.keys()
+        if self._has_needs:
+            _at(number, self._resources.check, {**self._shared, **group})
         if self._careful or self._risky(group):
             assert self._command is not None
             _at(number, self._command.check, {**self._base, **group})
@@ -153,6 +158,9 @@ class _Checker:
                 f"HANDLER: its parameter {missing[0]} is no key of the job{did_you_mean(missing[0], names)}"
             )
             raise UsageError(what, f"give {missing[0]} a default value, or a value in every job")
+        if self._ours:
+            self._resources.check_names(names)
+            self._has_needs = bool(self._resources.names or KEYS.intersection(names))
         if self._command:
             check_variables(names)
         for where, template in self._named:

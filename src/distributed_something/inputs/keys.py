@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..engines import ENGINES
 from .literal import clean_text, short
+from .needs import check_resources
 
 MAX_NUMBER = 10**13
 """Upper limit of a number without a limit of its own: larger ones do not fit into 64 bits everywhere."""
@@ -29,6 +30,7 @@ class Kind(StrEnum):
     SWITCH = "True, False or a name"
     LIST = "a text or a list of texts"
     TABLE = "a dictionary of names and texts"
+    FORMULAS = "a dictionary of names and formulas"
     CHOICE_OR_TABLE = "a name of a form, or a dictionary of names and texts"
 
 
@@ -76,6 +78,9 @@ ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-missing|output-missing|upload)"
 """Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
 
+
+TOPIC_PREFIX = "distributed-something-"
+"""Start of the name of each topic of SNS that the auto-monitor may publish to."""
 
 _LIES = r"ssm:[\w./-]+|secretsmanager:arn:aws[a-z-]*:secretsmanager:\S+|env:[A-Za-z_]\w*|file:\S.*"
 
@@ -144,8 +149,10 @@ KEYS: tuple[Key, ...] = (
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
     Key("NOTIFY", Kind.LIST, (), "who gets a message about the run: web addresses, mail, other addresses of"
-        " Apprise, or a command", shape=r"[a-z][a-z0-9+]{1,30}:.*\S", example=["mailto:ada@lab.org"],
-        shape_says="is neither 'mailto:…', 'https://…', another address of Apprise, nor 'command: …'"),
+        " Apprise, topics of SNS, or a command", example=["mailto:ada@lab.org"],
+        shape=r"(?!arn:)[a-z][a-z0-9+]{1,30}:.*\S|arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+",
+        shape_says="is neither 'mailto:…', 'https://…', another address of Apprise, a topic"
+        " 'arn:aws:sns:REGION:ACCOUNT:NAME', nor 'command: …'"),
     Key("NOTIFY_WHEN", Kind.LIST, ("end", "dead", "stalled"), "what a message is sent about: the end, the"
         " first dead job, no end of a job for NOTIFY_STALLED", choices=("end", "dead", "stalled")),
     Key("NOTIFY_STALLED", Kind.NUMBER, 3600, "time without the end of a job after which the run has stalled;"
@@ -184,6 +191,9 @@ KEYS: tuple[Key, ...] = (
     Key("GPUS", Kind.WHOLE, 0, "GPUs that a job needs: its slot has them alone; 0: jobs see what there is",
         unit="GPUs", low=0, example=1),
     Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
+    Key("RESOURCES", Kind.FORMULAS, {}, "what a job needs, computed from its keys and the size of its inputs:"
+        " timeout (seconds), instead of JOB_TIMEOUT; its key _timeout goes before it",
+        example={"timeout": "60 + {size_mb} * 2"}),
     Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
@@ -315,6 +325,12 @@ def _to_table(key: Key, value: Any) -> dict[str, str]:
     return {name: clean_text(str(item)) for name, item in value.items()}
 
 
+def _to_formulas(key: Key, value: Any) -> dict[str, str]:
+    formulas = _to_table(key, value)
+    check_resources(formulas)
+    return formulas
+
+
 def _to_choice_or_table(key: Key, value: Any) -> str | dict[str, str]:
     return _to_text(key, value) if isinstance(value, str) else _to_table(key, value)
 
@@ -328,5 +344,6 @@ _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.SWITCH: lambda key, value: value if value in key.choices else _to_bool(key, value),
     Kind.LIST: _to_list,
     Kind.TABLE: _to_table,
+    Kind.FORMULAS: _to_formulas,
     Kind.CHOICE_OR_TABLE: _to_choice_or_table,
 }

@@ -77,6 +77,10 @@ _PERCENT_WIDTH = r"%[#0\- +]*(\*|(?!0)\d{3,}|\d*\.(\*|\d{3,}))"
 _FORMAT_WIDTH = r"(?!0)\d{3,}"
 
 
+class NotComputed(UsageError):
+    """The arithmetic of an expression fails with its values, as a division by zero does."""
+
+
 class Assignment(NamedTuple):
     """A name, the value given to it, and the line (from 1) where it was given."""
 
@@ -181,7 +185,8 @@ class _Reader:
             value = self._evaluate(node)
             self.left -= measure(value)
         except (TypeError, ValueError, ArithmeticError, LookupError) as error:
-            self._fail(node, f"this cannot be worked out: {_reason(error)}", "write the value itself")
+            what = f"this cannot be worked out: {_reason(error)}"
+            self._fail(node, what, "write the value itself", NotComputed)
         if self.left < 0:
             self._fail(node, "the values are too large", f"keep all of them under {MAX_SIZE} characters")
         if not isinstance(value, (*_SCALARS, list, tuple, dict, set)):
@@ -247,8 +252,49 @@ class _Reader:
         fix = f"write NAME = value, the value itself: {_ALLOWED}"
         self._fail(node, f"{what} is not allowed: a config is data, it is not run", fix)
 
-    def _fail(self, node: ast.AST, what: str, fix: str) -> NoReturn:
-        raise UsageError(f"{self.file}:{getattr(node, 'lineno', 1)}: {what}", fix)
+    def _fail(self, node: ast.AST, what: str, fix: str, kind: type[UsageError] = UsageError) -> NoReturn:
+        raise kind(f"{self.file}:{getattr(node, 'lineno', 1)}: {what}", fix)
+
+
+class Formula:
+    """An expression as a config may have it, of names in braces; `names` has those."""
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError if it is none."""
+        self.names = tuple(dict.fromkeys(_PLACEHOLDER.findall(text)))
+        source = _PLACEHOLDER.sub(lambda found: f"(value_{self.names.index(found[1])})", text)
+        try:
+            (statement,) = _parse(f"_ = (\n{source}\n)", "").body
+        except (UsageError, ValueError) as error:
+            raise ValueError(f"{short(text)} cannot be read") from error
+        assert isinstance(statement, ast.Assign)
+        self._expression = statement.value
+        try:
+            self(dict.fromkeys(self.names, 1.5))
+        except ValueError as error:
+            if not isinstance(error.__cause__, NotComputed):  # another value may do
+                raise
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        """Returns what it comes to; texts that are numbers count as numbers. Raises ValueError."""
+        reader = _Reader("", {})
+        reader.names = {f"value_{n}": number_of(values[name]) for n, name in enumerate(self.names)}
+        try:
+            return reader.value(self._expression)
+        except UsageError as error:
+            raise ValueError(error.what.partition(": ")[2]) from error
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+
+
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+def number_of(value: Any) -> Any:
+    """Returns a text that is a number as that number (tables have texts only), and anything else as it is."""
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}([.][0-9]{1,18})?\s*", value, re.ASCII):
+        return float(value) if "." in value else int(value)
+    return value
 
 
 def _round(value: Any, digits: Any) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..words import bytes_text, many
 from .check import Finding, Severity, error, ok, refused, warning, wrong
+from .collect import collect_handler
 from .config import Config
 from .files import ProjectFile, named_in, project_files, travels
 from .fit import nothing_to_run
@@ -60,6 +61,8 @@ def runnable_findings(
         size = bytes_text(sum(file.size for file in files.values()))
         yield ok(f"FILES: {many(len(files), 'file')}, {size}, travel with the jobs")
     yield from _left_behind(config, folder, files)
+    if here and (collecting := collect_handler(config.collect)):
+        yield _imported(config, folder, variables, "COLLECT", collecting)
     if config.handler:
         yield from _handler(config, folder, files, variables if here else None)
         return
@@ -164,12 +167,12 @@ def _handler(
             what = f"HANDLER: {name} of this folder does not travel with the jobs"
             yield Finding(Severity.NOTICE, what, fix)
     if given is not None:
-        yield _imported(config, folder, given)
+        yield _imported(config, folder, given, "HANDLER", config.handler)
 
 
-def _imported(config: Config, folder: Path, given: Mapping[str, str]) -> Finding:
-    """Imports the function as a worker does, in temporary folders, and returns the finding."""
-    name, python = config.handler, config.shell(folder).python() or sys.executable
+def _imported(config: Config, folder: Path, given: Mapping[str, str], key: str, name: str) -> Finding:
+    """Imports the function that a key names as a worker does, in temporary folders. Returns the finding."""
+    python = config.shell(folder).python() or sys.executable
     command = [python, "-c", _LOAD, name, _HOST]
     with tempfile.TemporaryDirectory(prefix="ds-check-") as own:
         environment = {**given, **_as_in_a_slot(Path(own), folder)}
@@ -184,13 +187,13 @@ def _imported(config: Config, folder: Path, given: Mapping[str, str]) -> Finding
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            what = f"HANDLER: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
+            what = f"{key}: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
             return warning(what, "import less at its top: each slot waits for it")
     if done.returncode == 0:
-        return ok(f"HANDLER: {name} can be imported")
+        return ok(f"{key}: {name} can be imported")
     said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-    fix = f"correct HANDLER, or install what it needs for {python}"
-    return error(f"HANDLER: {name} cannot be imported: {said[-1]}", fix)
+    fix = f"correct {key}, or install what it needs for {python}"
+    return error(f"{key}: {name} cannot be imported: {said[-1]}", fix)
 
 
 def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:

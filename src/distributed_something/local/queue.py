@@ -25,7 +25,7 @@ from typing import Any, Self
 from ..clock import Clock, SystemClock
 from ..engine import Counts, KnownJob, PutReport
 from ..errors import DsError
-from ..job import Cause, DeadJob, Earlier, Job, Lease, RetryPolicy, State, in_batches
+from ..job import NEVER_SHORT, Cause, DeadJob, Earlier, Job, Lease, RetryPolicy, State, in_batches
 from ..system.state import make_private
 from .queue_file import (
     connect,
@@ -70,9 +70,9 @@ _PUT = """INSERT INTO jobs (id, body)
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
 # Jobs whose back-off or lease has ended were submitted before those never tried, as a rule.
-_DUE = """SELECT seq, id, failed, deliveries, cause, body FROM jobs INDEXED BY jobs_open
+_DUE = """SELECT seq, id, failed, deliveries, body, cause FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
-_FRESH = """SELECT seq, id, failed, deliveries, cause, body FROM jobs INDEXED BY jobs_open
+_FRESH = """SELECT seq, id, failed, deliveries, body, cause FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
@@ -385,7 +385,7 @@ class SqliteQueue:
             if len(rows) < limit:
                 rows += db.execute(_FRESH, (limit - len(rows),)).fetchall()
             for row in rows:
-                self._check_types((*row[:4], row[5]))
+                self._check_types(row[:5])
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
         text = _text(token)
         return [
@@ -395,9 +395,9 @@ class SqliteQueue:
                 deadline,
                 failed + 1,
                 deliveries + 1,
-                Earlier.from_text(earlier),
+                Earlier.from_text(earlier) if earlier else NEVER_SHORT,
             )
-            for seq, number, failed, deliveries, earlier, body in rows
+            for seq, number, failed, deliveries, body, earlier in rows
         ]
 
     def unlike(self, jobs: Iterable[KnownJob], *, states: bool) -> int:

@@ -149,7 +149,7 @@ def _visibility(config: Config) -> Advice | None:
 
 
 def _timeout(config: Config, seconds: Mapping[str, float] | None) -> Advice | None:
-    if config.job_timeout or not seconds:
+    if config.job_timeout or "timeout" in config.resources or not seconds:
         return None
     longest = seconds["max"]
     limit = max(60, math.ceil(longest * 3 / 60) * 60)

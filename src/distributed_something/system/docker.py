@@ -159,7 +159,7 @@ class Docker:
 
 
 class Podman(Docker):
-    """Calls Podman, whose command line is Docker's but for a few options. It has no daemon."""
+    """Calls Podman, whose command line is Docker's with a few other options. It has no daemon."""
 
     name: ClassVar[str] = "podman"
     _asks_version: ClassVar[str] = "{{.Client.Version}}"

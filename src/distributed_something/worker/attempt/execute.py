@@ -60,7 +60,7 @@ class Executor:
     ) -> None:
         """`project`: the folder that jobs find as $DS_PROJECT_DIR."""
         self._task = task
-        self._timeout = task.timeout
+        self._limit = self._timeout = task.timeout
         self._handler = task.handler or ""
         self._host_program = [*host_program(task.python), self._handler]
         self._scratch = scratch
@@ -114,15 +114,22 @@ class Executor:
             raise Cancelled(self._cancelled)
 
     def run(
-        self, lease: Lease, argv: list[str], takes_long: Callable[[], None], once: str | None = None
+        self,
+        lease: Lease,
+        argv: list[str],
+        takes_long: Callable[[], None],
+        once: str | None = None,
+        size: int = 0,
     ) -> Outcome:
         """Runs `argv`, or the function `once` in a process of its own, or the handler if both are empty.
 
-        Raises Cancelled; no process of its own is left.
+        `size`: bytes of the job's inputs. Raises Cancelled, and UsageError for a time limit that is none; no
+        process of its own is left.
         """
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
+        self._limit = self._task.limit(lease.job, size)
         given = self._give(lease.earlier)
         if given:
             self._log.note(f"attempt {lease.attempt} is given {given}")
@@ -148,9 +155,11 @@ class Executor:
 
     def _give(self, earlier: Earlier) -> str:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
-        self._timeout = self._task.timeout_after(earlier.timeouts)
-        time_given = f"{self._timeout:g} s" if self._timeout != self._task.timeout else ""
+        self._timeout = self._task.timeout_after(earlier.timeouts, self._limit)
         memory = self._container.give_memory(earlier.memory) if self._container else ""
+        if not any(earlier):
+            return memory
+        time_given = f"{self._timeout:g} s" if self._timeout != self._limit else ""
         return " and ".join(filter(None, [time_given, memory]))
 
     def check_machine(self) -> None:
@@ -266,8 +275,9 @@ class Executor:
     def _timed_out(self, ended: Ended | None) -> Outcome:
         """Returns the outcome of an attempt that we ended. Raises Cancelled where that was an order."""
         self.check_cancelled()
-        raised = ", raised by TIMEOUT_RETRY" if self._timeout != self._task.timeout else ""
-        detail = f"ran longer than JOB_TIMEOUT = {self._task.timeout:g} s{raised}"
+        raised = ", raised by TIMEOUT_RETRY" if self._timeout != self._limit else ""
+        limit = "JOB_TIMEOUT" if self._limit == self._task.timeout else "its _timeout"
+        detail = f"ran longer than {limit} = {self._limit:g} s{raised}"
         return self._noted(verdict.with_usage(verdict.failed(Cause.TIMEOUT, detail), ended))
 
     def _judge(self, ended: Ended, program: str = "") -> Outcome:

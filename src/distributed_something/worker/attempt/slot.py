@@ -120,7 +120,7 @@ class Slot:
             refused = isinstance(error.__cause__, KeyRefused | UsageError) or isinstance(error, UsageError)
             outcome = Outcome(State.DEAD if refused else State.WAITING, cause, detail)
         self._clean(lease)
-        if (sick := self._fault_of_machine(failed, outcome)) is not None:
+        if outcome.cause is not None and (sick := self._fault_of_machine(failed, outcome)) is not None:
             self._log.note(f"given back: {sick.what}")
             self._log.end()
             raise sick
@@ -194,7 +194,8 @@ class Slot:
 
     def _attempt(self, lease: Lease, takes_long: Callable[[], None]) -> Outcome:
         task, job, work = self._task, lease.job, self._work(lease)
-        self._scratch.clear()  # what could not be removed after the last attempt
+        if not self._scratch.quiet:
+            self._scratch.clear()  # what could not be removed after the last attempt
         check_cancelled = self._executor.check_cancelled
         done = Done(False)
         if task.done_check and work.prefix and not work.collect:
@@ -222,7 +223,7 @@ class Slot:
         if work.collect and joins:
             outcome = self._join(work.collect)
         else:
-            outcome = self._executor.run(lease, work.argv, takes_long, work.handler)
+            outcome = self._executor.run(lease, work.argv, takes_long, work.handler, self._fetched)
         if outcome.state is State.SUCCEEDED and work.prefix:
             takes_long()
             made_by = fingerprint(task.rules.recipe, job.keys, seen or ())

@@ -8,15 +8,19 @@ from typing import Any, NamedTuple
 
 from ...inputs.collect import Join, collect_command, collect_handler, join_of
 from ...inputs.config import Config
+from ...inputs.needs import Resources
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
 from ...inputs.template import CommandTemplate, command_of
-from ...job import Lease
+from ...job import Job, Lease
 from ..files.done import Recipe, Rules, recipe_of, rules_of
 from ..files.project import NONE, Carried
 from .collect import KEY
 
 COLLECTED = "collected"
 """Prefix of the outputs of the collecting job. Several apps may publish there."""
+
+
+NO_RESOURCES = Resources({})
 
 
 class Work(NamedTuple):
@@ -63,10 +67,22 @@ class Task(NamedTuple):
     """Project files, of which each slot brings a copy."""
     python: str = ""
     """The Python that runs HANDLER; empty: ours."""
+    resources: Resources = NO_RESOURCES
+    """What single jobs need: of it, their own time limits."""
 
-    def timeout_after(self, timeouts: int) -> float:
+    def limit(self, job: Job, size: int) -> float:
+        """Returns a job's time limit in seconds; 0: none. `size`: bytes of its inputs. Raises UsageError."""
+        if not self.resources.may_say("timeout", job.body):
+            return self.timeout
+        keys = job.keys
+        own = None if KEY in keys else self.resources.value("timeout", keys, size)
+        return self.timeout if own is None else own
+
+    def timeout_after(self, timeouts: int, limit: float) -> float:
         """Returns the time limit of an attempt after so many that ran into it, in seconds; 0: none."""
-        return max(self.timeout, min(self.timeout * self.timeout_factor ** min(timeouts, 100), self.longest))
+        if not timeouts:
+            return limit
+        return max(limit, min(limit * self.timeout_factor ** min(timeouts, 100), self.longest))
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:
         """Resolves a job to argv, inputs and output prefix. Raises UsageError if COMMAND refuses a value."""
@@ -119,5 +135,6 @@ def compile_task(
         collect_handler=collect_handler(config.collect),
         join=join_of(config.collect),
         carried=carried,
+        resources=Resources(config.resources),
         python=python,
     )

@@ -18,6 +18,7 @@ from ...errors import KeyMissing, KeyRefused
 from ...inputs.config import Config
 from ...inputs.files import ProjectFile
 from ...inputs.handler import source_of
+from ...inputs.needs import KEYS as NEEDS
 from .manifest import Manifest, is_manifest, is_ours, manifest_key
 
 KEYS_APART = 100
@@ -138,8 +139,12 @@ def rules_of(config: Config, recipe: Recipe) -> Rules:
 
 
 def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[StoredFile]) -> dict[str, Any]:
-    """Returns what a manifest records of what made an output: only digests, sizes and tags."""
-    values = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in keys.items()}
+    """Returns what a manifest records of what made an output: only digests, sizes and tags.
+
+    What a job needs (`_timeout`) makes no other output.
+    """
+    own = ((name, value) for name, value in keys.items() if name not in NEEDS)
+    values = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in own}
     files = {file.key: f"{file.size}-{file.tag}" for file in inputs}
     return {
         **{name: value for name, value in recipe._asdict().items() if value},
