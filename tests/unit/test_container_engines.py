@@ -141,6 +141,7 @@ def apptainer(project: DsProject, tmp_path: Path) -> DsProject:
         COMMAND='echo "$OWN" "$DS_ATTEMPT" {n} > {output_dir}/{n}.txt; exit {code}',
         OUTPUT="out/{n}",
         ENVIRONMENT={"OWN": "a b"},
+        MEMORY=100,
         JOB_RETRIES=1,
     )
 
@@ -151,7 +152,9 @@ def calls(project: DsProject) -> list[str]:
 
 def test_a_run_by_a_stand_in_for_apptainer_converts_the_image_once(apptainer: DsProject) -> None:
     jobs = apptainer.jobs([{"n": 0}, {"n": 1}], code=0)
-    assert "lab/cp:4 is not on this machine yet" in apptainer.ds("check").stdout
+    checked = apptainer.ds("check").stdout
+    assert "lab/cp:4 is not on this machine yet" in checked
+    assert "apptainer sets jobs no limit" in checked
     for _ in range(2):
         apptainer.ds("run", jobs)
     (file,) = (apptainer.folder / ".ds/images").iterdir()

@@ -91,7 +91,7 @@ def secret_findings(config: Config) -> Iterator[Finding]:
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Yields whether what a job runs is there: the image's engine, or this machine's program or function."""
     if config.in_containers:
-        yield from container_findings(config, folder)
+        yield from container_findings(config, folder, limited=bool(config.memory or config.cpu_shares))
     variables = yield from _prepared(config, folder)
     yield from runnable_findings(config, folder, variables)
 
@@ -119,8 +119,11 @@ def _room(config: Config, folder: Path) -> Room:
     return Room(free, slots_of(config), f"the disk of {folder}", "make room, or lower DOCKER_CORES")
 
 
-def container_findings(config: Config, folder: Path) -> Iterator[Finding]:
-    """Yields whether a container engine answers and has the image. The image's content is not checked."""
+def container_findings(config: Config, folder: Path, *, limited: bool) -> Iterator[Finding]:
+    """Yields whether a container engine answers and has the image. The image's content is not checked.
+
+    `limited`: whether each job is to have a limit of its own.
+    """
     image = config.dockerhub_tag
     try:
         engine = container_engine(config, folder, prepared=False)
@@ -135,7 +138,7 @@ def container_findings(config: Config, folder: Path) -> Iterator[Finding]:
         yield warning(
             f"DOCKERHUB_TAG: {image} is not on this machine yet", f"ds setup pulls it, by {engine.name}"
         )
-    if not engine.tells and (config.memory or config.cpu_shares) and not config.engine_kind.rents:
+    if limited and not engine.tells:
         yield warning(
             f"MEMORY, CPU_SHARES: {engine.name} sets jobs no limit", "leave room, or CONTAINERS = 'podman'"
         )

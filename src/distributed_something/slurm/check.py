@@ -72,7 +72,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
 
 
 def _program(config: Config, folder: Path) -> Iterator[Finding]:
-    yield from container_findings(config, folder)
+    yield from container_findings(config, folder, limited=False)
     if config.setup:
         yield ok("SETUP: runs on the nodes; programs are not looked for here")
     try:
