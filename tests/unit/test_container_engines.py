@@ -35,7 +35,8 @@ BOX = Box(
 )
 OWNER = f"{os.getuid()}:{os.getgid()}"
 DOCKERS = [
-    *("run", "--name", "ds-1", "--pull=never", "--init", "--network", "host", "--env-file", "/f"),
+    *("run", "--name", "ds-1", "--pull=never", "--init", "--network", "host"),
+    *("--cidfile", "/p/.ds/w/0.cid", "--env-file", "/f"),
     *("--env", "TOKEN", "--cpu-shares", "512", "--mount", '"type=bind","src=/p","dst=/p","readonly"'),
     *("--mount", '"type=bind","src=/a,b:""c","dst=/bucket"'),
     *("--mount", '"type=tmpfs","dst=/p/.ds","tmpfs-mode=0755"'),

@@ -160,6 +160,8 @@ def test_the_options_of_a_pilot_follow_the_config(tmp_path: Path) -> None:
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@120"} <= {*found}
     assert f"--output={tmp_path}/50%%/%A_%a.log" in found
     assert found[-2:] == ["--exclude=node7", "--mail-type=END"]
+    found = pilots.options(given, tmp_path, tmp_path, 120, {"node9", "node8"})
+    assert found[-2:] == ["--mail-type=END", "--exclude=node7,node8,node9"]
 
 
 def test_gpus_of_jobs_are_gpus_of_the_pilot(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import DsError, UsageError
@@ -51,25 +51,36 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the disk", lambda: disk_findings(written)),
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
-    if job_file is not None:
-        data = FolderStore(store)
-        folds_case, room = data.folds_case, _room(config, state_folder(folder, config.app_name))
-        found += [
-            Check(
-                "the job file",
-                lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
-            ),
-            Check("the inputs", lambda: input_findings(config, job_file, data, str(store), room)),
-            Check("what is done", lambda: _done_findings(config, job_file, data, folder)),
-        ]
-    return found
+    room = _room(config, state_folder(folder, config.app_name))
+    return found + job_checks(config, job_file, folder, room, lambda: _image(config, folder))
 
 
-def _done_findings(config: Config, file: JobFile, store: FolderStore, folder: Path) -> Iterator[Finding]:
+def job_checks(
+    config: Config,
+    file: JobFile | None,
+    folder: Path,
+    room: Room | None = None,
+    image: Callable[[], str] = str,
+) -> list[Check]:
+    """Returns the checks of a job file, if there is one, whose jobs use the folder of STORE.
+
+    `image` returns the digest of the jobs' image, where they have one.
+    """
+    if file is None:
+        return []
+    store = FolderStore(folder / config.store)
+    folds_case, place = store.folds_case, str(folder / config.store)
+    return [
+        Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
+        Check("the inputs", lambda: input_findings(config, file, store, place, room)),
+        Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
+    ]
+
+
+def _image(config: Config, folder: Path) -> str:
     wanted = config.check_if_done_bool and config.output
     engine = container_engine(config, folder, prepared=False) if wanted else None
-    image = (engine.digest(config.dockerhub_tag) or "") if engine else ""
-    yield from forecast_findings(config, file, store, folder, image)
+    return (engine.digest(config.dockerhub_tag) or "") if engine else ""
 
 
 def gpu_findings(config: Config) -> Iterator[Finding]:

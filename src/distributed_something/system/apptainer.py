@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import DsError
-from .box import PULL_SECONDS, Box, Mount, csv_mount
+from .box import PULL_SECONDS, Box, End, Mount, csv_mount
 from .docker import call
 from .state import make_private
 
@@ -99,9 +99,9 @@ class Apptainer:
             variables["CUDA_VISIBLE_DEVICES"] = box.nvidia
         return words, {f"{prefix}{name}": value for name, value in variables.items()}
 
-    def end_of(self, _name: str) -> tuple[bool, str, str]:
+    def end_of(self, _name: str) -> End:
         """Knows nothing: its own process has told."""
-        return False, "", ""
+        return End(False, "", "", "")
 
     def remove(self, _names: Sequence[str]) -> None:
         """Nothing is left to remove: containers end with their process."""

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
 CALL_SECONDS = 60.0
+ANSWER_SECONDS = 15.0
+"""Maximum time of an engine's answer to a plain question, in seconds: then it is away."""
+
 PULL_SECONDS = 3600.0
 
 
@@ -46,6 +49,11 @@ class Box(NamedTuple):
     own: Mapping[str, str] = {}
     argv: Sequence[str] = ()
 
+    @property
+    def made(self) -> Path:
+        """The file that the engine's command writes once the container is made."""
+        return self.home.with_suffix(".cid")
+
     def inside(self) -> list[Mount]:
         """Returns the mounts in the hidden folder: they come after it."""
         return [each for each in self.mounts if self.hidden and is_below(each.target, self.hidden)]
@@ -53,6 +61,15 @@ class Box(NamedTuple):
     def outside(self) -> list[Mount]:
         """Returns the other mounts."""
         return [each for each in self.mounts if not (self.hidden and is_below(each.target, self.hidden))]
+
+
+class End(NamedTuple):
+    """How a container ended, as its engine tells it; `error` is why it could not be started."""
+
+    out_of_memory: bool
+    started: str
+    exit_code: str
+    error: str
 
 
 class ContainerEngine(Protocol):
@@ -81,8 +98,8 @@ class ContainerEngine(Protocol):
     def words(self, box: Box) -> tuple[list[str], dict[str, str]]:
         """Returns the command that runs a container, and the variables of that command. Pure."""
 
-    def end_of(self, name: str) -> tuple[bool, str, str]:
-        """Returns of an ended one: out of memory, when it started, an error. Raises DsError."""
+    def end_of(self, name: str) -> End:
+        """Returns how a container ended. Raises DsError. Only asked of an engine that `tells`."""
 
     def remove(self, names: Sequence[str]) -> None:
         """Ends and removes containers; a missing one is no error. Raises DsError."""

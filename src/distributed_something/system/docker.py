@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import DsError
-from .box import CALL_SECONDS, PULL_SECONDS, Box, Mount, csv_mount
+from .box import ANSWER_SECONDS, CALL_SECONDS, PULL_SECONDS, Box, End, Mount, csv_mount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ class Docker:
 
     def alive(self) -> str:
         """Returns the engine's version. Raises DsError if no engine answers."""
-        return self.call("version", "--format", self._asks_version).strip()
+        return self.call("version", "--format", self._asks_version, seconds=ANSWER_SECONDS).strip()
 
     def digest(self, image: str) -> str | None:
         """Returns the digest of a local image: the registry's, or else the engine's own; None: unknown."""
@@ -114,11 +114,11 @@ class Docker:
         """Returns the ids of the containers with a label, ended ones included. Raises DsError."""
         return self.call("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}={value}").split()
 
-    def end_of(self, name: str) -> tuple[bool, str, str]:
-        """Returns of an ended container: out of memory, when it started, the engine's error."""
-        asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.Error}}"
-        killed, started, error = self.call("container", "inspect", "--format", asked, name).split("|", 2)
-        return killed == "true", started, error
+    def end_of(self, name: str) -> End:
+        """Returns how a container ended."""
+        asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.ExitCode}}|{{.State.Error}}"
+        killed, *others = self.call("container", "inspect", "--format", asked, name).split("|", 3)
+        return End(killed == "true", *others)
 
     def options(self, box: Box) -> Sequence[str]:
         """Writes the file of the variables of a slot's containers."""
@@ -129,7 +129,7 @@ class Docker:
         memory = f"{box.memory}m"
         words = [
             *(self.program, "run", "--name", box.name, "--pull=never", "--init", "--network", "host"),
-            *box.options,
+            *("--cidfile", str(box.made), *box.options),
             *(word for name in box.secrets for word in ("--env", name)),  # by name: no file has their values
             *(["--cpu-shares", str(max(box.cpu_shares, 2))] if box.cpu_shares else []),
             *_binds(box.outside()),

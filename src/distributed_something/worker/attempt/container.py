@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ...errors import DsError, SickMachine
 from ...inputs.config import Config
-from ...system.box import Box, ContainerEngine, Mount
+from ...system.box import Box, ContainerEngine, End, Mount
 from ...system.docker import BUCKET_FOLDER
 from ...system.hardware import VISIBLE
 from .process import Ended, memory_kills
@@ -28,6 +28,12 @@ _HOST = "/opt/distributed-something-host.py"
 """Path in a container of the program that calls HANDLER, with the image's own Python."""
 
 _NOT_STARTED = "0001-01-01"
+
+NO_ENGINE = (b"Cannot connect to the Docker daemon", b"error during connect", b"connection refused")
+"""What the engine's command says where no engine answers it."""
+
+START_SECONDS = 30.0
+"""Time after which a container that has not been made has the engine asked whether it answers, in seconds."""
 
 WORD_SECONDS = 2.0
 """Maximum delay of an engine's word that a container ended for lack of memory, in seconds."""
@@ -130,6 +136,7 @@ class Container:
             memory=kind.limits.memory,
         )
         self._placed: Mapping[str, str] = {}
+        self._unremoved: list[str] = []
         self._outside = {**os.environb, b"DS_WORKER": given["DS_WORKER"].encode()}
 
     @property
@@ -160,6 +167,7 @@ class Container:
         engine, name = self._kind.engine, f"ds-{self._box.worker}-{os.urandom(4).hex()}"
         texts = {key.decode(): os.fsdecode(value) for key, value in own.items()}
         self._box = box = self._box._replace(name=name, argv=argv, own={**self._placed, **texts})
+        box.made.unlink(missing_ok=True)
         words, variables = engine.words(box._replace(options=engine.options(box)))
         given = {os.fsencode(key): os.fsencode(value) for key, value in variables.items()}
         return words, {**self._outside, **own, **given}
@@ -167,13 +175,23 @@ class Container:
     def end(self, ended: Ended | None) -> Verdict | None:
         """Removes the container. Returns how it ended; None if `ended` is None: we ended it.
 
-        A container that cannot be removed changes nothing for its job: the machine process tries again.
+        A container that cannot be removed is removed before the next one: its job may run on.
         """
         try:
             return None if ended is None else self._judge(ended)
         finally:
+            self.leave()
             with suppress(DsError):
-                self._kind.engine.remove([self._box.name])
+                self._remove()
+
+    def leave(self) -> None:
+        """Leaves the container, if it was made, to the next removal."""
+        self._unremoved.append(self._box.name)
+
+    def _remove(self) -> None:
+        if self._unremoved:
+            self._kind.engine.remove(self._unremoved)
+            self._unremoved = []
 
     def _judge(self, ended: Ended) -> Verdict:
         code = ended.exit_code
@@ -184,7 +202,7 @@ class Container:
                 raise SickMachine(f"the image {self._kind.image} is away")
             return Verdict(_signalled(ended))
         try:
-            killed, started, error = self._state()
+            killed, started, exit_code, error = self._state()
         except DsError as failed:  # never made, or taken away by somebody else
             self.check_engine()
             return Verdict(ended, broken=failed.what if code == 125 else "")
@@ -192,25 +210,33 @@ class Container:
             if "no space left" in error.lower():
                 raise SickMachine(f"the container engine's disk is full: {error.strip()[:200]}")
             return Verdict(ended, broken=error.strip() or f"{self._kind.engine.name} could not start it")
+        if exit_code != str(code):
+            raise SickMachine("the container engine was away while the job ran")
         memory = f"killed for lack of memory: MEMORY = {self._box.memory}" if killed else ""
         return Verdict(_signalled(ended), memory if self._box.memory else memory.partition(":")[0])
 
+    def check_made(self) -> None:
+        """Raises SickMachine if the container is not made yet, and the engine does not answer."""
+        if self.tells and not self._box.made.exists():
+            self.check_engine()
+
     def check_engine(self) -> None:
-        """Raises SickMachine if the container engine does not answer."""
+        """Raises SickMachine if the engine does not answer, or cannot remove earlier containers."""
         try:
             self._kind.engine.alive()
+            self._remove()
         except DsError as error:
             raise SickMachine(f"the container engine does not answer: {error.what}") from error
 
-    def _state(self) -> tuple[bool, str, str]:
-        """Asks the engine for (out of memory, start, error).
+    def _state(self) -> End:
+        """Asks the engine how the container ended.
 
         The engine may learn of an out-of-memory kill after the container's end: then it is asked again.
         """
         until = time.monotonic() + self._word_seconds
         while True:
             found = self._kind.engine.end_of(self._box.name)
-            if found[0] or self._kills() == self._kills_before or time.monotonic() > until:
+            if found.out_of_memory or self._kills() == self._kills_before or time.monotonic() > until:
                 return found
             time.sleep(_WORD_PAUSE)
 
