@@ -103,7 +103,7 @@ def test_why_pilots_wait_is_the_commonest_reason_with_the_earliest_start() -> No
         [pending(1, "Priority", 5000.0), pending(2, "Priority", 4000.0), pending(3, "JobHeldUser")], 0
     )
     assert found is not None
-    assert found.why.startswith("3 pilots are pending: it waits for its turn (Priority), and starts about")
+    assert found.why.startswith("3 pilots are pending: waiting for a turn (Priority), and starts about")
     assert not found.for_ever
     assert why_pending([Pilot("7_1", running=True)], 0) is None
 

@@ -137,9 +137,9 @@ _REASONS: tuple[tuple[str, Waiting], ...] = (
         ),
     ),
     ("launch failed|JobHoldMaxRequeue", Waiting("a node could not start it", "scontrol release {id}")),
-    ("JobHeld", Waiting("it is held", "scontrol release {id}")),
-    (ENDED, Waiting("it has ended, or comes again")),
-    ("BeginTime", Waiting("it was requeued")),
+    ("JobHeld", Waiting("held", "scontrol release {id}")),
+    (ENDED, Waiting("ended, or coming again")),
+    ("BeginTime", Waiting("requeued")),
     ("JobArrayTaskLimit", Waiting("its array has a limit of elements that run at a time")),
     ("QOS|Assoc|Group|MaxJobs", Waiting("a limit of your account or QOS holds it back")),
     (
@@ -147,9 +147,9 @@ _REASONS: tuple[tuple[str, Waiting], ...] = (
         Waiting("nodes that it may use are down, drained or reserved"),
     ),
     ("PartitionDown|PartitionInactive", Waiting("its partition is closed")),
-    ("Dependency", Waiting("it waits for another job")),
-    ("Licenses", Waiting("it waits for a licence")),
-    ("Resources|Priority|None|^$", Waiting("it waits for its turn")),
+    ("Dependency", Waiting("waiting for another job")),
+    ("Licenses", Waiting("waiting for a licence")),
+    ("Resources|Priority|None|^$", Waiting("waiting for a turn")),
 )
 
 

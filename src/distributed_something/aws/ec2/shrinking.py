@@ -56,7 +56,7 @@ def instead_of_spot(
     running = [machine for machine in machines if machine.running]
     missing = sum(fleet.target for fleet in fleets) - len(running)
     came = [each.since for each in machines if each.since is not None]
-    latest = max([*came, *(fleet.made or now for fleet in fleets)], default=now)
+    latest = max([*came, *(now if fleet.made is None else fleet.made for fleet in fleets)], default=now)
     if not fleets or missing <= 0 or now - latest < seconds:
         return None
     fleet = fleets[-1]
