@@ -43,7 +43,7 @@ class EngineKind:
         buckets: bool = False,
         budgets: str = "",
         on_this_machine: bool = False,
-        containers: bool = True,
+        containers: str = "docker podman apptainer",
     ) -> None:
         self.package = package
         self.rents = rents
@@ -61,8 +61,8 @@ class EngineKind:
         self.on_this_machine = on_this_machine
         """Without an image, jobs run the programs of this machine, in the project folder's reach."""
 
-        self.containers = containers
-        """Jobs can run in a container of an image."""
+        self.containers = tuple(containers.split())
+        """The container engines that run an image here, the first choice first."""
 
     def module(self, name: str) -> ModuleType:
         """Imports a module of the engine's package, such as `engine` or `check`."""
@@ -82,7 +82,7 @@ ENGINES: Mapping[str, EngineKind] = {
         works_as_set_up=False,
         budgets="hours",
         on_this_machine=True,
-        containers=False,
+        containers="apptainer podman docker",
     ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),

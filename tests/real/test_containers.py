@@ -208,7 +208,11 @@ def test_a_container_engine_is_missed_before_anything_is_queued(
     project: DsProject, step: str, given: dict[str, bool]
 ) -> None:
     of_image(project, COMMAND="true {n}", **given)
-    project.environment |= {"DOCKER_HOST": "unix:///nowhere/d.sock"}
+    only = project.folder / "bin"
+    only.mkdir()
+    for name in ("docker", "true"):
+        (only / name).symlink_to(str(shutil.which(name)))
+    project.environment |= {"DOCKER_HOST": "unix:///nowhere/d.sock", "PATH": str(only)}
     jobs = project.jobs([{"n": 1}])
     said = project.ds(step, *([jobs] if step == "run" else []), code=1).stderr
     assert IMAGE in said and "CONTAINERS = False" in said

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     WHOLE = "a whole number"
     NUMBER = "a number"
     BOOL = "True or False"
+    SWITCH = "True, False or a name"
     LIST = "a text or a list of texts"
     TABLE = "a dictionary of names and texts"
     FORMULAS = "a dictionary of names and formulas"
@@ -201,7 +202,8 @@ KEYS: tuple[Key, ...] = (
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
         example={"TOKEN": "ssm:/lab/token"}),
-    Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
+    Key("CONTAINERS", Kind.SWITCH, True, "run jobs in the image DOCKERHUB_TAG here too (local, slurm,"
+        " rehearsal): by the first engine found, or this one", choices=("docker", "podman", "apptainer")),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
     Key("SLURM_PARTITION", Kind.TEXT, "", "engine slurm: partition of the pilots; empty: the default one",
@@ -343,6 +345,7 @@ _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.WHOLE: _to_whole,
     Kind.NUMBER: _to_number,
     Kind.BOOL: _to_bool,
+    Kind.SWITCH: lambda key, value: value if value in key.choices else _to_bool(key, value),
     Kind.LIST: _to_list,
     Kind.TABLE: _to_table,
     Kind.FORMULAS: _to_formulas,

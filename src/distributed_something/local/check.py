@@ -26,7 +26,6 @@ from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
 from ..inputs.secrets import read_secrets
 from ..runs.record import record_path
-from ..system.docker import engine_for
 from ..system.state import state_folder
 from ..words import many
 from ..worker.forecast import forecast_findings
@@ -53,7 +52,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     room = _room(config, state_folder(folder, config.app_name))
-    return found + job_checks(config, job_file, folder, room, lambda: _image(config))
+    return found + job_checks(config, job_file, folder, room, lambda: _image(config, folder))
 
 
 def job_checks(
@@ -78,9 +77,10 @@ def job_checks(
     ]
 
 
-def _image(config: Config) -> str:
-    docker = container_engine(config) if config.check_if_done_bool and config.output else None
-    return (docker.digest(config.dockerhub_tag) or "") if docker else ""
+def _image(config: Config, folder: Path) -> str:
+    wanted = config.check_if_done_bool and config.output
+    engine = container_engine(config, folder, prepared=False) if wanted else None
+    return (engine.digest(config.dockerhub_tag) or "") if engine else ""
 
 
 def gpu_findings(config: Config) -> Iterator[Finding]:
@@ -102,7 +102,7 @@ def secret_findings(config: Config) -> Iterator[Finding]:
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Yields whether what a job runs is there: the image's engine, or this machine's program or function."""
     if config.in_containers:
-        yield from _in_containers(config)
+        yield from container_findings(config, folder, limited=bool(config.memory or config.cpu_shares))
     variables = yield from _prepared(config, folder)
     yield from runnable_findings(config, folder, variables)
 
@@ -130,18 +130,29 @@ def _room(config: Config, folder: Path) -> Room:
     return Room(free, slots_of(config), f"the disk of {folder}", "make room, or lower DOCKER_CORES")
 
 
-def _in_containers(config: Config) -> Iterator[Finding]:
-    """Yields whether a container engine answers and has the image. The image's content is not checked."""
+def container_findings(config: Config, folder: Path, *, limited: bool) -> Iterator[Finding]:
+    """Yields whether a container engine answers and has the image. The image's content is not checked.
+
+    `limited`: whether each job is to have a limit of its own.
+    """
     image = config.dockerhub_tag
     try:
-        docker = engine_for(image)
+        engine = container_engine(config, folder, prepared=False)
     except DsError as failed:
         yield error(failed.what, failed.fix)
         return
-    if docker.has_image(image):
-        yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it")
+    if engine is None:
+        return
+    if engine.has_image(image):
+        yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it, by {engine.name}")
     else:
-        yield warning(f"DOCKERHUB_TAG: {image} is not on this machine yet", f"docker pull {image}")
+        yield warning(
+            f"DOCKERHUB_TAG: {image} is not on this machine yet", f"ds setup pulls it, by {engine.name}"
+        )
+    if limited and not engine.tells:
+        yield warning(
+            f"MEMORY, CPU_SHARES: {engine.name} sets jobs no limit", "leave room, or CONTAINERS = 'podman'"
+        )
 
 
 def _nearest(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from ..inputs.secrets import read_secrets
 from ..system.docker import STATE_LABEL, sweep
 from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
-from .place import Place, check_gpus, container_engine, slots_of
+from .place import Place, check_gpus, need_image, slots_of
 from .queue import SqliteQueue
 from .queue_file import lock_of
 from .store import TEMPORARY, FolderStore
@@ -86,7 +86,6 @@ class LocalEngine:
 
         Raises DsError if no container can run, or a secret or a GPU is missing.
         """
-        self._config.shell(self._project).make(self._say)
         self._need_image()
         read_secrets(self._config, os.environ)
         check_gpus(self._config)
@@ -114,7 +113,6 @@ class LocalEngine:
         self, run: str, _fleet_file: Path | None, _made: Callable[[str], None], _most: int | None = None
     ) -> str:
         """Starts the one machine process in the background; it is ready on return."""
-        self._config.shell(self._project).make(self._say)
         self._need_image()
         read_secrets(self._config, os.environ)
         check_gpus(self._config)
@@ -129,13 +127,10 @@ class LocalEngine:
         return f"local-{run}"
 
     def _need_image(self) -> None:
-        """Pulls the config's image if it is missing: no job waits for a download."""
-        if self._image_is_here:
-            return
-        image, docker = self._config.dockerhub_tag, container_engine(self._config)
-        if docker is not None and not docker.has_image(image):
-            self._say(f"pulling the image {image}")
-            docker.pull(image)
+        """Makes the environment of jobs and pulls the image, unless they are there."""
+        if not self._image_is_here:
+            self._config.shell(self._project).make(self._say)
+            need_image(self._config, self._project, self._say)
         self._image_is_here = True
 
     def _spawn(self, run: str, lock: int) -> None:

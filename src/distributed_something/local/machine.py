@@ -171,7 +171,7 @@ class Machine:
         environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
         image = ""
         if self._containers and config.output:
-            image = self._containers.docker.digest(self._containers.image) or ""
+            image = self._containers.engine.digest(self._containers.image) or ""
         recipe = recipe_of(config, Path.cwd(), image, self._carried.files)
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
@@ -275,11 +275,11 @@ def _patience(stop: Stop) -> float:
 
 def _containers(place: Place, project: Path, config: Config) -> Containers | None:
     """Returns how jobs run in containers here; None: as plain processes. Raises DsError."""
-    docker = container_engine(config)
-    if docker is None:
+    engine = container_engine(config, project)
+    if engine is None:
         return None
     bucket = project / config.store if config.mount_bucket else None
-    return containers_of(config, docker, place.folder, bucket)
+    return containers_of(config, engine, place.folder, bucket)
 
 
 def main(project: str, folder: str, run: str, held: str) -> int:

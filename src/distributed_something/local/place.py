@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS
-from ..system.docker import Docker, engine_for
+from ..system.box import ContainerEngine
+from ..system.containers import engine_for
 from ..system.hardware import find_gpus, slots_with_gpus
 from ..system.state import mark_of
 from ..words import many
@@ -85,9 +87,22 @@ def check_gpus(config: Config) -> None:
         raise UsageError(what, "lower GPUS, or run on a machine that has them")
 
 
-def container_engine(config: Config) -> Docker | None:
+def container_engine(config: Config, project: Path, *, prepared: bool = True) -> ContainerEngine | None:
     """Returns the engine that runs the config's image here; None: no image, or CONTAINERS = False.
 
-    Raises DsError if no engine answers: the machine's own programs may be others than the image's.
+    Unless this process is `prepared`, the engine is found as the lines of SETUP leave PATH. Raises DsError if
+    none answers: the machine's own programs may be others than the image's.
     """
-    return engine_for(config.dockerhub_tag) if config.in_containers else None
+    if not config.in_containers:
+        return None
+    own, shell = config.worker_environment(), config.shell(project)
+    path = shell.variables({**os.environ, **own}).get("PATH") if config.setup and not prepared else None
+    return engine_for(config.dockerhub_tag, config.container_engines, project, path)
+
+
+def need_image(config: Config, project: Path, say: Callable[[str], None], *, prepared: bool = False) -> None:
+    """Pulls the config's image if it is missing: no job waits for a download. Raises DsError."""
+    image, engine = config.dockerhub_tag, container_engine(config, project, prepared=prepared)
+    if engine is not None and not engine.has_image(image):
+        say(f"pulling the image {image}")
+        engine.pull(image)

@@ -27,13 +27,16 @@ from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
+from ..local.place import container_engine, need_image
 from ..local.store import FolderStore
 from ..runs.following import Followed
 from ..runs.joblog import live_key
 from ..runs.record import budget_of, record_path
 from ..runs.runfile import run_file_key
+from ..system.docker import WORKER_LABEL, sweep
 from ..system.hardware import Gpus, Share, find_gpus, share_variables
 from ..system.state import STATE_VARIABLE, mark_of
+from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.process import adopt_orphans, kill_marked
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
@@ -115,6 +118,7 @@ class Pilot:
         """Workers that have ended, and whose leases are to be given back."""
         self._empty_since: float | None = None
         self._carried = Carried()
+        self._containers: Containers | None = None
         self._life: OwnLife | None = None
 
     def run(self) -> str:
@@ -148,12 +152,17 @@ class Pilot:
         return self._why
 
     def _prepare(self) -> None:
-        """Gives jobs the environment of SETUP and ENVIRONMENT_FILE. While that fails, it pauses."""
-        note = self._paths.paused + prefix_of(self.id)
+        """Gives jobs their environment, and their image. While that fails, it pauses."""
+        config, note = self._config, self._paths.paused + prefix_of(self.id)
         health = Health(self._store, note, run_file_key(*self._paths), self._store.root, self.id)
         while self._order is None:
             try:
-                self._config.shell(self._project).adopt(self._config.worker_environment())
+                config.shell(self._project).adopt(config.worker_environment())
+                need_image(config, self._project, complain, prepared=True)
+                engine = container_engine(config, self._project)
+                bucket = self._store.root if config.mount_bucket else None
+                if engine is not None:
+                    self._containers = containers_of(config, engine, self._scratch, bucket)
                 break
             except DsError as failed:
                 complain(f"pilot {self.id}: paused: {failed.what}")
@@ -254,7 +263,8 @@ class Pilot:
         share = Share(number, slots, config.gpus, config.gpus_shared)
         limits = share_variables(share, slots, find_gpus() if config.gpus else Gpus(), {**os.environ, **own})
         environment = {**limits, **own, STATE_VARIABLE: str(self._scratch)}
-        recipe = recipe_of(config, Path.cwd(), "", self._carried.files)
+        image = self._containers.engine.digest(self._containers.image) if self._containers else None
+        recipe = recipe_of(config, Path.cwd(), image or "", self._carried.files)
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
@@ -264,7 +274,9 @@ class Pilot:
         keeper = LogKeeper([log], Followed(store, paths, self._clock), write_live)
         keeper.__enter__()
         health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root, self.id)
-        slot = PilotSlot(task, store, self._root / f"slot-{number}", log, paths.run, name, health)
+        slot = PilotSlot(
+            task, store, self._root / f"slot-{number}", log, paths.run, name, health, self._containers
+        )
         slot.is_ordered = lambda: self._order is not None
         return Worker(
             queue,
@@ -281,6 +293,8 @@ class Pilot:
 
     def _bury(self, name: str) -> None:
         """Note that a worker has ended: its leases are given back at the next look."""
+        if self._containers is not None:
+            sweep(WORKER_LABEL, name)
         self._owed.append(name)
 
     def _give_back_owed(self, look: Look) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UsageError
 from ..inputs.config import Config
 
 NOTICE_SECONDS = 120
@@ -121,11 +120,3 @@ def script(project: Path, run: str, notice: int) -> str:
     """What a pilot runs: our process in the place of the shell."""
     command = [sys.executable, "-m", f"{__package__}.pilot", str(project), run, str(notice)]
     return f"#!/bin/sh\nexec {shlex.join(command)}\n"
-
-
-def refuse_image(config: Config) -> None:
-    """Raise UsageError where jobs should run in containers: pilots run plain processes."""
-    if config.in_containers:
-        what = f"DOCKERHUB_TAG = {config.dockerhub_tag!r}: the engine 'slurm' runs no containers"
-        fix = "CONTAINERS = False, with the program on the nodes (SETUP loads modules and environments)"
-        raise UsageError(what, fix)

@@ -261,7 +261,7 @@ class Executor:
     # how it ended
 
     def _end_container(self, container: Container, ended: Ended | None) -> Outcome:
-        """Returns a container's outcome; its usage is not known, as the engine does not report it."""
+        """Returns a container's outcome; its usage is known only where it is a process of ours."""
         found = container.end(ended)
         if found is None:
             self.check_cancelled()
@@ -276,7 +276,7 @@ class Executor:
             outcome = self._noted(verdict.failed(Cause.OUT_OF_MEMORY, found.memory, code))
         else:
             outcome = self._judge(found.ended)
-        return outcome._replace(cpu_seconds=None, max_rss_bytes=None)
+        return outcome._replace(cpu_seconds=None, max_rss_bytes=None) if container.tells else outcome
 
     def _timed_out(self, ended: Ended | None) -> Outcome:
         """Returns the outcome of an attempt that we ended. Raises Cancelled where that was an order."""
@@ -287,7 +287,7 @@ class Executor:
         return self._noted(verdict.with_usage(verdict.failed(Cause.TIMEOUT, detail), ended))
 
     def _judge(self, ended: Ended, program: str = "") -> Outcome:
-        can_tell = self._container is None
+        can_tell = self._container is None or not self._container.tells
         outcome = verdict.of_process(ended, lambda: can_tell and oom_kills().grew(), program)
         return self._or_disk_full(outcome)
 
