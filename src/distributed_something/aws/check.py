@@ -27,6 +27,7 @@ from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
+from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
 from . import findings, limits
 from .ec2.region import NO_IMAGE, Region
@@ -121,8 +122,13 @@ def _store_checks(folder: Path, config: Config, job_file: JobFile | None, sessio
     room = Room(
         config.ebs_vol_size * 10**9, slots, "EBS_VOL_SIZE", "raise EBS_VOL_SIZE, or lower DOCKER_CORES"
     )
+    shared = Check("the shared inputs", lambda: shared_input_findings(config, store, room))
     return [
-        Check("the inputs", lambda: input_findings(config, job_file, store, place, room)),
+        *([shared] if config.shared_inputs else []),
+        Check(
+            "the inputs",
+            lambda: input_findings(config, job_file, store, place, room_beside(room, config, store)),
+        ),
         Check("archived inputs", lambda: archived_findings(config, job_file, session)),
         Check("what is done", lambda: forecast_findings(config, job_file, store, folder)),
     ]

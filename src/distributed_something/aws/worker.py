@@ -329,9 +329,9 @@ def _task(facts: RunFile) -> Task:
     """Compiles the run's config. The user's variables and secrets are in our environment already."""
     config = facts.config
     hidden = {name: os.environ[name] for name in config.secrets if name in os.environ}
-    recipe = recipe_of(config, Path.cwd(), "", facts.files, facts.environment)
-    files = Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run)))
-    return compile_task(config, {}, hidden, recipe=recipe, carried=files)
+    recipe = recipe_of(config, Path.cwd(), "", facts.files, facts.environment, facts.shared)
+    carried = Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run)), facts.shared)
+    return compile_task(config, {}, hidden, recipe=recipe, carried=carried)
 
 
 @contextmanager

@@ -89,6 +89,14 @@ def nowhere_to_publish(config: Config) -> UsageError | None:
     return UsageError(what, "OUTPUT = 'results/{Plate}', with keys of the job; or write into {work_dir}")
 
 
+def nothing_shared(config: Config) -> UsageError | None:
+    """Returns the error for a COMMAND that names {shared_dir} without SHARED_INPUTS."""
+    if config.shared_inputs or "{shared_dir}" not in config.command:
+        return None
+    what = "SHARED_INPUTS: not given, and COMMAND names {shared_dir}: there would be no such folder"
+    return UsageError(what, "SHARED_INPUTS = ['genome/'], with keys of the store")
+
+
 class _Checker:
     """Checks one group after another against the placeholders of a config."""
 
@@ -99,7 +107,7 @@ class _Checker:
         self._ours = not config.image_starts_worker  # else the image's worker gives its own meaning to keys
         if not self._ours and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
-        if unfit := nowhere_to_publish(config):
+        if unfit := nowhere_to_publish(config) or nothing_shared(config):
             raise unfit
         self._buckets = config.engine_kind.buckets
         if self._buckets:

@@ -138,6 +138,8 @@ KEYS: tuple[Key, ...] = (
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("FILES", Kind.LIST, (), "files and folders of the project that travel with the jobs",
         example=["align.sh", "scripts/"]),
+    Key("SHARED_INPUTS", Kind.LIST, (), "what all jobs read: fetched once a machine, to {shared_dir}",
+        example=["genome/"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
     Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, a function"
         " (module:function), csv or parquet",

@@ -28,6 +28,7 @@ from ..runs.record import record_path
 from ..system.docker import engine_for
 from ..system.state import state_folder
 from ..words import many
+from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
 from .place import check_gpus, container_engine, slots_of
@@ -51,9 +52,13 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the disk", lambda: disk_findings(written)),
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
+    data, room = FolderStore(store), _room(config, state_folder(folder, config.app_name))
+    if config.shared_inputs:
+        disk = room
+        found += [Check("the shared inputs", lambda: shared_input_findings(config, data, disk))]
+        room = room_beside(room, config, data)
     if job_file is not None:
-        data = FolderStore(store)
-        folds_case, room = data.folds_case, _room(config, state_folder(folder, config.app_name))
+        folds_case = data.folds_case
         found += [
             Check(
                 "the job file",

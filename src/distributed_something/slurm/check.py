@@ -27,6 +27,7 @@ from ..inputs.jobfile import JobFile
 from ..local.check import disk_findings, folder_findings, program_findings, secret_findings
 from ..local.store import FolderStore
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
+from ..worker.files.shared import shared_input_findings
 from ..worker.forecast import forecast_findings
 from . import pilots
 from .folder import AppFolder
@@ -58,8 +59,10 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the shared folder", lambda: shared_findings(folder)),
         Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
     ]
+    data = FolderStore(store)
+    if config.shared_inputs:
+        found += [Check("the shared inputs", lambda: shared_input_findings(config, data))]
     if job_file is not None:
-        data = FolderStore(store)
         folds_case = data.folds_case
         found += [
             Check(

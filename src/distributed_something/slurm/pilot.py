@@ -30,7 +30,7 @@ from ..local.store import FolderStore
 from ..runs.following import Followed
 from ..runs.joblog import live_key
 from ..runs.record import budget_of, record_path
-from ..runs.runfile import run_file_key
+from ..runs.runfile import read_run_file, run_file_key
 from ..system.hardware import Gpus, Share, find_gpus, share_variables
 from ..system.state import STATE_VARIABLE, mark_of
 from ..worker.attempt.process import adopt_orphans, kill_marked
@@ -126,6 +126,9 @@ class Pilot:
         self._look()
         here = Path.cwd()
         self._carried = keep(self._store, self._paths, project_files(self._config, here), here)
+        if self._config.shared_inputs:
+            shared = read_run_file(self._store, *self._paths).shared
+            self._carried = self._carried._replace(shared=shared)
         self._crew.start(slots_of(self._config))
         looked = self._clock.monotonic()
         while self._crew.runs:
@@ -226,7 +229,7 @@ class Pilot:
         share = Share(number, slots, config.gpus, config.gpus_shared)
         limits = share_variables(share, slots, find_gpus() if config.gpus else Gpus(), {**os.environ, **own})
         environment = {**limits, **own, STATE_VARIABLE: str(self._scratch)}
-        recipe = recipe_of(config, Path.cwd(), "", self._carried.files)
+        recipe = recipe_of(config, Path.cwd(), "", self._carried.files, shared=self._carried.shared)
         secrets = read_secrets(config, os.environ)
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried)
         shared = Gathered(store, paths.logs, f"{name}.log")

@@ -35,6 +35,7 @@ from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
 from ..worker.files.project import Carried, prefix_of
+from ..worker.files.shared import shared_files
 from .project import Project
 
 _LOG = "attempt.log"
@@ -71,7 +72,9 @@ def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outc
     share = Share(0, slots, config.gpus, config.gpus_shared)
     environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(state)}
     secrets = read_secrets(config, os.environ)
-    task = compile_task(config, environment, secrets, carried=attempt.carried)._replace(done_check=False)
+    carried = attempt.carried
+    carried = carried._replace(shared=carried.shared or shared_files(config, project.engine.store))
+    task = compile_task(config, environment, secrets, carried=carried)._replace(done_check=False)
     name = f"try-{os.urandom(3).hex()}"
     containers = _containers(project, attempt, state)
     adopt_orphans()
@@ -270,7 +273,7 @@ def attempt_of_run(project: Project, record: JobRecord, number: int | None) -> A
     config, carried = project.config, Carried()
     try:
         facts = read_run_file(store, paths.app, paths.run)
-        carried = Carried(facts.files, prefix_of(paths))
+        carried = Carried(facts.files, prefix_of(paths), facts.shared)
         had = facts.config
         config = had._replace(environment=config.environment, extra=config.extra, store=config.store)
     except UsageError as missing:

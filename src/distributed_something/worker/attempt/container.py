@@ -140,6 +140,7 @@ class Container:
             *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
         ]
         self._memory = kind.limits.memory
+        self._seen: list[str] = []
         self._worker = given["DS_WORKER"]
         hidden = {os.fsencode(name): os.fsencode(value) for name, value in secrets.items()}
         self._outside = {**os.environb, b"DS_WORKER": self._worker.encode(), **hidden}
@@ -152,6 +153,10 @@ class Container:
         self._memory = memory = self._kind.limits.memory_after(kills)
         raised = memory is not None and memory != self._kind.limits.memory
         return f"{memory:,} MB of memory" if raised else ""
+
+    def see(self, folder: Path) -> None:
+        """Has the next containers see one more folder, to read only."""
+        self._seen = [*bind(str(folder), str(folder), read_only=True)]
 
     def place(self, folder: Path, given: Mapping[str, str]) -> None:
         """Has the next containers see this folder; `given` are the variables that name places in it."""
@@ -169,7 +174,7 @@ class Container:
         ]
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
-            *("--network", "host", *self._options, *self._placed, *more),
+            *("--network", "host", *self._options, *self._seen, *self._placed, *more),
             *(("--memory", f"{self._memory}m", "--memory-swap", f"{self._memory}m") if self._memory else ()),
             *("--entrypoint", argv[0], "--", self._kind.image, *argv[1:]),
         ]

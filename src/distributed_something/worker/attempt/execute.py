@@ -97,6 +97,11 @@ class Executor:
         if self._container is not None:
             self._container.place(self._scratch.folder, given)
 
+    def see(self, folder: Path) -> None:
+        """Has the next containers see one more folder, to read only; plain processes see all."""
+        if self._container is not None:
+            self._container.see(folder)
+
     def begin(self) -> None:
         """Prepares for an attempt: a cancellation from now on is for it."""
         self._cancelled = None

@@ -47,6 +47,8 @@ class Recipe(NamedTuple):
     image: str = ""
     environment: str = ""
     files: Mapping[str, str] = {}
+    shared: Mapping[str, str] = {}
+    """Shared inputs by name: size and tag."""
 
 
 class Done(NamedTuple):
@@ -95,11 +97,12 @@ def recipe_of(
     image: str = "",
     files: Mapping[str, ProjectFile] = {},
     environment: str | None = None,
+    shared: Mapping[str, StoredFile] = {},
 ) -> Recipe:
     """Returns the recipe of a config; `image` is the image's digest, where it is known.
 
     Of a HANDLER the source of its own module counts, and each of the project's `files`. `environment` is its
-    digest; None: that of the config.
+    digest; None: that of the config. `shared` are the shared inputs.
     """
     source = source_of(config.handler, project) if config.handler else None
     travels = source is not None and source.relative_to(project).as_posix() in files
@@ -111,6 +114,7 @@ def recipe_of(
         image=image,
         environment=environment_digest(config) if environment is None else environment,
         files={name: f"{file.sha256[:16]}{'x' if file.executable else ''}" for name, file in files.items()},
+        shared=_apart({name: f"{each.size}-{each.tag}" for name, each in shared.items()}, INPUTS_APART),
     )
 
 
@@ -154,6 +158,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found.append("the image changed")
     found += _changes("", before.get("job"), now.get("job"))
     found += _changes("file ", before.get("files"), now.get("files"))
+    found += _changes("shared input ", before.get("shared"), now.get("shared"))
     found += _changes("input ", before.get("inputs"), now.get("inputs"))
     return found
 

@@ -25,8 +25,7 @@ def fetch_inputs(
     if two inputs would have one name) and KeyRefused (a key that no folder can hold). `check` is called
     before each file, and may raise to end it all. `seen` receives the files as the store had them before.
     """
-    found = _resolve(store, inputs, stat=seen is not None)
-    _check_names([(file.key, name) for file, name in found])
+    found = resolve(store, inputs, stat=seen is not None)
     if seen is not None:
         seen += (file for file, _ in found)
     for target in {(folder / name).parent for _, name in found}:
@@ -42,10 +41,20 @@ def fetch_inputs(
 
 def look_at_inputs(store: Reading, inputs: Sequence[Input]) -> list[StoredFile]:
     """Returns the inputs of a job as the store has them now. Raises KeyMissing and KeyRefused."""
-    return [file for file, _ in _resolve(store, inputs, stat=True)]
+    return [file for file, _ in _located(store, inputs, stat=True)]
 
 
-def _resolve(store: Reading, inputs: Sequence[Input], *, stat: bool) -> list[tuple[StoredFile, str]]:
+def resolve(store: Reading, inputs: Sequence[Input], *, stat: bool) -> list[tuple[StoredFile, str]]:
+    """Returns (file, name in the folder) of each input; sizes and tags only with `stat`.
+
+    Raises KeyMissing, also if two inputs would have one name, and KeyRefused.
+    """
+    found = _located(store, inputs, stat=stat)
+    _check_names([(file.key, name) for file, name in found])
+    return found
+
+
+def _located(store: Reading, inputs: Sequence[Input], *, stat: bool) -> list[tuple[StoredFile, str]]:
     """Returns (file, name in the folder) of each input; sizes and tags only with `stat`."""
     single = [each.key for each in inputs if not each.key.endswith("/")]
     looked = dict(zip(single, store.stat(single) if stat else map(_unseen, single), strict=True))
