@@ -17,7 +17,7 @@ import pytest
 from distributed_something.clock import SystemClock
 from distributed_something.console import Console
 from distributed_something.engine import Counts, Engine
-from distributed_something.errors import SOME_DEAD, OK, DsError
+from distributed_something.errors import OK, SOME_DEAD, DsError
 from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, Job
 from distributed_something.runs.record import read_record, write_record
