@@ -188,8 +188,8 @@ KEYS: tuple[Key, ...] = (
         unit="GPUs", low=0, example=1),
     Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
     Key("RESOURCES", Kind.FORMULAS, {}, "what a job needs, computed from its keys and the size of its inputs:"
-        " timeout (seconds), instead of JOB_TIMEOUT; its key _timeout goes before it",
-        example={"timeout": "60 + {size_mb} * 2"}),
+        " cpus, memory (MB), timeout (seconds, instead of JOB_TIMEOUT); the job's own keys _cpus, _memory and"
+        " _timeout go before it", example={"memory": "{size_mb} * 2 + 500"}),
     Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",

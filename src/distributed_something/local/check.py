@@ -24,6 +24,7 @@ from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
 from ..inputs.secrets import read_secrets
+from ..inputs.sizing import need_findings
 from ..runs.record import record_path
 from ..system.docker import engine_for
 from ..system.state import state_folder
@@ -31,7 +32,7 @@ from ..words import many
 from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
-from .place import check_gpus, container_engine, slots_of
+from .place import capacity_of, check_gpus, container_engine, slots_of
 from .store import FolderStore
 
 LOW_DISK = 1 << 30
@@ -65,6 +66,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
                 lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
             ),
             Check("the inputs", lambda: input_findings(config, job_file, data, str(store), room)),
+            Check("what jobs need", lambda: need_findings(config, job_file, data, capacity_of(config))),
             Check("what is done", lambda: _done_findings(config, job_file, data, folder)),
         ]
     return found

@@ -11,6 +11,7 @@ from ..engine import Store, StoredFile, check_key
 from ..errors import KeyMissing, KeyRefused, UsageError
 from ..inputs.config import Config, config_of, values_given
 from ..inputs.files import ProjectFile
+from ..job import Needs
 from ..ledger import RunPaths
 
 _FIX = "ds setup"
@@ -75,6 +76,24 @@ def read_run_file(store: Store, app: str, run: str) -> RunFile:
     if (found.app, found.run) != (app, run) or found.config.app_name != app:
         raise UsageError(f"{where}: describes another run: {found.app!r} {found.run!r}", _FIX)
     return found
+
+
+def note_largest(store: Store, app: str, run: str, largest: Needs) -> None:
+    """Notes the most that jobs of a run need, for workers whose queue does not choose jobs by it."""
+    noted = largest_noted(store, app, run)
+    store.write(_needs_key(app, run), json.dumps((noted or largest).most(largest)).encode())
+
+
+def largest_noted(store: Store, app: str, run: str) -> Needs | None:
+    """Returns the most that jobs of a run need of each; None: no job says it."""
+    try:
+        return Needs(*map(int, json.loads(store.read(_needs_key(app, run)))))
+    except (KeyMissing, ValueError, TypeError):
+        return None
+
+
+def _needs_key(app: str, run: str) -> str:
+    return RunPaths(app, run).root + "needs.json"
 
 
 def run_file_key(app: str, run: str) -> str:

@@ -24,6 +24,7 @@ from ..inputs.check import (
 from ..inputs.config import Config
 from ..inputs.fit import nothing_to_run
 from ..inputs.jobfile import JobFile
+from ..inputs.sizing import need_findings
 from ..local.check import disk_findings, folder_findings, program_findings, secret_findings
 from ..local.store import FolderStore
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
@@ -70,6 +71,10 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
                 lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
             ),
             Check("the inputs", lambda: input_findings(config, job_file, data, str(store))),
+            Check(
+                "what jobs need",
+                lambda: need_findings(config, job_file, data, pilots.capacity_of(config)),
+            ),
             Check("what is done", lambda: forecast_findings(config, job_file, data, folder, "")),
         ]
     return found

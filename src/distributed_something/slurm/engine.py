@@ -18,6 +18,7 @@ from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
+from ..packing import Capacity
 from ..system.state import one_run
 from ..words import many
 from . import pilots
@@ -64,6 +65,10 @@ class SlurmEngine:
         self.store = FolderStore(project / config.store, durable=True)
 
     # the queue
+
+    def capacity(self) -> Capacity:
+        """Returns what a pilot has for jobs."""
+        return pilots.capacity_of(self._config)
 
     def current_run(self) -> str | None:
         """The run that was set up last."""

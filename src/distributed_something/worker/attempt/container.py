@@ -145,13 +145,15 @@ class Container:
         hidden = {os.fsencode(name): os.fsencode(value) for name, value in secrets.items()}
         self._outside = {**os.environb, b"DS_WORKER": self._worker.encode(), **hidden}
 
-    def give_memory(self, kills: int) -> str:
+    def give_memory(self, kills: int, own: float | None = None) -> str:
         """Sets the memory of the next containers, after so many attempts that ran out of it.
 
-        Returns it in words if it is more than the config's; else an empty text.
+        `own`: what the job itself needs, in MB; None: MEMORY. Returns it in words if it was raised; else an
+        empty text.
         """
-        self._memory = memory = self._kind.limits.memory_after(kills)
-        raised = memory is not None and memory != self._kind.limits.memory
+        limits = self._kind.limits._replace(memory=int(own)) if own else self._kind.limits
+        self._memory = memory = limits.memory_after(kills)
+        raised = memory is not None and memory != limits.memory
         return f"{memory:,} MB of memory" if raised else ""
 
     def see(self, folder: Path) -> None:

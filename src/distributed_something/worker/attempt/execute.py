@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...inputs.template import variables_of
 from ...job import Cause, Earlier, Lease, Outcome, State
+from ...system.hardware import THREADS
 from ..health import sickness
 from . import verdict
 from .container import Container, Containers, handler_command
@@ -22,7 +23,7 @@ from .logs import SlotLog
 from .mask import Mask
 from .process import Child, Ended, Strays, Watch, check_processes, files_of, oom_kills
 from .scratch import FULL_BELOW, Scratch
-from .task import Task
+from .task import NOTHING_SAID, Task
 
 MOMENT_SECONDS = 0.05
 """Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
@@ -61,6 +62,8 @@ class Executor:
         """`project`: the folder that jobs find as $DS_PROJECT_DIR."""
         self._task = task
         self._limit = self._timeout = task.timeout
+        self._said: Mapping[str, float] = NOTHING_SAID
+        self._threads = [name for name in THREADS if name not in task.own and name not in os.environ]
         self._handler = task.handler or ""
         self._scratch = scratch
         self._log = log
@@ -133,7 +136,8 @@ class Executor:
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
-        self._limit = self._task.limit(lease.job, size)
+        self._said = self._task.said(lease.job, size)
+        self._limit = self._said.get("timeout", self._task.timeout)
         given = self._give(lease.earlier)
         if given:
             self._log.note(f"attempt {lease.attempt} is given {given}")
@@ -151,6 +155,8 @@ class Executor:
             return self._run_handler(lease)
         job = lease.job
         own = {**variables_of(job.keys), b"DS_JOB_ID": job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
+        if self._said:
+            own |= self._shares()
         if argv:
             return self._or_refused(argv, own, self._run_command(argv, own))
         if self._container is not None:
@@ -161,8 +167,20 @@ class Executor:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
         self._timeout = self._task.timeout_after(earlier.timeouts, self._limit)
         time_given = f"{self._timeout:g} s" if self._timeout != self._limit else ""
-        memory = self._container.give_memory(earlier.memory) if self._container else ""
+        memory = (
+            self._container.give_memory(earlier.memory, self._said.get("memory")) if self._container else ""
+        )
         return " and ".join(filter(None, [time_given, memory]))
+
+    def _shares(self) -> dict[bytes, bytes]:
+        """Returns the variables that say what the job may use, as far as it says what it needs."""
+        names = {"cpus": ("DS_CPUS", *self._threads), "memory": ("DS_MEMORY_MB",)}
+        return {
+            name.encode(): b"%d" % self._said[need]
+            for need, variables in names.items()
+            if need in self._said
+            for name in variables
+        }
 
     def check_machine(self) -> None:
         """Raises SickMachine or OSError if no job can be started, or scratch cannot be written."""
@@ -194,6 +212,9 @@ class Executor:
         else:
             for name in self._of_last:  # in place, as it is large
                 environment.pop(name, None)
+            if self._said:  # what it changes comes back for the next job
+                environment = {**environment, **own}
+                own = {}
             environment |= own
             self._of_last = own.keys()
         try:

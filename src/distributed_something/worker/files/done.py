@@ -135,7 +135,7 @@ def rules_of(config: Config, recipe: Recipe) -> Rules:
 def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[StoredFile]) -> dict[str, Any]:
     """Returns what a manifest records of what made an output: only digests, sizes and tags.
 
-    What a job needs (`_timeout`) makes no other output.
+    What a job needs (`_memory`, say) makes no other output.
     """
     own = ((name, value) for name, value in keys.items() if name not in NEEDS)
     values = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in own}
