@@ -36,8 +36,8 @@ def task_queue(jobs: int) -> float:
 
 def _peer(script: str, jobs: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, Path(__file__).with_name(script), folder, str(jobs)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        command = [sys.executable, str(Path(__file__).with_name(script)), folder, str(jobs)]
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
 
 
 def ours(jobs: int) -> tuple[float, float]:
@@ -50,7 +50,7 @@ def main(jobs: int) -> None:
     peers = {"GNU parallel": parallel, "HyperQueue": hyperqueue, "task-queue": task_queue}
     rates: dict[str, list[float]] = {}
     ratios: dict[str, list[float]] = {}
-    for number in range(ROUNDS):
+    for number in range(min(ROUNDS, jobs)):
         base = jobs / xargs(jobs)
         rows = {"xargs -P2 -n1": base}
         inner, whole = ours(jobs)

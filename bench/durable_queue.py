@@ -1,4 +1,4 @@
-"""Claim and complete on the SQLite queue: one by one and in batches, with few and with a million waiting."""
+"""Claim and complete on the SQLite queue: one by one and in batches, with few and with many waiting."""
 
 from __future__ import annotations
 
@@ -82,26 +82,26 @@ def _choosing(folder: Path, waiting: int, sizes: int) -> tuple[int, list[float]]
     return kinds, sorted(took)
 
 
-def main(_jobs_wanted: int) -> None:
+def main(jobs: int) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for waiting in (1_000, 1_000_000):
+        for waiting in (jobs, 200 * jobs):
             path = Path(folder) / f"{waiting}.db"
             with SqliteQueue(path) as queue:
                 queue.put(_jobs(waiting))
             with SqliteQueue(path) as queue:  # as a worker does, which never puts
-                for batch, count in ((1, 500), (100, min(waiting // 3, 50_000))):
+                for batch, count in ((1, min(waiting // 3, 500)), (100, min(waiting // 3, 50_000))):
                     rows.append(
                         (f"{waiting:,} waiting, {batch} at a time", f"{_rate(queue, batch, count):,.0f}")
                     )
         path = Path(folder) / "many.db"
         with SqliteQueue(path) as queue:
-            queue.put(_jobs(100_000))
+            queue.put(_jobs(20 * jobs))
         rate, least, longest = _many(path, 64)
         rows.append(("64 processes, 10 at a time", f"{rate:,.0f}"))
-        chosen = [_choosing(Path(folder), 100_000, sizes) for sizes in (3, 8, 60)]
+        chosen = [_choosing(Path(folder), 20 * jobs, sizes) for sizes in (3, 8, 60)]
     table(("claim and complete", "jobs/s"), rows)
     print(f"64 processes: longest wait {longest:.2f} s, fewest jobs of one process {least}")
     for kinds, took in chosen:
         half, most = took[len(took) // 2] * 1e6, took[len(took) * 9 // 10] * 1e6
-        print(f"100,000 waiting of {kinds} needs: a choice takes {half:.0f} µs, nine of ten under {most:.0f}")
+        print(f"{20 * jobs:,} waiting of {kinds} needs: a choice takes {half:.0f} µs, 90 % under {most:.0f}")

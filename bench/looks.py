@@ -1,6 +1,7 @@
 """What a look costs at 10,000 to a million ended jobs: each command, the page, the function that watches.
 
-Times are of the processor, the least of some: other work on the machine changes them little.
+The function also at ten times as many. Times are of the processor, the least of some: other work on the
+machine changes them little. `--jobs N`: at 2 N, 20 N and 200 N jobs.
 """
 
 from __future__ import annotations
@@ -10,79 +11,45 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from distributed_something.ledger import RunPaths
+from distributed_something.engine import StoredFile
+from distributed_something.ledger import LiveFold, RunPaths
 from distributed_something.local.store import FolderStore
 
 from .tools import project, table
 
-SIZES = (10_000, 100_000, 1_000_000)
 RUN = "20231114T221320Z-0000"
 START = 1_700_000_000.0
 WORKERS = 40
 DEAD_EVERY = 1_000
 REPEATS = 5
 CHUNK = 50_000
-
-_PAGE = """
-import sys, time
-from pathlib import Path
-from distributed_something.console import Console
-from distributed_something.dashboard.model import Model
-from distributed_something.dashboard.select import Wanted
-from distributed_something.steps.project import Project
-began = time.process_time()
-model = Model(lambda: Project.open(Path(sys.argv[1]), Console()))
-def view():
-    model.overview(), model.jobs(Wanted(), 1), model.failures()
-view()
-first = time.process_time() - began
-model.look_again()
-began = time.process_time()
-view()
-print(f"{first:.3f} {time.process_time() - began:.3f}")
-"""
-
-_FUNCTION = """
-import json, sys
-from pathlib import Path
-sys.modules["msgspec"] = None
-from distributed_something.ledger import LiveFold, RunPaths
-from distributed_something.local.store import FolderStore
-store, paths = FolderStore(Path(sys.argv[1]) / "data"), RunPaths("Bench", sys.argv[2])
-memory, kept = None, sys.argv[3]
-try:
-    memory = json.load(open(kept))
-except OSError:
-    pass
-fold = LiveFold(store, paths, memory).update()
-json.dump(fold.memory, open(kept, "w"))
-assert fold.total
-"""
+TIMES = 10
 
 
-def main(_jobs: int) -> None:
+def main(jobs: int) -> None:
     rows: dict[str, list[str]] = {}
-    for size in SIZES:
+    sizes = [2 * jobs * 10**power for power in range(3)]
+    for size in sizes:
         with _ended(size) as folder:
-            for name, figure in _figures(folder, size):
+            for name, figure in _figures(folder, size, min(REPEATS, jobs)):
                 rows.setdefault(name, []).append(figure)
     print(f"load at the end: {os.getloadavg()[0]:.1f}")
-    table(("looks", *(f"{size:,} jobs" for size in SIZES)), [(name, *found) for name, found in rows.items()])
+    table(("looks", *(f"{size:,} jobs" for size in sizes)), [(name, *found) for name, found in rows.items()])
 
 
-def _figures(folder: Path, size: int) -> Iterator[tuple[str, str]]:
-    empty = min(_measured(["-c", "pass"])[1] for _ in range(2 * REPEATS))
+def _figures(folder: Path, size: int, repeats: int) -> Iterator[tuple[str, str]]:
+    empty = min(_measured(["-c", "pass"])[1] for _ in range(2 * repeats))
     yield "an empty Python", f"{empty * 1000:.0f} ms"
     wall, cpu, memory = _ds(folder, "status")
     yield "first look", f"{wall:.2f} s, {cpu:.2f} s CPU, {memory} MB"
     job = f"{(min(DEAD_EVERY, size) - 1) * 0x9E3779B97F4A7C15 % 2**64:016x}"
     commands = [["status"], ["logs", job], ["failures"], ["jobs", "--state", "dead"]]
     for words in commands:
-        found = [_ds(folder, *words) for _ in range(REPEATS)]
+        found = [_ds(folder, *words) for _ in range(repeats)]
         cpu = min(each[1] for each in found)
         shown = " ".join("JOB" if word == job else word for word in words)
         yield f"ds {shown}", f"{cpu * 1000:.0f} ms ({cpu / empty:.1f} x), {found[0][2]} MB"
@@ -91,15 +58,14 @@ def _figures(folder: Path, size: int) -> Iterator[tuple[str, str]]:
     _write(folder, size, size + 1000, "late")
     wall, cpu, memory = _ds(folder, "status")
     yield "ds status, 1,000 events more", f"{cpu * 1000:.0f} ms, {memory} MB"
-    said = subprocess.run(
-        [sys.executable, "-c", _PAGE, folder], check=True, capture_output=True, text=True
-    ).stdout.split()
+    words = [sys.executable, "-m", __name__, "page", str(folder)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
     yield "the page, first view", f"{float(said[0]) * 1000:.0f} ms"
     yield "the page, again", f"{float(said[1]) * 1000:.0f} ms"
-    for name in ("the function, cold", "the function, a minute later"):
-        wall, cpu, memory = _measured(["-c", _FUNCTION, str(folder), RUN, str(folder / "function.json")])
-        yield name, f"{cpu:.2f} s, {memory} MB"
+    for times, name in ((1, "first"), (1, "a minute later"), (TIMES, f"first, {TIMES} times the jobs")):
         _write(folder, size + 1000, size + 2000, "later")
+        wall, cpu, memory = _measured(["-m", __name__, "function", str(folder), str(times)])
+        yield f"the function, {name}", f"{cpu:.2f} s, {memory} MB"
 
 
 def _ds(folder: Path, *words: str) -> tuple[float, float, int]:
@@ -127,14 +93,14 @@ def _ended(size: int) -> Iterator[Path]:
 
 def _write(folder: Path, first: int, end: int, name: str) -> None:
     """In a process of its own: what this one holds counts for those that it starts."""
-    words = [sys.executable, "-m", __name__, str(folder), str(first), str(end), name]
+    words = [sys.executable, "-m", __name__, "write", str(folder), str(first), str(end), name]
     subprocess.run(words, check=True)
 
 
-def _write_events(folder: Path, numbers: range, name: str) -> None:
-    store, paths = FolderStore(folder / "data"), RunPaths("Bench", RUN)
-    for low in range(numbers.start, numbers.stop, CHUNK):
-        some = range(low, min(low + CHUNK, numbers.stop))
+def _write_events(folder: str, first: str, end: str, name: str) -> None:
+    store, paths = FolderStore(Path(folder, "data")), RunPaths("Bench", RUN)
+    for low in range(int(first), int(end), CHUNK):
+        some = range(low, min(low + CHUNK, int(end)))
         ids = [f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}" for n in some]
         listed = [
             f'{{"id":"{job_id}","job":{{"group":{{"Plate":"BR{n // 96:05}","n":{n}}}}}}}\n'
@@ -162,5 +128,52 @@ def _lines(n: int, job_id: str) -> Iterator[str]:
         yield json.dumps({**fact, **ended, "exit_code": 4, "detail": "exit code 4"}) + os.linesep
 
 
+def _view_page(folder: str) -> None:
+    """Prints the seconds of CPU of the page's first view, and of the next."""
+    from distributed_something.console import Console
+    from distributed_something.dashboard.model import Model
+    from distributed_something.dashboard.select import Asked
+    from distributed_something.steps.project import Project
+
+    def view() -> float:
+        began = time.process_time()
+        model.overview(), model.jobs(Asked(), 1), model.failures()
+        return time.process_time() - began
+
+    model = Model(lambda: Project.open(Path(folder), Console()))
+    first = view()
+    model.look_again()
+    print(first, view())
+
+
+class _Repeated(FolderStore):
+    """A store whose segments are there several times, under other names: a run of so many times the jobs."""
+
+    def __init__(self, root: Path, times: int) -> None:
+        super().__init__(root)
+        self._times = times
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        for file in super().list(prefix):
+            yield from (file._replace(key=f"{file.key}#{number}") for number in range(self._times))
+
+    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
+        return super().read_many((key.partition("#")[0], start, size) for key, start, size in pieces)
+
+
+def _watch(folder: str, times: str) -> None:
+    """Does what the auto-monitor does of a ledger, with AWS's own Python, which has no msgspec."""
+    sys.modules["msgspec"] = None  # type: ignore[assignment]
+    memory, kept = None, Path(folder, f"function-{times}.json")
+    with suppress(OSError):
+        memory = json.loads(kept.read_text())
+    store = _Repeated(Path(folder, "data"), int(times))
+    fold = LiveFold(store, RunPaths("Bench", RUN), memory).update()
+    kept.write_text(json.dumps(fold.memory))
+    assert fold.total
+    assert fold.attempts
+
+
 if __name__ == "__main__":
-    _write_events(Path(sys.argv[1]), range(int(sys.argv[2]), int(sys.argv[3])), sys.argv[4])
+    parts: dict[str, Callable[..., None]] = {"write": _write_events, "page": _view_page, "function": _watch}
+    parts[sys.argv[1]](*sys.argv[2:])

@@ -103,6 +103,7 @@ def measured(command: list[str], environment: dict[str, str]) -> Cost:
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
     with process.stdout as output:
         said = output.read()
     _, status, used = os.wait4(process.pid, 0)

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 from distributed_something.clock import SystemClock
@@ -98,8 +99,8 @@ def dask(jobs: int) -> float:
 
 def _peer(script: str, jobs: int, environment: dict[str, str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, Path(__file__).with_name(script), folder, str(jobs), str(PILOTS)]
-        done = subprocess.run(
+        command = [sys.executable, str(Path(__file__).with_name(script)), folder, str(jobs), str(PILOTS)]
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             command, check=True, capture_output=True, text=True, env=environment, cwd=folder
         )
         return done.stdout
@@ -154,7 +155,7 @@ def _queue() -> None:
     with CommandQueue(place, TERMS) as queue:
         put = timed(lambda: queue.put(Job(f"{n:016x}", n, b'{"n": %d}' % n) for n in range(QUEUED)))
     keepers = [Keeper(place, TERMS, SystemClock(), folder) for _ in range(2)]
-    ended = multiprocessing.Queue()
+    ended: Queue[tuple[float, int]] = multiprocessing.Queue()
     workers = [multiprocessing.Process(target=_work, args=(place, n, ended)) for n in range(WORKERS)]
     for worker in workers:
         worker.start()
@@ -188,8 +189,8 @@ def _queue() -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _work(place: Place, number: int, ended: object) -> None:
+def _work(place: Place, number: int, ended: Queue[tuple[float, int]]) -> None:
     queue = SlurmQueue(place, f"w{number}", patience=60.0)
     while leases := queue.lease(BATCH, 1.0):
         queue.done(leases)
-        ended.put((time.monotonic(), len(leases)))  # type: ignore[attr-defined]
+        ended.put((time.monotonic(), len(leases)))

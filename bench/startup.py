@@ -16,7 +16,8 @@ from .tools import ds, four_steps, numbered_jobs, project, table, timed
 RUNS = 15
 
 
-def main(_jobs: int) -> None:
+def main(jobs: int) -> None:
+    many = 20 * jobs
     command = str(Path(sys.executable).with_name("ds"))
     with (
         project(COMMAND="true {n}") as small,
@@ -26,17 +27,17 @@ def main(_jobs: int) -> None:
         four_steps(small, 20)
         for folder in (large, ended):
             ds(folder, "setup")
-            ds(folder, "submit", numbered_jobs(folder, 100_000))
+            ds(folder, "submit", numbered_jobs(folder, many))
         _end_all(ended)
         commands = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "ds --help": [command, "--help"],
             "ds status, 20 jobs": [command, "-C", str(small), "status"],
-            "ds status, 100,000 jobs": [command, "-C", str(large), "status"],
-            "ds status, 100,000 that have ended": [command, "-C", str(ended), "status"],
+            f"ds status, {many:,} jobs": [command, "-C", str(large), "status"],
+            f"ds status, {many:,} that have ended": [command, "-C", str(ended), "status"],
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(RUNS):
+        for _ in range(min(RUNS, jobs)):
             for name, words in commands.items():
                 run = lambda words=words: subprocess.run(words, capture_output=True, check=True)  # noqa: E731
                 times[name].append(timed(run))

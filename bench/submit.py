@@ -12,8 +12,8 @@ from pathlib import Path
 
 from .tools import DS, ds, project, table, timed
 
-MILLION = 1_000_000
-LINES = 300_000
+LINES, GROUPS = 60, 200
+"""Jobs of each file, for one of `--jobs`."""
 
 
 def _groups(count: int, pad: str) -> Iterator[dict[str, object]]:
@@ -28,13 +28,15 @@ def _groups(count: int, pad: str) -> Iterator[dict[str, object]]:
         }
 
 
-def _write(folder: Path) -> tuple[Path, Path]:
+def _write(folder: Path, jobs: int) -> tuple[Path, Path]:
     lines, whole = folder / "jobs.jsonl", folder / "jobs.json"
     with lines.open("w") as file:
-        file.writelines(json.dumps(group) + "\n" for group in _groups(LINES, "x" * 200))
+        file.writelines(json.dumps(group) + "\n" for group in _groups(LINES * jobs, "x" * 200))
     with whole.open("w") as file:
         file.write('{"input_location": "images", "output_location": "results", "groups": [')
-        file.writelines(("," if n else "") + json.dumps(g) + "\n" for n, g in enumerate(_groups(MILLION, "")))
+        file.writelines(
+            ("," if n else "") + json.dumps(g) + "\n" for n, g in enumerate(_groups(GROUPS * jobs, ""))
+        )
         file.write("]}")
     return lines, whole
 
@@ -56,14 +58,14 @@ def _submit(folder: Path, path: Path) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / 1000
 
 
-def main(_jobs: int) -> None:
+def main(jobs: int) -> None:
     with project(COMMAND="true {Plate} {Well} {n}") as folder:
-        lines, whole = _write(folder)
+        lines, whole = _write(folder, jobs)
         load = timed(lambda: _load(whole))
         rows = []
         for name, path, count in (
-            ("JSON lines, 300 bytes", lines, LINES),
-            ("one JSON, a million groups", whole, MILLION),
+            ("JSON lines, 300 bytes", lines, LINES * jobs),
+            (f"one JSON, {GROUPS * jobs:,} groups", whole, GROUPS * jobs),
         ):
             seconds, memory = _submit(folder, path)
             rows.append(
@@ -76,5 +78,5 @@ def main(_jobs: int) -> None:
                 )
             )
         table(
-            ("submit into the durable queue", "time", "jobs/s", "memory", "x json.load of the million"), rows
+            ("submit into the durable queue", "time", "jobs/s", "memory", "x json.load of the groups"), rows
         )

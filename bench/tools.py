@@ -48,7 +48,7 @@ def four_steps(folder: Path, jobs: int) -> tuple[float, float]:
     """Run numbered jobs: seconds from the first start to the last end, and of `ds start` and `ds monitor`."""
     ds(folder, "setup")
     ds(folder, "submit", numbered_jobs(folder, jobs))
-    whole = timed(lambda: (ds(folder, "start"), ds(folder, "monitor")))
+    whole = timed(lambda: ds(folder, "start")) + timed(lambda: ds(folder, "monitor"))
     run = next((folder / "data/runs/Bench").iterdir()).name
     fold = Fold(FolderStore(folder / "data"), RunPaths("Bench", run)).update()
     assert fold.first is not None

@@ -13,12 +13,12 @@ arithmetic, `+`, lists, dictionaries and f-strings. `config.toml` with the same 
 Booleans may be `True`, `'True'` or `'true'`. Any other key in capitals is handed to the command as an
 environment variable of that name.
 
-Of these, the engine `local` uses `APP_NAME`, `ENGINE`, `COMMAND` or `HANDLER`, `INPUTS`, `OUTPUT`, `STORE`,
-`JOB_TIMEOUT`, `JOB_RETRIES`, `MAX_RUN_HOURS`, `ENVIRONMENT`, `SCRATCH`, `DOCKER_CORES` x
-`TASKS_PER_MACHINE` (jobs at a time; one a processor if `DOCKER_CORES` is missing), `SECONDS_TO_START`,
-`CHECK_IF_DONE_BOOL`, `EXPECTED_NUMBER_FILES`, `MIN_FILE_SIZE_BYTES` and `NECESSARY_STRING`; in containers
-also `DOCKERHUB_TAG`, `CONTAINERS`, `MEMORY`, `CPU_SHARES` and `MOUNT_BUCKET` (see `docs/images.md`). It
-reads and checks the others all the same.
+Of these, the engine `local` uses `APP_NAME`, `ENGINE`, `COMMAND` or `HANDLER`, `INPUTS`, `OUTPUT`,
+`STORE`, `JOB_TIMEOUT`, `JOB_RETRIES`, `MAX_RUN_HOURS`, `ENVIRONMENT`, `SETUP`, `ENVIRONMENT_FILE`,
+`SCRATCH`, `DOCKER_CORES` x `TASKS_PER_MACHINE` (jobs at a time; one a processor if `DOCKER_CORES` is
+missing), `SECONDS_TO_START`, `CHECK_IF_DONE_BOOL`, `EXPECTED_NUMBER_FILES`, `MIN_FILE_SIZE_BYTES` and
+`NECESSARY_STRING`; in containers also `DOCKERHUB_TAG`, `CONTAINERS`, `MEMORY`, `CPU_SHARES` and
+`MOUNT_BUCKET` (see `docs/images.md`). It reads and checks the others all the same.
 
 | key | value | default | meaning |
 | --- | --- | --- | --- |

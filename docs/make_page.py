@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 CONFIG = {
@@ -87,7 +89,8 @@ def photograph(folder: Path) -> None:
         page.goto(url)
         page.get_by_role("button", name="Retry these").first.wait_for()
         time.sleep(4)
-        page.screenshot(path=Path(__file__).with_name("dashboard.png"), full_page=True)
+        picture = Image.open(BytesIO(page.screenshot(full_page=True)))
+        picture.convert("RGB").quantize(64).save(Path(__file__).with_name("dashboard.png"), optimize=True)
         browser.close()
     server.terminate()
     server.communicate()

@@ -129,3 +129,40 @@ def rights() -> Iterator[None]:
     if (recorded := sys.modules.get("rights")) is not None:
         found = {str(role or "people"): calls for role in recorded.SEEN if (calls := recorded.beyond(role))}
         assert not found, f"calls without a right, and the tests that made them: {found}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser that is installed on this machine."""
+    from services import chromium, require
+
+    require("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens an address; nothing may go wrong on the page, and it asks nobody but its server."""
+    contexts, wrong = [], []
+
+    def open_page(url: str, asks: tuple[str, ...] = (), **more: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **more})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda asked: asked.url.startswith(asks or url[:20]) or wrong.append(asked.url))
+        page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    expected = ("ERR_CONNECTION_REFUSED", "Blocked script execution", "script-src", "404")
+    assert [text for text in wrong if not any(word in text for word in expected)] == []

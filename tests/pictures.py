@@ -6,8 +6,6 @@ repository. With words on the command line (`plates-overview`), only the steps t
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from browsing import dashboard
 from conftest import DsProject
 from services import chromium
 from synthetic import write_run
@@ -59,7 +58,7 @@ def main(words: list[str]) -> None:
                 continue
             project = DsProject(Path(folder, name))
             project.folder.mkdir()
-            with make(project) as steps, served(project) as url:
+            with make(project) as steps, dashboard(project) as (url, _):
                 for width in WIDTHS:
                     for scheme in SCHEMES:
                         context = browser.new_context(
@@ -79,16 +78,6 @@ def main(words: list[str]) -> None:
                         context.close()
         browser.close()
     print(f"{len([*TARGET.glob('*.png')])} pictures in {TARGET}/")
-
-
-@contextmanager
-def served(project: DsProject) -> Iterator[str]:
-    """The page's address, while it is served."""
-    process: subprocess.Popen[str] = project.start("dashboard")
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
 
 
 Steps = dict[str, Callable[[Any, str], object]]

@@ -115,6 +115,9 @@ _INSTALLED: dict[str, Callable[[], object]] = {
         os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
     ),
     "bindfs": lambda: shutil.which("bindfs") and Path("/dev/fuse").exists(),
+    "uv": lambda: shutil.which(
+        "uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    ),
     "aiosmtpd": lambda: find_spec("aiosmtpd") and find_spec("apprise"),
 }
 

@@ -28,6 +28,7 @@ from .engine import Store
 from .errors import DsError, KeyMissing
 from .inputs.config import Config
 from .ledger import LiveFold, RunPaths
+from .notify.notifier import Notifier
 from .runs.record import record_key, record_path
 from .runs.runfile import read_run_file
 from .scaling import Finish, GiveUp, Load, Look
@@ -160,6 +161,8 @@ class AutoMonitor:
         watch = Watch(project, memory=memory if now - at < FRESH_SECONDS else None, patience=1, fold=fold)
         with project.console.watch() as watcher:
             action = watch.look(watcher)
+        notifier = Notifier(project.config, store, fold.paths, project.console.say, waits=True)
+        notifier.look(watch.snapshot, watch.moved, now)
         store.write(key, _written(watch.memory, now, fold.memory))
         if action is not None or not watch.running:  # another run may have been set up meanwhile
             run = self._kept[order].engine.asked_run()
@@ -171,11 +174,12 @@ class AutoMonitor:
             return WATCHING
         if isinstance(action, Finish):
             end(project, project.fold())
+            notifier.end(watch.snapshot)
             return "finished"
         if isinstance(action, GiveUp):
-            project.console.say(
-                f"{watch.open_jobs:,} jobs are left, and the machines have ended: {action.why}; {action.fix}"
-            )
+            what = f"{watch.open_jobs:,} jobs are left, and the machines have ended: {action.why}"
+            project.console.say(f"{what}; {action.fix}")
+            notifier.end(watch.snapshot, what)
             delete_schedule(self._session, order.app, order.run)
             return "given up"
         return WATCHING

@@ -161,6 +161,29 @@ def test_the_results_are_collected_without_a_laptop(cloud: Cloud, caller: Caller
     assert left(cloud) == []
 
 
+def test_the_end_is_told_without_a_laptop(
+    cloud: Cloud, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint())
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    sns, sqs = session().client("sns"), session().client("sqs")
+    topic = sns.create_topic(Name=f"distributed-something-{cloud.app}")["TopicArn"]
+    mailbox = sqs.create_queue(QueueName=f"{cloud.app}Mailbox")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=mailbox, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    hook = "https://hooks.example.org/T0KEN"
+    cloud.config(NOTIFY=[topic, hook])
+    run = begin(cloud)
+    work(cloud)
+    assert caller.until_over()[-1] == "finished"
+    kept = [cloud.engine.store.read(file.key) for file in cloud.engine.store.list(f"runs/{cloud.app}/{run}/")]
+    assert not [each for each in kept if b"T0KEN" in each]
+    [message] = sqs.receive_message(QueueUrl=mailbox, MaxNumberOfMessages=10)["Messages"]
+    told = json.loads(message["Body"])
+    assert told["Subject"] == f"{cloud.app}: finished"
+    assert told["Message"].startswith("5 of 5 jobs succeeded")
+
+
 @pytest.mark.fault(12)
 def test_the_schedule_ends_by_itself_when_everybody_forgets_it(cloud: Cloud, caller: Caller) -> None:
     cloud.config(MAX_RUN_HOURS=2)

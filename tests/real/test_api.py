@@ -179,6 +179,7 @@ def test_calls_run_by_the_rules_of_their_project(project: DsProject, tmp_path: P
     calls = json.loads(project.ds("-C", project.folder / ".ds/calls", "status", "--json").stdout)
     assert (calls["app"], calls["jobs"]["succeeded"], calls["jobs"]["dead"]) == ("App-calls", 2, 1)
     assert calls["machines"]["running"] == 0
+    assert not [*project.folder.glob("data/calls/*/*")], "the futures have the results"
     assert project.ds("runs").stdout == "", "the project's own runs are others"
 
 

@@ -8,15 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from browsing import Open, dashboard
 from conftest import DsProject, until
-from services import chromium, require
 from synthetic import write_run
 
 pytestmark = pytest.mark.real
@@ -32,61 +29,12 @@ echo '<script>opener.owned=1;document.title="owned"</script>' > {output_dir}/pag
 """  # noqa: E501
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    require("chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@contextmanager
-def dashboard(project: DsProject, *args: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The page's address and its server's process."""
-    process = project.start("dashboard", *args)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip(), process
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-        process.communicate()
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens an address; nothing may go wrong on the page, and it asks nobody but its server."""
-    contexts, wrong = [], []
-
-    def open_page(url: str, asks: tuple[str, ...] = (), **more: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **more})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda asked: asked.url.startswith(asks or url[:20]) or wrong.append(asked.url))
-        page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    expected = ("ERR_CONNECTION_REFUSED", "Blocked script execution", "script-src", "404")
-    assert [text for text in wrong if not any(word in text for word in expected)] == []
-
-
 def names(project: DsProject, *given: str) -> Path:
     project.config(COMMAND=WORK, OUTPUT="out/{Name}", JOB_RETRIES=1)
     return project.jobs({"Name": name} for name in given)
 
 
-def test_a_run_is_watched_stopped_and_its_failures_retried(
-    project: DsProject, opened: Callable[..., Any]
-) -> None:
+def test_a_run_is_watched_stopped_and_its_failures_retried(project: DsProject, opened: Open) -> None:
     jobs = names(project, "bad1", "bad2", "good", "slow")
     for words in (["setup"], ["submit", jobs], ["start"]):
         project.ds(*words)
@@ -132,9 +80,7 @@ def test_a_run_is_watched_stopped_and_its_failures_retried(
         assert project.status()["jobs"]["succeeded"] == 2
 
 
-def test_the_rest_of_a_run_is_ended_from_the_page_alone(
-    project: DsProject, opened: Callable[..., Any]
-) -> None:
+def test_the_rest_of_a_run_is_ended_from_the_page_alone(project: DsProject, opened: Open) -> None:
     project.ds("run", names(project, "bad1", "bad2", "good"), code=3)
     with dashboard(project) as (url, _):
         page = opened(url)
@@ -167,9 +113,7 @@ def test_the_rest_of_a_run_is_ended_from_the_page_alone(
     assert "2 dropped" in project.ds("monitor").stdout  # exit code 0
 
 
-def test_stop_now_asks_first_and_puts_the_running_jobs_back(
-    project: DsProject, opened: Callable[..., Any]
-) -> None:
+def test_stop_now_asks_first_and_puts_the_running_jobs_back(project: DsProject, opened: Open) -> None:
     jobs = names(project, "slow")
     for words in (["setup"], ["submit", jobs], ["start"]):
         project.ds(*words)
@@ -187,7 +131,7 @@ def test_stop_now_asks_first_and_puts_the_running_jobs_back(
 
 
 def test_the_table_is_sorted_filtered_and_acted_on_by_keyboard_alone(
-    project: DsProject, opened: Callable[..., Any]
+    project: DsProject, opened: Open
 ) -> None:
     project.config(COMMAND="test {Well} -lt 8", OUTPUT="", JOB_RETRIES=1)
     project.jobs({"Plate": f"P{n % 2}", "Well": n} for n in range(12))
@@ -224,7 +168,7 @@ def test_the_table_is_sorted_filtered_and_acted_on_by_keyboard_alone(
         assert project.status()["jobs"]["dropped"] == 4
 
 
-def test_a_command_is_copied_by_one_click(project: DsProject, opened: Callable[..., Any]) -> None:
+def test_a_command_is_copied_by_one_click(project: DsProject, opened: Open) -> None:
     project.ds("run", names(project, "it's"))
     with dashboard(project) as (url, _):
         page = opened(url + "#jobs", permissions=["clipboard-read", "clipboard-write"])
@@ -235,7 +179,7 @@ def test_a_command_is_copied_by_one_click(project: DsProject, opened: Callable[.
         assert re.fullmatch("ds logs [0-9a-f]{12}", found)
 
 
-def test_a_log_is_shown_as_a_terminal_shows_it(project: DsProject, opened: Callable[..., Any]) -> None:
+def test_a_log_is_shown_as_a_terminal_shows_it(project: DsProject, opened: Open) -> None:
     work = (
         r"for i in 1 2 3; do printf '\rstep %d' $i; done; printf '\n\033[31mred <b>\033[0m plain\n';"
         r" for i in $(seq 200); do echo line $i; done; echo 'ValueError: no such thing'; seq 30; exit 3"
@@ -263,7 +207,7 @@ def test_a_log_is_shown_as_a_terminal_shows_it(project: DsProject, opened: Calla
         page.get_by_text("1 of 11").wait_for()
 
 
-def test_earlier_runs_are_looked_at_and_compared(project: DsProject, opened: Callable[..., Any]) -> None:
+def test_earlier_runs_are_looked_at_and_compared(project: DsProject, opened: Open) -> None:
     project.ds("run", names(project, "bad1", "good"), code=3)
     first = project.status()["run"]
     project.ds("--yes", "cleanup")
@@ -292,9 +236,7 @@ def test_earlier_runs_are_looked_at_and_compared(project: DsProject, opened: Cal
         page.get_by_text("0 of 1 succeeded, 1 skipped", exact=True).wait_for()
 
 
-def test_outputs_are_a_tree_with_sizes_and_pictures_are_small(
-    project: DsProject, opened: Callable[..., Any]
-) -> None:
+def test_outputs_are_a_tree_with_sizes_and_pictures_are_small(project: DsProject, opened: Open) -> None:
     work = "mkdir -p {output_dir}/a/b && head -c 1500 /dev/zero > {output_dir}/a/b/x.bin && cp ../../../x.tif {output_dir} || cp $DS_PROJECT_DIR/x.tif {output_dir}"  # noqa: E501
     image = pytest.importorskip("PIL.Image")
     project.config(COMMAND=work, OUTPUT="out/{n}")
@@ -312,7 +254,7 @@ def test_outputs_are_a_tree_with_sizes_and_pictures_are_small(
 
 
 def test_a_button_that_is_pressed_while_the_page_renews_itself_is_clicked(
-    project: DsProject, opened: Callable[..., Any]
+    project: DsProject, opened: Open
 ) -> None:
     project.config()
     write_run(project.folder, "App", 100)
@@ -330,7 +272,7 @@ def test_a_button_that_is_pressed_while_the_page_renews_itself_is_clicked(
         page.get_by_text("300 of 300").wait_for()
 
 
-def test_a_page_finds_its_server_again(project: DsProject, opened: Callable[..., Any]) -> None:
+def test_a_page_finds_its_server_again(project: DsProject, opened: Open) -> None:
     project.config()
     write_run(project.folder, "App", 20)
     with dashboard(project) as (url, _):
@@ -349,7 +291,7 @@ def test_a_page_finds_its_server_again(project: DsProject, opened: Callable[...,
         assert other != url
 
 
-def test_what_a_job_wrote_is_shown_and_never_run(project: DsProject, opened: Callable[..., Any]) -> None:
+def test_what_a_job_wrote_is_shown_and_never_run(project: DsProject, opened: Open) -> None:
     jobs = names(project, "<img src=x onerror=window.owned=1>")
     project.ds("run", jobs)
     with dashboard(project) as (url, _):
@@ -368,9 +310,7 @@ def test_what_a_job_wrote_is_shown_and_never_run(project: DsProject, opened: Cal
         assert page.evaluate("window.owned") is None
 
 
-def test_a_hundred_thousand_jobs_are_searched_without_lag(
-    project: DsProject, opened: Callable[..., Any]
-) -> None:
+def test_a_hundred_thousand_jobs_are_searched_without_lag(project: DsProject, opened: Open) -> None:
     project.config()
     write_run(project.folder, "App", 100_000)
     with dashboard(project) as (url, _):
@@ -397,9 +337,7 @@ def test_a_hundred_thousand_jobs_are_searched_without_lag(
         page.get_by_text("100,000 jobs", exact=True).wait_for()
 
 
-def test_the_page_is_used_by_keyboard_and_fits_a_phone(
-    project: DsProject, opened: Callable[..., Any]
-) -> None:
+def test_the_page_is_used_by_keyboard_and_fits_a_phone(project: DsProject, opened: Open) -> None:
     project.config()
     write_run(project.folder, "App", 200)
     with dashboard(project) as (url, _):
@@ -443,7 +381,7 @@ NAMELESS = """() => [...document.querySelectorAll("a, button, input, select, svg
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_and_every_control_has_a_name(
-    project: DsProject, opened: Callable[..., Any], scheme: str
+    project: DsProject, opened: Open, scheme: str
 ) -> None:
     project.config()
     write_run(project.folder, "App", 200)
@@ -464,7 +402,7 @@ def test_every_text_stands_out_and_every_control_has_a_name(
             assert page.evaluate(NAMELESS) == 0
 
 
-def test_the_report_of_a_run_opens_from_its_file(project: DsProject, opened: Callable[..., Any]) -> None:
+def test_the_report_of_a_run_opens_from_its_file(project: DsProject, opened: Open) -> None:
     done = project.ds("run", names(project, "bad1", "good"), code=3)
     place = re.search(r"report: (.*report\.html)", done.stderr)
     assert place
@@ -481,7 +419,7 @@ def test_the_report_of_a_run_opens_from_its_file(project: DsProject, opened: Cal
 
 
 def test_the_browser_is_led_to_the_page_and_its_command_has_no_token(
-    project: DsProject, opened: Callable[..., Any]
+    project: DsProject, opened: Open
 ) -> None:
     project.config()
     given, browser = project.folder / "given", project.folder / "browser"
@@ -527,7 +465,7 @@ def test_the_address_is_data_for_programs(project: DsProject) -> None:
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 @pytest.mark.parametrize("width", [1440, 1000, 400])
 def test_a_run_with_dead_jobs_never_looks_green(
-    project: DsProject, opened: Callable[..., Any], width: int, scheme: str
+    project: DsProject, opened: Open, width: int, scheme: str
 ) -> None:
     project.config()
     write_run(project.folder, "App", 200)

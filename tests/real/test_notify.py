@@ -193,6 +193,15 @@ def test_a_server_that_never_answers_holds_the_end_up_for_a_moment_only(project:
         assert len(hook.got) == 1
 
 
+def test_a_topic_that_cannot_be_reached_is_a_note(some_dead: DsProject) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    some_dead.environment |= {**keys, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    topic = "arn:aws:sns:eu-west-1:123456789012:lab"
+    some_dead.config(**CONFIG, NOTIFY=[topic])
+    done = some_dead.ds("run", "files/jobs.json", code=3)
+    assert f"note: NOTIFY: {topic}: EndpointConnectionError" in done.stderr
+
+
 def test_without_apprise_one_line_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "apprise.py").write_text("raise ImportError\n")
     order = {"to": ["mailto:ada@lab.org"], "message": {"title": "t", "text": "x"}}

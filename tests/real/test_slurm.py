@@ -272,8 +272,8 @@ def test_a_controller_that_is_silent_is_named_and_jobs_go_on(project: ClusterPro
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"SETUP": ["exec /no/python"]}, "/no/python: "),
-        ({"SETUP": ["exit 1"], "SLURM_EXTRA": ["--output=/dev/null"]}, "do the nodes have"),
+        ({"SLURM_EXTRA": ["--export=PYTHONHOME=/no/python"]}, "no Python frame"),
+        ({"SLURM_EXTRA": ["--export=PYTHONHOME=/no/python", "--output=/dev/null"]}, "do the nodes have"),
     ],
 )
 def test_pilots_that_cannot_begin_are_explained(
@@ -290,6 +290,26 @@ def test_pilots_that_cannot_begin_are_explained(
     project.ds("start", timeout=60)
     project.ds("monitor", timeout=60)
     is_complete(project, 3)
+    leaves_nothing(project)
+
+
+def test_setup_runs_on_the_node_and_pilots_pause_while_it_fails(project: ClusterProject) -> None:
+    there = project.folder / "there"
+    project.config(
+        CLUSTER_MACHINES=1,
+        SETUP=[f"cat {there}", "export SAID=loaded"],
+        COMMAND='echo "$SAID" > {output_dir}/n',
+    )
+    project.ds("setup")
+    project.ds("submit", project.numbered(4))
+    project.ds("start", timeout=60)
+    said = f"SETUP: cat {there}: exit code 1: cat: {there}: No such file"
+    wait_until(lambda: said in project.ds("status").stdout, "the line that fails", 30)
+    assert (project.status()["jobs"]["waiting"], project.status()["attempts"]) == (4, 0)
+    there.touch()
+    project.ds("monitor", timeout=120)
+    assert {*project.outputs().values()} == {"loaded\n"}
+    assert project.status()["attempts"] == 4
     leaves_nothing(project)
 
 

@@ -249,6 +249,10 @@ def test_inputs_that_do_not_fit_on_the_disk_are_a_warning(tmp_path: Path) -> Non
         ({"COMMAND": "cat {input_dir}/*", "INPUTS": ["in/{Plate}"]}, "INPUTS: 2 of 2 jobs lack an input"),
         ({"COMMAND": None, "HANDLER": "work:proces"}, "has no function proces: did you mean process?"),
         ({"COMMAND": None, "HANDLER": "wrok:process"}, "HANDLER: wrok:process cannot be imported"),
+        (
+            {"COMMAND": "true {Plate}", "OUTPUT": "out/{Plate}", "COLLECT": "colect:join"},
+            "COLLECT: colect:join cannot be imported",
+        ),
         ({"COMMAND": None, "HANDLER": "work:process"}, "its parameter Plat is no key of the job"),
     ],
 )

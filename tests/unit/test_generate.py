@@ -140,6 +140,8 @@ def test_files_are_grouped_with_their_paths() -> None:
         ("Site<=2", ["A01", "A02"]),
         ("Site>2", ["B01"]),
         ("Site=3", ["B01"]),
+        ('Well != "A01"', ["A02", "B01"]),
+        ("Well == 'A01'", ["A01"]),
     ],
 )
 def test_a_condition_keeps_jobs(condition: str, kept: list[str]) -> None:

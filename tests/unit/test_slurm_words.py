@@ -175,8 +175,8 @@ def test_gpus_of_jobs_are_gpus_of_the_pilot(tmp_path: Path) -> None:
 
 def test_a_script_quotes_paths_and_ends_in_our_process(tmp_path: Path) -> None:
     folder = tmp_path / "it's; rm -rf $HOME"
-    text = pilots.script(config(SETUP=["module load cellprofiler"]), folder, "run", 120)
-    assert text.startswith("#!/bin/bash -l\nmodule load cellprofiler\nexec ")
+    text = pilots.script(folder, "run", 120)
+    assert text.startswith("#!/bin/sh\nexec ")
     assert f"'{str(folder).replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}'" in text
 
 

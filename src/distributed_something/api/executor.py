@@ -57,6 +57,7 @@ _NOT_OURS = frozenset(
         "APP_NAME", "COMMAND", "HANDLER", "INPUTS", "OUTPUT", "COLLECT", "COLLECT_WHEN", "STORE",
         "ENVIRONMENT", "FILES", "CHECK_IF_DONE_BOOL", "SQS_QUEUE_NAME", "SQS_DEAD_LETTER_QUEUE",
         "LOG_GROUP_NAME", "MESSAGE", "AUTO_MONITOR", "CREATE_DASHBOARD", "NOTIFY", "CANARY",
+        "ENVIRONMENT_FILE",
     }
 )  # fmt: skip
 """Keys of a project that say what its jobs are, or name what belongs to its runs."""
@@ -86,7 +87,7 @@ class Executor(futures.Executor):
     calls at a time on a machine; not given, as the project says, or one a processor. Needs cloudpickle, here
     and for the workers' Python, which has the same version (3.11, say). Use it in a `with` statement: its end
     waits for all calls, then ends the machines. A call whose function raises is a dead job, and its future
-    raises CallError.
+    raises CallError. A project with a budget has to be one that was opened with `yes=True`.
     """
 
     def __init__(
@@ -98,12 +99,13 @@ class Executor(futures.Executor):
         folder = self._temporary or opened.folder / ".ds" / _OUTPUT  # type: ignore[union-attr]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_project(folder, opened, max_workers)
-        self._steps = Steps.open(folder, console_for(progress=False, yes=True))
+        self._steps = Steps.open(folder, console_for(progress=False, yes=opened is None or opened.yes))
         self._limit = self._steps.engine.job_bytes or CALL_BYTES
         self._mark = os.urandom(4).hex()
         self._count = 0
         self._new: deque[_Call] = deque()
         self._pending: dict[str, _Call] = {}
+        self._read: set[str] = set()
         self._wake = Event()
         self._closing = False
         self._failure: DsError | None = None
@@ -187,6 +189,7 @@ class Executor(futures.Executor):
                         pause = max(pause, min(steps.engine.poll_interval, 5.0))
                     self._wake.wait(pause if self._pending else 1.0)
         finally:
+            self._remove_results()
             end(steps, steps.fold())
 
     def _queue_new(self) -> None:
@@ -234,6 +237,7 @@ class Executor(futures.Executor):
             call.future.set_exception(error)
         else:
             call.future.set_result(result)
+            self._read.add(call.job.id)
 
     def _fail(self, error: DsError) -> None:
         self._failure = error
@@ -242,6 +246,13 @@ class Executor(futures.Executor):
                 each.future.set_exception(error)
         self._pending.clear()
         self._new.clear()
+
+    def _remove_results(self) -> None:
+        """Removes the results from the store: the futures have them."""
+        store = self._steps.engine.store
+        with suppress(DsError):
+            files = store.list(f"{_OUTPUT}/") if self._read else ()
+            store.delete(each.key for each in files if each.key.split("/")[1] in self._read)
 
     def _remove_folder(self) -> None:
         if self._temporary is not None:

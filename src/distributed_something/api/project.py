@@ -29,7 +29,8 @@ class Project:
 
     def __init__(self, steps: Steps, *, yes: bool = False) -> None:
         self._steps = steps
-        self._yes = yes
+        self.yes = yes
+        """Costs are confirmed, as by `ds --yes`."""
 
     @classmethod
     def open(cls, folder: str | Path = ".", *, engine: str | None = None, yes: bool = False) -> Project:
@@ -62,7 +63,7 @@ class Project:
         override the file's. Raises UsageError if a job does not fit the config; nothing is queued then.
         """
         steps = self._steps
-        steps.console = console_for(progress=True, yes=self._yes)  # stderr may be another one by now
+        steps.console = console_for(progress=True, yes=self.yes)  # stderr may be another one by now
         fleet = None if fleet_file is None else Path(fleet_file)
         with _job_file(steps.folder, jobs) as file, steps.engine.exclusive():
             begin(steps, file, shared or {}, fleet)

@@ -355,7 +355,9 @@ def do_jobfile(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds jobfile`."""
     from . import jobfile
 
-    return jobfile.new(project, options)
+    path = jobfile.new(project, options)
+    project.console.hint(f"ds check {path}, then ds run {path}")
+    return OK
 
 
 @in_project

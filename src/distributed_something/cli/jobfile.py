@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OK, DsError, UsageError
+from ..errors import DsError, UsageError
 from ..inputs.generate import (
     FILES,
     Group,
@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 _LINES = (".jsonl", ".ndjson")
 
 
-def new(project: Project, options: argparse.Namespace) -> int:
-    """Write a job file and show what is in it. Raises UsageError; the file is then as it was before."""
+def new(project: Project, options: argparse.Namespace) -> Path:
+    """Write a job file and show what is in it. Returns its path.
+
+    Raises UsageError; the file is then as it was before.
+    """
     path = _target(options.new_file, project.folder)
     lists = parse_lists(options.product)
     if options.zipped and not lists:
@@ -51,7 +54,7 @@ def new(project: Project, options: argparse.Namespace) -> int:
             groups, distinct = choose_columns(groups, options.columns), False
         summary = _write(path, groups, unique=options.unique, distinct=distinct)
     _tell(project, path, summary, unique=options.unique)
-    return OK
+    return path
 
 
 def _target(given: str, folder: Path) -> Path:
@@ -264,4 +267,3 @@ def _tell(project: Project, path: Path, summary: Summary, *, unique: bool) -> No
         end = "dropped" if unique else "kept: --unique drops them, and the same job twice is one job in a run"
         console.say(f"note: {many(summary.duplicates, 'duplicate')} {end}")
     console.say(f"wrote {path}: {many(summary.jobs, 'job')}")
-    console.hint(f"ds check {path}, then ds run {path}")

@@ -26,13 +26,14 @@ from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log
 from ..runs.jobtable import cells
 from ..runs.snapshot import Alive, Snapshot, job_line
+from ..steps.limits import too_many_dead
 from ..steps.project import Project
 from ..steps.runs import left_dead, made_in
 from ..system.state import state_folder
 from . import files, show
 from .pictures import Thumbnails, latest
 from .select import Asked, select
-from .story import Earlier, story
+from .story import Around, Earlier, story
 from .timeline import timeline
 
 LOOK_SECONDS = (1.0, 15.0)
@@ -111,13 +112,23 @@ class Model:
             snapshot, fold = self._snapshot, self._fold
             failed = snapshot.jobs.dead + snapshot.jobs.failed
             groups = self._grouped(fold) if failed else []
-            rents = self._project.config.engine_kind.rents
             return {
                 **found,
                 **show.overview(snapshot, fold, self._looked_at),
-                "story": story(snapshot, groups, self._left_dead(fold), rents=rents, past=self._past),
+                "story": story(snapshot, self._around(snapshot, fold, groups)),
                 "report": self._reported,
             }
+
+    def _around(self, snapshot: Snapshot, fold: Fold, groups: list[FailureGroup]) -> Around:
+        project, earlier = self._project, self._left_dead(fold)
+        if self._past:
+            return Around(groups, earlier, past=True)
+        rents, over, canary = project.config.engine_kind.rents, None, 0
+        if snapshot.state != "finished":
+            over = too_many_dead(project, snapshot, fold, self._said)
+            with suppress(DsError):  # the record may be gone at any time
+                canary = (project.config.canary or 0) if rents and project.record().held else 0
+        return Around(groups, earlier, over, canary, rents)
 
     def timeline(self) -> dict[str, Any]:
         """Returns the attempts of the run by slot, and its latest pictures."""

@@ -166,6 +166,7 @@ def _machines(snapshot: Snapshot, fold: Fold, now: float) -> dict[str, Any]:
             for name in names[:MACHINES]
         ],
         "more": max(len(names) - MACHINES, 0),
+        "details": snapshot.machines.details,
     }
 
 

@@ -21,17 +21,26 @@ class Earlier(NamedTuple):
     dead: int
 
 
-def story(
-    snapshot: Snapshot, groups: Sequence[FailureGroup], earlier: Earlier | None, *, rents: bool, past: bool
-) -> dict[str, Any]:
-    """Returns lines of `now` and `wrong`, and of `next` with the command that does it.
+class Around(NamedTuple):
+    """What the story of a run needs besides its snapshot."""
 
-    `past`: it is not the current run, so that no command changes it.
-    """
-    following = () if past else _next(snapshot, rents=rents)
+    groups: Sequence[FailureGroup] = ()
+    earlier: Earlier | None = None
+    too_many: str | None = None
+    """Why too many jobs are dead, so that the run drains."""
+    canary: int = 0
+    """Number of jobs that end before the other machines are asked for; 0: they are asked for already."""
+    rents: bool = False
+    past: bool = False
+    """It is not the current run: no command changes it."""
+
+
+def story(snapshot: Snapshot, around: Around) -> dict[str, Any]:
+    """Returns lines of `now` and `wrong`, and of `next` with the command that does it."""
+    following = () if around.past else _next(snapshot, around)
     return {
-        "now": _now(snapshot),
-        "wrong": [*_wrong(snapshot, groups, earlier)],
+        "now": _now(snapshot) + _canary(snapshot, around.canary),
+        "wrong": [*_wrong(snapshot, around)],
         "next": [{"text": text, "command": command} for text, command in following],
     }
 
@@ -58,16 +67,27 @@ def _now(snapshot: Snapshot) -> str:
     return f"{running}{where}, {many(jobs.waiting, 'job', 'waits', 'wait')}{left}{unknown}."
 
 
-def _wrong(snapshot: Snapshot, groups: Sequence[FailureGroup], earlier: Earlier | None) -> Iterator[str]:
-    jobs, machines = snapshot.jobs, snapshot.machines
-    dead = sorted((group for group in groups if group.dead), key=lambda group: -group.dead)
+def _canary(snapshot: Snapshot, canary: int) -> str:
+    if not canary or snapshot.state == "finished":
+        return ""
+    done = f"{min(snapshot.jobs.final, canary):,} of its {many(canary, 'job', 'has', 'have')} ended"
+    return f" The canary goes first: {done}; then ds monitor asks for the other machines."
+
+
+def _wrong(snapshot: Snapshot, around: Around) -> Iterator[str]:
+    jobs, machines, earlier = snapshot.jobs, snapshot.machines, around.earlier
+    dead = sorted((group for group in around.groups if group.dead), key=lambda group: -group.dead)
+    if around.too_many:
+        yield f"Too many jobs are dead: {around.too_many}. ds monitor drains the run, and ds start refuses"
     for group in dead[:CAUSES]:
         yield f"{many(group.dead, 'job', 'is', 'are')} dead ({group.cause}): {group.example}"
     if rest := sum(group.dead for group in dead[CAUSES:]):
-        yield f"{many(rest, 'job', 'is', 'are')} dead of other causes"
+        yield f"{many(rest, 'job', 'is', 'are')} dead for other reasons"
     if jobs.failed:
         yield f"{many(jobs.failed, 'job', 'has', 'have')} failed and will be tried again"
-    if snapshot.why_idle and snapshot.state != "finished":
+    if snapshot.paused:
+        yield snapshot.paused
+    elif snapshot.why_idle and snapshot.state != "finished":
         yield f"Why nothing moves: {snapshot.why_idle}"
     if machines.diagnosis:
         yield machines.diagnosis.what
@@ -82,23 +102,28 @@ def _wrong(snapshot: Snapshot, groups: Sequence[FailureGroup], earlier: Earlier 
         yield f"{were} dead in the run before, {earlier.run}, and no part of this one"
 
 
-def _next(snapshot: Snapshot, *, rents: bool) -> Iterator[tuple[str, str]]:
+def _next(snapshot: Snapshot, around: Around) -> Iterator[tuple[str, str]]:
     jobs, machines = snapshot.jobs, snapshot.machines
     if snapshot.state == "finished":
         if jobs.dead:
             yield "See why they failed, mend the cause, then retry them below or by", "ds retry"
-            yield "Take out those that cannot work, so that the run ends clean:", "ds drop JOB"
-        elif machines.running and rents:
+            yield "Take out those that cannot work, so that the run ends clean: below, or by ds drop JOB", ""
+        elif machines.running and around.rents:
             yield "End the machines:", "ds monitor"
         return
     verdict = judge(snapshot.budget, snapshot.spent)
-    if isinstance(verdict, Over):
-        yield "Raise the budget, then watch on:", "ds start --budget +5"
+    if around.too_many:
+        yield "Mend the cause, and put the dead jobs back:", "ds retry"
+        yield "Then go on:", "ds start && ds monitor"
+    elif isinstance(verdict, Over):
+        yield "Raise the budget, and go on:", verdict.fix.replace(", then", " &&")
     elif snapshot.queued is None:
         yield "Begin a new run:", "ds run JOBFILE"
     elif not machines.running and not machines.target and jobs.total:
         yield "Start workers:", "ds start"
+    if snapshot.paused:
+        yield "Mend that: the workers go on by themselves, and no attempt is charged. To see it:", "ds status"
     if machines.diagnosis and machines.diagnosis.fix:
         yield machines.diagnosis.fix, ""
-    if rents and snapshot.queued is not None:
+    if around.rents and snapshot.queued is not None and not around.too_many and not isinstance(verdict, Over):
         yield "Have the machines ended when all is done:", "ds monitor"

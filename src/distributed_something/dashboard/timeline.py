@@ -52,20 +52,24 @@ def timeline(fold: Fold, machines: Machines, now: float) -> dict[str, Any] | Non
     found = sorted(_attempts(fold, Alive.of(machines), now))
     if not found:
         return None
-    start, end = found[0].start, max(max(each.end for each in found), found[0].start + 1e-3)
-    lanes, more = _lanes(found, machines, start, end)
     known = fold.attempts + fold.by_state[State.SKIPPED] + fold.interruptions
     left_out = known - sum(each.state != State.RUNNING for each in found)
+    came = () if left_out > 0 else [each.since for each in machines.rented if each.since is not None]
+    start = min([found[0].start, *came])
+    end = max(max(each.end for each in found), start + 1e-3)
+    lanes, more = _lanes(found, machines, start, end)
     earlier = f"{many(left_out, 'earlier attempt', 'is', 'are')} left out"
     began = start - (fold.first or start) if left_out > 0 else 0.0
+    lost = sum(each.lost for each in machines.rented)
     marks = [began + part * (end - start) for part in (0, 0.25, 0.5, 0.75, 1)]
     return {
         "lanes": lanes,
         "more": more,
         "axis": [duration(mark) if mark else "0" for mark in marks],
-        "gaps": [_gap(each, start, end, machines) for each in _gaps(found, end - start)],
+        "gaps": [_gap(each, start, end, machines) for each in _gaps(found, start, end)],
         "note": earlier if left_out > 0 else "",
-        "title": f"{many(len(found), 'attempt')} in {many(len(lanes), 'slot')} over {duration(end - start)}",
+        "title": f"{many(len(found), 'attempt')} in {many(len(lanes), 'slot')} over {duration(end - start)}"
+        + (f", {many(lost, 'machine')} lost" if lost else ""),
     }
 
 
@@ -105,10 +109,14 @@ def _attempts(fold: Fold, alive: Alive, now: float) -> list[Attempt]:
 def _lanes(
     found: Sequence[Attempt], machines: Machines, start: float, end: float
 ) -> tuple[list[dict[str, Any]], int]:
-    """Returns the rows, and how many more there are. A worker has as many rows as it ran jobs at a time."""
-    slots: dict[tuple[str, str], list[list[Attempt]]] = {}
+    """Returns the rows, and how many more there are. A worker has as many rows as it ran jobs at a time.
+
+    A rented machine that ran no job has one empty row. If there are too many rows, machines on which attempts
+    failed, or that were lost, come first.
+    """
+    slots: dict[str, dict[str, list[list[Attempt]]]] = {}
     for each in found:
-        rows = slots.setdefault((each.machine, each.worker), [])
+        rows = slots.setdefault(each.machine or each.worker, {}).setdefault(each.worker, [])
         row = next((row for row in rows if row[-1].end <= each.start + OVERLAP_SECONDS), None)
         if row is None:
             rows.append([each])
@@ -116,14 +124,20 @@ def _lanes(
             row.append(each)
     rented = {each.id: each for each in machines.rented}
     lanes = []
-    for (machine, worker), rows in slots.items():
-        for number, row in enumerate(rows, 1):
-            lane: dict[str, Any] = {"name": machine or worker, "slot": number, "bars": _bars(row, start, end)}
+    for machine in [*slots, *(name for name in rented if name not in slots)]:
+        every = [row for rows in slots.get(machine, {}).values() for row in rows]
+        for number, row in enumerate(every or [[]], 1):
+            lane: dict[str, Any] = {"name": machine, "slot": number, "bars": _bars(row, start, end)}
             if (owner := rented.get(machine)) is not None:
                 until = owner.ended if owner.ended is not None else end
                 lane["here"] = _place(owner.since if owner.since is not None else start, until, start, end)
                 lane["lost"] = owner.why if owner.lost else None
             lanes.append(lane)
+    if len(lanes) > LANES:
+        bad = {
+            each.machine or each.worker for each in found if each.state in ("failed", "dead", "interrupted")
+        }
+        lanes.sort(key=lambda lane: lane["name"] not in bad and not lane.get("lost"))
     return lanes[:LANES], max(len(lanes) - LANES, 0)
 
 
@@ -150,21 +164,24 @@ def _place(since: float, until: float, start: float, end: float) -> tuple[float,
     return round(left, 2), round(max(right - left, 0.0), 2)
 
 
-def _gaps(found: Iterable[Attempt], whole: float) -> Iterator[tuple[float, float]]:
+def _gaps(found: Iterable[Attempt], start: float, end: float) -> Iterator[tuple[float, float]]:
     """Yields the times in which nothing ran, if they are long."""
-    last: float | None = None
+    last = start
     for each in found:
-        if last is not None and each.start - last > max(GAP_SECONDS, GAP_SHARE * whole):
+        if each.start - last > max(GAP_SECONDS, GAP_SHARE * (end - start)):
             yield last, each.start
-        last = each.end if last is None else max(last, each.end)
+        last = max(last, each.end)
 
 
 def _gap(gap: tuple[float, float], start: float, end: float, machines: Machines) -> dict[str, Any]:
     since, until = gap
-    there = any((each.since or since) <= since and (each.ended or until) >= until for each in machines.rented)
+    lives = [(each.since or 0.0, each.ended or until) for each in machines.rented]
     why = ""
-    if machines.rented:
-        why = ": machines were there, and no job was ready" if there else ": no machine was there"
+    if any(came < since and went >= until for came, went in lives):
+        why = ": machines were there, and no job began"
+    elif lives:
+        coming = any(since <= came < until for came, _ in lives)
+        why = ": machines were starting" if coming else ": no machine was there"
     at, wide = _place(since, until, start, end)
     text = f"nothing ran for {duration(until - since)}, from {duration(since - start)} on{why}"
     return {"at": at, "wide": wide, "text": text}

@@ -19,13 +19,14 @@ from ..errors import FAILED, OK, USAGE, DsError, UsageError
 from ..words import bytes_text, many, nearest
 from .collect import collect_command
 from .config import Config
-from .keys import KEYS
+from .keys import KEYS, TOPIC_PREFIX
 
 if TYPE_CHECKING:
     from ..engine import Store
     from .jobfile import JobFile
 
 AT_ONCE = 8
+_TOPIC = f"NOTIFY = ['arn:aws:sns:REGION:ACCOUNT:{TOPIC_PREFIX}…']"
 _PLACEHOLDER = re.compile(r"^(your|user|username|dockerhub)[-_a-z]*/|image:tag$|[<>…]", re.IGNORECASE)
 _IMAGE = re.compile(
     r"([a-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
@@ -272,14 +273,18 @@ def _collect_findings(config: Config) -> Iterator[Finding]:
 
 def _notify_findings(config: Config) -> Iterator[Finding]:
     by_apprise = [
-        each for each in config.notify if each.partition(":")[0] not in ("http", "https", "command")
+        each for each in config.notify if each.partition(":")[0] not in ("http", "https", "command", "arn")
     ]
     if by_apprise and find_spec("apprise") is None:
         what = f"NOTIFY: {by_apprise[0].partition(':')[0]}: needs Apprise, which is not installed"
         yield warning(what, "pip install 'distributed-something[notify]'")
     if config.notify and config.auto_monitor:
-        what = "NOTIFY: the auto-monitor sends nothing, as addresses are not stored with the run"
-        yield warning(what, "run ds monitor too, or leave AUTO_MONITOR out")
+        strange = [each for each in config.topics if not each.split(":")[5].startswith(TOPIC_PREFIX)]
+        if strange:
+            yield warning(f"NOTIFY: the auto-monitor may not publish to {strange[0]}", _TOPIC)
+        elif not config.topics:
+            what = "NOTIFY: the auto-monitor sends to topics of SNS only: other addresses stay here"
+            yield warning(what, f"run ds monitor too, or {_TOPIC}")
 
 
 def image_findings(config: Config) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from .literal import Assignment, clean_text, environment_text, read_assignments,
 
 if TYPE_CHECKING:
     from ..failing import Limits
+    from ..system.environment import Environment
 
 NEAR = 0.87
 """Likeness from which an unknown key is a slip of a known one: AWS_REGON is; SOURCE_BUCKET (0.72) is not."""
@@ -114,6 +115,7 @@ class Config(NamedTuple):
     slurm_gres: str
     slurm_extra: tuple[str, ...]
     setup: tuple[str, ...]
+    environment_file: str
     mount_bucket: bool
     message: str | Mapping[str, str]
     extra: Mapping[str, str]
@@ -141,6 +143,13 @@ class Config(NamedTuple):
         """Returns the folder that jobs run in, below SCRATCH with its variables expanded; None: not given."""
         return Path(os.path.expandvars(self.scratch), f"ds-{self.app_name}") if self.scratch else None
 
+    def shell(self, project: Path) -> Environment:
+        """Returns the environment that SETUP and ENVIRONMENT_FILE give to jobs on this machine."""
+        from ..system.environment import Environment
+
+        file = project / self.environment_file if self.environment_file else None
+        return Environment(self.setup, file, project / ".ds/environments")
+
     @property
     def in_containers(self) -> bool:
         """Whether jobs run in containers on this machine."""
@@ -150,6 +159,11 @@ class Config(NamedTuple):
     def engine_kind(self) -> EngineKind:
         """Returns the facts about the engine."""
         return ENGINES[self.engine]
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Returns the topics of SNS in NOTIFY: they hold no secret, and the auto-monitor may know them."""
+        return tuple(each for each in self.notify if each.startswith("arn:"))
 
     def worker_environment(self) -> dict[str, str]:
         """Returns the command's environment; ENVIRONMENT overrides another key of the same name."""
@@ -200,7 +214,8 @@ def values_given(config: Config) -> dict[str, Any]:
     Leaves out the user's own keys, and those that may be secret: they reach workers by the environment.
     """
     shared = (key for key in KEYS if key.name in config.given and key.name not in _NOT_SHARED)
-    return {key.name: getattr(config, key.field) for key in shared}
+    topics = {"NOTIFY": config.topics} if config.topics else {}
+    return {key.name: getattr(config, key.field) for key in shared} | topics
 
 
 def config_of(values: Mapping[str, Any], name: str) -> Config:

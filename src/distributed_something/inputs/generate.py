@@ -266,7 +266,8 @@ def choose_columns(groups: Iterable[Group], text: str) -> Iterator[Group]:
             raise UsageError(what, "name columns that exist") from None
 
 
-_CONDITION = re.compile(r"([^=!<>~]+?)\s*(!=|!~|<=|>=|=|<|>|~)\s*(.*)", re.DOTALL)
+_CONDITION = re.compile(r"([^=!<>~]+?)\s*(!=|!~|<=|>=|==|=|<|>|~)\s*(.*)", re.DOTALL)
+_QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 
 
 def parse_where(text: str) -> Callable[[Group], bool]:
@@ -294,9 +295,12 @@ def _test(sign: str, right: str, text: str) -> Callable[[Any], bool]:
         except re.error as error:
             raise UsageError(f"--where {text}: no regular expression: {error}", "correct it") from error
         return lambda value: (search(str(value)) is not None) == (sign == "~")
-    if sign in ("=", "!="):
-        wanted = {str(each) for each in expand(right, f"--where {text}")} if right else {""}
-        return lambda value: (str(value) in wanted) == (sign == "=")
+    if sign in ("=", "==", "!="):
+        if quoted := _QUOTED.fullmatch(right):
+            wanted = {quoted[2]}
+        else:
+            wanted = {str(each) for each in expand(right, f"--where {text}")} if right else {""}
+        return lambda value: (str(value) in wanted) == (sign != "!=")
     limit = _as_number(right, text)
     compare: Mapping[str, Callable[[float], bool]] = {
         "<": lambda number: number < limit,

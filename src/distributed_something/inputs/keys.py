@@ -78,6 +78,9 @@ FAILURE = r"(exit( [0-9]{1,3})?|signal|timeout|out-of-memory|disk-full|input-mis
 """Causes of failures, as RETRY_ON and NO_RETRY_ON name them."""
 
 
+TOPIC_PREFIX = "distributed-something-"
+"""Start of the name of each topic of SNS that the auto-monitor may publish to."""
+
 _LIES = r"ssm:[\w./-]+|secretsmanager:arn:aws[a-z-]*:secretsmanager:\S+|env:[A-Za-z_]\w*|file:\S.*"
 
 
@@ -147,8 +150,10 @@ KEYS: tuple[Key, ...] = (
     Key("COLLECT_WHEN", Kind.TEXT, "succeeded", "whether COLLECT runs if jobs are dead",
         choices=("succeeded", "ended")),
     Key("NOTIFY", Kind.LIST, (), "who gets a message about the run: web addresses, mail, other addresses of"
-        " Apprise, or a command", shape=r"[a-z][a-z0-9+]{1,30}:.*\S", example=["mailto:ada@lab.org"],
-        shape_says="is neither 'mailto:…', 'https://…', another address of Apprise, nor 'command: …'"),
+        " Apprise, topics of SNS, or a command", example=["mailto:ada@lab.org"],
+        shape=r"(?!arn:)[a-z][a-z0-9+]{1,30}:.*\S|arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+",
+        shape_says="is neither 'mailto:…', 'https://…', another address of Apprise, a topic"
+        " 'arn:aws:sns:REGION:ACCOUNT:NAME', nor 'command: …'"),
     Key("NOTIFY_WHEN", Kind.LIST, ("end", "dead", "stalled"), "what a message is sent about: the end, the"
         " first dead job, no end of a job for NOTIFY_STALLED", choices=("end", "dead", "stalled")),
     Key("NOTIFY_STALLED", Kind.NUMBER, 3600, "time without the end of a job after which the run has stalled;"
@@ -212,8 +217,11 @@ KEYS: tuple[Key, ...] = (
         shape=r"\S+", shape_says="has a space in it", example="gpu:1"),
     Key("SLURM_EXTRA", Kind.LIST, (), "engine slurm: more options of sbatch, one a text",
         shape="--?[A-Za-z].*", shape_says="does not begin with - or --", example=["--exclude=node7"]),
-    Key("SETUP", Kind.LIST, (), "engine slurm: lines of the shell before a pilot's work",
+    Key("SETUP", Kind.LIST, (), "engines local, slurm: lines of a login shell (bash) that set a machine up",
         example=["module load cellprofiler"]),
+    Key("ENVIRONMENT_FILE", Kind.TEXT, "", "engines local, slurm: file of the jobs' environment, which is"
+        " made once by uv, conda or pixi", shape=r"(.*/)?(uv\.lock|pixi\.toml|[^/]+\.ya?ml)",
+        example="environment.yml", shape_says="is neither uv.lock, pixi.toml nor environment.yml"),
     Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
     Key("MESSAGE", Kind.CHOICE_OR_TABLE, "", "form of the messages, for an image with a worker of its own;"
         " not given: the job file's shape decides", choices=("group", "cellprofiler", "fiji", "omezarr")),

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..words import bytes_text, many
 from .check import Finding, Severity, error, ok, refused, warning, wrong
+from .collect import collect_handler
 from .config import Config
 from .files import ProjectFile, named_in, project_files, travels
 from .fit import nothing_to_run
@@ -26,7 +27,8 @@ from .template import CommandTemplate
 IMPORT_SECONDS = 60.0
 SHELL_SECONDS = 10.0
 
-_LOAD = "import sys; from distributed_something.worker.attempt.host import load; load(sys.argv[1])"
+_LOAD = "import sys, runpy; runpy.run_path(sys.argv[2])['load'](sys.argv[1])"
+_HOST = str(Path(__file__).parents[1] / "worker/attempt/host.py")
 _MAY_NOT_RUN = re.compile(
     r"\|\||\bPATH=|(^|[;&|(\n]|\b(do|then|else)\b)\s*(if|case|while|until|command|which|type|hash|\.|source|eval"
     r"|module|conda|mamba|spack)\s"
@@ -34,9 +36,18 @@ _MAY_NOT_RUN = re.compile(
 """Where a program is perhaps not started, or PATH is changed before."""
 
 
-def runnable_findings(config: Config, folder: Path) -> Iterator[Finding]:
-    """Yields whether the command or function of a job can be started, as far as this machine can tell."""
+def runnable_findings(
+    config: Config, folder: Path, prepared: Mapping[str, str] | None = None
+) -> Iterator[Finding]:
+    """Yields whether the command or function of a job can be started, as far as this machine can tell.
+
+    `prepared` are the variables after SETUP; without them, programs are not looked for if there is a SETUP.
+    """
     here = config.engine_kind.on_this_machine and not config.in_containers
+    if unfit := _unfit_setup(config, here=here):
+        yield unfit
+    here = here and not (prepared is None and (config.setup or config.environment_file))
+    variables = {**(os.environ if prepared is None else prepared), **config.worker_environment()}
     if config.image_starts_worker:
         if not config.engine_kind.foreign_workers:
             yield refused(nothing_to_run())
@@ -50,8 +61,10 @@ def runnable_findings(config: Config, folder: Path) -> Iterator[Finding]:
         size = bytes_text(sum(file.size for file in files.values()))
         yield ok(f"FILES: {many(len(files), 'file')}, {size}, travel with the jobs")
     yield from _left_behind(config, folder, files)
+    if here and (collecting := collect_handler(config.collect)):
+        yield _imported(config, folder, variables, "COLLECT", collecting)
     if config.handler:
-        yield from _handler(config, folder, files, here=here)
+        yield from _handler(config, folder, files, variables if here else None)
         return
     try:
         command = CommandTemplate(config.command)
@@ -65,7 +78,20 @@ def runnable_findings(config: Config, folder: Path) -> Iterator[Finding]:
         return
     yield from _relative(command)
     if here:
-        yield from _programs(config, command)
+        yield from _programs(config, command, variables)
+
+
+def _unfit_setup(config: Config, *, here: bool) -> Finding | None:
+    """Returns an error for SETUP or ENVIRONMENT_FILE where jobs would not have what it makes."""
+    fix = "put into the image what it makes"
+    if (config.setup or config.environment_file) and not config.engine_kind.on_this_machine:
+        name = "SETUP" if config.setup else "ENVIRONMENT_FILE"
+        return error(
+            f"{name}: the engine {config.engine!r} runs jobs as their image is", f"{fix}; remove {name}"
+        )
+    if config.environment_file and not here:
+        return error("ENVIRONMENT_FILE: jobs run as their image is", f"{fix}, or CONTAINERS = False")
+    return None
 
 
 def _shell_says(command: CommandTemplate) -> str:
@@ -107,9 +133,9 @@ def _left_behind(config: Config, folder: Path, files: Mapping[str, ProjectFile])
             yield error(f"$DS_PROJECT_DIR/{name}: is not in the project folder", "put it there")
 
 
-def _programs(config: Config, command: CommandTemplate) -> Iterator[Finding]:
+def _programs(config: Config, command: CommandTemplate, given: Mapping[str, str]) -> Iterator[Finding]:
     """Yields whether the programs that COMMAND starts by name are on this machine."""
-    path = config.worker_environment().get("PATH", os.environ.get("PATH", os.defpath))
+    path = given.get("PATH", os.defpath)
     named = [each for each in command.programs if "/" not in each or each.startswith("/")]
     missing = [each for each in named if shutil.which(each, path=path) is None]
     for program in missing:
@@ -125,8 +151,9 @@ def _programs(config: Config, command: CommandTemplate) -> Iterator[Finding]:
 
 
 def _handler(
-    config: Config, folder: Path, files: Mapping[str, ProjectFile], *, here: bool
+    config: Config, folder: Path, files: Mapping[str, ProjectFile], given: Mapping[str, str] | None
 ) -> Iterator[Finding]:
+    """`given` are the variables of a function that runs here; None: it runs elsewhere."""
     try:
         handler_needs(config, folder)
     except UsageError as missing:
@@ -139,15 +166,16 @@ def _handler(
             fix = f"FILES = [{', '.join(map(repr, [*config.files, name]))}]"
             what = f"HANDLER: {name} of this folder does not travel with the jobs"
             yield Finding(Severity.NOTICE, what, fix)
-    if here:
-        yield _imported(config, folder)
+    if given is not None:
+        yield _imported(config, folder, given, "HANDLER", config.handler)
 
 
-def _imported(config: Config, folder: Path) -> Finding:
-    """Imports the function as a worker does, in temporary folders, and returns the finding."""
-    name, command = config.handler, [sys.executable, "-c", _LOAD, config.handler]
+def _imported(config: Config, folder: Path, given: Mapping[str, str], key: str, name: str) -> Finding:
+    """Imports the function that a key names as a worker does, in temporary folders. Returns the finding."""
+    python = config.shell(folder).python() or sys.executable
+    command = [python, "-c", _LOAD, name, _HOST]
     with tempfile.TemporaryDirectory(prefix="ds-check-") as own:
-        environment = {**os.environ, **config.worker_environment(), **_as_in_a_slot(Path(own), folder)}
+        environment = {**given, **_as_in_a_slot(Path(own), folder)}
         try:
             done = subprocess.run(
                 command,
@@ -159,13 +187,13 @@ def _imported(config: Config, folder: Path) -> Finding:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            what = f"HANDLER: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
+            what = f"{key}: importing {name} takes longer than {IMPORT_SECONDS:.0f} s"
             return warning(what, "import less at its top: each slot waits for it")
     if done.returncode == 0:
-        return ok(f"HANDLER: {name} can be imported")
+        return ok(f"{key}: {name} can be imported")
     said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-    fix = f"correct HANDLER, or install what it needs for {sys.executable}"
-    return error(f"HANDLER: {name} cannot be imported: {said[-1]}", fix)
+    fix = f"correct {key}, or install what it needs for {python}"
+    return error(f"{key}: {name} cannot be imported: {said[-1]}", fix)
 
 
 def _as_in_a_slot(own: Path, project: Path) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import DsError, UsageError
@@ -98,7 +99,25 @@ def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Yields whether what a job runs is there: the image's engine, or this machine's program or function."""
     if config.in_containers:
         yield from _in_containers(config)
-    yield from runnable_findings(config, folder)
+    variables = yield from _prepared(config, folder)
+    yield from runnable_findings(config, folder, variables)
+
+
+def _prepared(config: Config, folder: Path) -> Generator[Finding, None, Mapping[str, str] | None]:
+    """Yields whether the lines of SETUP run here. Returns the variables of jobs; None: not known yet."""
+    shell, began = config.shell(folder), time.monotonic()
+    if not (shell.setup or shell.file):
+        return None
+    try:
+        if says := shell.to_make():
+            yield ok(says)
+            return None
+        variables = shell.variables({**os.environ, **config.worker_environment()})
+    except DsError as failed:
+        yield error(failed.what, failed.fix)
+        return None
+    yield ok(f"SETUP: the environment of jobs is ready in {time.monotonic() - began:.1f} s")
+    return variables
 
 
 def _room(config: Config, folder: Path) -> Room:

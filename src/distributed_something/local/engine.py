@@ -94,6 +94,7 @@ class LocalEngine:
 
         Raises DsError if no container can run, or a secret or a GPU is missing.
         """
+        self._config.shell(self._project).make(self._say)
         self._need_image()
         read_secrets(self._config, os.environ)
         check_gpus(self._config)
@@ -121,6 +122,7 @@ class LocalEngine:
         self, run: str, _fleet_file: Path | None, _made: Callable[[str], None], _most: int | None = None
     ) -> str:
         """Starts the one machine process in the background; it is ready on return."""
+        self._config.shell(self._project).make(self._say)
         self._need_image()
         read_secrets(self._config, os.environ)
         check_gpus(self._config)

@@ -94,6 +94,7 @@ class Machine:
         """Removes what an earlier machine process left, and starts the workers."""
         self._write_status(None)  # from now on orders reach us
         self._clear_remains()
+        self._config.shell(Path.cwd()).adopt(self._config.worker_environment())
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
         if self._config.files or self._config.shared_inputs:
             facts = read_run_file(self._store, *self._paths)
@@ -165,7 +166,8 @@ class Machine:
             image = self._containers.docker.digest(self._containers.image) or ""
         recipe = recipe_of(config, Path.cwd(), image, self._carried.files, shared=self._carried.shared)
         secrets = read_secrets(config, os.environ)
-        task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried)
+        python = config.shell(Path.cwd()).python()
+        task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
         log = SlotLog(store, paths.logs, f"{name}.log")
         marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
         health = Health(store, paths.paused + name, marker, disk)

@@ -1,16 +1,18 @@
-"""Has notices about a run sent, each once, by a process of its own. `steps/monitor.py` calls it.
+"""Has notices about a run sent, each once. `steps/monitor.py` and `automonitor.py` call it.
 
 A run neither waits for a notice nor fails by one. Before a notice is sent the store has a mark of it, so that
-two monitors do not send it twice; a sender that is killed sends it never.
+two monitors do not send it twice; a sender that is killed sends it never. Topics
+of SNS have a mark of their own: the auto-monitor knows no other addresses.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..engine import Store
@@ -26,13 +28,25 @@ PATIENCE_SECONDS = 5.0
 
 
 class Notifier:
-    """Sends the notices of one run to NOTIFY. `say` prints a line about one that could not be sent."""
+    """Sends the notices of one run to NOTIFY. `say` prints a line about one that could not be sent.
 
-    def __init__(self, config: Config, store: Store, paths: RunPaths, say: Callable[[str], None]) -> None:
+    `waits`: sends by itself, and waits for it; else processes of their own send.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        paths: RunPaths,
+        say: Callable[[str], None],
+        *,
+        waits: bool = False,
+    ) -> None:
         self._config = config
         self._store = store
         self._paths = paths
         self._say = say
+        self._waits = waits
         self._done: set[str] = set()
         self._sending: list[subprocess.Popen[bytes]] = []
 
@@ -59,12 +73,19 @@ class Notifier:
         self._done.add(notice.key)
         facts: dict[str, Any] = {"app": snapshot.app, "run": snapshot.run, "event": notice.event}
         facts |= {"title": notice.title, "text": notice.text, "jobs": snapshot.jobs._asdict()}
-        try:
-            if not self._store.write_if_absent(f"{self._paths.root}notices/{notice.key}", b""):
-                return
-            self._sending.append(_start(facts, self._config))
-        except (DsError, OSError) as error:
-            self._say(f"note: NOTIFY: {notice.title!r} was not sent: {error}")
+        topics = self._config.topics
+        others = [each for each in self._config.notify if each not in topics]
+        topics = () if self._config.engine_kind.rehearses else topics
+        for addresses, mark in ((others, notice.key), (topics, f"{notice.key}-topics")):
+            try:
+                if not addresses or not self._store.write_if_absent(f"{self._paths.root}notices/{mark}", b""):
+                    continue
+                if self._waits:
+                    send.send_all(addresses, facts, lambda line: self._say(f"note: NOTIFY: {line}"))
+                else:
+                    self._sending.append(_start(addresses, facts, self._config.aws_profile))
+            except (DsError, OSError) as error:
+                self._say(f"note: NOTIFY: {notice.title!r} was not sent: {error}")
 
     def _report(self) -> None:
         """Print what the senders that have ended could not send."""
@@ -78,10 +99,12 @@ class Notifier:
                 self._say(f"note: NOTIFY: {line[:300]}")
 
 
-def _start(message: dict[str, Any], config: Config) -> subprocess.Popen[bytes]:
+def _start(addresses: Sequence[str], message: dict[str, Any], profile: str) -> subprocess.Popen[bytes]:
     """Starts a sender. Addresses may be secret: they go by its stdin, not by its arguments."""
+    environment = {**os.environ, "AWS_PROFILE": profile} if profile else None
     process = subprocess.Popen(
         [sys.executable, "-m", send.__name__],
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -89,5 +112,5 @@ def _start(message: dict[str, Any], config: Config) -> subprocess.Popen[bytes]:
     )
     assert process.stdin is not None
     with process.stdin:
-        process.stdin.write(json.dumps({"to": config.notify, "message": message}).encode())
+        process.stdin.write(json.dumps({"to": addresses, "message": message}).encode())
     return process

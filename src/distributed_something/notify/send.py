@@ -1,7 +1,7 @@
 """Sends one notice to each address: the process that `notifier.py` starts.
 
-Web addresses get JSON, and commands environment variables; all others are Apprise's. An address may hold
-secrets: only its kind and host are printed.
+Web addresses get JSON, commands environment variables, and topics of SNS a subject and a text; all others are
+Apprise's. An address may hold secrets: only its kind and host are printed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from string import Template
@@ -30,6 +30,9 @@ LIMIT_SECONDS = 20.0
 ALL_SECONDS = 60
 """Time limit of the process, in seconds."""
 
+SUBJECT_CHARACTERS = 100
+"""Longest subject that SNS takes; it has to be ASCII."""
+
 SLACK = "hooks.slack.com"
 INSTALL = "pip install 'distributed-something[notify]'"
 
@@ -39,6 +42,9 @@ def send(address: str, message: Mapping[str, Any]) -> None:
     kind, _, rest = address.partition(":")
     if kind == "command":
         _command(rest.strip(), message)
+        return
+    if kind == "arn":
+        _topic(address, message)
         return
     try:
         address = Template(address).substitute(os.environ)
@@ -52,11 +58,32 @@ def send(address: str, message: Mapping[str, Any]) -> None:
         _apprise(address, message)
 
 
+def send_all(addresses: Sequence[str], message: Mapping[str, Any], failed: Callable[[str], None]) -> bool:
+    """Send a message to all addresses at once. Returns whether all have it.
+
+    `failed` takes a line for each address that could not be reached.
+    """
+
+    def sent(address: str) -> bool:
+        try:
+            send(address, message)
+        except DsError as error:
+            failed(f"{shown(address)}: {error.what}")
+        except Exception as error:  # noqa: BLE001  a library's error may show the address: its kind is enough
+            failed(f"{shown(address)}: {type(error).__name__}")
+        else:
+            return True
+        return False
+
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        return all([*pool.map(sent, addresses)])
+
+
 def shown(address: str) -> str:
     """Returns what an address may be called in messages: its kind, and its host or the mailbox."""
     kind, _, rest = address.partition(":")
-    if kind == "command":
-        return "command"
+    if kind in ("command", "arn"):
+        return "command" if kind == "command" else address
     if not rest.startswith("//"):
         return f"{kind}:{rest.partition('?')[0]}"
     host = None
@@ -112,6 +139,25 @@ def _command(command: str, message: Mapping[str, Any]) -> None:
         raise DsError(f"exit code {code}")
 
 
+def _topic(arn: str, message: Mapping[str, Any]) -> None:
+    """Publish to a topic of SNS, with the credentials of the environment or of AWS_PROFILE."""
+    try:
+        import botocore.config
+        import botocore.exceptions
+        import botocore.session
+    except ImportError:
+        raise DsError("needs boto3: pip install 'distributed-something[aws]'") from None
+    patience = botocore.config.Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 2})
+    subject = message["title"].encode("ascii", "replace").decode()[:SUBJECT_CHARACTERS]
+    try:
+        client: Any = botocore.session.Session().create_client(
+            "sns", region_name=arn.split(":")[3], config=patience
+        )
+        client.publish(TopicArn=arn, Subject=subject, Message=message["text"])
+    except botocore.exceptions.ClientError as error:
+        raise DsError(error.response["Error"]["Code"]) from error
+
+
 def _apprise(address: str, message: Mapping[str, Any]) -> None:
     try:
         import apprise
@@ -137,20 +183,7 @@ def main() -> int:
     """Sends what stdin says to all addresses at once. Returns 1 if one failed; stderr says which and why."""
     signal.alarm(ALL_SECONDS)
     order = json.load(sys.stdin)
-
-    def failed(address: str) -> bool:
-        try:
-            send(address, order["message"])
-        except DsError as error:
-            print(f"{shown(address)}: {error.what}", file=sys.stderr)
-            return True
-        except Exception as error:  # noqa: BLE001  a library's error may show the address: its kind is enough
-            print(f"{shown(address)}: {type(error).__name__}", file=sys.stderr)
-            return True
-        return False
-
-    with ThreadPoolExecutor(len(order["to"])) as pool:
-        return int(any(list(pool.map(failed, order["to"]))))
+    return int(not send_all(order["to"], order["message"], lambda line: print(line, file=sys.stderr)))
 
 
 if __name__ == "__main__":

@@ -115,10 +115,12 @@ def _headline(report: Mapping[str, Any], title: str) -> str:
     shown = "".join(
         f"<div><b>{_text(value)}</b><span>{name}</span></div>" for name, value in figures if value is not None
     )
-    when = " to ".join(filter(None, (report["started"], report["finished"])))
+    times = (report["started"], report["finished"])
+    when = " to ".join(each.replace("T", " ").replace("Z", " UTC") for each in times if each)
+    dead = f', <b class="bad">{jobs["dead"]:,} dead</b>' if jobs["dead"] else ""
     return (
         f'<header><h1>{_text(title)}</h1><p class="quiet">'
-        f"{_text(report['engine'])} · {_text(report['state'])}"
+        f"{_text(report['engine'])} · {_text(report['state'])}{dead}"
         f" · {_text(when)}</p></header>"
         + _section("What came out", f'<div class="figures">{shown}</div>{parts_plot(parts, "Jobs")}')
     )
@@ -134,7 +136,7 @@ _PHASES = (
     ("running", "running-time"), ("in", "in"), ("out", "out"), ("failed", "failed"),
     ("interrupted", "interrupted"),
 )  # fmt: skip
-_PHASE_NAMES = {"in": "inputs in", "out": "outputs out", "failed": "failed attempts"}
+_PHASE_NAMES = {"in": "fetching inputs", "out": "publishing outputs", "failed": "failed attempts"}
 
 
 def _time(report: Mapping[str, Any]) -> str:

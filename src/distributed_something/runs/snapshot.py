@@ -107,6 +107,8 @@ class Snapshot(NamedTuple):
     budget: Budget = NO_BUDGET
     no_eta: str | None = None
     """Why the time left is not known, although workers run and jobs are left."""
+    paused: str = ""
+    """Why workers pause: their machines are sick; empty: none does."""
 
     @property
     def cost_usd(self) -> float | None:
@@ -299,6 +301,7 @@ def take(
         unseen=unseen,
         budget=budget,
         no_eta=no_eta,
+        paused=paused,
     )
 
 

@@ -17,15 +17,14 @@ from ..inputs.check import (
     input_findings,
     job_file_findings,
     ok,
-    refused,
     warning,
     work_findings,
 )
 from ..inputs.config import Config
-from ..inputs.fit import nothing_to_run
 from ..inputs.jobfile import JobFile
+from ..inputs.program import runnable_findings
 from ..inputs.sizing import need_findings
-from ..local.check import disk_findings, folder_findings, program_findings, secret_findings
+from ..local.check import disk_findings, folder_findings, secret_findings
 from ..local.store import FolderStore
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from ..worker.files.shared import shared_input_findings
@@ -86,19 +85,21 @@ def _program(config: Config, folder: Path) -> Iterator[Finding]:
     except DsError as found:
         yield error(found.what, found.fix)
         return
-    if config.image_starts_worker:
-        yield refused(nothing_to_run())
-    elif config.setup:
-        yield ok("SETUP: makes the program available on the nodes; it is not looked for here")
-    else:
-        yield from program_findings(config, folder)
+    if config.setup:
+        yield ok("SETUP: runs on the nodes; programs are not looked for here")
+    try:
+        if says := config.shell(folder).to_make():
+            yield ok(says)
+    except DsError as failed:
+        yield error(failed.what, failed.fix)
+    yield from runnable_findings(config, folder)
 
 
 def slurm_findings(config: Config, folder: Path, slurm: Slurm) -> Iterator[Finding]:
     """What Slurm would do with a pilot of this config. Nothing is submitted."""
     time = pilots.seconds_of(config.slurm_time)
     notice = pilots.notice_of(time)
-    script = pilots.script(config, folder, "check", notice)
+    script = pilots.script(folder, "check", notice)
     try:
         said = slurm.test(script, pilots.options(config, folder, folder, notice))
         partition = slurm.partition(config.slurm_partition)

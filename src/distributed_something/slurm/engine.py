@@ -82,6 +82,7 @@ class SlurmEngine:
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Make the run's folder. Pilots of an earlier run are ended, and its folder is removed."""
         pilots.refuse_image(self._config)
+        self._config.shell(self._project).make(self._say)
         earlier = self.current_run()
         if earlier == run:
             return
@@ -125,6 +126,7 @@ class SlurmEngine:
     ) -> str:
         """Submit CLUSTER_MACHINES pilots; the ids of their arrays. Raises DsError where Slurm refuses."""
         pilots.refuse_image(self._config)
+        self._config.shell(self._project).make(self._say)
         read_secrets(self._config, os.environ)
         self._app.make()
         self._app.place(run).withdraw_orders()
@@ -143,7 +145,7 @@ class SlurmEngine:
         config = self._config
         limit = pilots.seconds_of(config.slurm_time or self._default_time())
         notice = pilots.notice_of(limit)
-        script = pilots.script(config, self._project, run, notice)
+        script = pilots.script(self._project, run, notice)
         given = pilots.options(config, self._project, self._app.logs, notice)
         arrays = self._scheduler.submit(count, script, given, self._name, f"{run} {os.urandom(4).hex()}")
         self._app.forget_pilots()

@@ -20,7 +20,7 @@ from tempfile import gettempdir
 from ..background import complain
 from ..budget import Budget, Over, Spent, judge
 from ..clock import SystemClock
-from ..errors import DsError
+from ..errors import DsError, SickMachine
 from ..inputs.config import Config, load_config
 from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
@@ -133,11 +133,12 @@ class Pilot:
             self._carried = self._carried._replace(shared=shared)
         self._slots = slots_for(self._config, largest_noted(self._store, *self._paths))
         complain(f"pilot {self.id}: {many(self._slots, 'slot')}")
-        self._crew.start(self._slots)
+        self._prepare()
+        if self._order is None:
+            self._crew.start(self._slots)
         looked = self._clock.monotonic()
         while self._crew.runs:
-            for number in self._signals.wait(LOOK_SECONDS):
-                self._hear(signal.Signals(number))
+            self._take_orders(LOOK_SECONDS)
             self._crew.tend()
             if self._crew.dying:
                 self._give(NOW, "its workers end as soon as they start: see above")
@@ -151,7 +152,30 @@ class Pilot:
             self._requeue()
         return self._why
 
+    def _prepare(self) -> None:
+        """Gives jobs the environment of SETUP and ENVIRONMENT_FILE. While that fails, it pauses."""
+        note = self._paths.paused + prefix_of(self.id)
+        health = Health(self._store, note, run_file_key(*self._paths), self._store.root)
+        while self._order is None:
+            try:
+                self._config.shell(self._project).adopt(self._config.worker_environment())
+                break
+            except DsError as failed:
+                complain(f"pilot {self.id}: paused: {failed.what}")
+                health.pause(SickMachine(failed.what), self._goes_on)
+        health.close()
+
+    def _goes_on(self) -> bool:
+        """In a pause: takes orders and looks. Returns whether there is still something to wait for."""
+        self._take_orders(LOOK_SECONDS)
+        self._look()
+        return self._order is None
+
     # orders
+
+    def _take_orders(self, seconds: float) -> None:
+        for number in self._signals.wait(seconds):
+            self._hear(signal.Signals(number))
 
     def _hear(self, number: signal.Signals) -> None:
         if number == NOTICE:
@@ -235,7 +259,8 @@ class Pilot:
         environment = {**limits, **own, STATE_VARIABLE: str(self._scratch)}
         recipe = recipe_of(config, Path.cwd(), "", self._carried.files, shared=self._carried.shared)
         secrets = read_secrets(config, os.environ)
-        task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried)
+        python = config.shell(Path.cwd()).python()
+        task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
         shared = Gathered(store, paths.logs, f"{name}.log")
         log = GatheredLog(store, paths.logs, f"{name}-live.log", shared)
         write_live = partial(store.write, live_key(paths, name))

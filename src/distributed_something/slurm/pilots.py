@@ -119,15 +119,10 @@ def options(config: Config, project: Path, logs: Path, notice: int) -> list[str]
     return [*found, *config.slurm_extra]
 
 
-def script(config: Config, project: Path, run: str, notice: int) -> str:
-    """What a pilot runs: the lines of SETUP, then our process in the place of the shell."""
+def script(project: Path, run: str, notice: int) -> str:
+    """What a pilot runs: our process in the place of the shell."""
     command = [sys.executable, "-m", f"{__package__}.pilot", str(project), run, str(notice)]
-    lines = [
-        "#!/bin/bash -l" if config.setup else "#!/bin/sh",
-        *config.setup,
-        f"exec {shlex.join(command)}",
-    ]
-    return "\n".join(lines) + "\n"
+    return f"#!/bin/sh\nexec {shlex.join(command)}\n"
 
 
 def refuse_image(config: Config) -> None:

@@ -27,6 +27,7 @@ from ..ledger.joblist import listed_id
 from ..runs.provenance import what_ran
 from ..runs.runfile import read_run_file
 from ..system.docker import Docker, engine_of
+from ..system.environment import become
 from ..system.hardware import Share, cores, variables_here
 from ..system.state import STATE_VARIABLE, make_private, state_folder
 from ..worker.attempt.container import Containers, containers_of
@@ -69,16 +70,19 @@ def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outc
     make_private(folder)
     store = OwnWrites(project.engine.store, folder / _LOG, discard=not publish)
     own, slots = config.worker_environment(), config.docker_cores or cores()
-    share = Share(0, slots, config.gpus, config.gpus_shared)
-    environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(state)}
-    secrets = read_secrets(config, os.environ)
+    shell, secrets = config.shell(project.folder), read_secrets(config, os.environ)
+    shell.make(project.console.say)
     carried = attempt.carried
     carried = carried._replace(shared=carried.shared or shared_files(config, project.engine.store))
-    task = compile_task(config, environment, secrets, carried=carried)._replace(done_check=False)
-    name = f"try-{os.urandom(3).hex()}"
-    containers = _containers(project, attempt, state)
     adopt_orphans()
     with _inside(project.folder):
+        shell.adopt(own)
+        share = Share(0, slots, config.gpus, config.gpus_shared)
+        environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(state)}
+        task = compile_task(config, environment, secrets, carried=carried, python=shell.python())._replace(
+            done_check=False
+        )
+        name, containers = f"try-{os.urandom(3).hex()}", _containers(project, attempt, state)
         slot = Slot(task, store, folder, _Shown(store, project.console), name, name, containers, keep=True)
         try:
             with _interruptible(slot):
@@ -223,13 +227,14 @@ def _by_digest(docker: Docker, image: str, digest: str) -> str | None:
 
 @contextmanager
 def _inside(folder: Path) -> Iterator[None]:
-    """Works in the project folder, as workers do."""
-    before = Path.cwd()
+    """Works in the project folder, as workers do. Folder and variables are the old ones afterwards."""
+    before, variables = Path.cwd(), dict(os.environ)
     os.chdir(folder)
     try:
         yield
     finally:
         os.chdir(before)
+        become(variables)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...inputs.config import Config
+from ...inputs.keys import TOPIC_PREFIX
 from ..names import PREFIX
 from .roles import ALARM_SERVICE, FUNCTION, SCHEDULES, Role, Where
 
@@ -335,6 +336,7 @@ def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
         "logs": (Grant("Own", ("logs:CreateLogStream", "logs:PutLogEvents"), (own,)),),
         "schedule": (Grant("End", ("scheduler:DeleteSchedule", "scheduler:GetSchedule"), (schedules,)),),
         "look": (Grant("Look", _LOOKS, ("*",), why_all=NO_NARROWER),),
+        "notify": (Grant("Publish", ("sns:Publish",), (where.arn("sns", f"{TOPIC_PREFIX}*", region="*"),)),),
         "collect": (Grant("Send", ("sqs:SendMessage",), (queues,), {"StringLike": {APP_TAG: "*"}}),),
         "end": _monitor_ends(where),
     }

@@ -35,6 +35,7 @@ def user_grants(config: Config, where: Where) -> tuple[Grant, ...]:
         *_user_machines(config, where),
         *_user_watch(config, where),
         *(_user_auto_monitor(config, where) if config.auto_monitor else ()),
+        *((Grant("Topics", ("sns:Publish",), config.topics),) if config.topics else ()),
         *_user_check(config, where),
     )
 

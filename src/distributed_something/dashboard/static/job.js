@@ -49,7 +49,7 @@ function head(found) {
     section("Attempts", found.attempts.length ? table("Attempts", [
       { name: "attempt", kind: "number", cell: (each) => each.attempt ?? "" },
       { name: "ended", cell: (each) => h("span", { class: "mark " + each.name }, each.name) },
-      { name: "cause", cell: (each) => [each.cause ?? "", each.detail ? h("div", { class: "quiet" }, each.detail) : null] },
+      { name: "cause", cell: (each) => [each.cause ?? "", each.detail && !/^exit code \d+$/.test(each.detail) ? h("div", { class: "quiet" }, each.detail) : null] },
       { name: "figures", kind: "said", cell: (each) => each.figures.map(([name, value]) => `${name} ${value}`).join(" · ") },
       { name: "log", cell: (each) => (each.log ? h("a", { href: go("job", { id: line.id, log: each.log }), "aria-label": `log of attempt ${each.attempt}`, "data-key": "l" + each.log }, "log") : "") },
     ], found.attempts, { cards: true }) : h("p", { class: "quiet" }, "It waits for its first attempt.")),

@@ -1,5 +1,5 @@
 // The first screen: what the run does, what is wrong, what to do next; timeline, figures, failures, pictures.
-import { ask, command, fill, h, note, plot, section, several, table } from "./dom.js";
+import { ask, command, facts, fill, h, note, plot, section, several, table } from "./dom.js";
 import { address, get, go, post, state, told } from "./net.js";
 
 export const overview = {
@@ -113,19 +113,19 @@ function gallery(found) {
 }
 
 function machines(fleet) {
-  if (!fleet.rows.length) return h("p", { class: "quiet" }, "No machine has run a job yet.");
   const running = (row) => (row.running.length ? jobsOf(row) : row.here ? h("span", { class: "quiet" }, "nothing") : null);
   const jobsOf = (row) => h("div", { class: "running-jobs" },
     row.running.map((job) => h("a", { href: go("job", { id: job.id }), "data-key": "m" + job.id }, "job " + job.index)),
     row.more ? `and ${row.more} more` : null);
   return [
-    table("Machines", [
+    !fleet.rows.length ? h("p", { class: "quiet" }, "No machine has run a job yet.") : table("Machines", [
       { name: "machine", kind: "whole", cell: (row) => [h("a", { href: go("jobs", { machine: row.name }), "data-key": "n" + row.name }, row.name || "not known"), row.kind ? h("div", { class: "quiet" }, row.kind) : null] },
       { name: "done", kind: "number", cell: (row) => row.done },
       { name: "state", cell: (row) => h("span", { class: row.lost ? "bad" : "quiet" }, row.state) },
       { name: "runs now", cell: running },
     ], fleet.rows, { cards: true }),
     fleet.more ? h("p", { class: "quiet" }, `and ${fleet.more} more machines`) : null,
+    fleet.details.length ? h("div", { class: "details" }, facts(fleet.details)) : null,
   ];
 }
 

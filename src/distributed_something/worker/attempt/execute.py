@@ -65,6 +65,7 @@ class Executor:
         self._said: Mapping[str, float] = NOTHING_SAID
         self._threads = [name for name in THREADS if name not in task.own and name not in os.environ]
         self._handler = task.handler or ""
+        self._host_program = [*host_program(task.python), self._handler]
         self._scratch = scratch
         self._log = log
         self._cancelled: Cause | None = None
@@ -161,7 +162,7 @@ class Executor:
             return self._or_refused(argv, own, self._run_command(argv, own))
         if self._container is not None:
             return self._run_command(handler_command(once or self._handler), own)
-        return self._run_command([*host_program(), "--once", once or ""], own)
+        return self._run_command([*self._host_program[:-1], "--once", once or ""], own)
 
     def _give(self, earlier: Earlier) -> str:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
@@ -244,7 +245,7 @@ class Executor:
 
     def _run_handler(self, lease: Lease) -> Outcome:
         if self._host is None:
-            self._host = HandlerProcess(self._handler, self._environment, self._started_in, self._files)
+            self._host = HandlerProcess(self._host_program, self._environment, self._started_in, self._files)
             self._host.placed = self._placed
         host = self._host
         host.request(lease, self._placed)

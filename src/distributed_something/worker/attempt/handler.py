@@ -23,10 +23,11 @@ CARRIED_MARK = "carried-worker"
 class HandlerProcess:
     """The process that runs the HANDLER of one slot."""
 
-    def __init__(self, handler: str, env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]) -> None:
+    def __init__(
+        self, argv: list[str], env: Mapping[bytes, bytes], cwd: Path, files: Mapping[int, int]
+    ) -> None:
         self.placed: Mapping[str, str] = {}
         """The variables that name the folders of the latest job, as the process has them."""
-        argv = [*host_program(), handler]
         pipes = list[int]()
         try:
             pipes += os.pipe()
@@ -71,8 +72,10 @@ class HandlerProcess:
         return result
 
 
-def host_program() -> list[str]:
-    """Returns what runs HANDLER: our own Python; for an injected worker, the image's."""
-    if Path(sys.prefix, CARRIED_MARK).exists():
-        return ["python3", str(Path(__file__).with_name("host.py"))]
+def host_program(python: str = "") -> list[str]:
+    """Returns what runs HANDLER: this Python, or else our own; for an injected worker, the image's."""
+    if not python and Path(sys.prefix, CARRIED_MARK).exists():
+        python = "python3"
+    if python:
+        return [python, str(Path(__file__).with_name("host.py"))]
     return [sys.executable, "-m", f"{__package__}.host"]

@@ -178,6 +178,17 @@ def once(name: str) -> int:
     return int(attempt(handler, facts)["exit_code"])
 
 
+def _json() -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
+    """Returns what reads and writes JSON: the Python of ENVIRONMENT_FILE need not have msgspec."""
+    try:
+        from msgspec.json import decode, encode
+    except ImportError:
+        import json
+
+        return json.loads, lambda value: json.dumps(value).encode()
+    return decode, encode
+
+
 def main(name: str) -> int:
     """Serves requests until the slot closes its end."""
     for descriptor in (REQUESTS, REPLIES):
@@ -185,8 +196,7 @@ def main(name: str) -> int:
     handler = _try_load(name)
     if isinstance(handler, int):
         return handler
-    from msgspec.json import decode, encode
-
+    decode, encode = _json()
     with os.fdopen(REQUESTS, "rb") as requests:
         for line in requests:
             os.write(REPLIES, encode(attempt(handler, decode(line))) + b"\n")

@@ -66,7 +66,8 @@ class Task(NamedTuple):
     """The collecting job: its command, its function, or the files to join."""
     carried: Carried = Carried()
     """Project files, of which each slot brings a copy."""
-
+    python: str = ""
+    """The Python that runs HANDLER; empty: ours."""
     resources: Resources = NO_RESOURCES
     """What single jobs need."""
     own: frozenset[str] = frozenset()
@@ -109,6 +110,7 @@ def compile_task(
     *,
     recipe: Recipe | None = None,
     carried: Carried = NONE,
+    python: str = "",
 ) -> Task:
     """Compiles the config. Raises UsageError.
 
@@ -134,4 +136,5 @@ def compile_task(
         carried=carried,
         resources=Resources(config.resources),
         own=frozenset(config.worker_environment()),
+        python=python,
     )

@@ -46,6 +46,8 @@ class Recipe(NamedTuple):
     handler: str = ""
     image: str = ""
     environment: str = ""
+    setup: str = ""
+    """Of SETUP and ENVIRONMENT_FILE."""
     files: Mapping[str, str] = {}
     shared: Mapping[str, str] = {}
     """Shared inputs by name: size and tag."""
@@ -87,6 +89,13 @@ class Rules(NamedTuple):
     shared: bool = False
 
 
+_WORDS = {
+    "command": "COMMAND",
+    "handler": "HANDLER",
+    "environment": "ENVIRONMENT",
+    "setup": "SETUP or ENVIRONMENT_FILE",
+}
+
 UNKNOWN = "?"
 """Stands for a digest that cannot be known here: it differs from none."""
 
@@ -113,6 +122,7 @@ def recipe_of(
         else "",
         image=image,
         environment=environment_digest(config) if environment is None else environment,
+        setup=config.shell(project).digest(),
         files={name: f"{file.sha256[:16]}{'x' if file.executable else ''}" for name, file in files.items()},
         shared=_apart({name: f"{each.size}-{each.tag}" for name, each in shared.items()}, INPUTS_APART),
     )
@@ -150,7 +160,7 @@ def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[Stored
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns what changed between two fingerprints, in words; nothing: the same output would come out."""
     found = []
-    for name, word in (("command", "COMMAND"), ("handler", "HANDLER"), ("environment", "ENVIRONMENT")):
+    for name, word in _WORDS.items():
         if before.get(name, "") != now.get(name, "") and UNKNOWN not in (before.get(name), now.get(name)):
             found.append(f"{word} changed")
     images = before.get("image"), now.get("image")
