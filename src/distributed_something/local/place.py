@@ -83,7 +83,7 @@ def slots_of(config: Config) -> int:
 def capacity_of(config: Config) -> Capacity:
     """Returns what this machine has for jobs: its slots, and its memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    default = Needs(1, (config.memory or 0) if config.in_containers else 0)
+    default = Needs(1, min(config.memory or 0, memory) if config.in_containers else 0)
     fix = "lower what the job needs, or run on a larger machine; DOCKER_CORES says how many slots there are"
     return Capacity(Needs(slots_of(config), memory), default, "this machine", fix)
 
