@@ -14,10 +14,9 @@ from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log, read_running
 from ..runs.snapshot import Snapshot
+from ..steps.jobs import left_dead, made_in
 from ..steps.project import Project
-from ..steps.runs import left_dead, made_in
 from ..words import duration, many, money, rate_text
-from .running import running_lines
 
 if TYPE_CHECKING:
     from ..inputs.check import Finding
@@ -46,6 +45,8 @@ def status(project: Project, *, watch: bool) -> int:
     console.line(text)
     room = console.lines - text.count("\n") - 3 if console.lines else RUNNING_SHOWN
     if fold is not None and snapshot.jobs.running and room > 1:
+        from .running import running_lines
+
         for line in running_lines(project, fold, snapshot, min(room, RUNNING_SHOWN), console.columns):
             console.line(line)
     return OK

@@ -6,7 +6,10 @@ import json
 import math
 import sqlite3
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
+from math import floor
+from operator import itemgetter
 
 from ..job import UNCOUNTED, State
 from .events import Entry, time_of
@@ -17,6 +20,15 @@ STATES = (State.WAITING, State.RUNNING, State.SUCCEEDED, State.DEAD, State.SKIPP
 """The states by their number in the index."""
 
 _CODES = {state: code for code, state in enumerate(STATES)}
+RESULTS = {"succeeded": 2, "skipped": 4}
+"""The states of jobs that need nothing more, by the event that leads there."""
+LAST = {*RESULTS, "dead", "dropped"}
+"""Events that a job ends with."""
+MANY = 2000
+"""Events from which on msgspec is faster than json, its import included."""
+MOST_TIME = 1e15
+"""Unix seconds, beyond which a time counts as this."""
+
 _WAITING, _RUNNING, _SUCCEEDED, _DEAD, _SKIPPED, _DROPPED = range(6)
 
 SCALES = (0.1, 1.0, 60.0)
@@ -44,12 +56,12 @@ class _Known:
         self.started = started
         self.new: list[Entry] | None = None
         """Ends without a result that the batch brings; None: neither such ends nor a start."""
-        self.row: tuple[object, ...] | None = None
+        self.row: list[object] | None = None
         """The row of a job that has succeeded, where the batch changes it."""
 
     @property
     def final(self) -> bool:
-        return self.state in (_SUCCEEDED, _SKIPPED)
+        return self.state == 2 or self.state == 4
 
     @property
     def failed(self) -> bool:
@@ -64,35 +76,36 @@ class Batch:
         self._counters = counters
         self._jobs: dict[str, _Known] = {}
         self._sums: Counter[str] = Counter()
-        self._ended: Counter[int] = Counter()
+        self._ends: list[float] = []
+        """When jobs came to an end that they had not come to before."""
         self._done_by: Counter[str] = Counter()
         self._past: list[tuple[int, float, str]] = []
 
     def fold(self, entries: list[Entry]) -> None:
         """Folds the events; those of a job may be of any age."""
         entries.sort(key=time_of)
+        self._text = _encoder() if len(entries) >= MANY else json.dumps
         self._look_up({entry.id for entry in entries})
-        self._sums["events"] += len(entries)
-        before = {job_id: (job.state, job.failed) for job_id, job in self._jobs.items()}
+        self._tally(-1)
         for entry in entries:
             job = self._jobs[entry.id]
             name = entry.event
-            if name in ("succeeded", "skipped"):
+            if name in RESULTS:
                 self._succeed(job, entry)
             elif name == "started":
-                self._start(job, entry)
+                if not job.final and (job.start is None or entry.t >= job.start.t):
+                    job.start = entry
+                    job.new = job.new or []
             elif name in ENDS:
-                self._end(job, entry)
-            else:
-                self._sums["broken"] += 1
+                self._past.append((job.number, entry.t, json.dumps(entry.facts())))
+                if name == "dead":
+                    self._ends.append(entry.t)
+                job.interruptions += name == "interrupted"
+                job.new = [*(job.new or ()), entry]
         self._db.executemany("INSERT INTO past VALUES (?, ?, ?)", self._past)
         self._write()
-        for job_id, (state, failed) in before.items():
-            job = self._jobs[job_id]
-            if job.state != state:
-                self._sums[STATES[state]] -= 1
-                self._sums[STATES[job.state]] += 1
-            self._sums["failed"] += job.failed - failed
+        self._tally(1)
+        self._sum_up(entries)
         self._count()
 
     def _look_up(self, ids: set[str]) -> None:
@@ -104,88 +117,70 @@ class Batch:
                 number = self._db.execute("INSERT INTO jobs (id) VALUES (?)", (job_id,)).lastrowid
                 self._jobs[job_id] = _Known(number or 0, None, None, None, None, None, None)
 
-    def _began(self, when: float) -> None:
-        first = self._counters.get("first")
-        if first is None or when < first:
-            self._counters["first"] = when
+    def _tally(self, sign: int) -> None:
+        """Adds the numbers of jobs by state, or takes them off."""
+        for code, jobs in Counter([job.state for job in self._jobs.values()]).items():
+            self._sums[STATES[code]] += sign * jobs
+        self._sums["failed"] += sign * sum([job.failed for job in self._jobs.values() if job.cause])
 
-    def _came_to_end(self, when: float) -> None:
-        last = self._counters.get("last_end")
-        if last is None or when > last:
-            self._counters["last_end"] = when
-
-    def _count_end(self, when: float) -> None:
-        self._ended[_part(when)] += 1
-        self._sums["ended"] += 1
-
-    def _spend(self, entry: Entry) -> None:
-        if entry.seconds is None:
-            return
-        self._sums[f"spent.{entry.event}"] += entry.seconds  # type: ignore[assignment]
-        self._began(entry.t - entry.seconds)
-        if entry.phases:
-            for name, seconds in entry.phases.items() if isinstance(entry.phases, dict) else ():
-                if type(seconds) in (int, float):
-                    self._sums[f"phase.{name}"] += seconds
-            given, made = entry.bytes_in or 0, entry.bytes_out or 0
-            if (
-                type(given) is int
-                and type(made) is int
-                and given + made > self._counters.get("most_bytes", 0)
-            ):
-                self._counters["most_bytes"] = given + made
+    def _sum_up(self, entries: list[Entry]) -> None:
+        """Counts the events, and adds up their seconds; they are in the order of their time."""
+        sums, counters, events = self._sums, self._counters, Counter([entry.event for entry in entries])
+        sums["events"] += len(entries)
+        sums["broken"] += sum(
+            count for name, count in events.items() if name not in ENDS and name != "started"
+        )
+        sums["attempts"] += events["succeeded"] + events["failed"] + events["dead"]
+        sums["interruptions"] += events["interrupted"]
+        begun = [entry.t for entry in entries if entry.event == "started"][:1]
+        most = counters.get("most_bytes", 0)
+        for name in events.keys() & ENDS.keys():
+            timed = [entry for entry in entries if entry.event == name and entry.seconds is not None]
+            begun += [entry.t - entry.seconds for entry in timed]  # type: ignore[operator]
+            sums[f"spent.{name}"] += sum([entry.seconds for entry in timed])  # type: ignore[misc]
+            for entry in timed:
+                if entry.phases:
+                    for phase, seconds in entry.phases.items() if isinstance(entry.phases, dict) else ():
+                        if type(seconds) in (int, float):
+                            sums[f"phase.{phase}"] += seconds
+                    given, made = entry.bytes_in or 0, entry.bytes_out or 0
+                    if type(given) is type(made) is int and given + made > most:
+                        most = counters["most_bytes"] = given + made
+        if begun:
+            counters["first"] = min(*begun, counters.get("first", math.inf))
+        last = next((entry.t for entry in reversed(entries) if entry.event in LAST), None)
+        if last is not None:
+            counters["last_end"] = max(last, counters.get("last_end", -math.inf))
 
     def _succeed(self, job: _Known, entry: Entry) -> None:
-        self._came_to_end(entry.t)
-        self._sums["attempts"] += entry.event == "succeeded"
-        self._spend(entry)
-        if job.final and (job.ended is None or entry.t >= job.ended):
-            return  # a second delivery
+        when, start, seconds = entry.t, job.start, entry.seconds
         if not job.final:
-            self._count_end(entry.t)
+            self._ends.append(when)
             if entry.event == "succeeded":
-                machine = entry.machine or (job.start and job.start.machine) or entry.worker or ""
-                self._done_by[machine] += 1
-        start, seconds = job.start, entry.seconds
-        job.state, job.ended, job.cause = _CODES[State(entry.event)], entry.t, entry.cause
-        began = entry.t - seconds if seconds is not None else start.t if start else job.started
-        job.row = (
-            job.number, job.state, entry.attempt or 0, _attempts(entry), job.interruptions, began, entry.t,
-            entry.cause, entry.detail, entry.exit_code, seconds, entry.cpu_seconds, entry.max_rss_bytes,
-            entry.worker or (start and start.worker), entry.machine or (start and start.machine),
-            entry.output, entry.log or (start and start.log), _whole(entry.bytes_in), _whole(entry.bytes_out),
-            json.dumps(entry.phases) if entry.phases else None, None,
-        )  # fmt: skip
-
-    def _start(self, job: _Known, entry: Entry) -> None:
-        self._began(entry.t)
-        if not job.final and (job.start is None or entry.t >= job.start.t):
-            job.start = entry
-            job.new = job.new or []
-
-    def _end(self, job: _Known, entry: Entry) -> None:
-        self._past.append((job.number, entry.t, json.dumps(entry.facts())))
-        if entry.event == "interrupted":
-            self._sums["interruptions"] += 1
-            job.interruptions += 1
-        elif entry.event == "dropped":
-            self._came_to_end(entry.t)
-        elif entry.event != "retried":
-            self._sums["attempts"] += 1
-            if entry.event == "dead":
-                self._came_to_end(entry.t)
-                self._count_end(entry.t)
-        self._spend(entry)
-        job.new = [*(job.new or ()), entry]
+                self._done_by[entry.machine or (start and start.machine) or entry.worker or ""] += 1
+        elif job.ended is None or when >= job.ended:
+            return  # a second delivery
+        attempt = entry.attempt or 0
+        job.state, job.ended, job.cause = RESULTS[entry.event], when, entry.cause
+        began = when - seconds if seconds is not None else start.t if start else job.started
+        job.row = [
+            job.number, job.state, attempt, max((attempt or 1) - (entry.event == "skipped"), 0),
+            None, began, when, entry.cause, entry.detail, entry.exit_code, seconds, entry.cpu_seconds,
+            entry.max_rss_bytes, entry.worker or (start and start.worker),
+            entry.machine or (start and start.machine), entry.output, entry.log or (start and start.log),
+            _whole(entry.bytes_in), _whole(entry.bytes_out),
+            self._text(entry.phases) if entry.phases else None, None,
+        ]  # fmt: skip
 
     def _write(self) -> None:
         """Writes the rows of the jobs that changed."""
-        rows: list[tuple[object, ...]] = []
+        rows: list[Sequence[object]] = []
         interrupted: list[tuple[int, int]] = []
         mixed: list[tuple[str, _Known]] = []
         for job_id, job in self._jobs.items():
             if job.row is not None:
-                rows.append((*job.row[:4], job.interruptions, *job.row[5:]))
+                job.row[4] = job.interruptions
+                rows.append(job.row)
             elif job.new is not None:
                 if job.final:
                     interrupted.append((job.interruptions, job.number))
@@ -211,26 +206,21 @@ class Batch:
             found.setdefault(number, []).append(Entry(json.loads(facts)))
         return found
 
-    def _put(self, rows: list[tuple[object, ...]]) -> None:
-        rows.sort(key=_number_of)
+    def _put(self, rows: list[Sequence[object]]) -> None:
+        rows.sort(key=itemgetter(0))
         try:
             self._db.executemany(_PUT, rows)
         except (OverflowError, UnicodeEncodeError):  # a number of more than 64 bits, half a surrogate pair
             self._db.executemany(_PUT, [tuple(map(_storable, row)) for row in rows])
 
-    def _ended_by(self, scale: float) -> Counter[int]:
-        found = Counter[int]()
-        for part, jobs in self._ended.items():
-            found[math.floor(part * SCALES[0] / scale + 1e-6)] += jobs
-        return found
-
     def _count(self) -> None:
+        self._sums["ended"] += len(self._ends)
         for name, value in self._sums.items():
             if value:
                 self._counters[name] = self._counters.get(name, 0) + value
         self._db.executemany(
             "INSERT INTO ended VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
-            [(scale, at, jobs) for scale in SCALES for at, jobs in self._ended_by(scale).items()],
+            [(scale, at, jobs) for scale in SCALES for at, jobs in _by_part(self._ends, scale).items()],
         )
         self._db.executemany(
             "INSERT INTO done_by VALUES (?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
@@ -238,18 +228,27 @@ class Batch:
         )
 
 
-def _attempts(entry: Entry) -> int:
-    """Attempts of a job that has succeeded: the queue numbers them; one that skips the job uses none up."""
-    return max((entry.attempt or 1) - (entry.event == "skipped"), 0)
+@cache
+def _encoder() -> Callable[[object], str]:
+    try:
+        from msgspec.json import encode
+    except ImportError:  # AWS's own Python
+        return json.dumps
+
+    def text(value: object) -> str:
+        try:
+            return encode(value).decode()
+        except (OverflowError, UnicodeEncodeError):  # a number of more than 64 bits, half a surrogate pair
+            return json.dumps(value)
+
+    return text
 
 
-def _number_of(row: tuple[Any, ...]) -> int:
-    number: int = row[0]
-    return number
-
-
-def _part(when: float) -> int:
-    return math.floor(min(max(when, -1e15), 1e15) / SCALES[0])
+def _by_part(times: list[float], scale: float) -> Counter[int]:
+    """Counts times by parts of this length, in seconds."""
+    if times and max(map(abs, times)) > MOST_TIME:
+        times = [min(max(each, -MOST_TIME), MOST_TIME) for each in times]
+    return Counter([floor(each / scale) for each in times])
 
 
 def _whole(value: object) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, cast
 from ..engine import Store
 from ..job import UNCOUNTED, Lease, Outcome, State
 
-MANY_BYTES = 2 << 20
+MANY_BYTES = 512 << 10
 """Size of the events, in bytes, from which msgspec is faster than json, its import included."""
 
 

@@ -146,6 +146,7 @@ class Fold:
                 self._load()
                 counters, segments = dict(self._counters), dict(self._segments)
                 entries: list[Entry] = []
+                many = sum(len(part.lines) for part in parts) >= MANY_BYTES
                 for part in parts:
                     number, read = self._segments.get(part.key, (len(self._segments) + 1, 0))
                     if read != part.start:
@@ -153,7 +154,7 @@ class Fold:
                     if part.key.startswith(self.paths.jobs):
                         self._list(number, part)
                     else:
-                        found, broken = parse_events(part.lines, many=len(part.lines) >= MANY_BYTES)
+                        found, broken = parse_events(part.lines, many=many)
                         entries += found
                         self._add("broken", broken)
                     self._segments[part.key] = number, part.start + len(part.lines)

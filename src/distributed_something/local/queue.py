@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate, islice
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,19 @@ from typing import Any, Self
 from ..clock import Clock, SystemClock
 from ..engine import Counts, KnownJob, PutReport
 from ..errors import DsError
-from ..job import Cause, DeadJob, Earlier, Job, Lease, Needs, NeedyJob, RetryPolicy, State, in_batches
+from ..job import (
+    NEVER_SHORT,
+    Cause,
+    DeadJob,
+    Earlier,
+    Job,
+    Lease,
+    Needs,
+    NeedyJob,
+    RetryPolicy,
+    State,
+    in_batches,
+)
 from ..packing import Capacity
 from ..system.state import make_private
 from .packed import IS_PACKED, WAITING, next_job, of_number, pack, unpack
@@ -56,6 +69,7 @@ PUT_CHECKPOINT_PAGES = 16_000
 index again and again, so that the later they are folded, the fewer times.
 """
 
+_NEED = itemgetter(6)
 _INT64 = struct.Struct(">q")
 
 CLOCK_SLACK = 60.0
@@ -72,11 +86,11 @@ _PUT = """INSERT INTO jobs (id, body)
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
 # Jobs whose back-off or lease has ended were submitted before those never tried, as a rule.
-_DUE = """SELECT seq, id, failed, deliveries, cause, body, need FROM jobs INDEXED BY jobs_open
+_DUE = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
-_FRESH = """SELECT seq, id, failed, deliveries, cause, body, need FROM jobs INDEXED BY jobs_open
+_FRESH = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
-_ONE = "SELECT seq, id, failed, deliveries, cause, body, need FROM jobs WHERE seq = ?"
+_ONE = "SELECT seq, id, failed, deliveries, body, cause, need FROM jobs WHERE seq = ?"
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
 _AHEAD = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ? LIMIT 1"
@@ -393,11 +407,11 @@ class SqliteQueue:
             deadline = now + self._term
             db.execute(_PULL, (now, deadline, now + self._longest))
             rows = [] if self._packs else self._first(db, now, limit)
-            if self._capacity is not None and (self._packs or any(row[6] for row in rows)):
+            if self._capacity is not None and (self._packs or any(map(_NEED, rows))):
                 self._packs = True
                 rows = self._fitting(db, now, self._capacity)
             for row in rows:
-                self._check_types((*row[:4], row[5]))
+                self._check_types(row[:5])
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
         text = _text(token)
         return [
@@ -407,9 +421,9 @@ class SqliteQueue:
                 deadline,
                 failed + 1,
                 deliveries + 1,
-                Earlier.from_text(earlier),
+                Earlier.from_text(earlier) if earlier else NEVER_SHORT,
             )
-            for seq, number, failed, deliveries, earlier, body, _ in rows
+            for seq, number, failed, deliveries, body, earlier, _ in rows
         ]
 
     def _first(self, db: sqlite3.Connection, now: float, limit: int) -> list[Any]:

@@ -20,7 +20,7 @@ from ..errors import DsError
 from ..inputs.config import Config
 from ..ledger import RunPaths
 from ..runs.snapshot import Snapshot
-from . import notices, send
+from . import notices
 from .notices import Notice
 
 PATIENCE_SECONDS = 5.0
@@ -81,7 +81,9 @@ class Notifier:
                 if not addresses or not self._store.write_if_absent(f"{self._paths.root}notices/{mark}", b""):
                     continue
                 if self._waits:
-                    send.send_all(addresses, facts, lambda line: self._say(f"note: NOTIFY: {line}"))
+                    from .send import send_all
+
+                    send_all(addresses, facts, lambda line: self._say(f"note: NOTIFY: {line}"))
                 else:
                     self._sending.append(_start(addresses, facts, self._config.aws_profile))
             except (DsError, OSError) as error:
@@ -103,7 +105,7 @@ def _start(addresses: Sequence[str], message: dict[str, Any], profile: str) -> s
     """Starts a sender. Addresses may be secret: they go by its stdin, not by its arguments."""
     environment = {**os.environ, "AWS_PROFILE": profile} if profile else None
     process = subprocess.Popen(
-        [sys.executable, "-m", send.__name__],
+        [sys.executable, "-m", f"{__package__}.send"],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from ..engine import Store
 from ..errors import DsError, KeyMissing, UsageError
 from ..inputs.config import values_given
-from ..job import State
 from ..ledger import Fold, JobRecord, RunPaths
 from ..report.build import DATA, REPORT
 from ..runs.runfile import read_run_file
@@ -59,35 +58,6 @@ def facts_of(project: Project, run: str, *, live: bool) -> RunFacts:
     return RunFacts(
         run, report.get("started"), engine, state, jobs, report.get("elapsed_s"), report.get("cost_usd")
     )
-
-
-def left_dead(project: Project, fold: Fold) -> tuple[str, int] | None:
-    """Returns the run before the one that is looked at, and how many of its dead jobs this one does not have.
-
-    None: there is no such run, or no such job.
-    """
-    shown = project.current_run()
-    before = [run for run in project.runs() if shown is not None and run < shown]
-    if not before:
-        return None
-    earlier = project.looking_at(before[-1]).fold().update()
-    left = sum(each.id not in fold.jobs for each in earlier.dead())
-    earlier.close()
-    return (before[-1], left) if left else None
-
-
-def made_in(project: Project, record: JobRecord) -> str | None:
-    """Returns the earlier run that made the outputs of a skipped job; None: this run, or it is not known."""
-    from ..worker.files.manifest import read_manifest
-
-    if record.state is not State.SKIPPED or not record.output:
-        return None
-    try:
-        manifest = read_manifest(project.engine.store, record.output, record.id)
-    except DsError:
-        return None
-    known = manifest is not None and manifest.run != project.current_run() and manifest.run in project.runs()
-    return manifest.run if manifest is not None and known else None
 
 
 def read_report(project: Project, run: str) -> dict[str, Any] | None:

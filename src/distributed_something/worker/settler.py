@@ -61,9 +61,9 @@ class Settler:
 
     def add(self, lease: Lease, outcome: Outcome) -> None:
         """Adds the end of an attempt, to be settled later."""
-        cause, code = outcome.cause, outcome.exit_code
+        cause = outcome.cause
         counted = cause is not None and cause not in UNCOUNTED
-        if cause and counted and self._policy.is_permanent(lease.attempt, cause, code):
+        if cause and counted and self._policy.is_permanent(lease.attempt, cause, outcome.exit_code):
             outcome = outcome._replace(state=State.DEAD)
         self._ledger.forget_start(lease.job.id)
         ended = _Ended(self._clock.now(), lease, outcome)

@@ -167,10 +167,11 @@ class Executor:
     def _give(self, earlier: Earlier) -> str:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
         self._timeout = self._task.timeout_after(earlier.timeouts, self._limit)
+        own = self._said.get("memory")
+        memory = self._container.give_memory(earlier.memory, own) if self._container else ""
+        if not any(earlier):
+            return memory
         time_given = f"{self._timeout:g} s" if self._timeout != self._limit else ""
-        memory = (
-            self._container.give_memory(earlier.memory, self._said.get("memory")) if self._container else ""
-        )
         return " and ".join(filter(None, [time_given, memory]))
 
     def _shares(self) -> dict[bytes, bytes]:

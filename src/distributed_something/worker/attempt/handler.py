@@ -28,6 +28,9 @@ class HandlerProcess:
     ) -> None:
         self.placed: Mapping[str, str] = {}
         """The variables that name the folders of the latest job, as the process has them."""
+        from msgspec.json import decode
+
+        self._decode = decode
         pipes = list[int]()
         try:
             pipes += os.pipe()
@@ -59,9 +62,7 @@ class HandlerProcess:
             if not (data := os.read(self.replies, 1 << 16)):
                 return None
             line += data
-        from msgspec.json import decode
-
-        reply: dict[str, Any] = decode(line)
+        reply: dict[str, Any] = self._decode(line)
         return reply
 
     def stop(self, watch: Watch, *, ended: bool = False) -> Ended:

@@ -81,6 +81,8 @@ class Handler:
 
 def _finish(result: Any) -> None:
     """Runs what an `async def` or a generator function returns: calling it has done nothing yet."""
+    if result is None:
+        return
     if inspect.isgenerator(result):
         for _ in result:
             pass

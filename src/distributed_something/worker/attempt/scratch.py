@@ -37,7 +37,8 @@ class Scratch:
         self._empty = list(empty)
         self._places = [folder, *self._empty]
         self._changes = changes or Changes()
-        self._quiet = False  # whether all were empty, and every later change is reported
+        self.quiet = False
+        """Whether all were empty, and every later change is reported."""
         self._create()
         self.clear()
 
@@ -46,9 +47,9 @@ class Scratch:
 
         Raises OSError if one cannot be, after all others; the next call tries again.
         """
-        if self._quiet and not self._changes.any():
+        if self.quiet and not self._changes.any():
             return
-        self._quiet = False
+        self.quiet = False
         wrong: OSError | None = None
         for folder in self._empty:
             try:
@@ -57,7 +58,7 @@ class Scratch:
                 wrong = error
         if wrong is not None:
             raise wrong
-        self._quiet = self._changes.watch(self._places) and all(map(_is_empty, self._empty))
+        self.quiet = self._changes.watch(self._places) and all(map(_is_empty, self._empty))
 
     def move(self, folder: Path) -> None:
         """Follows the folder, which has been renamed."""
@@ -65,11 +66,11 @@ class Scratch:
         self.job_file = folder / "job.json"
         self._empty = [folder / each.name for each in self._empty]
         self._places = [folder, *self._empty]
-        self._quiet = False
+        self.quiet = False
 
     def doubt(self) -> None:
         """Has the next `clear` look at each folder by its name: something may be wrong with them."""
-        self._quiet = False
+        self.quiet = False
 
     def write(self, body: bytes) -> None:
         """Replaces the content of the file. Raises OSError."""

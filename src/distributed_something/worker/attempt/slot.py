@@ -123,7 +123,7 @@ class Slot:
             refused = isinstance(error.__cause__, KeyRefused | UsageError) or isinstance(error, UsageError)
             outcome = Outcome(State.DEAD if refused else State.WAITING, cause, detail)
         self._clean(lease)
-        if (sick := self._fault_of_machine(failed, outcome)) is not None:
+        if outcome.cause is not None and (sick := self._fault_of_machine(failed, outcome)) is not None:
             self._log.note(f"given back: {sick.what}")
             self._log.end()
             raise sick
@@ -205,7 +205,8 @@ class Slot:
 
     def _attempt(self, lease: Lease, takes_long: Callable[[], None]) -> Outcome:
         task, job, work = self._task, lease.job, self._work(lease)
-        self._scratch.clear()  # what could not be removed after the last attempt
+        if not self._scratch.quiet:
+            self._scratch.clear()  # what could not be removed after the last attempt
         check_cancelled = self._executor.check_cancelled
         done = Done(False)
         if task.done_check and work.prefix and not work.collect:

@@ -81,6 +81,8 @@ class Task(NamedTuple):
 
     def timeout_after(self, timeouts: int, limit: float) -> float:
         """Returns the time limit of an attempt after so many that ran into it, in seconds; 0: none."""
+        if not timeouts:
+            return limit
         return max(limit, min(limit * self.timeout_factor ** min(timeouts, 100), self.longest))
 
     def work(self, lease: Lease, folders: Mapping[str, str]) -> Work:

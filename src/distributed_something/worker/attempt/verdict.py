@@ -38,7 +38,7 @@ def of_process(ended: Ended, memory_was_short: Callable[[], bool], program: str 
     """
     code, number = ended.exit_code, ended.signal
     if code == 0:
-        return with_usage(Outcome(State.SUCCEEDED, exit_code=0), ended)
+        return _succeeded(ended.cpu_seconds, ended.max_rss_bytes)
     if code is not None and code - 128 in _SIGNALS and program.rpartition("/")[2] in _SHELLS:
         number = code - 128
     if number is None:
@@ -53,13 +53,15 @@ def of_process(ended: Ended, memory_was_short: Callable[[], bool], program: str 
 
 def of_reply(reply: Mapping[str, Any]) -> Outcome:
     """Returns the outcome that a handler's process replies."""
-    code = int(reply["exit_code"])
-    outcome = Outcome(State.SUCCEEDED, exit_code=0)
-    if code != 0:
-        outcome = failed(Cause.EXIT, reply["detail"] or f"exit code {code}", code)
-    return outcome._replace(
-        cpu_seconds=float(reply["cpu_seconds"]), max_rss_bytes=int(reply["max_rss_bytes"])
-    )
+    code, cpu, memory = int(reply["exit_code"]), float(reply["cpu_seconds"]), int(reply["max_rss_bytes"])
+    if code == 0:
+        return _succeeded(cpu, memory)
+    outcome = failed(Cause.EXIT, reply["detail"] or f"exit code {code}", code)
+    return outcome._replace(cpu_seconds=cpu, max_rss_bytes=memory)
+
+
+def _succeeded(cpu_seconds: float | None, max_rss_bytes: int | None) -> Outcome:
+    return Outcome(State.SUCCEEDED, exit_code=0, cpu_seconds=cpu_seconds, max_rss_bytes=max_rss_bytes)
 
 
 def _name_of(number: int) -> str:

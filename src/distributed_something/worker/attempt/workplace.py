@@ -40,6 +40,8 @@ class Workplace:
         self._root = wanted.parent
         self._keep = keep
         self._held: list[int] = []
+        self.is_claimed = False
+        """Whether the folder bears a job's name."""
         if keep:
             wanted.mkdir(parents=True, exist_ok=True)
             self.home = self.folder = self._box = wanted
@@ -51,11 +53,6 @@ class Workplace:
         self.folder = self._box = self.home / "box"
         self._made(self._box)
 
-    @property
-    def is_claimed(self) -> bool:
-        """Whether the folder bears a job's name."""
-        return self.folder != self._box
-
     def expected(self, name: str) -> Path:
         """Returns the folder that `claim` gives, unless an attempt that lives has it."""
         return self._root / name
@@ -64,7 +61,7 @@ class Workplace:
         """Renames the folder. Returns False if an attempt that lives has this name: another one is taken."""
         for number, folder in enumerate(_names(self._root / name)):
             if self._renamed(folder):
-                self.folder = folder
+                self.folder, self.is_claimed = folder, True
                 return number == 0
         raise AssertionError
 
@@ -77,7 +74,7 @@ class Workplace:
         except FileNotFoundError:
             os.close(self._held.pop())
             self._made(self._box)
-        self.folder = self._box
+        self.folder, self.is_claimed = self._box, False
 
     def close(self) -> None:
         """Removes the folders, unless they are to be kept."""
