@@ -178,7 +178,7 @@ class LocalEngine:
         )
 
     def _needs(self) -> tuple[tuple[Needs, int], ...]:
-        with suppress(DsError):  # a damaged queue: whoever asks for jobs says so
+        with suppress(DsError):  # a damaged queue: other verbs say so
             if self._place.database.exists():
                 return tuple(self._open().needs(self.capacity().default))
         return ()
