@@ -1,10 +1,11 @@
 # make demo   run the image example on this machine      make check  lint and strict types
 # make test   every test, in parallel                    make bench  speed, beside its peers
 # make docs   the documentation, into site/index.html    make dist   wheel, sdist, list of parts
+# make programs   CellProfiler and ome-zarr, which the tests of their examples run (Python 3.11, a C compiler, a JDK)
 # make locked   .venv from the lock files alone, each package by its hash       make lock   new lock files
 # make aws-smoke ARGS='--bucket B'   20 jobs on a real account, for at most $0.05: asks before
 # make pictures   a walk through page and report in a browser, as screenshots in pictures/
-.PHONY: demo test check bench aws-smoke docs pictures dist lock locked clean
+.PHONY: demo test programs check bench aws-smoke docs pictures dist lock locked clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,6 +44,19 @@ lock: $(VENV)/.developer
 	$(LOCK) --upgrade --group check --group release pyproject.toml src/distributed_something/examples/images/requirements.txt \
 		    --output-file .ci/requirements.txt
 	printf '%s\n' $(MINISTACK) | $(LOCK) --upgrade - --output-file .ci/ministack.txt
+
+# Environments of their own: CellProfiler 4.2 takes no newer NumPy, and ome-zarr's S3 insists on one botocore. The
+# lists are not renewed by `make lock`. CellProfiler's leaves out what only its windows need
+programs: $(VENV)/.programs
+$(VENV)/.programs: .ci/omezarr.txt .ci/cellprofiler.txt .ci/cellprofiler-build.txt
+	$(PYTHON) -m venv $(VENV)/omezarr
+	$(VENV)/omezarr/bin/python -m pip install --quiet --require-hashes --requirement .ci/omezarr.txt
+	$(PYTHON) -m venv $(VENV)/cellprofiler
+	$(VENV)/cellprofiler/bin/python -m pip install --quiet --require-hashes --no-deps \
+		    --requirement .ci/cellprofiler-build.txt
+	$(VENV)/cellprofiler/bin/python -m pip install --quiet --require-hashes --no-deps --no-build-isolation \
+		    --requirement .ci/cellprofiler.txt
+	touch $@
 
 demo: $(VENV)/.product
 	rm -rf demo

@@ -20,6 +20,7 @@ BENCHMARKS = {
     "scale": "scale",
     "s3": "s3_transfer",
     "rehearsal": "rehearsal",
+    "slurm": "slurm",
 }
 """The module of each; one is imported when it runs, as the memory of this process counts for its children."""
 

@@ -1,8 +1,10 @@
-"""Attacks runs of the engine `local` and checks from outside that nothing is lost: python -m bench.chaos
+"""Attacks runs and checks from outside that nothing is lost: python -m bench.chaos
 
 Each round is a small run in a folder of its own. Its workers are killed and suspended at random moments,
 with --damage its queue is damaged too, and the commands are given again until the run has ended. Then: every
 job has succeeded, its output is whole, a job ran twice only across a strike, and no process is left.
+With `--engine rehearsal` each round is a rough day of an account: machines are taken back and die, calls fail
+and are throttled, and workers and the monitor are killed besides. No attempt may be charged for it.
 A round is made from its seed alone: `--seed N --rounds 1` repeats it, but for the timing of the machine.
 """
 
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROUND_SECONDS = 120.0
-"""Maximum time of a round, in seconds."""
+"""Maximum time of a round, in seconds; of a rehearsal three times as much."""
 
 SUSPENDED_SECONDS = 0.3
 
@@ -60,14 +62,7 @@ class Round:
 
     def run(self) -> Done:
         """Run it to its end. Raises AssertionError where something is not as promised."""
-        slots = self._chance.randrange(1, 5)
-        config: dict[str, object] = {
-            "APP_NAME": "Chaos",
-            "ENGINE": "local",
-            "COMMAND": COMMAND,
-            "OUTPUT": "out/{n}",
-        }
-        config |= {"JOB_RETRIES": 30, "DOCKER_CORES": slots, "BACKOFF": 0}
+        config = {"APP_NAME": "Chaos", "COMMAND": COMMAND, "OUTPUT": "out/{n}", **self._config()}
         (self._folder / "config.py").write_text("".join(f"{k} = {v!r}\n" for k, v in config.items()))
         pauses = [round(self._chance.uniform(0, 0.1), 3) for _ in range(self._jobs)]
         groups = [{"n": n, "pause": pause} for n, pause in enumerate(pauses)]
@@ -76,16 +71,26 @@ class Round:
         try:
             self._ds("setup")
             self._ds("submit", "jobs.json")
-            self._ds("start")
-            for _ in range(self._chance.randrange(1, 9)):
-                time.sleep(self._chance.uniform(0.02, 0.3))
-                self._strike()
-            while self._ds("monitor", check=False) != 0:
-                assert time.monotonic() - self._began < ROUND_SECONDS, "the run does not end"
-                self._ds("start", check=False)
+            self._attack()
             return self._checked()
         finally:
-            self._ds("stop", "--now", check=False)
+            self._ds(*self._last, check=False)
+
+    _last: tuple[str, ...] = ("stop", "--now")
+
+    def _config(self) -> dict[str, object]:
+        slots = self._chance.randrange(1, 5)
+        return {"ENGINE": "local", "JOB_RETRIES": 30, "DOCKER_CORES": slots, "BACKOFF": 0}
+
+    def _attack(self) -> None:
+        """Runs it to its end under strikes."""
+        self._ds("start")
+        for _ in range(self._chance.randrange(1, 9)):
+            time.sleep(self._chance.uniform(0.02, 0.3))
+            self._strike()
+        while self._ds("monitor", check=False) != 0:
+            assert time.monotonic() - self._began < ROUND_SECONDS, "the run does not end"
+            self._ds("start", check=False)
 
     def _ds(self, *words: str, check: bool = True) -> int:
         command = [sys.executable, "-m", "distributed_something", "--yes", *words]
@@ -201,11 +206,69 @@ class Round:
         return repeats
 
 
-def _round(seed: int, *, damage: bool) -> Done | None:
+class RoughDay(Round):
+    """A rehearsal with faults of the account; the strikes are on workers, and on the monitor."""
+
+    _last = ("cleanup",)
+
+    def _config(self) -> dict[str, object]:
+        keys = {"ENGINE": "rehearsal", "CONTAINERS": False, "JOB_RETRIES": 1, "SQS_MESSAGE_VISIBILITY": 8}
+        machines = {"CLUSTER_MACHINES": self._chance.randrange(1, 4), "TASKS_PER_MACHINE": 1}
+        return {**keys, **machines, "DOCKER_CORES": self._chance.randrange(1, 4), "MACHINE_PRICE": 0.1}
+
+    def _attack(self) -> None:
+        a, chance = self._chance.choice, self._chance
+        rates = f"notice={a([0, 0.5, 3])}/min,kill={a([0, 0.5, 3])}/min,throttle={a([0, 5, 20])}%"
+        more = f"error={a([0, 2, 10])}%,lag={a([0, 2, 5])}s,seed={chance.randrange(1000)}"
+        self._ds("start", "--faults", f"{rates},{more}")
+        monitor = self._monitor()
+        for _ in range(chance.randrange(1, 6)):
+            time.sleep(chance.uniform(0.2, 2.0))
+            if chance.random() < 0.3:
+                monitor.kill()
+                monitor.wait()
+                monitor = self._monitor()
+            elif workers := self._workers():
+                os.kill(chance.choice(workers), signal.SIGKILL)
+            else:
+                continue
+            self._counts["kill"] += 1
+        with suppress(subprocess.TimeoutExpired):
+            monitor.wait(2 * ROUND_SECONDS)
+        monitor.kill()
+        while self._ds("monitor", check=False) != 0:
+            assert time.monotonic() - self._began < 3 * ROUND_SECONDS, "the run does not end"
+
+    def _monitor(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "distributed_something", "--yes", "monitor"]
+        nowhere = subprocess.DEVNULL
+        return subprocess.Popen(command, cwd=self._folder, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+
+    def _workers(self) -> list[int]:
+        found = []
+        for pid in self._marked():
+            with suppress(OSError):
+                if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
+    def _repeats(self) -> int:
+        """Returns how many times a job ran again. When machines were lost is the emulator's secret."""
+        names = [line.split()[0] for line in (self._folder / "trace").read_text().splitlines()]
+        assert set(names) == {str(n) for n in range(self._jobs)}, "a job never ran"
+        command = [sys.executable, "-m", "distributed_something", "jobs", "--json"]
+        listed = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=True).stdout
+        charged = [line for line in listed.splitlines() if json.loads(line)["attempts"] != 1]
+        assert not charged, f"an attempt was charged: {charged[:3]}"
+        return len(names) - self._jobs
+
+
+def _round(seed: int, *, damage: bool, rough: bool) -> Done | None:
     """Runs one round in a folder of its own; None: it did not hold, and stderr says why."""
     with tempfile.TemporaryDirectory(prefix="ds-chaos-") as folder:
         try:
-            return Round(Path(folder).resolve(), seed, damage=damage).run()
+            kind = RoughDay if rough else Round
+            return kind(Path(folder).resolve(), seed, damage=damage).run()
         except (AssertionError, subprocess.SubprocessError) as error:
             print(f"seed {seed}: {error}", file=sys.stderr, flush=True)
             return None
@@ -217,12 +280,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1, help="seed of the first round; the next has one more")
     parser.add_argument("--damage", action="store_true", help="damage the queue too")
+    parser.add_argument("--engine", choices=("local", "rehearsal"), default="local")
     parser.add_argument("--at-a-time", type=int, default=4, help="rounds that run side by side")
     options = parser.parse_args(words)
     seeds = range(options.seed, options.seed + options.rounds)
     began = time.monotonic()
+    one = partial(_round, damage=options.damage, rough=options.engine == "rehearsal")
     with ThreadPoolExecutor(options.at_a_time) as rounds:
-        ended = [each for each in rounds.map(partial(_round, damage=options.damage), seeds) if each]
+        ended = [each for each in rounds.map(one, seeds) if each]
     sums = Done(*map(sum, zip(Done(0, 0, 0, 0, 0), *ended, strict=True)))
     broken = options.rounds - len(ended)
     figures = ", ".join(f"{value:,} {name}" for name, value in sums._asdict().items())

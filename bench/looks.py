@@ -28,6 +28,16 @@ DEAD_EVERY = 1_000
 REPEATS = 5
 CHUNK = 50_000
 TIMES = 10
+SAID = b"reading the plate\nValueError: no well A13 in BR00117035\n"
+VIEWS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("again", {}),
+    ("jobs by memory", {"order": "-memory"}),
+    ("their last page", {"order": "-memory", "page": 10**9}),
+    ("a word in all jobs", {"q": "br00012"}),
+    ("jobs by a key", {"order": "key:Plate"}),
+    ("by that key again", {"order": "-key:Plate"}),
+)
+"""What is looked at after the first view, one after the other."""
 
 
 def main(jobs: int) -> None:
@@ -60,8 +70,8 @@ def _figures(folder: Path, size: int, repeats: int) -> Iterator[tuple[str, str]]
     yield "ds status, 1,000 events more", f"{cpu * 1000:.0f} ms, {memory} MB"
     words = [sys.executable, "-m", __name__, "page", str(folder)]
     said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
-    yield "the page, first view", f"{float(said[0]) * 1000:.0f} ms"
-    yield "the page, again", f"{float(said[1]) * 1000:.0f} ms"
+    for (name, _), seconds in zip((("first view", {}), *VIEWS), said, strict=True):
+        yield f"the page, {name}", f"{float(seconds) * 1000:.0f} ms"
     for times, name in ((1, "first"), (1, "a minute later"), (TIMES, f"first, {TIMES} times the jobs")):
         _write(folder, size + 1000, size + 2000, "later")
         wall, cpu, memory = _measured(["-m", __name__, "function", str(folder), str(times)])
@@ -99,6 +109,8 @@ def _write(folder: Path, first: int, end: int, name: str) -> None:
 
 def _write_events(folder: str, first: str, end: str, name: str) -> None:
     store, paths = FolderStore(Path(folder, "data")), RunPaths("Bench", RUN)
+    for worker in range(WORKERS):
+        store.write(f"{paths.logs}worker-{worker}-3f2a1b.log", SAID * (1000 // len(SAID) + 2))
     for low in range(int(first), int(end), CHUNK):
         some = range(low, min(low + CHUNK, int(end)))
         ids = [f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}" for n in some]
@@ -119,7 +131,7 @@ def _lines(n: int, job_id: str) -> Iterator[str]:
     fact = {"t": START + n / 20, "event": "succeeded", "id": job_id, "attempt": 1, "worker": worker}
     fact |= {"machine": f"i-{n % WORKERS:017x}", "seconds": 12.5, "exit_code": 0, "max_rss_bytes": 1 << 28}
     fact |= {"cpu_seconds": 11.5, "bytes_in": 1 << 20, "bytes_out": 1 << 20, "output": f"out/{n}"}
-    fact |= {"log": f"{worker}.log@{n}+20", "phases": {"in": 0.25, "out": 0.25}}
+    fact |= {"log": f"{worker}.log@{n % 1000}+{len(SAID)}", "phases": {"in": 0.25, "out": 0.25}}
     if n % DEAD_EVERY != DEAD_EVERY - 1:
         yield json.dumps(fact) + "\n"
         return
@@ -129,21 +141,18 @@ def _lines(n: int, job_id: str) -> Iterator[str]:
 
 
 def _view_page(folder: str) -> None:
-    """Prints the seconds of CPU of the page's first view, and of the next."""
+    """Prints the seconds of CPU of the page's first view, and of each of VIEWS."""
     from distributed_something.console import Console
     from distributed_something.dashboard.model import Model
-    from distributed_something.dashboard.select import Asked
+    from distributed_something.dashboard.select import asked
     from distributed_something.steps.project import Project
 
-    def view() -> float:
-        began = time.process_time()
-        model.overview(), model.jobs(Asked(), 1), model.failures()
-        return time.process_time() - began
-
     model = Model(lambda: Project.open(Path(folder), Console()))
-    first = view()
-    model.look_again()
-    print(first, view())
+    for query in ({}, *(each for _, each in VIEWS)):
+        began = time.process_time()
+        model.look_again()
+        model.overview(), model.jobs(asked(query), int(str(query.get("page", 1)))), model.failures()
+        print(time.process_time() - began)
 
 
 class _Repeated(FolderStore):

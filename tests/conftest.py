@@ -127,7 +127,7 @@ def rights() -> Iterator[None]:
     """At the end: no role of AWS has made a call, on an emulator, that it may not make."""
     yield
     if (recorded := sys.modules.get("rights")) is not None:
-        found = {str(role or "people"): calls for role in recorded.SEEN if (calls := recorded.beyond(role))}
+        found = {str(who): calls for who in recorded.SEEN if (calls := recorded.beyond(who))}
         assert not found, f"calls without a right, and the tests that made them: {found}"
 
 

@@ -62,6 +62,11 @@ FAMILIES = {
         lambda message: f"{message['output_location']}/{message['group']['Metadata']}",
         lambda message: str(message["group"]["Metadata"]),
     ),
+    "collate": Family(
+        None,
+        lambda message: f"projects/workspace/backend/{message['batch']}/{message['group']['plate']}",
+        lambda message: str(message["group"]["plate"]),
+    ),
 }
 
 
@@ -77,6 +82,7 @@ class CopyCat:
     ) -> None:
         self._family = FAMILIES[family]
         self._environment = environment
+        self._results = environment.get("DESTINATION_BUCKET") or environment["AWS_BUCKET"]
         self._sqs = sqs
         self._s3 = s3
         self._broken = broken
@@ -100,7 +106,7 @@ class CopyCat:
 
     def _job(self, message: Message) -> bool:
         """A message with a key too many or too few is a failure: their workers read keys by name."""
-        assert set(message) == self._family.keys, message
+        assert self._family.keys in (None, set(message)), message
         name, folder = self._family.name(message), self._family.folder(message)
         if self._done(folder):
             self.skipped.append(name)
@@ -111,9 +117,7 @@ class CopyCat:
         needed = int(self._environment["EXPECTED_NUMBER_FILES"])
         for number in range(needed):
             ending = self._environment["NECESSARY_STRING"]
-            self._s3.put_object(
-                Bucket=self._environment["AWS_BUCKET"], Key=f"{folder}/{number}{ending}", Body=b"x"
-            )
+            self._s3.put_object(Bucket=self._results, Key=f"{folder}/{number}{ending}", Body=b"x")
         self.worked.append(name)
         return True
 
@@ -122,7 +126,7 @@ class CopyCat:
         theirs = self._environment
         if theirs["CHECK_IF_DONE_BOOL"].upper() != "TRUE":
             return False
-        found = self._s3.list_objects_v2(Bucket=theirs["AWS_BUCKET"], Prefix=f"{folder}/").get("Contents", ())
+        found = self._s3.list_objects_v2(Bucket=self._results, Prefix=f"{folder}/").get("Contents", ())
         large = [each for each in found if each["Size"] >= int(theirs["MIN_FILE_SIZE_BYTES"])]
         enough = [each for each in large if theirs["NECESSARY_STRING"] in each["Key"]]
         return len(enough) >= int(theirs["EXPECTED_NUMBER_FILES"])

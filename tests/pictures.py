@@ -10,11 +10,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from browsing import dashboard
-from conftest import DsProject
+from conftest import DsProject, until
+from distributed_something.rehearsal.faults import parse_faults
+from rehearsing import unlucky
 from services import chromium
 from synthetic import write_run
 
@@ -41,6 +44,13 @@ n = int(sys.argv[1])
 image = Image.effect_mandelbrot((320, 240), (-2, -1.2, 0.8 - n / 9, 1.2), 40 + n * 8)
 image.save(sys.argv[2] + '/overlay.png')
 image.convert('I').point(lambda value: value * 40).save(sys.argv[2] + '/plane.tif')
+import json, os
+os.makedirs(sys.argv[2] + '/field.zarr/0')
+array = dict(zarr_format=2, shape=[240, 320], chunks=[240, 320], dtype='|u1', fill_value=0, order='C')
+described = dict(multiscales=[dict(datasets=[dict(path='0')])])
+for name, facts in (('.zattrs', described), ('0/.zarray', dict(array, compressor=None, filters=None))):
+    json.dump(facts, open(sys.argv[2] + '/field.zarr/' + name, 'w'))
+open(sys.argv[2] + '/field.zarr/0/0.0', 'wb').write(image.rotate(180).tobytes())
 " {Pause} {output_dir}
 """
 WELLS = [f"{row}{column:02}" for row in "ABCD" for column in range(1, 7)]
@@ -53,7 +63,7 @@ def main(words: list[str]) -> None:
     TARGET.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ds-pictures-") as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        for name, make in (("plates", plates), ("large", large)):
+        for name, make in PROJECTS.items():
             if words and not any(word.startswith(name) for word in words):
                 continue
             project = DsProject(Path(folder, name))
@@ -72,6 +82,9 @@ def main(words: list[str]) -> None:
                             page.locator("main section").first.wait_for()
                             act(page, url)
                             page.wait_for_timeout(700)
+                            for picture in page.locator("img[loading]").all():
+                                picture.scroll_into_view_if_needed()
+                            page.wait_for_load_state("networkidle")
                             page.screenshot(
                                 path=TARGET / f"{name}-{step}-{width}-{scheme}.png", full_page=True
                             )
@@ -124,6 +137,52 @@ def choose(page: Any, url: str) -> None:
     page.get_by_role("checkbox", name="choose job").nth(2).check()
 
 
+MEASURE = """
+test $1 -ge 20 && sleep 60
+sleep 2.$(expr $1 % 7)
+test $1 -ge 3 || { echo "ValueError: could not convert string to float: 'n/a'" >&2; exit 1; }
+"""
+
+
+@contextmanager
+def machines(project: DsProject, *, stopped: bool = False) -> Iterator[Steps]:
+    """A rehearsed run: a machine is lost and too many jobs are dead; `stopped`: no machine runs any more."""
+    (project.folder / "measure.sh").write_text(MEASURE)
+    project.config(
+        ENGINE="rehearsal",
+        DOCKERHUB_TAG="lab/nuclei:1.4",
+        CONTAINERS=False,
+        OUTPUT="",
+        CLUSTER_MACHINES=2,
+        TASKS_PER_MACHINE=1,
+        MACHINE_TYPE=["m5.large"],
+        MACHINE_PRICE=0.04,
+        JOB_RETRIES=1,
+        DOCKER_CORES=3,
+        SQS_MESSAGE_VISIBILITY=10,
+        COMMAND="sh $DS_PROJECT_DIR/measure.sh {Well}",
+        BUDGET_USD=0.02,
+        MAX_FAILURES=4,
+    )
+    jobs = project.jobs({"Plate": "P1", "Well": n} for n in range(24))
+    faults = "kill=0.4/min,notice=0.4/min,speed=8x"
+    faults += f",seed={unlucky(parse_faults(faults)).seed}"
+    try:
+        for words in (["setup"], ["submit", jobs], ["start", "--wait", "0.1", "--faults", faults]):
+            project.ds(*words, timeout=60)
+        until(
+            lambda: project.status()["machines"]["lost"] and project.status()["jobs"]["dead"] == 3, "losses"
+        )
+        if stopped:
+            project.ds("stop", "--now")
+            until(lambda: not project.status()["machines"]["running"], "the machines to end")
+            yield {"dialog": lambda page, url: page.get_by_role("button", name="Retry these").click()}
+        else:
+            yield {"overview": lambda page, url: None}
+    finally:
+        project.ds("cleanup", "--yes", code=None, timeout=120)
+
+
 @contextmanager
 def large(project: DsProject) -> Iterator[Steps]:
     """A run of 20,000 jobs that has ended, by its ledger."""
@@ -134,6 +193,13 @@ def large(project: DsProject) -> Iterator[Steps]:
         "jobs": lambda page, url: page.goto(url + "#jobs?order=key:Well"),
     }
 
+
+PROJECTS = {
+    "plates": plates,
+    "machines": machines,
+    "stopped": partial(machines, stopped=True),
+    "large": large,
+}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

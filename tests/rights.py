@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from distributed_something.aws.iam.policies import Buckets, Grant, trusted
 from distributed_something.aws.iam.roles import Role, Where
-from distributed_something.aws.iam.user_policies import user_grants
+from distributed_something.aws.iam.user_policies import administrator_grants, user_grants
 from distributed_something.aws.session import AwsSession
 from distributed_something.inputs.config import parse_config
 
@@ -22,6 +23,7 @@ PREFIXES = {
     "iam": "iam",
     "lambda": "lambda",
     "logs": "logs",
+    "pricing": "pricing",
     "resourcegroupstaggingapi": "tag",
     "s3": "s3",
     "scheduler": "scheduler",
@@ -36,6 +38,7 @@ OTHER_ACTIONS = {
     "s3:DeleteObjects": {"s3:DeleteObject"},
     "s3:HeadBucket": {"s3:ListBucket"},
     "s3:HeadObject": {"s3:GetObject"},
+    "s3:ListMultipartUploads": {"s3:ListBucketMultipartUploads"},
     "s3:ListObjectsV2": {"s3:ListBucket"},
     "sqs:ChangeMessageVisibilityBatch": {"sqs:ChangeMessageVisibility"},
     "sqs:DeleteMessageBatch": {"sqs:DeleteMessage"},
@@ -66,7 +69,7 @@ ALSO = {
 }
 """Actions that a call needs beside its own, as AWS says: for tags in it, and for roles that it hands on."""
 
-NOT_GRANTED = {"ec2:RunInstances", "ssm:GetParameter"}
+NOT_GRANTED = {"ec2:RunInstances", "iam:PutRolePermissionsBoundary", "ssm:GetParameter"}
 """What the set-up of an account tries where it may, and leaves out where it may not."""
 
 
@@ -94,22 +97,65 @@ def of_people() -> set[str]:
     return granted(user_grants(config, WHERE))
 
 
-SEEN: defaultdict[Role | None, dict[str, str]] = defaultdict(dict)
-"""Each call that the sessions of a role (None: of people) have made, with the test that made it first."""
+Who = Role | str
+PEOPLE, ADMINISTRATOR = "people", "administrator"
+
+SEEN: defaultdict[Who, dict[str, str]] = defaultdict(dict)
+"""Each call that a role, or a person, has made, with the test that made it first."""
+
+WIRE = {"monitoring": "cloudwatch", "tagging": "tag"}
+"""Names of services in signatures, where actions begin with another one."""
+
+ON_THE_WIRE = {
+    "s3:DeletePart": {"s3:AbortMultipartUpload"},
+    "s3:GetBucket": {"s3:ListBucket"},
+    "s3:PostPart": {"s3:PutObject"},
+    "s3:PutPart": {"s3:PutObject"},
+}
+"""Requests to S3 as a proxy sees them: what it cannot tell apart needs these rights."""
+
+REST = frozenset({"lambda", "scheduler"})
+"""Services whose requests do not name their action."""
 
 
-def recorded(session: AwsSession, role: Role | None = None) -> AwsSession:
+def recorded(session: AwsSession, who: Who = PEOPLE) -> AwsSession:
     """Has every call of a session recorded that no client has been made of yet."""
 
     def note(model: Any, **_: object) -> None:
-        prefix = PREFIXES[model.service_model.service_name]
-        SEEN[role].setdefault(f"{prefix}:{model.name}", os.environ.get("PYTEST_CURRENT_TEST", ""))
+        _note(who, f"{PREFIXES[model.service_model.service_name]}:{model.name}")
 
     session._botocore().register("before-call.*.*", note)
     return session
 
 
-def beyond(role: Role | None) -> dict[str, str]:
-    """The recorded calls that the role may not make."""
-    allowed = of_people() if role is None else in_role(role)
-    return {call: test for call, test in SEEN[role].items() if not actions([call]) - NOT_GRANTED <= allowed}
+def _note(who: Who, call: str) -> None:
+    SEEN[who].setdefault(call, os.environ.get("PYTEST_CURRENT_TEST", ""))
+
+
+@contextmanager
+def overheard(endpoint: str, who: Who) -> Iterator[str]:
+    """A way to an emulator for processes of a role, or a person, that records each of their calls."""
+    from faulty import faulty_way
+
+    with faulty_way(endpoint) as way:
+        yield way.endpoint
+    for name in way.seen:
+        service, _, action = name.partition(".")
+        if service not in REST:
+            _note(who, f"{WIRE.get(service, service)}:{action}")
+
+
+def allowed(who: Who) -> set[str]:
+    if isinstance(who, Role):
+        return in_role(who)
+    return of_people() if who == PEOPLE else granted(administrator_grants(WHERE))
+
+
+def beyond(who: Who) -> dict[str, str]:
+    """The recorded calls that a role, or a person, may not make."""
+    rights = allowed(who) | NOT_GRANTED
+    return {
+        call: test
+        for call, test in SEEN[who].items()
+        if not (ON_THE_WIRE.get(call) or actions([call])) <= rights
+    }

@@ -102,6 +102,17 @@ def ministack() -> str | None:
     return shutil.which("ministack", path=f"{own}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
+def cellprofiler() -> str | None:
+    """CellProfiler's program: in the environment that `make programs` gives it, or on the PATH."""
+    own = Path(sys.prefix, "cellprofiler", "bin")
+    return shutil.which("cellprofiler", path=f"{own}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+def omezarr() -> Path | None:
+    """The folder of ome-zarr and what it needs: in the environment that `make programs` gives it."""
+    return next(Path(sys.prefix, "omezarr").glob("lib/python3.*/site-packages/ome_zarr"), None)
+
+
 _INSTALLED: dict[str, Callable[[], object]] = {
     "ministack": lambda: ministack() and find_spec("boto3"),
     "moto": lambda: find_spec("moto") and find_spec("flask") and find_spec("obstore"),
@@ -114,7 +125,16 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "glusterfs": lambda: (
         os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
     ),
+    "nfs": lambda: (
+        os.getuid() == 0
+        and all(
+            shutil.which(each, path=f"{os.environ['PATH']}:/usr/sbin") for each in ("linux.uml", "exportfs")
+        )
+    ),
     "bindfs": lambda: shutil.which("bindfs") and Path("/dev/fuse").exists(),
+    "cellprofiler": cellprofiler,
+    "imagej": lambda: Path("/usr/share/java/ij.jar").exists() and shutil.which("xvfb-run"),
+    "ome-zarr": omezarr,
     "uv": lambda: shutil.which(
         "uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     ),

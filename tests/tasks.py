@@ -9,12 +9,13 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conftest import until
+from distributed_something.aws.iam.roles import Role
 from distributed_something.aws.s3.store import S3Store
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueNames, QueueUrls
@@ -25,6 +26,7 @@ from distributed_something.rehearsal.emulator.server import CREDENTIALS
 from distributed_something.runs.runfile import write_run_file
 from distributed_something.worker.attempt.process import kill_marked
 from emulating import REGION, delete_queues, endpoint, ensure_queues, session
+from rights import overheard
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,17 @@ def new_run(groups: Iterable[Mapping[str, Any]], **config: object) -> Run:
 
 @contextmanager
 def worker(run: Run, scratch: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """`ds worker` as a task of the run; it is killed at the end, with all that its jobs left running."""
+    """`ds worker` as a task of the run; it is killed at the end, with all that its jobs left running.
+
+    Its calls are held against the rights of its role.
+    """
+    with ExitStack() as stack:
+        way = stack.enter_context(overheard(endpoint(), Role.TASK))
+        yield stack.enter_context(_worker(run, scratch, {"AWS_ENDPOINT_URL": way, **more}))
+
+
+@contextmanager
+def _worker(run: Run, scratch: Path, more: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     mark = f"DS_SCRATCH={scratch}"
     process = subprocess.Popen(
         [sys.executable, "-m", "distributed_something", "worker"],

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,6 +29,9 @@ PLAIN_LINE_SECONDS = 10.0
 
 SOON_SECONDS = 0.3
 """Work of ours that is shorter has no bar, in seconds: loading the library takes as long."""
+
+PAGE_LINES = 1000
+"""Number of lines of a table that are printed at a time."""
 
 BAR_COLUMNS = (6, 50)
 """Least and greatest width of a bar. On a narrow terminal words are dropped before the bar is."""
@@ -136,9 +140,9 @@ class Console:
     def table(self, header: Sequence[str], rows: Iterable[Row]) -> None:
         """Print a table: aligned on a terminal, with tabs elsewhere."""
         if not self.out.isatty():
-            self.line("\t".join(header))
-            for row in rows:
-                self.line("\t".join(_cell(value) for value in row))
+            lines = ("\t".join(map(_cell, row)) for row in chain([header], rows))
+            while page := list(islice(lines, PAGE_LINES)):
+                self.line("\n".join(page))
             return
         from rich.console import Console as Rich
         from rich.table import Table

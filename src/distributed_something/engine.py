@@ -12,6 +12,7 @@ from .budget import Quote
 from .errors import KeyRefused
 from .job import Cause, DeadJob, Job, Lease, Needs, State
 from .packing import Capacity
+from .words import many, time_text
 
 
 class Counts(NamedTuple):
@@ -26,6 +27,13 @@ class Counts(NamedTuple):
     def open(self) -> int:
         """Jobs that are not finished and not dead."""
         return self.waiting + self.leased + self.delayed
+
+    def explain_delay(self, next_at: float | None, now: float) -> str | None:
+        """Returns why no job runs, if all that is left waits out a back-off, the first until `next_at`."""
+        if next_at is None or not self.delayed or self.waiting or self.leased:
+            return None
+        jobs = many(self.delayed, "job", "failed and waits", "failed and wait")
+        return f"{jobs} before the next attempt, until {time_text(next_at, now)}"
 
 
 class PutReport(NamedTuple):
@@ -228,6 +236,8 @@ class RentedMachine(NamedTuple):
     ended: float | None = None
     why: str = ""
     lost: bool = False
+    hosts: tuple[tuple[float, str], ...] = ()
+    """Since when (Unix seconds) it has been on which host; empty: it is one itself."""
 
 
 class Diagnosis(NamedTuple):
@@ -279,6 +289,8 @@ class Machines(NamedTuple):
     """Hours that all machines of the run have run, added up; None: unknown."""
     needs: tuple[tuple[Needs, int], ...] = ()
     """What waiting jobs need, and how many of them; empty: none says it, or the queue does not know."""
+    queue_lost: str = ""
+    """Why the queue is gone; empty: it is there, or somebody removed it."""
     rented: tuple[RentedMachine, ...] = ()
     """Every machine of the run, ended ones included, if the engine rents them."""
 
@@ -371,6 +383,14 @@ class KnownJob(NamedTuple):
 
 
 @runtime_checkable
+class Bucket(Store, Protocol):
+    """A store that has others beside it."""
+
+    def sibling(self, bucket: str) -> Store:
+        """Returns the store of another bucket, with the same rights."""
+
+
+@runtime_checkable
 class Repairing(Protocol):
     """Verbs of an engine whose queue is a file of this machine, which may be damaged."""
 
@@ -406,6 +426,16 @@ class Renting(Protocol):
 
     def grow(self, target: int) -> None:
         """Raises the newest fleet, so that the fleets have `target` machines together. Never lowers one."""
+
+    def tried(self) -> Sequence[str]:
+        """Returns what machines this engine has asked for since the last call, in words."""
+
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Ends the machines on these hosts, and keeps the run off them; the fleet's target stays.
+
+        The run record names the hosts already. It is called again after a failure, and for machines that come
+        there all the same.
+        """
 
     def guard(self) -> Sequence[str]:
         """Terminates machines that have sent no heartbeat, after the latest look. Returns a line for each.

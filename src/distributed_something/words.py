@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 TYPE_CHECKING = False  # as in typing, without the milliseconds that typing takes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+def time_text(when: float, now: float, form: str = "%H:%M:%S") -> str:
+    """Formats a time of the local clock (Unix seconds), with its day if that is not today."""
+    at, today = (time.localtime(each) for each in (when, now))
+    return time.strftime(form if at[:3] == today[:3] else f"%Y-%m-%d {form}", at)
 
 
 def many(number: int, thing: str, does: str = "", do: str = "") -> str:

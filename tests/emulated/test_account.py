@@ -10,6 +10,7 @@ import pytest
 
 from conftest import DsProject
 from distributed_something.aws.iam import account
+from distributed_something.aws.iam.boundary import BOUNDARY, CONDITION, boundary_arn
 from distributed_something.aws.iam.policies import Buckets
 from distributed_something.aws.iam.roles import PATH, PROFILE, Role, Where
 from distributed_something.aws.session import AwsSession
@@ -17,6 +18,7 @@ from distributed_something.errors import DsError
 from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
 from distributed_something.testing import FakeClock
 from emulating import session as shared_session
+from rights import ADMINISTRATOR, overheard
 
 WHERE = Where("123456789012", "us-east-1")
 
@@ -30,14 +32,13 @@ def aws() -> Iterator[AwsSession]:
 
 
 @pytest.fixture
-def ds(project: DsProject, aws: AwsSession) -> DsProject:
+def ds(project: DsProject, aws: AwsSession) -> Iterator[DsProject]:
     project.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="results", COMMAND="x")
     assert aws.endpoint
-    project.environment |= CREDENTIALS | {
-        "AWS_ENDPOINT_URL": aws.endpoint,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    return project
+    with overheard(aws.endpoint, ADMINISTRATOR) as way:
+        own = {"AWS_ENDPOINT_URL": way, "AWS_EC2_METADATA_DISABLED": "true"}
+        project.environment |= CREDENTIALS | own
+        yield project
 
 
 @contextmanager
@@ -121,3 +122,22 @@ def test_the_policy_of_a_user_is_printed_and_of_an_administrator(ds: DsProject) 
     assert "arn:aws:sqs:us-east-1:123456789012:AccountAppQueue" in str(user)
     administrator = json.loads(ds.ds("account", "policy", "--administrator", "--json").stdout)
     assert "iam:CreateRole" in str(administrator) and "iam:CreateRole" not in str(user)
+
+
+@pytest.mark.fault(30)
+def test_where_the_owner_has_made_a_boundary_every_role_gets_it(ds: DsProject, aws: AwsSession) -> None:
+    iam = aws.client("iam")
+    ds.ds("account", "setup", "--yes")
+    printed = ds.ds("account", "policy", "--boundary")
+    iam.create_policy(Path=PATH, PolicyName=BOUNDARY, PolicyDocument=printed.stdout)
+    administrator = ds.ds("account", "policy", "--administrator").stdout
+    assert CONDITION in administrator and boundary_arn(WHERE) in administrator
+    assert "set the permissions boundary of" in ds.ds("account", "setup", "--yes").stderr
+    assert {each.boundary for each in account.find(aws).roles.values()} == {boundary_arn(WHERE)}
+    assert "nothing to do" in ds.ds("account", "setup", "--yes").stderr
+    ds.ds("account", "destroy", "--yes")
+    ds.ds("account", "setup", "--yes")
+    assert {each.boundary for each in account.find(aws).roles.values()} == {boundary_arn(WHERE)}
+    ds.ds("account", "destroy", "--yes")
+    iam.delete_policy(PolicyArn=boundary_arn(WHERE))
+    assert CONDITION not in ds.ds("account", "policy", "--administrator").stdout

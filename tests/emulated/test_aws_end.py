@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
 from distributed_something.aws.ecs.resources import Kind
+from distributed_something.aws.s3.uploads import prefixes_of
 from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.aws.watch.dashboard import put_dashboard
@@ -122,7 +123,7 @@ def test_of_workers_that_write_no_ledger_the_queue_tells_how_jobs_ended(cloud: C
     assert (looked.jobs.succeeded, looked.jobs.dead) == (4, 1)
     assert [record.id for record in cloud.project.fold().dead()] == [lost.job.id], "while the run goes on"
     assert jobs(cloud.project, None, None, csv=False) == OK
-    assert "4 waiting jobs have succeeded by the queue's count" in cloud.err.getvalue()
+    assert "4 waiting jobs have left the queue" in cloud.err.getvalue()
     assert failures(cloud.project) == OK and "worker-lost" in cloud.out.getvalue()
     cloud.open()
     assert monitor(cloud.project, None, None) == SOME_DEAD
@@ -775,3 +776,27 @@ def test_set_up_keeps_the_record_of_a_run_that_the_reference_started(cloud: Clou
     kept = cloud.project.record_path.with_suffix(".reference.json")
     assert read_record(kept).fleets == ("sfr-1",) and str(kept) in cloud.err.getvalue()
     assert not cloud.record().is_references
+
+
+@pytest.mark.fault(79)
+def test_cleanup_ends_old_uploads_of_killed_workers_below_its_own_prefixes(cloud: Cloud) -> None:
+    cloud.config(OUTPUT="out/{n}")
+    begin(cloud)
+    s3 = session().client("s3")
+    keys = ["out/1/large", f"runs/{cloud.app}/r/log", "others/large", "outside/1", f"runs/{cloud.app}2/x"]
+    for key in keys:
+        s3.create_multipart_upload(Bucket=cloud.bucket, Key=key)
+
+    def unfinished() -> set[str]:
+        return {each["Key"] for each in s3.list_multipart_uploads(Bucket=cloud.bucket)["Uploads"]}
+
+    assert unfinished() == set(keys)
+    cloud.project.engine.remove()  # the emulator says of each upload that it began in 2010
+    assert unfinished() == set(keys[2:])
+    assert "ended 2 unfinished uploads" in cloud.err.getvalue()
+
+
+@pytest.mark.parametrize("output", ["{Plate}/{Well}", "", "{n}"])
+def test_an_output_without_a_fixed_part_has_no_prefix_of_its_own(cloud: Cloud, output: str) -> None:
+    cloud.config(OUTPUT=output)
+    assert prefixes_of(cloud.project.config) == [f"runs/{cloud.app}/"]

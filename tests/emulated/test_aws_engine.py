@@ -199,6 +199,24 @@ def test_a_dead_letter_queue_that_apps_share_is_left_alone_and_the_app_has_one_o
     assert sqs.get_queue_url(QueueName=shared)["QueueUrl"] == url
 
 
+@pytest.mark.fault(16)
+def test_two_apps_that_set_up_at_once_do_not_take_each_others_dead_letter_queue(cloud: Cloud) -> None:
+    sqs, shared = session().client("sqs"), f"DeadMessages-{cloud.app}"
+    cloud.config(SQS_DEAD_LETTER_QUEUE=shared)
+
+    def other_makes_it_too(resource: str) -> None:
+        if resource == f"queue {shared}":
+            url = sqs.get_queue_url(QueueName=shared)["QueueUrl"]
+            sqs.tag_queue(QueueUrl=url, Tags={"ds:app": "Other", "ds:run": "r"})
+
+    cloud.engine.setup("20261130T000000Z-0000", other_makes_it_too)
+    url = sqs.get_queue_url(QueueName=shared)["QueueUrl"]
+    assert sqs.list_queue_tags(QueueUrl=url)["Tags"]["ds:app"] == "Other"
+    jobs = sqs.get_queue_url(QueueName=f"{cloud.app}Queue")["QueueUrl"]
+    policy = sqs.get_queue_attributes(QueueUrl=jobs, AttributeNames=["All"])["Attributes"]["RedrivePolicy"]
+    assert json.loads(policy)["deadLetterTargetArn"].endswith(f":{cloud.app}Queue-dead")
+
+
 @pytest.mark.fault(29, 41)
 def test_no_key_is_in_the_task_definition_and_the_configs_region_is_used(cloud: Cloud) -> None:
     setup(cloud.project)

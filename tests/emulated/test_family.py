@@ -15,10 +15,11 @@ from copycats import HIDDEN_SECONDS, CopyCat
 from distributed_something.aws.engine import AwsEngine
 from distributed_something.aws.session import AwsSession
 from distributed_something.cli.jobs import jobs
-from distributed_something.cli.views import failures
+from distributed_something.cli.views import failures, status
 from distributed_something.console import Console
 from distributed_something.errors import OK, SOME_DEAD
 from distributed_something.inputs.config import load_config
+from distributed_something.job import Cause, State
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.steps.cleanup import cleanup
 from distributed_something.steps.monitor import monitor
@@ -28,6 +29,9 @@ from distributed_something.steps.start import start
 from distributed_something.steps.submit import check, submit
 from emulating import account_function, account_roles, endpoint, session, stopped_clock
 from moving_projects import NAMES, bring, fill_in_fleet
+
+BUCKETS = {"cellprofiler": "lab-results", "printgroups": "lab-results", "omezarr": "lab-zarr"}
+"""Where the worker of a family puts its outputs, if not into lab-bucket; there they can be looked up."""
 
 EXPECTED: dict[str, tuple[list[str], str, int]] = {
     "cellprofiler": (
@@ -46,6 +50,7 @@ EXPECTED: dict[str, tuple[list[str], str, int]] = {
         "BR00117036__2021-05-02T18_01_40-Measurement1",
         10,
     ),
+    "collate": (["BR0000001"], "BR0000002", 10),
     "something": (["Plate=P1,Well=A01"], "Plate=P1,Well=A02", 10),
 }
 """Jobs that succeed, the one that always fails, and after how many attempts SQS gives that up."""
@@ -74,6 +79,16 @@ def account() -> dict[str, str]:
         "subnet": ec2.describe_subnets()["Subnets"][0]["SubnetId"],
         "sg": ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"],
     }
+
+
+@pytest.fixture(autouse=True)
+def empty_buckets(account: dict[str, str]) -> Iterator[None]:
+    yield
+    s3: Any = session().client("s3")
+    for bucket in {"lab-bucket", *BUCKETS.values()}:
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for each in page.get("Contents", ()):
+                s3.delete_object(Bucket=bucket, Key=each["Key"])
 
 
 @pytest.fixture
@@ -112,7 +127,7 @@ def test_a_project_of_the_family_runs_with_nothing_but_its_own_files(
     s3: Any = session().client("s3")
     before = [DONE_BEFORE] if name == "cellprofiler" else []
     for key in before:
-        s3.put_object(Bucket="lab-bucket", Key=key, Body=b"x")
+        s3.put_object(Bucket=BUCKETS[name], Key=key, Body=b"x")
 
     run = setup(opened(tmp_path, clock))
     project = opened(tmp_path, clock)
@@ -144,47 +159,101 @@ def test_a_project_of_the_family_runs_with_nothing_but_its_own_files(
         == SOME_DEAD
     )
     report = json.loads(project.engine.store.read(f"runs/{project.config.app_name}/{run}/report.json"))
-    assert (report["jobs"]["succeeded"], report["jobs"]["dead"]) == (total - 1, 1)
+    unproven = 0 if name in BUCKETS else total - 1
+    found = [report["jobs"][state] for state in ("succeeded", "dead", "unproven")]
+    assert found == [total - 1, 1, unproven]
     assert cleanup(opened(tmp_path, clock)) == []
+    project = opened(tmp_path, clock)
+    assert status(project, watch=False) == jobs(project, None, None, csv=False) == OK
+    said = [line.split("  ") for line in out(project).splitlines()]
+    assert ["not known" in line for line in said].count(True) == bool(unproven)
+    assert sum("unproven" in each for line in said for each in line) == unproven
     running = (
         session()
         .client("ec2")
         .describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}])
     )
     assert running["Reservations"] == []
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket="lab-bucket"):
-        for each in page.get("Contents", ()):
-            s3.delete_object(Bucket="lab-bucket", Key=each["Key"])
+
+
+def without_a_result(
+    name: str, lost: str, folder: Path, clock: EmulatorClock, fleet_ids: dict[str, str], config: str
+) -> Project:
+    """A family's project, `config` behind its own, after a run in which the output `lost` was lost."""
+    job_file = bring(name, folder, config)
+    fleet = fill_in_fleet(folder, "123456789012", fleet_ids)
+    s3: Any = session().client("s3")
+    setup(opened(folder, clock))
+    project = opened(folder, clock)
+    submit(project, check(project, job_file, {}))
+    start(opened(folder, clock), fleet)
+    CopyCat(name, environment_of(project), session().client("sqs"), s3, lambda job: False).work()
+    s3.delete_object(Bucket=BUCKETS.get(name, "lab-bucket"), Key=lost)
+    project = opened(folder, clock)
+    record = folder / f"files/{project.config.app_name}SpotFleetRequestId.json"
+    assert monitor(project, record, None) == (SOME_DEAD if project.config.check_if_done_bool else OK)
+    return project
+
+
+PLATES = "projects/workspace/backend/2026_11_22_Batch1/BR000000"
 
 
 @pytest.mark.fault(60)
-def test_a_job_that_left_the_queue_without_its_outputs_is_not_called_succeeded_without_a_word(
-    tmp_path: Path, account: dict[str, str], clock: EmulatorClock
+@pytest.mark.parametrize(
+    ("name", "place", "number", "more"),
+    [
+        ("cellprofiler", "s3://lab-results/projects/output/Plate1-A0", 3, "CHECK_IF_DONE_BOOL = True\n"),
+        ("cellprofiler", "s3://lab-results/projects/output/Plate1-A0", 3, "CHECK_IF_DONE_BOOL = False\n"),
+        (
+            "collate",
+            PLATES,
+            2,
+            "CHECK_IF_DONE_BOOL = True\nOUTPUT = 'projects/workspace/backend/{batch}/{plate}'\n",
+        ),
+    ],
+)
+def test_a_job_that_left_the_queue_without_its_outputs_has_not_succeeded(
+    tmp_path: Path,
+    account: dict[str, str],
+    clock: EmulatorClock,
+    name: str,
+    place: str,
+    number: int,
+    more: str,
 ) -> None:
-    job_file = bring("cellprofiler", tmp_path)
-    config = tmp_path / "config.py"
-    config.write_text(config.read_text().replace('"lab-results"', '"lab-bucket"'))
-    fleet = fill_in_fleet(tmp_path, "123456789012", account)
-    s3: Any = session().client("s3")
-    setup(opened(tmp_path, clock))
-    project = opened(tmp_path, clock)
-    submit(project, check(project, job_file, {}))
-    start(opened(tmp_path, clock), fleet)
-    worker = CopyCat("cellprofiler", environment_of(project), session().client("sqs"), s3, lambda job: False)
-    worker.work()
-    s3.delete_object(Bucket="lab-bucket", Key="projects/output/Plate1-A02/0")
-
-    project = opened(tmp_path, clock)
-    monitor(project, tmp_path / f"files/{project.config.app_name}SpotFleetRequestId.json", None)
-    first, lost, third = sorted(project.fold().jobs.values(), key=lambda record: record.index)
-    assert (first.output, third.output) == ("projects/output/Plate1-A01", "projects/output/Plate1-A03")
-    assert lost.output is None and lost.detail == "left the queue; 0 of 1 file in projects/output/Plate1-A02/"
+    """By the rule with which its worker skips done jobs it is dead; without that rule it is unproven."""
+    key = f"{place.removeprefix('s3://lab-results/')}2/0"
+    project = without_a_result(name, key, tmp_path, clock, account, more)
+    asked = project.config.check_if_done_bool
+    _, lost, *_ = found = sorted(project.fold().jobs.values(), key=lambda record: record.index)
+    assert [each.output for each in found if each is not lost] == [f"{place}1", f"{place}3"][: number - 1]
+    assert lost.detail == f"left the queue; 0 of 1 file in {place}2/"
+    assert (lost.state, lost.cause, lost.seconds) == (
+        (State.DEAD, Cause.OUTPUT_MISSING, None) if asked else (State.SUCCEEDED, None, None)
+    )
     said = project.console.err
     assert isinstance(said, io.StringIO)
-    assert "1 job left the queue without the outputs" in said.getvalue() and lost.id in said.getvalue()
+    assert "1 job left the queue without the outputs" in said.getvalue()
+    counts = project.snapshot().jobs
+    assert (counts.succeeded - counts.unproven, counts.unproven, counts.dead) == (
+        number - 1,
+        not asked,
+        asked,
+    )
+    assert failures(project) == OK
+    assert ("output-missing" in out(project)) is asked
     cleanup(opened(tmp_path, clock))
-    for each in s3.list_objects_v2(Bucket="lab-bucket")["Contents"]:
-        s3.delete_object(Bucket="lab-bucket", Key=each["Key"])
+
+
+@pytest.mark.fault(60)
+def test_outputs_in_one_place_speak_for_none_of_the_jobs(
+    tmp_path: Path, account: dict[str, str], clock: EmulatorClock
+) -> None:
+    config = "OUTPUT = '{output}'\nCHECK_IF_DONE_BOOL = False\n"
+    project = without_a_result("cellprofiler", "none", tmp_path, clock, account, config)
+    assert project.snapshot().jobs.unproven == 3
+    assert "3 jobs have left the queue, and no outputs were seen" in out(project)
+    cleanup(opened(tmp_path, clock))
 
 
 def out(project: Project) -> str:

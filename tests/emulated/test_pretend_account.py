@@ -137,6 +137,32 @@ def test_spot_prices_are_what_the_project_says(tmp_path: Path, given: dict[str, 
     assert {each["SpotPrice"] for each in answer["SpotPriceHistory"]} == told
 
 
+def test_a_mixed_fleet_has_its_machines_on_demand_however_short_spot_is(account: Account) -> None:
+    account.post("faults", "capacity=1")
+    account.ec2.create_launch_template(
+        LaunchTemplateName="m", LaunchTemplateData={"InstanceType": "m5.large"}
+    )
+    template = {"LaunchTemplateName": "m", "Version": "1"}
+    size = {"TotalTargetCapacity": 4, "OnDemandTargetCapacity": 2, "DefaultTargetCapacityType": "spot"}
+    fleet = account.ec2.create_fleet(
+        LaunchTemplateConfigs=[{"LaunchTemplateSpecification": template}], TargetCapacitySpecification=size
+    )["FleetId"]
+
+    def kinds() -> list[str]:
+        pages = account.ec2.describe_instances()["Reservations"]
+        return sorted(
+            each.get("InstanceLifecycle", "on demand") for page in pages for each in page["Instances"]
+        )
+
+    until(lambda: kinds() == ["on demand", "on demand", "spot"], "three machines")
+    account.ec2.modify_fleet(
+        FleetId=fleet, TargetCapacitySpecification={"TotalTargetCapacity": 4, "OnDemandTargetCapacity": 3}
+    )
+    until(lambda: kinds() == ["on demand"] * 3 + ["spot"], "another machine")
+    scores = account.ec2.get_spot_placement_scores(InstanceTypes=["m5.large"], TargetCapacity=4)
+    assert [each["Score"] for each in scores["SpotPlacementScores"]] == [9]
+
+
 def test_without_machines_ecs_says_so(account: Account) -> None:
     account.service(1)
 

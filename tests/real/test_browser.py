@@ -237,20 +237,29 @@ def test_earlier_runs_are_looked_at_and_compared(project: DsProject, opened: Ope
 
 
 def test_outputs_are_a_tree_with_sizes_and_pictures_are_small(project: DsProject, opened: Open) -> None:
-    work = "mkdir -p {output_dir}/a/b && head -c 1500 /dev/zero > {output_dir}/a/b/x.bin && cp ../../../x.tif {output_dir} || cp $DS_PROJECT_DIR/x.tif {output_dir}"  # noqa: E501
-    image = pytest.importorskip("PIL.Image")
+    work = "mkdir -p {output_dir}/a/b && head -c 1500 /dev/zero > {output_dir}/a/b/x.bin && cp -r $DS_PROJECT_DIR/x.* {output_dir}"  # noqa: E501
+    image, zarr = pytest.importorskip("PIL.Image"), pytest.importorskip("zarr")
     project.config(COMMAND=work, OUTPUT="out/{n}")
     image.effect_noise((600, 400), 60).convert("I;16").save(project.folder / "x.tif")
+    group = zarr.open_group(project.folder / "x.zarr", mode="w", zarr_format=2)
+    group.update_attributes({"multiscales": [{"datasets": [{"path": "0"}]}]})
+    group.create_array("0", shape=(500, 700), chunks=(500, 700), dtype="u2")[:250] = 900
     project.jobs([{"n": 7}])
     project.ds("run", "files/jobs.json")
     with dashboard(project) as (url, _):
         page = opened(url)
-        small = page.get_by_alt_text("7: x.tif")
-        small.wait_for()
-        until(lambda: small.evaluate("image => image.naturalWidth") == 320, "the small picture")
+        for name in ("7: x.zarr", "7: x.tif"):
+            small = page.get_by_alt_text(name)
+            small.wait_for()
+            until(lambda: small.evaluate("image => image.naturalWidth") == 320, "the small picture")  # noqa: B023
         small.click()
         page.get_by_text("b/ 1.5 kB").wait_for()
-        page.get_by_text("2 files, ", exact=False).wait_for()
+        page.get_by_text("x.zarr/ ", exact=False).first.wait_for()
+        with page.context.expect_page() as other:
+            page.get_by_role("link", name="x.zarr, in full").click()
+        assert "thumbnail" in other.value.url
+        other.value.close()
+        page.get_by_text(re.compile(r"\d files, ")).wait_for()
 
 
 def test_a_button_that_is_pressed_while_the_page_renews_itself_is_clicked(

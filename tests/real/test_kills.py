@@ -383,3 +383,17 @@ def test_where_there_is_room_for_no_worker_the_start_says_so(project: DsProject)
     project.ds("submit", project.jobs([{"n": 1}]))
     assert "no room for one process more" in project.ds("start", code=1).stderr
     assert project.status()["jobs"]["waiting"] == 1
+
+
+@pytest.mark.fault(78)
+def test_a_worker_that_hangs_is_killed_after_a_stop_and_its_job_waits(project: DsProject) -> None:
+    project.config(COMMAND="sleep 600", DOCKER_CORES=1)
+    project.ds("setup")
+    project.ds("submit", project.jobs([{"n": 1}]))
+    project.ds("start")
+    until(lambda: project.status()["jobs"]["running"] == 1, "the job to run")
+    (worker,) = project.machine()["workers"].values()
+    os.kill(worker, signal.SIGSTOP)  # as if its disk did not answer
+    project.ds("stop", "--now")
+    assert not project.processes()
+    assert project.status()["jobs"]["waiting"] == 1

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from conftest import DsProject, until
-from distributed_something.rehearsal.faults import parse_faults
+from distributed_something.rehearsal.faults import Faults, fate, parse_faults
 from pretending import require
 from rehearsing import Emulator, processes, unlucky
 
@@ -95,6 +96,58 @@ def test_a_whole_run(rehearsal: DsProject) -> None:
     assert not list((rehearsal.folder / "data").glob("**/tasks"))
     again = rehearsal.ds("monitor")  # whoever was killed just before the end, or looks once more
     assert ended.stdout[ended.stdout.index("rehearsal:") :] in again.stdout
+
+
+def emulators(rehearsal: DsProject) -> dict[str, Any]:
+    """What the rehearsal knows of its emulator."""
+    found: dict[str, Any] = json.loads(next(rehearsal.folder.glob(".ds/*/rehearsal.json")).read_text())
+    return found
+
+
+@pytest.mark.fault(78)
+def test_a_killed_emulator_is_named_by_every_command(rehearsal: DsProject) -> None:
+    jobs = rehearsal.jobs(groups(20, seconds=60))
+    rehearsal.ds("setup")
+    rehearsal.ds("submit", jobs)
+    rehearsal.ds("start")
+    os.kill(emulators(rehearsal)["pid"], signal.SIGKILL)
+    until(lambda: not processes(rehearsal), "all that it had started to end")
+    for words in (["status"], ["submit", jobs], ["monitor"], ["stop"], ["cleanup", "--yes"]):
+        done = rehearsal.ds(*words, code=None)
+        said = done.stdout + done.stderr
+        assert "emulator" in said and "was killed" in said, (words, said)
+        assert "ds setup" not in said and "somebody" not in said
+        if words[0] not in ("stop", "cleanup"):
+            assert "ds run JOBFILE begins a new run" in said
+    assert "was killed" not in rehearsal.ds("status").stdout
+
+
+@pytest.mark.fault(80)
+def test_a_strangers_body_is_not_read(rehearsal: DsProject) -> None:
+    rehearsal.ds("setup")
+    address = emulators(rehearsal)["endpoint"].removeprefix("http://")
+    host, _, port = address.partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as stranger:
+        head = f"PUT /bucket/key HTTP/1.1\r\nHost: {address}\r\nContent-Length: {400 << 20}\r\n\r\n"
+        stranger.sendall(head.encode())
+        assert stranger.recv(12) == b"HTTP/1.1 403"  # nothing of the body was sent
+    with socket.create_connection((host, int(port)), timeout=10) as stranger:
+        hidden = f"GET /ds/machines/i-1/latest/api/token HTTP/1.1\r\nHost: {address}\r\n\r\n"
+        head = f"PUT /bucket/key HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len(hidden)}\r\n\r\n"
+        stranger.sendall((head + hidden).encode())
+        answer = b"".join(iter(lambda: stranger.recv(4096), b""))
+    assert answer.count(b"HTTP/1.1") == 1, "the body was taken for a request"
+
+
+@pytest.mark.fault(80)
+def test_the_story_counts_its_own_run_only(rehearsal: DsProject) -> None:
+    bad = rehearsal.ds("run", rehearsal.jobs(groups(4, bad=(0,))), code=3, timeout=120)
+    assert "the emulator stays" in bad.stdout + bad.stderr
+    rehearsal.ds("run", rehearsal.jobs(groups(3, seconds=0.06)), timeout=120)
+    lines = map(json.loads, rehearsal.ds("monitor", "--json").stdout.splitlines())
+    (story,) = [each["rehearsal"] for each in lines if "rehearsal" in each]
+    assert (story["jobs"], story["calls"]["ec2.CreateFleet"]) == (3, 1)
+    assert story["machines"] <= 2
 
 
 def test_the_story_as_data(rehearsal: DsProject) -> None:
@@ -320,3 +373,35 @@ def test_a_run_that_has_spent_its_budget_goes_on_when_it_is_raised(rehearsal: Ds
     rehearsal.ds("start", "--budget", "+5")
     assert "60 succeeded" in rehearsal.ds("monitor", timeout=120).stdout
     check(rehearsal, 60)
+
+
+def test_a_bad_machine_is_replaced_and_charges_no_job(rehearsal: DsProject) -> None:
+    config = rehearsal.folder / "config.py"
+    end = "code=$?; test $code != 127 || exit 9; test $code = 0 || exit 1; echo {n} > {output_dir}/{n}.txt"
+    command = f"sh -c 'sleep {{seconds}}; exit {{code}}'; {end}"  # without sh, jobs fail and are tried again
+    config.write_text(f"{config.read_text()}COMMAND = {command!r}\nJOB_RETRIES = 4\n")
+    faults = Faults(broken=0.4)
+    fits = (n for n in range(99) if [fate(faults._replace(seed=n), m).works for m in (1, 2, 3)] == [1, 0, 1])
+    jobs, options = rehearsal.jobs(groups(40, seconds=0.3, bad=(7,))), f"broken=40%,seed={next(fits)}"
+    rehearsal.ds("run", "--every", "2", "--faults", options, jobs, code=3, timeout=180)
+    dead = [(each["index"], each["attempts"]) for each in rehearsal.job_lines() if each["state"] == "dead"]
+    assert dead == [(7, 4)] and rehearsal.status()["jobs"]["succeeded"] == 39
+    (bad,) = rehearsal.status()["excluded"]
+    assert "in a row failed there (exit 9)" in bad["why"]
+    story = json.loads(next(rehearsal.folder.glob("data/runs/*/*/rehearsal.json")).read_text())
+    assert story["machines"] == 3 and story["lost"] == []
+
+
+def test_machines_on_demand_come_where_spot_does_not(rehearsal: DsProject) -> None:
+    config = rehearsal.folder / "config.py"
+    config.write_text(config.read_text() + "ON_DEMAND_AFTER = 0.05\n")
+    jobs = rehearsal.jobs(groups(40, seconds=0.5))
+    run = rehearsal.ds("run", "--every", "1", "--faults", "capacity=1", jobs, timeout=120)
+    assert "no new machine for 0.05 minutes: 1 machine of 2 asked for on demand" in run.stderr
+    assert "2 machines at $0.10 to $0.30 an hour each" in run.stderr
+    check(rehearsal, 40)
+    record = json.loads(next(rehearsal.folder.glob("files/*SpotFleetRequestId.json")).read_text())
+    assert [each.partition(" ")[2] for each in record["tried"]] == [
+        "2 machines: m5.large", "no new machine for 0.05 minutes: 1 machine of 2 asked for on demand",
+    ]  # fmt: skip
+    assert rehearsal.status()["cost_usd"] == pytest.approx(0.1 / 60 + 0.3 / 60, abs=0.005)

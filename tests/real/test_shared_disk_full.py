@@ -1,4 +1,4 @@
-"""A queue in a shared folder that is full: of bytes, and of names."""
+"""A queue in a shared folder that is full: of bytes, and of names; and one in a folder that is not safe."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from conftest import DsProject
 from distributed_something.errors import Unreachable
 from distributed_something.slurm.shared.place import Place
 from distributed_something.slurm.shared.queue import CommandQueue
 from keepers import TERMS, Pilots, jobs, submit, until
+from services import require
 
 pytestmark = pytest.mark.real
 
@@ -48,6 +50,22 @@ def empty(folder: Path) -> None:
     (folder / "filler").unlink(missing_ok=True)
     for each in (folder / "fillers").glob("*"):
         each.unlink()
+
+
+def test_a_file_system_on_which_two_nodes_can_make_one_name_is_refused(tmp_path: Path) -> None:
+    require("bindfs")
+    for folder in (tmp_path / "behind", tmp_path / "project"):
+        folder.mkdir()
+    project = DsProject(tmp_path / "project")
+    subprocess.run(["bindfs", "-o", "subtype=seaweedfs", tmp_path / "behind", project.folder], check=True)
+    try:
+        project.config(ENGINE="slurm", COMMAND="true")
+        said = "lies on a file system (fuse.seaweedfs) that can give one name to two files"
+        assert said in project.ds("check", code=1).stdout
+        assert said in project.ds("setup", code=1).stderr
+        assert not (project.folder / ".ds").exists()
+    finally:
+        subprocess.run(["umount", "-l", project.folder], check=True)
 
 
 @pytest.mark.parametrize("fill", [fill_bytes, fill_names])

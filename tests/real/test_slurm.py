@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from copy import copy
 from pathlib import Path
 
 import pytest
 
 from clusters import Cluster, ClusterProject, own_cluster, wait_until
+from services import require
 
 pytestmark = pytest.mark.real
 
@@ -130,6 +135,26 @@ def test_pilots_whose_time_is_over_requeue_themselves_and_go_on(project: Cluster
     assert sum(starts.values()) - 60 <= 8, "what a pilot's end interrupts is little"
     assert project.status()["jobs"]["dead"] == 0
     leaves_nothing(project)
+
+
+@pytest.mark.fault(75)
+def test_pilots_end_where_the_queue_is_damaged_and_a_start_rebuilds_it(project: ClusterProject) -> None:
+    project.config()
+    project.ds("setup")
+    project.ds("submit", project.numbered(40, 0.5))
+    project.ds("start", timeout=90)
+    wait_until(lambda: len(project.outputs()) > 5, "jobs to end")
+    (first, *_) = sorted(project.state().glob("2*/log-*"))
+    first.write_bytes(b"#" * first.stat().st_size)
+    os.kill(project.heads()[0], signal.SIGKILL)
+    wait_until(lambda: not project.pilots(), "pilots to end", 60)
+    assert "the queue is damaged" in project.ds("monitor", code=1, timeout=60).stderr
+    done = {job["id"] for job in project.job_lines() if job["state"] == "succeeded"}
+    assert "40 jobs again" in project.ds("start", timeout=90).stderr
+    project.ds("monitor", timeout=120)
+    is_complete(project, 40)
+    assert all(job["attempts"] == 1 for job in project.job_lines() if job["id"] in done)
+    leaves_nothing(project, killed=True)
 
 
 def test_preempted_pilots_give_back_their_jobs_and_come_again(project: ClusterProject) -> None:
@@ -293,6 +318,34 @@ def test_pilots_that_cannot_begin_are_explained(
     leaves_nothing(project)
 
 
+def test_commands_on_two_login_nodes_at_once(project: ClusterProject) -> None:
+    """The second one has a mount of its own, which knows no lock of the first one."""
+    require("bindfs")
+    other = copy(project)
+    mounted = 'bindfs "$0" "$0" && cd "$0" && exec "$@"'
+    other.prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", mounted, str(project.folder)]
+    nodes = [project, other]
+
+    def at_once(*args: object) -> list[str]:
+        begun = [(node.start(*args), node) for node in nodes]
+        said = [process.communicate(timeout=180) for process, _ in begun]
+        assert all("Traceback" not in err for _, err in said), said
+        assert any(process.returncode == 0 for process, _ in begun), said
+        return [err for _, err in said]
+
+    project.config()
+    at_once("setup")
+    project.numbered(60, 0.2)
+    at_once("submit", project.folder / "files/jobs.json")
+    at_once("start", "--wait", 0)
+    assert len(project.cluster.jobs()) in (2, 4)
+    at_once("monitor")
+    is_complete(project, 60)
+    assert Counter(project.starts()) == Counter(range(60))
+    at_once("cleanup", "--yes")
+    leaves_nothing(project)
+
+
 def test_setup_runs_on_the_node_and_pilots_pause_while_it_fails(project: ClusterProject) -> None:
     there = project.folder / "there"
     project.config(
@@ -313,13 +366,79 @@ def test_setup_runs_on_the_node_and_pilots_pause_while_it_fails(project: Cluster
     leaves_nothing(project)
 
 
-def test_without_accounting_a_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def plain_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A cluster without accounting, where any user may submit."""
     with own_cluster(DS_CLUSTER_DBD="0") as cluster:
         monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-        folder = tmp_path / "project"
-        folder.mkdir()
-        project = ClusterProject(folder, cluster)
+        yield cluster
+
+
+def _rights(path: Path) -> int:
+    with suppress(FileNotFoundError):  # a status is replaced every few seconds
+        return stat.S_IMODE(path.stat().st_mode)
+    return 0
+
+
+OTHERS_PYTHON = "/usr/bin/python3"
+"""One that other users may run: this one may lie in the home of root."""
+
+
+def test_without_accounting_a_run_is_the_same_for_another_user_too(
+    plain_cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    projects = []
+    for user in (os.getuid(), 65534):
+        folder = tmp_path / str(user) / "project"
+        folder.mkdir(parents=True)
+        project = ClusterProject(folder, plain_cluster)
         project.config()
-        project.ds("run", project.numbered(20), timeout=120)
+        project.numbered(20, 0.2)
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
+        project.prefix = [*become, "sh", "-c", f'shift; exec {OTHERS_PYTHON} "$@"', "sh"]
+        project.environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+        for each in (folder, *folder.rglob("*"), project.scratch):
+            os.chown(each, user, user)
+        projects.append(project)
+    own, others = projects
+    request.addfinalizer(lambda: [run.kill() or run.communicate() for run in runs])
+    runs = [project.start("run", project.folder / "files/jobs.json") for project in projects]
+    wait_until(lambda: all(len(project.starts()) > 2 for project in projects), "jobs of both users")
+    for project in projects:
+        assert stat.S_IMODE(project.state().stat().st_mode) == 0o700
+        queue = [each for each in project.state().rglob("*") if each.suffix != ".log"]
+        assert [each for each in queue if _rights(each) & 0o077] == []
+    own.prefix, mine = others.prefix, own.prefix
+    refused = own.ds("status", code=1).stderr
+    assert "belongs to the user root" in refused or "Permission denied" in refused
+    own.prefix = mine
+    for run, project in zip(runs, projects, strict=True):
+        _, err = run.communicate(timeout=120)
+        assert run.returncode == 0, err
         is_complete(project, 20)
         leaves_nothing(project)
+
+
+def test_a_bad_node_gets_no_more_pilots_and_charges_no_job(project: ClusterProject) -> None:
+    bad = project.folder / "bad"
+    bad.write_text("none")
+    command = (
+        f'test "$SLURMD_NODENAME" != "$(cat {bad})" && sleep {{seconds}} && echo {{n}} > {{output_dir}}/n'
+    )
+    project.config(COMMAND=command, SLURM_EXTRA=["--exclusive"], JOB_RETRIES=3)
+    project.ds("setup")
+    project.ds("submit", project.numbered(120, 0.3))
+    project.ds("start", timeout=90)
+    wait_until(lambda: project.status()["jobs"]["succeeded"] > 4, "jobs to succeed")
+    node, _ = sorted(project.cluster.jobs("%N"))
+    bad.write_text(node)
+    monitor = project.ds("monitor", timeout=120)
+    assert f"bad machine {node}: " in monitor.stderr
+    assert [each["machine"] for each in project.status()["excluded"]] == [node]
+    is_complete(project, 120)
+    lives = [file.name.split("-", 4) for file in project.state().rglob("lives/*")]
+    ours = [each[4] for each in sorted(lives)]
+    assert ours.count(node) == 1 and len(ours) >= 3, lives
+    leaves_nothing(project)

@@ -95,7 +95,7 @@ def test_the_alarm_ends_the_one_machine_and_wants_a_processor_that_did_nothing_f
 
 def test_a_worker_gives_signs_while_its_queue_answers(tmp_path: Path) -> None:
     clock, store = FakeClock(NOW), FolderStore(tmp_path)
-    answered = NOW
+    answered = clock.monotonic()
     pulse = Heartbeat(store, "alive/i-1", clock, lambda: answered)
     clock.advance(ANSWERED_SECONDS)
     assert pulse.beat()
@@ -103,7 +103,9 @@ def test_a_worker_gives_signs_while_its_queue_answers(tmp_path: Path) -> None:
     clock.advance(1)
     assert not pulse.beat()
     assert list(store.list("alive/")) == []
-    answered = clock.now()
+    clock.set(NOW - 3 * 3600)  # which changes nothing
+    assert not pulse.beat()
+    answered = clock.monotonic()
     assert pulse.beat()
 
 
@@ -113,5 +115,5 @@ def test_a_sign_that_cannot_be_given_ends_nothing(tmp_path: Path, capfd: pytest.
             raise DsError("the bucket says no")
 
     clock = FakeClock(NOW)
-    assert not Heartbeat(Full(tmp_path), "alive/i-1", clock, clock.now).beat()
+    assert not Heartbeat(Full(tmp_path), "alive/i-1", clock, clock.monotonic).beat()
     assert "the bucket says no" in capfd.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 import struct
@@ -318,6 +319,60 @@ def test_a_small_picture_is_made_once(page: Page, finished: str) -> None:
         assert max(small.size) == 320
     for name in ("broken.tif", "none.png", "page.html"):
         assert page.get("thumbnail", id=finished, key=f"out/P1/{name}").status == 404
+
+
+@pytest.mark.parametrize("layout", ["", "0", "plate"])
+@pytest.mark.parametrize("form", [2, 3])
+def test_an_ome_zarr_image_has_a_small_picture(page: Page, finished: str, form: Any, layout: str) -> None:
+    zarr, image = pytest.importorskip("zarr"), pytest.importorskip("PIL.Image")
+    place = page.folder / "data/out/P1/x.zarr"
+    inside = {"": "", "0": "0", "plate": "A/1/0"}[layout]
+    root = zarr.open_group(place, mode="w", zarr_format=form)
+    group = zarr.open_group(place / inside, mode="w" if inside else "r+", zarr_format=form)
+    described = [
+        {"axes": [{"name": name} for name in "czyx"], "datasets": [{"path": str(n)} for n in (0, 1)]}
+    ]
+    ours: dict[str, Any] = {"multiscales": described}
+    group.update_attributes(ours if form == 2 else {"ome": ours})
+    for number, size in enumerate((900, 450)):
+        level = group.create_array(str(number), shape=(2, 3, size, size), chunks=(1, 1, 300, 300), dtype="u2")
+        level[0, 1, size // 2 :] = 4000  # the lower half of the middle plane
+    if layout == "plate":
+        root.update_attributes({"plate": {"wells": [{"path": "A/1"}]}})
+        well = zarr.open_group(place / "A/1", mode="a", zarr_format=form)
+        well.update_attributes({"well": {"images": [{"path": "0"}]}})
+    answer = page.get("thumbnail", id=finished, key="out/P1/x.zarr")
+    assert answer.status == 200, answer.body
+    with image.open(io.BytesIO(answer.body)) as small:
+        assert small.size == (320, 320)
+        assert [small.getpixel((160, y))[0] for y in (10, 310)] == [0, 255]
+    assert page.get("file", id=finished, key="out/P1/x.zarr").status == 404
+    shown = page.get("api/job", id=finished).json["outputs"]
+    assert [each["key"] for each in shown if each["kind"] == "folder"] == ["out/P1/x.zarr"]
+    pictures = page.get("api/timeline").json["pictures"]
+    assert pictures[0]["key"] == "out/P1/x.zarr"
+    level[0, 1, : size // 2] = 4000
+    again = page.get("thumbnail", id=finished, key="out/P1/x.zarr")
+    assert again.body != answer.body  # never the picture of an earlier content
+
+
+def test_an_array_that_would_run_what_it_holds_has_no_picture(page: Page, finished: str) -> None:
+    zarr = pytest.importorskip("zarr")
+    place, ran = page.folder / "data/out/P1/x.zarr", page.folder / "ran"
+    group = zarr.open_group(place, mode="w", zarr_format=2)
+    group.update_attributes({"multiscales": [{"datasets": [{"path": "0"}]}]})
+    (place / "0").mkdir()
+    facts = {"zarr_format": 2, "shape": [1, 1], "chunks": [1, 1], "dtype": "|O", "fill_value": None}
+    facts |= {"order": "C", "compressor": None, "filters": [{"id": "pickle", "protocol": 5}]}
+    (place / "0/.zarray").write_text(json.dumps(facts))
+    text = f"c__builtin__\nopen\n(V{ran}\nVw\ntR."
+    (place / "0/0.0").write_bytes(text.encode())
+    for kind in ("|O", "<u2"):
+        (place / "0/.zarray").write_text(json.dumps({**facts, "dtype": kind}))
+        assert page.get("thumbnail", id=finished, key="out/P1/x.zarr").status == 404
+    (place / ".zattrs").write_text(json.dumps({"multiscales": [{"datasets": [{"path": "../../../.."}]}]}))
+    assert page.get("thumbnail", id=finished, key="out/P1/x.zarr").status == 404
+    assert not ran.exists()
 
 
 def test_failures_are_groups_and_lead_to_their_jobs(page: Page) -> None:

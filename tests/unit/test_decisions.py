@@ -105,7 +105,7 @@ def test_a_snapshot_adds_up(fold: Fold) -> None:
     found = snapshot(fold, Machines(target=1, running=1), Counts(waiting=2, leased=1, dead=1))
     assert found["jobs"] == {
         "total": 6, "waiting": 2, "running": 1, "succeeded": 1, "failed": 1, "dead": 1, "skipped": 1,
-        "dropped": 0,
+        "dropped": 0, "unproven": 0,
     }  # fmt: skip
     assert (found["state"], found["attempts"], found["started"]) == ("running", 3, "1970-01-01T00:01:40Z")
 
@@ -130,7 +130,7 @@ def test_a_job_on_a_machine_that_has_ended_does_not_run(tmp_path: Path) -> None:
     found = snapshot(fold, Machines(running=1, rented=one_gone), Counts(leased=3), "hidden")
     assert found["jobs"] == {
         "total": 3, "waiting": 2, "running": 1, "succeeded": 0, "failed": 0, "dead": 0, "skipped": 0,
-        "dropped": 0,
+        "dropped": 0, "unproven": 0,
     }  # fmt: skip
     assert found["why_idle"] is None, "one of them runs"
     gone = (*one_gone[:1], RentedMachine("i-2", running=False), RentedMachine("i-3", running=True))
@@ -230,10 +230,10 @@ def test_a_draining_fleet_is_draining(fold: Fold) -> None:
     [
         (
             Counts(waiting=3, leased=2, dead=1),
-            {"waiting": 3, "running": 2, "dead": 1, "succeeded": 2},
+            {"waiting": 3, "running": 2, "dead": 1, "succeeded": 2, "unproven": 2},
             "running",
         ),
-        (Counts(dead=1), {"dead": 1, "succeeded": 7}, "finished"),
+        (Counts(dead=1), {"dead": 1, "succeeded": 7, "unproven": 7}, "finished"),
         (Counts(waiting=9, leased=1), {"waiting": 7, "running": 1}, "running"),
     ],
 )

@@ -415,6 +415,18 @@ def test_template_and_fleet_are_tagged_and_the_fleet_ends() -> None:
     assert request["TagSpecifications"][0]["ResourceType"] == "fleet"
 
 
+@pytest.mark.parametrize(("percent", "on_demand"), [(0, None), (20, 2), (25, 2), (100, 9)])
+def test_a_share_of_the_machines_is_on_demand(percent: int, on_demand: int | None) -> None:
+    request = fleet("CLUSTER_MACHINES = 9", f"ON_DEMAND_PERCENT = {percent}")
+    size = {"TotalTargetCapacity": 9, "DefaultTargetCapacityType": "spot"}
+    shares = (
+        {}
+        if on_demand is None
+        else {"OnDemandTargetCapacity": on_demand, "SpotTargetCapacity": 9 - on_demand}
+    )
+    assert request["TargetCapacitySpecification"] == size | shares
+
+
 @pytest.mark.fault(45)
 def test_the_fleet_takes_any_type_in_any_zone_at_the_whole_price() -> None:
     request = fleet(

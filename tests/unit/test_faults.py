@@ -28,7 +28,7 @@ from distributed_something.rehearsal.faults import (
         ("lag=30s, boot=2min", Faults(lag=30.0, boot=120.0)),
         ("capacity=3of5", Faults(capacity=Share(3, 5))),
         ("capacity=3", Faults(capacity=Share(3))),
-        ("pull=100%", Faults(pull=1.0)),
+        ("pull=100%,broken=50%", Faults(pull=1.0, broken=0.5)),
         ("speed=10x,seed=7", Faults(speed=10.0, seed=7)),
         ("speed=10,", Faults(speed=10.0)),
     ],
@@ -96,7 +96,7 @@ def test_some_machines_cannot_pull_images_and_end_as_they_would_have() -> None:
 
 
 def test_without_faults_nothing_befalls() -> None:
-    assert fate(Faults(), 1) == (math.inf, math.inf, True)
+    assert fate(Faults(), 1) == (math.inf, math.inf, True, True)
     misfortune = Misfortune(Faults())
     assert not any(misfortune.next() for _ in range(1000))
 

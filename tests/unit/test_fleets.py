@@ -51,6 +51,19 @@ def test_a_target_is_a_number_and_lowering_it_ends_no_machine() -> None:
         fleets.set_target(OTHER, 2)
 
 
+def test_a_share_on_demand_stays_and_never_exceeds_the_target() -> None:
+    mixed = OTHER._replace(on_demand=2)
+    for target, given, on_demand in [(4, None, 2), (1, None, 1), (3, 3, 3), (3, 0, 0)]:
+        size = {"TotalTargetCapacity": target, "OnDemandTargetCapacity": on_demand}
+        wanted = {
+            "FleetId": "fleet-1",
+            "ExcessCapacityTerminationPolicy": "no-termination",
+            "TargetCapacitySpecification": {**size, "SpotTargetCapacity": target - on_demand},
+        }
+        with answering(("modify_fleet", wanted, {"Return": True})) as fleets:
+            fleets.set_target(mixed, target, given)
+
+
 @pytest.mark.fault(1)
 def test_fleets_are_cancelled_with_their_machines() -> None:
     with answering(

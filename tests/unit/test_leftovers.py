@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import DsProject
 from distributed_something import background
+from distributed_something.aws.s3.uploads import abort_old_uploads
 from distributed_something.errors import DsError
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.record import RunRecord, write_record
@@ -112,3 +115,29 @@ def test_a_lock_goes_unless_it_is_held(tmp_path: Path) -> None:
     background.remove_if_free(lock)
     assert not lock.exists()
     background.remove_if_free(tmp_path / "away" / "App-aws.lock")
+
+
+class Uploads:
+    """A session and a client of S3, whose bucket has an upload for each hour of the last two days."""
+
+    def __init__(self, now: datetime) -> None:
+        self.began = {f"out/{hours}": now - timedelta(hours=hours) for hours in range(48)}
+
+    def client(self, _service: str) -> Any:
+        return self
+
+    get_paginator = client
+
+    def paginate(self, **_: object) -> list[dict[str, Any]]:
+        found = [{"Key": key, "UploadId": key, "Initiated": at} for key, at in self.began.items()]
+        return [{"Uploads": found[:20]}, {"Uploads": found[20:]}, {}]
+
+    def abort_multipart_upload(self, **upload: str) -> None:
+        del self.began[upload["Key"]]
+
+
+def test_uploads_that_are_not_a_day_old_may_still_be_under_way() -> None:
+    now = datetime(2026, 3, 4, 12, tzinfo=UTC)
+    bucket: Any = Uploads(now)
+    assert abort_old_uploads(bucket, "bucket", ["out/"], now.timestamp()) == 23
+    assert set(bucket.began) == {f"out/{hours}" for hours in range(25)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,30 +193,60 @@ def test_with_a_command_the_same_jobs_run_on_this_machine(name: str, project: Ds
         assert any(str(values) in text for text in said)
 
 
+CONFIG = parse_config("APP_NAME = 'A'\nAWS_BUCKET = 'lab'\nDOCKERHUB_TAG = 'a/b:1'\n")
+CELLPROFILER = {"pipeline": "p", "output": "out", "input": "i", "data_file": "d"}
+FIJI = {"output_file_location": "out", "shared_metadata": {}, "group": {"a": "b"}}
+PLATE = {"output_location": "zarr/", "group": {"plate": "P1"}}
+
+
+def place_of(body: dict[str, Any], **config: Any) -> str | None:
+    found = outputs_of(CONFIG._replace(**config), body, "0123456789abcdef")
+    return None if found is None else str(found).removeprefix("s3://")
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
         ({"output_structure": "Plate/Well", "group": {"Metadata": "Plate=P1,Well=A01"}}, "out/P1/A01/"),
         ({"group": {"Metadata": "Plate=P1,Well=A01"}}, "out/P1-A01/"),
+        ({"group": {"Metadata": "Plate=a=b"}}, "out/a/"),
         ({"group": {"Metadata": [{"Plate": "P1", "Well": "A01"}, [1, 2]]}}, "out/P1-A01/"),
+        ({"output_structure": "Plate_Well", "group": {"Plate": "P1", "Well": 7}}, "out/P1_7/"),
+        ({"group": {"Plate": "P1"}}, None),
+        ({"group": {"Metadata": "all"}}, None),
     ],
 )
 def test_the_outputs_of_a_cellprofiler_job_are_known_by_its_message(
-    body: dict[str, object], expected: str
+    body: dict[str, Any], expected: str | None
 ) -> None:
-    config = parse_config("APP_NAME = 'A'\nAWS_BUCKET = 'lab'\nDOCKERHUB_TAG = 'a/b:1'\n")
-    shared = {"pipeline": "p", "output": "out", "input": "i", "data_file": "d"}
-    assert outputs_of(config, shared | body) == expected
-    assert outputs_of(config._replace(extra={"DESTINATION_BUCKET": "other"}), shared | body) is None
+    """Where its worker fails, as for a group of values without a structure, they are not known."""
+    found = place_of(CELLPROFILER | body, message="cellprofiler")
+    assert found == (None if expected is None else f"lab/{expected}")
+    assert place_of(CELLPROFILER | body, message="fiji") is None
 
 
 def test_the_outputs_of_a_plate_are_known_and_those_of_other_jobs_are_not() -> None:
-    config = parse_config("APP_NAME = 'A'\nAWS_BUCKET = 'lab'\nDOCKERHUB_TAG = 'a/b:1'\n")
-    plate = {"output_location": "zarr/", "group": {"plate": "P1"}}
-    assert outputs_of(config, plate) == "zarr/P1.", "not those of P10"
-    assert outputs_of(config, plate | {"output_bucket": "other"}) is None
-    assert outputs_of(config, {"output_location": "out", "group": {"Plate": "P1"}}) is None
-    assert (
-        outputs_of(config, {"output_file_location": "out", "shared_metadata": {}, "group": {"a": "b"}})
-        is None
-    )
+    assert place_of(PLATE) == "lab/zarr/P1.", "not those of P10"
+    assert place_of(PLATE | {"group": {"plate": "P1", "site": 1}}) is None
+    assert place_of(PLATE | {"group": {"plate": "P1", "site": 1}}, message="omezarr") == "lab/zarr/P1."
+    assert place_of({"output_location": "out", "group": {"Plate": "P1"}}) is None
+    assert place_of(FIJI) is None and place_of(FIJI, message="cellprofiler") is None
+
+
+def test_the_outputs_may_be_in_another_bucket() -> None:
+    elsewhere = {"DESTINATION_BUCKET": "other"}
+    assert place_of(PLATE, extra=elsewhere) == "other/zarr/P1."
+    assert place_of(PLATE | {"output_bucket": "third"}, extra=elsewhere) == "third/zarr/P1."
+    assert place_of(PLATE, output="s3://fourth/{plate}", extra=elsewhere) == "fourth/P1/"
+
+
+def test_output_says_where_the_outputs_of_any_family_are() -> None:
+    assert place_of(FIJI, output="{output_file_location}/{a}_") == "lab/out/b_", "files that begin so"
+    assert place_of(FIJI, output="{output_file_location}/{a}") == "lab/out/b/", "a folder: not that of b2"
+    assert place_of(PLATE, output="mine/{job_id}/") == "lab/mine/0123456789abcdef/"
+
+
+def test_the_outputs_of_a_message_of_ones_own_are_known_if_it_is_a_familys() -> None:
+    own = {**dict.fromkeys(CELLPROFILER, "{shared}"), "output": "out/{Well}", "Metadata": "Well={Well}"}
+    assert place_of({"shared": "s", "group": {"Well": "A01"}}, message=own) == "lab/out/A01/A01/"
+    assert place_of({"group": {"Well": "A01"}}, message={"well": "{Well}"}) is None

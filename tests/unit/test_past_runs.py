@@ -161,7 +161,7 @@ def test_a_junk_job_that_is_dropped_lets_the_run_end_clean(project: DsProject) -
     assert "1 job taken out" in project.ds("drop", "#1").stderr
     assert project.status()["jobs"] == {
         "total": 3, "waiting": 0, "running": 0, "succeeded": 1, "failed": 0, "dead": 1, "skipped": 0,
-        "dropped": 1,
+        "dropped": 1, "unproven": 0,
     }  # fmt: skip
     assert "job 1 " not in project.ds("failures").stdout
     (line,) = project.job_lines("--state", "dropped")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from distributed_something.aws.iam.account import Found, FoundProfile, FoundRole, plan_removal, plan_setup
+from distributed_something.aws.iam.boundary import CONDITION, boundary_arn, boundary_grants, boundary_policy
 from distributed_something.aws.iam.policies import (
     MANAGED_LIMIT,
     Buckets,
@@ -15,6 +16,7 @@ from distributed_something.aws.iam.policies import (
     buckets_in,
     buckets_of,
     compact,
+    parts,
     trust,
     trusted,
 )
@@ -52,7 +54,8 @@ def every_grant() -> list[Grant]:
     in_roles = [
         each for role in trusted(WHERE, BUCKETS) for grants in role.groups.values() for each in grants
     ]
-    return [*in_roles, *user_grants(config(), WHERE), *administrator_grants(WHERE)]
+    more = [*administrator_grants(WHERE), *boundary_grants(WHERE)]
+    return [*in_roles, *user_grants(config(), WHERE), *more]
 
 
 def set_up() -> Found:
@@ -116,8 +119,40 @@ def test_the_auto_monitor_may_look_for_a_queue_that_has_gone_and_delete_only_our
 def test_policies_fit_into_what_iam_takes() -> None:
     for each in trusted(WHERE, BUCKETS):
         assert sum(len(compact(policy)) for policy in each.policies().values()) < 10_240
-    assert len(compact(user_policy(config(APP_NAME="MyFirstAnalysis"), WHERE))) <= MANAGED_LIMIT
-    assert len(compact(administrator_policy(WHERE))) <= MANAGED_LIMIT
+    for policy in (
+        administrator_policy(WHERE),
+        administrator_policy(WHERE, bounded=True),
+        boundary_policy(WHERE),
+    ):
+        assert len(compact(policy)) <= MANAGED_LIMIT
+
+
+LONG = {
+    "APP_NAME": "A" * 60,
+    "ECS_CLUSTER": "c" * 100,
+    "SQS_QUEUE_NAME": "q" * 60,
+    "LOG_GROUP_NAME": "l" * 400,
+}
+SETTINGS: list[dict[str, object]] = [
+    {"AUTO_MONITOR": True},
+    {"COMMAND": "echo {x}"},
+    {"SOURCE_BUCKET": "s" * 63, **{f"{letter}_BUCKET": letter.lower() * 63 for letter in "DEF"}},
+    {"AWS_REGION": "us-gov-west-1"},
+    {"SSH_KEY_NAME": "key", "ASSIGN_IP": True, "SUBNETS": ["subnet-0123456789abcdef0"]},
+    LONG,
+]
+
+
+@pytest.mark.parametrize("chosen", range(1 << len(SETTINGS)))
+def test_users_policies_fit_into_what_iam_takes_at_every_setting(chosen: int) -> None:
+    given = {key: value for n, each in enumerate(SETTINGS) if chosen >> n & 1 for key, value in each.items()}
+    policy = user_policy(config(**given), WHERE)
+    policies = parts(policy)
+    assert len(policies) <= 2
+    assert all(len(compact(each)) <= MANAGED_LIMIT for each in policies)
+    assert [each for one in policies for each in one["Statement"]] == policy["Statement"]
+    if not given.keys() & {"AUTO_MONITOR", *LONG, "SOURCE_BUCKET"}:
+        assert len(policies) == 1
 
 
 def test_statements_of_a_policy_have_names_of_their_own() -> None:
@@ -244,3 +279,45 @@ def test_removal_empties_the_profile_first_and_leaves_awss_own_roles() -> None:
     assert calls[:2] == ["remove_role_from_instance_profile", "delete_instance_profile"]
     assert calls.count("delete_role") == len(Role) - len(IMAGE_ROLES)
     assert plan_removal(Found(linked=frozenset(LINKED.values()))) == []
+
+
+@pytest.mark.fault(30)
+def test_the_boundary_allows_all_that_roles_do_and_no_change_of_rights() -> None:
+    most, passing, *_ = boundary_grants(WHERE)
+    every = {action for each in boundary_grants(WHERE) for action in each.actions}
+    for role in trusted(WHERE, BUCKETS, images=True):
+        for grants in role.groups.values():
+            assert {action for each in grants for action in each.actions} <= every
+    assert not [action for action in most.actions if action.startswith(("iam:", "sts:", "lambda:"))]
+    assert passing.resources == (f"arn:aws:iam::123456789012:role{PATH}*",)
+
+
+@pytest.mark.fault(30)
+def test_with_a_boundary_every_role_gets_it_and_its_administrator_cannot_do_without() -> None:
+    steps = plan_setup(WHERE, BUCKETS, Found(), bounded=True)
+    made = [each.request for each in steps if each.call == "create_role"]
+    assert {each["PermissionsBoundary"] for each in made} == {boundary_arn(WHERE)}
+    later = plan_setup(WHERE, BUCKETS, set_up(), bounded=True)
+    assert {each.call for each in later} == {"put_role_permissions_boundary"}
+    assert len(later) == len(made)
+    there = {name: each._replace(boundary=boundary_arn(WHERE)) for name, each in set_up().roles.items()}
+    assert plan_setup(WHERE, BUCKETS, set_up()._replace(roles=there), bounded=True) == []
+
+    rights = {
+        action: each.conditions
+        for each in administrator_grants(WHERE, bounded=True)
+        for action in each.actions
+        if action.startswith("iam:")
+    }
+    for action in ("iam:CreateRole", "iam:PutRolePolicy"):
+        assert rights[action] == {"StringEquals": {CONDITION: boundary_arn(WHERE)}}
+    changes = (
+        "Boundary",
+        "PolicyVersion",
+        "CreatePolicy",
+        "DeletePolicy",
+        "AttachRole",
+        "PutUser",
+        "PutGroup",
+    )
+    assert not [action for action in rights if any(each in action for each in changes)]

@@ -73,7 +73,7 @@ IN_TASKS = {
 }
 ONLY_IN_TASKS = IN_TASKS - {"watch/heartbeat", "sqs/channel", "sqs/queue", "s3/store"}
 NOT_OF_A_WORKER = {"purge", "last_heartbeats"}
-OF_THE_ACCOUNT = {"iam/account", "../cli/account", "watch/function"}
+OF_THE_ACCOUNT = {"iam/account", "iam/boundary", "../cli/account", "watch/function"}
 NOT_MEANT = {"servicequotas:ListServices"}
 """Other services' operations that have the name of one that is called."""
 

@@ -145,7 +145,7 @@ def test_what_is_no_fleet_file_is_left_to_who_reads_it(text: str) -> None:
 
 def machine(name: str, *, ended: float, lost: bool) -> dict[str, Any]:
     why = "killed without a notice" if lost else "the fleet has ended it"
-    return {"id": name, "started": 0.0, "ended": ended, "why": why, "lost": lost}
+    return {"id": name, "run": "run", "started": 0.0, "ended": ended, "why": why, "lost": lost}
 
 
 def event(t: float, name: str, job: str, where: str, **more: object) -> dict[str, Any]:
@@ -173,9 +173,17 @@ EVENTS = [
 ]
 
 
+@pytest.mark.fault(80)
+def test_the_story_leaves_out_machines_of_an_earlier_run(tmp_path: Any) -> None:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "run")
+    earlier = {**machine("early", ended=9_000.0, lost=True), "run": "before"}
+    account = {**ACCOUNT, "machines": [earlier, *ACCOUNT["machines"]]}
+    assert keep(store, paths, account, price=0.5) == keep(store, paths, ACCOUNT, price=0.5)
+
+
 def test_the_story_tells_what_lost_machines_cost(tmp_path: Any) -> None:
     fold = Fold(FolderStore(tmp_path), RunPaths("App", "run"))
-    story = build(ACCOUNT, fold, EVENTS, price=0.5)
+    story = build(ACCOUNT, "run", fold, EVENTS, price=0.5)
 
     assert [each["machine"] for each in story["lost"]] == ["gone"]
     assert story["lost"][0]["jobs"] == 2

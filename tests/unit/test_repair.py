@@ -26,6 +26,8 @@ from distributed_something.ledger import LedgerWriter
 from distributed_something.local.engine import LocalEngine
 from distributed_something.local.place import Place
 from distributed_something.local.queue import SqliteQueue
+from distributed_something.slurm.engine import SlurmEngine
+from distributed_something.slurm.shared.queue import CommandQueue
 from distributed_something.steps.project import Project
 from distributed_something.steps.repair import Repaired, repair
 from distributed_something.steps.setup import setup
@@ -45,11 +47,13 @@ def job(number: int) -> Job:
 class Run:
     """A run of an engine `local` whose worker is the test, and what its ledger has acknowledged."""
 
+    config_text = CONFIG
+
     def __init__(self, folder: Path, jobs: int) -> None:
-        (folder / "config.py").write_text(CONFIG)
+        (folder / "config.py").write_text(self.config_text)
         self.folder = folder
         self.clock = FakeClock()
-        self.config = parse_config(CONFIG)
+        self.config = parse_config(self.config_text)
         self.said = io.StringIO()
         self.place = Place(state_folder(folder, "App"))
         self.project = self.opened()
@@ -65,11 +69,13 @@ class Run:
 
     def opened(self) -> Project:
         """The project as another command opens it."""
-        engine = LocalEngine(self.folder, self.config, self.clock)
         console = Console(yes=True, out=self.said, err=self.said)
-        return Project(self.folder, self.config, console, self.clock, engine=engine)
+        return Project(self.folder, self.config, console, self.clock, engine=self.engine())
 
-    def worker(self) -> SqliteQueue:
+    def engine(self) -> LocalEngine | SlurmEngine:
+        return LocalEngine(self.folder, self.config, self.clock)
+
+    def worker(self) -> SqliteQueue | CommandQueue:
         policy = self.config.retry_policy
         return SqliteQueue(self.place.database, policy=policy, term=60.0, owner="w", clock=self.clock)
 
@@ -123,10 +129,28 @@ class Run:
         self.close()
 
 
+class SharedRun(Run):
+    """The same on the engine `slurm`, whose queue is a log in the project's folder."""
+
+    config_text = CONFIG.replace("local", "slurm")
+    queue: CommandQueue
+
+    def engine(self) -> SlurmEngine:
+        return SlurmEngine(self.folder, self.config, self.clock, self.said.write)
+
+    def worker(self) -> CommandQueue:
+        return self.engine().queue()
+
+    def files(self) -> list[Path]:
+        """What a queue is read from."""
+        folder = self.folder / ".ds/App.slurm" / str(self.engine().current_run())
+        return sorted(each for kind in ("log-*", "epoch-*", "copy-*", "puts/*") for each in folder.glob(kind))
+
+
 @contextmanager
-def a_run(jobs: int = 30) -> Iterator[Run]:
+def a_run(jobs: int = 30, kind: type[Run] = Run) -> Iterator[Run]:
     with tempfile.TemporaryDirectory(prefix="ds-repair-") as folder:
-        run = Run(Path(folder), jobs)
+        run = kind(Path(folder), jobs)
         yield run
         run.close()
 
@@ -223,6 +247,23 @@ def test_random_damage_at_a_random_moment_loses_no_job(
 
 
 @pytest.mark.fault(75)
+@seed(75)
+@settings(max_examples=30, deadline=None)
+@given(number=st.integers(0, 2**32), before=st.integers(0, 5), after=st.integers(0, 2))
+def test_random_damage_to_a_shared_queue_loses_no_job(number: int, before: int, after: int) -> None:
+    random = Random(number)
+    with a_run(kind=SharedRun) as run:
+        assert isinstance(run, SharedRun)
+        run.work(random, before)
+        for path in random.sample(run.files(), random.choice([1, 1, 3])):
+            random.choice([cut, scribble, vanish, replaced])(path, random)
+        with suppress(DsError):
+            run.work(random, after)
+        run.repaired()
+        run.check()
+
+
+@pytest.mark.fault(75)
 @pytest.mark.parametrize(
     "damage", [cut, vanish, replaced, other_tables, wrong_type, lose_row], ids=lambda damage: damage.__name__
 )
@@ -231,6 +272,19 @@ def test_each_kind_of_damage_is_found_and_mended(damage: Callable[[Path, Random]
         run.work(Random(1), 6)
         run.close()
         damage(run.place.database, Random(1))
+        assert run.repaired().damage
+        run.check()
+
+
+@pytest.mark.fault(75)
+@pytest.mark.parametrize("kind", ["epoch-", "log-"])
+@pytest.mark.parametrize("damage", [cut, vanish, replaced], ids=lambda damage: damage.__name__)
+def test_damage_to_a_shared_queue_is_found(damage: Callable[[Path, Random], None], kind: str) -> None:
+    with a_run(kind=SharedRun) as run:
+        assert isinstance(run, SharedRun)
+        run.work(Random(1), 6)
+        for path in [each for each in run.files() if each.name.startswith(kind)][1:3]:
+            damage(path, Random(1))
         assert run.repaired().damage
         run.check()
 

@@ -103,7 +103,7 @@ def test_why_pilots_wait_is_the_commonest_reason_with_the_earliest_start() -> No
         [pending(1, "Priority", 5000.0), pending(2, "Priority", 4000.0), pending(3, "JobHeldUser")], 0
     )
     assert found is not None
-    assert found.why.startswith("3 pilots are pending: it waits for its turn (Priority), and starts about")
+    assert found.why.startswith("3 pilots are pending: waiting for a turn (Priority), and starts about")
     assert not found.for_ever
     assert why_pending([Pilot("7_1", running=True)], 0) is None
 
@@ -160,6 +160,8 @@ def test_the_options_of_a_pilot_follow_the_config(tmp_path: Path) -> None:
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@120"} <= {*found}
     assert f"--output={tmp_path}/50%%/%A_%a.log" in found
     assert found[-2:] == ["--exclude=node7", "--mail-type=END"]
+    found = pilots.options(given, tmp_path, tmp_path, 120, {"node9", "node8"})
+    assert found[-2:] == ["--mail-type=END", "--exclude=node7,node8,node9"]
 
 
 def test_gpus_of_jobs_are_gpus_of_the_pilot(tmp_path: Path) -> None:

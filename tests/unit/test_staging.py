@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from distributed_something.errors import DsError, KeyMissing, KeyRefused
 from distributed_something.inputs.paths import Input, clean_key
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.files.done import DoneRule, Recipe, Rules, fingerprint, look
-from distributed_something.worker.files.fetch import fetch_inputs
+from distributed_something.worker.files.fetch import fetch_inputs, look_at_inputs
 from distributed_something.worker.files.manifest import Manifest, OutputFile, read_manifest
 from distributed_something.worker.files.publish import Claim, Taken, publish_outputs
 from trees import below, make
@@ -220,6 +220,37 @@ def test_jobs_of_a_shared_output_have_proofs_of_their_own(store: FolderStore, ou
     rules = Rules(shared=True)
     assert [look(store, "out", f"job{n}", rules, dict).skip for n in (1, 2, 3)] == [True, True, False]
     assert [key for key in keys(store) if "/.ds/" not in key] == ["out/job1.txt", "out/job2.txt"]
+
+
+class Asked(FolderStore):
+    """Counts the requests that a bucket would get: one for a key, and one for 1,000 files of a list."""
+
+    requests = 0
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        for count, file in enumerate(super().list(prefix)):
+            self.requests += count % 1000 == 0
+            yield file
+
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        keys = [*keys]
+        self.requests += len(keys)
+        return super().stat(keys)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_many_files_of_a_job_are_looked_for_by_lists(tmp_path: Path, outputs: Path, shared: bool) -> None:
+    store = Asked(tmp_path / "asked")
+    make(outputs, **{f"{number}_tif": "x" for number in range(2070)})
+    publish_outputs(store, "out", outputs, CLAIM, pytest.fail, go_on, shared=shared)
+    rules = Rules(shared=shared, lists=True)
+    store.requests = 0
+    assert look(store, "out", CLAIM.job, rules, dict).skip
+    assert store.requests <= 5, "where jobs share a prefix, each file has a mark of its job beside it"
+    store.requests = 0
+    inputs = [Input(f"out/{number}.tif", f"{number}.tif") for number in range(2070)]
+    assert [file.size for file in look_at_inputs(store, inputs, lists=True)] == [1] * 2070
+    assert store.requests <= 5
 
 
 @pytest.mark.fault(49)

@@ -9,6 +9,7 @@ import pytest
 from distributed_something.budget import Budget
 from distributed_something.dashboard.story import Around, Earlier, story
 from distributed_something.engine import Cost, Diagnosis, Machines
+from distributed_something.exclusion import Pause
 from distributed_something.report.failures import FailureGroup
 from distributed_something.runs.snapshot import JobCounts, Snapshot
 
@@ -55,13 +56,14 @@ def group(dead: int, cause: str, example: str) -> FailureGroup:
         pytest.param(
             run(),
             Around(too_many="4 jobs are dead (MAX_FAILURES = 3)", rents=True),
-            "Too many jobs are dead: 4 jobs are dead (MAX_FAILURES = 3)."
-            " ds monitor drains the run, and ds start refuses",
+            "On hold: 4 jobs are dead (MAX_FAILURES = 3). ds monitor drains the run, and ds start refuses",
             "ds start && ds monitor",
             id="too many dead",
         ),
         pytest.param(
-            run(why_idle="1 worker paused: the store is full", paused="1 worker paused: the store is full"),
+            run(
+                why_idle="1 worker paused: the store is full", pauses=(Pause("m", 0.0, "the store is full"),)
+            ),
             Around(),
             "1 worker paused: the store is full",
             "ds status",

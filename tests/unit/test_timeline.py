@@ -49,6 +49,11 @@ def test_machines_that_come_and_are_lost_explain_the_gaps(tmp_path: Path) -> Non
         "nothing ran for 50 s, from 1 min 20 s on: machines were starting",
         "nothing ran for 30 s, from 2 min 30 s on: machines were there, and no job began",
     ]
+    later = timeline(fold, Machines(running=2, rented=rented), 1300.0)
+    assert later is not None
+    assert later["gaps"][-1]["text"] == (
+        "nothing ran for 1 min 40 s, from 3 min 20 s on: machines were there, and no job began"
+    )
     alone = timeline(fold, Machines(rented=rented[:1]), 1200.0)
     assert alone is not None
     assert [gap["text"].partition(": ")[2] for gap in alone["gaps"]][1:] == ["no machine was there"] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -11,14 +12,17 @@ from typing import Any
 
 import pytest
 
+from distributed_something.clock import SystemClock
 from distributed_something.errors import DsError, Unreachable
 from distributed_something.job import RetryPolicy
+from distributed_something.slurm.pilot import HeadTime
 from distributed_something.slurm.shared.files import Files
+from distributed_something.slurm.shared.head import stand
 from distributed_something.slurm.shared.place import Place
 from distributed_something.slurm.shared.replica import Replica, Terms
 from distributed_something.testing import FakeClock
 from keepers import jobs
-from shared_queue import Exact, table
+from shared_queue import Exact, Turning, served, table
 
 TERMS = Terms(RetryPolicy(3), 120.0)
 
@@ -106,3 +110,87 @@ def test_a_file_that_never_comes_to_be_seen_is_one_clear_line(tmp_path: Path) ->
     with pytest.raises(DsError, match="cannot be read here yet"):
         other.catch_up(place.look())
     other.close()
+
+
+class Limited(Files):
+    """A folder whose quota is spent."""
+
+    spent = False
+
+    def append(self, path: Path, data: bytes) -> None:
+        self._check(path)
+        super().append(path, data)
+
+    def publish(self, path: Path, data: bytes, *, sync: bool = True) -> None:
+        self._check(path)
+        super().publish(path, data, sync=sync)
+
+    def _check(self, path: Path) -> None:
+        if self.spent:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(path))
+
+
+def test_a_quota_that_is_spent_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    files = Limited()
+    place = Place(tmp_path / "run", files)
+    place.make()
+    with Exact(place, TERMS, FakeClock(), owner="w1") as queue:
+        queue.put(jobs(10))
+        files.spent = True
+        with pytest.raises(Unreachable, match="Disk quota exceeded") as caught:
+            queue.put(jobs(20))
+        assert "your quota" in caught.value.fix
+        files.spent = False
+        report = queue.put(jobs(20))
+        assert report.sent + report.known == 20
+        assert len(queue.lease(100)) == 20
+
+
+class Skewed:
+    """A node whose clock is minutes off."""
+
+    def __init__(self, clock: FakeClock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self.monotonic, self.wait = clock.monotonic, clock.wait
+
+    def now(self) -> float:
+        return self._clock.now() + self._seconds
+
+
+@pytest.mark.parametrize("seconds", [-300.0, 300.0])
+def test_a_lease_has_its_term_where_the_next_heads_clock_is_minutes_off(
+    seconds: float, tmp_path: Path
+) -> None:
+    place, clock = Place(tmp_path / "run"), FakeClock()
+    place.make()
+    with Exact(place, TERMS, clock, owner="w1") as queue:
+        queue.put(jobs(1))
+        assert len(queue.lease(1)) == 1
+    replica = Replica(place, TERMS)
+    head = stand(replica, place.look(), TERMS, Skewed(clock, seconds))
+    assert head is not None
+    head.answer("extend", [])  # as each head does first
+    before = head.now()
+    clock.advance(119.0)
+    assert head.answer("lease", ["w2", "2", 1, 0.0, False]) == []
+    clock.advance(2.0)
+    assert head.now() - before == 121.0
+    assert len(head.answer("lease", ["w2", "2", 1, 0.0, False])) == 1
+    head.close()
+    replica.close()
+
+
+def test_the_ledger_of_a_node_whose_clock_is_minutes_off_has_the_heads_time(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with served(tmp_path, RetryPolicy(3), 120.0, clock) as queue:
+        queue._clock = Ours(clock, queue._clock.head)  # type: ignore[attr-defined]
+        queue.counts()
+        assert abs(HeadTime(queue).now() - clock.now()) < 5.0
+
+
+class Ours(Turning):
+    """The clock of a node that is years after the head's."""
+
+    def now(self) -> float:
+        return SystemClock().now()

@@ -29,9 +29,11 @@ from ..inputs.fleetfile import Fleet, parse_fleet
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
 from ..inputs.sizing import need_findings
+from ..system.files import read_regular
 from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
 from . import findings, limits
+from .ec2.prices import ask_on_demand
 from .ec2.region import NO_IMAGE, Region
 from .ec2.request import key_pair
 from .iam import account
@@ -91,7 +93,7 @@ def read_fleet_file(path: Path | None) -> FleetText | None:
     if path is None:
         return None
     try:
-        return FleetText(path.name, path.read_text(encoding="utf-8"))
+        return FleetText(path.name, read_regular(path).decode())
     except (OSError, UnicodeDecodeError) as failed:
         reason = failed.strerror if isinstance(failed, OSError) else "not UTF-8 text"
         raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from failed
@@ -159,6 +161,8 @@ class Asker:
             ("the bucket's versions", self.versions),
             ("the way to S3", self.way_to_s3),
             ("spot prices", self.prices),
+            ("placement scores", self.scores),
+            ("on-demand prices", self.on_demand),
             ("the subnets", self.subnets),
             ("the region", self.region),
             ("the bucket", self.bucket),
@@ -293,6 +297,27 @@ class Asker:
             StartTime=time.time(),
         )
         return findings.price_findings(self._config, prices)
+
+    def scores(self) -> Iterator[Finding]:
+        """How likely AWS has that many spot machines of these types, here and elsewhere."""
+        config = self._config
+        found = self._pages(
+            "ec2",
+            "get_spot_placement_scores",
+            "SpotPlacementScores",
+            InstanceTypes=list(config.machine_type),
+            TargetCapacity=config.cluster_machines,
+            TargetCapacityUnitType="units",
+        )
+        return findings.score_findings(config, {each["Region"]: int(each["Score"]) for each in found})
+
+    def on_demand(self) -> Iterator[Finding]:
+        """What machines cost on demand, if the config wants some."""
+        if self._config.on_demand_percent or self._config.on_demand_after:
+            prices = ask_on_demand(self._session, self._config.machine_type)
+            yield from findings.on_demand_findings(
+                self._config, {kind: p[-1][1] for (kind, _), p in prices.items()}
+            )
 
     def subnets(self) -> Iterator[Finding]:
         """The subnets of the fleet file, or else those of the default VPC."""

@@ -22,12 +22,16 @@ from ..ledger import RunPaths, job_ids
 from ..packing import Capacity
 from ..runs.record import RunRecord, read_record, record_path
 from ..system.state import one_run
+from ..words import many
 from . import earlier
+from .ec2.capacity import left_out, lives_key, past_lives
 from .ec2.cost import USD_PER_ATTEMPT, RunCost
-from .ec2.launch import Launch
-from .ec2.prices import ask, price_now
+from .ec2.fleets import FleetKind
+from .ec2.launch import Asked, Launch
+from .ec2.ownfleet import on_demand_of
+from .ec2.prices import Pool, ask, ask_on_demand, price_now
 from .ec2.region import Region
-from .ec2.shrinking import idle, spread
+from .ec2.shrinking import idle, instances, instead_of_spot, spread
 from .ecs.current_state import find_one
 from .ecs.resources import Kind
 from .iam.roles import Where
@@ -37,6 +41,7 @@ from .message import job_room
 from .names import bucket_of, instance_log_group
 from .provision import Provision
 from .s3.store import S3Store
+from .s3.uploads import abort_old_uploads, prefixes_of
 from .session import AwsSession, NoAnswer, QueueGone, aws_errors
 from .shape import capacity_of, task_size
 from .sqs.queue import SqsQueue
@@ -93,6 +98,7 @@ class AwsEngine:
         self._facts: Facts | None = None
         self._cost: RunCost | None = None
         self._emulated = endpoint is not None
+        self._tried: list[str] = []
 
     @cached_property
     def store(self) -> S3Store:
@@ -178,13 +184,23 @@ class AwsEngine:
         asked, config = self._launch().read(fleet_file), self._config
         kinds = asked.types or config.machine_type
         bid, slots = config.machine_price, task_size(config, asked.shape).slots * config.tasks_per_machine
+        on_demand = bool(config.on_demand_percent or config.on_demand_after) and self._has_prices
+        prices: dict[Pool, list[tuple[float, float]]] = {}
         try:
-            prices = ask(self.session, kinds, self._clock.now())
+            prices |= ask(self.session, kinds, self._clock.now())
+            fixed = ask_on_demand(self.session, kinds) if on_demand else {}
         except DsError:  # an account without that right can run all the same
-            prices = {}
+            fixed = {}
         now = [price for pool in prices if (price := price_now(prices, pool)) is not None]
         now = now if bid is None else [min(price, bid) for price in now] or [bid]
-        return Quote(config.cluster_machines, slots, (min(now), max(now)) if now else None)
+        now = [*now, *(each[-1][1] for each in fixed.values())]
+        known = now and (fixed or not on_demand)
+        return Quote(config.cluster_machines, slots, (min(now), max(now)) if known else None)
+
+    @property
+    def _has_prices(self) -> bool:
+        """Whether prices are asked for: an emulator's are none, where the config bids one."""
+        return not (self._emulated and self._config.machine_price is not None)
 
     def _launch(self, machines: int | None = None) -> Launch:
         wanted = machines or self._config.cluster_machines
@@ -220,9 +236,27 @@ class AwsEngine:
         else:
             self._want_tasks((machines + more) * self.tasks_per_machine)
             with self._refused(machines):
-                fleet = launch.ask(asked, run, len(known), on_created)
+                fleet = launch.ask(asked, run, len(known), on_created, self._types(more, asked))
         self._show(run, [*known, fleet])
         return fleet
+
+    def _types(self, machines: int, asked: Asked) -> Sequence[str]:
+        """Returns the types of machine to ask for, without those that AWS keeps taking back; notes it."""
+        config, types = self._config, asked.types or self._config.machine_type
+        found = {} if asked.file else left_out(past_lives(self.store, config.app_name), types)
+        for kind, why in found.items():
+            self._say(f"{kind} is left out: {why} in the latest runs")
+        types = [kind for kind in types if kind not in found]
+        share = on_demand_of(config._replace(cluster_machines=machines))
+        without = f"; without {', '.join(found)}" if found else ""
+        on_demand = f", {share:,} of them on demand" if share else ""
+        self._tried.append(f"{many(machines, 'machine')}{on_demand}: {', '.join(types)}{without}")
+        return types
+
+    def tried(self) -> Sequence[str]:
+        """Returns what was asked for since the last call."""
+        tried, self._tried = self._tried, []
+        return tried
 
     @contextmanager
     def _refused(self, machines: int) -> Iterator[None]:
@@ -309,10 +343,10 @@ class AwsEngine:
 
     def _cost_of(self, run: str) -> RunCost:
         if self._cost is None:
-            key = RunPaths(self._config.app_name, run).root + "machines.json"
+            key = lives_key(self._config.app_name, run)
             bid = self._config.machine_price
-            real = not (self._emulated and bid is not None)  # an emulator's prices are no prices
-            self._cost = RunCost(self.session, self.store, key, bid, self._config.ebs_vol_size, ask=real)
+            disk = self._config.ebs_vol_size
+            self._cost = RunCost(self.session, self.store, key, bid, disk, ask=self._has_prices)
         return self._cost
 
     def _look(self, run: str) -> Facts:
@@ -351,11 +385,15 @@ class AwsEngine:
         run = self.current_run() or ""
         facts = self._facts or self._look(run)
         fleets = [fleet for fleet in facts.fleets if fleet.alive]
-        for fleet, wanted in spread(fleets, target):
-            self._looker.fleets.set_target(fleet, wanted)
         if spare:
             busy = self._looker.place(busy)
         ended = idle(facts.machines, busy)[:spare]
+        spot = {machine.id: machine.spot for machine in facts.machines}
+        fixed = sum(not spot[each] for each in ended)
+        for fleet, wanted in spread(fleets, target):
+            less = min(fixed, fleet.on_demand)
+            self._looker.fleets.set_target(fleet, wanted, fleet.on_demand - less)
+            fixed -= less
         self._looker.fleets.terminate(ended)
         self._looker.forget()
         return ended
@@ -367,8 +405,16 @@ class AwsEngine:
         missing = target - sum(fleet.target for fleet in fleets)
         if fleets and missing > 0:
             self._want_tasks(target * self.tasks_per_machine)
-            self._looker.fleets.set_target(fleets[-1], fleets[-1].target + missing)
+            wanted = fleets[-1].target + missing
+            share = on_demand_of(self._config._replace(cluster_machines=wanted))
+            self._looker.fleets.set_target(fleets[-1], wanted, max(share, fleets[-1].on_demand))
             self._looker.forget()
+
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Terminates the machines: the fleet replaces them."""
+        ids = instances(self._looker.place(hosts))
+        self._looker.fleets.terminate(ids)
+        self._looker.forget()
 
     def guard(self) -> Sequence[str]:
         """Gives an alarm to each machine whose worker is silent, and removes it when its heartbeat is back.
@@ -376,14 +422,33 @@ class AwsEngine:
         Workers of the reference send no heartbeat: their machines are left alone.
         """
         run = self.current_run()
-        if run is None or self._config.image_starts_worker:
+        if run is None:
             return []
         facts = self._facts or self._look(run)
+        if instead := self._fall_back(facts):
+            return instead
+        if self._config.image_starts_worker or not facts.running:
+            return []
         if facts.pages > 1:
             return []  # this look has made its calls; alarms that stand are removed by a later one
         bucket, now = self.store.bucket, self._clock.now()
         silent = guard_machines(self.session, self._config, run, bucket, facts.machines, now)
         return [f"{machine}: its worker is silent; an alarm ends it if it does nothing" for machine in silent]
+
+    def _fall_back(self, facts: Facts) -> Sequence[str]:
+        """Asks for missing machines on demand if ON_DEMAND_AFTER is over. Returns what was done, in words."""
+        after = self._config.on_demand_after
+        fleets = [each for each in facts.fleets if each.alive and each.id.startswith(FleetKind.EC2)]
+        if not after or not facts.tasks("desiredCount"):
+            return []
+        found = instead_of_spot(fleets, facts.machines, self._clock.now(), after * 60)
+        if found is None:
+            return []
+        fleet, wanted = found
+        self._looker.fleets.set_target(fleet, fleet.target, wanted)
+        machines = f"{many(wanted, 'machine')} of {fleet.target:,} asked for on demand"
+        self._tried.append(f"no new machine for {after:g} minutes: {machines}")
+        return self._tried[-1:]
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Locks the app for one `ds run` on this computer. Raises DsError while a fleet exists."""
@@ -455,9 +520,21 @@ class AwsEngine:
         teardowns = [self._teardown(cluster) for cluster in named.clusters]
         left = [line for each in teardowns for line in each.remove(keep_queues=True)]
         left += self._teardown(queues=named.queues).remove(told=told)
+        self._end_uploads()
         self._forget()
         remove_if_free(self._lock)
         return list(dict.fromkeys(left))
+
+    def _end_uploads(self) -> None:
+        bucket, prefixes = self._config.aws_bucket, prefixes_of(self._config)
+        try:
+            ended = abort_old_uploads(self.session, bucket, prefixes, self._clock.now()) if bucket else 0
+        except DsError as error:
+            if "NoSuchBucket" not in error.what:
+                self._say(f"note: unfinished uploads, if any, stay: {error.what}")
+        else:
+            if ended:
+                self._say(f"ended {many(ended, 'unfinished upload')} of killed processes in s3://{bucket}")
 
     def _teardown(self, cluster: str | None = None, queues: Sequence[str] = ()) -> Teardown:
         config = self._config._replace(ecs_cluster=cluster or self._config.ecs_cluster)

@@ -241,6 +241,35 @@ def price_findings(config: Config, prices: Sequence[Answer]) -> Iterator[Finding
         yield ok(f"machines cost {span} an hour now, below MACHINE_PRICE")
 
 
+GOOD_SCORE = 6
+"""Placement score, of 10, from which on AWS most likely has the machines."""
+
+
+def score_findings(config: Config, scores: Mapping[str, int]) -> Iterator[Finding]:
+    """Says how likely that many spot machines of these types are to be had here, and where more so."""
+    here, machines = scores.get(config.aws_region), many(config.cluster_machines, "spot machine")
+    best = sorted(scores.items(), key=lambda each: -each[1])[:3]
+    better = [f"{region} {score}" for region, score in best if score > (here or 0)]
+    elsewhere = f"; better: {', '.join(better)}" if better else ""
+    score = "not among the ten best regions" if here is None else f"{here} of 10"
+    said = f"placement score of {machines} in {config.aws_region}: {score}{elsewhere}"
+    if here is not None and here >= GOOD_SCORE:
+        yield ok(said)
+    elif scores:
+        yield warning(said, "name more types in MACHINE_TYPE, or give ON_DEMAND_AFTER = 20")
+
+
+def on_demand_findings(config: Config, prices: Mapping[str, float]) -> Iterator[Finding]:
+    """Says what machines cost on demand."""
+    if missing := [kind for kind in config.machine_type if kind not in prices]:
+        what = f"the on-demand price of {', '.join(missing)} is not known: a budget in dollars cannot be held"
+        yield warning(what, "BUDGET_HOURS, or other types")
+    if prices:
+        low, high = min(prices.values()), max(prices.values())
+        span = f"${low:g}" if low == high else f"${low:g} to ${high:g}"
+        yield ok(f"machines on demand cost {span} an hour")
+
+
 def subnet_findings(
     config: Config, subnets: Sequence[Answer], named: Iterable[str] = ()
 ) -> Iterator[Finding]:

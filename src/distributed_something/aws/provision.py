@@ -92,7 +92,11 @@ class Provision:
         new = [step for step in steps if step.action is Action.CREATE and step.resource.kind is Kind.QUEUE]
         if new:
             self._apply(new, on_created)
-            steps = self.steps(run, seen._replace(queues=self._queues(seen.names)))
+            seen = seen._replace(queues=self._queues(seen.names))
+            if any(may_serve_others(each, self._config.app_name) for each in seen.queues):
+                self.ensure(run, on_created, self.see(run, seen.shape))  # made by another app just now
+                return
+            steps = self.steps(run, seen)
         self._apply(steps, on_created)
 
     def _apply(self, steps: Sequence[Step], on_created: Callable[[str], None]) -> None:

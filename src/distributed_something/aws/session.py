@@ -105,7 +105,7 @@ class AwsSession:
         self._region = region
         self._session: Any = None
         self._patience = _Patience(patience)
-        self._clients: dict[tuple[str, int, float, float | None], Any] = {}
+        self._clients: dict[tuple[str, int, float, float | None, str], Any] = {}
         self._lock = threading.Lock()
 
     @property
@@ -134,14 +134,15 @@ class AwsSession:
         *,
         read_seconds: float = READ_SECONDS,
         patience: float | None = None,
+        region: str | None = None,
     ) -> Any:
         """Returns the client of a service, made once, for up to `connections` threads at a time.
 
         A call fails after `read_seconds` without data. `patience` is how long failing calls are repeated, in
         seconds; None: the session's.
         """
-        key = (service, connections, read_seconds, patience)
-        session, region = self._botocore(), self.region
+        session, region = self._botocore(), region or self.region
+        key = (service, connections, read_seconds, patience, region)
         with self._lock, aws_errors(f"making a client for {service}"):
             if key not in self._clients:
                 client = self._clients[key] = session.create_client(

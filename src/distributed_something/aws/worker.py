@@ -39,7 +39,7 @@ from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, prefix_of
 from ..worker.gather import Gathered, GatheredLog, GatheringSlot, KeptLedger, LogKeeper
 from ..worker.health import Health
-from ..worker.interruption import ANSWER_SECONDS, InterruptionWatch, Metadata, Silent
+from ..worker.interruption import ANSWER_SECONDS, WARY_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
 from .ec2.userdata import STOP_SECONDS
@@ -280,9 +280,9 @@ class _Task:
             return
 
         def be_wary(until: float) -> None:
-            if until > self._clock.now():
+            if (left := until - self._clock.now()) > 0:
                 complain(f"{self._name}: this machine may be interrupted soon: taking no new jobs for now")
-                queue.pause(until)
+                queue.pause(min(left, WARY_SECONDS))
 
         InterruptionWatch(self._metadata, self._clock, orders.give, be_wary, reserve=LAST_SECONDS).start()
 
@@ -309,7 +309,7 @@ class _Task:
         logs: Sequence[GatheredLog],
         keeper: LogKeeper,
     ) -> Worker:
-        health = Health(self._store, self._paths.paused + self._name)
+        health = Health(self._store, self._paths.paused + self._name, machine=self._machine)
         return Worker(
             queue,
             [

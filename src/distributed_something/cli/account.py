@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..aws.iam import account
-from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, compact, secret_arns
+from ..aws.iam.boundary import BOUNDARY, boundary_policy, has_boundary
+from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, parts, secret_arns
 from ..aws.iam.roles import IMAGE_PROFILE, PATH, PROFILE, Where
 from ..aws.iam.user_policies import administrator_policy, user_policy
 from ..aws.session import AwsSession
@@ -25,7 +26,8 @@ def setup(project: Project, *, dry_run: bool) -> int:
     console, session = project.console, _session(project)
     where, images = _where(project, session), project.config.image_starts_worker
     found, secrets = account.find(session), secret_arns(project.config, where).values()
-    steps = account.plan_setup(where, buckets_of(project.config), found, images=images, secrets=secrets)
+    buckets, bounded = buckets_of(project.config), has_boundary(session, where)
+    steps = account.plan_setup(where, buckets, found, images=images, secrets=secrets, bounded=bounded)
     function = plan_function(where, find_function(session), package())
     if not _agreed(project, [*steps, *function], f"change the account {where.number}", dry_run=dry_run):
         return OK
@@ -74,14 +76,24 @@ def _removals(session: AwsSession, regions: Iterable[str]) -> list[tuple[AwsSess
     return plans
 
 
-def policy(project: Project, *, administrator: bool) -> int:
-    """Print the policy that a user of this program needs."""
-    where = _where(project, _session(project))
-    found = administrator_policy(where) if administrator else user_policy(project.config, where)
-    project.console.line(json.dumps(found, indent=None if project.console.json else 2))
-    if (size := len(compact(found))) > MANAGED_LIMIT:
-        what = f"{size:,} characters, and a managed policy may have {MANAGED_LIMIT:,}"
-        project.console.say(f"note: {what}: make two policies of it, with some of the statements in each")
+def policy(project: Project, *, administrator: bool, boundary: bool) -> int:
+    """Print the policy that a user of this program needs; several, where one would be too long for IAM."""
+    session = _session(project)
+    where = _where(project, session)
+    if boundary:
+        found = boundary_policy(where)
+        made = f"aws iam create-policy --path {PATH} --policy-name {BOUNDARY} --policy-document file://…"
+        project.console.hint(f"the account's owner makes it ({made}); then ds account policy --administrator")
+    elif administrator:
+        found = administrator_policy(where, bounded=has_boundary(session, where))
+    else:
+        found = user_policy(project.config, where)
+    policies = parts(found)
+    for each in policies:
+        project.console.line(json.dumps(each, indent=None if project.console.json else 2))
+    if len(policies) > 1:
+        what = f"{len(policies)} policies, as a managed one may have {MANAGED_LIMIT:,} characters"
+        project.console.say(f"note: {what}: make and attach each of them")
     return OK
 
 

@@ -342,3 +342,5 @@ def account(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")
     who = "policy: for the person who types `ds account`, instead of those who run apps"
     parser.add_argument("--administrator", action="store_true", help=who)
+    what = "policy: the permissions boundary, which limits every role, for the account's owner to make"
+    parser.add_argument("--boundary", action="store_true", help=what)

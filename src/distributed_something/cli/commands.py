@@ -283,7 +283,8 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
     back = retry(project, options.cause, ids) if ids or not options.collect else []
     if project.console.json:
         project.console.data({"retried": back})
-    project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else ": no such job is dead"))
+    none = "the dead queue has no such job" if project.config.image_starts_worker else "no such job is dead"
+    project.console.say(f"{many(len(back), 'job')} put back" + ("" if back else f": {none}"))
     if back:
         project.console.hint(_after_retry(project))
     return OK
@@ -447,7 +448,8 @@ def do_account(project: Project, options: argparse.Namespace) -> int:
     from . import account as account_command
 
     if options.action == "policy":
-        return account_command.policy(project, administrator=options.administrator)
+        own = {"administrator": options.administrator, "boundary": options.boundary}
+        return account_command.policy(project, **own)
     if options.action == "destroy":
         return account_command.destroy(project, dry_run=options.dry_run)
     return account_command.setup(project, dry_run=options.dry_run)

@@ -66,6 +66,10 @@ def in_our_words(error: Exception) -> DsError:
         return DsError(f"{error.name} is not installed", f"pip install 'distributed-something[{extra}]'")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
+        from ..system.files import FEWER_FILES, TOO_MANY_FILES
+
+        if error.errno in TOO_MANY_FILES:
+            return DsError(f"{where}{error.strerror}", FEWER_FILES)
         fix = _OF_THE_SYSTEM.get(error.errno or 0, "")
         return DsError(f"{where}{error.strerror or error}", f"{fix}add --debug to see where it happened")
     what = f"a fault in ds itself: {type(error).__name__}: {error}".splitlines()[0]

@@ -88,11 +88,11 @@ def _print_columns(
 
 
 def _say_by_number(project: Project, fold: Fold) -> None:
-    """Says how many of the jobs that are shown as waiting have left the queue, and so have succeeded."""
+    """Says how many of the jobs that are shown as waiting have left the queue."""
     ended = project.snapshot(fold).jobs.succeeded - fold.by_state[State.SUCCEEDED]
     if ended > 0:
         have = many(ended, "waiting job", "has", "have")
-        project.console.say(f"note: {have} succeeded by the queue's count; its worker does not say which")
+        project.console.say(f"note: {have} left the queue; their worker does not say which")
 
 
 def _print_csv(console: Console, fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> None:
@@ -129,7 +129,7 @@ def _readable(record: JobRecord, body: dict[str, Any] | None, *, alive: Alive) -
     return (
         record.index,
         record.id,
-        "failed, waiting" if record.failed else alive.state(record).value,
+        "unproven" if record.unproven else "failed, waiting" if record.failed else alive.state(record).value,
         record.attempts,
         record.cause,
         record.exit_code,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 FILES_SHOWN = 5
 """Most input files that are shown of one job."""
+
+NAMES_SHOWN = 100
+LONGEST_SHOWN = 1000
+"""Most keys or variables that are shown of one job, and most characters of each."""
 
 
 def show_first(project: Project, file: JobFile, count: int) -> None:
@@ -41,13 +45,24 @@ def _facts(project: Project, preview: Preview, inputs: list[dict[str, Any]]) -> 
     output = preview.output
     return {
         "job": preview.id,
-        "keys": " ".join(f"{name}={value}" for name, value in preview.keys.items()),
+        "keys": _shown(preview.keys),
         "command": preview.command,
         "inputs": "\n          ".join(shown) or None,
         "output": None if output is None else project.engine.store.locate(output),
-        "set": " ".join(f"{name}={value}" for name, value in preview.environment.items()),
+        "set": _shown(preview.environment),
         "image": preview.image,
     }
+
+
+def _shown(values: Mapping[str, object]) -> str:
+    """Returns names with values; many and long ones are cut, as --json has them whole."""
+    some = [_cut(f"{name}={value}") for name, value in islice(values.items(), NAMES_SHOWN)]
+    more = len(values) - len(some)
+    return " ".join([*some, *([f"and {more:,} more"] if more else [])])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _size(found: dict[str, Any]) -> str:

@@ -134,11 +134,11 @@ def wait(project: Project, minutes: float | None) -> int:
     """
     from .views import watch_run
 
-    until = None if minutes is None else project.clock.now() + minutes * 60
+    until = None if minutes is None else project.clock.monotonic() + minutes * 60
     snapshot = watch_run(project, until)
     if project.console.json:
         project.console.data(snapshot.to_json())
-    return _code(project, snapshot, over=until is not None and project.clock.now() >= until)
+    return _code(project, snapshot, over=until is not None and project.clock.monotonic() >= until)
 
 
 def _code(project: Project, snapshot: Snapshot, *, over: bool) -> int:

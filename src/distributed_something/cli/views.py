@@ -13,7 +13,7 @@ from ..job import State
 from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log, read_running
-from ..runs.snapshot import Snapshot
+from ..runs.snapshot import Snapshot, unproven_text
 from ..steps.jobs import left_dead, made_in
 from ..steps.project import Project
 from ..words import duration, many, money, rate_text
@@ -67,14 +67,15 @@ def _earlier(project: Project, fold: Fold) -> str | None:
 
 
 def watch_run(project: Project, until: float | None = None) -> Snapshot:
-    """Show the run until it has ended or stands still, or until that time. Returns the last snapshot."""
+    """Show the run until it ends or stands still, or that monotonic time. Returns the last snapshot."""
     fold = project.fold()
     with project.console.watch() as watcher:
         while True:
             snapshot = project.snapshot(fold)
             watcher.show(snapshot)
             idle = snapshot.state == "idle" and not _at_work(snapshot.machines)
-            if snapshot.state == "finished" or idle or (until is not None and project.clock.now() >= until):
+            over = until is not None and project.clock.monotonic() >= until
+            if snapshot.state == "finished" or idle or over:
                 return snapshot
             project.clock.wait(max(project.engine.poll_interval, 0.5))
 
@@ -95,7 +96,8 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "run": snapshot.run,
         "state": snapshot.state,
         "jobs": fitting(progress_parts(snapshot)[:-1], None),  # the last one is the state
-        "succeeded": jobs.succeeded or None,
+        "succeeded": jobs.succeeded - jobs.unproven or None,
+        "not known": unproven_text(jobs._asdict()),
         "skipped": jobs.skipped or None,
         "dead": jobs.dead or None,
         "dropped": jobs.dropped or None,
@@ -109,6 +111,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "machines": _machines(machines),
         **dict(machines.details),
         "needs": _needs(machines) or None,
+        "bad machines": "; ".join(f"{name}: {why}" for name, why in snapshot.excluded.items()) or None,
         "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
         "budget": used(snapshot.budget, snapshot.spent) or None,
         "why idle": snapshot.why_idle,

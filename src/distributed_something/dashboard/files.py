@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,6 +17,12 @@ from ..ledger import JobRecord
 FILES = 200
 """Most files of a job that its page lists."""
 
+LOOKED_AT = 10_000
+"""Most files of a job without a manifest that are looked through."""
+
+ZARR = ".zarr"
+"""How the folder of an OME-Zarr image ends."""
+
 _IMAGES = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -23,26 +31,10 @@ _IMAGES = {
     "webp": "image/webp",
     "svg": "image/svg+xml",
 }
-_TEXTS = frozenset(
-    [
-        "csv",
-        "htm",
-        "html",
-        "json",
-        "jsonl",
-        "log",
-        "md",
-        "py",
-        "r",
-        "sh",
-        "toml",
-        "tsv",
-        "txt",
-        "xml",
-        "yaml",
-        "yml",
-    ]
-)
+_TEXTS = {
+    *("csv", "htm", "html", "json", "jsonl", "log", "md", "py", "r"),
+    *("sh", "toml", "tsv", "txt", "xml", "yaml", "yml"),
+}
 
 
 class Shown(NamedTuple):
@@ -57,6 +49,8 @@ class Shown(NamedTuple):
 
 def how_shown(key: str) -> Shown:
     """Decides by the end of the name: pictures are shown, all text is plain text, other files are saved."""
+    if key.endswith(ZARR):
+        return Shown("folder", "", inline=False, picture=True)
     end = key.rpartition("/")[2].rpartition(".")[2].lower()
     if end in _IMAGES:
         return Shown("picture", _IMAGES[end], inline=True, picture=True)
@@ -80,8 +74,24 @@ def _inputs(store: Store, config: Config, values: Mapping[str, Any]) -> Iterator
             continue
 
 
-def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
-    """Returns the files that the job published, at most FILES of them."""
+def outputs(store: Store, record: JobRecord) -> tuple[list[StoredFile], list[StoredFile]]:
+    """Returns the files that the job published, at most FILES of them, and the OME-Zarr images among all.
+
+    Such an image is a folder: its size is the sum of its files, and its tag changes with theirs.
+    """
+    found = _outputs(store, record)
+    images: dict[str, list[StoredFile]] = {}
+    for file in found:
+        root, below, _ = file.key.partition(f"{ZARR}/")
+        if below:
+            images.setdefault(root + ZARR, []).append(file)
+    zarrs = [
+        StoredFile(root, sum(each.size for each in inside), _hash(inside)) for root, inside in images.items()
+    ]
+    return found[:FILES], zarrs
+
+
+def _outputs(store: Store, record: JobRecord) -> list[StoredFile]:
     from ..worker.files.manifest import MANIFESTS, read_manifest
 
     prefix = record.output
@@ -90,8 +100,13 @@ def outputs(store: Store, record: JobRecord) -> list[StoredFile]:
     try:
         manifest = read_manifest(store, prefix, record.id)
         if manifest is not None:
-            return [StoredFile(f"{prefix}/{file.name}", file.size) for file in manifest.files[:FILES]]
+            return [StoredFile(f"{prefix}/{file.name}", file.size, file.sha256) for file in manifest.files]
         found = (file for file in store.list(prefix + "/") if f"/{MANIFESTS}/" not in file.key)
-        return list(islice(found, FILES))
+        return list(islice(found, LOOKED_AT))
     except DsError:
         return []
+
+
+def _hash(inside: list[StoredFile]) -> str:
+    text = json.dumps([(file.key, file.size, file.tag) for file in inside])
+    return hashlib.sha256(text.encode()).hexdigest()

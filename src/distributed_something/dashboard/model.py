@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,6 @@ GROUPS = 100
 
 READ_MOST = 2000
 """Most logs of failed jobs read for one request; the next request reads on."""
-
 
 DRAW_SECONDS = 4.0
 """Least time between two drawings of the timeline, in seconds."""
@@ -148,9 +147,9 @@ class Model:
 
     def thumbnail(self, job_id: str, key: str) -> tuple[bytes, str]:
         """Returns a small picture of a job's file, and its content type. Raises NotFound."""
-        file, read = self.file(job_id, key)
+        file, _ = self.file(job_id, key)
         folder = state_folder(self._project.folder, f"{self._project.config.app_name}.thumbs")
-        found = Thumbnails(folder).make(file, read)
+        found = Thumbnails(folder).make(file, self._project.engine.store)
         if found is None:
             raise NotFound
         return found
@@ -301,19 +300,16 @@ class Model:
     def group_ids(self, cause: str, example: str) -> frozenset[str]:
         """Returns the ids of a group of failures. Raises NotFound if there is no such group."""
         with self._lock:
-            return self._group_ids(self._looked(), cause, example)
+            for group in self._grouped(self._looked()):
+                if (group.cause, group.example) == (cause, example) and group.ids:
+                    return frozenset(group.ids)
+        raise NotFound
 
     def known(self, ids: Sequence[str]) -> list[str]:
         """Returns these ids. Raises NotFound if one of them is no job of the run."""
         with self._lock:
             fold = self._looked()
             return [self._record(fold, each).id for each in dict.fromkeys(ids)]
-
-    def _group_ids(self, fold: Fold, cause: str, example: str) -> frozenset[str]:
-        for group in self._grouped(fold):
-            if (group.cause, group.example) == (cause, example) and group.ids:
-                return frozenset(group.ids)
-        raise NotFound
 
     def look_again(self) -> None:
         """Make the next request look at the run, however recent the last look is."""
@@ -331,10 +327,8 @@ class Model:
 
     def _files(self, fold: Fold, record: JobRecord) -> tuple[list[StoredFile], list[StoredFile]]:
         store, config = self._project.engine.store, self._project.config
-        body = _keys(fold, record)
-        group = body.get("group")
-        keys = {**body, **group} if isinstance(group, dict) else body
-        return files.inputs(store, config, keys, record), files.outputs(store, record)
+        keys = parsed(fold.bodies([record]).get(record.id))
+        return files.inputs(store, config, keys, record), [*chain(*files.outputs(store, record))]
 
     def _select(self, fold: Fold, given: Asked, *, alive: Alive) -> Sequence[int]:
         """Returns the indexes of the selected jobs. A costly selection is kept a while, though jobs end."""
@@ -344,7 +338,7 @@ class Model:
             or kept.asked != (given, alive)
             or (kept.version != fold.version and now >= kept.until)
         ):
-            among = self._group_ids(fold, given.wanted.cause, given.said) if given.said else None
+            among = self.group_ids(given.wanted.cause, given.said) if given.said else None
             found = select(fold, given, among, alive=alive)
             until = now + (time.monotonic() - now) / LOOKING_SHARE
             self._selected = kept = _Selected((given, alive), fold.version, until, found)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ..job import State
 from ..ledger import Fold
-from ..ledger.selection import Wanted, indexes, texts
+from ..ledger.selection import Wanted, containing, indexes
 from ..runs.snapshot import Alive
 
 WORDS = 8
@@ -45,27 +44,5 @@ def select(fold: Fold, given: Asked, among: Collection[str] | None, *, alive: Al
         stranded = [each.index for each in fold.running() if alive.state(each) is State.WAITING]
     found = indexes(fold, given.wanted, among, stranded)
     for word in given.words:
-        found = _containing(fold, found, word)
+        found = containing(fold, found, word)
     return found
-
-
-def _containing(fold: Fold, found: Sequence[int], word: str) -> list[int]:
-    word = word.lower()
-    needle = json.dumps(word, ensure_ascii=False)[1:-1].encode("utf-8", "replace").lower()
-    number = int(word) if word.isascii() and word.isdecimal() and len(word) < 19 else None
-    known: dict[str | None, bool] = {None: False}
-
-    def named(text: str | None) -> bool:
-        """Returns whether a name that many jobs share has the word."""
-        if text not in known:
-            known[text] = text is not None and word in text.lower()
-        return known[text]
-
-    return [
-        each.at
-        for each in texts(fold, found)
-        if needle in each.body.lower()
-        or each.id.startswith(word)
-        or each.at == number
-        or any(map(named, each.names))
-    ]

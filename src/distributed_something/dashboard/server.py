@@ -195,6 +195,8 @@ class Handler(BaseHTTPRequestHandler):
         """Sends a job's file in pieces. The browser shows pictures and plain text, and saves the rest."""
         file, read = self._model(query).file(query.get("id", ""), query.get("key", ""))
         shown = how_shown(file.key)
+        if shown.kind == "folder":
+            raise NotFound
         first = read(0, min(PIECE_BYTES, file.size))  # a missing file is found out before the answer begins
         name = quote(file.key.rpartition("/")[2], errors="replace")
         place = "inline" if shown.inline else "attachment"

@@ -15,7 +15,7 @@ from ..ledger import Fold, JobRecord
 from ..report.failures import FailureGroup
 from ..report.plots import Part, parts_plot, throughput_plot
 from ..report.statistics import throughput
-from ..runs.snapshot import Alive, Snapshot
+from ..runs.snapshot import Alive, Snapshot, outcomes
 from ..words import bytes_text, duration, money, rate_text
 from .files import how_shown
 
@@ -27,16 +27,8 @@ KEY_COLUMNS = 12
 """Most keys of jobs that have a column."""
 
 CSV_COLUMNS = (
-    "index",
-    "id",
-    "state",
-    "attempts",
-    "cause",
-    "exit_code",
-    "seconds",
-    "max_rss_bytes",
-    "machine",
-    "output",
+    *("index", "id", "state", "attempts", "cause", "exit_code"),
+    *("seconds", "max_rss_bytes", "machine", "output"),
 )
 """First columns of a CSV file; the jobs' keys follow."""
 
@@ -65,10 +57,12 @@ def _headline(snapshot: Snapshot) -> dict[str, str]:
     tones = {"finished": "good", "running": "running"}
     tone = ("bad" if ended else "warn") if jobs.dead else tones.get(state, "warn")
     skipped = f", {jobs.skipped:,} skipped" if jobs.skipped else ""
+    unproven = f", {jobs.unproven:,} left the queue, no outputs seen" if jobs.unproven else ""
     return {
         "state": state + (dead if ended else ""),
         "tone": tone,
-        "sentence": f"{jobs.succeeded:,} of {jobs.total:,} succeeded{skipped}{dead}{dropped}",
+        "sentence": f"{jobs.succeeded - jobs.unproven:,} of {jobs.total:,} succeeded"
+        f"{unproven}{skipped}{dead}{dropped}",
     }
 
 
@@ -114,16 +108,8 @@ def _left(snapshot: Snapshot) -> str:
 
 
 def _parts(snapshot: Snapshot) -> str:
-    jobs = snapshot.jobs
-    states = ("succeeded", "skipped", "dead", "dropped", "running", "waiting")
-    return parts_plot(
-        [
-            Part(state, getattr(jobs, state), f"{getattr(jobs, state):,}", state)
-            for state in states
-            if getattr(jobs, state) or not jobs.total
-        ],
-        "Jobs",
-    )
+    counts = outcomes(snapshot.jobs._asdict()) or [("waiting", 0)]
+    return parts_plot([Part(state, count, f"{count:,}", state) for state, count in counts], "Jobs")
 
 
 def _throughput(snapshot: Snapshot, fold: Fold, now: float) -> str | None:

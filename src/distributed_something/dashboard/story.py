@@ -78,7 +78,7 @@ def _wrong(snapshot: Snapshot, around: Around) -> Iterator[str]:
     jobs, machines, earlier = snapshot.jobs, snapshot.machines, around.earlier
     dead = sorted((group for group in around.groups if group.dead), key=lambda group: -group.dead)
     if around.too_many:
-        yield f"Too many jobs are dead: {around.too_many}. ds monitor drains the run, and ds start refuses"
+        yield f"On hold: {around.too_many}. ds monitor drains the run, and ds start refuses"
     for group in dead[:CAUSES]:
         yield f"{many(group.dead, 'job', 'is', 'are')} dead ({group.cause}): {group.example}"
     if rest := sum(group.dead for group in dead[CAUSES:]):
@@ -94,6 +94,8 @@ def _wrong(snapshot: Snapshot, around: Around) -> Iterator[str]:
     if machines.lost:
         lost = many(machines.lost, "machine", "was", "were")
         yield f"{lost} lost; their jobs went back, and no attempt was charged"
+    for name, why in snapshot.excluded.items():
+        yield f"The machine {name} gets no more jobs: {why}"
     verdict = judge(snapshot.budget, snapshot.spent) if snapshot.state != "finished" else None
     if isinstance(verdict, Over | Notice):
         yield verdict.text

@@ -56,7 +56,8 @@ def timeline(fold: Fold, machines: Machines, now: float) -> dict[str, Any] | Non
     left_out = known - sum(each.state != State.RUNNING for each in found)
     came = () if left_out > 0 else [each.since for each in machines.rented if each.since is not None]
     start = min([found[0].start, *came])
-    end = max(max(each.end for each in found), start + 1e-3)
+    goes_on = machines.running and fold.by_state[State.WAITING] + fold.by_state[State.RUNNING]
+    end = max(max(each.end for each in found), start + 1e-3, now if goes_on else start)
     lanes, more = _lanes(found, machines, start, end)
     earlier = f"{many(left_out, 'earlier attempt', 'is', 'are')} left out"
     began = start - (fold.first or start) if left_out > 0 else 0.0
@@ -79,8 +80,8 @@ def _attempts(fold: Fold, alive: Alive, now: float) -> list[Attempt]:
     Where some of a kind are left out, so are all that ended before the first one shown.
     """
     sql = """SELECT ended - seconds, ended, state, machine, worker, number - 1, id
-        FROM states JOIN jobs USING (number)
-        WHERE state IN (2, 4) AND seconds IS NOT NULL ORDER BY ended DESC LIMIT ?"""
+        FROM states JOIN jobs USING (number) WHERE number IN (SELECT number FROM states
+            WHERE state IN (2, 4) AND seconds IS NOT NULL ORDER BY ended DESC LIMIT ?)"""
     done = [
         Attempt(began, ended, STATES[code].value, machine or "", worker or "", number, job_id)
         for began, ended, code, machine, worker, number, job_id in fold.query(sql, (ATTEMPTS,))
@@ -166,11 +167,11 @@ def _place(since: float, until: float, start: float, end: float) -> tuple[float,
 
 def _gaps(found: Iterable[Attempt], start: float, end: float) -> Iterator[tuple[float, float]]:
     """Yields the times in which nothing ran, if they are long."""
-    last = start
-    for each in found:
-        if each.start - last > max(GAP_SECONDS, GAP_SHARE * (end - start)):
-            yield last, each.start
-        last = max(last, each.end)
+    last, least = start, max(GAP_SECONDS, GAP_SHARE * (end - start))
+    for began, ended in (*((each.start, each.end) for each in found), (end, end)):
+        if began - last > least:
+            yield last, began
+        last = max(last, ended)
 
 
 def _gap(gap: tuple[float, float], start: float, end: float, machines: Machines) -> dict[str, Any]:

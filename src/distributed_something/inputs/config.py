@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..engines import ENGINES, EngineKind
 from ..errors import UsageError
 from ..job import PERMANENT, RetryPolicy
+from ..system.files import read_regular
 from ..words import nearest
 from .keys import ENV_NAME, KEYS, Key, Kind, check_value
 from .literal import Assignment, clean_text, environment_text, read_assignments, short
@@ -98,6 +99,8 @@ class Config(NamedTuple):
     max_failures: int | None
     max_failure_rate: float | None
     canary: int | None
+    on_demand_percent: int
+    on_demand_after: float | None
     job_seconds: float | None
     environment: Mapping[str, str]
     scratch: str
@@ -234,7 +237,7 @@ def config_of(values: Mapping[str, Any], name: str) -> Config:
 
 def _read(path: Path) -> str:
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "make it a file that you may read") from error
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UsageError
+from ..system.files import open_regular
 from ..words import bytes_text
 from .config import Config
 
@@ -85,7 +86,7 @@ def _below(folder: Path, project: Path) -> Iterator[str]:
 def _read(name: str, path: Path) -> ProjectFile:
     try:
         name.encode()
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             there = os.fstat(file.fileno())
     except (OSError, UnicodeEncodeError) as error:

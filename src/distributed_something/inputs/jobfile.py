@@ -7,9 +7,7 @@ and the checks of the engines call it.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Iterable, Iterator, KeysView, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import UsageError
 from ..job import Job
+from ..system.files import FEWER_FILES, TOO_MANY_FILES, NotRegular, open_regular
 
 if TYPE_CHECKING:
     from .json_groups import JsonGroups
@@ -157,16 +156,15 @@ def _without_comments(keys: Mapping[str, Any]) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file, open and known to be text that can be read twice. System errors become UsageError."""
     try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for its writer
-            raise UsageError(f"{path}: is a pipe or a device", "write the jobs into a file first")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = os.pread(file.fileno(), 2, 0)
             if b"\0" in start or start in _UTF16:
                 raise UsageError(f"{path}: is UTF-16 text", "save it as UTF-8 (in Excel: CSV UTF-8)")
             yield file
     except OSError as error:
         fix = "give the path of a job file"
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            fix = "raise the limit (ulimit -n 4096), or end programs that hold files open"
+        if isinstance(error, NotRegular):
+            fix = "write the jobs into a file first"
+        elif error.errno in TOO_MANY_FILES:
+            fix = FEWER_FILES
         raise UsageError(f"{path}: cannot be read: {error.strerror}", fix) from error

@@ -183,6 +183,10 @@ KEYS: tuple[Key, ...] = (
         " ended jobs on: the run drains when more are", above=0, high=1, example=0.1),
     Key("CANARY", Kind.WHOLE, None, "jobs that must end, most of them well, before more than one machine is"
         " asked for", unit="jobs", low=1, example=20),
+    Key("ON_DEMAND_PERCENT", Kind.WHOLE, 0, "share of the machines that are no spot machines: they cost about"
+        " three times as much, and are not taken back", unit="percent", low=0, high=100, example=20),
+    Key("ON_DEMAND_AFTER", Kind.NUMBER, None, "time without a new machine, although some are missing, after"
+        " which the missing ones are asked for on demand", unit="minutes", above=0, example=20),
     Key("JOB_SECONDS", Kind.NUMBER, None, "how long a job takes: for the cost that `ds start` shows",
         unit="seconds", above=0, example=60),
     Key("ENVIRONMENT", Kind.TABLE, {}, "environment variables for the command", example={"THREADS": "1"}),

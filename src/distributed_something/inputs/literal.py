@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from ..errors import UsageError
+from ..words import many
 
 MAX_SOURCE = 200_000
 """Maximum characters in a file."""
@@ -65,12 +66,14 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
-    "int": lambda value: int(value),
+    "int": int,
     "round": lambda value, digits=None: _round(value, digits),
     "len": len,
-    "str": lambda value: str(value),
+    "str": str,
 }
-"""Pure functions that a config may call; one argument for int, len and str."""
+"""Pure functions that a config may call."""
+_MOST_VALUES = {"int": 1, "len": 1, "str": 1, "round": 2}
+"""Maximum values in a call of these."""
 
 _CONVERSIONS: Mapping[int, Callable[[Any], Any]] = {-1: lambda value: value, 115: str, 114: repr, 97: ascii}
 _PERCENT_WIDTH = r"%[#0\- +]*(\*|(?!0)\d{3,}|\d*\.(\*|\d{3,}))"
@@ -207,6 +210,8 @@ class _Reader:
             case ast.Subscript(value=container, slice=index) if not isinstance(index, ast.Slice):
                 return self.value(container)[self.value(index)]
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+                if not 0 < len(arguments) <= _MOST_VALUES.get(name, MAX_SIZE):
+                    raise ValueError(f"{name} of {many(len(arguments), 'value')}")
                 return _FUNCTIONS[name](*[self.value(argument) for argument in arguments])
             case ast.JoinedStr(values=parts):
                 return "".join([self.value(part) for part in parts])

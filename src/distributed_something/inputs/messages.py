@@ -8,6 +8,7 @@ file decides. A job keeps its id in every form, and our own worker reads all of 
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,10 +17,12 @@ from ..errors import UsageError
 from ..job import Job, keys_of
 from .config import Config
 from .jobfile import JobFile
-from .template import Template
+from .paths import OutputTemplate
+from .template import TRUSTED, Template
 
 Keys = Mapping[str, Any]
 
+_ADDRESS = re.compile(r"s3:/+([^/]+)/(.+)", re.DOTALL)
 _ALONE = re.compile(r"\{(\w+)\}")
 _CHOICE = "choose by MESSAGE = 'group', 'cellprofiler', 'fiji' or 'omezarr', or give a COMMAND"
 
@@ -118,32 +121,65 @@ def _checked(form: Form, file: JobFile) -> Form:
     return form
 
 
-def outputs_of(config: Config, body: Keys) -> str | None:
-    """The start of the keys of a job's outputs in AWS_BUCKET, as the worker of its family names them.
+class Place(NamedTuple):
+    """Where a job's outputs are: a bucket, and how their keys begin."""
 
-    None: not known. Fiji's jobs share a folder, the worker of `group` is anyone's, and another bucket than
-    AWS_BUCKET is not looked into.
+    bucket: str
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+def outputs_of(config: Config, body: Keys, job_id: str) -> Place | None:
+    """Where an image's own worker puts a job's outputs; None: not known.
+
+    OUTPUT says it. Without OUTPUT, the message does, if its family's workers go by it: Fiji's jobs share a
+    folder, and the worker of `group` is anyone's. The bucket is that of the message, DESTINATION_BUCKET, or
+    AWS_BUCKET. Raises UsageError if OUTPUT comes out as no key.
     """
-    given = config.extra.get("DESTINATION_BUCKET") or config.aws_bucket
-    if body.get("output_bucket", given) != config.aws_bucket or isinstance(config.message, Mapping):
+    keys, sent = keys_of(dict(body)), keys_of(_sent(config, body))
+    bucket = str(sent.get("output_bucket") or config.extra.get("DESTINATION_BUCKET") or config.aws_bucket)
+    if config.output:
+        found = OutputTemplate(config.output).fill({**dict.fromkeys(TRUSTED, ""), **keys, "job_id": job_id})
+        elsewhere = _ADDRESS.fullmatch(found)
+        bucket, found = (elsewhere[1], elsewhere[2]) if elsewhere else (bucket, found)
+        return Place(bucket, found if config.output[-1] in "._-" else f"{found}/")
+    if all(name in sent for name in _CELLPROFILER):
+        found = _cellprofiler_prefix(sent)
+    elif {"output_location", "plate"} <= sent.keys() and [*sent.get("group", ["plate"])] == ["plate"]:
+        found = f"{posixpath.join(str(sent['output_location']), str(sent['plate']))}."
+    else:
         return None
-    keys = keys_of(dict(body))
-    if config.message in ("", "cellprofiler") and all(name in keys for name in _CELLPROFILER):
-        return _cellprofiler_folder(keys)
-    if config.message in ("", "omezarr") and "output_location" in keys and "plate" in keys:
-        folder = str(keys["output_location"]).rstrip("/")
-        return f"{folder}/{keys['plate']}." if [*body.get("group", ())] == ["plate"] else None
-    return None
+    return Place(bucket, found) if found and config.message not in ("group", "fiji") else None
 
 
-def _cellprofiler_folder(keys: Keys) -> str | None:
-    """Below `output`: `output_structure` with the values in it, or else the values with dashes."""
-    pairs = [each.partition("=")[::2] for each in str(keys.get("Metadata")).split(",")]
-    name = str(keys.get("output_structure") or "")
-    for key, value in pairs if name else ():
-        name = name.replace(key, value)
-    name = name or "-".join(value for _, value in pairs)
-    return f"{str(keys['output']).rstrip('/')}/{name}/" if name else None
+def _sent(config: Config, body: Keys) -> dict[str, Any]:
+    """The message of a job; the job's body if MESSAGE does not say its form, or has changed since."""
+    shared = dict(body)
+    group = shared.pop("group", {})
+    named = FORMS[config.message or "group"] if isinstance(config.message, str) else _own(config.message)
+    try:
+        return dict(named.make(shared, group))
+    except KeyError:
+        return dict(body)
+
+
+def _cellprofiler_prefix(keys: Keys) -> str:
+    """Below `output`: `output_structure` with the values in it, or else the values with dashes.
+
+    Empty if its worker cannot read the metadata.
+    """
+    metadata, structure = keys.get("Metadata"), str(keys.get("output_structure") or "")
+    if isinstance(metadata, Mapping):
+        pairs = [[name, str(value)] for name, value in metadata.items()] if structure else []
+    else:
+        pairs = [each.split("=")[:2] for each in str(metadata).split(",")]
+    if not pairs or any(len(pair) < 2 for pair in pairs):
+        return ""
+    for name, value in pairs:
+        structure = structure.replace(name, value)
+    return posixpath.join(str(keys["output"]), structure or "-".join(value for _, value in pairs), "")
 
 
 def template_names(shared: Keys, group: Keys) -> list[str]:

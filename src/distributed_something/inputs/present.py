@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..engine import Store, StoredFile
 from ..job import Job, in_batches
@@ -78,13 +78,23 @@ def _with(found: Presence, number: int, keys: list[str], known: Mapping[str, int
     return found._replace(largest=size, largest_job=number) if size > found.largest else found
 
 
+class Listing(Protocol):
+    """What a look for keys reads of a store."""
+
+    def list(self, prefix: str) -> Iterator[StoredFile]:
+        """Yields every file whose key starts with `prefix`."""
+
+    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
+        """Returns each file; None: there is no such file."""
+
+
 class Lookup:
     """Finds files by key, and all files below a folder (a key that ends in "/"), many at a time.
 
     `lists`: where many keys lie in one folder, that folder is listed.
     """
 
-    def __init__(self, store: Store, *, lists: bool) -> None:
+    def __init__(self, store: Listing, *, lists: bool) -> None:
         self._store = store
         self._lists = lists
         self._below: dict[str, Sequence[StoredFile]] = {}

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import UsageError
+from ..system.files import read_regular
 from .config import Config
 
 _LOOKS_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
@@ -37,7 +38,7 @@ def _read(name: str, place: str, environ: Mapping[str, str]) -> str:
 
 def _read_file(name: str, path: Path) -> str:
     try:
-        mode, text = path.stat().st_mode, path.read_text().rstrip("\n")
+        mode, text = path.stat().st_mode, read_regular(path).decode().rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"SECRETS: {name}: {path}: {why}", "write the secret into that file") from error

@@ -175,10 +175,13 @@ class Named(Protocol):
 
 
 MOST_OF_A_VARIABLE = 60_000
-"""Maximum length of a value in the environment, in bytes; longer ones are in the job's file only."""
+"""Maximum length of a name, and of a value, in the environment, in bytes; DS_JOB has longer ones."""
 
 MOST_OF_ALL_VARIABLES = 500_000
-"""Maximum length of all values in a job's environment, in bytes: a process takes 2 MB with its arguments."""
+"""Maximum length of a job's keys in its environment, in bytes: a process takes 2 MB with its arguments."""
+
+_ROOM_OF_A_VARIABLE = 10
+"""What a variable takes beside its name and value: "=", an end, and a pointer."""
 
 
 def variable_of(name: str) -> str:
@@ -197,9 +200,11 @@ def variables_of(keys: Mapping[str, Any]) -> dict[bytes, bytes]:
             text = os.fsencode(_text(value))
         except UnicodeEncodeError:
             continue
-        if b"\0" not in text and len(text) <= MOST_OF_A_VARIABLE and len(text) <= room:
-            found[_encoded(name)] = text
-            room -= len(text)
+        variable = _encoded(name)
+        size = len(variable) + len(text) + _ROOM_OF_A_VARIABLE
+        if b"\0" not in text and max(len(text), len(variable)) <= MOST_OF_A_VARIABLE and size <= room:
+            found[variable] = text
+            room -= size
     return found
 
 

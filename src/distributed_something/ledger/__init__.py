@@ -13,10 +13,11 @@ from .events import Entry, Event, LedgerWriter, event, event_lines, name_of
 from .fold import Fold
 from .joblist import job_bodies, job_ids, job_line, parse_job_line, write_jobs
 from .live import LiveFold
-from .records import JobRecord
+from .records import LEFT_QUEUE, JobRecord
 from .segments import RunPaths, SegmentReader
 
 __all__ = [
+    "LEFT_QUEUE",
     "Entry",
     "Event",
     "Fold",

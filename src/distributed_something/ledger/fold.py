@@ -23,7 +23,7 @@ from ..system.collector import uncollected
 from .batch import SCALES, STATES, Batch
 from .events import MANY_BYTES, Entry, parse_events
 from .index import open_index, remove_index, writing
-from .records import FACTS, JobRecord
+from .records import FACTS, LEFT_QUEUE, JobRecord
 from .segments import CHUNK_BYTES, Part, RunPaths, read_parts
 
 _SELECT = f"SELECT id, number - 1, state, {', '.join(FACTS)} FROM jobs LEFT JOIN states USING (number)"  # noqa: S608
@@ -303,6 +303,12 @@ class Fold:
         """Yields the jobs that run by the ledger."""
         return map(record_of, self.query(_of("running", "state = 1")))
 
+    def proven(self) -> int:
+        """Returns how many jobs have succeeded, by more than that they left the queue."""
+        unproven = "output IS NULL AND ifnull(detail, '') LIKE ?"
+        sql = f"SELECT count(*) FROM states WHERE state = 2 AND NOT ({unproven})"  # noqa: S608
+        return int(self._rows(sql, (f"{LEFT_QUEUE}%",))[0][0])
+
     def dead(self) -> Iterator[JobRecord]:
         """Yields the dead jobs."""
         return map(record_of, self.query(_of("dead", "state = 3")))
@@ -388,10 +394,10 @@ class Fold:
 
     def bodies(self, records: Iterable[JobRecord]) -> dict[str, bytes]:
         """Returns the listed bodies of a few jobs by id."""
-        ids = json.dumps([record.id for record in records])
+        numbers = json.dumps([record.index + 1 for record in records])
         sql = """SELECT jobs.id, list, place, length
-            FROM json_each(?) AS wanted JOIN jobs ON jobs.id = wanted.value"""
-        found = sorted((row for row in self._rows(sql, (ids,)) if row[1] is not None), key=_place_of)
+            FROM json_each(?) AS wanted JOIN jobs ON number = wanted.value WHERE list IS NOT NULL"""
+        found = sorted(self._rows(sql, (numbers,)), key=_place_of)
         return {
             row[0]: body for row, body in zip(found, self.bodies_at([row[1:] for row in found]), strict=True)
         }
@@ -419,6 +425,19 @@ class Fold:
             for number, start, size in span:
                 found.append(b"" if number is None else data[start - first + 31 : start - first + size - 2])
         return found
+
+    def blocks(self, jobs: int) -> Iterator[tuple[int, int, bytes]]:
+        """Yields all listed jobs in blocks of at most so many: least and largest number, and a text.
+
+        The text has the bodies of these jobs in it, and may have others.
+        """
+        keys = {number: key for key, (number, _) in self._segments.items()}
+        mean = self._rows("SELECT avg(length) FROM (SELECT length FROM jobs LIMIT 1000)")[0][0] or 1.0
+        sql = """SELECT list, min(place), max(place + length), min(number), max(number)
+            FROM jobs WHERE list IS NOT NULL GROUP BY list, number / ? ORDER BY min(number)"""
+        found = self._rows(sql, (max(min(jobs, int(CHUNK_BYTES / mean)), 1),))
+        read = self.store.read_many((keys[each[0]], each[1], each[2] - each[1]) for each in found)
+        yield from ((each[3], each[4], data or b"") for each, data in zip(found, read, strict=True))
 
     def _rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         return [*self.query(sql, values)]

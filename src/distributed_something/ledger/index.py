@@ -16,7 +16,7 @@ from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from ..system.state import make_private
 from .records import FACTS
 
-VERSION = 2
+VERSION = 3
 """Version of the schema; an index of another one is made anew."""
 
 KEPT = 4
@@ -30,6 +30,9 @@ CACHE_KIB = 65_536
 MORE = ("bytes_in", "bytes_out", "phases", "start")
 """What a row has beside a record's facts. `start` is the latest start of a job that has not succeeded."""
 
+_RECORD = f"number, state, {', '.join(FACTS)}"
+"""The columns of an index of few jobs: their records are read from it alone, beside their ids."""
+
 # Job numbers count from 1. state: 0 waiting, 1 running, 2 succeeded, 3 dead, 4 skipped, 5 dropped.
 # A job that only waits has no row in `states`. `past` has the ends that brought no result.
 # `keyed` has the values of the job keys in `keys`, of the jobs up to a number; `keyed.py` fills it.
@@ -41,9 +44,9 @@ _SCHEMA = f"""
         number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, list INTEGER, place INTEGER, length INTEGER
     );
     CREATE TABLE states (number INTEGER PRIMARY KEY, state INTEGER NOT NULL, {", ".join((*FACTS, *MORE))});
-    CREATE INDEX waiting ON states(number) WHERE state = 0;
-    CREATE INDEX running ON states(number) WHERE state = 1;
-    CREATE INDEX dead ON states(number) WHERE state = 3;
+    CREATE INDEX waiting ON states({_RECORD}) WHERE state = 0;
+    CREATE INDEX running ON states({_RECORD}) WHERE state = 1;
+    CREATE INDEX dead ON states({_RECORD}) WHERE state = 3;
     CREATE TABLE past (number INTEGER NOT NULL, t REAL NOT NULL, facts TEXT NOT NULL);
     CREATE INDEX past_of ON past(number);
     CREATE TABLE ended (scale REAL, at INTEGER, jobs INTEGER, PRIMARY KEY (scale, at)) WITHOUT ROWID;

@@ -33,6 +33,10 @@ FACTS = (
 """What a record has beside id, index and state."""
 
 
+LEFT_QUEUE = "left the queue"
+"""Begin of a job's detail whose worker writes no ledger."""
+
+
 class JobRecord:
     """The state of one job by the ledger. `attempts` counts those that used up an attempt."""
 
@@ -62,6 +66,12 @@ class JobRecord:
     def failed(self) -> bool:
         """Whether the job waits again after a failed attempt."""
         return self.state is State.WAITING and self.cause is not None and self.cause not in UNCOUNTED
+
+    @property
+    def unproven(self) -> bool:
+        """Whether all that is known of the job's success is that it left the queue."""
+        left = (self.detail or "").startswith(LEFT_QUEUE)
+        return self.state is State.SUCCEEDED and self.output is None and left
 
 
 ENDS = {

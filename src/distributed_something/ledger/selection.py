@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ from .records import FACTS, JobRecord
 ORDERS = {
     "index": "number",
     "id": "id",
-    "state": "ifnull(state, 0)",
-    "attempts": "ifnull(attempts, 0)",
+    "state": "state",
+    "attempts": "attempts",
     "cause": "cause",
     "time": "seconds",
     "memory": "max_rss_bytes",
@@ -26,20 +26,15 @@ ORDERS = {
 }
 """What jobs are sorted by, besides their keys (`key:NAME`)."""
 
+LEAST = ("state", "attempts")
+"""Columns of which a job that has only waited has the least value, 0, and no row."""
+
 KEY = "key:"
 
 _PAGE = 5000
 
-
-class Text(NamedTuple):
-    """What of a job is searched."""
-
-    at: int
-    """Its index."""
-    id: str
-    names: tuple[str | None, ...]
-    """Its cause, machine and worker."""
-    body: bytes
+_MANY = 10
+"""Jobs are looked through one by one if there are so many times as many in the run."""
 
 
 class Wanted(NamedTuple):
@@ -66,19 +61,35 @@ def indexes(
         conditions.append("number IN (SELECT number FROM keyed WHERE name = ? AND value = ?)")
         values += [name, comparable(value)]
     if among is not None:
-        conditions.append("id IN (SELECT value FROM json_each(?))")
+        conditions.append(
+            "number IN (SELECT jobs.number FROM json_each(?) AS given JOIN jobs ON jobs.id = given.value)"
+        )
         values.append(json.dumps([*among]))
     order = wanted.order.removeprefix("-")
     down = " DESC" if wanted.order.startswith("-") else ""
     if order.startswith(KEY):
         return _by_key(fold, order.removeprefix(KEY), down, conditions, values)
     column = ORDERS.get(order, "number")
-    if not conditions and column == "number":
-        return range(fold.total) if not down else range(fold.total)[::-1]
-    join = "JOIN" if wanted.state and wanted.state != State.WAITING else "LEFT JOIN"
+    if column in ("number", "id"):
+        if not conditions and column == "number":
+            return range(fold.total)[:: -1 if down else 1]
+        join = "JOIN" if wanted.state and wanted.state != State.WAITING else "LEFT JOIN"
+        return _numbers(fold, f"jobs {join} states USING (number)", conditions, values, column + down)
+    found = _numbers(
+        fold, "states", [f"{column} IS NOT NULL", *conditions], values, f"{column}{down}, number"
+    )
+    if len(found) == fold.total:
+        return found
+    every, least = "jobs LEFT JOIN states USING (number)", column in LEAST and not down
+    rest = _numbers(fold, every, [f"{column} IS NULL", *conditions], values, "number")
+    return [*rest, *found] if least else [*found, *rest]
+
+
+def _numbers(
+    fold: Fold, tables: str, conditions: Sequence[str], values: Sequence[object], order: str
+) -> list[int]:
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    by = f"number{down}" if column == "number" else f"{column} IS NULL, {column}{down}, number"
-    sql = f"SELECT number - 1 FROM jobs {join} states USING (number) {where} ORDER BY {by}"  # noqa: S608
+    sql = f"SELECT number - 1 FROM {tables} {where} ORDER BY {order}"  # noqa: S608
     return [index for (index,) in fold.query(sql, values)]
 
 
@@ -110,15 +121,12 @@ def _by_key(
 ) -> Sequence[int]:
     """Returns the indexes of jobs by the value of a key; those without the key last."""
     keep(fold, name)
-    tables = "LEFT JOIN states USING (number)"
-    more = "".join(f" AND {each}" for each in conditions)
-    sql = f"""SELECT number - 1 FROM keyed JOIN jobs USING (number) {tables}
-        WHERE name = ?{more} ORDER BY value{down}, number{down}"""  # noqa: S608
-    found = [index for (index,) in fold.query(sql, (name, *values))]
+    tables = "LEFT JOIN states USING (number)" if conditions else ""
+    by = f"value{down}, number{down}"
+    found = _numbers(fold, f"keyed {tables}", ["name = ?", *conditions], (name, *values), by)
     if len(found) < fold.total:
-        sql = f"""SELECT number - 1 FROM jobs {tables}
-            WHERE number NOT IN (SELECT number FROM keyed WHERE name = ?){more} ORDER BY number"""  # noqa: S608
-        found += [index for (index,) in fold.query(sql, (name, *values))]
+        without = "number NOT IN (SELECT number FROM keyed WHERE name = ?)"
+        found += _numbers(fold, f"jobs {tables}", [without, *conditions], (name, *values), "number")
     return found
 
 
@@ -132,14 +140,47 @@ def records_at(fold: Fold, wanted: Sequence[int]) -> list[JobRecord]:
     return [found[index] for index in wanted if index in found]
 
 
-def texts(fold: Fold, wanted: Sequence[int]) -> Iterator[Text]:
-    """Yields what of these jobs is searched, page by page."""
-    every = iter(wanted)
-    while page := list(islice(every, _PAGE)):
-        sql = """SELECT list, place, length, jobs.number - 1, jobs.id, cause, machine, worker
-            FROM json_each(?) AS wanted JOIN jobs ON jobs.number = wanted.value
-            LEFT JOIN states ON states.number = jobs.number ORDER BY jobs.number"""
-        rows: list[Any] = [*fold.query(sql, (json.dumps([index + 1 for index in page]),))]
+def containing(fold: Fold, found: Sequence[int], word: str) -> list[int]:
+    """Returns those of these jobs that have a word in their values, cause, machine or worker.
+
+    Also those whose id begins with it, and the job whose index it is.
+    """
+    word = word.lower()
+    needle = json.dumps(word, ensure_ascii=False)[1:-1].encode("utf-8", "replace").lower()
+    matching = _named(fold, word) | _in_bodies(fold, found, needle)
+    return [index for index in found if index in matching]
+
+
+def _named(fold: Fold, word: str) -> set[int]:
+    ids = "SELECT number - 1 FROM jobs WHERE id >= ? AND id < ?"
+    matching = {index for (index,) in fold.query(ids, (word, word + chr(0x10FFFF)))}
+    if word.isascii() and word.isdecimal() and len(word) < 19:
+        matching.add(int(word))
+    columns = ("cause", "machine", "worker")
+    seen = [*fold.query(f"SELECT DISTINCT {', '.join(columns)} FROM states")]  # noqa: S608
+    for column, values in zip(columns, map(set, zip(*seen, strict=True)), strict=False):
+        if names := [value for value in values if value is not None and word in value.lower()]:
+            sql = f"SELECT number - 1 FROM states WHERE {column} IN (SELECT value FROM json_each(?))"  # noqa: S608
+            matching.update(index for (index,) in fold.query(sql, (json.dumps(names),)))
+    return matching
+
+
+def _in_bodies(fold: Fold, found: Sequence[int], needle: bytes) -> set[int]:
+    """Returns the jobs with this in their bodies: all such jobs, or at least those among `found`.
+
+    Many jobs are looked through block by block, and only the blocks that have it job by job.
+    """
+    given: Iterable[tuple[str, tuple[object, ...]]]
+    sql, matching = "SELECT list, place, length, number - 1 FROM jobs WHERE number", set[int]()
+    if len(found) * _MANY < fold.total:
+        few = iter(found)
+        pages = iter(lambda: [*islice(few, _PAGE)], [])
+        given = (("IN (SELECT value + 1 FROM json_each(?))", (json.dumps(page),)) for page in pages)
+    else:
+        blocks = (each for each in fold.blocks(_PAGE) if needle in each[2].lower())
+        given = (("BETWEEN ? AND ?", (low, high)) for low, high, _ in blocks)
+    for condition, values in given:
+        rows: list[Any] = [*fold.query(f"{sql} {condition} ORDER BY number", values)]
         bodies = fold.bodies_at([row[:3] for row in rows])
-        found = {row[3]: Text(row[3], row[4], row[5:], body) for row, body in zip(rows, bodies, strict=True)}
-        yield from (found[index] for index in page if index in found)
+        matching.update(row[3] for row, body in zip(rows, bodies, strict=True) if needle in body.lower())
+    return matching

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import DsError, UsageError
@@ -26,6 +26,7 @@ from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
 from ..inputs.secrets import read_secrets
 from ..inputs.sizing import need_findings
+from ..packing import Capacity
 from ..runs.record import record_path
 from ..system.docker import engine_for
 from ..system.state import state_folder
@@ -54,29 +55,41 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the disk", lambda: disk_findings(written)),
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
-    data, room = FolderStore(store), _room(config, state_folder(folder, config.app_name))
+    room = _room(config, state_folder(folder, config.app_name))
+    return found + job_checks(config, job_file, folder, capacity_of(config), room, lambda: _image(config))
+
+
+def job_checks(
+    config: Config,
+    file: JobFile | None,
+    folder: Path,
+    capacity: Capacity,
+    room: Room | None = None,
+    image: Callable[[], str] = str,
+) -> list[Check]:
+    """Returns the checks of shared inputs, and of a job file, if there is one, in the folder of STORE.
+
+    `capacity` is what a machine has for jobs. `image` returns the digest of their image, where they have one.
+    """
+    store, shared = FolderStore(folder / config.store), list[Check]()
     if config.shared_inputs:
-        disk = room
-        found += [Check("the shared inputs", lambda: shared_input_findings(config, data, disk))]
-        room = room_beside(room, config, data)
-    if job_file is not None:
-        folds_case = data.folds_case
-        found += [
-            Check(
-                "the job file",
-                lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
-            ),
-            Check("the inputs", lambda: input_findings(config, job_file, data, str(store), room)),
-            Check("what jobs need", lambda: need_findings(config, job_file, data, capacity_of(config))),
-            Check("what is done", lambda: _done_findings(config, job_file, data, folder)),
-        ]
-    return found
+        disk, room = room, room and room_beside(room, config, store)
+        shared = [Check("the shared inputs", lambda: shared_input_findings(config, store, disk))]
+    if file is None:
+        return shared
+    folds_case, place = store.folds_case, str(folder / config.store)
+    return [
+        *shared,
+        Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
+        Check("the inputs", lambda: input_findings(config, file, store, place, room)),
+        Check("what jobs need", lambda: need_findings(config, file, store, capacity)),
+        Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
+    ]
 
 
-def _done_findings(config: Config, file: JobFile, store: FolderStore, folder: Path) -> Iterator[Finding]:
+def _image(config: Config) -> str:
     docker = container_engine(config) if config.check_if_done_bool and config.output else None
-    image = (docker.digest(config.dockerhub_tag) or "") if docker else ""
-    yield from forecast_findings(config, file, store, folder, image)
+    return (docker.digest(config.dockerhub_tag) or "") if docker else ""
 
 
 def gpu_findings(config: Config) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from ..packing import Capacity
 from ..system.docker import STATE_LABEL, sweep
 from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
-from ..words import many
 from .place import Place, capacity_of, check_gpus, container_engine, slots_of
 from .queue import SqliteQueue
 from .queue_file import lock_of
@@ -32,7 +30,7 @@ from .store import TEMPORARY, FolderStore
 START_SECONDS = 20.0
 """Time limit for a starting machine process to take orders, in seconds."""
 
-END_SECONDS = 60.0
+END_SECONDS = 90.0
 """Time limit for the workers' end, in seconds."""
 
 FULL_BELOW = 1 << 16
@@ -211,14 +209,7 @@ class LocalEngine:
         whole = self.capacity().whole
         if counts.waiting and machines.needs and not any(each.fit(whole) for each, _ in machines.needs):
             return f"no waiting job fits this machine: it has {whole}"
-        when = (
-            self._open().next_visible() if counts.delayed and not (counts.waiting or counts.leased) else None
-        )
-        if when is None:
-            return None
-        at = time_text(when, self._clock.now())
-        jobs = many(counts.delayed, "job", "failed and waits", "failed and wait")
-        return f"{jobs} before the next attempt, until {at}"
+        return counts.explain_delay(self._open().next_visible(), self._clock.now())
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the app for one `ds run` at a time. Raises DsError where another one is under way."""
@@ -338,12 +329,6 @@ class LocalEngine:
                 kill_marked(self._place.mark)
                 if self._config.in_containers:
                     sweep(STATE_LABEL, str(self._place.folder))
-
-
-def time_text(when: float, now: float) -> str:
-    """Returns a time of the local clock (Unix seconds), with its day if that is not today."""
-    at, today = (datetime.fromtimestamp(each).astimezone() for each in (when, now))
-    return at.strftime("%H:%M:%S" if at.date() == today.date() else "%Y-%m-%d %H:%M:%S")
 
 
 def _free_bytes(folder: Path) -> int:

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import DsError, QueueDamaged
+from ..system.files import FEWER_FILES, few_files_left
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from ..system.state import open_private
 
@@ -203,6 +204,8 @@ def _disk_full(path: Path) -> DsError:
 
 
 def _not_writable(path: Path, why: str) -> DsError:
+    if few_files_left():
+        return DsError(f"the queue {path} cannot be opened: {os.strerror(errno.EMFILE)}", FEWER_FILES)
     return DsError(
         f"the queue {path} cannot be written: {why}",
         f"check the rights on {path.parent}, or set DS_STATE_DIR to a folder that you can write",

@@ -13,11 +13,14 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
 from ..engine import StoredFile, check_key
 from ..errors import KeyMissing
+from ..system.files import NotRegular, open_regular
 from ..system.leftovers import remove_if_old
 
 _FICLONE = 0x40049409
@@ -76,12 +79,20 @@ class FolderStore:
             return file.read() if length is None else file.read(length)
 
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
-        """The bytes of each (key, start, length), one after another; None where there is no such file."""
-        for key, start, length in pieces:
+        """The bytes of each (key, start, length), one after another; None where there is no such file.
+
+        Pieces of one file that follow each other are read from one opening.
+        """
+        for key, group in groupby(pieces, itemgetter(0)):
             try:
-                yield self.read(key, start, length)
+                opened = self._opened(key)
             except KeyMissing:
-                yield None
+                yield from (None for _ in group)
+                continue
+            with opened as file:
+                for _, start, length in group:
+                    file.seek(start)
+                    yield file.read(length)
 
     def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
         """Returns each file with its size and tag; None: there is no such file."""
@@ -165,9 +176,10 @@ class FolderStore:
 
     def _opened(self, key: str) -> BinaryIO:
         try:
-            return open(os.path.join(self._name, check_key(key)), "rb")  # noqa: PTH118, PTH123  a third quicker
-        except IsADirectoryError as error:
-            raise KeyMissing(f"{key}: a folder in the store {self.root}, not a file") from error
+            return open_regular(os.path.join(self._name, check_key(key)))  # noqa: PTH118  quicker
+        except (IsADirectoryError, NotRegular) as error:
+            kind = "a folder" if isinstance(error, IsADirectoryError) else "a pipe or a device"
+            raise KeyMissing(f"{key}: {kind} in the store {self.root}, not a file") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             raise KeyMissing(f"{key}: not in the store {self.root}") from error
 
@@ -267,7 +279,8 @@ def _walk(folder: Path, prefix: str) -> Iterator[StoredFile]:
             remove_if_old(entry.path)
         else:
             with suppress(OSError):  # gone by now, or a link that leads nowhere
-                yield _file(key, entry.stat())
+                if stat.S_ISREG((found_there := entry.stat()).st_mode):
+                    yield _file(key, found_there)
 
 
 def _sorting_name(entry: os.DirEntry[str]) -> str:

@@ -44,7 +44,9 @@ def ended(snapshot: Snapshot, why: str | None) -> Notice:
     A run that goes on after its end (`ds retry`) ends again, with more attempts.
     """
     jobs = snapshot.jobs
-    parts = [f"{jobs.succeeded + jobs.skipped:,} of {many(jobs.total, 'job')} succeeded"]
+    seen = jobs.succeeded + jobs.skipped - jobs.unproven
+    parts = [f"{seen:,} of {many(jobs.total, 'job')} succeeded"]
+    parts += [f"{jobs.unproven:,} left the queue, no outputs seen"] if jobs.unproven else []
     parts += [f"{jobs.dead:,} dead"] if jobs.dead else []
     if snapshot.started is not None and snapshot.finished is not None:
         parts.append(f"in {duration(snapshot.finished - snapshot.started)}")

@@ -23,13 +23,13 @@ _CREDENTIAL = re.compile("Credential=([^/]*)/")
 def for_programs(application: Wsgi, key: str | None = None) -> Wsgi:
     """Returns the application, which then refuses pages in a browser and, with a `key`, calls without it.
 
-    The signature itself is not checked: the key cannot be overheard on the loopback address.
+    The signature itself is not checked: the key cannot be overheard on the loopback address. What a refused
+    caller sends is not read; both servers close the connection behind each answer.
     """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if _may_enter(environ, key):
             return application(environ, start_response)
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))  # or it is the next request
         said = b"the rehearsal answers its own programs only\n"
         start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Content-Length", str(len(said)))])
         return [said]

@@ -33,6 +33,7 @@ from ..ledger import RunPaths
 from ..packing import Capacity
 from ..runs.record import read_record, record_path
 from ..system.docker import STATE_LABEL, sweep
+from ..system.files import read_regular
 from ..system.state import make_private, state_folder
 from ..worker.attempt.process import kill_marked
 from . import story
@@ -47,6 +48,7 @@ from .place import Place, bucket_of
 END_SECONDS = 30.0
 """Time limit for the emulator's end, in seconds."""
 
+ANEW = "ds run JOBFILE begins a new run"
 _IMAGE = "rehearsal/not-pulled"
 _ISOLATED = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
@@ -129,6 +131,8 @@ class RehearsalEngine:
     def _needed(self) -> AwsEngine:
         found = self._aws()
         if found is None:
+            if death := self._place.death():
+                raise DsError(death, ANEW)
             raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
         return found
 
@@ -145,6 +149,10 @@ class RehearsalEngine:
         ]
         failure, log = "the emulator did not start", self._place.log
         background.leave(command, lock, os.environ, failure=failure, log=log)
+
+    def _say_death(self) -> None:
+        if death := self._place.death():
+            self._say(f"note: {death}; what has succeeded stays")
 
     def _tell_faults(self, endpoint: str) -> None:
         if self._faults:
@@ -209,7 +217,10 @@ class RehearsalEngine:
                 self._say(f"note: {name.upper()} is missing: the rehearsal does without, AWS does not")
         if self._given.ssh_key_name and not self._config.ssh_key_name:
             self._say("note: SSH_KEY_NAME is a placeholder: the rehearsal does without, AWS refuses it")
+        self._say_death()
         aws = self._started()
+        if aws.current_run() != run:
+            ask(str(aws.session.endpoint), "forget", self._place.key(), b"")
         why = self._place.told().get("note")
         if self._given.image_starts_worker and (why or not self._given.in_containers):
             why = why or "CONTAINERS = False, or no image is named"
@@ -249,7 +260,7 @@ class RehearsalEngine:
     def _adapted(self, fleet_file: Path, aws: AwsEngine) -> tuple[Path, Sequence[str]]:
         """Returns the file as the pretend account can have it, and what was replaced in it."""
         try:
-            text, replaced = adapted(fleet_file.read_text(), Own.of(aws.region))
+            text, replaced = adapted(read_regular(fleet_file).decode(), Own.of(aws.region))
         except (OSError, UnicodeDecodeError):
             return fleet_file, ()  # who reads it says what is wrong
         if not replaced:
@@ -271,6 +282,14 @@ class RehearsalEngine:
         """Ask for more machines."""
         self._needed().grow(target)
 
+    def tried(self) -> Sequence[str]:
+        """Returns what was asked for since the last call."""
+        return self._needed().tried()
+
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Ends bad machines."""
+        self._needed().exclude(hosts)
+
     def guard(self) -> Sequence[str]:
         """Sets the alarms of silent machines, which never fire: the emulator measures no processor."""
         found = self._aws()
@@ -279,7 +298,9 @@ class RehearsalEngine:
     def machines(self) -> Machines:
         """Returns how the machines are."""
         found = self._aws()
-        return Machines(replaces_lost=True) if found is None else found.machines()
+        if found is None:
+            return Machines(replaces_lost=True, queue_lost=self._place.death())
+        return found.machines()
 
     def explain(self, counts: Counts) -> str | None:
         """Returns why no job runs although some wait."""
@@ -301,7 +322,9 @@ class RehearsalEngine:
     def stop(self, *, now: bool = False) -> None:
         """No new jobs; those that run finish, or go back."""
         found = self._aws()
-        if found is not None:
+        if found is None:
+            self._say_death()
+        else:
             found.stop(now=now)
 
     def end(self) -> Sequence[str]:
@@ -346,6 +369,7 @@ class RehearsalEngine:
         import shutil
 
         left: list[str] = []
+        self._say_death()
         if (found := self._aws()) is not None:
             left += found.remove()
             left += [each for each in self._account(found)["leftovers"] if each not in left]

@@ -1,6 +1,6 @@
 """Plans what goes wrong in a rehearsal: read from a text, drawn from a seed. Pure.
 
-    notice=0.2/min,kill=0.1/min,throttle=5%,error=2%,lag=30s,capacity=3of5,pull=10%,boot=20s,speed=10x,seed=7
+    notice=0.2/min,kill=0.1/min,throttle=5%,error=2%,lag=30s,capacity=3of5,pull=10%,broken=10%,boot=20s,speed=10x,seed=7
 
 The same text and the same order of events bring the same misfortunes.
 """
@@ -36,8 +36,9 @@ class Share(NamedTuple):
 
 class Faults(NamedTuple):
     """What goes wrong. `notice` and `kill` are per machine and minute, `throttle` and `error` shares of the
-    calls, `pull` of the machines: those that cannot pull images; `lag` (how old SQS's counts may be) and
-    `boot` are seconds. All this time passes `speed` times as fast as the machine's own."""
+    calls, `pull` and `broken` of the machines: those that cannot pull images, and those that lack every
+    program; `lag` (how old SQS's counts may be) and `boot` are seconds. All this time passes `speed` times as
+    fast as the machine's own."""
 
     notice: float = 0.0
     kill: float = 0.0
@@ -46,6 +47,7 @@ class Faults(NamedTuple):
     lag: float = 0.0
     boot: float = 0.0
     pull: float = 0.0
+    broken: float = 0.0
     capacity: Share | None = None
     speed: float = 1.0
     seed: int = 0
@@ -69,18 +71,27 @@ def parse_faults(text: str) -> Faults:
 
 
 class Fate(NamedTuple):
-    """When a machine is to end, in seconds after its start; math.inf is never. `pulls`: it gets images."""
+    """When a machine is to end, in seconds after its start; math.inf is never. `pulls`: it gets images.
+
+    `works`: jobs find their programs there.
+    """
 
     notice: float
     kill: float
     pulls: bool = True
+    works: bool = True
+
+    @property
+    def kept(self) -> Fate:
+        """The fate of a machine on demand: it is not taken back."""
+        return self._replace(notice=math.inf, kill=math.inf)
 
 
 def fate(faults: Faults, machine: int) -> Fate:
     """Returns what becomes of the machine that was started as number `machine`."""
     draw = random.Random(f"{faults.seed}/{machine}")  # noqa: S311  to be repeatable, not secret
     notice, kill = (_draw(draw, rate) for rate in (faults.notice, faults.kill))
-    return Fate(notice, kill, draw.random() >= faults.pull)
+    return Fate(notice, kill, draw.random() >= faults.pull, draw.random() >= faults.broken)
 
 
 def _draw(draw: random.Random, rate: float) -> float:
@@ -141,6 +152,7 @@ def _speed(match: re.Match[str]) -> float | None:
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _RATE = (rf"{_NUMBER}/(s|min|h)", "so many a machine and time, such as 0.2/min", _rate)
 _PERCENT = (rf"{_NUMBER}%", "a share of the calls below 100%, such as 5%", _percent)
+_MACHINES = (rf"{_NUMBER}%", "a share of the machines, such as 10%", _percent_or_all)
 _DURATION = (rf"{_NUMBER}(s|min|)", "a time, such as 30s", _duration)
 _READERS = {
     "notice": _RATE,
@@ -149,7 +161,8 @@ _READERS = {
     "error": _PERCENT,
     "lag": _DURATION,
     "boot": _DURATION,
-    "pull": (rf"{_NUMBER}%", "a share of the machines, such as 10%", _percent_or_all),
+    "pull": _MACHINES,
+    "broken": _MACHINES,
     "capacity": ("([0-9]{1,6})(?:of([1-9][0-9]{0,5}))?", "machines at most, such as 3, or 3of5", _share),
     "speed": (rf"{_NUMBER}x?", "how many times as fast, such as 10x", _speed),
     "seed": ("([0-9]{1,18})", "a whole number", lambda match: int(match[1])),

@@ -85,6 +85,13 @@ class Place(NamedTuple):
             return found
         return {}
 
+    def death(self) -> str:
+        """Returns what to say of an emulator that did not end by itself; empty: it lives, or has ended."""
+        told = self.told()
+        if not told or self.alive():
+            return ""
+        return f"the rehearsal's emulator (process {told.get('pid')}) was killed, and the queue with it"
+
     def alive(self) -> bool:
         """Returns whether an emulator's process holds the lock."""
         return is_held(self.lock)

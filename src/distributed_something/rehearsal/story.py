@@ -24,13 +24,20 @@ _REQUESTS = {"sqs": 0.40e-6, "s3.write": 5.0e-6, "s3.read": 0.4e-6}
 
 _SHOWN = 6
 
+ON_DEMAND_FACTOR = 3
+"""Price of a machine on demand, in prices of a spot machine."""
 
-def build(account: Facts, fold: Fold, events: Iterable[Facts], *, price: float | None) -> dict[str, Any]:
-    """Returns the story as JSON. `account`: what the emulator has seen; `price`: dollars a machine and hour.
+
+def build(
+    account: Facts, run: str, fold: Fold, events: Iterable[Facts], *, price: float | None
+) -> dict[str, Any]:
+    """Returns the story of a run as JSON. `price`: dollars a machine and hour.
+
+    `account` is what the emulator has seen: machines of all its runs, calls since this one was set up.
 
     Seconds and dollars throughout; `dollars` lacks the machines where no price is given.
     """
-    machines: Sequence[Facts] = account["machines"]
+    machines: Sequence[Facts] = [each for each in account["machines"] if each["run"] == run]
     repeated = _repeated(events, {each["id"]: each for each in machines if each["lost"]})
     requests = sum(_request_price(name) * count for name, count in account["calls"].items())
     return {
@@ -65,7 +72,9 @@ def _life(machine: Facts) -> float:
 
 
 def _billed(machine: Facts) -> float:
-    return max(_life(machine), SHORTEST_SECONDS) / 3600
+    """Returns what is billed, in hours of a spot machine."""
+    hours = max(_life(machine), SHORTEST_SECONDS) / 3600
+    return hours if machine.get("spot", True) else hours * ON_DEMAND_FACTOR
 
 
 def _request_price(name: str) -> float:
@@ -138,7 +147,7 @@ def keep(store: Store, paths: RunPaths, account: Facts, *, price: float | None) 
     for line in SegmentReader(store, paths.events).new_lines():
         with suppress(ValueError):  # cut off in the middle: its worker was killed
             events.append(json.loads(line))
-    story = build(account, Fold(store, paths).update(), events, price=price)
+    story = build(account, paths.run, Fold(store, paths).update(), events, price=price)
     store.write(_key(paths), json.dumps(story, indent=1).encode() + b"\n")
     return story
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 
 LINE_CHARACTERS = 400
 """Longest part of a line that is read, in characters: folding takes quadratic time."""
@@ -81,6 +82,7 @@ def is_ours(line: str) -> bool:
     return line.startswith(_OURS)
 
 
+@lru_cache(4096)
 def fold_line(line: str) -> str:
     """Returns the line without quoted values, paths and words with digits: equal for similar failures."""
     line = line[:LINE_CHARACTERS]

@@ -15,7 +15,7 @@ from ..engine import Store
 from ..errors import KeyMissing
 from ..inputs.config import Config, values_given
 from ..ledger import Fold, RunPaths
-from ..runs.snapshot import Snapshot
+from ..runs.snapshot import Snapshot, outcomes, unproven_text
 from ..words import bytes_text, duration, many, money, rate_text
 from .failures import FailureGroup
 from .statistics import histogram, quantiles, throughput
@@ -197,7 +197,17 @@ def reported_cost(store: Store, paths: RunPaths) -> float | None:
 def summary_lines(report: dict[str, Any]) -> list[str]:
     """Returns the report as a few lines of text."""
     jobs = report["jobs"]
-    lines = [": ".join(filter(None, [many(jobs["total"], "job"), ", ".join(_counted(jobs))]))]
+    lines = [
+        ": ".join(
+            filter(
+                None,
+                [
+                    many(jobs["total"], "job"),
+                    ", ".join(f"{count:,} {state}" for state, count in outcomes(jobs)),
+                ],
+            )
+        )
+    ]
     if report["elapsed_s"]:
         rate = rate_text((jobs["succeeded"] + jobs["skipped"] + jobs["dead"]) / report["elapsed_s"])
         attempts = many(report["attempts"], "attempt")
@@ -219,9 +229,5 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         interruptions = many(report["interruptions"], "interruption")
         lines.append(f"{interruptions} (no attempt was charged for that)")
     failures = report["failures"][:5]
+    lines += filter(None, [unproven_text(jobs)])
     return lines + [f"  {f['jobs']:,} x {f['cause']}: {f['example'][:100]}" for f in failures]
-
-
-def _counted(jobs: dict[str, int]) -> list[str]:
-    states = ("succeeded", "skipped", "dead", "dropped", "running", "waiting")
-    return [f"{jobs[state]:,} {state}" for state in states if jobs.get(state)]

@@ -55,6 +55,7 @@ def group_failures(
     failed = [record for record in records if record.state is State.DEAD or record.failed]
     said = {} if said is None else said
     unread = [record for record in failed if (record.id, record.ended) not in said][:most]
+    unread.sort(key=lambda record: record.log or "")  # logs of one file are read from one opening
     for record, text in zip(unread, _tails(store, paths, unread), strict=True):
         line = _reason(record, telling_line(text))
         said[record.id, record.ended] = (line, fold_line(line))

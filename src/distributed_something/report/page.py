@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..runs.snapshot import outcomes, unproven_text
 from ..words import bytes_text, duration, many, rate_text
 from .plots import Part, histogram_plot, parts_plot, throughput_plot
 
@@ -94,8 +95,7 @@ def _cells(begins: Sequence[str], row: Sequence[Cell]) -> str:
 
 def _headline(report: Mapping[str, Any], title: str) -> str:
     jobs, elapsed = report["jobs"], report["elapsed_s"]
-    states = ("succeeded", "skipped", "dead", "dropped", "running", "waiting")
-    parts = [Part(state, jobs[state], f"{jobs[state]:,}", state) for state in states if jobs.get(state)]
+    parts = [Part(state, count, f"{count:,}", state) for state, count in outcomes(jobs)]
     per_job = report["cost_per_job_usd"]
     figures = [
         ("jobs", f"{jobs['total']:,}"),
@@ -122,7 +122,11 @@ def _headline(report: Mapping[str, Any], title: str) -> str:
         f'<header><h1>{_text(title)}</h1><p class="quiet">'
         f"{_text(report['engine'])} · {_text(report['state'])}{dead}"
         f" · {_text(when)}</p></header>"
-        + _section("What came out", f'<div class="figures">{shown}</div>{parts_plot(parts, "Jobs")}')
+        + _section(
+            "What came out",
+            f'<div class="figures">{shown}</div>{parts_plot(parts, "Jobs")}'
+            + (f'<p class="quiet">{_text(unproven)}</p>' if (unproven := unproven_text(jobs)) else ""),
+        )
     )
 
 

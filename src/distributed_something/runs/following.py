@@ -39,9 +39,10 @@ class Follower:
     def ask(self, job_id: str) -> None:
         """Orders a job's log, unless that was done just now."""
         now = self._clock.now()
-        if now - self._asked.get(job_id, float("-inf")) < ASK_SECONDS:
+        tick = self._clock.monotonic()
+        if tick - self._asked.get(job_id, float("-inf")) < ASK_SECONDS:
             return
-        self._asked[job_id] = now
+        self._asked[job_id] = tick
         orders = {each: when for each, when in _read(self._store, self.paths).items() if _is_late(when, now)}
         with suppress(DsError, OSError):
             self._store.write(self.paths.follow, json.dumps({**orders, job_id: now}).encode())

@@ -24,6 +24,7 @@ from ..errors import DsError
 from ..inputs.config import Config, values_given
 from ..ledger import RunPaths
 from ..system.docker import Docker
+from ..system.files import open_regular
 
 SHOWN = 20
 """Limit of each kind in a report; a run has one or two."""
@@ -31,7 +32,7 @@ SHOWN = 20
 
 def note_job_file(store: Store, paths: RunPaths, path: Path) -> None:
     """Records the hash of a submitted file, if the file still exists. Raises DsError."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         _note(store, paths, "files", {"name": path.name, "sha256": digest, "bytes": file.tell()})
 

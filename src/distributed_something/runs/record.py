@@ -10,6 +10,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,10 @@ class RunRecord(NamedTuple):
     more_hours: float = 0.0
     held: bool = False
     """Most machines are not asked for yet: the run's canary goes first."""
+    excluded: Mapping[str, str] = {}
+    """The machines that get no more jobs, and why."""
+    tried: tuple[str, ...] = ()
+    """What machines were asked for, and when."""
 
     @classmethod
     def new(cls, config: Config, engine: str, run: str, bucket: str, now: float) -> RunRecord:
@@ -68,6 +73,11 @@ class RunRecord(NamedTuple):
     def with_fleet(self, fleet: str) -> RunRecord:
         """Returns the record with one more fleet; a second start adds and never overwrites."""
         return self if fleet in self.fleets else self._replace(fleets=(*self.fleets, fleet))
+
+    def with_tried(self, tried: Sequence[str], now: float) -> RunRecord:
+        """Returns the record with what machines were asked for now."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+        return self._replace(tried=(*self.tried, *(f"{when} {each}" for each in tried)))
 
     def with_budget(self, more: Budget) -> RunRecord:
         """Returns the record with a raised budget."""
@@ -96,6 +106,8 @@ class RunRecord(NamedTuple):
             "more_usd": self.more_usd,
             "more_hours": self.more_hours,
             "held": self.held,
+            "excluded": {**self.excluded},
+            "tried": self.tried,
         }
         return json.dumps(facts, indent=2) + "\n"
 
@@ -122,6 +134,8 @@ class RunRecord(NamedTuple):
             more_usd=_number(facts.get("more_usd")),
             more_hours=_number(facts.get("more_hours")),
             held=facts.get("held") is True,
+            excluded=_named(facts.get("excluded")),
+            tried=_texts(facts.get("tried")),
         )
 
 
@@ -159,6 +173,10 @@ def _number(found: object) -> float:
 
 def _texts(found: object) -> tuple[str, ...]:
     return tuple(item for item in found if isinstance(item, str) and item) if isinstance(found, list) else ()
+
+
+def _named(found: object) -> dict[str, str]:
+    return {str(name): str(why) for name, why in found.items()} if isinstance(found, dict) else {}
 
 
 def record_path(project: Path, app: str) -> Path:
@@ -208,10 +226,22 @@ def new_run_id(now: float) -> str:
 def budget_of(config: Config, path: Path, run: str | None) -> Budget:
     """Returns the limits of a run: those of the config, raised as its record (a file) says."""
     limits = Budget(config.budget_usd, config.budget_hours)
-    if not limits or not path.exists():
-        return limits
+    record = _record_of(path, run) if limits else None
+    return limits.raised(record.more_usd, record.more_hours) if record else limits
+
+
+def excluded_of(path: Path, run: str | None) -> Mapping[str, str]:
+    """Returns the machines that get no more jobs of a run by its record, and why."""
+    record = _record_of(path, run)
+    return record.excluded if record else {}
+
+
+def _record_of(path: Path, run: str | None) -> RunRecord | None:
+    """Returns the record of a run; None: there is none, or it is damaged."""
+    if not path.exists():
+        return None
     try:
         record = read_record(path)
-    except UsageError:  # a damaged record raises no limit
-        return limits
-    return limits.raised(record.more_usd, record.more_hours) if record.run == run else limits
+    except UsageError:
+        return None
+    return record if record.run == run else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from ..budget import NO_BUDGET, Budget, Spent, share
 from ..engine import Counts, Machines
+from ..exclusion import Pause
 from ..job import State
 from ..ledger import JobRecord
 from ..words import many
@@ -60,12 +62,18 @@ class Tally(Protocol):
     def running(self) -> Iterator[JobRecord]:
         """Yields the jobs that run by the ledger."""
 
+    def proven(self) -> int:
+        """Returns how many jobs have succeeded, by more than that they left the queue."""
+
     def ended_since(self, since: float) -> int:
         """Returns how many jobs came to an end since then (Unix seconds)."""
 
 
 class JobCounts(NamedTuple):
-    """total = waiting + running + succeeded + dead + skipped + dropped; `failed` is a part of `waiting`."""
+    """total = waiting + running + succeeded + dead + skipped + dropped; `failed` is a part of `waiting`.
+
+    `unproven` is a part of `succeeded`: their worker has only taken them from the queue.
+    """
 
     total: int = 0
     waiting: int = 0
@@ -75,11 +83,26 @@ class JobCounts(NamedTuple):
     dead: int = 0
     skipped: int = 0
     dropped: int = 0
+    unproven: int = 0
 
     @property
     def final(self) -> int:
         """Jobs that need nothing more."""
         return self.succeeded + self.dead + self.skipped + self.dropped
+
+
+def outcomes(jobs: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Returns states and their numbers, none empty. `succeeded` has no unproven job here."""
+    states = ("succeeded", "unproven", "skipped", "dead", "dropped", "running", "waiting")
+    counts = {**jobs, "succeeded": jobs["succeeded"] - jobs.get("unproven", 0)}
+    return [(state, counts[state]) for state in states if counts.get(state)]
+
+
+def unproven_text(jobs: Mapping[str, int]) -> str | None:
+    """Says what is not known of the unproven jobs; None: there is none."""
+    count = jobs.get("unproven", 0)
+    left = f"{many(count, 'job', 'has', 'have')} left the queue, and no outputs were seen"
+    return f"{left}: they may have failed (ds jobs --json: detail)" if count else None
 
 
 class Snapshot(NamedTuple):
@@ -107,8 +130,15 @@ class Snapshot(NamedTuple):
     budget: Budget = NO_BUDGET
     no_eta: str | None = None
     """Why the time left is not known, although workers run and jobs are left."""
-    paused: str = ""
-    """Why workers pause: their machines are sick; empty: none does."""
+    pauses: tuple[Pause, ...] = ()
+    """The workers that pause, as their machines cannot work."""
+    excluded: Mapping[str, str] = {}
+    """The machines that get no more jobs, and why."""
+
+    @property
+    def paused(self) -> str:
+        """Why workers pause, the most frequent reason first; empty: none pauses."""
+        return _paused(self.pauses)
 
     @property
     def cost_usd(self) -> float | None:
@@ -154,6 +184,7 @@ class Snapshot(NamedTuple):
                 "dead": jobs.dead,
                 "skipped": jobs.skipped,
                 "dropped": jobs.dropped,
+                "unproven": jobs.unproven,
             },
             "attempts": self.attempts,
             "interruptions": self.interruptions,
@@ -162,6 +193,7 @@ class Snapshot(NamedTuple):
             "started": _iso(self.started),
             "finished": _iso(self.finished),
             "machines": {"target": machines.target, "running": machines.running, "lost": machines.lost},
+            "excluded": [{"machine": name, "why": why} for name, why in self.excluded.items()],
             "machine_hours": None if machines.hours is None else round(machines.hours, 4),
             "cost_usd": self.cost_usd,
             "budget": self._budget_json(),
@@ -224,14 +256,15 @@ def count_jobs(fold: Tally, stranded: int) -> JobCounts:
     )
 
 
-def count_queue(total: int, counts: Counts, dropped: int = 0) -> JobCounts:
+def count_queue(total: int, counts: Counts, dropped: int = 0, dead: int = 0) -> JobCounts:
     """Returns the jobs by state where workers write no ledger: what has left the queue has succeeded.
 
-    That is the promise of the reference's workers, which delete a message after success only.
+    That is the promise of the reference's workers, which delete a message after success only. `dead`: jobs
+    that are dead by the ledger.
     """
     left = min(counts.open, total)
     leased = min(counts.leased, left)
-    dead = min(counts.dead, total - left)
+    dead = min(max(counts.dead, dead), total - left)
     dropped = min(dropped, total - left - dead)
     return JobCounts(
         total=total,
@@ -253,19 +286,20 @@ def take(
     counts: Counts | None,
     now: float,
     why_idle: str | None = None,
-    paused: str = "",
+    pauses: Sequence[Pause] = (),
     silent: bool = False,
     budget: Budget = NO_BUDGET,
+    excluded: Mapping[str, str] | None = None,
 ) -> Snapshot:
-    """Returns the view of a run. `counts`: None if the queue is gone. `paused`: why workers pause.
-
-    `silent`: workers write no ledger.
-    """
+    """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
-    dropped = fold.by_state[State.DROPPED]
-    by_queue = count_queue(fold.total, counts, dropped) if silent and counts is not None else None
+    by_state, by_queue = fold.by_state, None
+    if silent and counts is not None:
+        by_queue = count_queue(fold.total, counts, by_state[State.DROPPED], by_state[State.DEAD])
     jobs, unseen = by_queue or count_jobs(fold, stranded), 0
+    if silent and jobs.succeeded:
+        jobs = jobs._replace(unproven=max(jobs.succeeded - fold.proven(), 0))
     if counts is not None and not by_queue:
         held = min(counts.leased, machines.slots if alive.any else 0)
         unseen = min(max(held - fold.by_state[State.RUNNING], 0), jobs.waiting)
@@ -279,7 +313,8 @@ def take(
         eta = time_left(fold, jobs, rate, now)
         no_eta = None if eta is not None else _no_eta(fold, jobs, silent=silent)
     moves = over or (jobs.running > 0 and counts is not None and not machines.diagnosis)
-    idle = None if moves else _why_idle(why_idle, jobs, counts, stranded if alive.any else 0)
+    elsewhere, lost = stranded if alive.any else 0, machines.queue_lost
+    idle = None if moves else _why_idle(why_idle, jobs, counts, elsewhere, lost)
     if counts and not counts.open and jobs.total and fold.first is None and not jobs.final:
         idle = "the queue does not count the jobs yet: its counts may be a minute old"
     return Snapshot(
@@ -295,14 +330,20 @@ def take(
         started=fold.first,
         finished=fold.last_end if over else None,
         machines=machines,
-        why_idle=paused or idle,
+        why_idle=_paused(pauses) or idle,
         queued=counts.open if counts else None,
         leased=counts.leased if counts else 0,
         unseen=unseen,
         budget=budget,
         no_eta=no_eta,
-        paused=paused,
+        pauses=tuple(pauses),
+        excluded=excluded or {},
     )
+
+
+def _paused(pauses: Sequence[Pause]) -> str:
+    found = Counter(each.why for each in pauses)
+    return "; ".join(f"{many(count, 'worker')} paused: {why}" for why, count in found.most_common())
 
 
 def time_left(fold: Tally, jobs: JobCounts, rate: float, now: float) -> float | None:
@@ -334,10 +375,15 @@ def _no_eta(fold: Tally, jobs: JobCounts, *, silent: bool) -> str:
     return "not known: the last jobs take longer than the others did"
 
 
-def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int) -> str | None:
-    """Returns the engine's reason, with what queue and ledger add. `stranded`: while other machines run."""
+def _why_idle(
+    why: str | None, jobs: JobCounts, counts: Counts | None, stranded: int, lost: str
+) -> str | None:
+    """Returns the engine's reason, with what queue and ledger add. `stranded`: while other machines run.
+
+    `lost`: why the queue is gone.
+    """
     if counts is None:
-        return _why_gone(jobs)
+        return _why_gone(jobs, lost)
     if not counts.open:
         if not jobs.total:
             return "the queue is empty: ds submit JOBFILE"
@@ -348,10 +394,10 @@ def _why_idle(why: str | None, jobs: JobCounts, counts: Counts | None, stranded:
     return f"{many(stranded, 'job', 'was', 'were')} on machines that are gone; {why}"
 
 
-def _why_gone(jobs: JobCounts) -> str:
-    if not jobs.total:
+def _why_gone(jobs: JobCounts, lost: str) -> str:
+    if not jobs.total and not lost:
         return "nothing is set up: ds run JOBFILE"
-    return f"the queue is gone, and {_not_ended(jobs)}: ds run JOBFILE begins a new run"
+    return f"{lost or 'the queue is gone'}, and {_not_ended(jobs)}: ds run JOBFILE begins a new run"
 
 
 def _not_ended(jobs: JobCounts) -> str:

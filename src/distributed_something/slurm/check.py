@@ -14,8 +14,6 @@ from ..inputs.check import (
     Check,
     Finding,
     error,
-    input_findings,
-    job_file_findings,
     ok,
     warning,
     work_findings,
@@ -23,24 +21,15 @@ from ..inputs.check import (
 from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
-from ..inputs.sizing import need_findings
-from ..local.check import disk_findings, folder_findings, secret_findings
-from ..local.store import FolderStore
+from ..local.check import disk_findings, folder_findings, job_checks, secret_findings
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
-from ..worker.files.shared import shared_input_findings
-from ..worker.forecast import forecast_findings
 from . import pilots
-from .folder import AppFolder
+from .folder import TWO_WINNERS, AppFolder, two_winners
 from .scheduler import Slurm
 from .shared.files import TEMPORARY, Files
 
 NODE_ONLY = frozenset({"tmpfs", "ramfs", "overlay", "squashfs", "iso9660"})
 """Types of file systems that no other node sees."""
-
-TWO_WINNERS = frozenset(
-    {"fuse.seaweedfs", "fuse.weed", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.goofys"}
-)
-"""Types on which two nodes can make the same name."""
 
 SHORT_SECONDS = 600
 """A pilot of less time than this spends much of it on starting."""
@@ -59,24 +48,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the shared folder", lambda: shared_findings(folder)),
         Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
     ]
-    data = FolderStore(store)
-    if config.shared_inputs:
-        found += [Check("the shared inputs", lambda: shared_input_findings(config, data))]
-    if job_file is not None:
-        folds_case = data.folds_case
-        found += [
-            Check(
-                "the job file",
-                lambda: job_file_findings(config, job_file, folder, folds_case=folds_case),
-            ),
-            Check("the inputs", lambda: input_findings(config, job_file, data, str(store))),
-            Check(
-                "what jobs need",
-                lambda: need_findings(config, job_file, data, pilots.capacity_of(config)),
-            ),
-            Check("what is done", lambda: forecast_findings(config, job_file, data, folder, "")),
-        ]
-    return found
+    return found + job_checks(config, job_file, folder, pilots.capacity_of(config))
 
 
 def _program(config: Config, folder: Path) -> Iterator[Finding]:
@@ -136,10 +108,7 @@ def shared_findings(folder: Path) -> Iterator[Finding]:
         )
         return
     if kind in TWO_WINNERS or not keeps_promises(folder):
-        yield error(
-            f"the project {folder} lies on a file system ({kind}) that can give one name to two files",
-            "move it to NFS, Lustre, GPFS, GlusterFS or another file system with safe hard links",
-        )
+        yield error(*two_winners(kind))
     elif kind not in NETWORK_FILE_SYSTEMS:
         what = f"the project {folder} lies on {kind}, which may be a disk of this computer alone"
         yield warning(what, "see that every node has this folder: `srun ls` of it")

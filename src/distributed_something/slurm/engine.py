@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from ..budget import Quote
 from ..clock import Clock
-from ..engine import Counts, Diagnosis, Engine, Machines, RentedMachine, Renting
-from ..errors import DsError, Unreachable
+from ..engine import (
+    DAMAGED,
+    Counts,
+    Diagnosis,
+    Engine,
+    KnownJob,
+    Machines,
+    RentedMachine,
+    Renting,
+    Repairing,
+)
+from ..errors import DsError, QueueDamaged, Unreachable
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
 from ..local.store import FolderStore
 from ..packing import Capacity
+from ..runs.record import excluded_of, record_path
+from ..system.mounts import file_system
 from ..system.state import one_run
 from ..words import many
 from . import pilots
 from .explain import details, why_pending
-from .folder import AppFolder
+from .folder import TWO_WINNERS, AppFolder, two_winners
 from .lives import Life, hours, lives
 from .lost import give_back, pilot_of
 from .pilots import Pilot
 from .scheduler import Slurm, await_end
+from .shared.head import rebuild
 from .shared.queue import CommandQueue
-from .shared.replica import Terms
+from .shared.replica import Replica, Terms
 
 END_SECONDS = 90.0
 """Pilots have this long to end: SIGTERM, the cluster's KillWait (30 s as a rule), SIGKILL."""
@@ -59,6 +71,7 @@ class SlurmEngine:
         self._app = AppFolder(project, config.app_name)
         self._name = pilots.name_of(project, config.app_name)
         self._scheduler = Slurm()
+        self._terms = Terms(config.retry_policy, LEASE_SECONDS)
         self._queue: CommandQueue | None = None
         self._seen: set[str] = set()
         """Pilots that this command has seen: one that is not there any more has ended."""
@@ -82,6 +95,8 @@ class SlurmEngine:
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Make the run's folder. Pilots of an earlier run are ended, and its folder is removed."""
         pilots.refuse_image(self._config)
+        if (kind := file_system(self._project)) in TWO_WINNERS:
+            raise DsError(*two_winners(kind))
         self._config.shell(self._project).make(self._say)
         earlier = self.current_run()
         if earlier == run:
@@ -104,8 +119,7 @@ class SlurmEngine:
         if run is None:
             raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
         if self._queue is None:
-            terms = Terms(self._config.retry_policy, LEASE_SECONDS)
-            self._queue = CommandQueue(self._app.place(run), terms, self._clock)
+            self._queue = CommandQueue(self._app.place(run), self._terms, self._clock)
         return self._queue
 
     # pilots
@@ -141,12 +155,24 @@ class SlurmEngine:
         if missing > 0 and (run := self.current_run()) is not None:
             self._submit(run, missing)
 
+    def tried(self) -> Sequence[str]:
+        """Pilots are of one kind."""
+        return ()
+
+    def exclude(self, hosts: Collection[str]) -> None:
+        """Cancel the pilots on these nodes, and submit as many others."""
+        there = [pilot.id for pilot in self._pilots(fresh=True) if pilot.running and pilot.node in hosts]
+        if there and (run := self.current_run()) is not None:
+            self._scheduler.cancel(self._name, there)
+            self._submit(run, len(there))
+
     def _submit(self, run: str, count: int) -> list[str]:
         config = self._config
         limit = pilots.seconds_of(config.slurm_time or self._default_time())
         notice = pilots.notice_of(limit)
         script = pilots.script(self._project, run, notice)
-        given = pilots.options(config, self._project, self._app.logs, notice)
+        bad = excluded_of(record_path(self._project, config.app_name), run)
+        given = pilots.options(config, self._project, self._app.logs, notice, bad)
         arrays = self._scheduler.submit(count, script, given, self._name, f"{run} {os.urandom(4).hex()}")
         self._app.forget_pilots()
         return arrays
@@ -207,7 +233,7 @@ class SlurmEngine:
             diagnosis=Diagnosis(waiting.why, waiting.fix, waiting.for_ever) if waiting and stuck else None,
             replaces_lost=True,
             details=(*details(known, now), *([("Slurm", silent)] if (silent := self._app.silent()) else [])),
-            hours=hours(lived),
+            hours=hours(lived, now),
             rented=tuple(_machines(running, lived)),
         )
 
@@ -220,7 +246,7 @@ class SlurmEngine:
         place = self._app.place(run)
         look = place.look()
         if look.orders:
-            return "stopped"
+            return DAMAGED if "damaged" in look.orders else "stopped"
         if self._app.is_over(self._config.max_run_hours, self._clock.now()):
             return f"MAX_RUN_HOURS = {self._config.max_run_hours:g} are over"
         status = place.told(look)
@@ -244,11 +270,7 @@ class SlurmEngine:
         if not machines.running:
             return f"no pilots are there{f' ({machines.ended})' if machines.ended else ''}: ds start"
         status = self._app.place(self.current_run() or "").told()
-        if not counts.delayed or counts.waiting or counts.leased or not status or not status["next"]:
-            return None
-        at = datetime.fromtimestamp(status["next"]).astimezone().strftime("%H:%M:%S")
-        jobs = many(counts.delayed, "job", "failed and waits", "failed and wait")
-        return f"{jobs} before the next attempt, until {at}"
+        return counts.explain_delay(status["next"] if status else None, self._clock.now())
 
     def guard(self) -> Sequence[str]:
         """Give back what workers of pilots hold that have ended; how many jobs, in words."""
@@ -257,6 +279,8 @@ class SlurmEngine:
         if run is None or not status or not status["owners"]:
             return ()
         there = {pilot.id for pilot in self._pilots()}
+        if not there:
+            return ()
         gone = [
             owner for owner in status["owners"] if (pilot_of(owner) or next(iter(there), "")) not in there
         ]
@@ -265,6 +289,34 @@ class SlurmEngine:
         name = f"{RunPaths(self._config.app_name, run).events}guard-{os.urandom(4).hex()}.jsonl"
         count = give_back(gone, self.queue(), LedgerWriter(self.store, name), self._clock.now())
         return [f"{many(count, 'job', 'was', 'were')} given back: their pilots have ended"] if count else ()
+
+    # a damaged queue
+
+    def damage(self) -> str:
+        """Reads the whole log, and returns what is wrong with it."""
+        try:
+            with self._replica(self.current_run()) as replica:
+                replica.catch_up(replica.place.look())
+        except (QueueDamaged, Unreachable) as error:
+            return error.what
+        return ""
+
+    def unlike(self, jobs: Iterable[KnownJob]) -> int:
+        """Returns how many jobs are not in the queue as they are known; states count while no pilot runs."""
+        alive = self._app.started() is not None and bool(self._pilots(fresh=True))
+        with self._replica(self.current_run()) as replica:
+            replica.catch_up(replica.place.look())
+            return replica.queue.unlike(jobs, states=not alive)
+
+    def rebuild(self, run: str, jobs: Iterable[KnownJob]) -> None:
+        """Ends the pilots and makes the queue anew; the damaged log stays beside it until clean-up."""
+        if left := self.end():
+            raise DsError(f"pilots did not end within {END_SECONDS:.0f} s: {', '.join(left)}", "ds repair")
+        with self._replica(run) as replica:
+            rebuild(replica, jobs, self._terms, self._clock)
+
+    def _replica(self, run: str | None) -> closing[Replica]:
+        return closing(Replica(self._app.place(run or ""), self._terms))
 
     # the end
 
@@ -316,16 +368,26 @@ class SlurmEngine:
 
 def _machines(running: Sequence[Pilot], lived: Sequence[Life]) -> Iterator[RentedMachine]:
     """Each pilot once, by its latest life: those that have ended, then those that run."""
-    here = {pilot.id for pilot in running}
+    here, nodes = {pilot.id for pilot in running}, dict[str, tuple[tuple[float, str], ...]]()
+    for life in sorted(lived):
+        nodes[life.pilot] = (*nodes.get(life.pilot, ()), (life.start, life.node))
     for life in {life.pilot: life for life in sorted(lived)}.values():
         if life.pilot not in here:
             why = "ended" if life.over else "was killed"
             yield RentedMachine(
-                life.pilot, False, life.node, life.start, life.latest, why, lost=not life.over
+                life.pilot,
+                False,
+                life.node,
+                life.start,
+                life.latest,
+                why,
+                lost=not life.over,
+                hosts=nodes[life.pilot],
             )
     for pilot in running:
-        yield RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, ended=None)
+        own = nodes.get(pilot.id) or ((pilot.start or 0.0, pilot.node),)
+        yield RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, hosts=own)
 
 
-_KEEPS: tuple[type[Engine], type[Renting]] = (SlurmEngine, SlurmEngine)
+_KEEPS: tuple[type[Engine], type[Renting], type[Repairing]] = (SlurmEngine, SlurmEngine, SlurmEngine)
 """For the type checker, as engines are loaded by name."""

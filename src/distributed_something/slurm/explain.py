@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
 
-from ..words import many
+from ..words import many, time_text
 from .pilots import ENDED, Pilot
 
 _REFUSALS: tuple[tuple[str, str, str], ...] = (
@@ -84,6 +83,7 @@ def refusal(said: str) -> tuple[str, str]:
     return words or "it said nothing", "see `man sbatch`, or ask the cluster's administrators"
 
 
+MINUTES = "%H:%M"
 SHOWN = 8
 """Pilots that `ds status` shows one by one."""
 
@@ -137,9 +137,9 @@ _REASONS: tuple[tuple[str, Waiting], ...] = (
         ),
     ),
     ("launch failed|JobHoldMaxRequeue", Waiting("a node could not start it", "scontrol release {id}")),
-    ("JobHeld", Waiting("it is held", "scontrol release {id}")),
-    (ENDED, Waiting("it has ended, or comes again")),
-    ("BeginTime", Waiting("it was requeued")),
+    ("JobHeld", Waiting("held", "scontrol release {id}")),
+    (ENDED, Waiting("ended, or coming again")),
+    ("BeginTime", Waiting("requeued")),
     ("JobArrayTaskLimit", Waiting("its array has a limit of elements that run at a time")),
     ("QOS|Assoc|Group|MaxJobs", Waiting("a limit of your account or QOS holds it back")),
     (
@@ -147,9 +147,9 @@ _REASONS: tuple[tuple[str, Waiting], ...] = (
         Waiting("nodes that it may use are down, drained or reserved"),
     ),
     ("PartitionDown|PartitionInactive", Waiting("its partition is closed")),
-    ("Dependency", Waiting("it waits for another job")),
-    ("Licenses", Waiting("it waits for a licence")),
-    ("Resources|Priority|None|^$", Waiting("it waits for its turn")),
+    ("Dependency", Waiting("waiting for another job")),
+    ("Licenses", Waiting("waiting for a licence")),
+    ("Resources|Priority|None|^$", Waiting("waiting for a turn")),
 )
 
 
@@ -170,7 +170,7 @@ def why_pending(pilots: Sequence[Pilot], now: float) -> Waiting | None:
     found = waiting(commonest)
     which = next(pilot for pilot in pending if pilot.reason == commonest)
     starts = [pilot.start for pilot in pending if pilot.start is not None and pilot.start > now]
-    estimate = f", and starts about {_clock(min(starts))}" if starts else ""
+    estimate = f", and starts about {time_text(min(starts), now, MINUTES)}" if starts else ""
     named = f" ({commonest})" if commonest else ""
     what = f"{many(len(pending), 'pilot', 'is', 'are')} pending: {found.why}{named}{estimate}"
     hopeless = all(waiting(pilot.reason).for_ever for pilot in pending)
@@ -180,19 +180,14 @@ def why_pending(pilots: Sequence[Pilot], now: float) -> Waiting | None:
 def details(pilots: Sequence[Pilot], now: float) -> list[tuple[str, str]]:
     """Each pilot that runs, with its node and times, and why the others wait."""
     running = [pilot for pilot in pilots if pilot.running]
-    lines = [(f"pilot {pilot.id}", _life(pilot)) for pilot in running[:SHOWN]]
+    lines = [(f"pilot {pilot.id}", _life(pilot, now)) for pilot in running[:SHOWN]]
     if len(running) > SHOWN:
         lines.append(("and", many(len(running) - SHOWN, "more pilot")))
     waits = why_pending(pilots, now)
     return lines if waits is None else [*lines, ("pending", ": ".join(filter(None, waits[:2])))]
 
 
-def _life(pilot: Pilot) -> str:
-    since = f", since {_clock(pilot.start)}" if pilot.start is not None else ""
-    until = f", ends at {_clock(pilot.end)}" if pilot.end is not None else ""
+def _life(pilot: Pilot, now: float) -> str:
+    since = f", since {time_text(pilot.start, now, MINUTES)}" if pilot.start is not None else ""
+    until = f", ends at {time_text(pilot.end, now, MINUTES)}" if pilot.end is not None else ""
     return f"on {pilot.node}{since}{until}"
-
-
-def _clock(when: float) -> str:
-    at = datetime.fromtimestamp(when).astimezone()
-    return at.strftime("%H:%M" if at.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")

@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DsError
+from ..system.state import make_private, refuse_foreign
 from .lives import Life, signs
 from .pilots import Pilot
 from .shared.files import Files
 from .shared.place import Place, from_json, to_json, unseen
+
+TWO_WINNERS = frozenset(
+    {"fuse.seaweedfs", "fuse.weed", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.goofys"}
+)
+"""Types of file systems on which two nodes can make the same name."""
 
 SQUEUE_SECONDS = 30.0
 """squeue is asked no more often than this, by all commands of an app together."""
@@ -32,6 +38,8 @@ class AppFolder:
 
     def __init__(self, project: Path, app: str, files: Files | None = None) -> None:
         self.folder = project / ".ds" / f"{app}.slurm"
+        for each in (self.folder.parent, self.folder):
+            refuse_foreign(each, "run ds as that user, or copy the project to a folder of your own")
         self._files = files or Files()
 
     @property
@@ -41,9 +49,7 @@ class AppFolder:
 
     def make(self) -> None:
         """Make the folder; only its user may read it."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.logs.mkdir(mode=0o700, exist_ok=True)
+        make_private(self.logs)
 
     def place(self, run: str) -> Place:
         """The folder of a run."""
@@ -133,6 +139,12 @@ class AppFolder:
         text = self._files.peek(self.folder / name)
         found: dict[str, Any] | None = from_json(text) if text.endswith(b"\n") else None
         return found
+
+
+def two_winners(kind: str | None) -> tuple[str, str]:
+    """The error, and its fix, of a project on a file system where two heads of one epoch are possible."""
+    what = f"the project lies on a file system ({kind}) that can give one name to two files"
+    return what, "move it to NFS, Lustre, GPFS, GlusterFS or another file system with safe hard links"
 
 
 def _as_it_says(pilot: Pilot, life: Life) -> Pilot:

@@ -2,7 +2,7 @@
 
     lives/<start>-<latest>-<over>-<pilot>-<node>    in Unix seconds; over: 1 where it has ended
 
-A pilot that Slurm starts again has a file for each of its lives. One that is killed lacks a minute at most.
+A pilot that Slurm starts again has a file for each of its lives. One that is killed is a minute off at most.
 """
 
 from __future__ import annotations
@@ -56,9 +56,16 @@ def signs(lived: Iterable[Life]) -> Counter[str]:
     return found
 
 
-def hours(lived: Iterable[Life]) -> float:
-    """How long these lives were together."""
-    return sum(life.latest - life.start for life in lived) / 3600
+def hours(lived: Iterable[Life], now: float) -> float:
+    """How long these lives were together. One that goes on lasts until now, and for one beat at most.
+
+    So clocks of two nodes that are minutes apart make a minute's difference.
+    """
+    return sum(life.latest - life.start + _since_beat(life, now) for life in lived) / 3600
+
+
+def _since_beat(life: Life, now: float) -> float:
+    return 0.0 if life.over else min(max(now - life.latest, 0.0), BEAT_SECONDS)
 
 
 class OwnLife:

@@ -20,6 +20,7 @@ from tempfile import gettempdir
 from ..background import complain
 from ..budget import Budget, Over, Spent, judge
 from ..clock import SystemClock
+from ..engine import DAMAGED
 from ..errors import DsError, SickMachine
 from ..inputs.config import Config, load_config
 from ..inputs.files import project_files
@@ -123,7 +124,8 @@ class Pilot:
         look = self._place.look()
         if not look.there or look.orders or self._has_nothing_left(look):
             return "there is nothing to do"
-        self._life = OwnLife(self._place.folder, self.id, os.uname().nodename, self._clock.now())
+        node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+        self._life = OwnLife(self._place.folder, self.id, node, self._clock.now())
         self._owed.append(f"{prefix_of(self.id)}-")  # what an earlier life of this pilot left
         self._look()
         here = Path.cwd()
@@ -155,7 +157,7 @@ class Pilot:
     def _prepare(self) -> None:
         """Gives jobs the environment of SETUP and ENVIRONMENT_FILE. While that fails, it pauses."""
         note = self._paths.paused + prefix_of(self.id)
-        health = Health(self._store, note, run_file_key(*self._paths), self._store.root)
+        health = Health(self._store, note, run_file_key(*self._paths), self._store.root, self.id)
         while self._order is None:
             try:
                 self._config.shell(self._project).adopt(self._config.worker_environment())
@@ -198,6 +200,8 @@ class Pilot:
             look = self._place.look()
             if not look.there:
                 self._give(NOW, "the run was removed")
+            elif "damaged" in look.orders:
+                self._give(NOW, DAMAGED)
             elif "stop-now" in look.orders:
                 self._give(NOW, "stopped now")
             elif "stop" in look.orders:
@@ -217,7 +221,7 @@ class Pilot:
         if self._life is None or not self._life.beat(self._clock.now()):
             return
         limit = budget_of(self._config, record_path(self._project, self._config.app_name), self._paths.run)
-        spent = Spent(hours=hours(lives(self._place.folder, self._place.files)))
+        spent = Spent(hours=hours(lives(self._place.folder, self._place.files), self._clock.now()))
         if isinstance(verdict := judge(Budget(hours=limit.hours), spent), Over):
             complain(f"pilot {self.id}: {verdict.text}")
             self._place.order("stop")
@@ -266,7 +270,7 @@ class Pilot:
         write_live = partial(store.write, live_key(paths, name))
         keeper = LogKeeper([log], Followed(store, paths, self._clock), write_live)
         keeper.__enter__()
-        health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root)
+        health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root, self.id)
         slot = PilotSlot(task, store, self._root / f"slot-{number}", log, paths.run, name, health)
         slot.is_ordered = lambda: self._order is not None
         return Worker(

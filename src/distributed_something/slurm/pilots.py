@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import sys
+from argparse import ArgumentParser
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,8 +96,10 @@ def seconds_of(time: str) -> float | None:
     return numbers[0] * 60 + (numbers[1] if len(numbers) == 2 else 0)
 
 
-def options(config: Config, project: Path, logs: Path, notice: int) -> list[str]:
-    """The options of sbatch for a pilot."""
+def options(
+    config: Config, project: Path, logs: Path, notice: int, excluded: Collection[str] = ()
+) -> list[str]:
+    """The options of sbatch for a pilot. `excluded` nodes get none, nor do those in SLURM_EXTRA."""
     given = {
         "partition": config.slurm_partition,
         "account": config.slurm_account,
@@ -116,7 +120,15 @@ def options(config: Config, project: Path, logs: Path, notice: int) -> list[str]
         f"--output={str(logs).replace('%', '%%')}/%A_%a.log",
         *(f"--{name}={value}" for name, value in given.items() if value),
     ]
-    return [*found, *config.slurm_extra]
+    return [*found, *(_excluding(config.slurm_extra, excluded) if excluded else config.slurm_extra)]
+
+
+def _excluding(extra: Sequence[str], nodes: Collection[str]) -> list[str]:
+    """Adds nodes to those that these options of sbatch exclude: the last --exclude counts."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-x", "--exclude", action="append", default=[])
+    found, others = parser.parse_known_args(list(extra))
+    return [*others, f"--exclude={','.join([*found.exclude, *sorted(nodes)])}"]
 
 
 def script(project: Path, run: str, notice: int) -> str:

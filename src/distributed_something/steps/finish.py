@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from itertools import islice
 from typing import Any, NamedTuple
 
+from ..engine import Bucket, Store
 from ..errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from ..inputs.config import Config
-from ..job import Job, Lease, Outcome, State
-from ..ledger import Fold, job_bodies
+from ..job import Cause, Job, Lease, State
+from ..ledger import LEFT_QUEUE, Fold, job_bodies
 from ..runs.record import read_record
 from ..words import many
 from ..worker.files.done import Recipe, rules_of
@@ -77,9 +79,10 @@ def make_report(project: Project, fold: Fold, config: Config) -> dict[str, Any]:
 def record_ends(project: Project, fold: Fold) -> None:
     """Write to the ledger how the jobs ended, for workers that write no ledger.
 
-    Called once their queue is empty. A job is then dead if the queue's dead list has it, or else succeeded:
-    such workers delete no other job. Its detail has what the done rule says of its outputs. If the dead list
-    may not be read (the auto-monitor has few rights), nothing is written, and the run shows only numbers.
+    Called once their queue is empty. A job is dead if the dead queue has it, or if it lacks the outputs
+    by which its worker tells a done job (CHECK_IF_DONE_BOOL). The others have succeeded: such workers delete
+    no other job. Only those whose outputs were seen have an `output`. If the dead list may not be read (the
+    auto-monitor has few rights), nothing is written, and the run shows only numbers.
     """
     if not fold.update().by_state[State.WAITING]:
         return
@@ -93,22 +96,21 @@ def record_ends(project: Project, fold: Fold) -> None:
     now, ledger = project.clock.now(), project.own_ledger("queue")
     for job_id, index in left.items():
         found = seen.get(job_id, _Seen())
-        outcome = Outcome(State.SUCCEEDED, detail=f"left the queue; {found.words}")
-        facts = {"output": found.folder} if found.fits else {}
-        ledger.ended("succeeded", now, Lease(Job(job_id, index, b""), "", now), outcome, **facts)
+        lost = found.fits is False and project.config.check_if_done_bool
+        facts = {"detail": f"{LEFT_QUEUE}; {found.words}"}
+        facts |= {"output": found.folder} if found.fits else {"cause": Cause.OUTPUT_MISSING} if lost else {}
+        lease = Lease(Job(job_id, index, b""), "", now, 1)
+        ledger.ended("dead" if lost else "succeeded", now, lease, None, **facts)
     ledger.flush()
-    if unfit := [(job_id, found.words) for job_id, found in seen.items() if found.fits is False]:
-        (job_id, words), count = unfit[0], many(len(unfit), "job")
-        what = f"{count} left the queue without the outputs that EXPECTED_NUMBER_FILES asks for"
-        project.console.say(f"note: {what}, and may have failed: for example {job_id}: {words}")
-    if unknown := len(left) - len(seen):
-        project.console.say(
-            f"note: {many(unknown, 'job')} succeeded by the queue alone: no outputs looked up"
-        )
+    if unfit := sum(found.fits is False for found in seen.values()):
+        lack = f"{many(unfit, 'job')} left the queue without the outputs that EXPECTED_NUMBER_FILES asks for"
+        again = "after ds cleanup, run the file again, and their worker skips the others"
+        fate = f"they are dead; {again}" if project.config.check_if_done_bool else "they may have failed"
+        project.console.say(f"note: {lack}: {fate}")
 
 
 class _Seen(NamedTuple):
-    """What the store has of a job's outputs. `fits`: whether the done rule holds; None: not looked up."""
+    """What was seen of a job's outputs. `fits`: whether the done rule holds; None: not known."""
 
     words: str = "its outputs were not looked up"
     folder: str = ""
@@ -118,27 +120,31 @@ class _Seen(NamedTuple):
 def _look_at_outputs(project: Project, wanted: Collection[str]) -> dict[str, _Seen]:
     """Looks for the outputs of these jobs, as far as the rule is given and it is known where they are.
 
-    At most MOST_LOOKED_UP, as each is a call.
+    At most MOST_LOOKED_UP, as each is a call. Files below a place that jobs share speak for none of them.
     """
     from ..inputs.messages import outputs_of
 
-    config, store = project.config, project.engine.store
+    config, home = project.config, project.engine.store
     rule, found = rules_of(config, Recipe()).rule, dict[str, _Seen]()
-    if rule is None:
+    if rule is None or not isinstance(home, Bucket):
         return found
+    stores: dict[str, Store] = {config.aws_bucket: home}
     try:
-        for job_id, body in job_bodies(store, project.paths(), wanted):
-            if len(found) == MOST_LOOKED_UP:
-                break
-            if prefix := outputs_of(config, body):
-                fitting = (
-                    file
-                    for file in store.list(prefix)
-                    if file.size >= rule.min_bytes and rule.containing in file.key
-                )
-                count = len([*islice(fitting, rule.files)])
-                words = f"{count:,} of {many(rule.files, 'file')} in {prefix}"
-                found[job_id] = _Seen(words, prefix.rstrip("/"), count >= rule.files)
+        bodies = islice(job_bodies(home, project.paths(), wanted), MOST_LOOKED_UP)
+        places = {job_id: place for job_id, body in bodies if (place := outputs_of(config, body, job_id))}
+        alike = Counter(places.values())
+        for job_id, place in places.items():
+            if alike[place] > 1:
+                found[job_id] = _Seen(f"{alike[place]:,} jobs have their outputs in {place}")
+                continue
+            if place.bucket not in stores:
+                stores[place.bucket] = home.sibling(place.bucket)
+            files = stores[place.bucket].list(place.prefix)
+            fitting = (each for each in files if each.size >= rule.min_bytes and rule.containing in each.key)
+            count = len([*islice(fitting, rule.files)])
+            where = place.prefix if place.bucket == config.aws_bucket else str(place)
+            words = f"{count:,} of {many(rule.files, 'file')} in {where}"
+            found[job_id] = _Seen(words, where.rstrip("/"), count >= rule.files)
     except DsError as error:
         project.console.say(f"note: {error.what}; other outputs are not looked up")
     return found

@@ -78,7 +78,7 @@ def made_in(project: Project, record: JobRecord) -> str | None:
 
 def _parsed(body: bytes | None) -> dict[str, Any] | None:
     try:
-        found = json.loads(body or b"null")
+        found = json.loads((body or b"null").decode())
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -31,8 +31,10 @@ from ..scaling import (
     machines_for,
     shrink,
 )
+from ..system.state import one_at_a_time
 from ..words import many
 from .collect import begin_collecting
+from .exclude import exclude_bad
 from .finish import end
 from .limits import too_many_dead
 from .project import Project
@@ -213,15 +215,19 @@ class Watch:
 
         Raises DsError if the run cannot end: its queue is gone, or no machine can come.
         """
-        began = self._project.clock.now()
+        began = self._project.clock.monotonic()
         snapshot = self._snapshot = self._patient_look(watcher)
+        if exclude_bad(self._project, snapshot, self.fold, watcher.note):
+            snapshot = self._snapshot = self._patient_look(watcher)
         watcher.show(snapshot)
         if snapshot.machines.unfulfillable:
             cancel_fleet(self._project, snapshot.machines)
         if snapshot.why_idle and snapshot.jobs.waiting:
             watcher.note(snapshot.why_idle)
         if snapshot.queued is None and snapshot.jobs.final < snapshot.jobs.total:
-            raise DsError("the queue is gone, and jobs are left: somebody cleaned up", "ds run JOBFILE")
+            lost = snapshot.machines.queue_lost
+            gone = lost or "the queue is gone, and jobs are left: somebody cleaned up"
+            raise DsError(gone, "ds run JOBFILE begins a new run")
         self._looks = [*self._looks, _seen(snapshot)][-AGREEING_LOOKS:]
         action = decide(self._looks)
         engine = self._project.engine
@@ -232,9 +238,9 @@ class Watch:
             pass  # the machines that are now asked for are not yet too many
         elif action is None and snapshot.machines.replaces_lost and isinstance(engine, Renting):
             less = self._shrink(engine, snapshot)
-            for note in [less] if less else self._guard(engine, snapshot):
+            for note in [less] if less else self._guard(engine):
                 watcher.note(note)
-        self._cost = self._project.clock.now() - began
+        self._cost = self._project.clock.monotonic() - began
         return action
 
     def _hold_limits(self, snapshot: Snapshot, watcher: Watcher) -> GiveUp | None:
@@ -315,9 +321,9 @@ class Watch:
         engine, clock, snapshot = self._project.engine, self._project.clock, self._snapshot
         jobs, rate = (snapshot.queued, snapshot.rate) if snapshot else (None, 0.0)
         seconds = max(engine.poll_interval, min(self._cost / LOOKING_SHARE, LOOK_SECONDS_MOST))
-        now = clock.now()
-        until, began = now + (seconds if jobs else engine.final_poll_interval), self.fold.first or now
-        while (left := until - clock.now()) > 0:
+        until = clock.monotonic() + (seconds if jobs else engine.final_poll_interval)
+        began = self.fold.first or clock.now()
+        while (left := until - clock.monotonic()) > 0:
             measured = clock.now() - began
             soon = max(min(jobs / rate / 4, measured), engine.final_poll_interval) if jobs and rate else left
             clock.wait(min(left, soon))
@@ -356,12 +362,15 @@ class Watch:
         enough = f"{many(less.target, 'machine', 'is', 'are')} enough for what is left"
         return f"{enough}: {many(len(ended), 'idle one', 'was', 'were')} ended" if ended else enough
 
-    def _guard(self, engine: Renting, snapshot: Snapshot) -> Sequence[str]:
-        """Have the engine deal with silent machines. Returns what was done, in words."""
-        if not snapshot.machines.running:
-            return ()
+    def _guard(self, engine: Renting) -> Sequence[str]:
+        """Have the engine deal with machines that are silent or missing. Returns what was done, in words."""
+        project = self._project
         try:
-            return engine.guard()
+            lines = engine.guard()
+            if (tried := engine.tried()) and project.record_path.exists():
+                with one_at_a_time(project.folder):
+                    keep_record(project, project.record().with_tried(tried, project.clock.now()))
+            return lines
         except DsError as error:
             return (f"{error.what}; silent machines stay for now",)
 

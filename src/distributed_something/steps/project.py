@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,9 @@ from ..console import Console
 from ..engine import Cost, Counts, Engine, Machines
 from ..errors import DsError, UsageError
 from ..inputs.config import Config, load_config
-from ..job import Job, Lease, Outcome, State
+from ..job import Job, Lease, State
 from ..ledger import Fold, LedgerWriter, RunPaths
-from ..runs.record import RunRecord, budget_of, read_record, record_path
+from ..runs.record import RunRecord, budget_of, excluded_of, read_record, record_path
 from ..runs.snapshot import Snapshot, Tally, take
 from ..system.state import state_folder
 from ..worker.health import pauses
@@ -112,6 +112,10 @@ class Project:
         """Returns the limits of a run: those of the config, raised as its record says."""
         return budget_of(self.config, self.record_path, run)
 
+    def excluded(self, run: str | None) -> Mapping[str, str]:
+        """Returns the machines that get no more jobs of a run, and why."""
+        return excluded_of(self.record_path, run)
+
     def current_run(self) -> str | None:
         """Returns the run to look at: the one asked for, the one set up, or the latest; None: there is none.
 
@@ -174,7 +178,7 @@ class Project:
         for each in dead:
             if fold.jobs[each.job.id].state is State.WAITING:
                 lease = Lease(Job(each.job.id, each.job.index, b""), "", now, each.attempt)
-                ledger.ended("dead", now, lease, Outcome(State.WAITING, each.cause, each.detail))
+                ledger.ended("dead", now, lease, None, cause=each.cause, detail=each.detail)
         ledger.flush()
         fold.update()
 
@@ -215,7 +219,7 @@ class Project:
 
             usd = reported_cost(engine.store, paths)
             machines = machines._replace(cost=None if usd is None else Cost(usd))
-        paused = pauses(engine.store, paths.paused, self.clock.now()) if counts and counts.open else ""
+        paused = pauses(engine.store, paths.paused, self.clock.now()) if counts and counts.open else ()
         return take(
             fold,
             app=self.config.app_name,
@@ -225,7 +229,8 @@ class Project:
             counts=counts,
             now=self.clock.now(),
             why_idle=engine.explain(counts) if counts and counts.open else None,
-            paused=paused,
+            pauses=paused,
             budget=self.budget(shown),
+            excluded=self.excluded(shown),
             silent=self.config.image_starts_worker,
         )

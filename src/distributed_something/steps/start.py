@@ -42,7 +42,10 @@ def start(project: Project, fleet_file: Path | None) -> None:
     note_start(project, record.run)
     fleet = engine.start(record.run, fleet_file, lambda resource: note_made(project, resource), most)
     with one_at_a_time(project.folder):
-        keep_record(project, project.record().with_fleet(fleet)._replace(held=held))
+        record = project.record().with_fleet(fleet)._replace(held=held)
+        if isinstance(engine, Renting):
+            record = record.with_tried(engine.tried(), project.clock.now())
+        keep_record(project, record)
     if held:
         first = many(project.config.canary or 0, "job", "has", "have")
         rest = project.config.cluster_machines
@@ -145,7 +148,7 @@ def await_machines(project: Project, seconds: float) -> Machines:
 
     Raises DsError if none can come, after the fleet has been cancelled.
     """
-    engine, until = project.engine, project.clock.now() + seconds
+    engine, until = project.engine, project.clock.monotonic() + seconds
     shown: tuple[object, ...] = ()
     told: Diagnosis | None = None
     while True:
@@ -157,13 +160,13 @@ def await_machines(project: Project, seconds: float) -> Machines:
         if machines.replaces_lost and shown != machines[:2]:
             shown = machines[:2]
             project.console.say(f"{machines.running:,} of {machines.target:,} machines")
-        if machines.running >= machines.target or project.clock.now() >= until:
+        if machines.running >= machines.target or project.clock.monotonic() >= until:
             return machines
         if machines.diagnosis and machines.diagnosis != told:
             told = machines.diagnosis
             project.console.say(f"note: {told.what}" + (f"; {told.fix}" if told.fix else ""))
         pause = min(START_LOOK_SECONDS, engine.poll_interval)
-        project.clock.wait(min(pause, max(until - project.clock.now(), 0.0)))
+        project.clock.wait(min(pause, max(until - project.clock.monotonic(), 0.0)))
 
 
 def check_fleet(project: Project, fleet_file: Path) -> None:
@@ -182,7 +185,7 @@ def cancel_fleet(project: Project, machines: Machines) -> NoReturn:
 
 
 def patiently(project: Project, until: float, look: Callable[[], _T], say: Callable[[str], None]) -> _T:
-    """Returns what `look` returns; repeats it while the network fails, until that time.
+    """Returns what `look` returns; repeats it while the network fails, until that time (monotonic).
 
     A failed look changes nothing about the machines, so it does not end the watching.
     """
@@ -190,7 +193,7 @@ def patiently(project: Project, until: float, look: Callable[[], _T], say: Calla
         try:
             return look()
         except Unreachable as error:
-            if project.clock.now() >= until:
+            if project.clock.monotonic() >= until:
                 raise
             say(f"{error.what}; looking again")
         project.clock.wait(min(START_LOOK_SECONDS, project.engine.poll_interval))

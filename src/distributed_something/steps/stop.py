@@ -28,9 +28,9 @@ def stop(project: Project, *, now: bool) -> Snapshot:
     engine.stop(now=now)
     with project.console.watch() as watcher:
         look = partial(_stop_look, project, fold, watcher, now=now)
-        while patiently(project, clock.now() + STOP_PATIENCE_SECONDS, look, watcher.note):
+        while patiently(project, clock.monotonic() + STOP_PATIENCE_SECONDS, look, watcher.note):
             clock.wait(min(engine.poll_interval, 1.0))
-        until = clock.now() + LAST_LOOK_PATIENCE_SECONDS
+        until = clock.monotonic() + LAST_LOOK_PATIENCE_SECONDS
         return patiently(project, until, partial(project.snapshot, fold), watcher.note)
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CALL_SECONDS = 60.0
+ANSWER_SECONDS = 15.0
+"""Maximum time of an engine's answer to a plain question, in seconds: then it is away."""
+
 PULL_SECONDS = 3600.0
 
 MOST_PROCESSES = 4096
@@ -73,7 +76,7 @@ class Docker(NamedTuple):
 
     def alive(self) -> str:
         """Returns the engine's version. Raises DsError if no engine answers."""
-        return self.call("version", "--format", "{{.Server.Version}}").strip()
+        return self.call("version", "--format", "{{.Server.Version}}", seconds=ANSWER_SECONDS).strip()
 
     def digest(self, image: str) -> str | None:
         """Returns the digest of a local image: the registry's, or else the engine's own; None: unknown."""

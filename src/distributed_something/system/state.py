@@ -36,14 +36,13 @@ def state_folder(project: Path, app: str) -> Path:
     return folder
 
 
-def refuse_foreign(folder: Path) -> None:
+def refuse_foreign(folder: Path, fix: str = "remove it, or set DS_STATE_DIR to a folder of your own") -> None:
     """Raises DsError for a folder that others own or may write to: what is read there may be theirs."""
     try:
         found = folder.stat()
     except FileNotFoundError:
         return
     if found.st_uid != os.geteuid():
-        fix = "remove it, or set DS_STATE_DIR to a folder of your own"
         raise DsError(f"the state folder {folder} belongs to {user_name(found.st_uid)}", fix)
     if found.st_mode & 0o022:
         what = f"the state folder {folder} may be written by other users"

@@ -11,7 +11,6 @@ import json
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TypeVar
 from ..clock import BackOff
 from ..engine import Store, StoredFile
 from ..errors import DsError, KeyMissing, KeyRefused, SickMachine, Unreachable, UsageError
-from ..words import many
+from ..exclusion import Pause
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 15.0
@@ -80,14 +79,19 @@ class Health:
     """Health of the machine of one worker. Its slots, in several threads, share it.
 
     `note` is the store key of the worker's note; empty: it makes no notes. `marker` is a key that is always
-    in the run's store. `disk` is a folder on the store's file system; None: its size has no limit.
+    in the run's store. `disk` is a folder on the store's file system; None: its size has no limit. `machine`
+    is the machine's name in the ledger.
     """
 
-    def __init__(self, store: Store, note: str = "", marker: str = "", disk: Path | None = None) -> None:
+    def __init__(
+        self, store: Store, note: str = "", marker: str = "", disk: Path | None = None, machine: str = ""
+    ) -> None:
         self._store = store
         self._note = note
         self._marker = marker
         self._disk = disk
+        self._machine = machine
+        self._since = 0.0
         self._back_off = BackOff(FIRST_SECONDS, LONGEST_SECONDS)
         self._lock = threading.Lock()
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -139,7 +143,8 @@ class Health:
     def pause(self, why: SickMachine, step: Callable[[], bool]) -> None:
         """Notes why the worker pauses, and waits, longer each time. Ends early if `step` returns False."""
         with self._lock:
-            self.pauses = True
+            if not self.pauses:
+                self.pauses, self._since = True, time.time()
             seconds = self._back_off.next()
             self._tell(why.what, time.time() + seconds)
         until = time.monotonic() + seconds
@@ -161,7 +166,8 @@ class Health:
             os.close(self._spare)
         with suppress(Exception):  # the store may be what is sick
             if why:
-                self._store.write(self._note, json.dumps({"why": why, "until": until}).encode())
+                note = {"why": why, "until": until, "since": self._since, "machine": self._machine}
+                self._store.write(self._note, json.dumps(note).encode())
             else:
                 self._store.delete([self._note])
         with suppress(OSError):
@@ -267,13 +273,14 @@ class PatientStore:
         return True
 
 
-def pauses(store: Store, prefix: str, now: float) -> str:
-    """Returns why workers pause, from their notes below `prefix`; empty: none pauses."""
-    found: Counter[str] = Counter()
+def pauses(store: Store, prefix: str, now: float) -> list[Pause]:
+    """Returns the workers that pause, by their notes below `prefix`."""
+    found = []
     keys = [file.key for file in store.list(prefix) if not file.key.endswith(".check")]
     for key in keys:
         with suppress(DsError, ValueError, TypeError, KeyError):
             note = json.loads(store.read(key))
-            if now < float(note["until"]) + SHOWN_SECONDS:
-                found[str(note["why"])] += 1
-    return "; ".join(f"{many(count, 'worker')} paused: {why}" for why, count in found.most_common())
+            if abs(now - float(note["until"])) < LONGEST_SECONDS + SHOWN_SECONDS:
+                since = float(note.get("since", now))
+                found.append(Pause(str(note.get("machine", "")), since, str(note["why"])))
+    return found

@@ -9,6 +9,7 @@ killed meanwhile repeats them: other workers get these jobs again.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -88,7 +89,7 @@ class Settler:
             return True
         started = self._ledger.oldest_started
         patience = max(2 * self._settle_seconds, FLUSH_SECONDS)  # most starts are written along with ends
-        return started is not None and self._clock.now() - started >= patience
+        return started is not None and abs(self._clock.now() - started) >= patience
 
     def hurry(self) -> None:
         """Lets no end wait any more: the worker stops."""
@@ -119,8 +120,10 @@ class Settler:
 
     def flush(self) -> None:
         """Writes the events that wait in the ledger; the starts among them only once they are old enough."""
-        old = self._clock.now() - self._settle_seconds * 2 / 3 + FLUSH_SECONDS
-        self._ledger.flush(started_before=old)
+        now, oldest = self._clock.now(), self._ledger.oldest_started
+        old = now - self._settle_seconds * 2 / 3 + FLUSH_SECONDS
+        set_back = oldest is not None and oldest > now
+        self._ledger.flush(started_before=math.inf if set_back else old)
 
     def _note(self, ended: _Ended) -> None:
         when, lease, outcome = ended

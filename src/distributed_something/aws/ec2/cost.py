@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...engine import Store
 from ...errors import DsError, KeyMissing
 from ..session import AwsSession
-from .prices import DISK_USD_PER_GB_HOUR, History, Pool, ask, paid, price_now
+from .prices import DISK_USD_PER_GB_HOUR, ON_DEMAND, History, Pool, ask, ask_on_demand, paid, price_now
 
 if TYPE_CHECKING:
     from .fleets import Machine
@@ -32,7 +32,7 @@ PRICES_SECONDS = 3600.0
 """Age in seconds at which prices are read again."""
 
 ASK_SECONDS = 60.0
-"""Shortest interval of reading prices, in seconds: some pairs of type and zone have none."""
+"""Shortest interval of reading prices again, in seconds: some pairs of type and zone have none."""
 
 
 class Life(NamedTuple):
@@ -43,6 +43,14 @@ class Life(NamedTuple):
     since: float
     until: float
     over: bool = False
+    spot: bool = True
+    lost: bool = False
+    """AWS took it back."""
+
+    @property
+    def pool(self) -> Pool:
+        """Where its price is found."""
+        return self.kind, self.zone if self.spot else ON_DEMAND
 
     @property
     def hours(self) -> float:
@@ -58,20 +66,24 @@ def seen(lives: Mapping[str, Life], machines: Sequence[Machine], now: float) -> 
             continue
         known = lives.get(machine.id)
         if machine.running:
-            found[machine.id] = Life(machine.kind, machine.zone, machine.since, now)
+            found[machine.id] = Life(machine.kind, machine.zone, machine.since, now, spot=machine.spot)
         elif known is None or not known.over:
             last = known.until if known else machine.since
             until = last if machine.ended is None else machine.ended
-            found[machine.id] = Life(machine.kind, machine.zone, machine.since, until, over=True)
+            facts = machine.kind, machine.zone, machine.since, until
+            found[machine.id] = Life(*facts, over=True, spot=machine.spot, lost=machine.interrupted)
     listed = {machine.id for machine in machines}
     return {name: life if name in listed else life._replace(over=True) for name, life in found.items()}
 
 
 def dollars(lives: Mapping[str, Life], history: History, bid: float | None, disk_gb: int = 0) -> float | None:
-    """Returns what machines and their disks have cost; the bid stands for an unknown price. None: unknown."""
+    """Returns what machines and their disks have cost; the bid stands for an unknown spot price.
+
+    None: unknown.
+    """
     costs = []
     for life in lives.values():
-        prices = history.get((life.kind, life.zone)) or ([] if bid is None else [(life.since, bid)])
+        prices = history.get(life.pool) or ([] if bid is None or not life.spot else [(life.since, bid)])
         if not prices:
             return None
         costs.append(paid(prices, life.since, life.since + life.hours * 3600))
@@ -82,16 +94,21 @@ def dollars(lives: Mapping[str, Life], history: History, bid: float | None, disk
 def hourly(lives: Mapping[str, Life], history: History, bid: float | None, disk_gb: int = 0) -> float | None:
     """Returns what running machines cost in an hour at the prices of now, priced as `dollars` does."""
     running = [life for life in lives.values() if not life.over]
-    found = [price_now(history, (life.kind, life.zone)) or bid for life in running]
+    found = [price_now(history, life.pool) or (bid if life.spot else None) for life in running]
     known = [price for price in found if price is not None]
     disks = len(running) * disk_gb * DISK_USD_PER_GB_HOUR
     return sum(known) + disks if len(known) == len(found) else None
 
 
+def read_lives(data: bytes) -> dict[str, Life]:
+    """Returns lives as stored. Raises ValueError, TypeError or AttributeError if it is something else."""
+    return {name: Life(*life) for name, life in json.loads(data).items()}
+
+
 class RunCost:
     """The cost of one run's machines so far. It never raises: an unknown cost is None.
 
-    `ask`: for spot prices; else the bid is the price. `disk_gb`: size of each machine's disk.
+    `ask`: for prices; else the bid is the price of every machine. `disk_gb`: size of each machine's disk.
     """
 
     def __init__(
@@ -114,12 +131,14 @@ class RunCost:
         self._written = 0.0
         self._prices: dict[Pool, list[tuple[float, float]]] = {}
         self._priced = 0.0
+        self._asked: set[Pool] = set()
 
     def usd(self, machines: Sequence[Machine], now: float) -> float | None:
         """Dollars so far, after this look at the machines; None: unknown."""
         try:
             if self._lives is None:
                 self._lives = self._read()
+            machines = machines if self._ask else [each._replace(spot=True) for each in machines]
             before, self._lives = self._lives, seen(self._lives, machines, now)
             if _ends(before) != _ends(self._lives) or now - self._written > WRITE_SECONDS:
                 self._store.write(self._key, json.dumps(self._lives).encode())
@@ -141,20 +160,25 @@ class RunCost:
 
     def _read(self) -> dict[str, Life]:
         try:
-            stored = json.loads(self._store.read(self._key))
-            return {name: Life(*life) for name, life in stored.items()}
+            return read_lives(self._store.read(self._key))
         except (KeyMissing, ValueError, TypeError, AttributeError):
             return {}
 
     def _ask_prices(self, now: float) -> None:
-        """Asks for the prices since the first machine: once an hour, or when a new pool has come."""
+        """Asks for the prices since the first machine: once an hour, and when a new pool has come."""
         lives = (self._lives or {}).values()
-        pools = {(life.kind, life.zone) for life in lives}
-        known = pools <= self._prices.keys()
-        if not self._ask or not pools or now - self._priced < (PRICES_SECONDS if known else ASK_SECONDS):
+        pools = {life.pool for life in lives}
+        known, new = pools <= self._prices.keys(), pools - self._asked
+        pause = 0.0 if new else PRICES_SECONDS if known else ASK_SECONDS
+        if not self._ask or not pools or now - self._priced < pause:
             return
         self._priced = now
-        self._prices |= ask(self._session, {kind for kind, _ in pools}, min(life.since for life in lives))
+        self._asked |= pools
+        on_demand = {kind for kind, zone in pools if zone == ON_DEMAND}
+        if spot := {kind for kind, zone in pools if zone != ON_DEMAND}:
+            self._prices |= ask(self._session, spot, min(life.since for life in lives))
+        if missing := {kind for kind in on_demand if (kind, ON_DEMAND) not in self._prices}:
+            self._prices |= ask_on_demand(self._session, missing)
 
 
 def _ends(lives: Mapping[str, Life]) -> dict[str, bool]:

@@ -57,6 +57,8 @@ class Fleet(NamedTuple):
     made: float | None = None
     valid_until: float | None = None
     tags: Mapping[str, str] = {}
+    on_demand: int = 0
+    """Machines of the target that are no spot machines."""
 
     @property
     def run(self) -> str:
@@ -74,6 +76,7 @@ class Machine(NamedTuple):
     ended: float | None = None
     kind: str = ""
     zone: str = ""
+    spot: bool = True
 
     @property
     def running(self) -> bool:
@@ -158,6 +161,7 @@ class Fleets:
                     _seconds(each.get("CreateTime")),
                     _seconds(each.get("ValidUntil")),
                     tags(each),
+                    int(each["TargetCapacitySpecification"].get("OnDemandTargetCapacity") or 0),
                 )
 
     def _pages(self, call: str, name: str, ids: Sequence[str]) -> Iterator[Any]:
@@ -190,6 +194,7 @@ class Fleets:
                     _ended(each.get("StateTransitionReason", "")),
                     each.get("InstanceType", ""),
                     each.get("Placement", {}).get("AvailabilityZone", ""),
+                    each.get("InstanceLifecycle") == "spot",
                 )
                 for page in pages
                 for reservation in page["Reservations"]
@@ -209,8 +214,12 @@ class Fleets:
 
     # -- Making smaller, and ending
 
-    def set_target(self, fleet: Fleet, target: int) -> None:
-        """Changes the target of a fleet, in machines. It terminates none."""
+    def set_target(self, fleet: Fleet, target: int, on_demand: int | None = None) -> None:
+        """Changes the target of a fleet, in machines. It terminates none.
+
+        `on_demand` of them are no spot machines; None: as many as before.
+        """
+        on_demand = min(fleet.on_demand if on_demand is None else on_demand, target)
         with aws_errors(f"changing the target of {fleet.id}"):
             if fleet.id.startswith(FleetKind.SPOT):
                 self._ec2.modify_spot_fleet_request(
@@ -222,7 +231,7 @@ class Fleets:
                 self._ec2.modify_fleet(
                     FleetId=fleet.id,
                     ExcessCapacityTerminationPolicy="no-termination",
-                    TargetCapacitySpecification={"TotalTargetCapacity": target},
+                    TargetCapacitySpecification=capacity(target, on_demand, before=fleet.on_demand),
                 )
 
     def terminate(self, ids: Iterable[str]) -> None:
@@ -321,6 +330,14 @@ def _refusals(call: str) -> Iterator[None]:
             if known is None:
                 raise
             raise DsError(f"asking for machines: {known.what}", known.fix) from error
+
+
+def capacity(target: int, on_demand: int = 0, *, before: int = 0) -> dict[str, Any]:
+    """Returns the size of a fleet: so many machines in all, and so many on demand (`before`: until now)."""
+    found: dict[str, Any] = {"TotalTargetCapacity": target}
+    if on_demand or before:
+        found |= {"OnDemandTargetCapacity": on_demand, "SpotTargetCapacity": target - on_demand}
+    return found
 
 
 def tags(described: Mapping[str, Any]) -> dict[str, str]:

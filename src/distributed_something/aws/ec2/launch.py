@@ -11,6 +11,7 @@ from ...errors import UsageError
 from ...inputs.config import Config
 from ...inputs.fleetfile import Fleet as FleetFile
 from ...inputs.fleetfile import parse_fleet
+from ...system.files import read_regular
 from ..shape import MachineShape
 from .fleets import Fleets
 from .ownfleet import ec2_fleet_request, launch_template
@@ -43,17 +44,27 @@ class Launch:
         if fleet_file is None:
             return Asked(None, self._region.shape(self._config.machine_type))
         try:
-            text = fleet_file.read_text(encoding="utf-8")
+            text = read_regular(fleet_file).decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise UsageError(f"{fleet_file}: {reason}", "name a fleet file, or none") from error
+        if self._config.on_demand_percent or self._config.on_demand_after:
+            what = (
+                f"{fleet_file.name}: a fleet file asks for spot machines, and the config for some on demand"
+            )
+            raise UsageError(what, "start without a fleet file, or remove ON_DEMAND_… from the config")
         file = parse_fleet(text, fleet_file.name, key_name=self._config.ssh_key_name)
         request = self._spot_request(file, "run", "token", {})
         types = types_of(request["LaunchSpecifications"])
         return Asked(file, self._region.shape(types or self._config.machine_type), types)
 
-    def ask(self, asked: Asked, run: str, number: int, on_created: Callable[[str], None]) -> str:
-        """Requests the run's fleet of this number, from 0. Returns its id; repeating it is safe."""
+    def ask(
+        self, asked: Asked, run: str, number: int, on_created: Callable[[str], None], types: Sequence[str]
+    ) -> str:
+        """Requests the run's fleet of this number, from 0. Returns its id; repeating it is safe.
+
+        `types` of machines are those of the request, if there is no fleet file.
+        """
         token = f"{run}-{number}"
         if asked.file is not None:
             specifications = asked.file.request()["LaunchSpecifications"]
@@ -75,7 +86,7 @@ class Launch:
         on_created(f"launch template {template['LaunchTemplateName']}")
         return self._fleets.ask_fleet(
             ec2_fleet_request(
-                self._config,
+                self._config._replace(machine_type=tuple(types)),
                 subnets,
                 template_id=template_id,
                 template_version=version,

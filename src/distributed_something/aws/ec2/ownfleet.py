@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ...errors import UsageError
 from ...inputs.config import Config
 from ..names import Account, machine_tags, price_text, run_tags, tag_list
+from .fleets import capacity
 from .request import Image, encoded, key_pair, valid_until
 
 MAX_OVERRIDES = 300
@@ -107,6 +108,7 @@ def ec2_fleet_request(
             }
         ],
         "ReplaceUnhealthyInstances": True,
+        "OnDemandOptions": {"AllocationStrategy": "lowest-price"},
         "SpotOptions": {
             "AllocationStrategy": "price-capacity-optimized",
             "InstanceInterruptionBehavior": "terminate",
@@ -114,12 +116,17 @@ def ec2_fleet_request(
         "TagSpecifications": [{"ResourceType": "fleet", "Tags": tag_list(run_tags(config, run))}],
         "TargetCapacitySpecification": {
             "DefaultTargetCapacityType": "spot",
-            "TotalTargetCapacity": config.cluster_machines,
+            **capacity(config.cluster_machines, on_demand_of(config)),
         },
         "TerminateInstancesWithExpiration": True,
         "Type": "maintain",
         "ValidUntil": valid_until(config, now),
     }
+
+
+def on_demand_of(config: Config) -> int:
+    """How many of the machines are asked for on demand."""
+    return round(config.cluster_machines * config.on_demand_percent / 100)
 
 
 def _overrides(config: Config, subnets: Sequence[Subnet]) -> list[dict[str, Any]]:

@@ -1,14 +1,21 @@
-"""Asks for spot prices, and adds up what a machine cost while its price moved. Only `ask` calls AWS."""
+"""Asks for prices, and adds up what a machine cost while its price moved. Only `ask…` calls AWS."""
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from ..session import AwsSession, aws_errors
 
 Pool = tuple[str, str]
-"""A type of machine and a zone."""
+"""A type of machine and a zone; ON_DEMAND in place of the zone: the type's price on demand."""
+
+ON_DEMAND = "on demand"
+
+PRICING_REGION = "us-east-1"
+"""One of the few regions that answer for the prices of all."""
 
 History = Mapping[Pool, Sequence[tuple[float, float]]]
 """For each pool: (Unix seconds, dollars an hour from then on), the oldest first."""
@@ -52,3 +59,36 @@ def ask(session: AwsSession, kinds: Collection[str], since: float) -> dict[Pool,
                 point = each["Timestamp"].timestamp(), float(each["SpotPrice"])
                 found.setdefault((each["InstanceType"], each["AvailabilityZone"]), []).append(point)
     return {pool: sorted(points) for pool, points in found.items()}
+
+
+def ask_on_demand(session: AwsSession, kinds: Collection[str]) -> dict[Pool, list[tuple[float, float]]]:
+    """Returns the prices of these types on demand, in the session's region. Raises DsError."""
+    found: dict[Pool, list[tuple[float, float]]] = {}
+    pricing = session.client("pricing", region=PRICING_REGION)
+    with aws_errors("asking for on-demand prices"):
+        for kind in sorted(kinds):
+            wanted = {**_PLAIN_LINUX, "instanceType": kind, "regionCode": session.region}
+            filters = [
+                {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()
+            ]
+            answer = pricing.get_products(ServiceCode="AmazonEC2", Filters=filters)
+            prices = [price for text in answer["PriceList"] for price in _hourly(json.loads(text))]
+            if prices:
+                found[kind, ON_DEMAND] = [(0.0, max(prices))]
+    return found
+
+
+_PLAIN_LINUX = {
+    "operatingSystem": "Linux",
+    "tenancy": "Shared",
+    "preInstalledSw": "NA",
+    "capacitystatus": "Used",
+}
+
+
+def _hourly(product: Mapping[str, Any]) -> Iterator[float]:
+    """Yields the prices by the hour in an entry of the price list."""
+    for term in product.get("terms", {}).get("OnDemand", {}).values():
+        for dimension in term.get("priceDimensions", {}).values():
+            if dimension.get("unit") == "Hrs" and "USD" in dimension.get("pricePerUnit", {}):
+                yield float(dimension["pricePerUnit"]["USD"])

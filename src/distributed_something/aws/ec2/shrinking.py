@@ -1,4 +1,4 @@
-"""Decides which fleets get a smaller target, and which machines may end. Pure."""
+"""Decides which fleets get a smaller target, which machines end, and how many are on demand. Pure."""
 
 from __future__ import annotations
 
@@ -35,11 +35,30 @@ def _host(name: str, hosts: Mapping[str, str]) -> str:
 
 
 def idle(machines: Sequence[Machine], busy: Collection[str]) -> list[str]:
-    """Running machines without a busy worker.
+    """Running machines without a busy worker, those on demand first, as they cost more.
 
     A worker whose machine is unknown may be on any of them: then the list is empty.
     """
     if any(not _INSTANCE.search(name) for name in busy):
         return []
     held = instances(busy)
-    return [machine.id for machine in machines if machine.running and machine.id not in held]
+    by_cost = sorted(machines, key=lambda machine: machine.spot)
+    return [machine.id for machine in by_cost if machine.running and machine.id not in held]
+
+
+def instead_of_spot(
+    fleets: Sequence[Fleet], machines: Sequence[Machine], now: float, seconds: float
+) -> tuple[Fleet, int] | None:
+    """Returns a fleet, and how many of its machines to have on demand: none has come for these seconds.
+
+    None: no machine is missing, or all that are missing are asked for on demand already.
+    """
+    running = [machine for machine in machines if machine.running]
+    missing = sum(fleet.target for fleet in fleets) - len(running)
+    came = [each.since for each in machines if each.since is not None]
+    latest = max([*came, *(now if fleet.made is None else fleet.made for fleet in fleets)], default=now)
+    if not fleets or missing <= 0 or now - latest < seconds:
+        return None
+    fleet = fleets[-1]
+    wanted = min(sum(not machine.spot for machine in running) + missing, fleet.target)
+    return (fleet, wanted) if wanted > fleet.on_demand else None

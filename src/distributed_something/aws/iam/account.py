@@ -14,6 +14,7 @@ from ...errors import DsError
 from ...inputs.fleetfile import IMAGE_PARAMETER
 from ..names import tag_list
 from ..session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
+from .boundary import boundary_arn
 from .policies import Buckets, Document, Trusted, buckets_in, compact, secrets_in, trust, trusted
 from .roles import IMAGE_ROLES, LINKED, PATH, PROFILE, PROFILES, TAGS, Role, Where, is_ours
 
@@ -33,6 +34,7 @@ class FoundRole(NamedTuple):
     tags: Mapping[str, str]
     trust: Document
     policies: Mapping[str, Document]
+    boundary: str = ""
 
 
 class FoundProfile(NamedTuple):
@@ -69,13 +71,19 @@ class Step(NamedTuple):
 
 
 def plan_setup(
-    where: Where, buckets: Buckets, found: Found, *, images: bool = False, secrets: Iterable[str] = ()
+    where: Where,
+    buckets: Buckets,
+    found: Found,
+    *,
+    images: bool = False,
+    secrets: Iterable[str] = (),
+    bounded: bool = False,
 ) -> list[Step]:
     """Plans the calls that add what an account lacks; none if it is complete.
 
     Buckets and secrets (ARNs) that the roles have already stay in them. `images`: with the roles for images
-    that start their own worker; an account that has them keeps them complete. Raises DsError if a name of
-    ours is taken.
+    that start their own worker; an account that has them keeps them complete. `bounded`: the account has the
+    permissions boundary, and every role gets it. Raises DsError if a name of ours is taken.
     """
     _check_ours(found)
     task = found.roles.get(Role.TASK)
@@ -85,7 +93,7 @@ def plan_setup(
     readable = secrets_in(execution.policies.get("secrets", {})) if execution else ()
     steps: list[Step] = []
     for each in trusted(where, known.joined(buckets), images=images, secrets=(*readable, *secrets)):
-        steps += _role_steps(where, each, found.roles.get(each.role))
+        steps += _role_steps(where, each, found.roles.get(each.role), boundary_arn(where) if bounded else "")
     for name in PROFILES if images else (PROFILE,):
         steps += _profile_steps(name, found.profiles.get(name))
     for name, service in LINKED.items():
@@ -106,8 +114,9 @@ def _check_ours(found: Found) -> None:
             raise DsError(what, fix)
 
 
-def _role_steps(where: Where, wanted: Trusted, found: FoundRole | None) -> Iterator[Step]:
+def _role_steps(where: Where, wanted: Trusted, found: FoundRole | None, boundary: str) -> Iterator[Step]:
     name, trusting = str(wanted.role), trust(where, wanted.service)
+    within = {"PermissionsBoundary": boundary} if boundary else {}
     if found is None:
         request = {
             "RoleName": name,
@@ -115,11 +124,15 @@ def _role_steps(where: Where, wanted: Trusted, found: FoundRole | None) -> Itera
             "AssumeRolePolicyDocument": compact(trusting),
             "Description": f"distributed-something: {wanted.purpose}",
             "Tags": tag_list(TAGS),
+            **within,
         }
         yield Step(f"create role {name}: {wanted.purpose}", "create_role", request)
     elif not _same(found.trust, trusting):
         request = {"RoleName": name, "PolicyDocument": compact(trusting)}
         yield Step(f"correct who may take on {name}", "update_assume_role_policy", request)
+    if found and boundary and found.boundary != boundary:
+        request = {"RoleName": name, **within}
+        yield Step(f"set the permissions boundary of {name}", "put_role_permissions_boundary", request)
     there = found.policies if found else {}
     for group, policy in wanted.policies().items():
         if not _same(there.get(group), policy):
@@ -221,7 +234,8 @@ def _find_role(iam: Any, name: str) -> FoundRole | None:
     policies = {
         policy: iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"] for policy in names
     }
-    return FoundRole(role["Path"], _tags(role), role["AssumeRolePolicyDocument"], policies)
+    boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
+    return FoundRole(role["Path"], _tags(role), role["AssumeRolePolicyDocument"], policies, boundary)
 
 
 def _find_profile(iam: Any, name: str) -> FoundProfile | None:
@@ -266,9 +280,9 @@ def wait_for_roles(session: AwsSession, where: Where, clock: Clock, profile: str
         for role in (*(each for each in Role if each not in IMAGE_ROLES), PROFILES[profile]):
             iam.get_waiter("role_exists").wait(RoleName=str(role))
         iam.get_waiter("instance_profile_exists").wait(InstanceProfileName=profile)
-    deadline = clock.now() + PROPAGATION_SECONDS
+    deadline = clock.monotonic() + PROPAGATION_SECONDS
     while (why := _try_profile(session, where.profile_of(profile))) == _NOT_YET:
-        if clock.now() >= deadline:
+        if clock.monotonic() >= deadline:
             what = f"EC2 does not know {profile} {PROPAGATION_SECONDS:.0f} s after it was made"
             raise DsError(what, "ds account setup again, in a few minutes: it goes on where this stopped")
         clock.wait(_TRY_SECONDS)

@@ -73,6 +73,18 @@ def shortened(policy: Document) -> Document:
     return {**policy, "Statement": statements}
 
 
+def parts(policy: Document) -> list[Document]:
+    """The policy as several that allow the same together, each within MANAGED_LIMIT."""
+    found: list[Document] = []
+    for statement in policy["Statement"]:
+        last = {**found[-1], "Statement": [*found[-1]["Statement"], statement]} if found else policy
+        if found and len(compact(last)) <= MANAGED_LIMIT:
+            found[-1] = last
+        else:
+            found.append({**policy, "Statement": [statement]})
+    return found
+
+
 def compact(policy: Document) -> str:
     """A policy without spaces, as they count in a role."""
     return json.dumps(policy, separators=(",", ":"))
@@ -362,6 +374,7 @@ _LOOKS = (
     "ecs:DescribeTasks",
     "ecs:ListTaskDefinitions",
     "ecs:ListTasks",
+    "pricing:GetProducts",
     "tag:GetResources",
 )
 

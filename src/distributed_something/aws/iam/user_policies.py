@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...inputs.config import Config
 from ..names import alarm_prefix, instance_log_group
 from ..sqs.queues import QueueNames
+from .boundary import CONDITION, boundary_arn
 from .policies import (
     APP_TAG,
     NO_NARROWER,
@@ -65,10 +66,13 @@ def _user_queues(config: Config, where: Where) -> tuple[Grant, ...]:
     return (Grant("Queues", actions, tuple(where.arn("sqs", each) for each in queues)),)
 
 
+_OF_BUCKETS = ("s3:GetBucketVersioning", "s3:ListBucketMultipartUploads")
+
+
 def _user_store(config: Config, where: Where) -> tuple[Grant, ...]:
     buckets = buckets_of(config)
     return tuple(
-        each._replace(actions=("s3:GetBucketVersioning", *each.actions)) if each.sid == "List" else each
+        each._replace(actions=(*_OF_BUCKETS, *each.actions)) if each.sid == "List" else each
         for each in store_grants(where, buckets).get("store", ())
     )
 
@@ -195,8 +199,10 @@ def _user_check(config: Config, where: Where) -> tuple[Grant, ...]:
         "ec2:DescribeSubnets",
         "ec2:DescribeVpcEndpoints",
         "ec2:DescribeVpcs",
+        "ec2:GetSpotPlacementScores",
         "iam:ListRoles",
         "logs:DescribeLogGroups",
+        "pricing:GetProducts",
         "servicequotas:GetServiceQuota",
         "sts:GetCallerIdentity",
         "tag:GetResources",
@@ -231,21 +237,29 @@ def user_policy(config: Config, where: Where) -> Document:
 # -- The administrator ---------------------------------------------------------------------------------------
 
 
-def administrator_grants(where: Where) -> tuple[Grant, ...]:
-    """The rights that `ds account` needs: roles at our own path, and to see whether a run uses them."""
+def administrator_grants(where: Where, *, bounded: bool = False) -> tuple[Grant, ...]:
+    """The rights that `ds account` needs: roles at our own path, and to see whether a run uses them.
+
+    `bounded`: roles are made, and changed, with the permissions boundary only.
+    """
+    within = {"StringEquals": {CONDITION: boundary_arn(where)}} if bounded else {}
     roles = where.arn("iam", f"role{PATH}*", region="")
     linked = where.arn("iam", "role/aws-service-role/*", region="")
     return (
         Grant(
+            "MakeRoles",
+            ("iam:CreateRole", "iam:DeleteRolePolicy", "iam:PutRolePolicy"),
+            (roles,),
+            within,
+        ),
+        Grant("Boundary", ("iam:GetPolicy",), (boundary_arn(where),)),
+        Grant(
             "Roles",
             (
-                "iam:CreateRole",
                 "iam:DeleteRole",
-                "iam:DeleteRolePolicy",
                 "iam:GetRole",
                 "iam:GetRolePolicy",
                 "iam:ListRolePolicies",
-                "iam:PutRolePolicy",
                 "iam:TagRole",
                 "iam:UpdateAssumeRolePolicy",
             ),
@@ -323,6 +337,6 @@ def _administrator_auto_monitor(where: Where) -> tuple[Grant, ...]:
     )
 
 
-def administrator_policy(where: Where) -> Document:
+def administrator_policy(where: Where, *, bounded: bool = False) -> Document:
     """The policy of the person who sets up an account."""
-    return shortened(document(administrator_grants(where)))
+    return shortened(document(administrator_grants(where, bounded=bounded)))

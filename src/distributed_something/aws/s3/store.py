@@ -298,7 +298,7 @@ class S3Store:
     def publish(self, path: Path, key: str) -> int:
         """Copies a local file into the bucket, a large one in parts. After a failure no part is left.
 
-        Only a killed process leaves invisible parts: a lifecycle rule of the bucket removes those.
+        Only a killed process leaves invisible parts: `uploads` ends those when they are a day old.
         """
         name = self._name(key)
         return aside(lambda: self._publish(path, key, name))

@@ -31,17 +31,17 @@ class WorkersQueue(SqsQueue):
 
     Jobs that are received after `leave` or `pause` (in a wait that had begun before) go back at once. When
     the queue has gone, `on_gone` is called once; from then on every verb does nothing. `answered` is the time
-    of SQS's last success, in Unix seconds: a healthy worker makes calls often.
+    of SQS's last success (monotonic): a healthy worker makes calls often.
     """
 
     def __init__(self, session: AwsSession, urls: QueueUrls, *, clock: Clock, **more: Any) -> None:
         super().__init__(session, urls, clock=clock, **more)
         self.on_gone: Callable[[QueueGone], None] = lambda _gone: None
-        self.answered = clock.now()
+        self.answered = clock.monotonic()
         self._missing_since = self._missing_last = -math.inf
         self._gone = False
         self._leaving = False
-        self._paused_until = 0.0
+        self._paused_until = -math.inf
         self._receiving = 0
         self._changed = threading.Condition()
 
@@ -49,9 +49,9 @@ class WorkersQueue(SqsQueue):
         """Lease nothing more."""
         self._leaving = True
 
-    def pause(self, until: float) -> None:
-        """Lease nothing before this time (Unix seconds). Leases held already are kept, and renewed."""
-        self._paused_until = until
+    def pause(self, seconds: float) -> None:
+        """Lease nothing for this long. Leases held already are kept, and renewed."""
+        self._paused_until = self._clock.monotonic() + seconds
 
     def wait_for_receivers(self, seconds: float) -> None:
         """After `leave`: waits up to `seconds` until jobs that are being received are given back."""
@@ -63,13 +63,13 @@ class WorkersQueue(SqsQueue):
         with self._changed:
             if self._leaving or self._gone:
                 return []
-            if self._clock.now() < self._paused_until:
+            if self._clock.monotonic() < self._paused_until:
                 self._changed.wait(wait)
                 return []
             self._receiving += 1
         try:
             leases = self._asked(lambda: super(WorkersQueue, self).lease(limit, wait), list[Lease]())
-            if leases and (self._leaving or self._clock.now() < self._paused_until):
+            if leases and (self._leaving or self._clock.monotonic() < self._paused_until):
                 super().release(leases)
                 leases = []
             return leases
@@ -107,7 +107,7 @@ class WorkersQueue(SqsQueue):
                 self._gone = True
                 self.on_gone(gone)
             return otherwise
-        self.answered = self._clock.now()
+        self.answered = self._clock.monotonic()
         return answer
 
     def _is_sure(self) -> bool:

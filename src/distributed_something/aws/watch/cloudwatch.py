@@ -79,11 +79,14 @@ class LineBuffer:
                 lines.append(Line(when, text, size))
                 self._held += size + HELD_OVERHEAD
 
-    def take(self, before: float) -> tuple[Stream, list[Line]] | None:
-        """Next batch: from the oldest stream, if it is older than `before` or the buffer is full."""
+    def take(self, before: float, now: float = math.inf) -> tuple[Stream, list[Line]] | None:
+        """Next batch: from the oldest stream, if it is older than `before` or the buffer is full.
+
+        A stream that is younger than `now` is old: the clock was set back.
+        """
         with self._lock:
             first = next(iter(self._streams.items()), None)
-            if first is None or (first[1][0] > before and self._held < BATCH_BYTES):
+            if first is None or (before < first[1][0] <= now and self._held < BATCH_BYTES):
                 return None
             stream, (_, lines) = first
             batch: list[Line] = []
@@ -160,7 +163,8 @@ class CloudWatch:
     def _run(self) -> None:
         while True:
             closing = self._closing.is_set()
-            batch = self._buffer.take(math.inf if closing else self._clock.now() - GATHER_SECONDS)
+            now = self._clock.now()
+            batch = self._buffer.take(math.inf if closing else now - GATHER_SECONDS, now)
             if batch is None:
                 if closing:
                     return

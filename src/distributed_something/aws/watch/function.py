@@ -183,7 +183,7 @@ def apply_function(session: AwsSession, steps: Iterable[Step], clock: Clock) -> 
 def _patiently(session: AwsSession, step: Step, clock: Clock) -> None:
     import botocore.exceptions
 
-    deadline = clock.now() + PROPAGATION_SECONDS
+    deadline = clock.monotonic() + PROPAGATION_SECONDS
     while True:
         try:
             getattr(session.client(step.service), step.call)(**step.request)
@@ -191,7 +191,7 @@ def _patiently(session: AwsSession, step: Step, clock: Clock) -> None:
         except botocore.exceptions.ClientError as error:
             code, said = error_code(error), error_words(error)
             unknown_role = code == "InvalidParameterValueException" and "role" in said.lower()
-            if not (unknown_role or code == "ResourceConflictException") or clock.now() >= deadline:
+            if not (unknown_role or code == "ResourceConflictException") or clock.monotonic() >= deadline:
                 raise
         clock.wait(_TRY_SECONDS)
 

@@ -33,7 +33,7 @@ def heartbeat_prefix(paths: RunPaths) -> str:
 class Heartbeat(Repeating):
     """While entered: writes the heartbeats of a worker's machine.
 
-    `answered` returns the time of the queue's last answer, in Unix seconds.
+    `answered` returns the time of the queue's last answer (monotonic).
     """
 
     def __init__(self, store: Store, key: str, clock: Clock, answered: Callable[[], float]) -> None:
@@ -44,7 +44,7 @@ class Heartbeat(Repeating):
 
     def beat(self) -> bool:
         """Writes a heartbeat, unless the queue is silent. Returns whether it was written."""
-        if self._clock.now() - self._answered() > ANSWERED_SECONDS:
+        if self._clock.monotonic() - self._answered() > ANSWERED_SECONDS:
             return False
         try:
             self._store.write(self._key, b"")

@@ -42,7 +42,7 @@ export function fill(place, ...nodes) {
 export function table(caption, columns, rows, { cards = false, sort = null, by = null } = {}) {
   const kind = (column) => (column.kind ? { class: column.kind } : {});
   const head = (column) => h("th", { scope: "col", role: "columnheader", ...kind(column), "aria-sort": column.order && sort ? sort(column.order) : null },
-    column.head ?? (column.order && by ? h("a", { href: by(column.order), class: "sort", "data-key": "sort" + column.order }, column.name) : column.name));
+    column.head ?? (column.order && by ? h("a", { href: by(column.order), class: "sort", "data-key": "sort" + column.order }, column.name) : column.name || h("span", { class: "unseen" }, column.kind === "box" ? "choose" : "actions")));
   const cell = (column, row) => h("td", { role: "cell", "data-name": column.name, ...kind(column) }, column.cell(row));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     h("table", { role: "table", class: cards ? "cards" : null },

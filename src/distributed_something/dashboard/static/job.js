@@ -100,11 +100,12 @@ function files(title, found, id, prefix, at) {
   const picture = (file) => {
     const image = h("img", { src: address("thumbnail", { id, key: file.key }), alt: file.key.split("/").at(-1), loading: "lazy" });
     image.addEventListener("error", () => image.closest("li")?.classList.add("none"));
-    return h("li", {}, h("a", { href: address("file", { id, key: file.key }), target: "_blank", rel: "noopener", "aria-label": `${file.key.split("/").at(-1)}, in full` }, image));
+    return h("li", {}, h("a", { href: address(file.kind === "folder" ? "thumbnail" : "file", { id, key: file.key }), target: "_blank", rel: "noopener", "aria-label": `${file.key.split("/").at(-1)}, in full` }, image));
   };
-  const whole = tree(found, prefix);
+  const listed = found.filter((file) => file.kind !== "folder");
+  const whole = tree(listed, prefix);
   return section(title,
     pictures.length ? h("ul", { class: "pictures" }, pictures.map(picture)) : null,
-    found.length ? [list(whole), h("p", { class: "quiet" }, `${found.length.toLocaleString("en")} ${found.length === 1 ? "file" : "files"}, ${bytes(whole.size)}`)] : h("p", { class: "quiet" }, "None."),
+    found.length ? [list(whole), h("p", { class: "quiet" }, `${listed.length.toLocaleString("en")} ${listed.length === 1 ? "file" : "files"}, ${bytes(whole.size)}`)] : h("p", { class: "quiet" }, "None."),
     at ? h("div", { class: "commands" }, command(at, "at" + title)) : null);
 }

@@ -41,9 +41,11 @@ export const jobs = {
     return { place, keep: parts };
   },
   async update({ keep: parts }, query, _found, ready) {
-    const found = await get("api/jobs", query);
-    if (!(await ready()) || parts.found === found) return;
-    parts.found = found;
+    const asked = JSON.stringify(query);
+    const slow = parts.asked === asked ? 0 : setTimeout(() => { parts.count.textContent = "Looking…"; parts.rows.classList.add("old"); }, 300);
+    const found = await get("api/jobs", query).finally(() => { clearTimeout(slow); parts.rows.classList.remove("old"); });
+    if (!(await ready()) || (parts.found === found && parts.asked === asked)) return;
+    Object.assign(parts, { found, asked });
     for (const field of parts.form.elements) {
       if (field !== document.activeElement && field.value !== (query[field.name] ?? "")) field.value = query[field.name] ?? "";
     }

@@ -43,7 +43,7 @@ function story(found) {
       next.length || found.report ? h("div", {}, h("h3", {}, "Next"), h("ul", {},
         next.map((each, at) => h("li", {}, each.text, each.command ? [" ", command(each.command, "next" + at)] : null)),
         found.report ? h("li", {}, h("a", { href: address("report"), target: "_blank", rel: "noopener", "data-key": "report" }, "Report of the run"), ": where the time went, and better settings for next time") : null)) : null),
-    h("div", { class: "figures" }, found.figures.map(([name, value]) => h("div", {}, h("b", {}, value), h("span", {}, name)))),
+    h("div", { class: "figures" }, found.figures.map(([name, value]) => h("div", { class: value.length > 14 ? "wide" : null }, h("b", {}, value), h("span", {}, name)))),
     !state.alive ? null : found.state === "finished" ? h("div", { class: "buttons" }, h("button", { "data-key": "end", onclick: end }, "End the workers")) : h("div", { class: "buttons" },
       h("button", { "data-key": "drain", disabled: found.draining, onclick: drain }, found.draining ? "Draining" : "Drain"),
       h("button", { "data-key": "stop", class: "danger", onclick: stop }, "Stop now")),

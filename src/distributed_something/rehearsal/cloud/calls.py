@@ -7,6 +7,7 @@ S3 is `objects`, the rest is moto; beside them there are addresses of our own, b
     /ds/machines/ID/latest/…       a machine's metadata (IMDSv2: with a token)
     /ds/tasks/ID[/task]            a task's metadata
     /ds/faults                     POST: what goes wrong from here on
+    /ds/forget                     POST: count calls from here on
     /ds/end                        POST: end the emulator
 """
 
@@ -27,6 +28,7 @@ from ..auth import Wsgi
 from ..emulator import sqs as moto_sqs
 from ..emulator.s3 import Answer, Buckets
 from ..faults import Faults, Misfortune, parse_faults
+from ..story import ON_DEMAND_FACTOR
 from .cloud import Cloud, metadata
 
 _LOCKED = frozenset({"ec2", "ecs"})
@@ -73,6 +75,8 @@ class Calls:
             return refusal(called, fault).send(environ, start_response)
         if called.service == "s3":
             return self._buckets.answer(environ).send(environ, start_response)
+        if called.service == "pricing":
+            return _json(price_list(self._cloud.registry.price)).send(environ, start_response)
         if called.service not in _LOCKED:
             return self._moto(environ, start_response)
         with self._cloud.lock:
@@ -119,6 +123,9 @@ class Calls:
             return _json(self.facts())
         if path == "faults" and method == "POST":
             self.set_faults(parse_faults(_drain(environ).decode()))
+            return _json({})
+        if path == "forget" and method == "POST":
+            self.forget()
             return _json({})
         if path == "end" and method == "POST":
             self._end()
@@ -171,6 +178,14 @@ class Calls:
 
 _TEXT = (("Content-Type", "text/plain"),)
 _NOWHERE = Answer("404 Not Found", _TEXT, b"not found")
+
+
+def price_list(spot: float | None) -> dict[str, list[str]]:
+    """Returns AWS's answer about a type's price on demand, as far as it is read."""
+    if spot is None:
+        return {"PriceList": []}
+    price = {"unit": "Hrs", "pricePerUnit": {"USD": f"{spot * ON_DEMAND_FACTOR:.10f}"}}
+    return {"PriceList": [json.dumps({"terms": {"OnDemand": {"0": {"priceDimensions": {"0": price}}}}})]}
 
 
 def _json(value: object) -> Answer:

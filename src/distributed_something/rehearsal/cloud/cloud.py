@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from moto.ecs.models import ecs_backends
 from moto.logs.models import logs_backends
 from moto.sqs.models import sqs_backends
 
+from ..emulator.clock import steady
 from ..emulator.ecs import Ecs
 from ..emulator.fleet_plan import Held, State, Way, plan
 from ..emulator.fleets import Fleet, Registry
@@ -56,7 +56,7 @@ class Cloud:
         self.lock = threading.RLock()
         self.region = region
         self.faults = faults
-        self.registry = Registry(time.time, price)
+        self.registry = Registry(steady, price)
         self.machines: list[Machine] = []
         self.ec2: Any = ec2_backends[DEFAULT_ACCOUNT_ID][region]
         ecs: Any = ecs_backends[DEFAULT_ACCOUNT_ID][region]
@@ -120,7 +120,7 @@ class Cloud:
         mine = [each for each in self.machines if each.fleet is fleet and each.alive]
         held = [Held(each.id, each.weight) for each in mine]
         weight = fleet.ways[0].weight
-        now = time.time()
+        now = steady()
         step = plan(fleet.state, fleet.terms, held, now=now, started=fleet.started, weight=weight)
         if step.state is not fleet.state:
             fleet.state = step.state
@@ -134,10 +134,15 @@ class Cloud:
 
     def _launch(self, fleet: Fleet, wanted: int, have: int) -> None:
         target = math.ceil(fleet.terms.target / fleet.ways[0].weight)
-        room = wanted if self.faults.capacity is None else self.faults.capacity.limit(target) - have
-        fleet.short = room < wanted
-        for _ in range(min(wanted, max(room, 0))):
-            if not self._start_one(fleet, fleet.ways[fleet.started % len(fleet.ways)]):
+        fixed = sum(not each.spot for each in self.machines if each.fleet is fleet and each.alive)
+        on_demand = max(min(int(fleet.terms.on_demand) - fixed, wanted), 0)
+        spot = wanted - on_demand
+        share = self.faults.capacity
+        room = spot if share is None else share.limit(target - int(fleet.terms.on_demand)) - (have - fixed)
+        fleet.short = room < spot
+        for number in range(on_demand + min(spot, max(room, 0))):
+            next_way = fleet.ways[fleet.started % len(fleet.ways)]
+            if not self._start_one(fleet, next_way, spot=number >= on_demand):
                 return
         if fleet.short:
             way = fleet.ways[0].launch
@@ -145,11 +150,11 @@ class Cloud:
             fleet.tell(_kind(fleet, "information"), "launchSpecTemporarilyBlacklisted", said)
             said = "Several attempts to launch instances have failed: there is no capacity. Trying again."
             fleet.tell(_kind(fleet, "error"), "allLaunchSpecsTemporarilyBlacklisted", said)
-            self._try_again[fleet.id] = time.time() + self.faults.seconds(REFUSED_SECONDS)
+            self._try_again[fleet.id] = steady() + self.faults.seconds(REFUSED_SECONDS)
 
-    def _start_one(self, fleet: Fleet, way: Way) -> bool:
+    def _start_one(self, fleet: Fleet, way: Way, *, spot: bool = True) -> bool:
         try:
-            instance = self._run_instance(fleet, way)
+            instance = self._run_instance(fleet, way, spot=spot)
         except ServiceException as error:
             fleet.short = True
             fleet.tell(
@@ -157,9 +162,9 @@ class Cloud:
                 "spotFleetRequestConfigurationInvalid",
                 f"{error.code}: {error.message}",
             )
-            self._try_again[fleet.id] = time.time() + self.faults.seconds(REFUSED_SECONDS)
+            self._try_again[fleet.id] = steady() + self.faults.seconds(REFUSED_SECONDS)
             return False
-        now = time.time()
+        now = steady()
         self._number += 1
         fleet.started += 1
         machine = Machine(
@@ -169,7 +174,8 @@ class Cloud:
             self._number,
             now,
             boots=now + self.faults.seconds(self.faults.boot),
-            fate=fate(self.faults, self._number),
+            fate=fate(self.faults, self._number) if spot else fate(self.faults, self._number).kept,
+            spot=spot,
             agent=read_user_data(way.launch.get("UserData")),
         )
         self.machines.append(machine)
@@ -177,7 +183,7 @@ class Cloud:
         fleet.tell(_kind(fleet, "instanceChange"), "launched", json.dumps(facts), machine.id)
         return True
 
-    def _run_instance(self, fleet: Fleet, way: Way) -> Any:
+    def _run_instance(self, fleet: Fleet, way: Way, *, spot: bool) -> Any:
         launch = way.launch
         face: dict[str, Any] = next(iter(launch.get("NetworkInterfaces") or ()), {})
         groups = [each["GroupId"] for each in launch.get("SecurityGroups") or () if "GroupId" in each]
@@ -200,7 +206,7 @@ class Cloud:
             key_name=launch.get("KeyName"),
             iam_instance_profile=launch.get("IamInstanceProfile"),
             tags=tags,
-            lifecycle="spot",
+            **({"lifecycle": "spot"} if spot else {}),
             **({"block_device_mappings": disks} if disks else {}),
         )
         instance = reservation.instances[0]
@@ -210,7 +216,7 @@ class Cloud:
     # Machines
 
     def _live(self, machine: Machine) -> None:
-        now = time.time()
+        now = steady()
         if machine.instance.state == "terminated":  # by a call
             self._ended(machine, "terminated by a call", SHUTDOWN_SECONDS)
         elif now >= machine.started + self.faults.seconds(machine.fate.kill):
@@ -228,7 +234,7 @@ class Cloud:
 
     def notice(self, machine: Machine) -> None:
         """Announces in a machine's metadata that EC2 takes it back; its agent drains it if configured so."""
-        machine.noticed = time.time()
+        machine.noticed = steady()
         machine.ends = machine.noticed + self.faults.seconds(NOTICE_SECONDS)
         machine.fleet.tell(
             _kind(machine.fleet, "instanceChange"), "termination_notified", "spot interruption", machine.id
@@ -243,7 +249,7 @@ class Cloud:
         self._ended(machine, why, grace)
 
     def _ended(self, machine: Machine, why: str, grace: float) -> None:
-        machine.ended, machine.why = time.time(), why
+        machine.ended, machine.why = steady(), why
         machine.fleet.tell(_kind(machine.fleet, "instanceChange"), "terminated", why, machine.id)
         for running in machine.tasks.values():
             running.record.desired_status = "STOPPED"
@@ -303,12 +309,14 @@ class Cloud:
 def _told(machine: Machine) -> dict[str, Any]:
     return {
         "id": machine.id,
+        "run": next((each["value"] for each in machine.instance.get_tags() if each["key"] == "ds:run"), ""),
         "type": machine.instance.instance_type,
         "zone": machine.instance.availability_zone,
         "started": machine.started,
         "noticed": None if math.isinf(machine.noticed) else machine.noticed,
         "ended": machine.ended,
         "why": machine.why,
+        "spot": machine.spot,
         "lost": machine.why.startswith(("killed", "interrupted")),
     }
 
@@ -340,7 +348,7 @@ def metadata(machine: Machine, region: str) -> dict[str, str]:
     found = {
         "meta-data/instance-id": machine.id,
         "meta-data/instance-type": str(machine.instance.instance_type),
-        "meta-data/instance-life-cycle": "spot",
+        "meta-data/instance-life-cycle": "spot" if machine.spot else "on-demand",
         "meta-data/ami-id": str(machine.instance.image_id),
         "meta-data/placement/availability-zone": zone,
         "meta-data/placement/region": region,

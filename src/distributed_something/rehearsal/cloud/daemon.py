@@ -179,6 +179,7 @@ class Daemon:
             "DS_SCRATCH": str(folder),
             "DS_SETTLE_SECONDS": "1",  # the emulator's requests cost nothing, and its user watches
             STATE_VARIABLE: str(self._place.folder),
+            **({} if machine.fate.works else {"PATH": str(folder / "nothing")}),
         }
 
     def _write_lines(self) -> None:

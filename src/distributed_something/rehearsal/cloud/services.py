@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 from moto.core.utils import utcnow
 from moto.ecs.models import Service
 
+from ..emulator.clock import steady
 from ..emulator.ecs import Ecs, new_task, to_stop
 from .machines import Machine, Running
 from .placing import Host, Need, need_of, place, why_not
@@ -72,10 +72,10 @@ class Services:
 
     def _back_off(self, running: Running) -> None:
         """Wait longer and longer before the next start, where tasks end as soon as they have begun."""
-        quick = time.time() - running.since < QUICK_SECONDS
+        quick = steady() - running.since < QUICK_SECONDS
         ends = self._quick_ends.get(running.service, 0) + 1 if quick else 0
         self._quick_ends[running.service] = ends
-        self._not_before[running.service] = time.time() + min(0.25 * 2.0**ends, LONGEST_PAUSE) * (ends > 1)
+        self._not_before[running.service] = steady() + min(0.25 * 2.0**ends, LONGEST_PAUSE) * (ends > 1)
         service = self._ecs.services.get(running.service)
         if ends == 3 and service is not None:
             _tell(service, f"(service {service.name}) is unable to consistently start tasks successfully.")
@@ -101,7 +101,7 @@ class Services:
         self._end_some(service, mine)
         going = [running for _, running in mine if running.record.desired_status == "RUNNING"]
         missing = service.desired_count - len(mine)  # at most 100 per cent: who ends makes room first
-        if service.status == "ACTIVE" and missing > 0 and time.time() >= self._not_before.get(key, 0.0):
+        if service.status == "ACTIVE" and missing > 0 and steady() >= self._not_before.get(key, 0.0):
             self._fill(service, key, missing, machines)
         elif service.status == "ACTIVE" and len(going) == service.desired_count == len(mine):
             _tell(service, f"(service {service.name}) has reached a steady state.")
@@ -113,7 +113,7 @@ class Services:
         deployment = service.deployments[0]["id"] if service.deployments else ""
         for machine, running in mine:
             if machine.container is not None and machine.container.status == "DRAINING":
-                code = "SpotInterruption" if machine.noticed <= time.time() else "ServiceSchedulerInitiated"
+                code = "SpotInterruption" if machine.noticed <= steady() else "ServiceSchedulerInitiated"
                 to_stop(running.record, code, f"(instance {machine.id}) is draining")
             elif running.record.task_definition_arn != service.task_definition:
                 said = f"Scaling activity initiated by (deployment {deployment})"
@@ -153,7 +153,7 @@ class Services:
         record.containers[0].name = own["name"]
         record.containers[0].last_status = "RUNNING"
         stop_seconds = float(own.get("stopTimeout") or machine.agent.stop_seconds)
-        machine.tasks[record.task_arn] = Running(record, key, process, need, time.time(), stop_seconds)
+        machine.tasks[record.task_arn] = Running(record, key, process, need, steady(), stop_seconds)
         return str(record.id)
 
     def _cannot_pull(self, record: Any, key: str, image: str) -> None:
@@ -167,7 +167,7 @@ class Services:
                 f"CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve"
                 f" ref {image}: pull access denied, repository does not exist or may require authorization"
             )
-        self._not_before[key] = time.time() + PULL_PAUSE
+        self._not_before[key] = steady() + PULL_PAUSE
         self._forget_old(record.cluster_name)
 
     def _count(self, machines: list[Machine]) -> None:

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import urllib.request
 from typing import Any
 
-from ...clock import Clock
+from ...clock import Clock, SystemClock
 
 PATH = "/ds/clock"
+
+
+_CLOCK = SystemClock()
+_BEGAN = _CLOCK.now() - _CLOCK.monotonic()
+
+
+def steady() -> float:
+    """Seconds since the Unix epoch, by the clock as it was set when this process began."""
+    return _BEGAN + _CLOCK.monotonic()
 
 
 class ServiceTime:
@@ -33,7 +41,7 @@ class ServiceTime:
     def now(self) -> float:
         """Seconds since the Unix epoch."""
         stands_at = self._stands_at
-        return time.time() if stands_at is None else stands_at
+        return steady() if stands_at is None else stands_at
 
     def millis(self) -> float:
         """Milliseconds since the Unix epoch."""

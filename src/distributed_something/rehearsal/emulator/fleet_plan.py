@@ -35,6 +35,8 @@ class Terms(NamedTuple):
     shrinks: bool = True
     ends: bool = True
     valid_until: float = math.inf
+    on_demand: float = 0.0
+    """Of the target, what is no spot capacity."""
 
 
 class Held(NamedTuple):

@@ -35,6 +35,8 @@ EC2_WORDS = {
     State.OVER: "deleted",
 }
 _TOKEN_LIMIT = 64
+PLACEMENT_SCORE = 9
+"""Of 10: a rehearsal has the machines unless its faults say otherwise."""
 
 
 @dataclass
@@ -154,6 +156,9 @@ class _PriceCalls:
         ]
         return ActionResult({"SpotPriceHistory": history})
 
+    def get_spot_placement_scores(self: Any) -> ActionResult:
+        return ActionResult({"SpotPlacementScores": [{"Region": self.region, "Score": PLACEMENT_SCORE}]})
+
 
 class _SpotCalls:
     def request_spot_fleet(self: Any) -> ActionResult:
@@ -227,6 +232,7 @@ class _Ec2Calls:
             shrinks=request.get("ExcessCapacityTerminationPolicy", "termination") == "termination",
             ends=_true(request.get("TerminateInstancesWithExpiration", False)),
             valid_until=_time(request.get("ValidUntil")),
+            on_demand=float(capacity.get("OnDemandTargetCapacity") or 0),
         )
         _check_valid(terms, _Calls.registry.now())
         ways = tuple(_ways(self, request))
@@ -257,6 +263,8 @@ class _Ec2Calls:
         capacity = self._get_param("TargetCapacitySpecification", {})
         policy = self._get_param("ExcessCapacityTerminationPolicy")
         _retarget(fleet, capacity.get("TotalTargetCapacity"), policy)
+        if (on_demand := capacity.get("OnDemandTargetCapacity")) is not None:
+            fleet.terms = fleet.terms._replace(on_demand=float(on_demand))
         return ActionResult({"Return": True})
 
     def delete_fleets(self: Any) -> ActionResult:
@@ -338,6 +346,7 @@ def _ec2_facts(call: Any, fleet: Fleet) -> dict[str, Any]:
     capacity = {
         **fleet.request["TargetCapacitySpecification"],
         "TotalTargetCapacity": int(fleet.terms.target),
+        "OnDemandTargetCapacity": int(fleet.terms.on_demand),
     }
     policy = "termination" if fleet.terms.shrinks else "no-termination"
     return {

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...background import complain
 from ...clock import Clock
-from ...errors import Unreachable
+from ...engine import KnownJob
+from ...errors import DsError, Unreachable
 from .mail import Mailbox, Request, Sender
 from .place import Look
 from .replica import Replica, Terms, told
@@ -240,7 +241,30 @@ def said_job(job: Any) -> list[Any]:
 def stand(replica: Replica, look: Look, terms: Terms, clock: Clock) -> Head | None:
     """Become the head that follows what `look` saw; None where another process was quicker."""
     replica.catch_up(look)
-    place, epoch = replica.place, look.epoch + 1
+    return _succeed(replica, look.epoch + 1, terms, clock)
+
+
+def rebuild(replica: Replica, jobs: Iterable[KnownJob], terms: Terms, clock: Clock) -> None:
+    """Put a queue of these jobs in the place of a damaged one, by an empty replica.
+
+    It is the copy at the start of a new epoch, so that no earlier log is read again. If this is cut off
+    before there is a copy, the queue is as damaged as it was.
+    """
+    place, epoch = replica.place, replica.place.look().epoch
+    replica.queue.restore(jobs)
+    for name in place.puts():
+        replica.load_again(name)
+    replica.offset = max((log.stat().st_size for log in place.folder.glob(f"log-{epoch:08d}-*")), default=0)
+    head = _succeed(replica, epoch + 1, terms, clock)
+    if head is None:
+        raise DsError("another command changed the queue at the same time", "ds repair")
+    replica.copier().copy()
+    place.withdraw_orders()
+    head.close()
+
+
+def _succeed(replica: Replica, epoch: int, terms: Terms, clock: Clock) -> Head | None:
+    place = replica.place
     log = place.new_log(epoch)
     facts = {
         "offset": replica.offset,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ...background import complain
 from ...clock import Clock, SystemClock
-from ...errors import DsError
-from .head import stand
+from ...errors import DsError, QueueDamaged, Unreachable
+from .head import Head, stand
 from .place import Look, Place, Pulse
 from .replica import Replica, Terms
 
@@ -21,6 +21,9 @@ STANDING_SECONDS = 30.0
 
 AGAIN_SECONDS = 5.0
 """Between two heads that this pilot starts, in seconds: one that cannot write must not be started at once."""
+
+UNSEEN_SECONDS = 120.0
+"""What another computer wrote and cannot be seen here after this time is damaged. NFS takes up to 60 s."""
 
 END_SECONDS = 20.0
 
@@ -96,19 +99,38 @@ def main(folder: str, epoch: str, terms: str, scratch: str) -> int:
     place, clock, wanted = Place(Path(folder)), SystemClock(), Terms.of(json.loads(terms))
     replica = Replica(place, wanted, Path(scratch))
     try:
-        look = place.look()
-        head = stand(replica, look, wanted, clock) if look.epoch == int(epoch) else None
+        head = _stand(replica, int(epoch), wanted, clock)
         if head is None:
             return 0
         head.load_new()
         complain(f"head of epoch {head.epoch}")
         complain(f"head of epoch {head.epoch} ended: {head.serve(_pilot_has_ended)}")
+    except QueueDamaged as error:
+        complain(f"the head ended: {error}")
+        place.order("damaged")
+        return 1
     except (DsError, OSError) as error:
         complain(f"the head ended: {error}")
         return 1
     finally:
         replica.close()
     return 0
+
+
+def _stand(replica: Replica, epoch: int, terms: Terms, clock: Clock) -> Head | None:
+    """Become the head that follows that of an epoch; None where another process was quicker.
+
+    What cannot be seen yet is waited for. Raises QueueDamaged where it never comes.
+    """
+    until = clock.monotonic() + UNSEEN_SECONDS
+    while (look := replica.place.look()).epoch == epoch and not _pilot_has_ended():
+        try:
+            return stand(replica, look, terms, clock)
+        except Unreachable as unseen:
+            if clock.monotonic() > until:
+                raise QueueDamaged(f"{unseen.what}, for {UNSEEN_SECONDS:.0f} s", unseen.fix) from unseen
+            clock.wait(1.0)
+    return None
 
 
 def _pilot_has_ended() -> bool:

@@ -10,7 +10,7 @@
     copy-<n>-<offset>.db            the queue as it was at that place of the log, so that a replay is short
     standing-<n>/                   somebody replays, to become head n
     mail-<n>/<who>.up, .down        requests to head n, and its replies
-    stop, stop-now                  orders to the pilots
+    stop, stop-now, damaged         orders to the pilots: drain, end, end as the queue cannot be read
 
 All that two nodes have to agree on is a name in this one listing.
 """
@@ -27,6 +27,7 @@ import msgspec
 
 from ...clock import Clock
 from ...errors import Unreachable
+from ...local.queue_file import damaged
 from .files import Files
 
 to_json = msgspec.json.Encoder().encode
@@ -35,6 +36,8 @@ from_json = msgspec.json.Decoder().decode
 
 STALE_SECONDS = 6.0
 """A head whose status has not changed for this long is taken for dead."""
+
+ORDERS = frozenset({"stop", "stop-now", "damaged"})
 
 _PASSING = frozenset({"closed", "status", "mail", "standing"})
 """What is of use in its own epoch only."""
@@ -97,7 +100,7 @@ class Place:
             closed=(epoch, f"closed-{epoch:08d}") in numbered.get("closed", ()),
             status=max(numbered.get("status", [(0, "")]))[1],
             copies=tuple(Copy(n, _offset(name), name) for n, name in numbered.get("copy", ())),
-            orders=frozenset(names) & {"stop", "stop-now"},
+            orders=frozenset(names) & ORDERS,
             standing=max(numbered.get("standing", [(0, "")]))[0],
         )
 
@@ -138,7 +141,11 @@ class Place:
 
     def facts(self, epoch: int) -> dict[str, Any]:
         """What the head of an epoch wrote when it became that. Raises Unreachable as `submitted`."""
-        found: dict[str, Any] = from_json(self._seen(self.folder / f"epoch-{epoch:08d}.json"))
+        path = self.folder / f"epoch-{epoch:08d}.json"
+        try:
+            found: dict[str, Any] = from_json(self._seen(path))
+        except ValueError as error:
+            raise damaged(path, str(error)) from error
         return found
 
     def _seen(self, path: Path) -> bytes:
@@ -206,12 +213,12 @@ class Place:
         return self.folder / f"mail-{epoch:08d}"
 
     def order(self, name: str) -> None:
-        """Give an order to the pilots: "stop" or "stop-now"."""
+        """Give an order of ORDERS to the pilots."""
         self.files.publish(self.folder / name, b"")
 
     def withdraw_orders(self) -> None:
         """Take back what was ordered."""
-        for name in ("stop", "stop-now"):
+        for name in ORDERS:
             self.files.remove(self.folder / name)
 
 
@@ -235,7 +242,8 @@ class Pulse:
 def unseen(path: Path) -> Unreachable:
     """The error of a file whose name is there, and whose content is not."""
     what = f"{path} was written on another computer, and cannot be read here yet"
-    return Unreachable(what, "try again; if it lasts, see whether the project lies on a shared file system")
+    fix = "try again; if it lasts and the project lies on a shared file system, ds repair rebuilds the queue"
+    return Unreachable(what, fix)
 
 
 def _offset(name: str) -> int:

@@ -15,9 +15,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import DsError
+from ...errors import Unreachable
 from ...job import Cause, Earlier, Job, Lease, RetryPolicy
 from ...local.queue import SqliteQueue
+from ...local.queue_file import damaged
 from ..own_folder import OwnFolder
 from .place import Copy, Look, Place, from_json, to_json, unseen
 
@@ -102,7 +103,7 @@ class LoggedQueue(SqliteQueue):
 class Replica:
     """A copy of the queue, brought up to date by the log. One thread.
 
-    Raises DsError where the log cannot have led to what it says.
+    Raises QueueDamaged where the log cannot have led to what it says.
     """
 
     def __init__(self, place: Place, terms: Terms, scratch: Path | None = None) -> None:
@@ -165,6 +166,8 @@ class Replica:
                 raise unseen(log) from error
             whole, newline, _ = text.rpartition(b"\n")
             if not newline:  # what a killed head wrote of a line is none
+                if len(text) == most:  # what counts of a log are whole lines, each shorter than this
+                    raise damaged(log, f"no line ends after byte {self.offset}")
                 break
             for line in whole.split(b"\n"):
                 self._line(line)
@@ -177,7 +180,7 @@ class Replica:
             at, verb, *arguments = from_json(line)
             self._redo(at, verb, arguments)
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise self._damaged(str(error)) from error
+            raise damaged(self.place.log(self.epoch), f"at byte {self.offset}: {error}") from error
 
     def _redo(self, at: float, verb: str, arguments: list[Any]) -> None:
         self.queue.at(at)
@@ -185,13 +188,9 @@ class Replica:
         if verb == "lease":
             owner, token, granted = arguments
             if len(self.queue.claim(owner, token, granted)) != granted:
-                raise self._damaged(f"{granted} jobs were leased, and fewer are there")
+                raise ValueError(f"{granted} jobs were leased, and fewer are there")
         else:
             self.do(verb, arguments)
-
-    def _damaged(self, why: str) -> DsError:
-        log = self.place.log(self.epoch)
-        return DsError(f"the queue's log {log} is damaged at byte {self.offset}: {why}", "ds repair")
 
     # what heads and replays do alike
 
@@ -234,6 +233,13 @@ class Replica:
         report = self.queue.put(Job(each, 0, body.encode()) for each, body in self.place.submitted(name))
         self.queue.set_meta(f"put {name}", f"{report.sent} {report.known}")
         return [report.sent, report.known]
+
+    def load_again(self, name: str) -> None:
+        """Take in what a rebuilt queue lacks of a submission; nothing where that is damaged itself."""
+        try:
+            self._load(name)
+        except (ValueError, Unreachable):
+            self.queue.set_meta(f"put {name}", "0 0")
 
     def record(self, at: float, verb: str, *arguments: Any) -> bytes:
         """A line of the log."""

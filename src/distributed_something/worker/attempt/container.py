@@ -36,6 +36,12 @@ _HOST = "/opt/distributed-something-host.py"
 
 _NOT_STARTED = "0001-01-01"
 
+NO_ENGINE = (b"Cannot connect to the Docker daemon", b"error during connect", b"connection refused")
+"""What the engine's command says where no engine answers it."""
+
+START_SECONDS = 30.0
+"""Time after which a container that has not been made has the engine asked whether it answers, in seconds."""
+
 WORD_SECONDS = 2.0
 """Maximum delay of an engine's word that a container ended for lack of memory, in seconds."""
 
@@ -121,7 +127,10 @@ class Container:
         self._kills = kills
         self._word_seconds = word_seconds
         self._name = ""
+        self._unremoved: list[str] = []
         self._variables = folder.parent / f"{folder.name}.env"
+        self._made = folder.parent / f"{folder.name}.cid"
+        """The engine's command writes it once the container is made."""
         # of the GPUs that a container has, it may see all: they have other numbers there
         seen = {name: value for name, value in given.items() if name != VISIBLE["nvidia"]}
         self._placed: list[str] = []
@@ -171,11 +180,13 @@ class Container:
         environment of that command itself."""
         self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
         self._kills_before = self._kills()
+        self._made.unlink(missing_ok=True)
         more = [
             word for name, value in own.items() for word in ("--env", f"{name.decode()}={os.fsdecode(value)}")
         ]
         words = [
             *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
+            *("--cidfile", str(self._made)),
             *("--network", "host", *self._options, *self._seen, *self._placed, *more),
             *(("--memory", f"{self._memory}m", "--memory-swap", f"{self._memory}m") if self._memory else ()),
             *("--entrypoint", argv[0], "--", self._kind.image, *argv[1:]),
@@ -185,20 +196,30 @@ class Container:
     def end(self, ended: Ended | None) -> Verdict | None:
         """Removes the container. Returns how it ended; None if `ended` is None: we ended it.
 
-        A container that cannot be removed changes nothing for its job: the machine process tries again.
+        A container that cannot be removed is removed before the next one: its job may run on.
         """
         try:
             return None if ended is None else self._judge(ended)
         finally:
+            self.leave()
             with suppress(DsError):
-                self._kind.docker.remove([self._name])
+                self._remove()
+
+    def leave(self) -> None:
+        """Leaves the container, if it was made, to the next removal."""
+        self._unremoved.append(self._name)
+
+    def _remove(self) -> None:
+        if self._unremoved:
+            self._kind.docker.remove(self._unremoved)
+            self._unremoved = []
 
     def _judge(self, ended: Ended) -> Verdict:
         code = ended.exit_code
         if code == 0:
             return Verdict(ended)
         try:
-            killed, started, error = self._state()
+            killed, started, exit_code, error = self._state()
         except DsError as failed:  # never made, or taken away by somebody else
             self.check_engine()
             return Verdict(ended, broken=failed.what if code == 125 else "")
@@ -206,6 +227,8 @@ class Container:
             if "no space left" in error.lower():
                 raise SickMachine(f"the container engine's disk is full: {error.strip()[:200]}")
             return Verdict(ended, broken=error.strip() or "docker could not start it")
+        if exit_code != str(code):
+            raise SickMachine("the container engine was away while the job ran")
         limit = f": MEMORY = {self._memory}" if self._memory else ""
         memory = f"killed for lack of memory{limit}" if killed == "true" else ""
         number = (code or 0) - 128
@@ -213,27 +236,34 @@ class Container:
             ended = ended._replace(exit_code=None, signal=number)
         return Verdict(ended, memory)
 
+    def check_made(self) -> None:
+        """Raises SickMachine if the container is not made yet, and the engine does not answer."""
+        if not self._made.exists():
+            self.check_engine()
+
     def check_engine(self) -> None:
-        """Raises SickMachine if the container engine does not answer."""
+        """Raises SickMachine if the engine does not answer, or cannot remove earlier containers."""
         try:
             self._kind.docker.alive()
+            self._remove()
         except DsError as error:
             raise SickMachine(f"the container engine does not answer: {error.what}") from error
 
     def _state(self) -> list[str]:
-        """Asks the engine for (out of memory, start, error).
+        """Asks the engine for (out of memory, start, exit code, error).
 
         The engine may learn of an out-of-memory kill after the container's end: then it is asked again.
         """
-        asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.Error}}"
+        asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.ExitCode}}|{{.State.Error}}"
         until = time.monotonic() + self._word_seconds
         while True:
             said = self._kind.docker.call("container", "inspect", "--format", asked, self._name)
-            found = said.split("|", 2)
+            found = said.split("|", 3)
             if found[0] == "true" or self._kills() == self._kills_before or time.monotonic() > until:
                 return found
             time.sleep(_WORD_PAUSE)
 
     def close(self) -> None:
-        """Removes the file with the environment."""
+        """Removes the files beside the slot's folder."""
         self._variables.unlink(missing_ok=True)
+        self._made.unlink(missing_ok=True)

@@ -6,24 +6,26 @@ Does not stage files and does not know the store. One `Executor` a slot; `slot.S
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ...errors import SickMachine
 from ...inputs.template import variables_of
 from ...job import Cause, Earlier, Lease, Outcome, State
 from ...system.hardware import THREADS
 from ..health import sickness
 from . import verdict
-from .container import Container, Containers, handler_command
+from .container import NO_ENGINE, START_SECONDS, Container, Containers, handler_command
 from .handler import HandlerProcess, host_program
 from .logs import SlotLog
 from .mask import Mask
 from .process import Child, Ended, Strays, Watch, check_processes, files_of, oom_kills
 from .scratch import FULL_BELOW, Scratch
-from .task import NOTHING_SAID, Task
+from .task import NOTHING_SAID, Task, Work
 
 MOMENT_SECONDS = 0.05
 """Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
@@ -121,15 +123,8 @@ class Executor:
         if self._cancelled is not None:
             raise Cancelled(self._cancelled)
 
-    def run(
-        self,
-        lease: Lease,
-        argv: list[str],
-        takes_long: Callable[[], None],
-        once: str | None = None,
-        size: int = 0,
-    ) -> Outcome:
-        """Runs `argv`, or the function `once` in a process of its own, or the handler if both are empty.
+    def run(self, lease: Lease, work: Work, takes_long: Callable[[], None], size: int) -> Outcome:
+        """Runs the command of `work`, or its function in a process of its own, or the handler.
 
         `size`: bytes of the job's inputs. Raises Cancelled, and UsageError for a time limit that is none; no
         process of its own is left.
@@ -143,7 +138,7 @@ class Executor:
         if given:
             self._log.note(f"attempt {lease.attempt} is given {given}")
         try:
-            outcome = self._run(lease, argv, once)
+            outcome = self._run(lease, work)
         finally:
             if self._mask is not None:
                 self._mask.flush()
@@ -151,11 +146,12 @@ class Executor:
             return outcome
         return outcome._replace(detail="; ".join(filter(None, [outcome.detail, f"it was given {given}"])))
 
-    def _run(self, lease: Lease, argv: list[str], once: str | None) -> Outcome:
+    def _run(self, lease: Lease, work: Work) -> Outcome:
+        argv, once = work.argv, work.handler
         if not argv and not once and self._container is None:
             return self._run_handler(lease)
-        job = lease.job
-        own = {**variables_of(job.keys), b"DS_JOB_ID": job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
+        own = dict(variables_of(lease.job.keys) if work.variables is None else work.variables)
+        own |= {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
         if self._said:
             own |= self._shares()
         if argv:
@@ -230,6 +226,8 @@ class Executor:
             finished = self._await(child, self._deadline())
         except BaseException:  # no thread could be started, say: raised again
             self._watch.stop(child)
+            if self._container is not None:
+                self._container.leave()
             raise
         if finished:
             alone = self._strays.none_beside(child)
@@ -277,8 +275,12 @@ class Executor:
             return True
         self._takes_long()
         while self._cancelled is None and (deadline is None or time.monotonic() < deadline):
-            if self._watch.wait(child, deadline, reply):
+            look = time.monotonic() + START_SECONDS if self._container else math.inf
+            until = min(look, math.inf if deadline is None else deadline)
+            if self._watch.wait(child, None if until == math.inf else until, reply):
                 return True
+            if self._container is not None and time.monotonic() >= look:
+                self._container.check_made()
         return False
 
     # how it ended
@@ -287,9 +289,13 @@ class Executor:
         """Returns a container's outcome; its usage is not known, as the engine does not report it."""
         found = container.end(ended)
         if found is None:
+            self.check_cancelled()
+            container.check_engine()  # where it does not answer, the job may never have begun
             return self._timed_out(None)
         code = found.ended.exit_code
         if found.broken:
+            if any(each in self._log.tail(TAIL_BYTES) for each in NO_ENGINE):
+                raise SickMachine("the container engine was away")
             outcome = verdict.failed(Cause.EXIT, f"could not be started: {found.broken[:400]}", code)
         elif found.memory:
             outcome = self._noted(verdict.failed(Cause.OUT_OF_MEMORY, found.memory, code))

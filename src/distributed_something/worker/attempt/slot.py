@@ -224,7 +224,9 @@ class Slot:
         if work.inputs:
             takes_long()
             with _Phase(self._phases, "in", Cause.INPUT_MISSING):
-                self._fetched = fetch_inputs(self._store, work.inputs, self._inputs, check_cancelled, seen)
+                self._fetched = fetch_inputs(
+                    self._store, work.inputs, self._inputs, check_cancelled, seen, lists=task.rules.lists
+                )
         if work.collect:
             takes_long()
         joins = work.collect and not (work.argv or work.handler)
@@ -238,7 +240,7 @@ class Slot:
         if work.collect and joins:
             outcome = self._join(work.collect)
         else:
-            outcome = self._executor.run(lease, work.argv, takes_long, work.handler, self._fetched)
+            outcome = self._executor.run(lease, work, takes_long, self._fetched)
         if outcome.state is State.SUCCEEDED and work.prefix:
             takes_long()
             made_by = fingerprint(task.rules.recipe, job.keys, seen or ())
@@ -269,7 +271,9 @@ class Slot:
         rules = self._task.rules
 
         def made_by() -> Mapping[str, Any]:
-            return fingerprint(rules.recipe, job.keys, look_at_inputs(self._store, work.inputs))
+            return fingerprint(
+                rules.recipe, job.keys, look_at_inputs(self._store, work.inputs, lists=rules.lists)
+            )
 
         done = look(self._store, prefix, job.id, rules, made_by)
         if done.why and not done.skip:

@@ -10,7 +10,7 @@ from ...inputs.collect import Join, collect_command, collect_handler, join_of
 from ...inputs.config import Config
 from ...inputs.needs import Resources
 from ...inputs.paths import Input, InputTemplate, OutputTemplate
-from ...inputs.template import CommandTemplate, command_of
+from ...inputs.template import CommandTemplate, command_of, variables_of
 from ...job import Job, Lease
 from ..files.done import Recipe, Rules, recipe_of, rules_of
 from ..files.project import NONE, Carried
@@ -37,6 +37,8 @@ class Work(NamedTuple):
     """Key of the list of outputs, in a collecting job. They are joined if it has no `argv` nor `handler`."""
     handler: str | None = None
     """The function of a collecting job."""
+    variables: Mapping[bytes, bytes] | None = None
+    """The job's keys as environment variables; None: not made yet."""
 
 
 class Task(NamedTuple):
@@ -91,12 +93,13 @@ class Task(NamedTuple):
             return self._collecting(lease, str(keys[KEY]), folders)
         if not (self.command or self.inputs or self.output):
             return Work([], [], None)
-        own = {"job_id": lease.job.id, "attempt": lease.attempt}
-        values: dict[str, Any] = {**lease.job.keys, **folders, **own}
+        keys, own = lease.job.keys, {"job_id": lease.job.id, "attempt": lease.attempt}
+        values: dict[str, Any] = {**keys, **folders, **own}
         return Work(
             [key for template in self.inputs for key in template.fill_all(values)],
             self.command.argv(values) if self.command else [],
             self.output.fill(values) if self.output else None,
+            variables=variables_of(keys) if self.command else None,
         )
 
     def _collecting(self, lease: Lease, listed: str, folders: Mapping[str, str]) -> Work:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from ...inputs.config import Config
 from ...inputs.files import ProjectFile
 from ...inputs.handler import source_of
 from ...inputs.needs import KEYS as NEEDS
+from ...inputs.present import Listing, Lookup
 from .manifest import Manifest, is_manifest, is_ours, manifest_key
 
 KEYS_APART = 100
@@ -64,29 +65,25 @@ class Done(NamedTuple):
     kind: str = ""
 
 
-class Reading(Protocol):
+class Reading(Listing, Protocol):
     """What the check for outputs reads of a store."""
-
-    def list(self, prefix: str) -> Iterator[StoredFile]:
-        """Yields every file whose key starts with `prefix`."""
 
     def read(self, key: str) -> bytes:
         """Returns a file's content. Raises KeyMissing."""
-
-    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
-        """Returns each file; None: there is no such file."""
 
 
 class Rules(NamedTuple):
     """How the config says what is done. `by_files`: by the reference's rule alone (DONE_BY = 'files').
 
-    `shared`: other jobs publish under the same prefix (SHARED_OUTPUT).
+    `shared`: other jobs publish under the same prefix (SHARED_OUTPUT). `lists`: many files of a folder are
+    looked for by a list of it, a request for 1,000 files.
     """
 
     recipe: Recipe = Recipe()
     rule: DoneRule | None = None
     by_files: bool = False
     shared: bool = False
+    lists: bool = False
 
 
 _WORDS = {
@@ -139,7 +136,8 @@ def rules_of(config: Config, recipe: Recipe) -> Rules:
     rule = None
     if "EXPECTED_NUMBER_FILES" in config.given:
         rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
-    return Rules(recipe, rule, config.done_by == "files", config.shared_output)
+    lists = config.engine_kind.buckets
+    return Rules(recipe, rule, config.done_by == "files", config.shared_output, lists)
 
 
 def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[StoredFile]) -> dict[str, Any]:
@@ -195,7 +193,7 @@ def look(
     if rules.by_files or (not manifests and rules.rule and not (own in keys and own in files)):
         return _by_files(store, prefix, files, rules)
     if rules.shared:
-        files = _sizes(store, prefix, manifests)
+        files = _sizes(store, prefix, manifests, lists=rules.lists)
     verdicts = [_judge(manifest, prefix, job_id, files, made_by) for manifest in manifests]
     skipped = [verdict for verdict in verdicts if verdict.skip]
     return (skipped or verdicts or [Done(False)])[0]
@@ -258,13 +256,21 @@ def _read(store: Reading, keys: Iterable[str]) -> list[Manifest]:
     return found
 
 
-def _sizes(store: Reading, prefix: str, manifests: Sequence[Manifest]) -> dict[str, int]:
+def _sizes(store: Reading, prefix: str, manifests: Sequence[Manifest], *, lists: bool) -> dict[str, int]:
     """Returns the sizes of a manifest's own files: a shared prefix may hold those of a million jobs."""
+    keys = [f"{prefix}/{file.name}" for manifest in manifests for file in manifest.files]
     try:
-        stats = store.stat(f"{prefix}/{file.name}" for manifest in manifests for file in manifest.files)
+        return {file.key: file.size for file in look_for(store, keys, lists=lists) if file is not None}
     except KeyRefused:  # a manifest that somebody else wrote, with a name that is none
         return {}
-    return {file.key: file.size for file in stats if file is not None}
+
+
+def look_for(store: Reading, keys: Sequence[str], *, lists: bool) -> Sequence[StoredFile | None]:
+    """Returns each file with its size and tag; None: there is none. `lists`: see Rules."""
+    if not lists:
+        return store.stat(keys)
+    found = Lookup(store, lists=True).of(keys)
+    return [next(iter(found[key]), None) for key in keys]
 
 
 def _digest(*texts: str | bytes) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...engine import Store, StoredFile, check_key
 from ...errors import KeyMissing, KeyRefused
 from ...inputs.paths import Input
-from .done import Reading
+from .done import Reading, look_for
 from .manifest import MANIFESTS
 
 
@@ -18,14 +18,17 @@ def fetch_inputs(
     folder: Path,
     check: Callable[[], None],
     seen: list[StoredFile] | None = None,
+    *,
+    lists: bool = False,
 ) -> int:
     """Fetches each input into `folder` under its name. Returns the bytes fetched.
 
     A key that ends in "/" fetches everything below it, with names relative to it. Raises KeyMissing (also
     if two inputs would have one name) and KeyRefused (a key that no folder can hold). `check` is called
     before each file, and may raise to end it all. `seen` receives the files as the store had them before.
+    `lists`: see `done.Rules`.
     """
-    found = resolve(store, inputs, stat=seen is not None)
+    found = resolve(store, inputs, stat=seen is not None, lists=lists)
     if seen is not None:
         seen += (file for file, _ in found)
     for target in {(folder / name).parent for _, name in found}:
@@ -39,25 +42,31 @@ def fetch_inputs(
     return sum(store.fetch_many(files()))
 
 
-def look_at_inputs(store: Reading, inputs: Sequence[Input]) -> list[StoredFile]:
+def look_at_inputs(store: Reading, inputs: Sequence[Input], *, lists: bool = False) -> list[StoredFile]:
     """Returns the inputs of a job as the store has them now. Raises KeyMissing and KeyRefused."""
-    return [file for file, _ in _located(store, inputs, stat=True)]
+    return [file for file, _ in _located(store, inputs, stat=True, lists=lists)]
 
 
-def resolve(store: Reading, inputs: Sequence[Input], *, stat: bool) -> list[tuple[StoredFile, str]]:
+def resolve(
+    store: Reading, inputs: Sequence[Input], *, stat: bool, lists: bool = False
+) -> list[tuple[StoredFile, str]]:
     """Returns (file, name in the folder) of each input; sizes and tags only with `stat`.
 
     Raises KeyMissing, also if two inputs would have one name, and KeyRefused.
     """
-    found = _located(store, inputs, stat=stat)
+    found = _located(store, inputs, stat=stat, lists=lists)
     _check_names([(file.key, name) for file, name in found])
     return found
 
 
-def _located(store: Reading, inputs: Sequence[Input], *, stat: bool) -> list[tuple[StoredFile, str]]:
+def _located(
+    store: Reading, inputs: Sequence[Input], *, stat: bool, lists: bool
+) -> list[tuple[StoredFile, str]]:
     """Returns (file, name in the folder) of each input; sizes and tags only with `stat`."""
     single = [each.key for each in inputs if not each.key.endswith("/")]
-    looked = dict(zip(single, store.stat(single) if stat else map(_unseen, single), strict=True))
+    looked = dict(
+        zip(single, look_for(store, single, lists=lists) if stat else map(_unseen, single), strict=True)
+    )
     found: list[tuple[StoredFile, str]] = []
     for key, name in inputs:
         if key.endswith("/"):

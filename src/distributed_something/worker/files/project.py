@@ -17,6 +17,7 @@ from ...engine import Store, StoredFile
 from ...errors import DsError
 from ...inputs.files import ProjectFile
 from ...ledger import RunPaths
+from ...system.files import read_regular
 from ..attempt.scratch import remove, remove_folder
 
 
@@ -41,7 +42,7 @@ def keep(store: Store, paths: RunPaths, files: Mapping[str, ProjectFile], projec
     """Stores the contents of the files, each once. Raises DsError, also for a file that has just changed."""
     carried = Carried(files, prefix_of(paths))
     for name, file in files.items():
-        data = (project / name).read_bytes()
+        data = read_regular(project / name)
         _check(name, file, data)
         store.write_if_absent(carried.prefix + file.sha256, data)
     return carried
