@@ -27,6 +27,7 @@ class EngineKind:
         "foreign_workers",
         "on_this_machine",
         "package",
+        "packs",
         "rehearses",
         "rents",
         "works_as_set_up",
@@ -44,6 +45,7 @@ class EngineKind:
         budgets: str = "",
         on_this_machine: bool = False,
         containers: str = "docker podman apptainer",
+        packs: bool = False,
     ) -> None:
         self.package = package
         self.rents = rents
@@ -64,6 +66,9 @@ class EngineKind:
         self.containers = tuple(containers.split())
         """The container engines that run an image here, the first choice first."""
 
+        self.packs = packs
+        """The queue chooses jobs by what they need; else the largest need says how many run at a time."""
+
     def module(self, name: str) -> ModuleType:
         """Imports a module of the engine's package, such as `engine` or `check`."""
         from importlib import import_module
@@ -73,7 +78,12 @@ class EngineKind:
 
 ENGINES: Mapping[str, EngineKind] = {
     "local": EngineKind(
-        "local", rents=False, foreign_workers=False, works_as_set_up=False, on_this_machine=True
+        "local",
+        rents=False,
+        foreign_workers=False,
+        works_as_set_up=False,
+        on_this_machine=True,
+        packs=True,
     ),
     "slurm": EngineKind(
         "slurm",

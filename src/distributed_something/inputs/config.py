@@ -77,6 +77,7 @@ class Config(NamedTuple):
     handler: str
     inputs: tuple[str, ...]
     files: tuple[str, ...]
+    shared_inputs: tuple[str, ...]
     output: str
     collect: str
     collect_when: str

@@ -142,6 +142,8 @@ KEYS: tuple[Key, ...] = (
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("FILES", Kind.LIST, (), "files and folders of the project that travel with the jobs",
         example=["align.sh", "scripts/"]),
+    Key("SHARED_INPUTS", Kind.LIST, (), "what all jobs read: fetched once a machine, to {shared_dir}",
+        example=["genome/"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
     Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, a function"
         " (module:function), csv or parquet",
@@ -196,8 +198,8 @@ KEYS: tuple[Key, ...] = (
         unit="GPUs", low=0, example=1),
     Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
     Key("RESOURCES", Kind.FORMULAS, {}, "what a job needs, computed from its keys and the size of its inputs:"
-        " timeout (seconds), instead of JOB_TIMEOUT; its key _timeout goes before it",
-        example={"timeout": "60 + {size_mb} * 2"}),
+        " cpus, memory (MB), timeout (seconds, instead of JOB_TIMEOUT); the job's own keys _cpus, _memory and"
+        " _timeout go before it", example={"memory": "{size_mb} * 2 + 500"}),
     Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",

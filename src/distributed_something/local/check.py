@@ -25,12 +25,15 @@ from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
 from ..inputs.secrets import read_secrets
+from ..inputs.sizing import need_findings
+from ..packing import Capacity
 from ..runs.record import record_path
 from ..system.state import state_folder
 from ..words import many
+from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
-from .place import check_gpus, container_engine, slots_of
+from .place import capacity_of, check_gpus, container_engine, slots_of
 from .store import FolderStore
 
 LOW_DISK = 1 << 30
@@ -52,27 +55,35 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     room = _room(config, state_folder(folder, config.app_name))
-    return found + job_checks(config, job_file, folder, room, lambda: _image(config, folder))
+    return found + job_checks(
+        config, job_file, folder, capacity_of(config), room, lambda: _image(config, folder)
+    )
 
 
 def job_checks(
     config: Config,
     file: JobFile | None,
     folder: Path,
+    capacity: Capacity,
     room: Room | None = None,
     image: Callable[[], str] = str,
 ) -> list[Check]:
-    """Returns the checks of a job file, if there is one, whose jobs use the folder of STORE.
+    """Returns the checks of shared inputs, and of a job file, if there is one, in the folder of STORE.
 
-    `image` returns the digest of the jobs' image, where they have one.
+    `capacity` is what a machine has for jobs. `image` returns the digest of their image, where they have one.
     """
+    store, shared = FolderStore(folder / config.store), list[Check]()
+    if config.shared_inputs:
+        disk, room = room, room and room_beside(room, config, store)
+        shared = [Check("the shared inputs", lambda: shared_input_findings(config, store, disk))]
     if file is None:
-        return []
-    store = FolderStore(folder / config.store)
+        return shared
     folds_case, place = store.folds_case, str(folder / config.store)
     return [
+        *shared,
         Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
         Check("the inputs", lambda: input_findings(config, file, store, place, room)),
+        Check("what jobs need", lambda: need_findings(config, file, store, capacity)),
         Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
     ]
 

@@ -17,10 +17,12 @@ from ..engine import Counts, Diagnosis, KnownJob, Machines
 from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
+from ..job import Needs
+from ..packing import Capacity
 from ..system.docker import STATE_LABEL, sweep
 from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
-from .place import Place, check_gpus, need_image, slots_of
+from .place import Place, capacity_of, check_gpus, need_image, slots_of
 from .queue import SqliteQueue
 from .queue_file import lock_of
 from .store import TEMPORARY, FolderStore
@@ -61,6 +63,10 @@ class LocalEngine:
         self._place = Place(state_folder(project, config.app_name))
         self._queue: SqliteQueue | None = None
         self.store = FolderStore(project / config.store)
+
+    def capacity(self) -> Capacity:
+        """Returns what this machine has for jobs."""
+        return capacity_of(self._config)
 
     def current_run(self) -> str | None:
         """Returns the run that the queue belongs to."""
@@ -148,9 +154,9 @@ class LocalEngine:
     def machines(self) -> Machines:
         """Returns the state of the machine process, by its own file and its lock."""
         slots = slots_of(self._config)
-        facts = self._status()
+        facts, needs = self._status(), self._needs()
         if facts is None:
-            return Machines(target=0, running=0, slots=slots)
+            return Machines(target=0, running=0, slots=slots, needs=needs)
         alive = self._alive()
         stopping = facts.get("stopping")
         return Machines(
@@ -161,7 +167,14 @@ class LocalEngine:
             draining=alive and stopping is not None,
             ended=None if alive else facts.get("ended"),
             diagnosis=self._diagnose(facts, alive),
+            needs=needs,
         )
+
+    def _needs(self) -> tuple[tuple[Needs, int], ...]:
+        with suppress(DsError):  # a damaged queue: other verbs say so
+            if self._place.database.exists():
+                return tuple(self._open().needs(self.capacity().default))
+        return ()
 
     def _diagnose(self, facts: dict[str, Any], alive: bool) -> Diagnosis | None:
         if alive and facts.get("dying"):
@@ -188,6 +201,9 @@ class LocalEngine:
             return machines.diagnosis.what
         if not machines.running:
             return f"no workers are running{f' ({machines.ended})' if machines.ended else ''}: ds start"
+        whole = self.capacity().whole
+        if counts.waiting and machines.needs and not any(each.fit(whole) for each, _ in machines.needs):
+            return f"no waiting job fits this machine: it has {whole}"
         return counts.explain_delay(self._open().next_visible(), self._clock.now())
 
     def exclusive(self) -> AbstractContextManager[None]:

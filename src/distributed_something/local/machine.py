@@ -102,9 +102,9 @@ class Machine:
         self._clear_remains()
         self._config.shell(Path.cwd()).adopt(self._config.worker_environment())
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
-        if self._config.files:
+        if self._config.files or self._config.shared_inputs:
             facts = read_run_file(self._store, *self._paths)
-            self._carried = Carried(facts.files, prefix_of(self._paths))
+            self._carried = Carried(facts.files, prefix_of(self._paths), facts.shared)
         self._crew.start(slots_of(self._config))
         if not self._crew.pids:
             raise DsError("the system has no room for one process more", "see `ulimit -u`, and `free -m`")
@@ -172,7 +172,7 @@ class Machine:
         image = ""
         if self._containers and config.output:
             image = self._containers.engine.digest(self._containers.image) or ""
-        recipe = recipe_of(config, Path.cwd(), image, self._carried.files)
+        recipe = recipe_of(config, Path.cwd(), image, self._carried.files, shared=self._carried.shared)
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)

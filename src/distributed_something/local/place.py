@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ..errors import UsageError
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS
+from ..job import LEASE_SECONDS, Needs
+from ..packing import Capacity
 from ..system.box import ContainerEngine
 from ..system.containers import engine_for
 from ..system.hardware import find_gpus, slots_with_gpus
@@ -58,13 +59,15 @@ class Place(NamedTuple):
         return mark_of(self.folder)
 
     def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
-        """Returns the app's queue."""
+        """Returns the app's queue; a worker, its `owner`, gets jobs that fit this machine."""
         return self.open_as(self.database, config, owner)
 
     @staticmethod
     def open_as(path: Path, config: Config, owner: str = "") -> SqliteQueue:
         """Returns the queue in a file, which is made where it is missing."""
-        return SqliteQueue(path, policy=config.retry_policy, term=LEASE_SECONDS, owner=owner)
+        capacity = capacity_of(config) if owner else None
+        policy = config.retry_policy
+        return SqliteQueue(path, policy=policy, term=LEASE_SECONDS, owner=owner, capacity=capacity)
 
 
 def slots_of(config: Config) -> int:
@@ -77,6 +80,14 @@ def slots_of(config: Config) -> int:
     if not config.gpus:
         return slots
     return slots_with_gpus(slots, config.gpus, len(find_gpus().ids), shared=config.gpus_shared)
+
+
+def capacity_of(config: Config) -> Capacity:
+    """Returns what this machine has for jobs: its slots, and its memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    default = Needs(1, min(config.memory or 0, memory) if config.in_containers else 0)
+    fix = "lower what the job needs, or run on a larger machine; DOCKER_CORES says how many slots there are"
+    return Capacity(Needs(slots_of(config), memory), default, "this machine", fix)
 
 
 def check_gpus(config: Config) -> None:

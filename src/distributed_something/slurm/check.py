@@ -48,7 +48,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the shared folder", lambda: shared_findings(folder)),
         Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
     ]
-    return found + job_checks(config, job_file, folder)
+    return found + job_checks(config, job_file, folder, pilots.capacity_of(config))
 
 
 def _program(config: Config, folder: Path) -> Iterator[Finding]:

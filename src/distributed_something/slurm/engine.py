@@ -28,6 +28,7 @@ from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
 from ..local.place import need_image
 from ..local.store import FolderStore
+from ..packing import Capacity
 from ..runs.record import excluded_of, record_path
 from ..system.mounts import file_system
 from ..system.state import one_run
@@ -78,6 +79,10 @@ class SlurmEngine:
         self.store = FolderStore(project / config.store, durable=True)
 
     # the queue
+
+    def capacity(self) -> Capacity:
+        """Returns what a pilot has for jobs."""
+        return pilots.capacity_of(self._config)
 
     def current_run(self) -> str | None:
         """The run that was set up last."""

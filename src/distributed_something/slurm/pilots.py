@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..inputs.config import Config
+from ..job import Needs
+from ..packing import Capacity, fitting
 
 NOTICE_SECONDS = 120
 """Slurm sends SIGUSR1 this long before the end of a pilot's time, or up to a minute earlier."""
@@ -51,6 +53,18 @@ def name_of(project: Path, app: str) -> str:
 def slots_of(config: Config) -> int:
     """Jobs at a time in one pilot."""
     return config.tasks_per_machine * (config.docker_cores or 1)
+
+
+def capacity_of(config: Config) -> Capacity:
+    """What a pilot has for jobs: what it asks Slurm for."""
+    fix = "raise DOCKER_CORES and MEMORY, which say what a pilot asks Slurm for, or lower what the job needs"
+    return Capacity(Needs(slots_of(config), config.memory or 0), Needs(), "a pilot", fix)
+
+
+def slots_for(config: Config, largest: Needs | None) -> int:
+    """Jobs at a time in one pilot, where the largest needs this; None: jobs say nothing."""
+    slots = slots_of(config)
+    return slots if largest is None else max(min(slots, fitting(capacity_of(config).whole, largest)), 1)
 
 
 def gpus_of(config: Config) -> str:

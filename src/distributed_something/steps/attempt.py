@@ -37,6 +37,7 @@ from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
 from ..worker.files.project import Carried, prefix_of
+from ..worker.files.shared import shared_files
 from .project import Project
 
 _LOG = "attempt.log"
@@ -72,14 +73,16 @@ def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outc
     own, slots = config.worker_environment(), config.docker_cores or cores()
     shell, secrets = config.shell(project.folder), read_secrets(config, os.environ)
     shell.make(project.console.say)
+    carried = attempt.carried
+    carried = carried._replace(shared=carried.shared or shared_files(config, project.engine.store))
     adopt_orphans()
     with _inside(project.folder):
         shell.adopt(own)
         share = Share(0, slots, config.gpus, config.gpus_shared)
         environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(state)}
-        task = compile_task(
-            config, environment, secrets, carried=attempt.carried, python=shell.python()
-        )._replace(done_check=False)
+        task = compile_task(config, environment, secrets, carried=carried, python=shell.python())._replace(
+            done_check=False
+        )
         name, containers = f"try-{os.urandom(3).hex()}", _containers(project, attempt, state)
         slot = Slot(task, store, folder, _Shown(store, project.console), name, name, containers, keep=True)
         try:
@@ -279,7 +282,7 @@ def attempt_of_run(project: Project, record: JobRecord, number: int | None) -> A
     config, carried = project.config, Carried()
     try:
         facts = read_run_file(store, paths.app, paths.run)
-        carried = Carried(facts.files, prefix_of(paths))
+        carried = Carried(facts.files, prefix_of(paths), facts.shared)
         had = facts.config
         config = had._replace(environment=config.environment, extra=config.extra, store=config.store)
     except UsageError as missing:

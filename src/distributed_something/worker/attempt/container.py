@@ -116,7 +116,7 @@ class Container:
         # of the GPUs that a container has, it may see all: they have other numbers there
         seen = {name: value for name, value in given.items() if name != VISIBLE["nvidia"]}
         self._needs_home = kind.engine.tells and os.getuid() != 0 and "HOME" not in {**given, **secrets}
-        self._mounts = [
+        self._mounts = self._fixed = [
             Mount(str(project), str(project), read_only=True),
             Mount(str(Path(__file__).with_name("host.py")), _HOST, read_only=True),
             *([Mount(str(kind.bucket), BUCKET_FOLDER)] if kind.bucket else []),
@@ -136,6 +136,7 @@ class Container:
             memory=kind.limits.memory,
         )
         self._placed: Mapping[str, str] = {}
+        self._seen: list[Mount] = []
         self._unremoved: list[str] = []
         self._outside = {**os.environb, b"DS_WORKER": given["DS_WORKER"].encode()}
 
@@ -144,21 +145,27 @@ class Container:
         """Whether the engine tells how a container ended; see `ContainerEngine`."""
         return self._kind.engine.tells
 
-    def give_memory(self, kills: int) -> str:
+    def give_memory(self, kills: int, own: float | None = None) -> str:
         """Sets the memory of the next containers, after so many attempts that ran out of it.
 
-        Returns it in words if it is more than the config's; else an empty text.
+        `own`: what the job itself needs, in MB; None: MEMORY. Returns it in words if it was raised; else an
+        empty text.
         """
-        memory = self._kind.limits.memory_after(kills)
+        limits = self._kind.limits._replace(memory=int(own)) if own else self._kind.limits
+        memory = limits.memory_after(kills)
         self._box = self._box._replace(memory=memory)
-        raised = self.tells and memory is not None and memory != self._kind.limits.memory
+        raised = self.tells and memory is not None and memory != limits.memory
         return f"{memory:,} MB of memory" if raised else ""
+
+    def see(self, folder: Path) -> None:
+        """Has the next containers see one more folder, to read only."""
+        self._seen = [Mount(str(folder), str(folder), read_only=True)]
 
     def place(self, folder: Path, given: Mapping[str, str]) -> None:
         """Has the next containers see this folder; `given` are the variables that name places in it."""
         self._placed = {**({"HOME": given["DS_WORK_DIR"]} if self._needs_home else {}), **given}
-        mounts = [*self._mounts, Mount(str(folder), str(folder))]
-        self._box = self._box._replace(mounts=mounts, folder=given["DS_WORK_DIR"])
+        self._mounts = [*self._fixed, Mount(str(folder), str(folder))]
+        self._box = self._box._replace(folder=given["DS_WORK_DIR"])
 
     def command(self, argv: list[str], own: Mapping[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
         """Returns a command that runs `argv` in a new container, with `own` in its environment, and the
@@ -166,7 +173,10 @@ class Container:
         self._kills_before = self._kills()
         engine, name = self._kind.engine, f"ds-{self._box.worker}-{os.urandom(4).hex()}"
         texts = {key.decode(): os.fsdecode(value) for key, value in own.items()}
-        self._box = box = self._box._replace(name=name, argv=argv, own={**self._placed, **texts})
+        mounts = [*self._mounts, *self._seen]
+        self._box = box = self._box._replace(
+            name=name, argv=argv, mounts=mounts, own={**self._placed, **texts}
+        )
         box.made.unlink(missing_ok=True)
         words, variables = engine.words(box._replace(options=engine.options(box)))
         given = {os.fsencode(key): os.fsencode(value) for key, value in variables.items()}
