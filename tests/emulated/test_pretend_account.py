@@ -139,10 +139,9 @@ def test_spot_prices_are_what_the_project_says(tmp_path: Path, given: dict[str, 
 
 def test_a_mixed_fleet_has_its_machines_on_demand_however_short_spot_is(account: Account) -> None:
     account.post("faults", "capacity=1")
-    account.ec2.create_launch_template(
-        LaunchTemplateName="m", LaunchTemplateData={"InstanceType": "m5.large"}
-    )
-    template = {"LaunchTemplateName": "m", "Version": "1"}
+    data = {"ImageId": account.image(), "InstanceType": "m5.large"}
+    account.ec2.create_launch_template(LaunchTemplateName="mixed", LaunchTemplateData=data)
+    template = {"LaunchTemplateName": "mixed", "Version": "1"}
     size = {"TotalTargetCapacity": 4, "OnDemandTargetCapacity": 2, "DefaultTargetCapacityType": "spot"}
     fleet = account.ec2.create_fleet(
         LaunchTemplateConfigs=[{"LaunchTemplateSpecification": template}], TargetCapacitySpecification=size
