@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distributed_something.inputs.keys import KEYS, Key
+from distributed_something.inputs.keys import KEYS, Key, Kind
 
 HEAD = """# Configuration
 
@@ -27,7 +27,10 @@ missing), `SECONDS_TO_START`, `CHECK_IF_DONE_BOOL`, `EXPECTED_NUMBER_FILES`, `MI
 
 def row(key: Key) -> str:
     """One key as a row of the table."""
-    value = " or ".join(f"`{choice}`" for choice in key.choices) or str(key.kind)
+    value = " or ".join(
+        [*(["`True` or `False`"] if key.kind is Kind.SWITCH else []), *(f"`{each}`" for each in key.choices)]
+    )
+    value = value or str(key.kind)
     if key.unit:
         value += f" ({key.unit})"
     bounds = [f"from {key.low:g}"] if key.low is not None else []

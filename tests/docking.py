@@ -1,4 +1,4 @@
-"""A real Docker engine for tests, and an image that has a shell and no Python.
+"""Real container engines for tests, Docker and Podman, and an image that has a shell and no Python.
 
 As root, with dockerd installed, the tests have an engine of their own on a private socket, which all
 processes of a test run share: the first starts it, the last ends it. Otherwise one that answers is used.
@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ LIFE_SECONDS = 1800
 class Docker:
     """An engine that runs; `environment` leads a program to it, and keeps the worker for all tests."""
 
+    name = "docker"
+    state = '{{.Label "distributed-something.state"}}'
+
     def __init__(self, host: str | None, folder: Path) -> None:
         self.environment = {
             "XDG_CACHE_HOME": str(folder / "cache"),
@@ -37,7 +41,7 @@ class Docker:
 
     def __call__(self, *arguments: str, stdin: bytes = b"", code: int | None = 0) -> str:
         done = subprocess.run(
-            ["docker", *arguments],
+            [self.name, *arguments],
             input=stdin,
             capture_output=True,
             env={**os.environ, **self.environment},
@@ -49,9 +53,45 @@ class Docker:
 
     def containers(self, folder: Path) -> list[str]:
         """The containers, running or not, of the projects below a folder."""
-        form = '{{.ID}} {{.Label "distributed-something.state"}}'
-        lines = self("ps", "--all", "--no-trunc", "--format", form).splitlines()
+        lines = self("ps", "--all", "--no-trunc", "--format", f"{{{{.ID}}}} {self.state}").splitlines()
         return [line.split()[0] for line in lines if str(folder) in line]
+
+
+class Podman(Docker):
+    """Podman with a storage of its own. It has no daemon."""
+
+    name = "podman"
+    state = "{{.Labels}}"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(None, folder)
+        runtime = "runc" if shutil.which("runc") else "crun"
+        settings = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
+        settings += f'[engine]\ncgroup_manager = "cgroupfs"\nruntime = "{runtime}"\n'
+        settings += f'lock_type = "file"\ntmp_dir = "{folder}/tmp"\n'  # else all storages share their locks
+        (folder / "containers.conf").write_text(settings)
+        places = f'graphroot = "{folder}/storage"\nrunroot = "{folder}/run"\n'
+        (folder / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\n{places}')
+        self.environment |= {
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+        }
+
+
+@contextmanager
+def podman_engine() -> Iterator[Podman]:
+    """Podman with `IMAGE`; the test is skipped where it is not installed (in CI it fails).
+
+    Its folder has a short name: the end of a container whose sockets have long ones is seen late.
+    """
+    require("podman")
+    with tempfile.TemporaryDirectory(prefix="ds-", ignore_cleanup_errors=True) as folder:
+        found = Podman(Path(folder))
+        try:
+            _with_image(found)
+            yield found
+        finally:
+            found("system", "reset", "--force", code=None)
 
 
 @contextmanager

@@ -119,6 +119,7 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "seaweedfs": lambda: weed() and find_spec("obstore"),
     "chromium": lambda: chromium() and find_spec("playwright"),
     "docker": lambda: _docker(),
+    "podman": lambda: shutil.which("podman") and os.getuid() == 0 and Path("/bin/busybox").exists(),
     "pyarrow": lambda: find_spec("pyarrow"),
     "jupyter": lambda: find_spec("nbclient") and find_spec("ipykernel"),
     "slurm": lambda: _slurm(),

@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from .budget import Quote
 from .errors import KeyRefused
-from .job import Cause, DeadJob, Job, Lease, State
+from .job import Cause, DeadJob, Job, Lease, Needs, State
+from .packing import Capacity
 from .words import many, time_text
 
 
@@ -286,6 +287,8 @@ class Machines(NamedTuple):
     """Names and lines for `ds status`: what else is known of the machines, and of those that are to come."""
     hours: float | None = None
     """Hours that all machines of the run have run, added up; None: unknown."""
+    needs: tuple[tuple[Needs, int], ...] = ()
+    """What waiting jobs need, and how many of them; empty: none says it, or the queue does not know."""
     queue_lost: str = ""
     """Why the queue is gone; empty: it is there, or somebody removed it."""
     rented: tuple[RentedMachine, ...] = ()
@@ -315,6 +318,9 @@ class Engine(Protocol):
     @property
     def store(self) -> Store:
         """The store of the project."""
+
+    def capacity(self) -> Capacity:
+        """Returns what a machine has for jobs, by the config. Raises DsError."""
 
     def current_run(self) -> str | None:
         """Returns the run that the queue belongs to; None where nothing is set up."""

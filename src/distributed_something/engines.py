@@ -27,6 +27,7 @@ class EngineKind:
         "foreign_workers",
         "on_this_machine",
         "package",
+        "packs",
         "rehearses",
         "rents",
         "works_as_set_up",
@@ -43,7 +44,8 @@ class EngineKind:
         buckets: bool = False,
         budgets: str = "",
         on_this_machine: bool = False,
-        containers: bool = True,
+        containers: str = "docker podman apptainer",
+        packs: bool = False,
     ) -> None:
         self.package = package
         self.rents = rents
@@ -61,8 +63,11 @@ class EngineKind:
         self.on_this_machine = on_this_machine
         """Without an image, jobs run the programs of this machine, in the project folder's reach."""
 
-        self.containers = containers
-        """Jobs can run in a container of an image."""
+        self.containers = tuple(containers.split())
+        """The container engines that run an image here, the first choice first."""
+
+        self.packs = packs
+        """The queue chooses jobs by what they need; else the largest need says how many run at a time."""
 
     def module(self, name: str) -> ModuleType:
         """Imports a module of the engine's package, such as `engine` or `check`."""
@@ -73,7 +78,12 @@ class EngineKind:
 
 ENGINES: Mapping[str, EngineKind] = {
     "local": EngineKind(
-        "local", rents=False, foreign_workers=False, works_as_set_up=False, on_this_machine=True
+        "local",
+        rents=False,
+        foreign_workers=False,
+        works_as_set_up=False,
+        on_this_machine=True,
+        packs=True,
     ),
     "slurm": EngineKind(
         "slurm",
@@ -82,7 +92,7 @@ ENGINES: Mapping[str, EngineKind] = {
         works_as_set_up=False,
         budgets="hours",
         on_this_machine=True,
-        containers=False,
+        containers="apptainer podman docker",
     ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),

@@ -100,6 +100,41 @@ class Job:
         return keys_of(_decoder()(self.body))
 
 
+class Needs(NamedTuple):
+    """What a job needs of its machine: processors, memory in MB, GPUs."""
+
+    cpus: int = 1
+    memory: int = 0
+    gpus: int = 0
+
+    def fit(self, room: Needs) -> bool:
+        """Whether there is room for it."""
+        return self.cpus <= room.cpus and self.memory <= room.memory and self.gpus <= room.gpus
+
+    def less(self, needs: Needs, times: int = 1) -> Needs:
+        """Returns what `times` jobs leave of it; below zero: they need more."""
+        return Needs(*(has - each * times for has, each in zip(self, needs, strict=True)))
+
+    def most(self, other: Needs) -> Needs:
+        """Returns the larger of each."""
+        return Needs(*map(max, self, other))
+
+    def __str__(self) -> str:
+        cpus = f"{self.cpus:,} processor{'' if self.cpus == 1 else 's'}"
+        gpus = f"{self.gpus:,} GPU{'' if self.gpus == 1 else 's'}" if self.gpus else ""
+        return ", ".join(filter(None, [cpus, f"{self.memory:,} MB" if self.memory else "", gpus]))
+
+
+class NeedyJob(Job):
+    """A job that says what it needs."""
+
+    __slots__ = ("needs",)
+
+    def __init__(self, job: Job, needs: Needs) -> None:
+        super().__init__(job.id, job.index, job.body)
+        self.needs = needs
+
+
 def keys_of(document: dict[str, Any]) -> dict[str, Any]:
     """Returns the keys of a body, whichever family's form it has: those of a group stand beside the others.
 

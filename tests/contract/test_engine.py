@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import pytest
 from distributed_something.clock import SystemClock
 from distributed_something.console import Console
 from distributed_something.engine import Counts, Engine
-from distributed_something.errors import OK, DsError
+from distributed_something.errors import OK, SOME_DEAD, DsError, UsageError
 from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, Job
 from distributed_something.runs.record import read_record, write_record
@@ -235,3 +236,53 @@ def test_the_four_steps(kind: Kind, open_project: Open, tmp_path: Path) -> None:
     assert [project.engine.store.read(f"out/{n}/n") for n in range(5)] == [b"%d\n" % n for n in range(5)]
     assert cleanup(open_project()) == []
     assert not project.record_path.exists()
+
+
+def test_a_job_that_fits_no_machine_is_refused_before_anything_is_queued(
+    open_project: Open, tmp_path: Path
+) -> None:
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text('{"n": 0}\n{"n": 1, "_cpus": 999}\n')
+    with pytest.raises(
+        UsageError, match=r"job 2 needs 999 processors, and (this machine|a pilot|a task) has"
+    ):
+        check(open_project(), jobs, {}, unchecked=True)
+
+
+def test_jobs_that_need_a_whole_machine_run_one_after_another(
+    kind: Kind, open_project: Open, tmp_path: Path
+) -> None:
+    if not kind.works:
+        pytest.skip("its machines do not work in this test")
+    with (tmp_path / "config.py").open("a") as config:
+        config.write("COMMAND = 'date +%s.%N > {output_dir}/n; sleep 0.2; date +%s.%N >> {output_dir}/n'\n")
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text("".join(f'{{"n": {n}, "_cpus": 2}}\n' for n in range(4)))
+    setup(open_project())
+    submit(open_project(), check(open_project(), jobs, {}))
+    start(open_project(), None)
+    assert monitor(open_project(), None, None) == OK
+    store = open_project().engine.store
+    times = sorted([*map(float, store.read(f"out/{n}/n").split())] for n in range(4))
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(times)), times
+
+
+def test_jobs_share_inputs_and_have_time_limits_of_their_own(
+    kind: Kind, open_project: Open, tmp_path: Path
+) -> None:
+    if not kind.works:
+        pytest.skip("its machines do not work in this test")
+    with (tmp_path / "config.py").open("a") as config:
+        config.write("SHARED_INPUTS = ['genome/']; JOB_TIMEOUT = 60; JOB_RETRIES = 1\n")
+        config.write("COMMAND = 'cp {shared_dir}/fa {output_dir}/n; sleep {n}'\n")
+    open_project().engine.store.write("genome/fa", b"ACGT")
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text('{"n": 0}\n{"n": 30, "_timeout": 0.2}\n')
+    setup(open_project())
+    submit(open_project(), check(open_project(), jobs, {}))
+    start(open_project(), None)
+    assert monitor(open_project(), None, None) == SOME_DEAD
+    engine = open_project().engine
+    (dead,) = engine.queue().dead()
+    assert (dead.cause, dead.detail) == (Cause.TIMEOUT, "ran longer than its _timeout = 0.2 s")
+    assert engine.store.read("out/0/n") == b"ACGT"

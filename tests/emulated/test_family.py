@@ -17,11 +17,12 @@ from distributed_something.aws.session import AwsSession
 from distributed_something.cli.jobs import jobs
 from distributed_something.cli.views import failures, status
 from distributed_something.console import Console
-from distributed_something.errors import OK, SOME_DEAD
+from distributed_something.errors import OK, SOME_DEAD, DsError
 from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, State
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.steps.cleanup import cleanup
+from distributed_something.steps.finish import record_ends
 from distributed_something.steps.monitor import monitor
 from distributed_something.steps.project import Project
 from distributed_something.steps.setup import setup
@@ -97,12 +98,12 @@ def clock() -> Iterator[EmulatorClock]:
         yield found
 
 
-def opened(folder: Path, clock: EmulatorClock) -> Project:
+def opened(folder: Path, clock: EmulatorClock, engine_class: type[AwsEngine] = AwsEngine) -> Project:
     """The project as each command opens it."""
     config = load_config(folder)
     own = AwsSession(config.aws_region, endpoint=endpoint(), patience=2.0)
     console = Console(yes=True, out=io.StringIO(), err=io.StringIO())
-    engine = AwsEngine(folder, config, clock, endpoint(), session=own, say=console.say)
+    engine = engine_class(folder, config, clock, endpoint(), session=own, say=console.say)
     return Project(folder, config, console, clock, engine=engine)
 
 
@@ -242,6 +243,51 @@ def test_a_job_that_left_the_queue_without_its_outputs_has_not_succeeded(
     )
     assert failures(project) == OK
     assert ("output-missing" in out(project)) is asked
+    cleanup(opened(tmp_path, clock))
+
+
+class FewRights(AwsEngine):
+    """The engine of the auto-monitor, which may not read the dead jobs."""
+
+    def queue(self) -> Any:
+        return Unreadable(super().queue())
+
+
+class Unreadable:
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def dead(self) -> Any:
+        raise DsError("receiving dead jobs is not allowed")
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_who_may_not_read_the_dead_jobs_writes_the_ends_of_a_run_without_any(
+    tmp_path: Path, account: dict[str, str], clock: EmulatorClock, broken: int
+) -> None:
+    job_file = bring("cellprofiler", tmp_path)
+    setup(opened(tmp_path, clock))
+    project = opened(tmp_path, clock)
+    submit(project, check(project, job_file, {}))
+    s3: Any = session().client("s3")
+    bad = EXPECTED["cellprofiler"][1]
+    worker = CopyCat(
+        "cellprofiler",
+        environment_of(project),
+        session().client("sqs"),
+        s3,
+        lambda job: bool(broken) and job == bad,
+    )
+    for _ in range(4):
+        worker.work()
+        clock.advance(HIDDEN_SECONDS + 1)
+    project = opened(tmp_path, clock, FewRights)
+    record_ends(project, project.fold())
+    states = project.fold().update().by_state
+    assert (states[State.SUCCEEDED], states[State.WAITING]) == ((0, 3) if broken else (3, 0))
     cleanup(opened(tmp_path, clock))
 
 

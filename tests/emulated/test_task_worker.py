@@ -25,6 +25,7 @@ from distributed_something.runs.provenance import what_ran
 from distributed_something.runs.runfile import read_run_file, write_run_file
 from distributed_something.worker.files.manifest import read_manifest
 from distributed_something.worker.files.project import keep
+from distributed_something.worker.files.shared import shared_files
 from emulating import session
 from metadata import metadata_server
 from tasks import ends, new_run, until_done, worker
@@ -94,6 +95,26 @@ def test_done_jobs_are_skipped_by_the_reference_s_rule_and_partial_ones_are_not(
     with worker(run, tmp_path):
         until(lambda: len(run.events("succeeded") + run.events("skipped")) == 2, "both jobs to end")
     assert [record.state.value for record in run.fold().jobs.values()] == ["succeeded", "skipped"]
+
+
+def test_slots_of_a_task_share_inputs_and_jobs_have_time_limits_of_their_own(tmp_path: Path) -> None:
+    command = "cmp {shared_dir}/fa $DS_SHARED_DIR/fa && cp {shared_dir}/fa {output_dir}/fa; sleep {n}"
+    given = {"SHARED_INPUTS": ["genome/"], "JOB_TIMEOUT": 60, "JOB_RETRIES": 1}
+    run = new_run([{"n": 0}, {"n": 30, "_timeout": 0.2}], COMMAND=command, OUTPUT="out/{n}", **given)
+    run.store.write("genome/fa", b"ACGT")
+    config = read_run_file(run.store, run.app, "run1").config
+    shared = shared_files(config, run.store)
+    write_run_file(run.store, config, "aws", "run1", shared=shared)
+    with worker(run, tmp_path, DOCKER_CORES="2") as process:
+        until_done(run, 2)
+        process.send_signal(signal.SIGTERM)
+        assert ends(process)[0] == 0
+    assert run.store.read("out/0/fa") == b"ACGT"
+    (dead,) = run.events("dead")
+    assert (dead["cause"], dead["detail"]) == ("timeout", "ran longer than its _timeout = 0.2 s")
+    manifest = read_manifest(run.store, "out/0", run.jobs[0].id)
+    assert manifest and manifest.made_by["shared"] == {"fa": f"4-{shared['fa'].tag}"}
+    assert list(tmp_path.iterdir()) == [], "the task leaves nothing behind"
 
 
 @pytest.mark.fault(51)

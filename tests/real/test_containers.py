@@ -36,6 +36,21 @@ def of_image(project: DsProject, **keys: object) -> DsProject:
     return project.config(**{"DOCKERHUB_TAG": IMAGE, "JOB_RETRIES": 1, **keys})
 
 
+def test_containers_see_the_shared_inputs_and_cannot_change_them(boxed: DsProject) -> None:
+    of_image(
+        boxed,
+        COMMAND="cp {shared_dir}/fa {output_dir}/fa; chmod u+w {shared_dir}/fa || echo N > {shared_dir}/fa"
+        " || echo kept",
+        SHARED_INPUTS=["genome/"],
+        OUTPUT="out/{n}",
+    )
+    (boxed.folder / "data/genome").mkdir(parents=True)
+    (boxed.folder / "data/genome/fa").write_text("ACGT")
+    boxed.ds("run", boxed.jobs([{"n": 1}]))
+    assert (boxed.folder / "data/out/1/fa").read_text() == "ACGT"
+    assert "kept" in boxed.ds("logs", "0").stdout
+
+
 def test_a_job_set_runs_in_containers_of_an_image_without_python(boxed: DsProject) -> None:
     of_image(
         boxed,
@@ -208,7 +223,11 @@ def test_a_container_engine_is_missed_before_anything_is_queued(
     project: DsProject, step: str, given: dict[str, bool]
 ) -> None:
     of_image(project, COMMAND="true {n}", **given)
-    project.environment |= {"DOCKER_HOST": "unix:///nowhere/d.sock"}
+    only = project.folder / "bin"
+    only.mkdir()
+    for name in ("docker", "true"):
+        (only / name).symlink_to(str(shutil.which(name)))
+    project.environment |= {"DOCKER_HOST": "unix:///nowhere/d.sock", "PATH": str(only)}
     jobs = project.jobs([{"n": 1}])
     said = project.ds(step, *([jobs] if step == "run" else []), code=1).stderr
     assert IMAGE in said and "CONTAINERS = False" in said

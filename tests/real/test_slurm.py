@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from apptaining import APPTAINER, stand_in
 from clusters import Cluster, ClusterProject, own_cluster, wait_until
 from services import require
 
@@ -363,6 +364,25 @@ def test_setup_runs_on_the_node_and_pilots_pause_while_it_fails(project: Cluster
     project.ds("monitor", timeout=120)
     assert {*project.outputs().values()} == {"loaded\n"}
     assert project.status()["attempts"] == 4
+    leaves_nothing(project)
+
+
+def test_jobs_run_in_an_image_that_is_converted_once_for_all_nodes(project: ClusterProject) -> None:
+    """By a stand-in for Apptainer, which a line of SETUP brings as a module would."""
+    place = stand_in(project.folder.parent / "module", "apptainer", APPTAINER)
+    project.config(
+        DOCKERHUB_TAG="lab/cp:4",
+        SETUP=[f"export PATH={place.parent}:$PATH"],
+        COMMAND='echo "$OWN" > {output_dir}/n',
+        ENVIRONMENT={"OWN": "a b"},
+    )
+    checked = project.ds("check", code=None).stdout
+    assert "lab/cp:4 is not on this machine yet" in checked and "ds setup pulls it, by apptainer" in checked
+    project.ds("run", project.numbered(20), timeout=120)
+    assert project.outputs() == dict.fromkeys(range(20), "a b\n")
+    calls = place.with_name("apptainer.calls").read_text().splitlines()
+    assert sum(call.startswith("pull ") for call in calls) == 1
+    assert sum(" exec " in call for call in calls) == 20
     leaves_nothing(project)
 
 

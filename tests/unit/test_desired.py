@@ -523,7 +523,8 @@ def test_a_queue_follows_the_config() -> None:
 
 def test_a_new_task_brings_the_service_to_it() -> None:
     assert actions(wanted("MEMORY = 9000"), list(wanted())) == [
-        "update task definition DemoTask: containerDefinitions.Demo.memory 15457 → 9000",
+        "update task definition DemoTask: containerDefinitions.Demo.environment,"
+        " containerDefinitions.Demo.memory 15457 → 9000",
         "update service DemoService: taskDefinition",
     ]
     old = [each._replace(settings={**each.settings, "taskDefinition": "DemoTask:3"}) for each in wanted()]

@@ -28,7 +28,7 @@ FLOORS = {
         worker runs
         inputs ledger testing
         system engine background
-        budget exclusion failing
+        budget exclusion failing packing
         errors clock words job engines scaling
     """,
     "aws": """

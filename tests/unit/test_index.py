@@ -233,6 +233,25 @@ def test_records_are_as_they_were(tmp_path: Path) -> None:
     assert set(JobRecord.__slots__) == {"id", "index", "state", *FACTS}
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"machine": "\ud800"},
+        {"phases": {"\ud800": 1}},
+        {"phases": {"in": 1}, "bytes_in": 2**70},
+        {"detail": "\ud800"},
+    ],
+)
+@pytest.mark.parametrize("event", ["succeeded", "dead"])
+def test_a_value_that_no_index_can_hold_spoils_no_look(
+    tmp_path: Path, event: str, facts: dict[str, Any]
+) -> None:
+    store, ended = FolderStore(tmp_path), {"t": 5.0, "event": event, "id": IDS[0], "seconds": 1, **facts}
+    store.append(PATHS.events + "w.jsonl", json.dumps(ended).encode() + b"\n")
+    fold = Fold(store, PATHS, tmp_path / "index.db").update()
+    assert (fold.by_state[State(event)], fold.attempts, fold.first) == (1, 1, 4.0)
+
+
 @pytest.mark.parametrize("pack", ["compact", "spaced"])
 def test_results_count_the_same_however_they_are_written_and_broken_lines_do_not(
     tmp_path: Path, pack: str

@@ -182,12 +182,6 @@ def test_a_script_quotes_paths_and_ends_in_our_process(tmp_path: Path) -> None:
     assert f"'{str(folder).replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}'" in text
 
 
-def test_an_image_is_refused_unless_containers_are_turned_off() -> None:
-    with pytest.raises(DsError, match="runs no containers"):
-        pilots.refuse_image(config(DOCKERHUB_TAG="lab/image:1"))
-    pilots.refuse_image(config(DOCKERHUB_TAG="lab/image:1", CONTAINERS=False))
-
-
 # The programs
 
 

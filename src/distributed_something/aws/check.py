@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+from ..engine import Store
 from ..errors import DsError, UsageError
 from ..inputs.check import (
     Check,
@@ -27,7 +28,9 @@ from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
+from ..inputs.sizing import need_findings
 from ..system.files import read_regular
+from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
 from . import findings, limits
 from .ec2.prices import ask_on_demand
@@ -39,7 +42,7 @@ from .iam.roles import Where
 from .names import instance_log_group
 from .s3.archived import archived_findings
 from .session import NO_SUCH, AwsSession, aws_errors, or_none
-from .shape import MachineShape, smallest, task_size
+from .shape import MachineShape, capacity_of, smallest, task_size
 from .sqs.queues import NO_QUEUE
 
 _PRICED = "Linux/UNIX"
@@ -58,7 +61,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, fleet_file: P
         return [*found, Check("who you are", lambda: [said])]
     who = ok(f"you are {arn}, in {config.aws_region}")
     asker = Asker(session, config, Where(number, config.aws_region), fleet)
-    inputs = _store_checks(folder, config, job_file, session)
+    inputs = _store_checks(folder, config, job_file, session, asker)
     return [*found, Check("who you are", lambda: [who]), *asker.all(), *inputs]
 
 
@@ -111,7 +114,9 @@ def project_checks(folder: Path, config: Config, job_file: JobFile | None) -> li
     return found
 
 
-def _store_checks(folder: Path, config: Config, job_file: JobFile | None, session: AwsSession) -> list[Check]:
+def _store_checks(
+    folder: Path, config: Config, job_file: JobFile | None, session: AwsSession, asker: Asker
+) -> list[Check]:
     if job_file is None or not config.aws_bucket:
         return []
     from .s3.buckets import Stores
@@ -123,8 +128,14 @@ def _store_checks(folder: Path, config: Config, job_file: JobFile | None, sessio
     room = Room(
         config.ebs_vol_size * 10**9, slots, "EBS_VOL_SIZE", "raise EBS_VOL_SIZE, or lower DOCKER_CORES"
     )
+    shared = Check("the shared inputs", lambda: shared_input_findings(config, store, room))
     return [
-        Check("the inputs", lambda: input_findings(config, job_file, store, place, room)),
+        *([shared] if config.shared_inputs else []),
+        Check(
+            "the inputs",
+            lambda: input_findings(config, job_file, store, place, room_beside(room, config, store)),
+        ),
+        Check("what jobs need", lambda: asker.needs(job_file, store)),
         Check("archived inputs", lambda: archived_findings(config, job_file, session)),
         Check("what is done", lambda: forecast_findings(config, job_file, store, folder)),
     ]
@@ -240,6 +251,14 @@ class Asker:
         }
         values = {kind: answer["Quota"]["Value"] for kind, answer in known.items()}
         return findings.quota_findings(self._config, self.described(), values)
+
+    def needs(self, job_file: JobFile, store: Store) -> Iterator[Finding]:
+        """Whether a task on the smallest of these machines has what the jobs need."""
+        shapes = [MachineShape.of(each) for each in self.described()]
+        if shapes:
+            yield from need_findings(
+                self._config, job_file, store, capacity_of(self._config, smallest(shapes))
+            )
 
     def limits(self) -> Iterator[Finding]:
         """At which size this run meets the limits of the services."""

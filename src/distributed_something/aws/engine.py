@@ -19,6 +19,7 @@ from ..errors import DsError, NotSignedIn, QueueIncomplete, Unreachable, UsageEr
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS
 from ..ledger import RunPaths, job_ids
+from ..packing import Capacity
 from ..runs.record import RunRecord, read_record, record_path
 from ..system.state import one_run
 from ..words import many
@@ -42,7 +43,7 @@ from .provision import Provision
 from .s3.store import S3Store
 from .s3.uploads import abort_old_uploads, prefixes_of
 from .session import AwsSession, NoAnswer, QueueGone, aws_errors
-from .shape import task_size
+from .shape import capacity_of, task_size
 from .sqs.queue import SqsQueue
 from .sqs.queues import QueueNames, find_queues
 from .teardown import Teardown
@@ -351,6 +352,10 @@ class AwsEngine:
     def _look(self, run: str) -> Facts:
         self._facts = self._looker.look(run, self._fleet_ids(run), self._clock.now())
         return self._facts
+
+    def capacity(self) -> Capacity:
+        """Returns what a task has for jobs."""
+        return capacity_of(self._config, self.region.shape(self._config.machine_type))
 
     def _slots(self) -> int:
         if self._config.docker_cores:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import UsageError
 from ..inputs.check import Finding, error, ok, refused, warning
 from ..inputs.config import Config
-from .watch.function import MEMORY_MB, TIMEOUT_SECONDS
+from .watch.function import DISK_MB, TIMEOUT_SECONDS
 
 CLUSTER_MACHINES = 5_000
 SERVICE_TASKS = 5_000
@@ -33,7 +33,7 @@ WRITES_A_JOB = 3
 """Writes of a job with an output: a file, its manifest, and its share of log and ledger."""
 
 LAST_LOOK = (40e-6, 280e-6)
-"""The auto-monitor's last look, which makes the index for the report: seconds a job, and MiB of memory.
+"""The auto-monitor's last look, which makes the index for the report: seconds a job, and MiB of disk.
 
 The others take 1.2e-6 s a job at most, and 100 MiB (docs/speed.md).
 """
@@ -120,10 +120,10 @@ def limit_findings(config: Config, slots: int) -> Iterator[Finding]:
         f" {started:,} (CloudWatch, one minute), for {jobs}, {size.slots} at a time"
     )
     if config.auto_monitor:
-        most = min(TIMEOUT_SECONDS / 2 / LAST_LOOK[0], MEMORY_MB / 2 / LAST_LOOK[1])
+        most = min(TIMEOUT_SECONDS / 2 / LAST_LOOK[0], DISK_MB / 2 / LAST_LOOK[1])
         yield ok(
-            f"AUTO_MONITOR: half of its function's {TIMEOUT_SECONDS} s and {MEMORY_MB} MB are enough for"
-            f" {most / 1e6:.0f} million jobs, and the report at their end"
+            f"AUTO_MONITOR: half of its function's {TIMEOUT_SECONDS} s and {DISK_MB} MB of disk are enough"
+            f" for {most / 1e6:.0f} million jobs, and the report at their end"
         )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..inputs.config import Config
+from ..job import Needs
+from ..packing import Capacity
 from ..system.hardware import slots_with_gpus
 
 INJECTOR_RESERVED = 16
@@ -61,6 +63,13 @@ def task_size(config: Config, shape: MachineShape) -> TaskSize:
     gpus, slots = shape.gpus // tasks, config.docker_cores or max(cpu // 1024, 1)
     slots = slots_with_gpus(slots, config.gpus, gpus, shared=config.gpus_shared)
     return TaskSize(cpu, memory, slots, gpus)
+
+
+def capacity_of(config: Config, shape: MachineShape) -> Capacity:
+    """What a task has for jobs: its slots, and its memory."""
+    size = task_size(config, shape)
+    fix = "lower what the job needs or TASKS_PER_MACHINE, or name a larger MACHINE_TYPE"
+    return Capacity(Needs(size.slots, size.memory), Needs(), "a task", fix)
 
 
 def misfit(config: Config, shape: MachineShape) -> str | None:

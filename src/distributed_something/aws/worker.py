@@ -23,12 +23,13 @@ from ..clock import Clock, SystemClock
 from ..engine import Store
 from ..errors import OK, DsError, UsageError
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS
+from ..job import LEASE_SECONDS, Needs
 from ..ledger import RunPaths
+from ..packing import fitting
 from ..runs.following import Followed
 from ..runs.joblog import live_key
 from ..runs.provenance import note_worker
-from ..runs.runfile import RunFile, read_run_file
+from ..runs.runfile import RunFile, largest_noted, read_run_file
 from ..system.hardware import Share, variables_here
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.slot import Slot
@@ -91,6 +92,8 @@ class Settings(NamedTuple):
     container_metadata: str = ""
     dead_queue: str = ""
     settle_seconds: float = SETTLE_SECONDS
+    memory: int = 0
+    """Memory of the task in MB; 0: unknown."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -121,7 +124,15 @@ class Settings(NamedTuple):
             container,
             dead,
             settle,
+            int(_number(environment, "DS_TASK_MEMORY", "0")),
         )
+
+    def sized(self, largest: Needs | None) -> Settings:
+        """Returns the settings with no more slots than jobs of this size fit into the task."""
+        if largest is None:
+            return self
+        whole = Needs(self.slots, self.memory or largest.memory * self.slots)
+        return self._replace(slots=max(min(self.slots, fitting(whole, largest)), 1))
 
 
 _FIX = "`ds worker` runs in a task that `ds start` has made: the task's environment tells it what to do"
@@ -204,6 +215,8 @@ class _Task:
         """Run until told to stop."""
         facts = read_run_file(self._store, self._settings.app, self._settings.run)
         config = facts.config
+        largest = largest_noted(self._store, self._settings.app, self._settings.run)
+        self._settings = self._settings.sized(largest)
         self._root = config.scratch_root() or self._root
         self._note_provenance()
         if not config.command and not config.handler:
@@ -329,9 +342,9 @@ def _task(facts: RunFile) -> Task:
     """Compiles the run's config. The user's variables and secrets are in our environment already."""
     config = facts.config
     hidden = {name: os.environ[name] for name in config.secrets if name in os.environ}
-    recipe = recipe_of(config, Path.cwd(), "", facts.files, facts.environment)
-    files = Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run)))
-    return compile_task(config, {}, hidden, recipe=recipe, carried=files)
+    recipe = recipe_of(config, Path.cwd(), "", facts.files, facts.environment, facts.shared)
+    carried = Carried(facts.files, prefix_of(RunPaths(facts.app, facts.run)), facts.shared)
+    return compile_task(config, {}, hidden, recipe=recipe, carried=carried)
 
 
 @contextmanager

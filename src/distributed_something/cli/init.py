@@ -63,7 +63,7 @@ def adopt(console: Console, target: Path, options: argparse.Namespace) -> list[s
     engine = options.engine or console.ask(f"engine ({', '.join(ENGINES)})", "local")
     if engine not in ENGINES:
         raise UsageError(none_of(engine, [*ENGINES]), "answer with one of these")
-    here = here._replace(dockerfile=here.dockerfile and ENGINES[engine].containers)
+    here = here._replace(dockerfile=here.dockerfile and ENGINES[engine].containers[0] == "docker")
     app = found.app_name(target.resolve().name)
     recipe = target / "environment.yml"
     conda = found.environment_name(recipe.read_text(errors="replace")) if here.environment else ""

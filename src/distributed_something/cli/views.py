@@ -80,6 +80,10 @@ def watch_run(project: Project, until: float | None = None) -> Snapshot:
             project.clock.wait(max(project.engine.poll_interval, 0.5))
 
 
+SHOWN_NEEDS = 4
+"""Maximum different needs of waiting jobs that `ds status` shows."""
+
+
 def _at_work(machines: Machines) -> bool:
     """Returns whether machines run or are still to come."""
     return bool(machines.running or (machines.replaces_lost and machines.target))
@@ -106,6 +110,7 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
         "time left": duration(snapshot.eta) if snapshot.eta is not None else snapshot.no_eta,
         "machines": _machines(machines),
         **dict(machines.details),
+        "needs": _needs(machines) or None,
         "bad machines": "; ".join(f"{name}: {why}" for name, why in snapshot.excluded.items()) or None,
         "cost": None if snapshot.cost_usd is None else _cost(snapshot.cost_usd, snapshot.expected_usd),
         "budget": used(snapshot.budget, snapshot.spent) or None,
@@ -115,6 +120,13 @@ def _facts(snapshot: Snapshot) -> dict[str, object]:
 
 def _cost(so_far: float, expected: float | None) -> str:
     return money(so_far) + (f", {money(expected)} at the end" if expected not in (None, so_far) else "")
+
+
+def _needs(machines: Machines) -> str:
+    """Says what waiting jobs need, the most frequent first."""
+    found = sorted(machines.needs, key=lambda each: -each[1])
+    more = ["…"] if len(found) > SHOWN_NEEDS else []
+    return "; ".join([f"{many(count, 'job')}: {needs}" for needs, count in found[:SHOWN_NEEDS]] + more)
 
 
 def _machines(machines: Machines) -> str:

@@ -232,9 +232,9 @@ def work_findings(config: Config) -> Iterator[Finding]:
     yield from _retry_findings(config)
     yield from _collect_findings(config)
     yield from _notify_findings(config)
-    from .fit import nowhere_to_publish
+    from .fit import nothing_shared, nowhere_to_publish
 
-    if unfit := nowhere_to_publish(config):
+    if unfit := nowhere_to_publish(config) or nothing_shared(config):
         yield refused(unfit)
     elif config.inputs and not config.output and config.handler:
         yield warning("OUTPUT: not given: what jobs leave in {output_dir} is thrown away", "OUTPUT = '…'")
@@ -242,8 +242,9 @@ def work_findings(config: Config) -> Iterator[Finding]:
 
 def _retry_findings(config: Config) -> Iterator[Finding]:
     """Whether TIMEOUT_RETRY and MEMORY_RETRY have a limit that they can raise."""
-    if config.resources and config.image_starts_worker:
-        yield warning("RESOURCES: not used, as the image starts a worker of its own", "remove it")
+    for name in ("RESOURCES", "SHARED_INPUTS"):
+        if name in config.given and config.image_starts_worker:
+            yield warning(f"{name}: not used, as the image starts a worker of its own", "remove it")
     if config.timeout_retry > 1 and not config.job_timeout and "timeout" not in config.resources:
         yield warning("TIMEOUT_RETRY: raises JOB_TIMEOUT, and that is not given", "JOB_TIMEOUT = 3600")
     if config.memory_retry == 1:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,6 +77,7 @@ class Config(NamedTuple):
     handler: str
     inputs: tuple[str, ...]
     files: tuple[str, ...]
+    shared_inputs: tuple[str, ...]
     output: str
     collect: str
     collect_when: str
@@ -107,7 +108,7 @@ class Config(NamedTuple):
     gpus_shared: bool
     resources: Mapping[str, str]
     secrets: Mapping[str, str]
-    containers: bool
+    containers: bool | str
     worker_image: str
     slurm_partition: str
     slurm_account: str
@@ -155,7 +156,12 @@ class Config(NamedTuple):
     @property
     def in_containers(self) -> bool:
         """Whether jobs run in containers on this machine."""
-        return self.containers and bool(self.dockerhub_tag)
+        return bool(self.containers and self.dockerhub_tag)
+
+    @property
+    def container_engines(self) -> Sequence[str]:
+        """Returns the names of the container engines that may run jobs here, the first choice first."""
+        return [self.containers] if isinstance(self.containers, str) else self.engine_kind.containers
 
     @property
     def engine_kind(self) -> EngineKind:
@@ -262,7 +268,7 @@ def _known(key: Key, entry: Assignment, name: str) -> Any:
     try:
         return check_value(key, entry.value)
     except ValueError as error:
-        examples = (True, False) if key.kind is Kind.BOOL else (_example(key),)
+        examples = (True, False) if key.kind in (Kind.BOOL, Kind.SWITCH) else (_example(key),)
         if isinstance(entry.value, (int, float)) and (limit := _limit_passed(key, entry.value)) is not None:
             examples = (limit,)
         if key.choices and isinstance(entry.value, str):

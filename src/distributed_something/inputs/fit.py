@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from ..job import Job, keys_of
+from ..job import Job, Needs, keys_of
 from ..system.collector import uncollected
 from ..words import did_you_mean, many
 from .config import Config
 from .jobfile import JobFile
 from .messages import Form, template_names
-from .needs import KEYS, Resources
+from .needs import KEYS, PACKED, Resources
 from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
 from .template import TRUSTED, CommandTemplate, Named, Template, check_names, check_variables, command_of
 
@@ -33,6 +33,8 @@ class Fit(NamedTuple):
 
     total: int
     warnings: Sequence[tuple[str, str]] = ()
+    needy: bool = False
+    """Jobs say what room they need on a machine."""
 
 
 class CheckedJobs(NamedTuple):
@@ -41,6 +43,8 @@ class CheckedJobs(NamedTuple):
     file: JobFile
     total: int
     form: Form
+    largest: Needs | None = None
+    """The most that jobs need of each; None: they say nothing."""
 
 
 @uncollected()
@@ -70,7 +74,7 @@ def check_jobs(
             )
         if not number % 10_000:
             seen(number)
-    return Fit(number, check_all.shared_outputs(job_file))
+    return Fit(number, check_all.shared_outputs(job_file), check_all.needy)
 
 
 def nothing_to_run() -> UsageError:
@@ -89,6 +93,14 @@ def nowhere_to_publish(config: Config) -> UsageError | None:
     return UsageError(what, "OUTPUT = 'results/{Plate}', with keys of the job; or write into {work_dir}")
 
 
+def nothing_shared(config: Config) -> UsageError | None:
+    """Returns the error for a COMMAND that names {shared_dir} without SHARED_INPUTS."""
+    if config.shared_inputs or "{shared_dir}" not in config.command:
+        return None
+    what = "SHARED_INPUTS: not given, and COMMAND names {shared_dir}: there would be no such folder"
+    return UsageError(what, "SHARED_INPUTS = ['genome/'], with keys of the store")
+
+
 class _Checker:
     """Checks one group after another against the placeholders of a config."""
 
@@ -99,7 +111,7 @@ class _Checker:
         self._ours = not config.image_starts_worker  # else the image's worker gives its own meaning to keys
         if not self._ours and not config.engine_kind.foreign_workers:
             raise nothing_to_run()
-        if unfit := nowhere_to_publish(config):
+        if unfit := nowhere_to_publish(config) or nothing_shared(config):
             raise unfit
         self._buckets = config.engine_kind.buckets
         if self._buckets:
@@ -118,6 +130,7 @@ class _Checker:
         self._complete = False
         self._resources = Resources(config.resources)
         self._has_needs = False
+        self.needy = self._ours and self._resources.packs
         own = config.message.values() if isinstance(config.message, Mapping) else ()
         self._message = [Template(text) for text in own]
         used = self._command.names - TRUSTED if self._command else frozenset[str]()
@@ -160,7 +173,9 @@ class _Checker:
             raise UsageError(what, f"give {missing[0]} a default value, or a value in every job")
         if self._ours:
             self._resources.check_names(names)
-            self._has_needs = bool(self._resources.names or KEYS.intersection(names))
+            said = KEYS.intersection(names)
+            self._has_needs = bool(self._resources.names or said)
+            self.needy |= any(name[1:] in PACKED for name in said)
         if self._command:
             check_variables(names)
         for where, template in self._named:

@@ -27,7 +27,8 @@ def handler_needs(config: Config, folder: Path) -> frozenset[str]:
     Nothing is known of a function whose source does not lie in the project folder.
     """
     source = _source(config, folder)
-    return parameters_needed(config.handler, source) if source else frozenset()
+    given = frozenset({"shared_dir"} if config.shared_inputs else ())
+    return parameters_needed(config.handler, source) - given if source else frozenset()
 
 
 def _source(config: Config, folder: Path) -> Path | None:

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     WHOLE = "a whole number"
     NUMBER = "a number"
     BOOL = "True or False"
+    SWITCH = "True, False or a name"
     LIST = "a text or a list of texts"
     TABLE = "a dictionary of names and texts"
     FORMULAS = "a dictionary of names and formulas"
@@ -141,6 +142,8 @@ KEYS: tuple[Key, ...] = (
     Key("INPUTS", Kind.LIST, (), "what to fetch for a job", example=["{input_location}/{Plate}.tif"]),
     Key("FILES", Kind.LIST, (), "files and folders of the project that travel with the jobs",
         example=["align.sh", "scripts/"]),
+    Key("SHARED_INPUTS", Kind.LIST, (), "what all jobs read: fetched once a machine, to {shared_dir}",
+        example=["genome/"]),
     Key("OUTPUT", Kind.TEXT, "", "prefix for the outputs of a job", example="{output_location}/{Plate}"),
     Key("COLLECT", Kind.TEXT, "", "what runs once when all jobs have ended: a command, a function"
         " (module:function), csv or parquet",
@@ -195,13 +198,14 @@ KEYS: tuple[Key, ...] = (
         unit="GPUs", low=0, example=1),
     Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
     Key("RESOURCES", Kind.FORMULAS, {}, "what a job needs, computed from its keys and the size of its inputs:"
-        " timeout (seconds), instead of JOB_TIMEOUT; its key _timeout goes before it",
-        example={"timeout": "60 + {size_mb} * 2"}),
+        " cpus, memory (MB), timeout (seconds, instead of JOB_TIMEOUT); the job's own keys _cpus, _memory and"
+        " _timeout go before it", example={"memory": "{size_mb} * 2 + 500"}),
     Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
         example={"TOKEN": "ssm:/lab/token"}),
-    Key("CONTAINERS", Kind.BOOL, True, "run jobs in the image DOCKERHUB_TAG here too (local, rehearsal)"),
+    Key("CONTAINERS", Kind.SWITCH, True, "run jobs in the image DOCKERHUB_TAG here too (local, slurm,"
+        " rehearsal): by the first engine found, or this one", choices=("docker", "podman", "apptainer")),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
     Key("SLURM_PARTITION", Kind.TEXT, "", "engine slurm: partition of the pilots; empty: the default one",
@@ -343,6 +347,7 @@ _CONVERT: Mapping[Kind, Callable[[Key, Any], Any]] = {
     Kind.WHOLE: _to_whole,
     Kind.NUMBER: _to_number,
     Kind.BOOL: _to_bool,
+    Kind.SWITCH: lambda key, value: value if value in key.choices else _to_bool(key, value),
     Kind.LIST: _to_list,
     Kind.TABLE: _to_table,
     Kind.FORMULAS: _to_formulas,

@@ -1,4 +1,4 @@
-"""Says what a job needs: its key `_timeout`, or RESOURCES. Pure.
+"""Says what a job needs of its machine: its keys `_cpus`, `_memory` and `_timeout`, or RESOURCES. Pure.
 
 RESOURCES computes each from the job's keys and the size of its inputs; a key of the job goes before it.
 `keys` checks the config by it, `fit` each job; `ds submit` and workers ask for the values.
@@ -11,11 +11,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import UsageError
+from ..job import Needs
 from ..words import nearest, none_of
 from .literal import Formula, number_of, short
 
-NAMES: Mapping[str, int] = {"timeout": 0}
-"""What a job may need, and the least of it: seconds (0: no limit)."""
+NAMES: Mapping[str, int] = {"cpus": 1, "memory": 0, "timeout": 0}
+"""What a job may need, and the least of it: processors, MB, seconds (0: no limit)."""
+
+PACKED = frozenset({"cpus", "memory"})
+"""Of these a machine has so much: they say how many jobs run at a time."""
 
 KEYS = frozenset(f"_{name}" for name in NAMES)
 """The keys of a job that say what it needs."""
@@ -43,9 +47,29 @@ class Resources:
         self.names = frozenset(each for formula in self._formulas.values() for each in formula.names)
         """The names in braces."""
 
-    def may_say(self, name: str, body: bytes) -> bool:
-        """Whether a job with this body may need something else of it than the config gives to all; quick."""
-        return name in self._formulas or b'"_%s"' % name.encode() in body
+    def said(self, keys: Mapping[str, Any], size: int) -> dict[str, float]:
+        """Returns what a job says of its needs, with inputs of `size` bytes. Raises UsageError."""
+        values = ((name, self.value(name, keys, size)) for name in NAMES)
+        return {name: value for name, value in values if value is not None}
+
+    def may_say(self, body: bytes) -> bool:
+        """Whether a job with this body may say what it needs; quick."""
+        return b'"_' in body or (bool(self._formulas) and bool(body))
+
+    def needs(self, keys: Mapping[str, Any], size: int, default: Needs) -> Needs | None:
+        """Returns the room that a job needs; None: it says nothing. Raises UsageError."""
+        said = {name: int(value) for name, value in self.said(keys, size).items() if name in PACKED}
+        return default._replace(**said) if said else None
+
+    @property
+    def sized(self) -> bool:
+        """Whether the size of inputs says how much room a job needs."""
+        return any(SIZE in self._names_of(name) for name in PACKED)
+
+    @property
+    def packs(self) -> bool:
+        """Whether a formula says how much room a job needs."""
+        return not PACKED.isdisjoint(self._formulas)
 
     def value(self, name: str, keys: Mapping[str, Any], size: int) -> float | None:
         """Returns how much a job needs with inputs of `size` bytes; None: not said. Raises UsageError."""
@@ -64,6 +88,8 @@ class Resources:
     def check_names(self, names: Iterable[str]) -> None:
         """Raises UsageError if a formula names no key of the job, or a key is a slip of one of ours."""
         known = {*names, SIZE}
+        if "_gpus" in known:
+            raise UsageError("_gpus: is no key of a single job: all jobs need the same", "GPUS = 1, say")
         for name in sorted(self.names - known):
             raise UsageError(f"RESOURCES: {none_of(f'{{{name}}}', sorted(known))}", "name a key of the job")
         for name in sorted(known - KEYS):

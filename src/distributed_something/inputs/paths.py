@@ -66,16 +66,17 @@ class _Path:
 
 
 class InputTemplate:
-    """An entry of INPUTS: `key`, or `key -> name` for another name below {input_dir}."""
+    """An entry of INPUTS (or SHARED_INPUTS: `where`): `key`, or `key -> name` for another name."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, where: str = "INPUTS") -> None:
         source, arrow, target = (part.strip() for part in text.partition(_ARROW))
         if not source or (arrow and not target):
-            raise UsageError(f"INPUTS: {text}: a key or a name is missing", "write 'a/x.txt -> first.txt'")
-        _refuse_text("INPUTS", source)
-        self._source = _Path("INPUTS", source)
-        self._target = _Path("INPUTS", target) if arrow else None
-        self._parts = [_Path("INPUTS", part) for part in source.split("/") if part]
+            raise UsageError(f"{where}: {text}: a key or a name is missing", "write 'a/x.txt -> first.txt'")
+        _refuse_text(where, source)
+        self._where = where
+        self._source = _Path(where, source)
+        self._target = _Path(where, target) if arrow else None
+        self._parts = [_Path(where, part) for part in source.split("/") if part]
         alone = re.fullmatch(r"\{([^{}]+)\}", source)
         self._alone = alone[1] if alone else None
         self.names = self._source.names | (self._target.names if self._target else frozenset())
@@ -96,13 +97,13 @@ class InputTemplate:
             self._refuse_empty(values)
         key = clean_key(key) + ("/" if key.endswith("/") else "")
         if _is_suspect(key):
-            _refuse_suspect("INPUTS", key, ours=False)
+            _refuse_suspect(self._where, key, ours=False)
         name = "" if key.endswith("/") else key.rpartition("/")[2]
         if self._target is None:
             return Input(key, name)
         target = self._target.fill(values)
         if not target or not {"", ".", ".."}.isdisjoint(target.removesuffix("/").split("/")):
-            raise UsageError(f"INPUTS: {target!r} is no name below {{input_dir}}", "write a relative path")
+            raise UsageError(f"{self._where}: {target!r} is no name of a file below", "write a relative path")
         if key.endswith("/"):
             return Input(key, target.removesuffix("/") + "/")
         return Input(key, target + name if target.endswith("/") else target)
@@ -111,9 +112,8 @@ class InputTemplate:
         """A part that values leave empty would make a folder of it, or another one."""
         for part in self._parts:
             if not part.fill(values).strip("/"):
-                what = (
-                    f"INPUTS: {self._source.text}: {part.text} is empty, and a whole folder would be fetched"
-                )
+                of = f"{self._where}: {self._source.text}"
+                what = f"{of}: {part.text} is empty, and a whole folder would be fetched"
                 raise UsageError(what, f"give {part.text} a value in every job")
 
 

@@ -16,7 +16,7 @@ from .config import Config
 from .paths import InputTemplate, OutputTemplate
 from .template import command_of, variables_of
 
-FOLDERS = {"input_dir": "../input", "output_dir": "../output", "work_dir": "."}
+FOLDERS = {"input_dir": "../input", "output_dir": "../output", "work_dir": ".", "shared_dir": "../shared"}
 """A job's folders, seen from the folder that its command runs in."""
 
 

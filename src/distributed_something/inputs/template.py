@@ -35,7 +35,7 @@ from .config import Config
 from .programs import SCRIPT, Rule, judge, taken_for_options
 from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, programs, render
 
-TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "job_id", "attempt"})
+TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "shared_dir", "job_id", "attempt"})
 """Names whose values are ours and not the job file's: they may stand in code; no job key may have them."""
 
 MAX_ARGUMENT = 131_071

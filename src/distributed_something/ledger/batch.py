@@ -144,7 +144,7 @@ class Batch:
                         if type(seconds) in (int, float):
                             sums[f"phase.{phase}"] += seconds
                     given, made = entry.bytes_in or 0, entry.bytes_out or 0
-                    if type(given) is type(made) is int and given + made > most:
+                    if type(given) is type(made) is int and most < given + made < 2**63:
                         most = counters["most_bytes"] = given + made
         if begun:
             counters["first"] = min(*begun, counters.get("first", math.inf))
@@ -217,6 +217,7 @@ class Batch:
         self._sums["ended"] += len(self._ends)
         for name, value in self._sums.items():
             if value:
+                name = str(_storable(name))
                 self._counters[name] = self._counters.get(name, 0) + value
         self._db.executemany(
             "INSERT INTO ended VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
@@ -224,7 +225,7 @@ class Batch:
         )
         self._db.executemany(
             "INSERT INTO done_by VALUES (?, ?) ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs",
-            list(self._done_by.items()),
+            [(_storable(machine), jobs) for machine, jobs in self._done_by.items()],
         )
 
 

@@ -184,7 +184,7 @@ class Entry:
         self.bytes_in, self.bytes_out, self.phases = map(get, _OTHERS)
         good = _ARE_NUMBERS(map(type, numbers)) and _ARE_TEXTS(map(type, texts))
         known = type(self.t) in (int, float) and type(self.event) is type(self.id) is str
-        if not (good and known):
+        if not (good and known and self.id.isascii()):
             raise ValueError(found)
         self.event = intern(self.event)  # many events have the same
         self.worker, self.machine = self.worker and intern(self.worker), self.machine and intern(self.machine)

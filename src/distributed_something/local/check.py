@@ -25,13 +25,15 @@ from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
 from ..inputs.secrets import read_secrets
+from ..inputs.sizing import need_findings
+from ..packing import Capacity
 from ..runs.record import record_path
-from ..system.docker import engine_for
 from ..system.state import state_folder
 from ..words import many
+from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
-from .place import check_gpus, container_engine, slots_of
+from .place import capacity_of, check_gpus, container_engine, slots_of
 from .store import FolderStore
 
 LOW_DISK = 1 << 30
@@ -53,34 +55,43 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the memory", lambda: memory_findings(config, _memory(), os.cpu_count() or 1)),
     ]
     room = _room(config, state_folder(folder, config.app_name))
-    return found + job_checks(config, job_file, folder, room, lambda: _image(config))
+    return found + job_checks(
+        config, job_file, folder, capacity_of(config), room, lambda: _image(config, folder)
+    )
 
 
 def job_checks(
     config: Config,
     file: JobFile | None,
     folder: Path,
+    capacity: Capacity,
     room: Room | None = None,
     image: Callable[[], str] = str,
 ) -> list[Check]:
-    """Returns the checks of a job file, if there is one, whose jobs use the folder of STORE.
+    """Returns the checks of shared inputs, and of a job file, if there is one, in the folder of STORE.
 
-    `image` returns the digest of the jobs' image, where they have one.
+    `capacity` is what a machine has for jobs. `image` returns the digest of their image, where they have one.
     """
+    store, shared = FolderStore(folder / config.store), list[Check]()
+    if config.shared_inputs:
+        disk, room = room, room and room_beside(room, config, store)
+        shared = [Check("the shared inputs", lambda: shared_input_findings(config, store, disk))]
     if file is None:
-        return []
-    store = FolderStore(folder / config.store)
+        return shared
     folds_case, place = store.folds_case, str(folder / config.store)
     return [
+        *shared,
         Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
         Check("the inputs", lambda: input_findings(config, file, store, place, room)),
+        Check("what jobs need", lambda: need_findings(config, file, store, capacity)),
         Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
     ]
 
 
-def _image(config: Config) -> str:
-    docker = container_engine(config) if config.check_if_done_bool and config.output else None
-    return (docker.digest(config.dockerhub_tag) or "") if docker else ""
+def _image(config: Config, folder: Path) -> str:
+    wanted = config.check_if_done_bool and config.output
+    engine = container_engine(config, folder, prepared=False) if wanted else None
+    return (engine.digest(config.dockerhub_tag) or "") if engine else ""
 
 
 def gpu_findings(config: Config) -> Iterator[Finding]:
@@ -102,7 +113,7 @@ def secret_findings(config: Config) -> Iterator[Finding]:
 def program_findings(config: Config, folder: Path) -> Iterator[Finding]:
     """Yields whether what a job runs is there: the image's engine, or this machine's program or function."""
     if config.in_containers:
-        yield from _in_containers(config)
+        yield from container_findings(config, folder, limited=bool(config.memory or config.cpu_shares))
     variables = yield from _prepared(config, folder)
     yield from runnable_findings(config, folder, variables)
 
@@ -130,18 +141,29 @@ def _room(config: Config, folder: Path) -> Room:
     return Room(free, slots_of(config), f"the disk of {folder}", "make room, or lower DOCKER_CORES")
 
 
-def _in_containers(config: Config) -> Iterator[Finding]:
-    """Yields whether a container engine answers and has the image. The image's content is not checked."""
+def container_findings(config: Config, folder: Path, *, limited: bool) -> Iterator[Finding]:
+    """Yields whether a container engine answers and has the image. The image's content is not checked.
+
+    `limited`: whether each job is to have a limit of its own.
+    """
     image = config.dockerhub_tag
     try:
-        docker = engine_for(image)
+        engine = container_engine(config, folder, prepared=False)
     except DsError as failed:
         yield error(failed.what, failed.fix)
         return
-    if docker.has_image(image):
-        yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it")
+    if engine is None:
+        return
+    if engine.has_image(image):
+        yield ok(f"DOCKERHUB_TAG: {image} is here; jobs run in containers of it, by {engine.name}")
     else:
-        yield warning(f"DOCKERHUB_TAG: {image} is not on this machine yet", f"docker pull {image}")
+        yield warning(
+            f"DOCKERHUB_TAG: {image} is not on this machine yet", f"ds setup pulls it, by {engine.name}"
+        )
+    if limited and not engine.tells:
+        yield warning(
+            f"MEMORY, CPU_SHARES: {engine.name} sets jobs no limit", "leave room, or CONTAINERS = 'podman'"
+        )
 
 
 def _nearest(folder: Path) -> Path:

@@ -17,10 +17,12 @@ from ..engine import Counts, Diagnosis, KnownJob, Machines
 from ..errors import DsError, QueueDamaged
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
+from ..job import Needs
+from ..packing import Capacity
 from ..system.docker import STATE_LABEL, sweep
 from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
-from .place import Place, check_gpus, container_engine, slots_of
+from .place import Place, capacity_of, check_gpus, need_image, slots_of
 from .queue import SqliteQueue
 from .queue_file import lock_of
 from .store import TEMPORARY, FolderStore
@@ -62,6 +64,10 @@ class LocalEngine:
         self._queue: SqliteQueue | None = None
         self.store = FolderStore(project / config.store)
 
+    def capacity(self) -> Capacity:
+        """Returns what this machine has for jobs."""
+        return capacity_of(self._config)
+
     def current_run(self) -> str | None:
         """Returns the run that the queue belongs to."""
         if not self._place.database.exists() and not lock_of(self._place.database).exists():
@@ -86,7 +92,6 @@ class LocalEngine:
 
         Raises DsError if no container can run, or a secret or a GPU is missing.
         """
-        self._config.shell(self._project).make(self._say)
         self._need_image()
         read_secrets(self._config, os.environ)
         check_gpus(self._config)
@@ -114,7 +119,6 @@ class LocalEngine:
         self, run: str, _fleet_file: Path | None, _made: Callable[[str], None], _most: int | None = None
     ) -> str:
         """Starts the one machine process in the background; it is ready on return."""
-        self._config.shell(self._project).make(self._say)
         self._need_image()
         read_secrets(self._config, os.environ)
         check_gpus(self._config)
@@ -129,13 +133,10 @@ class LocalEngine:
         return f"local-{run}"
 
     def _need_image(self) -> None:
-        """Pulls the config's image if it is missing: no job waits for a download."""
-        if self._image_is_here:
-            return
-        image, docker = self._config.dockerhub_tag, container_engine(self._config)
-        if docker is not None and not docker.has_image(image):
-            self._say(f"pulling the image {image}")
-            docker.pull(image)
+        """Makes the environment of jobs and pulls the image, unless they are there."""
+        if not self._image_is_here:
+            self._config.shell(self._project).make(self._say)
+            need_image(self._config, self._project, self._say)
         self._image_is_here = True
 
     def _spawn(self, run: str, lock: int) -> None:
@@ -153,9 +154,9 @@ class LocalEngine:
     def machines(self) -> Machines:
         """Returns the state of the machine process, by its own file and its lock."""
         slots = slots_of(self._config)
-        facts = self._status()
+        facts, needs = self._status(), self._needs()
         if facts is None:
-            return Machines(target=0, running=0, slots=slots)
+            return Machines(target=0, running=0, slots=slots, needs=needs)
         alive = self._alive()
         stopping = facts.get("stopping")
         return Machines(
@@ -166,7 +167,14 @@ class LocalEngine:
             draining=alive and stopping is not None,
             ended=None if alive else facts.get("ended"),
             diagnosis=self._diagnose(facts, alive),
+            needs=needs,
         )
+
+    def _needs(self) -> tuple[tuple[Needs, int], ...]:
+        with suppress(DsError):  # a damaged queue: other verbs say so
+            if self._place.database.exists():
+                return tuple(self._open().needs(self.capacity().default))
+        return ()
 
     def _diagnose(self, facts: dict[str, Any], alive: bool) -> Diagnosis | None:
         if alive and facts.get("dying"):
@@ -193,6 +201,9 @@ class LocalEngine:
             return machines.diagnosis.what
         if not machines.running:
             return f"no workers are running{f' ({machines.ended})' if machines.ended else ''}: ds start"
+        whole = self.capacity().whole
+        if counts.waiting and machines.needs and not any(each.fit(whole) for each, _ in machines.needs):
+            return f"no waiting job fits this machine: it has {whole}"
         return counts.explain_delay(self._open().next_visible(), self._clock.now())
 
     def exclusive(self) -> AbstractContextManager[None]:

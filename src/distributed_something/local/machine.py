@@ -102,9 +102,9 @@ class Machine:
         self._clear_remains()
         self._config.shell(Path.cwd()).adopt(self._config.worker_environment())
         self._containers = _containers(self._place, Path.cwd(), self._config)  # the same for all workers
-        if self._config.files:
+        if self._config.files or self._config.shared_inputs:
             facts = read_run_file(self._store, *self._paths)
-            self._carried = Carried(facts.files, prefix_of(self._paths))
+            self._carried = Carried(facts.files, prefix_of(self._paths), facts.shared)
         self._crew.start(slots_of(self._config))
         if not self._crew.pids:
             raise DsError("the system has no room for one process more", "see `ulimit -u`, and `free -m`")
@@ -171,8 +171,8 @@ class Machine:
         environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
         image = ""
         if self._containers and config.output:
-            image = self._containers.docker.digest(self._containers.image) or ""
-        recipe = recipe_of(config, Path.cwd(), image, self._carried.files)
+            image = self._containers.engine.digest(self._containers.image) or ""
+        recipe = recipe_of(config, Path.cwd(), image, self._carried.files, shared=self._carried.shared)
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
@@ -275,11 +275,11 @@ def _patience(stop: Stop) -> float:
 
 def _containers(place: Place, project: Path, config: Config) -> Containers | None:
     """Returns how jobs run in containers here; None: as plain processes. Raises DsError."""
-    docker = container_engine(config)
-    if docker is None:
+    engine = container_engine(config, project)
+    if engine is None:
         return None
     bucket = project / config.store if config.mount_bucket else None
-    return containers_of(config, docker, place.folder, bucket)
+    return containers_of(config, engine, place.folder, bucket)
 
 
 def main(project: str, folder: str, run: str, held: str) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UsageError
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS
-from ..system.docker import Docker, engine_for
+from ..job import LEASE_SECONDS, Needs
+from ..packing import Capacity
+from ..system.box import ContainerEngine
+from ..system.containers import engine_for
 from ..system.hardware import find_gpus, slots_with_gpus
 from ..system.state import mark_of
 from ..words import many
@@ -56,13 +59,15 @@ class Place(NamedTuple):
         return mark_of(self.folder)
 
     def open_queue(self, config: Config, owner: str = "") -> SqliteQueue:
-        """Returns the app's queue."""
+        """Returns the app's queue; a worker, its `owner`, gets jobs that fit this machine."""
         return self.open_as(self.database, config, owner)
 
     @staticmethod
     def open_as(path: Path, config: Config, owner: str = "") -> SqliteQueue:
         """Returns the queue in a file, which is made where it is missing."""
-        return SqliteQueue(path, policy=config.retry_policy, term=LEASE_SECONDS, owner=owner)
+        capacity = capacity_of(config) if owner else None
+        policy = config.retry_policy
+        return SqliteQueue(path, policy=policy, term=LEASE_SECONDS, owner=owner, capacity=capacity)
 
 
 def slots_of(config: Config) -> int:
@@ -77,6 +82,14 @@ def slots_of(config: Config) -> int:
     return slots_with_gpus(slots, config.gpus, len(find_gpus().ids), shared=config.gpus_shared)
 
 
+def capacity_of(config: Config) -> Capacity:
+    """Returns what this machine has for jobs: its slots, and its memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    default = Needs(1, min(config.memory or 0, memory) if config.in_containers else 0)
+    fix = "lower what the job needs, or run on a larger machine; DOCKER_CORES says how many slots there are"
+    return Capacity(Needs(slots_of(config), memory), default, "this machine", fix)
+
+
 def check_gpus(config: Config) -> None:
     """Raises UsageError if no slot of this machine has the GPUs that a job needs."""
     if config.gpus and not slots_of(config):
@@ -85,9 +98,22 @@ def check_gpus(config: Config) -> None:
         raise UsageError(what, "lower GPUS, or run on a machine that has them")
 
 
-def container_engine(config: Config) -> Docker | None:
+def container_engine(config: Config, project: Path, *, prepared: bool = True) -> ContainerEngine | None:
     """Returns the engine that runs the config's image here; None: no image, or CONTAINERS = False.
 
-    Raises DsError if no engine answers: the machine's own programs may be others than the image's.
+    Unless this process is `prepared`, the engine is found as the lines of SETUP leave PATH. Raises DsError if
+    none answers: the machine's own programs may be others than the image's.
     """
-    return engine_for(config.dockerhub_tag) if config.in_containers else None
+    if not config.in_containers:
+        return None
+    own, shell = config.worker_environment(), config.shell(project)
+    path = shell.variables({**os.environ, **own}).get("PATH") if config.setup and not prepared else None
+    return engine_for(config.dockerhub_tag, config.container_engines, project, path)
+
+
+def need_image(config: Config, project: Path, say: Callable[[str], None], *, prepared: bool = False) -> None:
+    """Pulls the config's image if it is missing: no job waits for a download. Raises DsError."""
+    image, engine = config.dockerhub_tag, container_engine(config, project, prepared=prepared)
+    if engine is not None and not engine.has_image(image):
+        say(f"pulling the image {image}")
+        engine.pull(image)

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate, islice
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,8 +26,22 @@ from typing import Any, Self
 from ..clock import Clock, SystemClock
 from ..engine import Counts, KnownJob, PutReport
 from ..errors import DsError
-from ..job import NEVER_SHORT, Cause, DeadJob, Earlier, Job, Lease, RetryPolicy, State, in_batches
+from ..job import (
+    NEVER_SHORT,
+    Cause,
+    DeadJob,
+    Earlier,
+    Job,
+    Lease,
+    Needs,
+    NeedyJob,
+    RetryPolicy,
+    State,
+    in_batches,
+)
+from ..packing import Capacity
 from ..system.state import make_private
+from .packed import IS_PACKED, WAITING, next_job, of_number, pack, unpack
 from .queue_file import (
     connect,
     damaged,
@@ -54,6 +69,7 @@ PUT_CHECKPOINT_PAGES = 16_000
 index again and again, so that the later they are folded, the fewer times.
 """
 
+_NEED = itemgetter(6)
 _INT64 = struct.Struct(">q")
 
 CLOCK_SLACK = 60.0
@@ -70,10 +86,11 @@ _PUT = """INSERT INTO jobs (id, body)
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
 # Jobs whose back-off or lease has ended were submitted before those never tried, as a rule.
-_DUE = """SELECT seq, id, failed, deliveries, body, cause FROM jobs INDEXED BY jobs_open
+_DUE = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
-_FRESH = """SELECT seq, id, failed, deliveries, body, cause FROM jobs INDEXED BY jobs_open
+_FRESH = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
+_ONE = "SELECT seq, id, failed, deliveries, body, cause, need FROM jobs WHERE seq = ?"
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
 _AHEAD = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ? LIMIT 1"
@@ -128,8 +145,8 @@ _CAUSES = frozenset(Cause)
 
 _ODD = """SELECT seq FROM jobs NOT INDEXED WHERE typeof(id) <> 'integer' OR state NOT IN (0, 1, 2, 3)
     OR typeof(visible_at) NOT IN ('real', 'integer') OR typeof(failed) <> 'integer'
-    OR typeof(deliveries) <> 'integer' OR typeof(token) NOT IN ('integer', 'null') OR typeof(body) <> 'blob'
-    LIMIT 1"""
+    OR typeof(deliveries) <> 'integer' OR typeof(need) <> 'integer'
+    OR typeof(token) NOT IN ('integer', 'null') OR typeof(body) <> 'blob' LIMIT 1"""
 
 _NEXT = "SELECT min(visible_at) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ?"
 
@@ -143,6 +160,8 @@ class SqliteQueue:
 
     Order: jobs whose lease or back-off has ended come first, then the others as they were submitted.
     `term` is how many seconds a lease lasts; `owner` names the worker that leases through this object.
+    `capacity`: what the machine has, on which all workers of the queue are. With it, once a job of the queue
+    says what it needs, a lease is of one job that fits into what is free (`packing.choose`).
     `volatile`: the file is a copy that can be made again, and nothing of it needs to survive a power cut.
     Submitting, redriving and purging survive a power cut once they return; a power cut may undo the last
     lease, renewal or outcome, so that a job runs again.
@@ -160,6 +179,7 @@ class SqliteQueue:
         owner: str = "",
         clock: Clock | None = None,
         volatile: bool = False,
+        capacity: Capacity | None = None,
     ) -> None:
         self.path = path.absolute()
         self.owner = owner
@@ -170,6 +190,8 @@ class SqliteQueue:
         self._mutex = threading.Lock()
         self._volatile = volatile
         self._durable: bool | None = None
+        self._capacity = capacity
+        self._packs = False
         refuse_network(self.path)
         with explained(self.path):
             make_private(self.path.parent)
@@ -210,6 +232,7 @@ class SqliteQueue:
             packed = _packed(batch)
             with self._writing(durable=True) as db:
                 sent += db.execute(_PUT, packed).rowcount
+                _pack(db, batch)
             given += len(batch)
         with suppress(DsError):  # all is stored, if only in the log: the disk may be full
             self._read("PRAGMA wal_checkpoint")  # here, as the first worker would wait for it otherwise
@@ -345,6 +368,8 @@ class SqliteQueue:
         """Forget every job, the dead and the finished ones included. What set_meta keeps stays."""
         with self._writing(durable=True) as db:
             db.execute("DELETE FROM jobs")
+            unpack(db)
+            self._packs = False
 
     def release_owner(self, owner: str) -> list[Lease]:
         """Give back at once what a lost worker holds, attempt not counted; returns its leases.
@@ -381,9 +406,10 @@ class SqliteQueue:
             now = self._clock.now()
             deadline = now + self._term
             db.execute(_PULL, (now, deadline, now + self._longest))
-            rows = db.execute(_DUE, (now, limit)).fetchall()
-            if len(rows) < limit:
-                rows += db.execute(_FRESH, (limit - len(rows),)).fetchall()
+            rows = [] if self._packs else self._first(db, now, limit)
+            if self._capacity is not None and (self._packs or any(map(_NEED, rows))):
+                self._packs = True
+                rows = self._fitting(db, now, self._capacity)
             for row in rows:
                 self._check_types(row[:5])
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
@@ -397,8 +423,26 @@ class SqliteQueue:
                 deliveries + 1,
                 Earlier.from_text(earlier) if earlier else NEVER_SHORT,
             )
-            for seq, number, failed, deliveries, body, earlier in rows
+            for seq, number, failed, deliveries, body, earlier, _ in rows
         ]
+
+    def _first(self, db: sqlite3.Connection, now: float, limit: int) -> list[Any]:
+        rows = db.execute(_DUE, (now, limit)).fetchall()
+        if len(rows) < limit:
+            rows += db.execute(_FRESH, (limit - len(rows),)).fetchall()
+        return rows
+
+    def _fitting(self, db: sqlite3.Connection, now: float, capacity: Capacity) -> list[Any]:
+        """Returns one job that fits into what is free; more would take room before they run."""
+        job = next_job(db, now, capacity)
+        return [] if job is None else db.execute(_ONE, (job,)).fetchall()
+
+    def needs(self, default: Needs) -> list[tuple[Needs, int]]:
+        """Returns what waiting jobs need, and how many; empty: no job of the queue says it."""
+        if not self._read(IS_PACKED):
+            return []
+        found = self._read(WAITING, (self._clock.now(),))
+        return [(of_number(number, default), count) for number, count in found]
 
     def unlike(self, jobs: Iterable[KnownJob], *, states: bool) -> int:
         """Returns how many jobs are missing, have another body, or (`states`) are open though they ended."""
@@ -429,6 +473,7 @@ class SqliteQueue:
                         for job, state, failed, cause, detail in (_stored(each) for each in batch)
                     ],
                 )
+                _pack(db, [each.job for each in batch])
 
     def _check_types(self, row: Sequence[Any]) -> None:
         """Raises QueueDamaged for a row (seq, id, failed, deliveries, body) that no verb of ours wrote."""
@@ -466,6 +511,12 @@ def _number(job_id: str) -> int:
     """Returns an id as it is stored: SQLite's integers have 64 bits and a sign."""
     number: int = _INT64.unpack(bytes.fromhex(job_id))[0]
     return number
+
+
+def _pack(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
+    """Stores what jobs need that say it; for others nothing is done."""
+    if needy := [(job.needs, _number(job.id)) for job in jobs if type(job) is NeedyJob]:
+        pack(db, needy)
 
 
 def _stored(known: KnownJob) -> tuple[Job, int, int, str | None, str | None]:

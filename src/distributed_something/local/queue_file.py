@@ -19,13 +19,14 @@ from ..system.files import FEWER_FILES, few_files_left
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from ..system.state import open_private
 
-VERSION = 1
+VERSION = 2
 """Of the file's format; kept in its header (PRAGMA user_version)."""
 
 CHECKPOINT_PAGES = 4000
 """Length of the write-ahead log (16 MB) at which the next writer folds it into the file."""
 
 # state: 0 open, 1 done, 2 dead, 3 dropped. seq: the job's index, from 1. failed: attempts used up.
+# need: what the job needs of a machine, as `packed` has it; 0: it says nothing.
 # cause: of an open job, what `job.Earlier` says of its failed attempts.
 # Ids and tokens are numbers: sqlite3 binds those a third faster than bytes, and rows stay small.
 # Small columns first and the body last: what is read and changed most lies at the start of a row.
@@ -37,6 +38,7 @@ _SCHEMA = """
         visible_at REAL NOT NULL DEFAULT 0,
         failed INTEGER NOT NULL DEFAULT 0,
         deliveries INTEGER NOT NULL DEFAULT 0,
+        need INTEGER NOT NULL DEFAULT 0,
         token INTEGER,
         owner TEXT,
         cause TEXT,
@@ -120,7 +122,11 @@ _MADE = b"made\n"
 
 
 def _make(db: sqlite3.Connection, path: Path, lock_file: int) -> None:
-    if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 1:
+        need = "ALTER TABLE jobs ADD COLUMN need INTEGER NOT NULL DEFAULT 0"
+        db.executescript(f"BEGIN; {need}; PRAGMA user_version = {VERSION}; COMMIT;")
+    if version == 0:
         _refuse_emptied(path, lock_file)
         # Not yet in WAL mode, so that the header has the version from the first moment on.
         db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")

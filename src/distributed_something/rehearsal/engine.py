@@ -30,6 +30,7 @@ from ..errors import DsError
 from ..inputs.config import Config
 from ..inputs.fleetfile import is_key_placeholder
 from ..ledger import RunPaths
+from ..packing import Capacity
 from ..runs.record import read_record, record_path
 from ..system.docker import STATE_LABEL, sweep
 from ..system.files import read_regular
@@ -194,6 +195,11 @@ class RehearsalEngine:
 
     def _session(self, endpoint: str, key: str) -> AwsSession:
         return AwsSession(self._config.aws_region, None, endpoint, key)
+
+    def capacity(self) -> Capacity:
+        """Returns what a task has for jobs."""
+        found: Capacity = self._started().capacity()
+        return found
 
     def current_run(self) -> str | None:
         """Returns the run that the queue belongs to."""

@@ -23,7 +23,7 @@ from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, values_given
 from ..ledger import RunPaths
-from ..system.docker import Docker
+from ..system.containers import installed
 from ..system.files import open_regular
 
 SHOWN = 20
@@ -61,8 +61,8 @@ def what_ran(store: Store, paths: RunPaths, config: Config) -> dict[str, Any]:
 
 def _here(config: Config) -> dict[str, Any]:
     """Returns the facts of workers on this computer."""
-    docker = Docker.installed() if config.in_containers else None
-    digest = None if docker is None else docker.digest(config.dockerhub_tag)
+    engines = installed(config.container_engines, Path()) if config.in_containers else []
+    digest = next(filter(None, (each.digest(config.dockerhub_tag) for each in engines)), None)
     return _surroundings(config.dockerhub_tag if digest else None, digest)
 
 

@@ -197,6 +197,7 @@ class Snapshot(NamedTuple):
             "machine_hours": None if machines.hours is None else round(machines.hours, 4),
             "cost_usd": self.cost_usd,
             "budget": self._budget_json(),
+            "needs": [{**needs._asdict(), "waiting": count} for needs, count in machines.needs],
             "why_idle": self.why_idle,
         }
 

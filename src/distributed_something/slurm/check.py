@@ -21,7 +21,7 @@ from ..inputs.check import (
 from ..inputs.config import Config
 from ..inputs.jobfile import JobFile
 from ..inputs.program import runnable_findings
-from ..local.check import disk_findings, folder_findings, job_checks, secret_findings
+from ..local.check import container_findings, disk_findings, folder_findings, job_checks, secret_findings
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from . import pilots
 from .folder import TWO_WINNERS, AppFolder, two_winners
@@ -48,15 +48,11 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the shared folder", lambda: shared_findings(folder)),
         Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
     ]
-    return found + job_checks(config, job_file, folder)
+    return found + job_checks(config, job_file, folder, pilots.capacity_of(config))
 
 
 def _program(config: Config, folder: Path) -> Iterator[Finding]:
-    try:
-        pilots.refuse_image(config)
-    except DsError as found:
-        yield error(found.what, found.fix)
-        return
+    yield from container_findings(config, folder, limited=False)
     if config.setup:
         yield ok("SETUP: runs on the nodes; programs are not looked for here")
     try:

@@ -26,7 +26,9 @@ from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
+from ..local.place import need_image
 from ..local.store import FolderStore
+from ..packing import Capacity
 from ..runs.record import excluded_of, record_path
 from ..system.mounts import file_system
 from ..system.state import one_run
@@ -78,6 +80,10 @@ class SlurmEngine:
 
     # the queue
 
+    def capacity(self) -> Capacity:
+        """Returns what a pilot has for jobs."""
+        return pilots.capacity_of(self._config)
+
     def current_run(self) -> str | None:
         """The run that was set up last."""
         return self._app.current_run()
@@ -89,10 +95,10 @@ class SlurmEngine:
 
     def setup(self, run: str, on_created: Callable[[str], None]) -> None:
         """Make the run's folder. Pilots of an earlier run are ended, and its folder is removed."""
-        pilots.refuse_image(self._config)
         if (kind := file_system(self._project)) in TWO_WINNERS:
             raise DsError(*two_winners(kind))
         self._config.shell(self._project).make(self._say)
+        need_image(self._config, self._project, self._say)
         earlier = self.current_run()
         if earlier == run:
             return
@@ -134,8 +140,8 @@ class SlurmEngine:
         most: int | None = None,
     ) -> str:
         """Submit CLUSTER_MACHINES pilots; the ids of their arrays. Raises DsError where Slurm refuses."""
-        pilots.refuse_image(self._config)
         self._config.shell(self._project).make(self._say)
+        need_image(self._config, self._project, self._say)
         read_secrets(self._config, os.environ)
         self._app.make()
         self._app.place(run).withdraw_orders()

@@ -27,13 +27,17 @@ from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
+from ..local.place import container_engine, need_image
 from ..local.store import FolderStore
 from ..runs.following import Followed
 from ..runs.joblog import live_key
 from ..runs.record import budget_of, record_path
-from ..runs.runfile import run_file_key
+from ..runs.runfile import largest_noted, read_run_file, run_file_key
+from ..system.docker import WORKER_LABEL, sweep
 from ..system.hardware import Gpus, Share, find_gpus, share_variables
 from ..system.state import STATE_VARIABLE, mark_of
+from ..words import many
+from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.process import adopt_orphans, kill_marked
 from ..worker.attempt.scratch import remove_folder
 from ..worker.attempt.slot import Slot
@@ -48,7 +52,7 @@ from .folder import AppFolder
 from .lives import OwnLife, hours, lives
 from .lost import give_back, prefix_of
 from .own_folder import OwnFolder
-from .pilots import name_of, slots_of
+from .pilots import name_of, slots_for, slots_of
 from .scheduler import Slurm
 from .shared.keeper import Keeper
 from .shared.place import Look
@@ -115,6 +119,8 @@ class Pilot:
         """Workers that have ended, and whose leases are to be given back."""
         self._empty_since: float | None = None
         self._carried = Carried()
+        self._containers: Containers | None = None
+        self._slots = slots_of(config)
         self._life: OwnLife | None = None
 
     def run(self) -> str:
@@ -128,9 +134,14 @@ class Pilot:
         self._look()
         here = Path.cwd()
         self._carried = keep(self._store, self._paths, project_files(self._config, here), here)
+        if self._config.shared_inputs:
+            shared = read_run_file(self._store, *self._paths).shared
+            self._carried = self._carried._replace(shared=shared)
+        self._slots = slots_for(self._config, largest_noted(self._store, *self._paths))
+        complain(f"pilot {self.id}: {many(self._slots, 'slot')}")
         self._prepare()
         if self._order is None:
-            self._crew.start(slots_of(self._config))
+            self._crew.start(self._slots)
         looked = self._clock.monotonic()
         while self._crew.runs:
             self._take_orders(LOOK_SECONDS)
@@ -148,12 +159,17 @@ class Pilot:
         return self._why
 
     def _prepare(self) -> None:
-        """Gives jobs the environment of SETUP and ENVIRONMENT_FILE. While that fails, it pauses."""
-        note = self._paths.paused + prefix_of(self.id)
+        """Gives jobs their environment, and their image. While that fails, it pauses."""
+        config, note = self._config, self._paths.paused + prefix_of(self.id)
         health = Health(self._store, note, run_file_key(*self._paths), self._store.root, self.id)
         while self._order is None:
             try:
-                self._config.shell(self._project).adopt(self._config.worker_environment())
+                config.shell(self._project).adopt(config.worker_environment())
+                need_image(config, self._project, complain, prepared=True)
+                engine = container_engine(config, self._project)
+                bucket = self._store.root if config.mount_bucket else None
+                if engine is not None:
+                    self._containers = containers_of(config, engine, self._scratch, bucket)
                 break
             except DsError as failed:
                 complain(f"pilot {self.id}: paused: {failed.what}")
@@ -251,10 +267,11 @@ class Pilot:
         config, store, paths = self._config, self._store, self._paths
         queue = SlurmQueue(self._place, name, is_ending=lambda: self._order is not None)
         own, slots = config.worker_environment(), slots_of(config)
-        share = Share(number, slots, config.gpus, config.gpus_shared)
+        share = Share(number, self._slots, config.gpus, config.gpus_shared)
         limits = share_variables(share, slots, find_gpus() if config.gpus else Gpus(), {**os.environ, **own})
         environment = {**limits, **own, STATE_VARIABLE: str(self._scratch)}
-        recipe = recipe_of(config, Path.cwd(), "", self._carried.files)
+        image = self._containers.engine.digest(self._containers.image) if self._containers else None
+        recipe = recipe_of(config, Path.cwd(), image or "", self._carried.files, shared=self._carried.shared)
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
@@ -264,7 +281,9 @@ class Pilot:
         keeper = LogKeeper([log], Followed(store, paths, self._clock), write_live)
         keeper.__enter__()
         health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root, self.id)
-        slot = PilotSlot(task, store, self._root / f"slot-{number}", log, paths.run, name, health)
+        slot = PilotSlot(
+            task, store, self._root / f"slot-{number}", log, paths.run, name, health, self._containers
+        )
         slot.is_ordered = lambda: self._order is not None
         return Worker(
             queue,
@@ -281,6 +300,8 @@ class Pilot:
 
     def _bury(self, name: str) -> None:
         """Note that a worker has ended: its leases are given back at the next look."""
+        if self._containers is not None:
+            sweep(WORKER_LABEL, name)
         self._owed.append(name)
 
     def _give_back_owed(self, look: Look) -> None:
@@ -357,7 +378,7 @@ def main(project: str, run: str, notice: str) -> int:
         parent = os.environ.get("SLURM_TMPDIR") or gettempdir()
         scratch = OwnFolder(f"ds-{config.app_name}-", Path(parent))
         pilot = Pilot(folder, config, run, int(notice), scratch.path)
-        complain(f"pilot {pilot.id} on {os.uname().nodename}: {slots_of(config)} slots for run {run}")
+        complain(f"pilot {pilot.id} on {os.uname().nodename} for run {run}")
         complain(f"pilot {pilot.id} ended: {pilot.run()}")
         kill_marked(mark_of(scratch.path))
         remove_folder(scratch.path)

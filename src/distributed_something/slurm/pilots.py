@@ -12,8 +12,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UsageError
 from ..inputs.config import Config
+from ..job import Needs
+from ..packing import Capacity, fitting
 
 NOTICE_SECONDS = 120
 """Slurm sends SIGUSR1 this long before the end of a pilot's time, or up to a minute earlier."""
@@ -52,6 +53,18 @@ def name_of(project: Path, app: str) -> str:
 def slots_of(config: Config) -> int:
     """Jobs at a time in one pilot."""
     return config.tasks_per_machine * (config.docker_cores or 1)
+
+
+def capacity_of(config: Config) -> Capacity:
+    """What a pilot has for jobs: what it asks Slurm for."""
+    fix = "raise DOCKER_CORES and MEMORY, which say what a pilot asks Slurm for, or lower what the job needs"
+    return Capacity(Needs(slots_of(config), config.memory or 0), Needs(), "a pilot", fix)
+
+
+def slots_for(config: Config, largest: Needs | None) -> int:
+    """Jobs at a time in one pilot, where the largest needs this; None: jobs say nothing."""
+    slots = slots_of(config)
+    return slots if largest is None else max(min(slots, fitting(capacity_of(config).whole, largest)), 1)
 
 
 def gpus_of(config: Config) -> str:
@@ -121,11 +134,3 @@ def script(project: Path, run: str, notice: int) -> str:
     """What a pilot runs: our process in the place of the shell."""
     command = [sys.executable, "-m", f"{__package__}.pilot", str(project), run, str(notice)]
     return f"#!/bin/sh\nexec {shlex.join(command)}\n"
-
-
-def refuse_image(config: Config) -> None:
-    """Raise UsageError where jobs should run in containers: pilots run plain processes."""
-    if config.in_containers:
-        what = f"DOCKERHUB_TAG = {config.dockerhub_tag!r}: the engine 'slurm' runs no containers"
-        fix = "CONTAINERS = False, with the program on the nodes (SETUP loads modules and environments)"
-        raise UsageError(what, fix)

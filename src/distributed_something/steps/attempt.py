@@ -26,7 +26,8 @@ from ..ledger import JobRecord, SegmentReader, parse_job_line
 from ..ledger.joblist import listed_id
 from ..runs.provenance import what_ran
 from ..runs.runfile import read_run_file
-from ..system.docker import Docker, engine_of
+from ..system.box import ContainerEngine
+from ..system.containers import engine_or_none
 from ..system.environment import become
 from ..system.hardware import Share, cores, variables_here
 from ..system.state import STATE_VARIABLE, make_private, state_folder
@@ -36,6 +37,7 @@ from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import compile_task
 from ..worker.files.project import Carried, prefix_of
+from ..worker.files.shared import shared_files
 from .project import Project
 
 _LOG = "attempt.log"
@@ -71,14 +73,16 @@ def run_here(project: Project, attempt: Attempt, *, publish: bool) -> tuple[Outc
     own, slots = config.worker_environment(), config.docker_cores or cores()
     shell, secrets = config.shell(project.folder), read_secrets(config, os.environ)
     shell.make(project.console.say)
+    carried = attempt.carried
+    carried = carried._replace(shared=carried.shared or shared_files(config, project.engine.store))
     adopt_orphans()
     with _inside(project.folder):
         shell.adopt(own)
         share = Share(0, slots, config.gpus, config.gpus_shared)
         environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(state)}
-        task = compile_task(
-            config, environment, secrets, carried=attempt.carried, python=shell.python()
-        )._replace(done_check=False)
+        task = compile_task(config, environment, secrets, carried=carried, python=shell.python())._replace(
+            done_check=False
+        )
         name, containers = f"try-{os.urandom(3).hex()}", _containers(project, attempt, state)
         slot = Slot(task, store, folder, _Shown(store, project.console), name, name, containers, keep=True)
         try:
@@ -194,29 +198,32 @@ def _containers(project: Project, attempt: Attempt, state: Path) -> Containers |
     config, say = attempt.config, project.console.say
     if not config.in_containers:
         return None
-    docker = engine_of(config.dockerhub_tag, say, required="CONTAINERS" in config.given)
-    if docker is None:
+    names, required = config.container_engines, "CONTAINERS" in config.given
+    engine = engine_or_none(config.dockerhub_tag, names, project.folder, say, required=required)
+    if engine is None:
         return None
-    if attempt.digest and (image := _by_digest(docker, config.dockerhub_tag, attempt.digest)):
+    if attempt.digest and (image := _by_digest(engine, config.dockerhub_tag, attempt.digest)):
         config = config._replace(dockerhub_tag=image)
     elif attempt.digest:
         say(f"note: the run's image {attempt.digest} is not to be had; {config.dockerhub_tag} is used")
-    if not docker.has_image(config.dockerhub_tag):
+    if not engine.has_image(config.dockerhub_tag):
         say(f"pulling {config.dockerhub_tag}")
-        docker.pull(config.dockerhub_tag)
+        engine.pull(config.dockerhub_tag)
     bucket = None if config.engine_kind.rents or not config.mount_bucket else project.folder / config.store
-    return containers_of(config, docker, state, bucket)
+    return containers_of(config, engine, state, bucket)
 
 
-def _by_digest(docker: Docker, image: str, digest: str) -> str | None:
+def _by_digest(engine: ContainerEngine, image: str, digest: str) -> str | None:
     """Returns the name of the image with this digest, here or in its registry; None: there is none."""
+    if engine.digest(image) == digest:
+        return image
     name = image.partition("@")[0]
     repository = name if ":" not in name.rpartition("/")[2] else name.rpartition(":")[0]
     for known in (f"{repository}@{digest}", digest):
-        if docker.has_image(known):
+        if engine.has_image(known):
             return known
     try:
-        docker.pull(f"{repository}@{digest}")
+        engine.pull(f"{repository}@{digest}")
     except DsError:
         return None
     return f"{repository}@{digest}"
@@ -275,7 +282,7 @@ def attempt_of_run(project: Project, record: JobRecord, number: int | None) -> A
     config, carried = project.config, Carried()
     try:
         facts = read_run_file(store, paths.app, paths.run)
-        carried = Carried(facts.files, prefix_of(paths))
+        carried = Carried(facts.files, prefix_of(paths), facts.shared)
         had = facts.config
         config = had._replace(environment=config.environment, extra=config.extra, store=config.store)
     except UsageError as missing:

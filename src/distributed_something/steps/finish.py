@@ -81,16 +81,17 @@ def record_ends(project: Project, fold: Fold) -> None:
 
     Called once their queue is empty. A job is dead if the dead queue has it, or if it lacks the outputs
     by which its worker tells a done job (CHECK_IF_DONE_BOOL). The others have succeeded: such workers delete
-    no other job. Only those whose outputs were seen have an `output`. If the dead list may not be read (the
-    auto-monitor has few rights), nothing is written, and the run shows only numbers.
+    no other job. Only those whose outputs were seen have an `output`. If there are dead jobs that may not be
+    read (the auto-monitor has few rights), nothing is written: their queue stays, and the run shows numbers.
     """
     if not fold.update().by_state[State.WAITING]:
         return
     try:
         project.note_dead(fold)
     except DsError as error:
-        project.console.say(f"note: {error.what}")
-        return
+        if project.engine.queue().counts().dead:
+            project.console.say(f"note: {error.what}")
+            return
     left = {record.id: record.index for record in fold.jobs.values() if record.state is State.WAITING}
     seen = _look_at_outputs(project, left)
     now, ledger = project.clock.now(), project.own_ledger("queue")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import tee
 from typing import NamedTuple
 
 from ..engine import KnownJob, Repairing
@@ -44,7 +45,7 @@ def repair(project: Project) -> Repaired:
         return Repaired("", fold.total)
     with one_at_a_time(project.folder):
         project.console.say(f"note: {damage}; rebuilding the queue of {record.run}")
-        engine.rebuild(record.run, known)
+        engine.rebuild(record.run, _needy(project, known))
     repaired = Repaired(damage, known.jobs, known.ended, known.lost)
     _say(project, repaired)
     return repaired
@@ -70,6 +71,16 @@ class _Known:
                     cause = Cause(record.cause) if record.cause else None
                 job = Job(record.id, record.index, body)
                 yield KnownJob(job, record.state, record.attempts, cause, record.detail or "")
+
+
+def _needy(project: Project, known: Iterable[KnownJob]) -> Iterator[KnownJob]:
+    """Yields the jobs with what they need, where they say it."""
+    from ..inputs.sizing import with_needs
+
+    config, engine = project.config, project.engine
+    kept, jobs = tee(known)
+    needy = with_needs(config, engine.store, (each.job for each in jobs), engine.capacity().default)
+    return (each._replace(job=job) for each, job in zip(kept, needy, strict=True))
 
 
 def _say(project: Project, repaired: Repaired) -> None:

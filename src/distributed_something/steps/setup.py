@@ -13,6 +13,7 @@ from ..runs.runfile import write_run_file
 from ..system.state import one_at_a_time
 from ..worker.files.done import environment_digest
 from ..worker.files.project import keep
+from ..worker.files.shared import shared_files
 from .project import Project
 
 
@@ -43,6 +44,7 @@ def _set_up(project: Project, run: str) -> str:
     engine, config = project.engine, project.config
     store = engine.store
     files = project_files(config, project.folder)
+    shared_files(config, store)  # refused before anything is made
     record = RunRecord.new(config, engine.name, run, store.locate("runs"), project.clock.now())
     if project.record_path.exists():
         standing = read_record(project.record_path)
@@ -78,7 +80,8 @@ def _note_config(project: Project, run: str) -> None:
 def _write_facts(project: Project, run: str, files: Mapping[str, ProjectFile]) -> None:
     store, config = project.engine.store, project.config
     keep(store, RunPaths(config.app_name, run), files, project.folder)
-    write_run_file(store, config, project.engine.name, run, files, environment_digest(config))
+    shared = shared_files(config, store)
+    write_run_file(store, config, project.engine.name, run, files, environment_digest(config), shared)
 
 
 def _keep_references(project: Project, record: RunRecord) -> None:

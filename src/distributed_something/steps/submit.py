@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..engine import PutReport, Queue, Store
 from ..errors import DsError
 from ..inputs.jobfile import JobFile
-from ..job import Job, in_batches
+from ..job import Job, Needs, in_batches
 from ..ledger import RunPaths, job_ids, write_jobs
 from ..system.collector import uncollected
 from ..words import many
@@ -64,7 +64,18 @@ def check(
         project.console.say(f"messages as {form.readers} read them")
     if not unchecked:
         _refuse_missing(project, file, fit.total)
-    return CheckedJobs(file, fit.total, form)
+    return CheckedJobs(file, fit.total, form, _largest(project, file) if fit.needy else None)
+
+
+def _largest(project: Project, file: JobFile) -> Needs | None:
+    """Returns the most that jobs need. Raises UsageError for the first that fits no machine."""
+    from ..inputs.sizing import at_once, largest
+
+    capacity = project.engine.capacity()
+    most = largest(project.config, file, project.engine.store, capacity)
+    if most is not None and not project.config.engine_kind.packs:
+        project.console.say(f"the largest need is {most}; {at_once(capacity, most)}")
+    return most
 
 
 def _refuse_missing(project: Project, file: JobFile, total: int) -> None:
@@ -97,14 +108,20 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     Ctrl-C waits for the batch under way, and is raised once that batch is listed. Submitting the file again
     then adds what is missing, and nothing twice.
     """
+    from ..inputs.sizing import with_needs
     from ..runs.provenance import note_job_file
+    from ..runs.runfile import note_largest
 
     engine = project.engine
     queue, paths = engine.queue(), project.paths()
+    if checked.largest is not None:
+        note_largest(engine.store, paths.app, paths.run, checked.largest)
     with held_interrupt() as interrupted:
-        jobs = takewhile(
+        jobs: Iterator[Job] = takewhile(
             lambda _: not interrupted.is_set(), checked.file.jobs(in_order=not checked.form.as_is)
         )
+        if checked.largest is not None and project.config.engine_kind.packs:
+            jobs = with_needs(project.config, engine.store, jobs, engine.capacity().default)
         with project.console.progress(checked.total, "jobs submitted") as progress:
             form = checked.form
             report = queue_jobs(jobs, queue, engine.store, paths, progress.update, form.message)

@@ -1,26 +1,21 @@
-"""Finds and calls the container engine of this machine, and removes containers.
+"""Calls Docker and Podman, and removes containers.
 
-The engine is Docker, called by its command line, which knows sockets, contexts, registries and credentials.
-Called by the engine `local`, by its workers' slots and by rehearsals, only for runs that need a container.
+They are called by their command lines, which know sockets, contexts, registries and credentials.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import DsError
+from .box import ANSWER_SECONDS, CALL_SECONDS, PULL_SECONDS, Box, End, Mount, csv_mount
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-CALL_SECONDS = 60.0
-ANSWER_SECONDS = 15.0
-"""Maximum time of an engine's answer to a plain question, in seconds: then it is away."""
-
-PULL_SECONDS = 3600.0
 
 MOST_PROCESSES = 4096
 """Maximum processes and threads of a container."""
@@ -38,45 +33,56 @@ STATE_LABEL = "distributed-something.state"
 """Label with the state folder of the app that a container belongs to."""
 
 WORKER_LABEL = "distributed-something.worker"
-_WITHOUT = "install Docker, or write CONTAINERS = False to run jobs as plain processes of this machine"
-_ASIDE = "CONTAINERS = False says that this is meant, CONTAINERS = True insists on containers"
 
 
-class Docker(NamedTuple):
-    """Calls the container engine, by the path of its command."""
+def call(program: str, *arguments: str, seconds: float = CALL_SECONDS) -> str:
+    """Returns what a command prints. Raises DsError with the last line of its error output."""
+    import subprocess
+
+    name = program.rpartition("/")[2]
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = f"no answer in {seconds:.0f} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
+        raise DsError(f"{name} {arguments[0]}: {why}", f"{name} info") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        raise DsError(f"{name} {arguments[0]}: {said[-1][:500]}", f"{name} info")
+    return done.stdout.decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Docker:
+    """Calls Docker, by the path of its command."""
 
     program: str
+    name: ClassVar[str] = "docker"
+    tells: ClassVar[bool] = True
+    _asks_version: ClassVar[str] = "{{.Server.Version}}"
+    _removes: ClassVar[Sequence[str]] = ("rm", "--force", "--volumes")
+    _hiding: ClassVar[Sequence[str]] = ()
 
     @classmethod
     def installed(cls) -> Docker | None:
         """Returns the command on the PATH; None: not installed. Does not ask whether an engine answers it."""
         import shutil
 
-        found = shutil.which("docker")
+        found = shutil.which(cls.name)
         return None if found is None else cls(found)
 
     def call(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
         """Returns what a command prints. Raises DsError with the last line of its error output."""
-        import subprocess
-
-        try:
-            done = subprocess.run(
-                [self.program, *arguments],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise DsError(f"docker {arguments[0]}: no answer in {seconds:.0f} s", "docker info") from error
-        if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-            raise DsError(f"docker {arguments[0]}: {said[-1][:500]}", "docker info")
-        return done.stdout.decode(errors="replace")
+        return call(self.program, *arguments, seconds=seconds)
 
     def alive(self) -> str:
         """Returns the engine's version. Raises DsError if no engine answers."""
-        return self.call("version", "--format", "{{.Server.Version}}", seconds=ANSWER_SECONDS).strip()
+        return self.call("version", "--format", self._asks_version, seconds=ANSWER_SECONDS).strip()
 
     def digest(self, image: str) -> str | None:
         """Returns the digest of a local image: the registry's, or else the engine's own; None: unknown."""
@@ -94,54 +100,95 @@ class Docker(NamedTuple):
     def pull(self, image: str) -> None:
         """Pulls an image from its registry. Raises DsError."""
         try:
-            self.call("pull", "--quiet", image, seconds=PULL_SECONDS)
+            self.call("pull", "--quiet", self._in_registry(image), seconds=PULL_SECONDS)
         except DsError as error:
-            fix = "correct DOCKERHUB_TAG, or docker login, or docker build it here"
+            fix = f"correct DOCKERHUB_TAG, or {self.name} login, or {self.name} build it here"
             raise DsError(f"the image {image} cannot be pulled: {error.what}", fix) from error
 
     def remove(self, names: Sequence[str]) -> None:
         """Ends and removes containers; a missing one is no error. Raises DsError."""
         if names:
-            self.call("rm", "--force", "--volumes", *names)
+            self.call(*self._removes, *names)
 
     def labelled(self, label: str, value: str) -> list[str]:
         """Returns the ids of the containers with a label, ended ones included. Raises DsError."""
         return self.call("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}={value}").split()
 
+    def end_of(self, name: str) -> End:
+        """Returns how a container ended."""
+        asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.ExitCode}}|{{.State.Error}}"
+        killed, *others = self.call("container", "inspect", "--format", asked, name).split("|", 3)
+        return End(killed == "true", *others)
 
-def engine_for(image: str) -> Docker:
-    """Returns the engine that runs an image. Raises DsError, with other ways to go on, if none answers."""
-    docker = Docker.installed()
-    if docker is None:
-        raise DsError(f"DOCKERHUB_TAG names the image {image}, and there is no Docker here", _WITHOUT)
-    try:
-        docker.alive()
-    except DsError as error:
-        raise DsError(f"DOCKERHUB_TAG names the image {image}, and {error.what}", _WITHOUT) from error
-    return docker
+    def options(self, box: Box) -> Sequence[str]:
+        """Writes the file of the variables of a slot's containers."""
+        return variables(box.given, box.home.with_suffix(".env"))
+
+    def words(self, box: Box) -> tuple[list[str], dict[str, str]]:
+        """Returns the command that runs a container, and the variables of that command."""
+        memory = f"{box.memory}m"
+        words = [
+            *(self.program, "run", "--name", box.name, "--pull=never", "--init", "--network", "host"),
+            *("--cidfile", str(box.made), *box.options),
+            *(word for name in box.secrets for word in ("--env", name)),  # by name: no file has their values
+            *(["--cpu-shares", str(max(box.cpu_shares, 2))] if box.cpu_shares else []),
+            *_binds(box.outside()),
+            *(hide(box.hidden, *self._hiding) if box.hidden else ()),
+            *_binds(box.inside()),
+            *self._gpus(box),
+            *confined(),
+            *self._further(),
+            *("--label", f"{STATE_LABEL}={box.state}", "--label", f"{WORKER_LABEL}={box.worker}"),
+            *("--workdir", box.folder),
+            *(word for name, value in box.own.items() for word in ("--env", f"{name}={value}")),
+            *(("--memory", memory, "--memory-swap", memory) if box.memory else ()),
+            *("--entrypoint", box.argv[0], "--", box.image, *box.argv[1:]),
+        ]
+        return words, dict(box.secrets)
+
+    def _gpus(self, box: Box) -> list[str]:
+        if box.nvidia:
+            return ["--gpus", f'"device={box.nvidia}"']
+        return ["--device", "/dev/kfd", "--device", "/dev/dri"] if box.amd else []
+
+    def _further(self) -> list[str]:
+        return []
+
+    def _in_registry(self, image: str) -> str:
+        return image
 
 
-def engine_of(image: str, say: Callable[[str], None], *, required: bool) -> Docker | None:
-    """Returns the engine that runs the image here; None: there is none, and jobs are plain processes.
+class Podman(Docker):
+    """Calls Podman, whose command line is Docker's with a few other options. It has no daemon."""
 
-    Configs made for AWS name an image, so a missing engine is a note to `say`.
-    Raises DsError instead if `required`.
-    """
-    try:
-        return engine_for(image)
-    except DsError as error:
-        if required:
-            raise
-        say(f"note: {error.what}: jobs run as plain processes of this machine; {_ASIDE}")
-        return None
+    name: ClassVar[str] = "podman"
+    _asks_version: ClassVar[str] = "{{.Client.Version}}"
+    _removes: ClassVar[Sequence[str]] = ("rm", "--force", "--time", "0", "--volumes", "--ignore")
+    _hiding: ClassVar[Sequence[str]] = ("notmpcopyup",)
+    """Without it, the empty folder is filled with what it is to hide."""
+
+    def _gpus(self, box: Box) -> list[str]:
+        if box.nvidia:  # as the Container Device Interface names them
+            return [word for each in box.nvidia.split(",") for word in ("--device", f"nvidia.com/gpu={each}")]
+        return super()._gpus(box)
+
+    def _further(self) -> list[str]:
+        """Without root, the user is the same one inside. SELinux gives no label to folders that are ours."""
+        return [*([] if os.getuid() == 0 else ["--userns", "keep-id"]), "--security-opt", "label=disable"]
+
+    def _in_registry(self, image: str) -> str:
+        """Returns the name with its registry, which is Docker Hub where none is named, as for Docker."""
+        first, _, rest = image.partition("/")
+        if rest and ({".", ":"} & set(first) or first == "localhost"):
+            return image
+        return f"docker.io/{image}" if rest else f"docker.io/library/{image}"
 
 
 def sweep(label: str, value: str) -> None:
     """Removes left-over containers, as far as possible."""
-    docker = Docker.installed()
-    if docker is not None:
+    for engine in filter(None, (Docker.installed(), Podman.installed())):
         with suppress(DsError):
-            docker.remove(docker.labelled(label, value))
+            engine.remove(engine.labelled(label, value))
 
 
 def confined() -> list[str]:
@@ -152,16 +199,16 @@ def confined() -> list[str]:
 
 def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str]:
     """Returns the option that mounts a folder of this machine, whatever characters are in its name."""
-    return _mount("type=bind", f"src={source}", f"dst={target}", *(["readonly"] if read_only else []))
+    return csv_mount("type=bind", f"src={source}", f"dst={target}", *(["readonly"] if read_only else []))
 
 
-def hide(folder: str) -> tuple[str, str]:
+def _binds(mounts: Sequence[Mount]) -> list[str]:
+    return [word for each in mounts for word in bind(*each[:2], read_only=each.read_only)]
+
+
+def hide(folder: str, *options: str) -> tuple[str, str]:
     """Returns the option that hides a folder behind an empty one."""
-    return _mount("type=tmpfs", f"dst={folder}", "tmpfs-mode=0755")
-
-
-def _mount(*fields: str) -> tuple[str, str]:
-    return "--mount", ",".join('"' + field.replace('"', '""') + '"' for field in fields)
+    return csv_mount("type=tmpfs", f"dst={folder}", "tmpfs-mode=0755", *options)
 
 
 _LONGEST_LINE = 60_000

@@ -26,6 +26,7 @@ from ..words import many
 from .files.done import UNKNOWN, Done, Reading, Recipe, Rules, fingerprint, look, recipe_of, rules_of
 from .files.fetch import look_at_inputs
 from .files.manifest import is_manifest, manifest_key
+from .files.shared import shared_files
 
 MOST = 200_000
 """Maximum jobs of a file whose outputs are looked for: it takes about 0.2 ms a job, in a bucket more."""
@@ -86,7 +87,7 @@ def forecast(
     config: Config, file: JobFile, store: Store, project: Path, image: str = "", most: int = MOST
 ) -> Forecast:
     """Looks for the outputs of the first `most` jobs, in batches. Raises UsageError for one that is wrong."""
-    rules = rules_of(config, _recipe(config, project, image))
+    rules = rules_of(config, _recipe(config, project, image, shared_files(config, store)))
     inputs = [InputTemplate(text) for text in config.inputs]
     output = OutputTemplate(config.output)
     jobs = skipped = 0
@@ -104,10 +105,10 @@ def forecast(
     return Forecast(min(jobs, most), skipped, dict(again.most_common()), jobs > most)
 
 
-def _recipe(config: Config, project: Path, image: str) -> Recipe:
+def _recipe(config: Config, project: Path, image: str, shared: Mapping[str, StoredFile]) -> Recipe:
     """Returns the recipe that workers will have. What an image has of a HANDLER is not known here."""
     files = project_files(config, project)
-    recipe = recipe_of(config, project, image, files)
+    recipe = recipe_of(config, project, image, files, shared=shared)
     elsewhere = config.handler and config.engine_kind.rents and not handler_travels(config, project, files)
     return recipe._replace(handler=UNKNOWN) if elsewhere else recipe
 

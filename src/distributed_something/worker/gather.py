@@ -25,6 +25,7 @@ from ..engine import Store
 from ..job import Lease, Outcome
 from ..ledger import LedgerWriter
 from ..system.repeating import Repeating
+from .attempt.container import Containers
 from .attempt.logs import SlotLog
 from .attempt.slot import Slot
 from .attempt.task import Task
@@ -221,8 +222,9 @@ class GatheringSlot(Slot):
         run: str,
         worker: str,
         health: Health | None = None,
+        containers: Containers | None = None,
     ) -> None:
-        super().__init__(task, store, folder, log, run, worker, health=health)
+        super().__init__(task, store, folder, log, run, worker, containers, health=health)
         self._gathered = log
         self._listener = log.listener
 

@@ -250,6 +250,7 @@ def task_environment(
         "DOCKER_CORES": str(size.slots),
         "DS_DEAD_QUEUE": names.dead,
         "DS_RUN": run,
+        "DS_TASK_MEMORY": str(size.memory),
         "ECS_CLUSTER": config.ecs_cluster,
         "EXPECTED_NUMBER_FILES": str(config.expected_number_files),
         "LOG_GROUP_NAME": config.log_group_name,

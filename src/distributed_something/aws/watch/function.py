@@ -29,6 +29,9 @@ TIMEOUT_SECONDS = 900
 MEMORY_MB = 2048
 """Memory in MiB: enough for the ledger of a million jobs."""
 
+DISK_MB = 8192
+"""Size of its /tmp in MiB, where the index for the report is made."""
+
 LOG_DAYS = 60
 LOG_GROUP = f"/aws/lambda/{FUNCTION}"
 
@@ -41,6 +44,7 @@ _SETTINGS: Mapping[str, Any] = {
     "Runtime": "python3.13",
     "Timeout": TIMEOUT_SECONDS,
     "MemorySize": MEMORY_MB,
+    "EphemeralStorage": {"Size": DISK_MB},
 }
 _ONE_TRY: Mapping[str, Any] = {"MaximumRetryAttempts": 0, "MaximumEventAgeInSeconds": 60}
 

@@ -60,6 +60,8 @@ def task_containers(config: Config, brings_worker: bool, store: Path) -> tuple[T
     """
     if not config.in_containers:
         return None, ""
+    if config.containers not in (True, "docker"):
+        return None, f"CONTAINERS = {config.containers!r}: a rehearsal runs containers by Docker"
     docker, image = Docker.installed(), config.dockerhub_tag
     if docker is None:
         return None, "there is no Docker here"

@@ -3,7 +3,7 @@
 A container sees the slot's own folder at the same path, the project folder read-only without its `.ds`, and
 the machine's network; nothing else. Its environment holds what the config and we give to jobs. It has no
 capability and a limited number of processes, and runs as the user who runs the worker. Its processor time and
-memory are unknown: the engine does not report them.
+memory are unknown where the engine runs it elsewhere: Docker and Podman do not report them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,11 @@ from typing import NamedTuple
 
 from ...errors import DsError, SickMachine
 from ...inputs.config import Config
-from ...system.docker import (
-    BUCKET_FOLDER,
-    STATE_LABEL,
-    WORKER_LABEL,
-    Docker,
-    bind,
-    confined,
-    hide,
-    variables,
-)
+from ...system.box import Box, ContainerEngine, End, Mount
+from ...system.docker import BUCKET_FOLDER
 from ...system.hardware import VISIBLE
 from .process import Ended, memory_kills
+from .scratch import remove_folder
 
 _HOST = "/opt/distributed-something-host.py"
 """Path in a container of the program that calls HANDLER, with the image's own Python."""
@@ -79,34 +72,27 @@ def handler_command(handler: str) -> list[str]:
     return ["python3", _HOST, "--once", handler]
 
 
-def _gpus_of(given: Mapping[str, str]) -> list[str]:
-    """Returns the options that give a container the GPUs of its slot."""
-    if ids := given.get(VISIBLE["nvidia"]):
-        return ["--gpus", f'"device={ids}"']
-    if given.get(VISIBLE["amd"]):
-        return ["--device", "/dev/kfd", "--device", "/dev/dri"]
-    return []
-
-
 class Containers(NamedTuple):
     """Settings of all containers: the engine, the image, the limits of each, and the app's state folder.
 
     `bucket` is the folder that stands for the bucket; None: containers do not see it.
     """
 
-    docker: Docker
+    engine: ContainerEngine
     image: str
     limits: Limits
     state: str
     bucket: Path | None = None
 
 
-def containers_of(config: Config, docker: Docker, state: Path, bucket: Path | None) -> Containers:
+def containers_of(
+    config: Config, engine: ContainerEngine, state: Path, bucket: Path | None = None
+) -> Containers:
     """Returns how a config's jobs run in containers of this machine. `bucket`: see `Containers`."""
     shares = config.cpu_shares and config.cpu_shares // (config.docker_cores or 1)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     limits = Limits(config.memory, shares, config.memory_retry, machine)
-    return Containers(docker, config.dockerhub_tag, limits, str(state), bucket)
+    return Containers(engine, config.dockerhub_tag, limits, str(state), bucket)
 
 
 class Container:
@@ -126,65 +112,75 @@ class Container:
         self._kind = kind
         self._kills = kills
         self._word_seconds = word_seconds
-        self._name = ""
-        self._unremoved: list[str] = []
-        self._variables = folder.parent / f"{folder.name}.env"
-        self._made = folder.parent / f"{folder.name}.cid"
-        """The engine's command writes it once the container is made."""
+        self._home = folder.parent / f"{folder.name}.container"
         # of the GPUs that a container has, it may see all: they have other numbers there
         seen = {name: value for name, value in given.items() if name != VISIBLE["nvidia"]}
-        self._placed: list[str] = []
-        self._needs_home = os.getuid() != 0 and "HOME" not in {**given, **secrets}
-        self._options = [
-            *variables(seen, self._variables),
-            *(word for name in secrets for word in ("--env", name)),  # by name: no file has their values
-            *(["--cpu-shares", str(max(kind.limits.cpu_shares, 2))] if kind.limits.cpu_shares else []),
-            *bind(str(project), str(project), read_only=True),
-            *(hide(str(keys)) if (keys := project / ".ds").is_dir() else ()),
-            *bind(str(Path(__file__).with_name("host.py")), _HOST, read_only=True),
-            *(bind(str(kind.bucket), BUCKET_FOLDER) if kind.bucket else ()),
-            *_gpus_of(given),
-            *confined(),
-            *("--label", f"{STATE_LABEL}={kind.state}"),
-            *("--label", f"{WORKER_LABEL}={given['DS_WORKER']}"),
+        self._needs_home = kind.engine.tells and os.getuid() != 0 and "HOME" not in {**given, **secrets}
+        self._mounts = self._fixed = [
+            Mount(str(project), str(project), read_only=True),
+            Mount(str(Path(__file__).with_name("host.py")), _HOST, read_only=True),
+            *([Mount(str(kind.bucket), BUCKET_FOLDER)] if kind.bucket else []),
         ]
-        self._memory = kind.limits.memory
-        self._worker = given["DS_WORKER"]
-        hidden = {os.fsencode(name): os.fsencode(value) for name, value in secrets.items()}
-        self._outside = {**os.environb, b"DS_WORKER": self._worker.encode(), **hidden}
+        self._box = Box(
+            kind.image,
+            self._mounts,
+            self._home,
+            kind.state,
+            given["DS_WORKER"],
+            given=seen,
+            secrets=secrets,
+            hidden=str(keys) if (keys := project / ".ds").is_dir() else "",
+            nvidia=given.get(VISIBLE["nvidia"], ""),
+            amd=bool(given.get(VISIBLE["amd"])),
+            cpu_shares=kind.limits.cpu_shares,
+            memory=kind.limits.memory,
+        )
+        self._placed: Mapping[str, str] = {}
+        self._seen: list[Mount] = []
+        self._unremoved: list[str] = []
+        self._outside = {**os.environb, b"DS_WORKER": given["DS_WORKER"].encode()}
 
-    def give_memory(self, kills: int) -> str:
+    @property
+    def tells(self) -> bool:
+        """Whether the engine tells how a container ended; see `ContainerEngine`."""
+        return self._kind.engine.tells
+
+    def give_memory(self, kills: int, own: float | None = None) -> str:
         """Sets the memory of the next containers, after so many attempts that ran out of it.
 
-        Returns it in words if it is more than the config's; else an empty text.
+        `own`: what the job itself needs, in MB; None: MEMORY. Returns it in words if it was raised; else an
+        empty text.
         """
-        self._memory = memory = self._kind.limits.memory_after(kills)
-        raised = memory is not None and memory != self._kind.limits.memory
+        limits = self._kind.limits._replace(memory=int(own)) if own else self._kind.limits
+        memory = limits.memory_after(kills)
+        self._box = self._box._replace(memory=memory)
+        raised = self.tells and memory is not None and memory != limits.memory
         return f"{memory:,} MB of memory" if raised else ""
+
+    def see(self, folder: Path) -> None:
+        """Has the next containers see one more folder, to read only."""
+        self._seen = [Mount(str(folder), str(folder), read_only=True)]
 
     def place(self, folder: Path, given: Mapping[str, str]) -> None:
         """Has the next containers see this folder; `given` are the variables that name places in it."""
-        home = {"HOME": given["DS_WORK_DIR"]} if self._needs_home else {}
-        named = [word for name, value in {**home, **given}.items() for word in ("--env", f"{name}={value}")]
-        self._placed = [*bind(str(folder), str(folder)), "--workdir", given["DS_WORK_DIR"], *named]
+        self._placed = {**({"HOME": given["DS_WORK_DIR"]} if self._needs_home else {}), **given}
+        self._mounts = [*self._fixed, Mount(str(folder), str(folder))]
+        self._box = self._box._replace(folder=given["DS_WORK_DIR"])
 
     def command(self, argv: list[str], own: Mapping[bytes, bytes]) -> tuple[list[str], dict[bytes, bytes]]:
         """Returns a command that runs `argv` in a new container, with `own` in its environment, and the
         environment of that command itself."""
-        self._name = f"ds-{self._worker}-{os.urandom(4).hex()}"
         self._kills_before = self._kills()
-        self._made.unlink(missing_ok=True)
-        more = [
-            word for name, value in own.items() for word in ("--env", f"{name.decode()}={os.fsdecode(value)}")
-        ]
-        words = [
-            *(self._kind.docker.program, "run", "--name", self._name, "--pull=never", "--init"),
-            *("--cidfile", str(self._made)),
-            *("--network", "host", *self._options, *self._placed, *more),
-            *(("--memory", f"{self._memory}m", "--memory-swap", f"{self._memory}m") if self._memory else ()),
-            *("--entrypoint", argv[0], "--", self._kind.image, *argv[1:]),
-        ]
-        return words, {**self._outside, **own}
+        engine, name = self._kind.engine, f"ds-{self._box.worker}-{os.urandom(4).hex()}"
+        texts = {key.decode(): os.fsdecode(value) for key, value in own.items()}
+        mounts = [*self._mounts, *self._seen]
+        self._box = box = self._box._replace(
+            name=name, argv=argv, mounts=mounts, own={**self._placed, **texts}
+        )
+        box.made.unlink(missing_ok=True)
+        words, variables = engine.words(box._replace(options=engine.options(box)))
+        given = {os.fsencode(key): os.fsencode(value) for key, value in variables.items()}
+        return words, {**self._outside, **own, **given}
 
     def end(self, ended: Ended | None) -> Verdict | None:
         """Removes the container. Returns how it ended; None if `ended` is None: we ended it.
@@ -200,17 +196,21 @@ class Container:
 
     def leave(self) -> None:
         """Leaves the container, if it was made, to the next removal."""
-        self._unremoved.append(self._name)
+        self._unremoved.append(self._box.name)
 
     def _remove(self) -> None:
         if self._unremoved:
-            self._kind.docker.remove(self._unremoved)
+            self._kind.engine.remove(self._unremoved)
             self._unremoved = []
 
     def _judge(self, ended: Ended) -> Verdict:
         code = ended.exit_code
         if code == 0:
             return Verdict(ended)
+        if not self.tells:
+            if code == 255 and not self._kind.engine.has_image(self._kind.image):
+                raise SickMachine(f"the image {self._kind.image} is away")
+            return Verdict(_signalled(ended))
         try:
             killed, started, exit_code, error = self._state()
         except DsError as failed:  # never made, or taken away by somebody else
@@ -219,44 +219,47 @@ class Container:
         if started.startswith(_NOT_STARTED):
             if "no space left" in error.lower():
                 raise SickMachine(f"the container engine's disk is full: {error.strip()[:200]}")
-            return Verdict(ended, broken=error.strip() or "docker could not start it")
+            return Verdict(ended, broken=error.strip() or f"{self._kind.engine.name} could not start it")
         if exit_code != str(code):
             raise SickMachine("the container engine was away while the job ran")
-        limit = f": MEMORY = {self._memory}" if self._memory else ""
-        memory = f"killed for lack of memory{limit}" if killed == "true" else ""
-        number = (code or 0) - 128
-        if number in set(signal.Signals):
-            ended = ended._replace(exit_code=None, signal=number)
-        return Verdict(ended, memory)
+        memory = f"killed for lack of memory: MEMORY = {self._box.memory}" if killed else ""
+        return Verdict(_signalled(ended), memory if self._box.memory else memory.partition(":")[0])
 
     def check_made(self) -> None:
         """Raises SickMachine if the container is not made yet, and the engine does not answer."""
-        if not self._made.exists():
+        if self.tells and not self._box.made.exists():
             self.check_engine()
 
     def check_engine(self) -> None:
         """Raises SickMachine if the engine does not answer, or cannot remove earlier containers."""
         try:
-            self._kind.docker.alive()
+            self._kind.engine.alive()
             self._remove()
         except DsError as error:
             raise SickMachine(f"the container engine does not answer: {error.what}") from error
 
-    def _state(self) -> list[str]:
-        """Asks the engine for (out of memory, start, exit code, error).
+    def _state(self) -> End:
+        """Asks the engine how the container ended.
 
         The engine may learn of an out-of-memory kill after the container's end: then it is asked again.
         """
-        asked = "{{.State.OOMKilled}}|{{.State.StartedAt}}|{{.State.ExitCode}}|{{.State.Error}}"
         until = time.monotonic() + self._word_seconds
         while True:
-            said = self._kind.docker.call("container", "inspect", "--format", asked, self._name)
-            found = said.split("|", 3)
-            if found[0] == "true" or self._kills() == self._kills_before or time.monotonic() > until:
+            found = self._kind.engine.end_of(self._box.name)
+            if found.out_of_memory or self._kills() == self._kills_before or time.monotonic() > until:
                 return found
             time.sleep(_WORD_PAUSE)
 
     def close(self) -> None:
-        """Removes the files beside the slot's folder."""
-        self._variables.unlink(missing_ok=True)
-        self._made.unlink(missing_ok=True)
+        """Removes what the engine kept beside the slot's folder."""
+        for each in self._home.parent.glob(f"{self._home.stem}.*"):
+            if each.is_dir():
+                remove_folder(each)
+            else:
+                each.unlink(missing_ok=True)
+
+
+def _signalled(ended: Ended) -> Ended:
+    """Returns an end with an exit code above 128 as that by a signal, which it stands for."""
+    number = (ended.exit_code or 0) - 128
+    return ended._replace(exit_code=None, signal=number) if number in set(signal.Signals) else ended

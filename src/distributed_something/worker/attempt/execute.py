@@ -16,6 +16,7 @@ from pathlib import Path
 from ...errors import SickMachine
 from ...inputs.template import variables_of
 from ...job import Cause, Earlier, Lease, Outcome, State
+from ...system.hardware import THREADS
 from ..health import sickness
 from . import verdict
 from .container import NO_ENGINE, START_SECONDS, Container, Containers, handler_command
@@ -24,7 +25,7 @@ from .logs import SlotLog
 from .mask import Mask
 from .process import Child, Ended, Strays, Watch, check_processes, files_of, oom_kills
 from .scratch import FULL_BELOW, Scratch
-from .task import Task, Work
+from .task import NOTHING_SAID, Task, Work
 
 MOMENT_SECONDS = 0.05
 """Duration from which an attempt takes long, in seconds: its lease must then be renewed."""
@@ -63,6 +64,8 @@ class Executor:
         """`project`: the folder that jobs find as $DS_PROJECT_DIR."""
         self._task = task
         self._limit = self._timeout = task.timeout
+        self._said: Mapping[str, float] = NOTHING_SAID
+        self._threads = [name for name in THREADS if name not in task.own and name not in os.environ]
         self._handler = task.handler or ""
         self._host_program = [*host_program(task.python), self._handler]
         self._scratch = scratch
@@ -100,6 +103,11 @@ class Executor:
         if self._container is not None:
             self._container.place(self._scratch.folder, given)
 
+    def see(self, folder: Path) -> None:
+        """Has the next containers see one more folder, to read only; plain processes see all."""
+        if self._container is not None:
+            self._container.see(folder)
+
     def begin(self) -> None:
         """Prepares for an attempt: a cancellation from now on is for it."""
         self._cancelled = None
@@ -124,7 +132,8 @@ class Executor:
         self._takes_long = takes_long
         self._scratch.write(lease.job.body)
         self._watch.unblock()
-        self._limit = self._task.limit(lease.job, size)
+        self._said = self._task.said(lease.job, size)
+        self._limit = self._said.get("timeout", self._task.timeout)
         given = self._give(lease.earlier)
         if given:
             self._log.note(f"attempt {lease.attempt} is given {given}")
@@ -143,6 +152,8 @@ class Executor:
             return self._run_handler(lease)
         own = dict(variables_of(lease.job.keys) if work.variables is None else work.variables)
         own |= {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
+        if self._said:
+            own |= self._shares()
         if argv:
             return self._or_refused(argv, own, self._run_command(argv, own))
         if self._container is not None:
@@ -152,11 +163,22 @@ class Executor:
     def _give(self, earlier: Earlier) -> str:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
         self._timeout = self._task.timeout_after(earlier.timeouts, self._limit)
-        memory = self._container.give_memory(earlier.memory) if self._container else ""
+        own = self._said.get("memory")
+        memory = self._container.give_memory(earlier.memory, own) if self._container else ""
         if not any(earlier):
             return memory
         time_given = f"{self._timeout:g} s" if self._timeout != self._limit else ""
         return " and ".join(filter(None, [time_given, memory]))
+
+    def _shares(self) -> dict[bytes, bytes]:
+        """Returns the variables that say what the job may use, as far as it says what it needs."""
+        names = {"cpus": ("DS_CPUS", *self._threads), "memory": ("DS_MEMORY_MB",)}
+        return {
+            name.encode(): b"%d" % self._said[need]
+            for need, variables in names.items()
+            if need in self._said
+            for name in variables
+        }
 
     def check_machine(self) -> None:
         """Raises SickMachine or OSError if no job can be started, or scratch cannot be written."""
@@ -188,6 +210,9 @@ class Executor:
         else:
             for name in self._of_last:  # in place, as it is large
                 environment.pop(name, None)
+            if self._said:  # what it changes comes back for the next job
+                environment = {**environment, **own}
+                own = {}
             environment |= own
             self._of_last = own.keys()
         try:
@@ -261,7 +286,7 @@ class Executor:
     # how it ended
 
     def _end_container(self, container: Container, ended: Ended | None) -> Outcome:
-        """Returns a container's outcome; its usage is not known, as the engine does not report it."""
+        """Returns a container's outcome; its usage is known only where it is a process of ours."""
         found = container.end(ended)
         if found is None:
             self.check_cancelled()
@@ -276,7 +301,7 @@ class Executor:
             outcome = self._noted(verdict.failed(Cause.OUT_OF_MEMORY, found.memory, code))
         else:
             outcome = self._judge(found.ended)
-        return outcome._replace(cpu_seconds=None, max_rss_bytes=None)
+        return outcome._replace(cpu_seconds=None, max_rss_bytes=None) if container.tells else outcome
 
     def _timed_out(self, ended: Ended | None) -> Outcome:
         """Returns the outcome of an attempt that we ended. Raises Cancelled where that was an order."""
@@ -287,7 +312,7 @@ class Executor:
         return self._noted(verdict.with_usage(verdict.failed(Cause.TIMEOUT, detail), ended))
 
     def _judge(self, ended: Ended, program: str = "") -> Outcome:
-        can_tell = self._container is None
+        can_tell = self._container is None or not self._container.tells
         outcome = verdict.of_process(ended, lambda: can_tell and oom_kills().grew(), program)
         return self._or_disk_full(outcome)
 

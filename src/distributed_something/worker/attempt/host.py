@@ -26,7 +26,7 @@ REPLIES = 4
 MISSING, BROKEN = 127, 126
 """Exit codes of a shell for a program that is missing, or that cannot be executed: no retry mends them."""
 
-FOLDERS = ("work_dir", "input_dir", "output_dir")
+FOLDERS = ("work_dir", "input_dir", "output_dir", "shared_dir")
 
 
 class JobDict(dict[str, Any]):
@@ -55,7 +55,8 @@ class Handler:
     def place(self, placed: Mapping[str, str]) -> None:
         """Takes the folders of the next jobs from the environment, after these changes to it."""
         os.environ.update(placed)
-        self._folders = {name: Path(os.environ[f"DS_{name.upper()}"]) for name in FOLDERS}
+        given = ((name, os.environ.get(f"DS_{name.upper()}")) for name in FOLDERS)
+        self._folders = {name: Path(folder) for name, folder in given if folder}  # not all have the last one
 
     def __call__(self, request: Mapping[str, Any]) -> None:
         """Runs one job. Raises what the function raises, and TypeError for a parameter that is no key."""

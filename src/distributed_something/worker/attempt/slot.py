@@ -19,8 +19,9 @@ from ...errors import DsError, KeyRefused, SickMachine, UsageError
 from ...job import Cause, Job, Lease, Outcome, State
 from ..files.done import Done, fingerprint, look
 from ..files.fetch import fetch_inputs, look_at_inputs
-from ..files.project import ProjectFolder
+from ..files.project import ProjectFolder, link_to
 from ..files.publish import Claim, publish_outputs
+from ..files.shared import SharedFolder
 from ..health import Health, PatientStore, cannot_write, sickness
 from .collect import fetch_outputs, join_csv
 from .container import Containers
@@ -65,9 +66,11 @@ class Slot:
         self._run = run
         self._worker = worker
         self._place = Workplace(folder, keep=keep)
-        self._folders = _folders(self._place.folder)
-        self._scratch = Scratch(self._place.folder, map(Path, self._folders.values()))
         carried = task.carried
+        self._shared = SharedFolder(store, carried.shared, folder.parent) if carried.shared else None
+        self._names = FOLDERS if self._shared is None else (*FOLDERS, "shared_dir")
+        self._folders = self._named(self._place.folder)
+        self._scratch = Scratch(self._place.folder, [Path(self._folders[name]) for name in FOLDERS])
         kept = self._place.home / "project"
         self._project = ProjectFolder(store, carried, kept) if carried.files else None
         project = self._project.path if self._project else Path.cwd()
@@ -149,6 +152,8 @@ class Slot:
         try:
             self._scratch.clear()
             self._executor.check_machine()
+            if self._shared is not None:
+                self._shared.ensure(lambda: None, lambda: None)
         except OSError as error:
             raise sickness(error) or cannot_write(f"the disk of {self._scratch.folder}", error) from error
         self._health.check_store()
@@ -157,6 +162,8 @@ class Slot:
         """Ends the handler's process and closes what is open."""
         self._executor.close()
         self._scratch.close()
+        if self._shared is not None:
+            self._shared.close()
         self._place.close()
 
     def expect(self, leases: Sequence[Lease]) -> None:
@@ -168,6 +175,10 @@ class Slot:
                 work = found[1] if found and found[0] is lease else self._resolved(lease)
                 self._expected[lease.job.id] = lease, work
 
+    def _named(self, folder: Path) -> dict[str, str]:
+        """Returns a job's folders by name."""
+        return {name: os.path.join(folder, name.removesuffix("_dir")) for name in self._names}  # noqa: PTH118  quick
+
     def _work(self, lease: Lease) -> Work:
         found = self._expected.pop(lease.job.id, None)
         return found[1] if found and found[0] is lease else self._resolved(lease)
@@ -176,7 +187,7 @@ class Slot:
         """Resolves a job for the folders that it will most likely have."""
         if self._task.output is None or self._keep:
             return self._task.work(lease, self._folders)
-        return self._task.work(lease, _folders(self._place.expected(lease.job.id)))
+        return self._task.work(lease, self._named(self._place.expected(lease.job.id)))
 
     def _claim(self, lease: Lease, work: Work) -> Work:
         """Names the slot's folder after the job. Returns the work as it is there."""
@@ -189,7 +200,7 @@ class Slot:
 
     def _moved(self) -> None:
         self._scratch.move(self._place.folder)
-        self._folders = _folders(self._place.folder)
+        self._folders = self._named(self._place.folder)
         self._executor.place(self._folders)
 
     def _attempt(self, lease: Lease, takes_long: Callable[[], None]) -> Outcome:
@@ -205,6 +216,10 @@ class Slot:
                 return Outcome(State.SKIPPED, detail=done.why, output=work.prefix)
         if work.prefix and not self._keep:
             work = self._claim(lease, work)
+        if self._shared is not None:
+            self._shared.ensure(takes_long, check_cancelled)
+            self._executor.see(self._shared.path)
+            link_to(self._shared.path, Path(self._folders["shared_dir"]))
         seen: list[StoredFile] | None = [] if work.prefix else None
         if work.inputs:
             takes_long()
@@ -221,7 +236,7 @@ class Slot:
         check_cancelled()
         if self._project:
             self._project.ensure(self._log.note)
-            self._project.link(self._place.folder / "project")
+            link_to(self._project.path, self._place.folder / "project")
         if work.collect and joins:
             outcome = self._join(work.collect)
         else:
@@ -295,11 +310,6 @@ class Slot:
             except OSError as error:  # the next job with an output moves it
                 self._log.note(f"the job's folder could not be renamed: {error}")
             self._moved()
-
-
-def _folders(folder: Path) -> dict[str, str]:
-    """Returns a job's folders by name."""
-    return {name: os.path.join(folder, name.removesuffix("_dir")) for name in FOLDERS}  # noqa: PTH118  quick
 
 
 class _Phase:

@@ -21,6 +21,7 @@ COLLECTED = "collected"
 
 
 NO_RESOURCES = Resources({})
+NOTHING_SAID: Mapping[str, float] = {}
 
 
 class Work(NamedTuple):
@@ -70,15 +71,15 @@ class Task(NamedTuple):
     python: str = ""
     """The Python that runs HANDLER; empty: ours."""
     resources: Resources = NO_RESOURCES
-    """What single jobs need: of it, their own time limits."""
+    """What single jobs need."""
+    own: frozenset[str] = frozenset()
+    """Variables that the user sets."""
 
-    def limit(self, job: Job, size: int) -> float:
-        """Returns a job's time limit in seconds; 0: none. `size`: bytes of its inputs. Raises UsageError."""
-        if not self.resources.may_say("timeout", job.body):
-            return self.timeout
-        keys = job.keys
-        own = None if KEY in keys else self.resources.value("timeout", keys, size)
-        return self.timeout if own is None else own
+    def said(self, job: Job, size: int) -> Mapping[str, float]:
+        """Returns what a job says of its needs. `size`: bytes of its inputs. Raises UsageError."""
+        if not self.resources.may_say(job.body) or KEY in (keys := job.keys):
+            return NOTHING_SAID
+        return self.resources.said(keys, size)
 
     def timeout_after(self, timeouts: int, limit: float) -> float:
         """Returns the time limit of an attempt after so many that ran into it, in seconds; 0: none."""
@@ -139,5 +140,6 @@ def compile_task(
         join=join_of(config.collect),
         carried=carried,
         resources=Resources(config.resources),
+        own=frozenset(config.worker_environment()),
         python=python,
     )

@@ -3,6 +3,7 @@
     <root>/slot-<number>        a slot's own folder
     <root>/slot-<number>/box    where its jobs run, and a link to the project files
     <root>/<job id>             the box, renamed while a job with an OUTPUT runs in it
+    <root>/shared-<digest>      inputs that all jobs share: see files/shared.py
 
 Programs write the path they run in into their files (the headers of BAM and VCF): with a name made of the job
 alone, two runs give the same bytes. The holder of a folder has a lock on it (flock), which the kernel takes
@@ -23,8 +24,8 @@ from ...errors import DsError
 from .scratch import remove_folder
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OURS = re.compile(r"(slot-[0-9]+|[0-9a-f]{16})(-[0-9]+)?|[.]left-[0-9a-f]{8}")
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OURS = re.compile(r"(slot-[0-9]+|[0-9a-f]{16})(-[0-9]+)?|shared-[0-9a-f]{16}|[.]left-[0-9a-f]{8}")
 """Names in a root that are ours to remove; `.left-…` is a folder that is being removed."""
 
 
@@ -90,9 +91,9 @@ class Workplace:
             folder.mkdir()
         except FileExistsError:
             return False
-        held = os.open(folder, _OPEN)
+        held = os.open(folder, OPEN_FOLDER)
         fcntl.flock(held, fcntl.LOCK_EX)
-        if _is_there(held, folder):
+        if is_there(held, folder):
             self._held.append(held)
             return True
         os.close(held)  # another process took it for a remain, and removed it
@@ -142,20 +143,20 @@ def _clear(folder: Path) -> None:
 def _unheld(folder: Path) -> Iterator[bool]:
     """Holds a folder that no process holds; yields whether it is there and held."""
     try:
-        opened = os.open(folder, _OPEN)
+        opened = os.open(folder, OPEN_FOLDER)
     except OSError:  # there is none, or it is not ours
         yield False
         return
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield _is_there(opened, folder)
+        yield is_there(opened, folder)
     except BlockingIOError:
         yield False
     finally:
         os.close(opened)
 
 
-def _is_there(opened: int, folder: Path) -> bool:
+def is_there(opened: int, folder: Path) -> bool:
     """Whether the open folder still has this name."""
     try:
         return os.path.samestat(os.fstat(opened), folder.lstat())

@@ -50,6 +50,8 @@ class Recipe(NamedTuple):
     setup: str = ""
     """Of SETUP and ENVIRONMENT_FILE."""
     files: Mapping[str, str] = {}
+    shared: Mapping[str, str] = {}
+    """Shared inputs by name: size and tag."""
 
 
 class Done(NamedTuple):
@@ -101,11 +103,12 @@ def recipe_of(
     image: str = "",
     files: Mapping[str, ProjectFile] = {},
     environment: str | None = None,
+    shared: Mapping[str, StoredFile] = {},
 ) -> Recipe:
     """Returns the recipe of a config; `image` is the image's digest, where it is known.
 
     Of a HANDLER the source of its own module counts, and each of the project's `files`. `environment` is its
-    digest; None: that of the config.
+    digest; None: that of the config. `shared` are the shared inputs.
     """
     source = source_of(config.handler, project) if config.handler else None
     travels = source is not None and source.relative_to(project).as_posix() in files
@@ -118,6 +121,7 @@ def recipe_of(
         environment=environment_digest(config) if environment is None else environment,
         setup=config.shell(project).digest(),
         files={name: f"{file.sha256[:16]}{'x' if file.executable else ''}" for name, file in files.items()},
+        shared=_apart({name: f"{each.size}-{each.tag}" for name, each in shared.items()}, INPUTS_APART),
     )
 
 
@@ -139,7 +143,7 @@ def rules_of(config: Config, recipe: Recipe) -> Rules:
 def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[StoredFile]) -> dict[str, Any]:
     """Returns what a manifest records of what made an output: only digests, sizes and tags.
 
-    What a job needs (`_timeout`) makes no other output.
+    What a job needs (`_memory`, say) makes no other output.
     """
     own = ((name, value) for name, value in keys.items() if name not in NEEDS)
     values = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in own}
@@ -162,6 +166,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found.append("the image changed")
     found += _changes("", before.get("job"), now.get("job"))
     found += _changes("file ", before.get("files"), now.get("files"))
+    found += _changes("shared input ", before.get("shared"), now.get("shared"))
     found += _changes("input ", before.get("inputs"), now.get("inputs"))
     return found
 

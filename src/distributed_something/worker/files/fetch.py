@@ -28,8 +28,7 @@ def fetch_inputs(
     before each file, and may raise to end it all. `seen` receives the files as the store had them before.
     `lists`: see `done.Rules`.
     """
-    found = _resolve(store, inputs, stat=seen is not None, lists=lists)
-    _check_names([(file.key, name) for file, name in found])
+    found = resolve(store, inputs, stat=seen is not None, lists=lists)
     if seen is not None:
         seen += (file for file, _ in found)
     for target in {(folder / name).parent for _, name in found}:
@@ -45,10 +44,22 @@ def fetch_inputs(
 
 def look_at_inputs(store: Reading, inputs: Sequence[Input], *, lists: bool = False) -> list[StoredFile]:
     """Returns the inputs of a job as the store has them now. Raises KeyMissing and KeyRefused."""
-    return [file for file, _ in _resolve(store, inputs, stat=True, lists=lists)]
+    return [file for file, _ in _located(store, inputs, stat=True, lists=lists)]
 
 
-def _resolve(
+def resolve(
+    store: Reading, inputs: Sequence[Input], *, stat: bool, lists: bool = False
+) -> list[tuple[StoredFile, str]]:
+    """Returns (file, name in the folder) of each input; sizes and tags only with `stat`.
+
+    Raises KeyMissing, also if two inputs would have one name, and KeyRefused.
+    """
+    found = _located(store, inputs, stat=stat, lists=lists)
+    _check_names([(file.key, name) for file, name in found])
+    return found
+
+
+def _located(
     store: Reading, inputs: Sequence[Input], *, stat: bool, lists: bool
 ) -> list[tuple[StoredFile, str]]:
     """Returns (file, name in the folder) of each input; sizes and tags only with `stat`."""

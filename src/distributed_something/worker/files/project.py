@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ...engine import Store
+from ...engine import Store, StoredFile
 from ...errors import DsError
 from ...inputs.files import ProjectFile
 from ...ledger import RunPaths
@@ -22,10 +22,12 @@ from ..attempt.scratch import remove, remove_folder
 
 
 class Carried(NamedTuple):
-    """Project files by name, and the prefix in the store under which their contents lie."""
+    """What travels with all jobs: project files by name, and the prefix in the store of their contents."""
 
     files: Mapping[str, ProjectFile] = {}
     prefix: str = ""
+    shared: Mapping[str, StoredFile] = {}
+    """Shared inputs by name, as the store had them at set-up."""
 
 
 NONE = Carried()
@@ -54,20 +56,14 @@ class ProjectFolder:
         self.path = path
         self._store = store
         self._carried = carried
-        self._known: list[tuple[int, ...]] = []
+        self._known: list[list[int]] = []
         self._bring()
 
     def ensure(self, note: Callable[[str], None]) -> None:
         """Brings the files again if a job has changed one, and notes that. Raises DsError."""
-        if self._state() != self._known:
+        if state_of(self.path, self._carried.files) != self._known:
             note("an earlier job has changed files of $DS_PROJECT_DIR: they are brought anew")
             self._bring()
-
-    def link(self, link: Path) -> None:
-        """Makes `link` lead here: a job's command names its files by a path that is the same in each run."""
-        if link != self.path and not (link.is_symlink() and link.readlink() == self.path):
-            remove(link)
-            link.symlink_to(self.path)
 
     def _bring(self) -> None:
         remove_folder(self.path)
@@ -79,20 +75,36 @@ class ProjectFolder:
         self._store.fetch_many([(prefix + file.sha256, self.path / name) for name, file in files.items()])
         for name, file in files.items():
             _check(name, file, (self.path / name).read_bytes())
-            (self.path / name).chmod(0o555 if file.executable else 0o444)
-        for root, _, _ in os.walk(self.path, topdown=False):
-            Path(root).chmod(0o555)
-        self._known = self._state()
+        make_read_only(self.path, {name for name, file in files.items() if file.executable})
+        self._known = state_of(self.path, files)
 
-    def _state(self) -> list[tuple[int, ...]]:
-        found: list[tuple[int, ...]] = []
-        for name in self._carried.files:
-            try:
-                there = (self.path / name).lstat()
-            except OSError:
-                return []
-            found.append((there.st_ino, there.st_size, there.st_mtime_ns, there.st_mode))
-        return found
+
+def make_read_only(folder: Path, programs: Collection[str] = ()) -> None:
+    """Takes the right to write from a folder and all below it; `programs` are files that may be executed."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(root, name)
+            path.chmod(0o555 if path.relative_to(folder).as_posix() in programs else 0o444)
+        Path(root).chmod(0o555)
+
+
+def state_of(folder: Path, names: Iterable[str]) -> list[list[int]]:
+    """Returns what changes if a job changes one of the files; empty: one is missing."""
+    found = []
+    for name in names:
+        try:
+            there = (folder / name).lstat()
+        except OSError:
+            return []
+        found.append([there.st_ino, there.st_size, there.st_mtime_ns, there.st_mode])
+    return found
+
+
+def link_to(folder: Path, link: Path) -> None:
+    """Makes `link` lead to a folder: so commands name its files by a path that is the same in each run."""
+    if link != folder and not (link.is_symlink() and link.readlink() == folder):
+        remove(link)
+        link.symlink_to(folder)
 
 
 def _check(name: str, file: ProjectFile, data: bytes) -> None:
