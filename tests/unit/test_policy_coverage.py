@@ -81,6 +81,7 @@ BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "earlier": {},
     "teardown": {},
     "look": {},
+    "s3/uploads": {},
     "s3/plain_store": {"without": ("delete", "publish")},
     "s3/store": {"only": ("_list",)},
     "ec2/fleets": {"without": ("ask_spot", "ask_fleet", "make_template")},

@@ -337,8 +337,9 @@ def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
     """For the auto-monitor: to look at the runs of every app, to queue COLLECT's job, and to end runs."""
     written = buckets.written
     store = (
-        Grant("List", ("s3:ListBucket",), _bucket_arns(where, written)),
+        Grant("List", ("s3:ListBucket", "s3:ListBucketMultipartUploads"), _bucket_arns(where, written)),
         Grant("Runs", ("s3:GetObject", "s3:PutObject"), _bucket_arns(where, written, "/runs/*")),
+        Grant("Uploads", ("s3:AbortMultipartUpload",), _bucket_arns(where, written, "/*")),
     )
     own = where.arn("logs", f"log-group:/aws/lambda/{FUNCTION}:*", region="*")
     queues = where.arn("sqs", "*", region="*")
