@@ -77,6 +77,8 @@ def _choosing(folder: Path, waiting: int, sizes: int) -> tuple[int, list[float]]
                 took.append(time.perf_counter() - began)
             found = queue.lease(1)
             held += found
+            if not held:
+                break
             if not found or random.random() < 0.2:
                 queue.done([held.pop(random.randrange(len(held)))])
     return kinds, sorted(took)
