@@ -169,12 +169,10 @@ def test_a_project_of_the_family_runs_with_nothing_but_its_own_files(
     said = [line.split("  ") for line in out(project).splitlines()]
     assert ["not known" in line for line in said].count(True) == bool(unproven)
     assert sum("unproven" in each for line in said for each in line) == unproven
-    running = (
-        session()
-        .client("ec2")
-        .describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}])
-    )
-    assert running["Reservations"] == []
+    own = {"Name": "tag:ds:app", "Values": [project.config.app_name]}
+    found = session().client("ec2").describe_instances(Filters=[own])["Reservations"]
+    machines = [each["State"]["Name"] for reservation in found for each in reservation["Instances"]]
+    assert machines and set(machines) == {"terminated"}
 
 
 def without_a_result(

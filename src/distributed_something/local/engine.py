@@ -19,7 +19,6 @@ from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..job import Needs
 from ..packing import Capacity
-from ..system.docker import STATE_LABEL, sweep
 from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
 from .place import Place, capacity_of, check_gpus, need_image, slots_of
@@ -323,6 +322,8 @@ class LocalEngine:
             if lock is not None:
                 kill_marked(self._place.mark)
                 if self._config.in_containers:
+                    from ..system.docker import STATE_LABEL, sweep
+
                     sweep(STATE_LABEL, str(self._place.folder))
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS, Needs
 from ..packing import Capacity
-from ..system.box import ContainerEngine
-from ..system.containers import engine_for
-from ..system.hardware import find_gpus, slots_with_gpus
 from ..system.state import mark_of
 from ..words import many
 from .queue import SqliteQueue
+
+if TYPE_CHECKING:
+    from ..system.box import ContainerEngine
 
 
 class Place(NamedTuple):
@@ -79,6 +79,8 @@ def slots_of(config: Config) -> int:
     slots = (os.cpu_count() or 1) if cores is None else config.tasks_per_machine * cores
     if not config.gpus:
         return slots
+    from ..system.hardware import find_gpus, slots_with_gpus
+
     return slots_with_gpus(slots, config.gpus, len(find_gpus().ids), shared=config.gpus_shared)
 
 
@@ -93,6 +95,8 @@ def capacity_of(config: Config) -> Capacity:
 def check_gpus(config: Config) -> None:
     """Raises UsageError if no slot of this machine has the GPUs that a job needs."""
     if config.gpus and not slots_of(config):
+        from ..system.hardware import find_gpus
+
         there = many(len(find_gpus().ids), "GPU", "is", "are")
         what = f"GPUS = {config.gpus}: {there} found here, by nvidia-smi, rocm-smi or CUDA_VISIBLE_DEVICES"
         raise UsageError(what, "lower GPUS, or run on a machine that has them")
@@ -106,6 +110,8 @@ def container_engine(config: Config, project: Path, *, prepared: bool = True) ->
     """
     if not config.in_containers:
         return None
+    from ..system.containers import engine_for
+
     own, shell = config.worker_environment(), config.shell(project)
     path = shell.variables({**os.environ, **own}).get("PATH") if config.setup and not prepared else None
     return engine_for(config.dockerhub_tag, config.container_engines, project, path)
