@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -18,6 +19,9 @@ def run() -> NoReturn:
     if sys.getfilesystemencoding() != "utf-8":  # names of files are UTF-8 in every store, whatever the locale
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    gc.set_threshold(
+        20_000
+    )  # a short command makes few circles, and looking for them is a twentieth of its time
     try:
         from .cli.entry import main
 

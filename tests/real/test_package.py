@@ -72,7 +72,7 @@ def check_sdist(built: Path) -> None:
         "src", "docs", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "pyproject.toml", "PKG-INFO",
         ".gitignore",
     }  # fmt: skip
-    assert [name for name in names if name.startswith("docs/")] == ["docs/terminal.svg"]
+    assert [name for name in names if name.startswith("docs/")] == ["docs/dashboard.png"]
 
 
 def install(wheel: Path, folder: Path) -> Path:

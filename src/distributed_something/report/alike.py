@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
 
 LINE_CHARACTERS = 400
 """Longest part of a line that is read, in characters: folding takes quadratic time."""
@@ -58,16 +59,19 @@ def telling_line(text: str) -> str:
     That is the last line that names an error, or else the last one that is not a frame of a stack. The
     project's own notes count only if there is nothing else.
     """
-    lines = [line.strip() for line in plain(text).splitlines() if line.strip()]
+    lines = [short for line in plain(text).splitlines() if (short := line.strip())]
     said = [line for line in lines if not line.startswith(_OURS)]
-    if leaf := _first_leaf(said):
+    if _GROUP in text and (leaf := _first_leaf(said)):
         return leaf[:LINE_CHARACTERS]
-    new = [(at, line) for at, line in enumerate(said) if not _NOTHING_NEW.match(line)]
-    for at, line in reversed(new[-LAST_LINES:]):
+    backwards = zip(range(len(said) - 1, -1, -1), reversed(said), strict=True)
+    new = ((at, line) for at, line in backwards if not _NOTHING_NEW.match(line))
+    last = ""
+    for at, line in islice(new, LAST_LINES):
         if _NAMES_IT.match(line):
             follows = said[at + 1] if _R_GOES_ON.match(line) and at + 1 < len(said) else ""
             return f"{line} {follows}".strip()[:LINE_CHARACTERS]
-    return (new[-1][1] if new else (said or lines or [""])[-1])[:LINE_CHARACTERS]
+        last = last or line
+    return (last or (said or lines or [""])[-1])[:LINE_CHARACTERS]
 
 
 def _first_leaf(lines: Sequence[str]) -> str:
