@@ -177,7 +177,7 @@ def test_killed_at_any_moment_every_job_is_done_and_whole(
     assert sum(counts[name] for name in ("waiting", "running", "dead", "skipped", "failed")) == 0
     assert status["state"] == "finished"
     if "host" not in killer.struck:  # who kills a job's own process makes an attempt of it fail
-        assert status["attempts"] == JOBS
+        assert JOBS <= status["attempts"] <= JOBS + len(killer.struck), "more than a kill explains"
         assert {failed for _, failed in rows} == {0}
 
 
