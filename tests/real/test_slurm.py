@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
+from itertools import takewhile
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -407,7 +409,7 @@ OTHERS_PYTHON = "/usr/bin/python3"
 def test_without_accounting_a_run_is_the_same_for_another_user_too(
     plain_cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in takewhile(lambda each: each != Path(gettempdir()), (tmp_path, *tmp_path.parents)):
         folder.chmod(0o755)
     projects = []
     for user in (os.getuid(), 65534):
