@@ -69,7 +69,8 @@ def test_setup_again_makes_nothing_and_brings_settings_in_line(cloud: Cloud) -> 
     assert setup(cloud.project) == run
     told = cloud.err.getvalue()
     assert f"changed queue {cloud.app}Queue: VisibilityTimeout 120 → 77\n" in told
-    assert f"changed task definition {cloud.app}Task: containerDefinitions.{cloud.app}.memory " in told
+    (task,) = [line for line in told.splitlines() if "changed task definition " in line]
+    assert f"containerDefinitions.{cloud.app}.memory " in task
     assert cloud.found(Kind.QUEUE, cloud.app + "Queue").settings["VisibilityTimeout"] == "77"
     task = cloud.found(Kind.TASK_DEFINITION, cloud.app + "Task").settings
     assert task["containerDefinitions"][-1]["memory"] == 1000

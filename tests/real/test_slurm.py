@@ -44,7 +44,7 @@ def leaves_nothing(project: ClusterProject, *, killed: bool = False) -> None:
     project.ds("cleanup", "--yes", timeout=120)
     assert not project.state().exists()
     wait_until(lambda: not project.processes(), "processes to end", 30)
-    assert project.cluster.jobs() == []
+    wait_until(lambda: not project.cluster.jobs(), "Slurm jobs to end", 30)
     if not killed:
         assert [*project.scratch.iterdir()] == []
 
