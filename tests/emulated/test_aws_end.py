@@ -747,7 +747,7 @@ def references_run(cloud: Cloud) -> RunRecord:
     return record
 
 
-@pytest.mark.fault(5)
+@pytest.mark.fault(5, 71)
 def test_a_run_that_the_reference_started_is_not_watched_and_is_removed_whole(cloud: Cloud) -> None:
     """The monitor would see no job of ours, and end the machines under the jobs."""
     (fleet,) = references_run(cloud).fleets
