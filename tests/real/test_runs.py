@@ -66,6 +66,18 @@ def test_a_list_of_jobs_tells_them_by_their_keys(project: DsProject) -> None:
     assert [json.loads(row["job"])["group"]["Plate"] for row in rows] == ["P1", "P2"]
 
 
+def test_a_program_is_looked_for_on_the_path_of_the_config(project: DsProject) -> None:
+    tool = project.folder / "bin/own-tool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho $1\n")
+    tool.chmod(0o755)
+    project.config(COMMAND="own-tool {n}", ENVIRONMENT={"PATH": f"{tool.parent}:{os.environ['PATH']}"})
+    jobs = project.jobs([{"n": 7}])
+    assert "own-tool is there" in project.ds("check", jobs).stdout
+    project.ds("run", jobs)
+    assert project.ds("logs", "0").stdout.strip() == "7"
+
+
 def test_the_reference_names_of_the_steps(project: DsProject) -> None:
     project.config(COMMAND="true {n}")
     project.jobs([{"n": 1}])

@@ -84,6 +84,7 @@ class Executor:
         self._links = bool(task.carried.files and task.command)
         given = {**task.environment, "DS_PROJECT_DIR": str(project), "DS_WORKER": worker}
         self._environment = {**os.environb, **_encoded({**given, **task.secrets})}
+        self._path = given.get("PATH") if containers is None else None
         self._of_last: Iterable[bytes] = ()
         self._container = (
             Container(containers, scratch.folder, project, given, task.secrets) if containers else None
@@ -216,7 +217,8 @@ class Executor:
             environment |= own
             self._of_last = own.keys()
         try:
-            child = Child.spawn(argv, environment, self._cwd, self._spawn_files)
+            program = "" if self._path is None else _found(argv[0], self._path)
+            child = Child.spawn(argv, environment, self._cwd, self._spawn_files, program)
         except OSError as error:
             self._scratch.doubt()  # it may be the folder that is not there
             if sickness(error):
@@ -347,6 +349,13 @@ class Executor:
 
 def _encoded(given: Mapping[str, str]) -> dict[bytes, bytes]:
     return {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
+
+
+def _found(name: str, path: str) -> str:
+    """Returns where a program lies on the PATH of the job's environment; empty: nowhere."""
+    from shutil import which
+
+    return which(name, path=path) or ""
 
 
 def _ignore() -> None:

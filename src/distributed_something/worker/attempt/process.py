@@ -102,8 +102,11 @@ class Child:
         env: Mapping[bytes, bytes],
         cwd: Path | str,
         files: Sequence[tuple[int, int, int]],
+        program: str = "",
     ) -> Child:
-        """Starts `argv` (looked up in PATH) in folder `cwd` with the descriptors of `files`.
+        """Starts `argv` in folder `cwd` with the descriptors of `files`.
+
+        `program`: the file to run; empty: what our own PATH has for `argv`.
 
         `env` is encoded: to encode forty variables for each child costs as much as to lease its job.
         Raises OSError if the program is missing, not executable, or its arguments are too long.
@@ -111,7 +114,7 @@ class Child:
         with _spawning:
             os.chdir(cwd)
             pid = os.posix_spawnp(
-                argv[0], argv, env, file_actions=files, setpgroup=0, setsigdef=_DEFAULT_SIGNALS
+                program or argv[0], argv, env, file_actions=files, setpgroup=0, setsigdef=_DEFAULT_SIGNALS
             )
             _own.add(pid)
         return cls(pid)
