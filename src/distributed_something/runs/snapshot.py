@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..budget import NO_BUDGET, Budget, Spent, share
 from ..engine import Counts, Machines
-from ..exclusion import Pause
 from ..job import State
 from ..ledger import JobRecord
 from ..words import many
+
+if TYPE_CHECKING:
+    from ..exclusion import Pause
 
 RATE_WINDOW_SECONDS = 60.0
 """Time over which the rate of a run under way is measured, in seconds."""

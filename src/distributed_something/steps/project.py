@@ -19,9 +19,9 @@ from ..ledger import Fold, LedgerWriter, RunPaths
 from ..runs.record import RunRecord, budget_of, excluded_of, read_record, record_path
 from ..runs.snapshot import Snapshot, Tally, take
 from ..system.state import state_folder
-from ..worker.health import pauses
 
 if TYPE_CHECKING:
+    from ..exclusion import Pause
     from ..inputs.check import Check
     from ..inputs.jobfile import JobFile
 
@@ -219,7 +219,11 @@ class Project:
 
             usd = reported_cost(engine.store, paths)
             machines = machines._replace(cost=None if usd is None else Cost(usd))
-        paused = pauses(engine.store, paths.paused, self.clock.now()) if counts and counts.open else ()
+        paused: Sequence[Pause] = ()
+        if counts and counts.open:
+            from ..worker.health import pauses
+
+            paused = pauses(engine.store, paths.paused, self.clock.now())
         return take(
             fold,
             app=self.config.app_name,
