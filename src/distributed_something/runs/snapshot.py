@@ -296,17 +296,7 @@ def take(
     """Returns the view of a run. `counts`: None if the queue is gone. `silent`: workers write no ledger."""
     alive = Alive.of(machines)
     stranded = alive.stranded(fold)
-    by_state, by_queue = fold.by_state, None
-    if silent and counts is not None:
-        by_queue = count_queue(fold.total, counts, by_state[State.DROPPED], by_state[State.DEAD])
-    jobs, unseen = by_queue or count_jobs(fold, stranded), 0
-    if silent and jobs.succeeded:
-        jobs = jobs._replace(unproven=max(jobs.succeeded - fold.proven(), 0))
-    if counts is not None and not by_queue:
-        held = min(counts.leased, machines.slots if alive.any else 0)
-        unseen = min(max(held - fold.by_state[State.RUNNING], 0), jobs.waiting)
-        waiting = jobs.waiting - unseen
-        jobs = jobs._replace(running=jobs.running + unseen, waiting=waiting, failed=min(jobs.failed, waiting))
+    jobs, unseen = _count(fold, counts, stranded, machines.slots if alive.any else 0, silent=silent)
     over = jobs.total > 0 and jobs.final == jobs.total and (counts is None or counts.open == 0)
     rate = _rate(fold, fold.last_end if over and fold.last_end else now, whole=over)
     left = jobs.total - jobs.final
@@ -341,6 +331,24 @@ def take(
         pauses=tuple(pauses),
         excluded=excluded or {},
     )
+
+
+def _count(
+    fold: Tally, counts: Counts | None, stranded: int, slots: int, *, silent: bool
+) -> tuple[JobCounts, int]:
+    """Returns the jobs by state, and how many of the running ones have no event yet: `slots` at most."""
+    by_state, by_queue = fold.by_state, None
+    if silent and counts is not None:
+        by_queue = count_queue(fold.total, counts, by_state[State.DROPPED], by_state[State.DEAD])
+    jobs = by_queue or count_jobs(fold, stranded)
+    if silent and jobs.succeeded:
+        jobs = jobs._replace(unproven=max(jobs.succeeded - fold.proven(), 0))
+    if counts is None or by_queue:
+        return jobs, 0
+    unseen = min(max(min(counts.leased, slots) - by_state[State.RUNNING], 0), jobs.waiting)
+    waiting = jobs.waiting - unseen
+    failed = min(jobs.failed, waiting)
+    return jobs._replace(running=jobs.running + unseen, waiting=waiting, failed=failed), unseen
 
 
 def _paused(pauses: Sequence[Pause]) -> str:
