@@ -17,7 +17,7 @@ from typing import Any
 from browsing import dashboard
 from conftest import DsProject, until
 from distributed_something.rehearsal.faults import parse_faults
-from rehearsing import unlucky
+from rehearsing import TWO_MACHINES, unlucky
 from services import chromium
 from synthetic import write_run
 
@@ -149,14 +149,9 @@ def machines(project: DsProject, *, stopped: bool = False) -> Iterator[Steps]:
     """A rehearsed run: a machine is lost and too many jobs are dead; `stopped`: no machine runs any more."""
     (project.folder / "measure.sh").write_text(MEASURE)
     project.config(
-        ENGINE="rehearsal",
-        DOCKERHUB_TAG="lab/nuclei:1.4",
+        **TWO_MACHINES | {"DOCKERHUB_TAG": "lab/nuclei:1.4", "MACHINE_PRICE": 0.04},
         CONTAINERS=False,
         OUTPUT="",
-        CLUSTER_MACHINES=2,
-        TASKS_PER_MACHINE=1,
-        MACHINE_TYPE=["m5.large"],
-        MACHINE_PRICE=0.04,
         JOB_RETRIES=1,
         DOCKER_CORES=3,
         SQS_MESSAGE_VISIBILITY=10,

@@ -17,6 +17,16 @@ from distributed_something.rehearsal.place import Place
 
 REGION = "us-east-1"
 
+TWO_MACHINES: dict[str, Any] = {
+    "ENGINE": "rehearsal",
+    "DOCKERHUB_TAG": "user/image",
+    "CLUSTER_MACHINES": 2,
+    "TASKS_PER_MACHINE": 1,
+    "MACHINE_TYPE": ["m5.large"],
+    "MACHINE_PRICE": 0.1,
+}
+"""The keys of a run that rents two machines, one task each."""
+
 
 def processes(project: DsProject) -> list[int]:
     """Those of tasks, and the emulator's own."""

@@ -11,7 +11,7 @@ from browsing import Open, dashboard
 from conftest import DsProject, until
 from distributed_something.rehearsal.faults import parse_faults
 from pretending import require
-from rehearsing import processes, unlucky
+from rehearsing import TWO_MACHINES, processes, unlucky
 
 pytestmark = pytest.mark.real
 
@@ -22,15 +22,10 @@ FAULTS = "kill=0.4/min,notice=0.4/min,speed=8x"
 def test_a_rented_run_is_held_mended_and_goes_on_from_the_page(project: DsProject, opened: Open) -> None:
     require()
     project.config(
-        ENGINE="rehearsal",
+        **TWO_MACHINES,
         COMMAND=WORK,
         OUTPUT="",
-        DOCKERHUB_TAG="user/image",
         AWS_BUCKET="bucket-of-a-test",
-        CLUSTER_MACHINES=2,
-        TASKS_PER_MACHINE=1,
-        MACHINE_TYPE=["m5.large"],
-        MACHINE_PRICE=0.1,
         BUDGET_USD=1,
         CANARY=3,
         SQS_MESSAGE_VISIBILITY=8,

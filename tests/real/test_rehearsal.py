@@ -19,7 +19,7 @@ import pytest
 from conftest import DsProject, until
 from distributed_something.rehearsal.faults import Faults, fate, parse_faults
 from pretending import require
-from rehearsing import Emulator, processes, unlucky
+from rehearsing import TWO_MACHINES, Emulator, processes, unlucky
 
 pytestmark = pytest.mark.real
 
@@ -31,15 +31,10 @@ def rehearsal(project: DsProject) -> Iterator[DsProject]:
     """A project whose runs are rehearsed; nothing of them runs afterwards."""
     require()
     project.config(
-        ENGINE="rehearsal",
+        **TWO_MACHINES,
         COMMAND=COMMAND,
         OUTPUT="out/{n}",
-        DOCKERHUB_TAG="user/image",
         AWS_BUCKET="bucket-of-a-test",
-        CLUSTER_MACHINES=2,
-        TASKS_PER_MACHINE=1,
-        MACHINE_TYPE=["m5.large"],
-        MACHINE_PRICE=0.1,
         SQS_MESSAGE_VISIBILITY=8,
         JOB_RETRIES=2,
         DOCKER_CORES=2,

@@ -14,6 +14,7 @@ import pytest
 from conftest import DsProject, until
 from distributed_something.rehearsal.place import Place
 from pretending import require
+from rehearsing import TWO_MACHINES
 
 pytestmark = pytest.mark.real
 
@@ -25,14 +26,9 @@ def rehearsal(project: DsProject) -> Iterator[DsProject]:
     """A set-up project of two machines whose jobs wait for a file; its account is gone afterwards."""
     require()
     project.config(
-        ENGINE="rehearsal",
+        **TWO_MACHINES,
         COMMAND=WORK,
-        DOCKERHUB_TAG="user/image",
         CONTAINERS=False,
-        CLUSTER_MACHINES=2,
-        TASKS_PER_MACHINE=1,
-        MACHINE_TYPE=["m5.large"],
-        MACHINE_PRICE=0.1,
         DOCKER_CORES=1,
     )
     project.ds("setup", timeout=120)
