@@ -14,6 +14,7 @@ from ..inputs.check import (
     Finding,
     Room,
     error,
+    in_turn,
     input_findings,
     job_file_findings,
     ok,
@@ -79,13 +80,13 @@ def job_checks(
     if file is None:
         return shared
     folds_case, place = store.folds_case, str(folder / config.store)
-    return [
-        *shared,
+    of_file = [
         Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
         Check("the inputs", lambda: input_findings(config, file, store, place, room)),
         Check("what jobs need", lambda: need_findings(config, file, store, capacity)),
         Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
     ]
+    return [*shared, in_turn("the jobs", *of_file)]
 
 
 def _image(config: Config, folder: Path) -> str:

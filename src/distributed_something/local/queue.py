@@ -27,6 +27,7 @@ from ..clock import Clock, SystemClock
 from ..engine import Counts, KnownJob, PutReport
 from ..errors import DsError
 from ..job import (
+    LARGE_BODY,
     NEVER_SHORT,
     Cause,
     DeadJob,
@@ -80,8 +81,12 @@ POLL_LAST = 0.25
 
 # A batch in one statement, in which Python's lock is free: see `_packed`.
 _PUT = """INSERT INTO jobs (id, body)
-    SELECT CAST(key AS INTEGER), substr(:bodies, (value >> 32) + 1, value & 0xFFFFFFFF)
+    SELECT CAST(key AS INTEGER), ifnull(substr(:bodies, (value >> 32) + 1, value & 0xFFFFFFFF), x'')
     FROM json_each(:places) WHERE true ON CONFLICT (id) DO NOTHING"""
+
+# A large body is written in place: as a value, SQLite would copy it three times.
+_ROOM = "UPDATE jobs SET body = zeroblob(?) WHERE id = ? AND length(body) = 0"
+_SEQ = "SELECT seq FROM jobs WHERE id = ?"
 
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
@@ -232,6 +237,7 @@ class SqliteQueue:
             packed = _packed(batch)
             with self._writing(durable=True) as db:
                 sent += db.execute(_PUT, packed).rowcount
+                _fill(db, batch)
                 _pack(db, batch)
             given += len(batch)
         with suppress(DsError):  # all is stored, if only in the log: the disk may be full
@@ -513,6 +519,16 @@ def _number(job_id: str) -> int:
     return number
 
 
+def _fill(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
+    """Writes the large bodies of jobs that are new."""
+    for job in jobs:
+        size, number = len(job.body), _number(job.id)
+        if size >= LARGE_BODY and db.execute(_ROOM, (size, number)).rowcount:
+            (seq,) = db.execute(_SEQ, (number,)).fetchone()
+            with db.blobopen("jobs", "body", seq) as body:
+                body.write(job.body)
+
+
 def _pack(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
     """Stores what jobs need that say it; for others nothing is done."""
     if needy := [(job.needs, _number(job.id)) for job in jobs if type(job) is NeedyJob]:
@@ -531,9 +547,10 @@ def _packed(jobs: Sequence[Job]) -> dict[str, str | bytes]:
     """Jobs for `_PUT`: all bodies in a row, and JSON from each id, as a number, to where its body lies.
 
     Where it begins and its length are one number, of 32 bits each: so SQLite has one value to read a job.
+    A large body is left empty: `_fill` writes it.
     """
     numbers = struct.unpack(f">{len(jobs)}q", bytes.fromhex("".join([job.id for job in jobs])))
-    bodies = [job.body for job in jobs]
+    bodies = [job.body if len(job.body) < LARGE_BODY else b"" for job in jobs]
     starts = accumulate(map(len, bodies), initial=0)
     places = [
         f'"{number}":{start << 32 | len(body)}'

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from ..errors import DsError, QueueDamaged
+from ..errors import DsError, QueueDamaged, UsageError
 from ..system.files import FEWER_FILES, few_files_left
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from ..system.state import open_private
@@ -178,6 +178,9 @@ def _explanation(path: Path, error: sqlite3.Error) -> DsError | None:
         return damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return _disk_full(path)
+    if code == sqlite3.SQLITE_TOOBIG:
+        fix = "put what is long into a file of the store, and name that file in the job"
+        return UsageError("a job is larger than the queue takes (1 GB)", fix)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return _not_writable(path, str(error))
     if isinstance(error, sqlite3.OperationalError):

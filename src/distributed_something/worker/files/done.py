@@ -273,9 +273,18 @@ def look_for(store: Reading, keys: Sequence[str], *, lists: bool) -> Sequence[St
     return [next(iter(found[key]), None) for key in keys]
 
 
+PIECE = 1 << 20
+"""Characters of a long text that are encoded at once."""
+
+
 def _digest(*texts: str | bytes) -> str:
     found = hashlib.sha256()
     for text in texts:
+        if isinstance(text, str) and text.isascii():
+            found.update(b"%d:" % len(text))
+            for start in range(0, len(text), PIECE):
+                found.update(text[start : start + PIECE].encode())
+            continue
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         found.update(b"%d:" % len(data) + data)
     return found.hexdigest()[:16]
