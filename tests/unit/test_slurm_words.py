@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from distributed_something.cluster.pilots import Pilot
+from distributed_something.cluster.slurm import options
+from distributed_something.cluster.slurm.commands import Slurm, scrubbed
+from distributed_something.cluster.slurm.explain import refusal, waiting, why_pending
 from distributed_something.errors import DsError, Unreachable
 from distributed_something.inputs.config import parse_config
-from distributed_something.slurm import pilots
-from distributed_something.slurm.explain import refusal, waiting, why_pending
-from distributed_something.slurm.pilots import Pilot
-from distributed_something.slurm.scheduler import Slurm, scrubbed
 
 Programs = Callable[..., Slurm]
 
@@ -130,20 +130,20 @@ def test_a_held_pilot_is_named_in_the_fix() -> None:
     ],
 )
 def test_durations_as_slurm_writes_them(time: str, seconds: int) -> None:
-    assert pilots.seconds_of(time) == seconds
+    assert options.seconds_of(time) == seconds
 
 
 @pytest.mark.parametrize("time", ["UNLIMITED", "NONE", "", "soon"])
 def test_no_duration(time: str) -> None:
-    assert pilots.seconds_of(time) is None
+    assert options.seconds_of(time) is None
 
 
 @pytest.mark.parametrize(("limit", "notice"), [(None, 120), (86_400, 120), (60, 20), (6, 5)])
 def test_the_notice_leaves_most_of_the_time_for_work(limit: float | None, notice: int) -> None:
-    assert pilots.notice_of(limit) == notice
+    assert options.notice_of(limit) == notice
 
 
-def config(**keys: object) -> pilots.Config:
+def config(**keys: object) -> options.Config:
     given = {"APP_NAME": "App", "ENGINE": "slurm", "COMMAND": "true", **keys}
     return parse_config("".join(f"{name} = {value!r}\n" for name, value in given.items()))
 
@@ -153,20 +153,20 @@ def test_the_options_of_a_pilot_follow_the_config(tmp_path: Path) -> None:
         SLURM_PARTITION="short", SLURM_TIME="1:00:00", SLURM_GRES="gpu:1", MEMORY=4000, DOCKER_CORES=3,
         SLURM_EXTRA=["--exclude=node7", "--mail-type=END"],
     )  # fmt: skip
-    found = pilots.options(given, tmp_path, tmp_path / "50%", 120)
+    found = options.options(given, tmp_path, tmp_path / "50%", 120)
     assert {"--partition=short", "--time=1:00:00", "--gres=gpu:1", "--mem=4000M", "--cpus-per-task=3"} <= {
         *found
     }
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@120"} <= {*found}
     assert f"--output={tmp_path}/50%%/%A_%a.log" in found
     assert found[-2:] == ["--exclude=node7", "--mail-type=END"]
-    found = pilots.options(given, tmp_path, tmp_path, 120, {"node9", "node8"})
+    found = options.options(given, tmp_path, tmp_path, 120, {"node9", "node8"})
     assert found[-2:] == ["--mail-type=END", "--exclude=node7,node8,node9"]
 
 
 def test_gpus_of_jobs_are_gpus_of_the_pilot(tmp_path: Path) -> None:
     def gres(**keys: object) -> list[str]:
-        found = pilots.options(config(**keys), tmp_path, tmp_path, 120)
+        found = options.options(config(**keys), tmp_path, tmp_path, 120)
         return [option for option in found if option.startswith("--gres")]
 
     assert gres(GPUS=2, DOCKER_CORES=3) == ["--gres=gpu:6"]
@@ -177,7 +177,7 @@ def test_gpus_of_jobs_are_gpus_of_the_pilot(tmp_path: Path) -> None:
 
 def test_a_script_quotes_paths_and_ends_in_our_process(tmp_path: Path) -> None:
     folder = tmp_path / "it's; rm -rf $HOME"
-    text = pilots.script(folder, "run", 120)
+    text = options.script(folder, "run", 120)
     assert text.startswith("#!/bin/sh\nexec ")
     assert f"'{str(folder).replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}'" in text
 
