@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from distributed_something.cluster.explain import why_pending
 from distributed_something.cluster.pilots import Pilot
 from distributed_something.cluster.slurm import options
 from distributed_something.cluster.slurm.commands import Slurm, scrubbed
-from distributed_something.cluster.slurm.explain import refusal, waiting, why_pending
+from distributed_something.cluster.slurm.explain import refusal, waiting
 from distributed_something.errors import DsError, Unreachable
 from distributed_something.inputs.config import parse_config
 
@@ -100,22 +101,24 @@ def pending(number: int, reason: str, start: float | None = None) -> Pilot:
 
 def test_why_pilots_wait_is_the_commonest_reason_with_the_earliest_start() -> None:
     found = why_pending(
-        [pending(1, "Priority", 5000.0), pending(2, "Priority", 4000.0), pending(3, "JobHeldUser")], 0
+        [pending(1, "Priority", 5000.0), pending(2, "Priority", 4000.0), pending(3, "JobHeldUser")],
+        0,
+        waiting,
     )
     assert found is not None
     assert found.why.startswith("3 pilots are pending: waiting for a turn (Priority), and starts about")
     assert not found.for_ever
-    assert why_pending([Pilot("7_1", running=True)], 0) is None
+    assert why_pending([Pilot("7_1", running=True)], 0, waiting) is None
 
 
 def test_waiting_is_of_no_use_only_where_that_holds_for_all() -> None:
     hopeless = [pending(1, "PartitionTimeLimit"), pending(2, "PartitionTimeLimit")]
-    assert why_pending(hopeless, 0).for_ever  # type: ignore[union-attr]
-    assert not why_pending([*hopeless, pending(3, "Priority")], 0).for_ever  # type: ignore[union-attr]
+    assert why_pending(hopeless, 0, waiting).for_ever  # type: ignore[union-attr]
+    assert not why_pending([*hopeless, pending(3, "Priority")], 0, waiting).for_ever  # type: ignore[union-attr]
 
 
 def test_a_held_pilot_is_named_in_the_fix() -> None:
-    assert why_pending([pending(2, "JobHeldUser")], 0).fix == "scontrol release 7_2"  # type: ignore[union-attr]
+    assert why_pending([pending(2, "JobHeldUser")], 0, waiting).fix == "scontrol release 7_2"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
