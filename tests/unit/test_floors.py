@@ -22,7 +22,7 @@ FLOORS = {
         cli
         dashboard automonitor api
         steps
-        rehearsal slurm
+        rehearsal cluster
         local aws
         report console notify
         worker runs
@@ -40,10 +40,11 @@ FLOORS = {
         s3 sqs
         session message names shape
     """,
-    "slurm": """
+    "cluster": """
+        slurm
         engine check pilot
-        folder lost scheduler
-        lives
+        folder lost
+        lives scheduler
         shared explain
         pilots own_folder
     """,
