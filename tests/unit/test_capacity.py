@@ -18,7 +18,7 @@ from distributed_something.aws.ec2.prices import ON_DEMAND, PRICING_REGION, ask_
 from distributed_something.aws.ec2.shrinking import idle, instead_of_spot
 from distributed_something.aws.findings import on_demand_findings, score_findings
 from distributed_something.aws.session import AwsSession
-from distributed_something.inputs.check import Severity
+from distributed_something.inputs.checks.findings import Severity
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.local.store import FolderStore
 

@@ -19,14 +19,14 @@ from distributed_something.aws.iam.roles import Where
 from distributed_something.cli.views import show
 from distributed_something.console import Console
 from distributed_something.errors import DsError, UsageError
-from distributed_something.inputs import check
-from distributed_something.inputs.check import Check, Finding, Room, Severity
+from distributed_something.inputs.checks import findings as check
+from distributed_something.inputs.checks.findings import Check, Finding, Room, Severity
+from distributed_something.inputs.checks.present import Lookup, Presence, look_for
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.inputs.fleetfile import Fleet, parse_fleet
 from distributed_something.inputs.handler import parameters_needed
-from distributed_something.inputs.jobfile import JobFile
-from distributed_something.inputs.present import Lookup, Presence, look_for
-from distributed_something.inputs.template import CommandTemplate
+from distributed_something.inputs.jobs.jobfile import JobFile
+from distributed_something.inputs.templates.template import CommandTemplate
 from distributed_something.local.check import (
     disk_findings,
     folder_findings,

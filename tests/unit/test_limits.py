@@ -6,7 +6,7 @@ import pytest
 
 from distributed_something.aws import limits
 from distributed_something.errors import UsageError
-from distributed_something.inputs.check import Finding, Severity
+from distributed_something.inputs.checks.findings import Finding, Severity
 from distributed_something.inputs.config import Config, parse_config
 
 

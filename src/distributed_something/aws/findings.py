@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import DsError, UsageError
-from ..inputs.check import Finding, error, ok, refused, warning, wrong
+from ..inputs.checks.findings import Finding, error, ok, refused, warning, wrong
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, advice, fleet_problems, parse_fleet
 from ..inputs.secrets import check_for_aws

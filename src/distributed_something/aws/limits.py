@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from ..inputs.check import Finding, error, ok, refused, warning
+from ..inputs.checks.findings import Finding, error, ok, refused, warning
 from ..inputs.config import Config
 from .watch.function import DISK_MB, TIMEOUT_SECONDS
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..console import Console
-    from ..inputs.fit import CheckedJobs
+    from ..inputs.checks.fit import CheckedJobs
     from ..steps.project import Project
 
     Command = Callable[[Console, argparse.Namespace], int]
@@ -116,7 +116,7 @@ def _show_submission(project: Project, options: argparse.Namespace) -> int:
 
 def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
     """Checks the job file. A dry run shows what is missing, and does not refuse it."""
-    from ..inputs.jobfile import parse_set
+    from ..inputs.jobs.jobfile import parse_set
     from ..steps.submit import check
 
     unchecked = options.unchecked or getattr(options, "dry_run", False)
@@ -194,7 +194,7 @@ def _print_story(project: Project) -> None:
 @in_project
 def do_run(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds run`."""
-    from ..inputs.jobfile import parse_set
+    from ..inputs.jobs.jobfile import parse_set
     from ..steps.run import begin
 
     with project.engine.exclusive():
@@ -417,8 +417,8 @@ def do_dashboard(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_check(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds check`."""
-    from ..inputs import check
-    from ..inputs.jobfile import JobFile, parse_set
+    from ..inputs.checks import findings as check
+    from ..inputs.jobs.jobfile import JobFile, parse_set
     from .preview import show_first
     from .views import show
 

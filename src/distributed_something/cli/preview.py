@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ..console import describe
 from ..engine import Store, files_at
 from ..errors import DsError
-from ..inputs.preview import Preview, Previewer
+from ..inputs.checks.preview import Preview, Previewer
 from ..words import bytes_text, many
 
 if TYPE_CHECKING:
-    from ..inputs.jobfile import JobFile
+    from ..inputs.jobs.jobfile import JobFile
     from ..steps.project import Project
 
 FILES_SHOWN = 5

@@ -19,7 +19,7 @@ from ..steps.project import Project
 from ..words import duration, many, money, rate_text
 
 if TYPE_CHECKING:
-    from ..inputs.check import Finding
+    from ..inputs.checks.findings import Finding
 
 RUNNING_SHOWN = 6
 """Most running jobs that `ds status` shows."""
@@ -299,7 +299,7 @@ def failures(project: Project) -> int:
 
 def show(console: Console, findings: Sequence[Finding]) -> None:
     """Print findings, the worst first."""
-    from ..inputs.check import Severity
+    from ..inputs.checks.findings import Severity
 
     if console.json:
         for each in findings:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..engine import Renting, StoredFile
 from ..errors import DsError, KeyMissing
-from ..inputs.preview import Previewer
+from ..inputs.checks.preview import Previewer
 from ..job import Job
 from ..ledger import Fold, JobRecord, RunPaths
 from ..ledger.keyed import key_names, parsed

@@ -19,7 +19,7 @@ from ..console import Console
 from ..engine import Store, StoredFile
 from ..errors import DsError, UsageError
 from ..inputs.config import Config
-from ..inputs.jobfile import JobFile
+from ..inputs.jobs.jobfile import JobFile
 from ..inputs.secrets import read_secrets
 from ..job import Cause, Job, Lease, Outcome
 from ..ledger import JobRecord, SegmentReader, parse_job_line

@@ -123,7 +123,7 @@ def _look_at_outputs(project: Project, wanted: Collection[str]) -> dict[str, _Se
 
     At most MOST_LOOKED_UP, as each is a call. Files below a place that jobs share speak for none of them.
     """
-    from ..inputs.messages import outputs_of
+    from ..inputs.jobs.messages import outputs_of
 
     config, home = project.config, project.engine.store
     rule, found = rules_of(config, Recipe()).rule, dict[str, _Seen]()

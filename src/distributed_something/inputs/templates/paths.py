@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .template import Template
 
 MAX_PART = 255

@@ -14,15 +14,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..errors import UsageError
-from ..words import bytes_text, many
-from .check import Finding, Severity, error, ok, refused, warning, wrong
-from .collect import collect_handler
-from .config import Config
-from .files import ProjectFile, named_in, project_files, travels
+from ...errors import UsageError
+from ...words import bytes_text, many
+from ..collect import collect_handler
+from ..config import Config
+from ..files import ProjectFile, named_in, project_files, travels
+from ..handler import handler_needs, imported_files, source_of
+from ..templates.template import CommandTemplate
+from .findings import Finding, Severity, error, ok, refused, warning, wrong
 from .fit import nothing_to_run
-from .handler import handler_needs, imported_files, source_of
-from .template import CommandTemplate
 
 IMPORT_SECONDS = 60.0
 SHELL_SECONDS = 10.0

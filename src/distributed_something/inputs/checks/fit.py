@@ -7,16 +7,24 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import UsageError
-from ..job import Job, Needs, keys_of
-from ..system.collector import uncollected
-from ..words import did_you_mean, many
-from .config import Config
-from .jobfile import JobFile
-from .messages import Form, template_names
-from .needs import KEYS, PACKED, Resources
-from .paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
-from .template import TRUSTED, CommandTemplate, Named, Template, check_names, check_variables, command_of
+from ...errors import UsageError
+from ...job import Job, Needs, keys_of
+from ...system.collector import uncollected
+from ...words import did_you_mean, many
+from ..config import Config
+from ..jobs.jobfile import JobFile
+from ..jobs.messages import Form, template_names
+from ..needs import KEYS, PACKED, Resources
+from ..templates.paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
+from ..templates.template import (
+    TRUSTED,
+    CommandTemplate,
+    Named,
+    Template,
+    check_names,
+    check_variables,
+    command_of,
+)
 
 _NONCHARACTER = re.compile("[\ufffe\uffff]")
 

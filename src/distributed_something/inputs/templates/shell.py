@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 MARK = "[\ud800-\udbff]"
 MARKS = re.compile(f"({MARK})\\1*")

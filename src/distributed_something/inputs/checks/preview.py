@@ -11,10 +11,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..job import Job
-from .config import Config
-from .paths import InputTemplate, OutputTemplate
-from .template import command_of, variables_of
+from ...job import Job
+from ..config import Config
+from ..templates.paths import InputTemplate, OutputTemplate
+from ..templates.template import command_of, variables_of
 
 FOLDERS = {"input_dir": "../input", "output_dir": "../output", "work_dir": ".", "shared_dir": "../shared"}
 """A job's folders, seen from the folder that its command runs in."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import msgspec
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 _BOM = b"\xef\xbb\xbf"
 TOO_DEEP = "its lists and objects are nested too deeply"

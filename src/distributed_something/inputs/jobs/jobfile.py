@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import UsageError
-from ..job import Job
-from ..system.files import FEWER_FILES, TOO_MANY_FILES, NotRegular, open_regular
+from ...errors import UsageError
+from ...job import Job
+from ...system.files import FEWER_FILES, TOO_MANY_FILES, NotRegular, open_regular
 
 if TYPE_CHECKING:
     from .json_groups import JsonGroups

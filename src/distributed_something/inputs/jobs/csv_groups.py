@@ -12,8 +12,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import UsageError
-from ..words import many
+from ...errors import UsageError
+from ...words import many
 
 if TYPE_CHECKING:
     from _csv import Reader as _Reader

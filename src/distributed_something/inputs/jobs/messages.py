@@ -13,12 +13,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..errors import UsageError
-from ..job import Job, keys_of
-from .config import Config
+from ...errors import UsageError
+from ...job import Job, keys_of
+from ..config import Config
+from ..templates.paths import OutputTemplate
+from ..templates.template import TRUSTED, Template
 from .jobfile import JobFile
-from .paths import OutputTemplate
-from .template import TRUSTED, Template
 
 Keys = Mapping[str, Any]
 

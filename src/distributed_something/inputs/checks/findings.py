@@ -15,15 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import FAILED, OK, USAGE, DsError, UsageError
-from ..words import bytes_text, many, nearest
-from .collect import collect_command
-from .config import Config
-from .keys import KEYS, TOPIC_PREFIX
+from ...errors import FAILED, OK, USAGE, DsError, UsageError
+from ...words import bytes_text, many, nearest
+from ..collect import collect_command
+from ..config import Config
+from ..keys import KEYS, TOPIC_PREFIX
 
 if TYPE_CHECKING:
-    from ..engine import Store
-    from .jobfile import JobFile
+    from ...engine import Store
+    from ..jobs.jobfile import JobFile
 
 AT_ONCE = 8
 _TOPIC = f"NOTIFY = ['arn:aws:sns:REGION:ACCOUNT:{TOPIC_PREFIX}…']"
@@ -138,9 +138,9 @@ def job_file_findings(
 
     The source of a HANDLER is looked for in the folder `project`.
     """
+    from ..handler import handler_needs
+    from ..jobs.messages import form_of
     from .fit import check_jobs
-    from .handler import handler_needs
-    from .messages import form_of
 
     needs = frozenset[str]()
     with suppress(UsageError):  # a function that is missing: runnable_findings says so
@@ -210,7 +210,7 @@ def key_findings(config: Config) -> Iterator[Finding]:
 def work_findings(config: Config) -> Iterator[Finding]:
     """Whether the config says what a job is, and its times fit together."""
     yield from key_findings(config)
-    from .secrets import plain_secrets
+    from ..secrets import plain_secrets
 
     for name in plain_secrets(config):
         what = f"{name}: if it is a secret, it is plain text: tasks, files and logs would show it"

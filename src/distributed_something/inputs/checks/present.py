@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from ..engine import Store, StoredFile
-from ..job import Job, in_batches
-from .config import Config
+from ...engine import Store, StoredFile
+from ...job import Job, in_batches
+from ..config import Config
+from ..jobs.jobfile import JobFile
+from ..templates.paths import Input, InputTemplate
 from .fit import STAND_INS
-from .jobfile import JobFile
-from .paths import Input, InputTemplate
 
 BATCH = 20_000
 BATCH_BYTES = 16 << 20

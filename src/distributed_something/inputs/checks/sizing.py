@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..engine import Store
-from ..errors import UsageError
-from ..job import Job, Needs, NeedyJob, in_batches
-from ..packing import Capacity, fitting
-from ..words import many
-from .check import Finding, ok, refused
-from .config import Config
-from .jobfile import JobFile
-from .needs import Resources
-from .paths import InputTemplate
+from ...engine import Store
+from ...errors import UsageError
+from ...job import Job, Needs, NeedyJob, in_batches
+from ...packing import Capacity, fitting
+from ...words import many
+from ..config import Config
+from ..jobs.jobfile import JobFile
+from ..needs import Resources
+from ..templates.paths import InputTemplate
+from .findings import Finding, ok, refused
 from .present import BATCH, BATCH_BYTES, Lookup, inputs_of
 
 

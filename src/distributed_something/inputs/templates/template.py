@@ -29,9 +29,9 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Protocol
 
-from ..errors import UsageError
-from ..words import nearest
-from .config import Config
+from ...errors import UsageError
+from ...words import nearest
+from ..config import Config
 from .programs import SCRIPT, Rule, judge, taken_for_options
 from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, programs, render
 

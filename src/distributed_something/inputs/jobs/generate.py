@@ -14,8 +14,8 @@ from itertools import islice, product
 from math import prod
 from typing import Any, NamedTuple
 
-from ..errors import UsageError
-from ..words import none_of
+from ...errors import UsageError
+from ...words import none_of
 
 Group = dict[str, Any]
 
