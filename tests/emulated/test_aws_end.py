@@ -32,12 +32,12 @@ from distributed_something.runs.joblog import read_log
 from distributed_something.runs.record import RunRecord, read_record, write_record
 from distributed_something.runs.runfile import read_run_file
 from distributed_something.steps.cleanup import cleanup
-from distributed_something.steps.finish import end
-from distributed_something.steps.monitor import monitor
 from distributed_something.steps.retry import retry
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
 from distributed_something.steps.stop import stop
+from distributed_something.steps.watch.finish import end
+from distributed_something.steps.watch.monitor import monitor
 from emulating import session
 
 

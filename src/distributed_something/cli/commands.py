@@ -166,7 +166,7 @@ def do_monitor(project: Project, options: argparse.Namespace) -> int:
 
 
 def _monitor(project: Project, options: argparse.Namespace) -> int:
-    from ..steps.monitor import monitor
+    from ..steps.watch.monitor import monitor
 
     try:
         code = monitor(project, options.record, options.every, cheapest=options.cheapest)
@@ -277,7 +277,7 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
 
     ids = views.find_ids(project, options.jobs)
     if options.collect:
-        from ..steps.collect import collecting_jobs
+        from ..steps.watch.collect import collecting_jobs
 
         ids = sorted(collecting_jobs(project))
     back = retry(project, options.cause, ids) if ids or not options.collect else []

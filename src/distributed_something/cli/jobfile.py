@@ -1,4 +1,4 @@
-"""Runs `ds jobfile new`: lists files, reads tables, writes the groups that `inputs/jobs/generate.py` makes."""
+"""Runs `ds jobfile new`: lists files, reads tables, writes groups by `inputs/jobs/generate.py`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from ..ledger import Fold, JobRecord
 from ..ledger.keyed import key_names, parsed
 from ..runs.jobtable import FACTS, cells
 from ..runs.snapshot import Alive
-from ..steps.jobs import PAGE_JOBS, line_of, selected, with_bodies
+from ..steps.look.jobs import PAGE_JOBS, line_of, selected, with_bodies
 from ..words import bytes_text, did_you_mean, duration, many
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Runs `ds runs`, `ds report` and `ds wait`: prints what `steps/runs.py` finds."""
+"""Runs `ds runs`, `ds report` and `ds wait`: prints what `steps/look/runs.py` finds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FAILED, OK, SOME_DEAD, DsError, UsageError
 from ..runs.snapshot import Snapshot
-from ..steps.runs import RunFacts, all_runs, compare, remake_report, report_key
+from ..steps.look.runs import RunFacts, all_runs, compare, remake_report, report_key
 from ..system.state import make_private, open_private
 from ..words import duration, many, money
 

@@ -14,7 +14,7 @@ from ..ledger import Fold, JobRecord
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log, read_running
 from ..runs.snapshot import Snapshot, unproven_text
-from ..steps.jobs import left_dead, made_in
+from ..steps.look.jobs import left_dead, made_in
 from ..steps.project import Project
 from ..words import duration, many, money, rate_text
 

@@ -7,15 +7,15 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..engine import Bucket, Store
-from ..errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
-from ..inputs.config import Config
-from ..job import Cause, Job, Lease, State
-from ..ledger import LEFT_QUEUE, Fold, job_bodies
-from ..runs.record import read_record
-from ..words import many
-from ..worker.files.done import Recipe, rules_of
-from .project import Project
+from ...engine import Bucket, Store
+from ...errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
+from ...inputs.config import Config
+from ...job import Cause, Job, Lease, State
+from ...ledger import LEFT_QUEUE, Fold, job_bodies
+from ...runs.record import read_record
+from ...words import many
+from ...worker.files.done import Recipe, rules_of
+from ..project import Project
 
 MOST_LOOKED_UP = 10_000
 """Maximum jobs of an image's own worker whose outputs are looked up at the end of a run."""
@@ -45,7 +45,7 @@ def end(project: Project, fold: Fold) -> int:
 
 def finish(project: Project, fold: Fold) -> int:
     """Write the run's report and print its summary. Returns the exit code: 3 if jobs are dead."""
-    from ..report.build import summary_lines, write_report
+    from ...report.build import summary_lines, write_report
 
     console, paths = project.console, project.paths()
     if project.config.image_starts_worker:
@@ -66,9 +66,9 @@ def finish(project: Project, fold: Fold) -> int:
 
 def make_report(project: Project, fold: Fold, config: Config) -> dict[str, Any]:
     """Returns the report of the run that the project looks at. `config` is the run's."""
-    from ..report.build import build_report
-    from ..report.failures import group_failures
-    from ..runs.provenance import what_ran
+    from ...report.build import build_report
+    from ...report.failures import group_failures
+    from ...runs.provenance import what_ran
 
     store, paths = project.engine.store, project.paths()
     snapshot = project.snapshot(fold)
@@ -123,7 +123,7 @@ def _look_at_outputs(project: Project, wanted: Collection[str]) -> dict[str, _Se
 
     At most MOST_LOOKED_UP, as each is a call. Files below a place that jobs share speak for none of them.
     """
-    from ..inputs.jobs.messages import outputs_of
+    from ...inputs.jobs.messages import outputs_of
 
     config, home = project.config, project.engine.store
     rule, found = rules_of(config, Recipe()).rule, dict[str, _Seen]()

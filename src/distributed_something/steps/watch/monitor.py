@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import budget, failing
-from ..clock import BackOff
-from ..engine import Renting
-from ..errors import DsError, Unreachable, UsageError
-from ..notify.notifier import Notifier
-from ..runs.record import read_record
-from ..runs.snapshot import Snapshot, Tally
-from ..scaling import (
+from ... import budget, failing
+from ...clock import BackOff
+from ...engine import Renting
+from ...errors import DsError, Unreachable, UsageError
+from ...notify.notifier import Notifier
+from ...runs.record import read_record
+from ...runs.snapshot import Snapshot, Tally
+from ...scaling import (
     AGREEING_LOOKS,
     Action,
     Finish,
@@ -31,19 +31,19 @@ from ..scaling import (
     machines_for,
     shrink,
 )
-from ..system.state import one_at_a_time
-from ..words import many
+from ...system.state import one_at_a_time
+from ...words import many
+from ..project import Project
+from ..setup import keep_record
+from ..start import cancel_fleet, start
 from .collect import begin_collecting
 from .exclude import exclude_bad
 from .finish import end
 from .limits import too_many_dead
-from .project import Project
-from .setup import keep_record
-from .start import cancel_fleet, start
 
 if TYPE_CHECKING:
-    from ..console import Watcher
-    from ..report.failures import Said
+    from ...console import Watcher
+    from ...report.failures import Said
 
 LOOKING_SHARE = 0.03
 """Largest share of its time that a watch spends on looking."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from ..engine import Renting
-from ..errors import DsError
-from ..exclusion import Hosts, Pause, pause_text, rows, stuck, verdict
-from ..ledger import Fold, machines
-from ..runs.snapshot import Snapshot, Tally
-from ..system.state import one_at_a_time
-from ..words import many
-from .project import Project
-from .retry import retry
-from .setup import keep_record
+from ...engine import Renting
+from ...errors import DsError
+from ...exclusion import Hosts, Pause, pause_text, rows, stuck, verdict
+from ...ledger import Fold, machines
+from ...runs.snapshot import Snapshot, Tally
+from ...system.state import one_at_a_time
+from ...words import many
+from ..project import Project
+from ..retry import retry
+from ..setup import keep_record
 
 
 def exclude_bad(project: Project, snapshot: Snapshot, fold: Tally, note: Callable[[str], None]) -> bool:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 
-from ..errors import DsError
-from ..job import Job, State
-from ..ledger import Fold, JobRecord, job_bodies
-from ..worker.attempt.collect import KEY, Outputs, list_lines
-from .project import Project
-from .submit import queue_jobs
+from ...errors import DsError
+from ...job import Job, State
+from ...ledger import Fold, JobRecord, job_bodies
+from ...worker.attempt.collect import KEY, Outputs, list_lines
+from ..project import Project
+from ..submit import queue_jobs
 
 
 def begin_collecting(project: Project) -> bool:

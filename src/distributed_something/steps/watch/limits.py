@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .. import failing
-from ..ledger import Fold
-from ..runs.snapshot import Snapshot, Tally
-from .project import Project
+from ... import failing
+from ...ledger import Fold
+from ...runs.snapshot import Snapshot, Tally
+from ..project import Project
 
 if TYPE_CHECKING:
-    from ..report.failures import Said
+    from ...report.failures import Said
 
 MOST_JOBS = 1000
 """Number of dead jobs of which those that died alike are counted: each costs the reading of a log, once."""
@@ -34,7 +34,7 @@ def too_many_dead(
         return None
     found = failing.Failing(jobs.final, jobs.dead)
     if isinstance(fold, Fold):
-        from ..report.failures import group_failures
+        from ...report.failures import group_failures
 
         groups = group_failures(project.engine.store, project.paths(), islice(fold.dead(), most), said)
         if groups:

@@ -9,16 +9,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..engine import Store
-from ..errors import DsError, KeyMissing, UsageError
-from ..inputs.config import values_given
-from ..ledger import Fold, JobRecord, RunPaths
-from ..report.build import DATA, REPORT
-from ..runs.runfile import read_run_file
-from ..worker.attempt.collect import KEY, MANIFEST_BYTES
-from ..worker.attempt.task import COLLECTED
-from ..worker.files.manifest import Manifest, manifest_key
-from .project import Project
+from ...engine import Store
+from ...errors import DsError, KeyMissing, UsageError
+from ...inputs.config import values_given
+from ...ledger import Fold, JobRecord, RunPaths
+from ...report.build import DATA, REPORT
+from ...runs.runfile import read_run_file
+from ...worker.attempt.collect import KEY, MANIFEST_BYTES
+from ...worker.attempt.task import COLLECTED
+from ...worker.files.manifest import Manifest, manifest_key
+from ..project import Project
 
 EXAMPLES = 3
 """Most jobs that a comparison names for each difference."""
@@ -81,8 +81,8 @@ def _run_file_fact(project: Project, run: str, name: str) -> str:
 
 def remake_report(project: Project) -> str:
     """Write the report of the run that the project looks at. Returns the key of its page."""
-    from ..report.build import write_report
-    from .finish import make_report
+    from ...report.build import write_report
+    from ..watch.finish import make_report
 
     paths = project.paths()
     config = project.config

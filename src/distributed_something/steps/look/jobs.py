@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from ..errors import DsError
-from ..job import State
-from ..ledger import Fold, JobRecord
-from ..runs.snapshot import Alive, job_line, shown
-from .project import Project
+from ...errors import DsError
+from ...job import State
+from ...ledger import Fold, JobRecord
+from ...runs.snapshot import Alive, job_line, shown
+from ..project import Project
 
 PAGE_JOBS = 5000
 """Number of jobs that are read at a time."""
@@ -64,7 +64,7 @@ def left_dead(project: Project, fold: Fold) -> tuple[str, int] | None:
 
 def made_in(project: Project, record: JobRecord) -> str | None:
     """Returns the earlier run that made the outputs of a skipped job; None: this run, or it is not known."""
-    from ..worker.files.manifest import read_manifest
+    from ...worker.files.manifest import read_manifest
 
     if record.state is not State.SKIPPED or not record.output:
         return None
