@@ -16,8 +16,8 @@ from distributed_something.aws.s3.uploads import prefixes_of
 from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.aws.watch.dashboard import put_dashboard
-from distributed_something.cli.jobs import jobs
-from distributed_something.cli.views import failures
+from distributed_something.cli.views.jobs import jobs
+from distributed_something.cli.views.logs import failures
 from distributed_something.errors import (
     LEFTOVERS,
     OK,

@@ -14,8 +14,9 @@ from aws_project import IMAGE
 from copycats import HIDDEN_SECONDS, CopyCat
 from distributed_something.aws.engine import AwsEngine
 from distributed_something.aws.session import AwsSession
-from distributed_something.cli.jobs import jobs
-from distributed_something.cli.views import failures, status
+from distributed_something.cli.views.jobs import jobs
+from distributed_something.cli.views.logs import failures
+from distributed_something.cli.views.status import status
 from distributed_something.console import Console
 from distributed_something.errors import OK, SOME_DEAD, DsError
 from distributed_something.inputs.config import load_config

@@ -106,7 +106,7 @@ def do_submit(project: Project, options: argparse.Namespace) -> int:
 
 def _show_submission(project: Project, options: argparse.Namespace) -> int:
     """Check the job file and show its first jobs. Queues nothing."""
-    from .preview import show_first
+    from .views.preview import show_first
 
     checked = _check(project, options)
     show_first(project, checked.file, options.show)
@@ -208,17 +208,17 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
 def do_status(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds status`."""
     from ..system.collector import never_again
-    from . import views
+    from .views.status import status
 
     if not options.watch:
         never_again()
-    return views.status(project, watch=options.watch)
+    return status(project, watch=options.watch)
 
 
 @in_project
 def do_wait(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds wait`."""
-    from . import runs
+    from .views import runs
 
     return runs.wait(project, options.timeout)
 
@@ -226,7 +226,7 @@ def do_wait(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_runs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds runs`."""
-    from . import runs
+    from .views import runs
 
     if options.what is None:
         return runs.runs(project)
@@ -238,7 +238,7 @@ def do_runs(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_report(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds report`."""
-    from . import runs
+    from .views import runs
 
     return runs.report(project, remake=options.remake)
 
@@ -247,7 +247,7 @@ def do_report(project: Project, options: argparse.Namespace) -> int:
 def do_jobs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds jobs`."""
     from ..system.collector import never_again
-    from . import jobs
+    from .views import jobs
 
     never_again()
     return jobs.jobs(project, options.state, options.cause, options.columns, csv=options.csv)
@@ -256,26 +256,26 @@ def do_jobs(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_logs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds logs`."""
-    from . import views
+    from .views.logs import logs
 
-    return views.logs(project, options.job, follow=options.follow, attempt=options.attempt)
+    return logs(project, options.job, follow=options.follow, attempt=options.attempt)
 
 
 @in_project
 def do_failures(project: Project, _options: argparse.Namespace) -> int:
     """Runs `ds failures`."""
-    from . import views
+    from .views.logs import failures
 
-    return views.failures(project)
+    return failures(project)
 
 
 @in_project
 def do_retry(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds retry`."""
     from ..steps.retry import retry
-    from . import views
+    from .views.logs import find_ids
 
-    ids = views.find_ids(project, options.jobs)
+    ids = find_ids(project, options.jobs)
     if options.collect:
         from ..steps.watch.collect import collecting_jobs
 
@@ -296,9 +296,9 @@ def do_drop(project: Project, options: argparse.Namespace) -> int:
     from itertools import islice
 
     from ..steps.retry import DROP_FIX, drop
-    from . import views
+    from .views.logs import find_ids
 
-    out, left = drop(project, views.find_ids(project, options.jobs))
+    out, left = drop(project, find_ids(project, options.jobs))
     if project.console.json:
         project.console.data({"dropped": out, "left": left})
     project.console.say(f"{many(len(out), 'job')} taken out of the run")
@@ -419,14 +419,13 @@ def do_check(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds check`."""
     from ..inputs.checks import findings as check
     from ..inputs.jobs.jobfile import JobFile, parse_set
-    from .preview import show_first
-    from .views import show
+    from .views.preview import show_findings, show_first
 
     if options.job_file is None and (options.set or options.show):
         raise UsageError("--set and --show: are for a job file, and none is given", "ds check JOBFILE")
     file = JobFile(options.job_file, parse_set(options.set)) if options.job_file else None
     findings = check.make_all(project.checks(file, options.fleet_file))
-    show(project.console, findings)
+    show_findings(project.console, findings)
     code = check.exit_code(findings)
     if file is not None and options.show and code != USAGE:
         show_first(project, file, options.show)

@@ -1,20 +1,21 @@
-"""Shows the first jobs of a file as a worker would run them: `ds submit --dry-run`, `ds check --show`."""
+"""Prints findings, and the first jobs of a file as a worker would run them: `ds check`, `ds submit`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..console import describe
-from ..engine import Store, files_at
-from ..errors import DsError
-from ..inputs.checks.preview import Preview, Previewer
-from ..words import bytes_text, many
+from ...console import Console, describe
+from ...engine import Store, files_at
+from ...errors import DsError
+from ...inputs.checks.preview import Preview, Previewer
+from ...words import bytes_text, many
 
 if TYPE_CHECKING:
-    from ..inputs.jobs.jobfile import JobFile
-    from ..steps.project import Project
+    from ...inputs.checks.findings import Finding
+    from ...inputs.jobs.jobfile import JobFile
+    from ...steps.project import Project
 
 FILES_SHOWN = 5
 """Most input files that are shown of one job."""
@@ -82,3 +83,24 @@ def _inputs(store: Store, keys: list[str]) -> Iterator[dict[str, Any]]:
         except DsError:
             found = []
         yield from found or [{"key": key, "bytes": None}]
+
+
+def show_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Print findings, the worst first."""
+    from ...inputs.checks.findings import Severity
+
+    if console.json:
+        for each in findings:
+            facts = {name: dict(value) if isinstance(value, tuple) else value for name, value in each.facts}
+            more = {"facts": facts} if facts else {}
+            console.data({"severity": each.severity, "what": each.what, "fix": each.fix, **more})
+        return
+    order = list(Severity)
+    rows = sorted(findings, key=lambda each: order.index(each.severity))
+    console.table(["severity", "what", "fix"], [(each.severity, each.what, each.fix) for each in rows])
+    counts = {each: sum(found.severity is each for found in findings) for each in order}
+    console.say(
+        f"{many(counts[Severity.ERROR], 'error')}, {many(counts[Severity.WARNING], 'warning')}, "
+        + (f"{many(counts[Severity.NOTICE], 'notice')}, " if counts[Severity.NOTICE] else "")
+        + f"{counts[Severity.OK]} ok"
+    )

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FAILED, OK, SOME_DEAD, DsError, UsageError
-from ..runs.snapshot import Snapshot
-from ..steps.look.runs import RunFacts, all_runs, compare, remake_report, report_key
-from ..system.state import make_private, open_private
-from ..words import duration, many, money
+from ...errors import FAILED, OK, SOME_DEAD, DsError, UsageError
+from ...runs.snapshot import Snapshot
+from ...steps.look.runs import RunFacts, all_runs, compare, remake_report, report_key
+from ...system.state import make_private, open_private
+from ...words import duration, many, money
 
 if TYPE_CHECKING:
-    from ..steps.project import Project
+    from ...steps.project import Project
 
 
 def runs(project: Project) -> int:
@@ -132,7 +132,7 @@ def wait(project: Project, minutes: float | None) -> int:
 
     It only looks: `ds monitor` ends the machines of a run.
     """
-    from .views import watch_run
+    from .status import watch_run
 
     until = None if minutes is None else project.clock.monotonic() + minutes * 60
     snapshot = watch_run(project, until)

@@ -7,18 +7,18 @@ from io import StringIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OK, UsageError
-from ..job import State, keys_of
-from ..ledger import Fold, JobRecord
-from ..ledger.keyed import key_names, parsed
-from ..runs.jobtable import FACTS, cells
-from ..runs.snapshot import Alive
-from ..steps.look.jobs import PAGE_JOBS, line_of, selected, with_bodies
-from ..words import bytes_text, did_you_mean, duration, many
+from ...errors import OK, UsageError
+from ...job import State, keys_of
+from ...ledger import Fold, JobRecord
+from ...ledger.keyed import key_names, parsed
+from ...runs.jobtable import FACTS, cells
+from ...runs.snapshot import Alive
+from ...steps.look.jobs import PAGE_JOBS, line_of, selected, with_bodies
+from ...words import bytes_text, did_you_mean, duration, many
 
 if TYPE_CHECKING:
-    from ..console import Console
-    from ..steps.project import Project
+    from ...console import Console
+    from ...steps.project import Project
 
 GROUP_COLUMNS = 60
 """Longest text of a job's keys in a table, in characters."""

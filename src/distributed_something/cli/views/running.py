@@ -6,18 +6,18 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..engine import Store
-from ..errors import DsError
-from ..job import State
-from ..ledger import Fold, JobRecord
-from ..report.alike import plain
-from ..runs.joblog import tail_of
-from ..runs.snapshot import Alive, Snapshot
-from ..system.usage import memory_of_jobs
-from ..words import bytes_text, duration, many
+from ...engine import Store
+from ...errors import DsError
+from ...job import State
+from ...ledger import Fold, JobRecord
+from ...report.alike import plain
+from ...runs.joblog import tail_of
+from ...runs.snapshot import Alive, Snapshot
+from ...system.usage import memory_of_jobs
+from ...words import bytes_text, duration, many
 
 if TYPE_CHECKING:
-    from ..steps.project import Project
+    from ...steps.project import Project
 
 
 def running_lines(
