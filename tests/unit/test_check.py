@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import DsProject
-from distributed_something.aws import findings
+from distributed_something.aws.checks import findings
 from distributed_something.aws.iam.account import Found
 from distributed_something.aws.iam.policies import Buckets
 from distributed_something.aws.iam.roles import Where

@@ -42,7 +42,7 @@ FLOORS = {
     """,
     "aws": """
         engine check
-        earlier findings limits look provision teardown worker
+        checks earlier look provision teardown worker
         ecs watch
         ec2
         iam

@@ -32,10 +32,10 @@ from ..inputs.jobs.jobfile import JobFile
 from ..system.files import read_regular
 from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
-from . import findings, limits
+from .checks import findings, limits
 from .ec2.prices import ask_on_demand
-from .ec2.region import NO_IMAGE, Region
-from .ec2.request import key_pair
+from .ec2.requests.region import NO_IMAGE, Region
+from .ec2.requests.request import key_pair
 from .iam import account
 from .iam.policies import buckets_of, secret_arns
 from .iam.roles import Where

@@ -42,7 +42,7 @@ from ..worker.health import Health
 from ..worker.interruption import ANSWER_SECONDS, WARY_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
-from .ec2.userdata import STOP_SECONDS
+from .ec2.requests.userdata import STOP_SECONDS
 from .s3.buckets import Stores
 from .s3.store import WORKER_RETRY_SECONDS, S3Store
 from .session import AwsSession, QueueGone

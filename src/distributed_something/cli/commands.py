@@ -320,7 +320,7 @@ def _after_retry(project: Project) -> str:
 @in_project
 def do_fleet(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds fleet`."""
-    from ..aws.ec2.newfleet import file_name, write_fleet_file
+    from ..aws.ec2.requests.newfleet import file_name, write_fleet_file
 
     region = options.region or project.config.aws_region
     path = project.folder / "files" / file_name(project.config, region)

@@ -26,8 +26,8 @@ from ..ledger import JobRecord, SegmentReader, parse_job_line
 from ..ledger.joblist import listed_id
 from ..runs.provenance import what_ran
 from ..runs.runfile import read_run_file
-from ..system.box import ContainerEngine
-from ..system.containers import engine_or_none
+from ..system.containers.box import ContainerEngine
+from ..system.containers.find import engine_or_none
 from ..system.environment import become
 from ..system.hardware import Share, cores, variables_here
 from ..system.state import STATE_VARIABLE, make_private, state_folder

@@ -28,7 +28,7 @@ IMPORT_SECONDS = 60.0
 SHELL_SECONDS = 10.0
 
 _LOAD = "import sys, runpy; runpy.run_path(sys.argv[2])['load'](sys.argv[1])"
-_HOST = str(Path(__file__).parents[1] / "worker/attempt/host.py")
+_HOST = str(Path(__file__).parents[2] / "worker/attempt/host.py")
 _MAY_NOT_RUN = re.compile(
     r"\|\||\bPATH=|(^|[;&|(\n]|\b(do|then|else)\b)\s*(if|case|while|until|command|which|type|hash|\.|source|eval"
     r"|module|conda|mamba|spack)\s"

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..errors import DsError
+from ...errors import DsError
+from ..state import make_private
 from .box import PULL_SECONDS, Box, End, Mount, csv_mount
 from .docker import call
-from .state import make_private
 
 
 @dataclass(frozen=True)

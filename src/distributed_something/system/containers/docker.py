@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..errors import DsError
+from ...errors import DsError
 from .box import ANSWER_SECONDS, CALL_SECONDS, PULL_SECONDS, Box, End, Mount, csv_mount
 
 if TYPE_CHECKING:

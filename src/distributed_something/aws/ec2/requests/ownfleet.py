@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ...errors import UsageError
-from ...inputs.config import Config
-from ..names import Account, machine_tags, price_text, run_tags, tag_list
-from .fleets import capacity
+from ....errors import UsageError
+from ....inputs.config import Config
+from ...names import Account, machine_tags, price_text, run_tags, tag_list
+from ..fleets import capacity
 from .request import Image, encoded, key_pair, valid_until
 
 MAX_OVERRIDES = 300

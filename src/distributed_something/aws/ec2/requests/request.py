@@ -16,9 +16,9 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ...errors import UsageError
-from ...inputs.config import Config
-from ...inputs.fleetfile import (
+from ....errors import UsageError
+from ....inputs.config import Config
+from ....inputs.fleetfile import (
     DEFAULT_STRATEGY,
     ROOT_DEVICE,
     Fleet,
@@ -27,7 +27,7 @@ from ...inputs.fleetfile import (
     is_key_placeholder,
     shown,
 )
-from ..names import price_text, run_tags, tag_list
+from ...names import price_text, run_tags, tag_list
 
 DATA_DEVICE = "/dev/xvdcz"
 """Device of the containers in the first Amazon Linux, which has ended."""

@@ -9,8 +9,8 @@ import json
 import re
 from shlex import quote
 
-from ...errors import UsageError
-from ...inputs.config import Config
+from ....errors import UsageError
+from ....inputs.config import Config
 
 APP_ATTRIBUTE = "ds.app"
 """Attribute of a machine in the cluster: the app that it was started for."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import UsageError
-from ..inputs.checks.findings import Finding, error, ok, refused, warning
-from ..inputs.config import Config
-from .watch.function import DISK_MB, TIMEOUT_SECONDS
+from ...errors import UsageError
+from ...inputs.checks.findings import Finding, error, ok, refused, warning
+from ...inputs.config import Config
+from ..watch.function import DISK_MB, TIMEOUT_SECONDS
 
 CLUSTER_MACHINES = 5_000
 SERVICE_TASKS = 5_000

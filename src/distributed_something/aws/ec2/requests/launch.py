@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...clock import Clock
-from ...errors import UsageError
-from ...inputs.config import Config
-from ...inputs.fleetfile import Fleet as FleetFile
-from ...inputs.fleetfile import parse_fleet
-from ...system.files import read_regular
-from ..shape import MachineShape
-from .fleets import Fleets
+from ....clock import Clock
+from ....errors import UsageError
+from ....inputs.config import Config
+from ....inputs.fleetfile import Fleet as FleetFile
+from ....inputs.fleetfile import parse_fleet
+from ....system.files import read_regular
+from ...shape import MachineShape
+from ..fleets import Fleets
 from .ownfleet import ec2_fleet_request, launch_template
 from .region import Region
 from .request import Image, spot_fleet_request

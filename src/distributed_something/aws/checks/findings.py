@@ -9,17 +9,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import DsError, UsageError
-from ..inputs.checks.findings import Finding, error, ok, refused, warning, wrong
-from ..inputs.config import Config
-from ..inputs.fleetfile import Fleet, advice, fleet_problems, parse_fleet
-from ..inputs.secrets import check_for_aws
-from ..words import many
-from .iam.account import LINK, Found, plan_setup
-from .iam.policies import Buckets
-from .iam.roles import Where
-from .shape import MachineShape, misfit, task_size
-from .sqs.queues import LONGEST_VISIBILITY, QueueNames, max_receipts, short_visibility
+from ...errors import DsError, UsageError
+from ...inputs.checks.findings import Finding, error, ok, refused, warning, wrong
+from ...inputs.config import Config
+from ...inputs.fleetfile import Fleet, advice, fleet_problems, parse_fleet
+from ...inputs.secrets import check_for_aws
+from ...words import many
+from ..iam.account import LINK, Found, plan_setup
+from ..iam.policies import Buckets
+from ..iam.roles import Where
+from ..shape import MachineShape, misfit, task_size
+from ..sqs.queues import LONGEST_VISIBILITY, QueueNames, max_receipts, short_visibility
 
 Answer = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import DsError
+from ...errors import DsError
 from .apptainer import Apptainer
 from .box import ContainerEngine
 from .docker import Docker, Podman

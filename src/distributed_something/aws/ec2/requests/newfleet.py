@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError
-from ...inputs.config import Config
-from ...inputs.fleetfile import DEFAULT_STRATEGY, parse_fleet
-from ..names import price_text
-from ..session import AwsSession
+from ....errors import UsageError
+from ....inputs.config import Config
+from ....inputs.fleetfile import DEFAULT_STRATEGY, parse_fleet
+from ...names import price_text
+from ...session import AwsSession
 from .ownfleet import Subnet
 from .region import Region
 from .request import image_of, key_pair
