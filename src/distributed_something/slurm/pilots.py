@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..inputs.config import Config
 from ..job import Needs
-from ..packing import Capacity, fitting
+from ..packing import Capacity
 
 NOTICE_SECONDS = 120
 """Slurm sends SIGUSR1 this long before the end of a pilot's time, or up to a minute earlier."""
@@ -64,7 +64,7 @@ def capacity_of(config: Config) -> Capacity:
 def slots_for(config: Config, largest: Needs | None) -> int:
     """Jobs at a time in one pilot, where the largest needs this; None: jobs say nothing."""
     slots = slots_of(config)
-    return slots if largest is None else max(min(slots, fitting(capacity_of(config).whole, largest)), 1)
+    return slots if largest is None else max(min(slots, capacity_of(config).fitting(largest)), 1)
 
 
 def gpus_of(config: Config) -> str:
