@@ -13,7 +13,6 @@ import pytest
 from aws_project import IMAGE
 from copycats import HIDDEN_SECONDS, CopyCat
 from distributed_something.aws.engine import AwsEngine
-from distributed_something.aws.session import AwsSession
 from distributed_something.cli.jobs import jobs
 from distributed_something.cli.views import failures, status
 from distributed_something.console import Console
@@ -21,6 +20,7 @@ from distributed_something.errors import OK, SOME_DEAD, DsError
 from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, State
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
+from distributed_something.s3.session import AwsSession
 from distributed_something.steps.cleanup import cleanup
 from distributed_something.steps.finish import record_ends
 from distributed_something.steps.monitor import monitor

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import DsProject
 from distributed_something.aws.worker import Settings
+from distributed_something.cluster.pilots import slots_for
 from distributed_something.errors import UsageError
 from distributed_something.inputs.config import config_of, parse_config
 from distributed_something.inputs.fit import check_jobs
@@ -19,7 +20,6 @@ from distributed_something.inputs.needs import Resources
 from distributed_something.job import Job, Needs
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.runfile import largest_noted, note_largest
-from distributed_something.slurm.pilots import slots_for
 from distributed_something.worker.attempt.task import compile_task
 from distributed_something.worker.files.done import Recipe, fingerprint
 

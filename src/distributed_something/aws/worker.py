@@ -30,6 +30,9 @@ from ..runs.following import Followed
 from ..runs.joblog import live_key
 from ..runs.provenance import note_worker
 from ..runs.runfile import RunFile, largest_noted, read_run_file
+from ..s3.buckets import Stores
+from ..s3.session import AwsSession, QueueGone
+from ..s3.store import WORKER_RETRY_SECONDS, S3Store
 from ..system.hardware import Lender, Share, find_gpus, variables_here
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.slot import Slot
@@ -43,9 +46,6 @@ from ..worker.interruption import ANSWER_SECONDS, WARY_SECONDS, InterruptionWatc
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
 from .ec2.userdata import STOP_SECONDS
-from .s3.buckets import Stores
-from .s3.store import WORKER_RETRY_SECONDS, S3Store
-from .session import AwsSession, QueueGone
 from .sqs.queues import QueueNames, QueueUrls
 from .sqs.worker_queue import WorkersQueue
 from .watch.heartbeat import Heartbeat, heartbeat_prefix
