@@ -91,7 +91,7 @@ BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "watch/dashboard": {"without": ("put_dashboard",)},
     "watch/alarms": {},
     "watch/heartbeat": {"only": ("last_heartbeats",)},
-    "ec2/region": {"only": ("_described",)},
+    "ec2/requests/region": {"only": ("_described",)},
     "ec2/prices": {},
     "watch/schedule": {"only": ("delete_schedule",)},
     "engine": {"only": ("_want_tasks",)},

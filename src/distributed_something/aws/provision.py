@@ -1,7 +1,7 @@
 """Makes queues, log groups, cluster, task definition and service of a run, or brings them in line.
 
 `see` reads what the account has and changes nothing; `steps` compares it with what the run needs; `ensure`
-applies the steps. Machines are not its business: see `ec2/launch.py`. Called by the engine.
+applies the steps. Machines are not its business: see `ec2/requests/launch.py`. Called by the engine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from ..clock import Clock
 from ..errors import UsageError
 from ..inputs.config import Config
-from .ec2.region import Region
+from ..s3.session import AwsSession
+from .ec2.requests.region import Region
 from .ecs.apply import Applier
 from .ecs.current_state import find
 from .ecs.desired import desired
@@ -21,7 +22,6 @@ from .ecs.ownership import check_queues, check_service, may_serve_others
 from .ecs.resources import Action, Kind, Resource, Step, compare
 from .ecs.worker_image import injected_worker
 from .names import bucket_of
-from .session import AwsSession
 from .shape import MachineShape, misfit
 from .sqs.channel import DEPTHS
 from .sqs.queues import QueueNames, dead_queue_of, short_visibility

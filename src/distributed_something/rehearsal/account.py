@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..aws.ec2.region import Region
+from ..aws.ec2.requests.region import Region
 from ..aws.iam import account
 from ..aws.iam.policies import buckets_of, secret_arns
 from ..aws.iam.roles import Where
-from ..aws.session import AwsSession, aws_errors
 from ..inputs.config import Config
+from ..s3.session import AwsSession, aws_errors
 
 
 def furnish(session: AwsSession, config: Config) -> None:
