@@ -19,9 +19,8 @@ from distributed_something.runs.runfile import read_run_file, write_run_file
 from distributed_something.worker.attempt.workplace import clear_remains
 from distributed_something.worker.files.shared import (
     SharedFolder,
-    room_beside,
     shared_files,
-    shared_input_findings,
+    stored_findings,
 )
 
 GENOME = b"ACGT" * 1000
@@ -141,19 +140,19 @@ def test_an_entry_that_names_no_files_is_refused(store: CountingStore, entry: st
     with pytest.raises(UsageError) as refused:
         of(store, entry)
     assert refused.value.what.startswith(what)
-    (finding,) = shared_input_findings(config(entry), store)
+    (finding,) = stored_findings(config(entry), None, store, "data", None)
     assert finding.severity is Severity.ERROR
 
 
 def test_check_counts_them_once_a_machine(store: CountingStore) -> None:
     def found(size: int) -> Finding:
-        return next(shared_input_findings(config("genome/"), store, Room(size, 4, "the disk", "make room")))
+        room = Room(size, 4, "the disk", "make room")
+        return next(stored_findings(config("genome/"), None, store, "data", room))
 
     assert found(10_000) == Finding(
         Severity.OK, "SHARED_INPUTS: 2 files, 4.0 kB, fetched once a machine", found(10_000).fix
     )
     assert found(3_000).severity is Severity.WARNING
-    assert room_beside(Room(10_000, 4, "", ""), config("genome/"), store).size == 10_000 - 4_005
 
 
 def test_the_runs_facts_have_them(store: CountingStore) -> None:
