@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distributed_something import __version__
-from distributed_something.aws.session import AwsSession
+from distributed_something.s3.session import AwsSession
 
 from .tools import DS
 

@@ -18,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from distributed_something.aws.s3.store import S3Store
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueNames
 from distributed_something.inputs.config import parse_config
@@ -27,6 +25,8 @@ from distributed_something.job import Job
 from distributed_something.ledger import RunPaths, write_jobs
 from distributed_something.rehearsal.emulator.server import CREDENTIALS, make_server
 from distributed_something.runs.runfile import write_run_file
+from distributed_something.s3.session import AwsSession
+from distributed_something.s3.store import S3Store
 
 from .scale import LIST_PRICES, MACHINE_USD, SLOTS
 from .tools import table

@@ -32,7 +32,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from distributed_something.aws.s3.store import AwsSession, S3Store
+from distributed_something.s3.store import AwsSession, S3Store
 bucket, endpoint, direction, folder, prefix, running = sys.argv[1:]
 store = S3Store(bucket, session=AwsSession("us-east-1", endpoint=endpoint))
 if running:  # the clients are made, as a worker has made them

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueUrls
 from distributed_something.job import Job
+from distributed_something.s3.session import AwsSession
 
 DELAY = 0.015
 REFERENCE_JOBS = 300

@@ -12,13 +12,13 @@ from distributed_something.aws.ecs.current_state import find_one
 from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.engine import AwsEngine
 from distributed_something.aws.iam.roles import PATH, PROFILE
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.watch.alarms import find_alarms
 from distributed_something.console import Console
 from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, Outcome, State
 from distributed_something.ledger import LedgerWriter
 from distributed_something.runs.record import read_record
+from distributed_something.s3.session import AwsSession
 from distributed_something.steps.project import Project
 from distributed_something.steps.submit import check, submit
 from distributed_something.testing import FakeClock

@@ -18,12 +18,12 @@ import services
 from distributed_something.aws.ecs.desired import queues
 from distributed_something.aws.iam.roles import account_of
 from distributed_something.aws.names import run_tags
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.sqs.queues import QueueMaker, QueueNames, QueueUrls, queue_url
 from distributed_something.clock import SystemClock
 from distributed_something.inputs.config import parse_config
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
+from distributed_something.s3.session import AwsSession
 
 REGION = "us-east-1"
 

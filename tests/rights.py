@@ -11,8 +11,8 @@ from typing import Any
 from distributed_something.aws.iam.policies import Grant, Used, trusted
 from distributed_something.aws.iam.roles import Role, Where
 from distributed_something.aws.iam.user_policies import administrator_grants, user_grants
-from distributed_something.aws.session import AwsSession
 from distributed_something.inputs.config import parse_config
+from distributed_something.s3.session import AwsSession
 
 WHERE = Where("123456789012", "us-east-1")
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from conftest import until
 from distributed_something.aws.iam.roles import Role
-from distributed_something.aws.s3.store import S3Store
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueNames, QueueUrls
 from distributed_something.inputs.config import parse_config
@@ -24,6 +23,7 @@ from distributed_something.job import Job
 from distributed_something.ledger import Fold, RunPaths, write_jobs
 from distributed_something.rehearsal.emulator.server import CREDENTIALS
 from distributed_something.runs.runfile import write_run_file
+from distributed_something.s3.store import S3Store
 from distributed_something.worker.attempt.process import kill_marked
 from emulating import REGION, delete_queues, endpoint, ensure_queues, session
 from rights import overheard

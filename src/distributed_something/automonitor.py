@@ -19,8 +19,6 @@ from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 from .aws.engine import AwsEngine
-from .aws.s3.plain_store import PlainStore
-from .aws.session import AwsSession, QueueGone
 from .aws.watch.schedule import Order, delete_schedule, memory_key
 from .clock import Clock, SystemClock
 from .console import Console
@@ -31,6 +29,8 @@ from .ledger import LiveFold, RunPaths
 from .notify.notifier import Notifier
 from .runs.record import record_key, record_path
 from .runs.runfile import read_run_file
+from .s3.plain_store import PlainStore
+from .s3.session import AwsSession, QueueGone
 from .scaling import Finish, GiveUp, Load, Look
 from .steps.project import Project
 from .steps.watch.collect import begin_collecting

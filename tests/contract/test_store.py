@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import services
-from distributed_something.aws.session import AwsSession
 from distributed_something.errors import KeyMissing, KeyRefused
 from distributed_something.local.store import FolderStore
+from distributed_something.s3.session import AwsSession
 
 STORES = ("folder", "durable folder", "moto", "seaweedfs", "ministack", "moto plainly", "seaweedfs plainly")
 
@@ -84,15 +84,15 @@ def folder_place(folder: Path, *, durable: bool) -> Place:
 
 
 def s3_place(server: services.S3Server, *, plainly: bool) -> Place:
-    from distributed_something.aws.s3.plain_store import PlainStore
-    from distributed_something.aws.s3.store import S3Store
+    from distributed_something.s3.plain_store import PlainStore
+    from distributed_something.s3.store import S3Store
 
     kind = PlainStore if plainly else S3Store
     session = AwsSession("us-east-1", endpoint=server.endpoint)
     options = {"bucket": services.bucket(server), "prefix": secrets.token_hex(6), "retry_seconds": 10.0}
     code = (
-        "from distributed_something.aws.s3.store import AwsSession, S3Store\n"
-        "from distributed_something.aws.s3.plain_store import PlainStore\n"
+        "from distributed_something.s3.store import AwsSession, S3Store\n"
+        "from distributed_something.s3.plain_store import PlainStore\n"
         f"session = AwsSession('us-east-1', endpoint={server.endpoint!r})\n"
         f"store = {kind.__name__}(session=session, **{options!r})"
     )

@@ -18,12 +18,12 @@ from distributed_something import automonitor
 from distributed_something.automonitor import AutoMonitor
 from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.iam.roles import SCHEDULES, Role, Where
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.job import Outcome, State
 from distributed_something.ledger import LedgerWriter
+from distributed_something.s3.session import AwsSession
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
 from distributed_something.steps.watch.monitor import monitor

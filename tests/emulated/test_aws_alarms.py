@@ -14,7 +14,6 @@ from botocore.stub import Stubber
 
 from aws_project import Cloud, answer, fleet_file, work
 from distributed_something.aws.names import alarm_prefix
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.watch.alarms import (
     BATCH,
     SILENT_SECONDS,
@@ -26,6 +25,7 @@ from distributed_something.aws.watch.heartbeat import heartbeat_prefix
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.inputs.config import Config, parse_config
+from distributed_something.s3.session import AwsSession
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
 from distributed_something.steps.watch.monitor import Watch, monitor

@@ -12,8 +12,6 @@ from botocore.exceptions import ClientError
 
 from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
 from distributed_something.aws.ecs.resources import Kind
-from distributed_something.aws.s3.uploads import prefixes_of
-from distributed_something.aws.session import NoAnswer
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.aws.watch.dashboard import put_dashboard
 from distributed_something.cli.views.jobs import jobs
@@ -31,6 +29,8 @@ from distributed_something.job import Cause, Lease
 from distributed_something.runs.joblog import read_log
 from distributed_something.runs.record import RunRecord, read_record, write_record
 from distributed_something.runs.runfile import read_run_file
+from distributed_something.s3.session import NoAnswer
+from distributed_something.s3.uploads import prefixes_of
 from distributed_something.steps.cleanup import cleanup
 from distributed_something.steps.retry import retry
 from distributed_something.steps.setup import setup

@@ -11,13 +11,13 @@ from botocore.stub import Stubber
 from conftest import DsProject
 from distributed_something.aws import check
 from distributed_something.aws.iam.roles import Where
-from distributed_something.aws.s3.archived import archive_of
-from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
 from distributed_something.inputs.checks.findings import Check, Severity
 from distributed_something.inputs.config import parse_config
 from distributed_something.inputs.fleetfile import parse_fleet
 from distributed_something.rehearsal.emulator.server import CREDENTIALS
+from distributed_something.s3.archived import archive_of
+from distributed_something.s3.session import AwsSession
 from emulating import REGION, endpoint, session
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from conftest import until
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.watch import cloudwatch
 from distributed_something.aws.watch.cloudwatch import (
     BATCH_BYTES,
@@ -25,6 +24,7 @@ from distributed_something.aws.watch.cloudwatch import (
 )
 from distributed_something.aws.watch.reporting import JobLines, MachineReport
 from distributed_something.clock import SystemClock
+from distributed_something.s3.session import AwsSession
 from distributed_something.system.usage import Figures, Gauge
 from distributed_something.testing import FakeClock
 from emulating import REGION, session

@@ -13,7 +13,6 @@ import pytest
 from aws_project import IMAGE
 from copycats import HIDDEN_SECONDS, CopyCat
 from distributed_something.aws.engine import AwsEngine
-from distributed_something.aws.session import AwsSession
 from distributed_something.cli.views.jobs import jobs
 from distributed_something.cli.views.logs import failures
 from distributed_something.cli.views.status import status
@@ -22,6 +21,7 @@ from distributed_something.errors import OK, SOME_DEAD, DsError
 from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, State
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
+from distributed_something.s3.session import AwsSession
 from distributed_something.steps.cleanup import cleanup
 from distributed_something.steps.project import Project
 from distributed_something.steps.setup import setup

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from aws_project import Cloud, fleet_file, left, work
-from distributed_something.aws.session import AwsSession
 from distributed_something.errors import FAILED, OK, DsError
+from distributed_something.s3.session import AwsSession
 from distributed_something.steps.cleanup import cleanup
 from distributed_something.steps.retry import retry
 from distributed_something.steps.setup import setup

@@ -17,8 +17,6 @@ import pytest
 import services
 from distributed_something.aws.iam.account import remove
 from distributed_something.aws.iam.roles import FUNCTION, SCHEDULES, TAGS, Role, Where
-from distributed_something.aws.s3.plain_store import PlainStore
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.watch.function import (
     FoundFunction,
     apply_function,
@@ -33,6 +31,8 @@ from distributed_something.aws.watch.schedule import Order, check_function, dele
 from distributed_something.errors import DsError
 from distributed_something.inputs.config import parse_config
 from distributed_something.runs.runfile import write_run_file
+from distributed_something.s3.plain_store import PlainStore
+from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
 from pretending import until
 

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 import pytest
 
 import services
-from distributed_something.aws.s3.store import S3Store
-from distributed_something.aws.session import AwsSession, NoAnswer, aws_errors
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueUrls
 from distributed_something.errors import DsError, Unreachable
 from distributed_something.job import Job
+from distributed_something.s3.session import AwsSession, NoAnswer, aws_errors
+from distributed_something.s3.store import S3Store
 from distributed_something.testing import FakeClock
 
 
@@ -157,8 +157,8 @@ def test_a_person_does_not_wait_for_a_bucket_that_is_silent() -> None:
 
 ASKING = """
 import sys
-from distributed_something.aws.session import AwsSession
-from distributed_something.aws.s3.store import S3Store
+from distributed_something.s3.session import AwsSession
+from distributed_something.s3.store import S3Store
 store = S3Store("bucket", session=AwsSession("us-east-1", endpoint=sys.argv[1]))
 print("asking", flush=True)
 try:

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 import services
-from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError, KeyMissing, KeyRefused, Unreachable
+from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
 
 PART = 8 << 20
@@ -48,7 +48,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def s3(
     endpoint: str, bucket: str, prefix: str | None = None, retry_seconds: float = 10.0, **more: Any
 ) -> Any:
-    from distributed_something.aws.s3.store import S3Store
+    from distributed_something.s3.store import S3Store
 
     prefix = secrets.token_hex(6) if prefix is None else prefix
     session = AwsSession("us-east-1", endpoint=endpoint)
@@ -203,7 +203,7 @@ def test_every_body_goes_with_its_checksum(fake: FakeS3, tmp_path: Path) -> None
 
 
 def test_a_very_large_file_has_fewer_than_ten_thousand_parts() -> None:
-    from distributed_something.aws.s3.transfer import MEMORY_BYTES, parts
+    from distributed_something.s3.transfer import MEMORY_BYTES, parts
 
     for size in (PART + 1, 70 << 30, 500 << 30, 5 << 40):
         part, at_once = parts(size)
@@ -227,7 +227,7 @@ def test_a_file_that_had_to_wait_long_for_memory_is_asked_for_again(
     fake: FakeS3, tmp_path: Path, waited: float, asked: int
 ) -> None:
     """An answer that nobody reads is cut off after five minutes."""
-    from distributed_something.aws.s3.transfer import MEMORY, MEMORY_BYTES
+    from distributed_something.s3.transfer import MEMORY, MEMORY_BYTES
 
     fake.answer, fake.size, clock = lambda _method, _path: (206, b"content"), 7, FakeClock()
     store = fake.store(now=clock.now)
@@ -288,7 +288,7 @@ def test_objects_whose_names_are_no_keys_are_listed_and_folders_are_not(
 
 
 def test_jobs_may_name_other_buckets(server: services.S3Server, client: Any, tmp_path: Path) -> None:
-    from distributed_something.aws.s3.buckets import Stores
+    from distributed_something.s3.buckets import Stores
 
     other = f"other-{secrets.token_hex(4)}"
     client.create_bucket(Bucket=other)
@@ -413,7 +413,7 @@ PASSING: dict[str, tuple[int, bytes]] = {
 @pytest.mark.parametrize("answer", PASSING)
 def test_what_passes_by_itself_is_told_from_what_does_not(fake: FakeS3, answer: str) -> None:
     """Who watches a run waits for the one, and ends with the other."""
-    from distributed_something.aws.s3.store import S3Store
+    from distributed_something.s3.store import S3Store
 
     fake.answer = lambda _method, _path: PASSING[answer]
     session = AwsSession("us-east-1", endpoint=f"http://127.0.0.1:{fake.server_port}")
@@ -470,7 +470,7 @@ def test_tokens_that_run_out_are_renewed(
 TRANSFER = """
 import sys
 from pathlib import Path
-from distributed_something.aws.s3.store import AwsSession, S3Store
+from distributed_something.s3.store import AwsSession, S3Store
 store = S3Store(sys.argv[1], session=AwsSession("us-east-1", endpoint=sys.argv[2]), prefix=sys.argv[3])
 path = Path(sys.argv[4])
 if sys.argv[5] == "out":

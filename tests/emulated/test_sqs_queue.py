@@ -22,7 +22,6 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.session import AwsSession
 from distributed_something.aws.sqs.batching import Batcher, Submitted
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, find_queues
@@ -32,6 +31,7 @@ from distributed_something.engine import Counts, PutReport
 from distributed_something.errors import DsError, UsageError
 from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
+from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
 from emulating import REGION, delete_queues, endpoint, ensure_queues, new_queues, session, stopped_clock
 

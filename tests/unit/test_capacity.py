@@ -17,10 +17,10 @@ from distributed_something.aws.ec2.cost import Life, dollars, hourly
 from distributed_something.aws.ec2.fleets import Fleet, Machine
 from distributed_something.aws.ec2.prices import ON_DEMAND, PRICING_REGION, ask_on_demand
 from distributed_something.aws.ec2.shrinking import idle, instead_of_spot
-from distributed_something.aws.session import AwsSession
 from distributed_something.inputs.checks.findings import Severity
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.local.store import FolderStore
+from distributed_something.s3.session import AwsSession
 
 TEN = Fleet("fleet-1", alive=True, target=10, made=0.0)
 

@@ -11,9 +11,9 @@ import pytest
 
 from distributed_something.aws.ec2.cost import Life, RunCost, dollars, seen
 from distributed_something.aws.ec2.fleets import Machine, _ended
-from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
 from distributed_something.local.store import FolderStore
+from distributed_something.s3.session import AwsSession
 
 PRICES = {("m5.large", "a"): [(0.0, 0.04)], ("c5.large", "b"): [(0.0, 0.10)]}
 

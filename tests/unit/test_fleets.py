@@ -13,8 +13,8 @@ pytest.importorskip("boto3")
 from botocore.stub import Stubber
 
 from distributed_something.aws.ec2.fleets import MACHINES_A_CALL, Fleet, Fleets
-from distributed_something.aws.session import AwsSession
 from distributed_something.errors import DsError
+from distributed_something.s3.session import AwsSession
 
 SPOT = Fleet("sfr-1", alive=True, target=3)
 OTHER = Fleet("fleet-1", alive=True, target=3)

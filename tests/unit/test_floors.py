@@ -22,10 +22,10 @@ FLOORS = {
         cli
         dashboard automonitor api
         steps
-        rehearsal slurm
+        rehearsal cluster
         local aws
         report console notify
-        worker runs
+        worker runs s3
         inputs ledger testing
         system engine background
         budget exclusion failing packing
@@ -46,13 +46,14 @@ FLOORS = {
         ecs watch
         ec2
         iam
-        s3 sqs
-        session message names shape
+        sqs
+        message names shape
     """,
-    "slurm": """
+    "cluster": """
+        slurm
         engine check pilot
-        folder lost scheduler
-        lives
+        folder lost
+        lives scheduler
         shared explain
         pilots own_folder
     """,
@@ -135,6 +136,23 @@ def test_imports_lead_downwards_only(package: str) -> None:
             if room != other and room and level[room] >= level[other]:
                 wrong.append(f"{module} imports {target}")
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [
+        (r"(boto3|botocore|obstore|s3transfer)", {"aws", "s3", "notify"}),
+        (r"(moto|werkzeug|flask)", {"rehearsal"}),
+    ],
+)
+def test_heavy_libraries_are_imported_in_few_rooms(library: str, rooms: set[str]) -> None:
+    statement = re.compile(rf"^\s*(import|from) {library}\b", re.MULTILINE)
+    found = {
+        path.relative_to(SOURCE).parts[0]
+        for path in SOURCE.rglob("*.py")
+        if statement.search(path.read_text())
+    }
+    assert found == rooms
 
 
 @pytest.mark.parametrize("package", FLOORS)

@@ -13,10 +13,10 @@ import pytest
 
 from conftest import DsProject
 from distributed_something import background
-from distributed_something.aws.s3.uploads import abort_old_uploads
 from distributed_something.errors import DsError
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.record import RunRecord, write_record
+from distributed_something.s3.uploads import abort_old_uploads
 from distributed_something.system.leftovers import AGE_SECONDS
 
 pytestmark = pytest.mark.fault(79)

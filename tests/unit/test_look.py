@@ -16,7 +16,7 @@ from distributed_something.aws.look import Facts, Looker, machines_of, why_idle
 from distributed_something.engine import Counts, Diagnosis
 
 if TYPE_CHECKING:
-    from distributed_something.aws.session import AwsSession
+    from distributed_something.s3.session import AwsSession
 
 NOW = 1_790_000_000.0
 FLEET = Fleet("sfr-1", alive=True, target=3, made=NOW - 240)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from distributed_something.aws.s3.store import S3Store
-from distributed_something.aws.session import AwsSession
+from distributed_something.s3.session import AwsSession
+from distributed_something.s3.store import S3Store
 
 
 class SlowToOpen(S3Store):

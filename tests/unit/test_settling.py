@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.aws.s3.segment import SENT_SHARE, Segment
 from distributed_something.job import Job, Outcome, RetryPolicy, State
 from distributed_something.ledger import LedgerWriter
 from distributed_something.local.store import FolderStore
+from distributed_something.s3.segment import SENT_SHARE, Segment
 from distributed_something.testing import FakeClock, MemoryQueue
 from distributed_something.worker.settler import FLUSH_SECONDS, UNSETTLED, Settler
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from distributed_something.aws.s3.transfer import at_once
+from distributed_something.s3.transfer import at_once
 
 
 class Ended(Exception):

@@ -1,1 +1,1 @@
-"""The engine `aws`: SQS, EC2, ECS and S3. The only package that imports boto3, and only when it is used."""
+"""The engine `aws`: SQS, EC2 and ECS, with the store of `s3`. boto3 is imported only when it is used."""

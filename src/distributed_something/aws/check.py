@@ -28,6 +28,8 @@ from ..inputs.checks.sizing import need_findings
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
 from ..inputs.jobs.jobfile import JobFile
+from ..s3.archived import archived_findings
+from ..s3.session import NO_SUCH, AwsSession, aws_errors, or_none
 from ..system.files import read_regular
 from ..worker.files.shared import stored_findings
 from ..worker.forecast import forecast_findings
@@ -39,8 +41,6 @@ from .iam import account
 from .iam.policies import Used
 from .iam.roles import Where
 from .names import instance_log_group
-from .s3.archived import archived_findings
-from .session import NO_SUCH, AwsSession, aws_errors, or_none
 from .shape import MachineShape, capacity_of, smallest, task_size
 from .sqs.queues import NO_QUEUE
 
@@ -118,8 +118,8 @@ def _store_checks(
 ) -> list[Check]:
     if job_file is None or not config.aws_bucket:
         return []
-    from .s3.buckets import Stores
-    from .s3.store import S3Store
+    from ..s3.buckets import Stores
+    from ..s3.store import S3Store
 
     store = Stores(S3Store(config.aws_bucket, session=session))
     place = f"s3://{config.aws_bucket}"

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from ..clock import Clock
 from ..inputs.config import Config
 from ..runs.record import RunRecord
+from ..s3.session import AwsSession, aws_errors
 from ..words import many
 from .ecs.resources import Kind
-from .session import AwsSession, aws_errors
 from .sqs.channel import Channel
 from .sqs.queues import QueueNames, queue_url
 

@@ -21,6 +21,9 @@ from ..job import LEASE_SECONDS
 from ..ledger import RunPaths, job_ids
 from ..packing import Capacity
 from ..runs.record import RunRecord, read_record, record_path
+from ..s3.session import AwsSession, NoAnswer, QueueGone, aws_errors
+from ..s3.store import S3Store
+from ..s3.uploads import abort_old_uploads, prefixes_of
 from ..system.state import one_run
 from ..words import many
 from . import earlier
@@ -40,9 +43,6 @@ from .look import Facts, Looker, machines_of, why_idle
 from .message import job_room
 from .names import bucket_of, instance_log_group
 from .provision import Provision
-from .s3.store import S3Store
-from .s3.uploads import abort_old_uploads, prefixes_of
-from .session import AwsSession, NoAnswer, QueueGone, aws_errors
 from .shape import capacity_of, task_size
 from .sqs.queue import SqsQueue
 from .sqs.queues import QueueNames, find_queues

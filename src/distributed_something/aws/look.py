@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..engine import Counts, Diagnosis, Machines, RentedMachine
+from ..s3.session import AwsSession, aws_errors
 from ..words import many
 from .ec2.diagnosis import of_history, of_tasks
 from .ec2.fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
 from .ec2.shrinking import instances, located
 from .ecs.current_state import describe_service
-from .session import AwsSession, aws_errors
 
 HISTORY_SECONDS = 1800
 """Age in seconds from which errors in a fleet's history are ignored."""

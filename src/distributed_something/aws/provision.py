@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..clock import Clock
 from ..errors import UsageError
 from ..inputs.config import Config
+from ..s3.session import AwsSession
 from .ec2.requests.region import Region
 from .ecs.apply import Applier
 from .ecs.current_state import find
@@ -21,7 +22,6 @@ from .ecs.ownership import check_queues, check_service, may_serve_others
 from .ecs.resources import Action, Kind, Resource, Step, compare
 from .ecs.worker_image import injected_worker
 from .names import bucket_of
-from .session import AwsSession
 from .shape import MachineShape, misfit
 from .sqs.channel import DEPTHS
 from .sqs.queues import QueueNames, dead_queue_of, short_visibility

@@ -17,10 +17,10 @@ from ..clock import Clock
 from ..errors import DsError, NotSignedIn, Unreachable
 from ..inputs.config import Config
 from ..runs.record import RunRecord
+from ..s3.session import AwsSession, NoAnswer, aws_errors
 from .ec2.fleets import Fleet, FleetKind, Fleets
 from .ecs.current_state import describe_service, ecs_tags, find_one
 from .ecs.resources import Kind
-from .session import AwsSession, NoAnswer, aws_errors
 from .sqs.queues import QueueNames, queue_url
 from .watch.alarms import delete_alarms, find_alarms
 from .watch.dashboard import delete_dashboard

@@ -11,9 +11,9 @@ from ..aws.iam.boundary import BOUNDARY, boundary_policy, has_boundary
 from ..aws.iam.policies import MANAGED_LIMIT, Used, parts
 from ..aws.iam.roles import IMAGE_PROFILE, PATH, PROFILE, Where
 from ..aws.iam.user_policies import administrator_policy, user_policy
-from ..aws.session import AwsSession
 from ..aws.watch.function import apply_function, everywhere, find_function, package, plan_function
 from ..errors import LEFTOVERS, OK, DsError
+from ..s3.session import AwsSession
 
 if TYPE_CHECKING:
     from ..steps.project import Project

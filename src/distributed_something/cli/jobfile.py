@@ -149,8 +149,8 @@ def _stored(store: Store, prefix: str) -> Iterator[str]:
 def _bucket(project: Project, name: str) -> Store:
     if project.config.engine_kind.rents and name == project.config.aws_bucket:
         return project.engine.store
-    from ..aws.s3.plain_store import PlainStore
-    from ..aws.session import AwsSession
+    from ..s3.plain_store import PlainStore
+    from ..s3.session import AwsSession
 
     session = AwsSession(project.config.aws_region, project.config.aws_profile or None)
     return PlainStore(name, session=session)

@@ -14,8 +14,8 @@ from ..aws.ec2.requests.region import Region
 from ..aws.iam import account
 from ..aws.iam.policies import Used
 from ..aws.iam.roles import Where
-from ..aws.session import AwsSession, aws_errors
 from ..inputs.config import Config
+from ..s3.session import AwsSession, aws_errors
 
 
 def furnish(session: AwsSession, config: Config) -> None:

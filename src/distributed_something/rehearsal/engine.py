@@ -21,8 +21,6 @@ from typing import Any
 
 from .. import background
 from ..aws.engine import AwsEngine
-from ..aws.s3.store import S3Store
-from ..aws.session import AwsSession
 from ..budget import Quote
 from ..clock import Clock
 from ..engine import Counts, Machines, check_key
@@ -32,6 +30,8 @@ from ..inputs.fleetfile import is_key_placeholder
 from ..ledger import RunPaths
 from ..packing import Capacity
 from ..runs.record import read_record, record_path
+from ..s3.session import AwsSession
+from ..s3.store import S3Store
 from ..system.containers.docker import STATE_LABEL, sweep
 from ..system.files import read_regular
 from ..system.state import make_private, state_folder

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...engine import Store
 from ...errors import DsError, KeyMissing
-from ..session import AwsSession
+from ...s3.session import AwsSession
 from .prices import DISK_USD_PER_GB_HOUR, ON_DEMAND, History, Pool, ask, ask_on_demand, paid, price_now
 
 if TYPE_CHECKING:

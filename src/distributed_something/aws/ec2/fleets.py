@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ...errors import DsError
-from ..session import AwsSession, aws_errors, error_code, error_words, whole_code
+from ...s3.session import AwsSession, aws_errors, error_code, error_words, whole_code
 from . import diagnosis
 
 MACHINES_A_CALL = 500

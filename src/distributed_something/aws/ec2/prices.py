@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..session import AwsSession, aws_errors
+from ...s3.session import AwsSession, aws_errors
 
 Pool = tuple[str, str]
 """A type of machine and a zone; ON_DEMAND in place of the zone: the type's price on demand."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...clock import Clock
 from ...errors import DsError
-from ..session import AwsSession, aws_errors, error_code
+from ...s3.session import AwsSession, aws_errors, error_code
 from ..sqs.queues import QueueMaker
 from .current_state import describe_service
 from .resources import Action, Kind, Step

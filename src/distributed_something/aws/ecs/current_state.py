@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..session import AwsSession, aws_errors, or_none
+from ...s3.session import AwsSession, aws_errors, or_none
 from ..sqs.queues import queue_url
 from .resources import Kind, Resource
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ...clock import Clock
 from ...errors import DsError
 from ...inputs.fleetfile import IMAGE_PARAMETER
+from ...s3.session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 from ..names import tag_list
-from ..session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 from .boundary import boundary_arn
 from .policies import Document, Trusted, Used, compact, trust, trusted
 from .roles import IMAGE_ROLES, LINKED, PATH, PROFILE, PROFILES, TAGS, Role, Where, is_ours

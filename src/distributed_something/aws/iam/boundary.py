@@ -6,8 +6,8 @@ setup` makes roles with it only, and its administrator, who cannot change it, ha
 
 from __future__ import annotations
 
+from ...s3.session import NO_SUCH, AwsSession, aws_errors, or_none
 from ..names import PREFIX
-from ..session import NO_SUCH, AwsSession, aws_errors, or_none
 from .policies import Document, Grant, Used, document, shortened, trusted
 from .roles import ALARM_SERVICE, PATH, Where
 

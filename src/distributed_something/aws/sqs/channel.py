@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...clock import Clock
 from ...errors import DsError
+from ...s3.session import SLOW_DOWN, aws_errors, or_none
 from ..message import MAX_BYTES, Message, size, whole_seconds
-from ..session import SLOW_DOWN, aws_errors, or_none
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

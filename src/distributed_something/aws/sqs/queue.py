@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Self
 from ...clock import Clock, SystemClock
 from ...engine import Counts, PutReport
 from ...job import MAX_DELIVERIES, Cause, DeadJob, Job, Lease, RetryPolicy
+from ...s3.session import READ_SECONDS, AwsSession
 from ..message import Message, NotAJob, parse, poison, whole_seconds
-from ..session import READ_SECONDS, AwsSession
 from .batching import Batcher, Submitted
 from .channel import BATCH, LONG_POLL, PURGE_SECONDS, Channel
 from .queues import QueueUrls

@@ -14,7 +14,7 @@ from ...clock import Clock
 from ...errors import UsageError
 from ...inputs.config import Config
 from ...job import MAX_DELIVERIES
-from ..session import AwsSession, aws_errors, or_none
+from ...s3.session import AwsSession, aws_errors, or_none
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

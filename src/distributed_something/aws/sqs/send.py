@@ -29,7 +29,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from ...clock import Clock
 from ...errors import DsError
-from ..session import CONNECT_SECONDS, PATIENCE_SECONDS, SLOW_DOWN, AwsSession, aws_errors
+from ...s3.session import CONNECT_SECONDS, PATIENCE_SECONDS, SLOW_DOWN, AwsSession, aws_errors
 from .channel import passing, reason
 
 PAUSE_FIRST = 0.1

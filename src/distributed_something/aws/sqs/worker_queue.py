@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ...clock import Clock
 from ...job import Cause, DeadJob, Lease
-from ..session import AwsSession, QueueGone
+from ...s3.session import AwsSession, QueueGone
 from .queue import SqsQueue
 from .queues import QueueUrls
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from ...errors import DsError
 from ...inputs.config import Config
 from ...ledger import RunPaths
+from ...s3.session import AwsSession, aws_errors, error_code
 from ..ec2.fleets import Machine
 from ..names import alarm_prefix, partition, run_tags, tag_list
-from ..session import AwsSession, aws_errors, error_code
 from .heartbeat import last_heartbeats
 
 SILENT_SECONDS = 1800.0

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ...background import complain
 from ...clock import Clock
-from ..session import AwsSession, error_code
+from ...s3.session import AwsSession, error_code
 
 BATCH_BYTES = 1 << 20
 BATCH_LINES = 10_000

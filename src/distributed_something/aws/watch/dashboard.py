@@ -12,8 +12,8 @@ from typing import Any
 
 from ...errors import DsError
 from ...inputs.config import Config
+from ...s3.session import AwsSession, aws_errors, or_none
 from ..names import instance_log_group
-from ..session import AwsSession, aws_errors, or_none
 from ..sqs.queues import QueueNames
 
 PERIOD = 300

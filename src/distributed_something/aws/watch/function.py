@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from ...clock import Clock
 from ...errors import DsError
+from ...s3.session import AwsSession, aws_errors, error_code, error_words, or_none
 from ..iam.account import PROPAGATION_SECONDS, Step
 from ..iam.roles import FUNCTION, SCHEDULES, TAGS, Role, Where, is_ours
 from ..names import tag_list
-from ..session import AwsSession, aws_errors, error_code, error_words, or_none
 from .schedule import ABSENT
 
 TIMEOUT_SECONDS = 900

@@ -15,8 +15,8 @@ from ...background import complain
 from ...clock import Clock
 from ...engine import Store
 from ...ledger import RunPaths
+from ...s3.session import AwsSession, aws_errors
 from ...system.repeating import Repeating
-from ..session import AwsSession, aws_errors
 
 HEARTBEAT_SECONDS = 120.0
 """Interval of a worker's heartbeats, in seconds."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ...background import complain
 from ...clock import Clock
+from ...s3.session import AwsSession
 from ...system.repeating import Repeating
 from ...system.usage import Gauge
-from ..session import AwsSession
 from .cloudwatch import LINE_BYTES, CloudWatch, Stream
 
 REPORT_SECONDS = 60.0

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from ...errors import DsError
 from ...ledger import RunPaths
+from ...s3.session import AwsSession, aws_errors, error_code, or_none
 from ..iam.roles import FUNCTION, SCHEDULES, Role, Where
-from ..session import AwsSession, aws_errors, error_code, or_none
 
 GRACE_SECONDS = 3600.0
 """Seconds that a schedule outlives the machines' time, to remove what they leave."""

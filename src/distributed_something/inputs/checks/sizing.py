@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from ...engine import Store
 from ...errors import UsageError
 from ...job import Job, Needs, NeedyJob, in_batches
-from ...packing import Capacity, fitting
+from ...packing import Capacity
 from ...words import many
 from ..config import Config
 from ..jobs.jobfile import JobFile
@@ -63,5 +63,5 @@ def need_findings(config: Config, file: JobFile, store: Store, capacity: Capacit
 
 def at_once(capacity: Capacity, most: Needs) -> str:
     """Says how many jobs run at a time where all need the most of any."""
-    jobs = many(fitting(capacity.whole, most), "job")
+    jobs = many(capacity.fitting(most), "job")
     return f"{capacity.what} has {capacity.whole}: {jobs} of that size at a time"

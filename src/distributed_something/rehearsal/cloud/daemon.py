@@ -93,7 +93,7 @@ class Daemon:
 
     def furnish(self) -> None:
         """Give the account what every account has. Raises DsError."""
-        from ...aws.session import AwsSession
+        from ...s3.session import AwsSession
         from ..account import furnish
 
         furnish(AwsSession(self._config.aws_region, None, self.endpoint, self.key), self._config)

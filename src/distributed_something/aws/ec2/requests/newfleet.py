@@ -10,8 +10,8 @@ from typing import Any
 from ....errors import UsageError
 from ....inputs.config import Config
 from ....inputs.fleetfile import DEFAULT_STRATEGY, parse_fleet
+from ....s3.session import AwsSession
 from ...names import price_text
-from ...session import AwsSession
 from .ownfleet import Subnet
 from .region import Region
 from .request import image_of, key_pair

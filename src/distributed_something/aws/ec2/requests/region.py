@@ -8,9 +8,9 @@ from typing import Any
 
 from ....errors import DsError, UsageError
 from ....inputs.config import Config
+from ....s3.session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 from ...iam.roles import TAGGING_ROLE, Role, account_of
 from ...names import Account
-from ...session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 from ...shape import MachineShape, smallest
 from .ownfleet import Subnet
 from .request import Image, image_of

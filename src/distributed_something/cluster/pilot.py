@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import gettempdir
+from typing import NamedTuple
 
 from ..background import complain
 from ..budget import Budget, Over, Spent, judge
@@ -52,11 +51,11 @@ from .folder import AppFolder
 from .lives import OwnLife, hours, lives
 from .lost import give_back, prefix_of
 from .own_folder import OwnFolder
-from .pilots import name_of, slots_for, slots_of
-from .scheduler import Slurm
+from .pilots import slots_for, slots_of
+from .scheduler import Scheduler
 from .shared.keeper import Keeper
 from .shared.place import Look
-from .shared.queue import SlurmQueue
+from .shared.queue import SharedQueue
 from .shared.replica import Terms
 
 LOOK_SECONDS = 1.0
@@ -81,17 +80,27 @@ SIGNALS_APART_SECONDS = 0.5
 OWN_STOP, NOW, NOTICE, ENDED = signal.SIGUSR2, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM
 
 
-class Pilot:
-    """One pilot of a run. `notice` is how long before its end Slurm says so, in seconds."""
+class Seat(NamedTuple):
+    """Where a pilot runs, as its scheduler says: its id, the node, a folder for scratch folders."""
 
-    def __init__(self, project: Path, config: Config, run: str, notice: int, scratch: Path) -> None:
-        environment = os.environ
-        job = environment.get("SLURM_JOB_ID", str(os.getpid()))
-        array = environment.get("SLURM_ARRAY_JOB_ID")
-        self.id = f"{array}_{environment.get('SLURM_ARRAY_TASK_ID')}" if array else job
+    pilot: str
+    node: str
+    scratch: Path
+    notice: int
+    """How long before the end of the pilot's time the scheduler says so, in seconds."""
+
+
+class Pilot:
+    """One pilot of a run."""
+
+    def __init__(
+        self, project: Path, config: Config, run: str, seat: Seat, scheduler: Scheduler, scratch: Path
+    ) -> None:
+        self.id = seat.pilot
+        self._node = seat.node
         self._project = project
         self._config = config
-        self._app = AppFolder(project, config.app_name)
+        self._app = AppFolder(project, config.app_name, scheduler.name)
         self._place = self._app.place(run)
         self._store = FolderStore(project / config.store, durable=True)
         self._paths = RunPaths(config.app_name, run)
@@ -99,13 +108,12 @@ class Pilot:
         self._root = config.scratch_root() or scratch / "work"
         self._clock = SystemClock()
         self._signals = Signals([OWN_STOP, NOW, NOTICE, ENDED])
-        self._scheduler = Slurm()
-        self._pilots = name_of(project, config.app_name)
+        self._scheduler = scheduler
         terms = Terms(config.retry_policy, LEASE_SECONDS)
         self._keeper = Keeper(self._place, terms, self._clock, scratch)
         self._crew = Crew(
             self._make_worker,
-            {order: partial(self._stop_of, order, notice) for order in (OWN_STOP, NOW, NOTICE, ENDED)},
+            {order: partial(self._stop_of, order, seat.notice) for order in (OWN_STOP, NOW, NOTICE, ENDED)},
             self._root,
             self._clock,
             on_death=self._bury,
@@ -128,8 +136,7 @@ class Pilot:
         look = self._place.look()
         if not look.there or look.orders or self._has_nothing_left(look):
             return "there is nothing to do"
-        node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
-        self._life = OwnLife(self._place.folder, self.id, node, self._clock.now())
+        self._life = OwnLife(self._place.folder, self.id, self._node, self._clock.now())
         self._owed.append(f"{prefix_of(self.id)}-")  # what an earlier life of this pilot left
         self._look()
         here = Path.cwd()
@@ -244,7 +251,7 @@ class Pilot:
             self._empty_since = now
         elif now - self._empty_since > IDLE_END_SECONDS and self._order is None:
             self._give(ENDED, "drained")
-            self._scheduler.cancel(self._pilots, pending=True)
+            self._scheduler.cancel(pending=True)
         return drained
 
     def _has_nothing_left(self, look: Look) -> bool:
@@ -265,7 +272,7 @@ class Pilot:
     def _make_worker(self, name: str, number: int) -> Worker:
         """Make a worker, in its own process."""
         config, store, paths = self._config, self._store, self._paths
-        queue = SlurmQueue(self._place, name, is_ending=lambda: self._order is not None)
+        queue = SharedQueue(self._place, name, is_ending=lambda: self._order is not None)
         own, slots = config.worker_environment(), slots_of(config)
         share = Share(number, self._slots, config.gpus, config.gpus_shared)
         limits = share_variables(share, slots, find_gpus() if config.gpus else Gpus(), {**os.environ, **own})
@@ -308,7 +315,7 @@ class Pilot:
         """Give back at once what workers of this pilot held that have ended. Only while there is a head."""
         if not self._owed or look.headless:
             return
-        queue = SlurmQueue(self._place, f"keeper-{self.id}", patience=2.0)
+        queue = SharedQueue(self._place, f"keeper-{self.id}", patience=2.0)
         owned = [owner for owner in queue.owners() if any(owner.startswith(name) for name in self._owed)]
         lost = [owner for owner in owned if owner not in self._crew.pids]
         segment = f"{self._paths.events}{prefix_of(self.id)}-{os.urandom(4).hex()}.jsonl"
@@ -360,7 +367,7 @@ class PilotSlot(GatheringSlot):
 class HeadTime(SystemClock):
     """This node's clock, corrected by the head's where the two are minutes apart: the ledger is in order."""
 
-    def __init__(self, queue: SlurmQueue) -> None:
+    def __init__(self, queue: SharedQueue) -> None:
         self._queue = queue
 
     def now(self) -> float:
@@ -368,16 +375,14 @@ class HeadTime(SystemClock):
         return super().now() + self._queue.shift
 
 
-def main(project: str, run: str, notice: str) -> int:
-    """The process that a pilot's script becomes."""
-    folder = Path(project)
-    os.chdir(folder)
+def work(project: Path, run: str, seat: Seat, scheduler_of: Callable[[Path, Config], Scheduler]) -> int:
+    """Runs a pilot in this process. Returns the exit code."""
+    os.chdir(project)
     adopt_orphans()
     try:
-        config = load_config(folder)
-        parent = os.environ.get("SLURM_TMPDIR") or gettempdir()
-        scratch = OwnFolder(f"ds-{config.app_name}-", Path(parent))
-        pilot = Pilot(folder, config, run, int(notice), scratch.path)
+        config = load_config(project)
+        scratch = OwnFolder(f"ds-{config.app_name}-", seat.scratch)
+        pilot = Pilot(project, config, run, seat, scheduler_of(project, config), scratch.path)
         complain(f"pilot {pilot.id} on {os.uname().nodename} for run {run}")
         complain(f"pilot {pilot.id} ended: {pilot.run()}")
         kill_marked(mark_of(scratch.path))
@@ -386,7 +391,3 @@ def main(project: str, run: str, notice: str) -> int:
         complain(f"pilot: {error}")
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from ...inputs.config import Config
-from ...system.leftovers import AGE_SECONDS
-from ..session import AwsSession, aws_errors, or_none
+from ..inputs.config import Config
+from ..system.leftovers import AGE_SECONDS
+from .session import AwsSession, aws_errors, or_none
 
 
 def prefixes_of(config: Config) -> list[str]:

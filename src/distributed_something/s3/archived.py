@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from ...errors import UsageError
-from ...inputs.checks.findings import Finding, error
-from ...inputs.checks.present import inputs_of
-from ...inputs.config import Config
-from ...inputs.jobs.jobfile import JobFile
-from ...inputs.templates.paths import InputTemplate
-from ...words import many
-from ..session import AwsSession, aws_errors, or_none
+from ..errors import UsageError
+from ..inputs.checks.findings import Finding, error
+from ..inputs.checks.present import inputs_of
+from ..inputs.config import Config
+from ..inputs.jobs.jobfile import JobFile
+from ..inputs.templates.paths import InputTemplate
+from ..words import many
+from .session import AwsSession, aws_errors, or_none
 
 LOOKED_AT = 500
 """Maximum inputs that are asked for, one call each; a listing does not say what is restored."""

@@ -57,7 +57,7 @@ def usable(place: Place) -> Iterator[None]:
         raise unusable from error
 
 
-class SlurmQueue:
+class SharedQueue:
     """Implements engine.Queue for a worker: each request waits for the head's reply.
 
     A reply that is lost with its head is asked for again: leases carry the token that the request names, and
@@ -251,7 +251,7 @@ class SlurmQueue:
             self.shift = off if abs(off) > SKEW_SECONDS else 0.0
 
 
-class CommandQueue(SlurmQueue):
+class CommandQueue(SharedQueue):
     """Implements engine.Queue for a command: where no head lives, the command is the head for a moment.
 
     `counts` is the head's latest status, so that a look costs the cluster nothing.

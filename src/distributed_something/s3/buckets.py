@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ...engine import StoredFile
+from ..engine import StoredFile
 from .store import S3Store
 from .transfer import FILES_AT_ONCE, at_once, read_ahead
 

@@ -1,4 +1,4 @@
-"""The engine `slurm`: pilots on a cluster, and a queue in the project's folder on the shared file system."""
+"""The engine of pilots, with any scheduler: its queue lies in the project's folder, which nodes share."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .folder import TWO_WINNERS, AppFolder, two_winners
 from .lives import Life, hours, lives
 from .lost import give_back, pilot_of
 from .pilots import Pilot
-from .scheduler import Slurm, await_end
+from .scheduler import Scheduler, await_end
 from .shared.head import rebuild
 from .shared.queue import CommandQueue
 from .shared.replica import Replica, Terms
@@ -50,28 +50,29 @@ END_SECONDS = 90.0
 LAST_LINES = 3
 
 
-def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], None]) -> SlurmEngine:
-    """Makes the engine of a project folder. Nothing is started or asked for yet."""
-    return SlurmEngine(folder, config, clock, say)
-
-
-class SlurmEngine:
+class PilotEngine:
     """Implements engine.Engine and engine.Renting with pilots. Between commands nothing of it runs here."""
 
-    name = "slurm"
     poll_interval = 2.0
     final_poll_interval = 0.2
     job_bytes = None
     tasks_per_machine = 1
 
-    def __init__(self, project: Path, config: Config, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        project: Path,
+        config: Config,
+        clock: Clock,
+        say: Callable[[str], None],
+        scheduler: Scheduler,
+    ) -> None:
+        self.name = scheduler.name
         self._project = project
         self._config = config
         self._clock = clock
         self._say = say
-        self._app = AppFolder(project, config.app_name)
-        self._name = pilots.name_of(project, config.app_name)
-        self._scheduler = Slurm()
+        self._app = AppFolder(project, config.app_name, scheduler.name)
+        self._scheduler = scheduler
         self._terms = Terms(config.retry_policy, LEASE_SECONDS)
         self._queue: CommandQueue | None = None
         self._seen: set[str] = set()
@@ -139,7 +140,7 @@ class SlurmEngine:
         _on_created: Callable[[str], None],
         most: int | None = None,
     ) -> str:
-        """Submit CLUSTER_MACHINES pilots; the ids of their arrays. Raises DsError where Slurm refuses."""
+        """Submit CLUSTER_MACHINES pilots; their ids. Raises DsError where the scheduler refuses."""
         self._config.shell(self._project).make(self._say)
         need_image(self._config, self._project, self._say)
         read_secrets(self._config, os.environ)
@@ -147,8 +148,8 @@ class SlurmEngine:
         self._app.place(run).withdraw_orders()
         self._app.note_start(self._clock.now())
         wanted = self._config.cluster_machines
-        arrays = self._submit(run, wanted if most is None else min(most, wanted))
-        return f"slurm-{'+'.join(arrays)}"
+        submitted = self._submit(run, wanted if most is None else min(most, wanted))
+        return f"{self.name}-{'+'.join(submitted)}"
 
     def grow(self, target: int) -> None:
         """Submit as many pilots as are missing."""
@@ -164,28 +165,18 @@ class SlurmEngine:
         """Cancel the pilots on these nodes, and submit as many others."""
         there = [pilot.id for pilot in self._pilots(fresh=True) if pilot.running and pilot.node in hosts]
         if there and (run := self.current_run()) is not None:
-            self._scheduler.cancel(self._name, there)
+            self._scheduler.cancel(there)
             self._submit(run, len(there))
 
-    def _submit(self, run: str, count: int) -> list[str]:
-        config = self._config
-        limit = pilots.seconds_of(config.slurm_time or self._default_time())
-        notice = pilots.notice_of(limit)
-        script = pilots.script(self._project, run, notice)
-        bad = excluded_of(record_path(self._project, config.app_name), run)
-        given = pilots.options(config, self._project, self._app.logs, notice, bad)
-        arrays = self._scheduler.submit(count, script, given, self._name, f"{run} {os.urandom(4).hex()}")
+    def _submit(self, run: str, count: int) -> Sequence[str]:
+        bad = excluded_of(record_path(self._project, self._config.app_name), run)
+        submitted = self._scheduler.submit(count, run, self._app.logs, bad)
         self._app.forget_pilots()
-        return arrays
-
-    def _default_time(self) -> str:
-        partition = self._scheduler.partition(self._config.slurm_partition)
-        default, most = partition.get("DefaultTime", "NONE"), partition.get("MaxTime", "UNLIMITED")
-        return most if default == "NONE" else default
+        return submitted
 
     def cancel(self, fleet: str) -> None:
         """Cancel the pilots of one start."""
-        self._scheduler.cancel(self._name, fleet.removeprefix("slurm-").split("+"))
+        self._scheduler.cancel(fleet.removeprefix(f"{self.name}-").split("+"))
         self._app.forget_pilots()
 
     def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
@@ -195,18 +186,18 @@ class SlurmEngine:
         pending = [pilot.id for pilot in known if not pilot.running][: max(len(known) - target, 0)]
         idle = [pilot.id for pilot in known if pilot.running and pilot.id not in working][:spare]
         if pending or idle:
-            self._scheduler.cancel(self._name, [*pending, *idle])
+            self._scheduler.cancel([*pending, *idle])
             self._app.forget_pilots()
         return idle
 
-    def _pilots(self, *, fresh: bool = False) -> list[Pilot]:
+    def _pilots(self, *, fresh: bool = False) -> Sequence[Pilot]:
         """The pilots that have not ended, as squeue said a while ago (see AppFolder.pilots), or says now."""
         now, run = self._clock.now(), self.current_run()
         lived = self._lives(run) if run else []
-        known = None if fresh else self._app.pilots(now, lived)
+        known: Sequence[Pilot] | None = None if fresh else self._app.pilots(now, lived)
         if known is None:
             try:
-                known = self._scheduler.list(self._name)
+                known = self._scheduler.list()
             except Unreachable as silent:
                 known = None if fresh else self._app.pilots_without_squeue(now, lived, silent.what)
                 if known is None:
@@ -223,7 +214,7 @@ class SlurmEngine:
             return Machines()
         known, now = self._pilots(), self._clock.now()
         running = [pilot for pilot in known if pilot.running]
-        waiting, lived = why_pending(known, now), self._lives(run)
+        waiting, lived = why_pending(known, now, self._scheduler.waiting), self._lives(run)
         stuck = waiting is not None and not running
         return Machines(
             target=len(known),
@@ -233,10 +224,14 @@ class SlurmEngine:
             ended=None if known else self._why_ended(run),
             diagnosis=Diagnosis(waiting.why, waiting.fix, waiting.for_ever) if waiting and stuck else None,
             replaces_lost=True,
-            details=(*details(known, now), *([("Slurm", silent)] if (silent := self._app.silent()) else [])),
+            details=(*details(known, now, waiting), *self._silence()),
             hours=hours(lived, now),
             rented=tuple(_machines(running, lived)),
         )
+
+    def _silence(self) -> Iterator[tuple[str, str]]:
+        if silent := self._app.silent():
+            yield self._scheduler.title, silent
 
     def _lives(self, run: str) -> list[Life]:
         place = self._app.place(run)
@@ -334,25 +329,25 @@ class SlurmEngine:
             return
         self._app.place(run).order("stop-now" if now else "stop")
         if self._app.started() is not None:
-            self._scheduler.cancel(self._name, pending=True)
+            self._scheduler.cancel(pending=True)
             self._app.forget_pilots()
 
     def end(self) -> Sequence[str]:
         """End all pilots and wait for it; those that are there still."""
         if self._app.started() is None:
             return ()
-        left = self._scheduler.list(self._name)
+        left = self._scheduler.list()
         if left:
-            self._scheduler.cancel(self._name)
+            self._scheduler.cancel()
             left = list(await_end(self._try_again, END_SECONDS, self._clock.wait))
         self._app.forget_pilots()
         return [f"pilot {pilot.id} ({pilot.state.lower()})" for pilot in left]
 
     def _try_again(self) -> Sequence[Pilot]:
         """The pilots that are there still; one that was just being requeued needs to be cancelled again."""
-        left = self._scheduler.list(self._name)
+        left = self._scheduler.list()
         if any(pilot.state == "PENDING" for pilot in left):
-            self._scheduler.cancel(self._name)
+            self._scheduler.cancel()
         return left
 
     def remove(self) -> Sequence[str]:
@@ -390,5 +385,5 @@ def _machines(running: Sequence[Pilot], lived: Sequence[Life]) -> Iterator[Rente
         yield RentedMachine(pilot.id, running=True, kind=pilot.node, since=pilot.start, hosts=own)
 
 
-_KEEPS: tuple[type[Engine], type[Renting], type[Repairing]] = (SlurmEngine, SlurmEngine, SlurmEngine)
+_KEEPS: tuple[type[Engine], type[Renting], type[Repairing]] = (PilotEngine, PilotEngine, PilotEngine)
 """For the type checker, as engines are loaded by name."""

@@ -6,7 +6,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
-from ...engine import StoredFile
+from ..engine import StoredFile
 
 SEGMENT_PART_BYTES = 512 << 10
 """Size in bytes to which a part of an appended file grows by rewriting; then the next part begins."""

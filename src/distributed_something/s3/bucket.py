@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ...errors import DsError
-from ..session import AwsSession, aws_errors
+from ..errors import DsError
+from .session import AwsSession, aws_errors
 
 _REQUEST_SECONDS = 300
 _CREDENTIALS_SECONDS = 420

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from queue import Empty, SimpleQueue
 from typing import Any, Self, TypeVar
 
-from ...errors import KeyMissing
+from ..errors import KeyMissing
 
 PART_BYTES = 8 << 20
 """Part size in bytes: files up to it travel in one request (parts are larger above 74 GB)."""

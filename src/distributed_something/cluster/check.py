@@ -1,15 +1,13 @@
-"""`ds check` on a cluster: what Slurm says of a pilot, and whether the project lies where nodes see it."""
+"""`ds check` for every engine of pilots: the work, and whether other computers see the project."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 
-from ..errors import DsError, Unreachable
+from ..errors import DsError
 from ..inputs.checks.findings import Check, Finding, error, ok, warning, work_findings
 from ..inputs.checks.program import runnable_findings
 from ..inputs.config import Config
@@ -18,20 +16,18 @@ from ..local.check import container_findings, disk_findings, folder_findings, jo
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from . import pilots
 from .folder import TWO_WINNERS, AppFolder, two_winners
-from .scheduler import Slurm
 from .shared.files import TEMPORARY, Files
 
 NODE_ONLY = frozenset({"tmpfs", "ramfs", "overlay", "squashfs", "iso9660"})
 """Types of file systems that no other node sees."""
 
-SHORT_SECONDS = 600
-"""A pilot of less time than this spends much of it on starting."""
 
-
-def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: Path | None) -> list[Check]:
-    """Returns the checks of a project that runs on a Slurm cluster."""
+def pilot_checks(
+    folder: Path, config: Config, job_file: JobFile | None, engine: str, *own: Check
+) -> list[Check]:
+    """Returns the checks of a project that runs by pilots: those of every engine, and the engine's own."""
     store = folder / config.store
-    app = AppFolder(folder, config.app_name)
+    app = AppFolder(folder, config.app_name, engine)
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: _program(config, folder)),
@@ -39,7 +35,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: 
         Check("the folders", lambda: folder_findings({store, app.folder, folder / "files"})),
         Check("the disk", lambda: disk_findings({store, app.folder})),
         Check("the shared folder", lambda: shared_findings(folder)),
-        Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
+        *own,
     ]
     return found + job_checks(config, job_file, folder, pilots.capacity_of(config))
 
@@ -54,37 +50,6 @@ def _program(config: Config, folder: Path) -> Iterator[Finding]:
     except DsError as failed:
         yield error(failed.what, failed.fix)
     yield from runnable_findings(config, folder)
-
-
-def slurm_findings(config: Config, folder: Path, slurm: Slurm) -> Iterator[Finding]:
-    """What Slurm would do with a pilot of this config. Nothing is submitted."""
-    time = pilots.seconds_of(config.slurm_time)
-    notice = pilots.notice_of(time)
-    script = pilots.script(folder, "check", notice)
-    try:
-        said = slurm.test(script, pilots.options(config, folder, folder, notice))
-        partition = slurm.partition(config.slurm_partition)
-    except Unreachable as silent:
-        yield warning(silent.what, silent.fix)
-        return
-    except DsError as found:
-        yield error(found.what, found.fix)
-        return
-    if start := re.search(r"to start at (\d+)", said):
-        at = datetime.fromtimestamp(int(start.group(1))).astimezone()
-        yield ok(f"Slurm accepts a pilot, and expects to start one at {at:%Y-%m-%d %H:%M}")
-    else:
-        yield ok("Slurm accepts a pilot")
-    most = pilots.seconds_of(partition.get("MaxTime", ""))
-    limit = time if time is not None else pilots.seconds_of(partition.get("DefaultTime", ""))
-    name = partition.get("PartitionName", config.slurm_partition)
-    if time is not None and most is not None and time > most:
-        longest = partition["MaxTime"]
-        what = f"SLURM_TIME = {config.slurm_time!r} is above the limit of partition {name} ({longest})"
-        yield error(f"{what}: pilots would wait for ever", f"SLURM_TIME: {longest} at most")
-    elif limit is not None and limit < SHORT_SECONDS:
-        what = f"a pilot has {limit:.0f} s in partition {name}: much of it is spent on starting again"
-        yield warning(what, "raise SLURM_TIME, or choose another SLURM_PARTITION")
 
 
 def shared_findings(folder: Path) -> Iterator[Finding]:

@@ -1,20 +1,15 @@
-"""What an engine of pilots asks of a cluster's scheduler, and how Slurm does it.
-
-A pilot is one job of the scheduler. All pilots of an app have one name, by which they are found.
-"""
+"""Runs Slurm's commands, and reads what they say."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
 
-from ..errors import DsError, Unreachable
+from ...errors import DsError, Unreachable
+from ..pilots import Pilot
 from .explain import refusal
-from .pilots import Pilot
 
 ANSWER_SECONDS = 60.0
 """A command of the scheduler has this long to answer. Slurm's own limit is 20 s as a rule."""
@@ -33,30 +28,20 @@ _SILENT = re.compile(
 )
 
 
-class Scheduler(Protocol):
-    """Every verb raises DsError where it is refused, and Unreachable where the scheduler is silent."""
-
-    def submit(self, count: int, script: str, options: Sequence[str], name: str, comment: str) -> list[str]:
-        """Submit `count` pilots, which run `script`; the ids of their submissions.
-
-        `comment` is unique. After a time-out it is looked for, so that no pilot is submitted twice.
-        """
-
-    def list(self, name: str) -> list[Pilot]:
-        """The pilots of that name that have not ended."""
-
-    def cancel(self, name: str, ids: Iterable[str] = (), *, pending: bool = False) -> None:
-        """End these pilots, or all of that name; with `pending` only those that have not started."""
-
-
 class Slurm:
-    """Implements Scheduler by Slurm's commands. Their variables in our environment do not reach them."""
+    """Slurm's commands. Their variables in our environment do not reach them.
+
+    Each raises DsError where it is refused, and Unreachable where the controller is silent.
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = scrubbed(os.environ if environment is None else environment)
 
     def submit(self, count: int, script: str, options: Sequence[str], name: str, comment: str) -> list[str]:
-        """Submit arrays of pilots; the ids of the arrays."""
+        """Submit `count` pilots, which run `script`, as arrays; the ids of the arrays.
+
+        `comment` is unique. After a time-out it is looked for, so that no pilot is submitted twice.
+        """
         found: list[str] = []
         for first in range(0, count, LARGEST_ARRAY):
             mark = f"{comment} {first}"
@@ -175,14 +160,3 @@ def _time(text: str) -> float | None:
 
 def _last(said: str) -> str:
     return said.splitlines()[-1].removeprefix("sbatch: ").removeprefix("error: ") if said else "no reason"
-
-
-def await_end(
-    listing: Callable[[], Sequence[Pilot]], seconds: float, wait: Callable[[float], object]
-) -> Sequence[Pilot]:
-    """The pilots that have not ended after this time; looked for with pauses that grow."""
-    until, pause = time.monotonic() + seconds, 0.25
-    while (left := listing()) and time.monotonic() < until:
-        wait(pause)
-        pause = min(pause * 1.5, 5.0)
-    return left

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ...errors import DsError, KeyMissing, Unreachable
-from ..session import aws_errors, error_code
+from ..errors import DsError, KeyMissing, Unreachable
+from .session import aws_errors, error_code
 
 
 class Place(NamedTuple):

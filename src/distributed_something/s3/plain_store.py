@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...engine import StoredFile
-from ...errors import DsError
-from ..session import error_code
+from ..engine import StoredFile
+from ..errors import DsError
+from .session import error_code
 from .store import S3Store
 
 _BATCH = 1000

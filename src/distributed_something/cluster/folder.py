@@ -36,8 +36,8 @@ SOON_SECONDS = 3.0
 class AppFolder:
     """The folder of an app. Its state lies with the project, as every node has to see it."""
 
-    def __init__(self, project: Path, app: str, files: Files | None = None) -> None:
-        self.folder = project / ".ds" / f"{app}.slurm"
+    def __init__(self, project: Path, app: str, engine: str, files: Files | None = None) -> None:
+        self.folder = project / ".ds" / f"{app}.{engine}"
         for each in (self.folder.parent, self.folder):
             refuse_foreign(each, "run ds as that user, or copy the project to a folder of your own")
         self._files = files or Files()
@@ -98,7 +98,7 @@ class AppFolder:
         started = self.started()
         return started is not None and now - started > hours * 3600
 
-    def note_pilots(self, pilots: list[Pilot], now: float, lived: Sequence[Life]) -> None:
+    def note_pilots(self, pilots: Sequence[Pilot], now: float, lived: Sequence[Life]) -> None:
         """Keep squeue's answer for the next command. `lived`: the lives that were known before it."""
         earlier = self._read("pilots.json")
         soon = earlier is None and any(not (pilot.running or pilot.reason) for pilot in pilots)

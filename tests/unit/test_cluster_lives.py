@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.slurm.lives import Life, OwnLife, hours, lives
-from distributed_something.slurm.shared.files import Files
+from distributed_something.cluster.lives import Life, OwnLife, hours, lives
+from distributed_something.cluster.shared.files import Files
 
 
 def test_lives_add_up_whether_they_are_over_or_not(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from distributed_something.cluster.folder import SOON_SECONDS, SQUEUE_SECONDS, AppFolder
+from distributed_something.cluster.lives import Life
+from distributed_something.cluster.pilots import Pilot
 from distributed_something.errors import Unreachable
-from distributed_something.slurm.folder import SOON_SECONDS, SQUEUE_SECONDS, AppFolder
-from distributed_something.slurm.lives import Life
-from distributed_something.slurm.pilots import Pilot
 
 RUNS = Pilot("7_1", True, "RUNNING", node="n1", start=900.0)
 WAITS = Pilot("7_2", False, "PENDING", "Priority")
@@ -17,7 +17,7 @@ WAITS = Pilot("7_2", False, "PENDING", "Priority")
 
 @pytest.fixture
 def app(tmp_path: Path) -> AppFolder:
-    found = AppFolder(tmp_path, "App")
+    found = AppFolder(tmp_path, "App", "slurm")
     found.make()
     return found
 

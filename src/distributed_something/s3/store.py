@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...engine import StoredFile, check_key
-from ...errors import DsError, KeyMissing, KeyRefused
-from ..session import AwsSession, aws_errors
+from ..engine import StoredFile, check_key
+from ..errors import DsError, KeyMissing, KeyRefused
 from .bucket import Credentials, open_bucket
 from .errors import Conflict, Exists, Place, code_of, errors_of_botocore, translated
 from .segment import Segment
+from .session import AwsSession, aws_errors
 from .transfer import (
     FILES_AT_ONCE,
     MEMORY,

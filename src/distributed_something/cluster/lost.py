@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..job import Cause, Outcome, State
 from ..ledger import LedgerWriter
-from .shared.queue import SlurmQueue
+from .shared.queue import SharedQueue
 
 
 def prefix_of(pilot: str) -> str:
@@ -20,7 +20,7 @@ def pilot_of(worker: str) -> str | None:
     return rest.partition("-")[0] if kind == "pilot" else None
 
 
-def give_back(workers: Iterable[str], queue: SlurmQueue, ledger: LedgerWriter, now: float) -> int:
+def give_back(workers: Iterable[str], queue: SharedQueue, ledger: LedgerWriter, now: float) -> int:
     """Give back at once what these workers hold, and write it into the ledger; how many jobs that were."""
     count = 0
     for worker in workers:
