@@ -13,9 +13,9 @@ from conftest import DsProject
 from distributed_something.aws.worker import Settings
 from distributed_something.cluster.pilots import slots_for
 from distributed_something.errors import UsageError
+from distributed_something.inputs.checks.fit import check_jobs
 from distributed_something.inputs.config import config_of, parse_config
-from distributed_something.inputs.fit import check_jobs
-from distributed_something.inputs.jobfile import JobFile
+from distributed_something.inputs.jobs.jobfile import JobFile
 from distributed_something.inputs.needs import Resources
 from distributed_something.job import Job, Needs
 from distributed_something.local.store import FolderStore

@@ -45,7 +45,7 @@ from ..worker.health import Health
 from ..worker.interruption import ANSWER_SECONDS, WARY_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
-from .ec2.userdata import STOP_SECONDS
+from .ec2.requests.userdata import STOP_SECONDS
 from .sqs.queues import QueueNames, QueueUrls
 from .sqs.worker_queue import WorkersQueue
 from .watch.heartbeat import Heartbeat, heartbeat_prefix

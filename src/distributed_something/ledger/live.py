@@ -26,12 +26,13 @@ MOST_ENDS = 100_000
 """Number of ends that are remembered."""
 
 
-_Result = tuple[bytes, bytes, bytes]
-"""An end with a result: its time, the event's name, and the job's id, as they are written."""
+_Result = tuple[bytes, bytes, bytes, bytes]
+"""An end with a result: its time, the event's name, the job's id, and the whole line, as they are written."""
 
 _RESULT = re.compile(
     rb'\{"t": ?([0-9.]+), ?"event": ?"(succeeded|skipped)", ?"id": ?"([0-9a-f]{16})"(?:, ?"[^\n]*)?\}'
 ).fullmatch
+_MACHINE = re.compile(rb'"machine": ?"([^"]*)"').search
 
 
 def _parted(lines: bytes) -> tuple[bytes, list[_Result]]:
@@ -41,7 +42,7 @@ def _parted(lines: bytes) -> tuple[bytes, list[_Result]]:
     for line in lines.splitlines():
         if found := _RESULT(line):
             when, name, job_id = found.groups()
-            results.append((when, name, job_id))
+            results.append((when, name, job_id, line))
         else:
             others.append(line)
     return b"\n".join(others), results
@@ -135,11 +136,14 @@ class LiveFold:
         self._ends += ends
         self.last_end = max(ends) if self.last_end is None else max(self.last_end, max(ends))
         if self._open:
-            for when, (_, _, job_id) in zip(ends, results, strict=True):
+            for when, (_, _, job_id, _) in zip(ends, results, strict=True):
                 known = self._open.get(job_id.decode())
                 if known is not None and when >= known["t"]:
                     del self._open[job_id.decode()]
-                    self._clear(known["machine"], when)
+        if self._failed:
+            for when, (_, _, _, line) in zip(ends, results, strict=True):
+                if found := _MACHINE(line):
+                    self._clear(found[1].decode(errors="replace"), when)
 
     def _apply(self, entry: Entry) -> None:
         name, when = entry.event, entry.t

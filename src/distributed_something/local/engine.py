@@ -322,7 +322,7 @@ class LocalEngine:
             if lock is not None:
                 kill_marked(self._place.mark)
                 if self._config.in_containers:
-                    from ..system.docker import STATE_LABEL, sweep
+                    from ..system.containers.docker import STATE_LABEL, sweep
 
                     sweep(STATE_LABEL, str(self._place.folder))
 

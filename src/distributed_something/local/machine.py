@@ -29,7 +29,7 @@ from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
 from ..runs.runfile import lends_gpus, read_run_file, run_file_key
-from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
+from ..system.containers.docker import STATE_LABEL, WORKER_LABEL, sweep
 from ..system.hardware import Lender, Share, variables_here
 from ..system.state import STATE_VARIABLE, open_private
 from ..worker.attempt.container import Containers, containers_of

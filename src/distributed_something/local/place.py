@@ -17,7 +17,7 @@ from ..words import many
 from .queue import SqliteQueue
 
 if TYPE_CHECKING:
-    from ..system.box import ContainerEngine
+    from ..system.containers.box import ContainerEngine
 
 
 class Place(NamedTuple):
@@ -121,7 +121,7 @@ def container_engine(config: Config, project: Path, *, prepared: bool = True) ->
     """
     if not config.in_containers:
         return None
-    from ..system.containers import engine_for
+    from ..system.containers.find import engine_for
 
     own, shell = config.worker_environment(), config.shell(project)
     path = shell.variables({**os.environ, **own}).get("PATH") if config.setup and not prepared else None

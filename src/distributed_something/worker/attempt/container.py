@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from ...errors import DsError, SickMachine
 from ...inputs.config import Config
-from ...system.box import Box, ContainerEngine, End, Mount
-from ...system.docker import BUCKET_FOLDER
+from ...system.containers.box import Box, ContainerEngine, End, Mount
+from ...system.containers.docker import BUCKET_FOLDER
 from ...system.hardware import VISIBLE
 from .process import Ended, memory_kills
 from .scratch import remove_folder

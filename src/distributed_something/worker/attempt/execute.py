@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...errors import SickMachine
-from ...inputs.template import variables_of
+from ...inputs.templates.template import variables_of
 from ...job import Cause, Earlier, Lease, Outcome, State
 from ...system.hardware import THREADS, VISIBLE
 from ..health import sickness

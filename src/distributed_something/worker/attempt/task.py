@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from ...inputs.collect import Join, collect_command, collect_handler, join_of
 from ...inputs.config import Config
 from ...inputs.needs import Resources
-from ...inputs.paths import Input, InputTemplate, OutputTemplate
-from ...inputs.template import CommandTemplate, command_of, variables_of
+from ...inputs.templates.paths import Input, InputTemplate, OutputTemplate
+from ...inputs.templates.template import CommandTemplate, command_of, variables_of
 from ...job import Job, Lease
 from ...system.hardware import Lender
 from ..files.done import Recipe, Rules, recipe_of, rules_of
