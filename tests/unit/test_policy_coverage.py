@@ -105,8 +105,8 @@ LOOKING_AT_THE_ACCOUNT = {"who", "find", "_find_role", "_find_profile"}
 
 
 def modules() -> set[str]:
-    inside = {path.relative_to(AWS).with_suffix("").as_posix() for path in AWS.rglob("*.py")}
-    return inside | {f"../s3/{path.stem}" for path in (AWS.parent / "s3").glob("*.py")}
+    own = {path.relative_to(AWS).with_suffix("").as_posix() for path in AWS.rglob("*.py")}
+    return own | {f"../s3/{path.stem}" for path in (AWS.parent / "s3").glob("*.py")}
 
 
 @cache
