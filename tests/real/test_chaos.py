@@ -1,4 +1,4 @@
-"""The attack of `bench/chaos.py`, in short: ten rounds, ten that damage the queue too, and a few of other engines."""
+"""The attack of `bench/chaos.py`, in short: kills, damage to the queue, rough days, and pilots of Slurm."""
 
 from __future__ import annotations
 
