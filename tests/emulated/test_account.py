@@ -18,7 +18,7 @@ from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulato
 from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
 from emulating import session as shared_session
-from rights import ADMINISTRATOR, overheard
+from rights import ADMINISTRATOR, SEEN, beyond, overheard
 
 WHERE = Where("123456789012", "us-east-1")
 
@@ -80,6 +80,21 @@ def test_an_account_is_set_up_once_and_removed_whole(ds: DsProject, aws: AwsSess
     assert (found.roles, found.profiles) == ({}, {})
     assert found.linked  # AWS's own roles stay
     assert "nothing to do" in ds.ds("account", "destroy", "--yes").stderr
+
+
+@pytest.mark.fault(30)
+def test_the_administrator_s_calls_of_lambda_and_the_scheduler_are_compared_with_its_rights(
+    project: DsProject, aws: AwsSession
+) -> None:
+    assert aws.endpoint
+    project.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="results", COMMAND="x")
+    with overheard(aws.endpoint, ADMINISTRATOR) as way:
+        project.environment |= CREDENTIALS | {"AWS_ENDPOINT_URL": way, "AWS_EC2_METADATA_DISABLED": "true"}
+        project.ds("account", "setup", "--yes")
+        project.ds("account", "destroy", "--yes")
+    made = {"lambda:CreateFunction", "lambda:DeleteFunction", "scheduler:CreateScheduleGroup"}
+    assert made <= SEEN[ADMINISTRATOR].keys()
+    assert beyond(ADMINISTRATOR) == {}
 
 
 def test_a_dry_run_and_an_unconfirmed_one_change_nothing(ds: DsProject, aws: AwsSession) -> None:
