@@ -120,6 +120,17 @@ def test_what_cannot_be_removed_is_told_and_the_rest_goes(ds: DsProject, aws: Aw
 
 
 @pytest.mark.fault(34)
+def test_five_set_ups_at_once_end_well(ds: DsProject, aws: AwsSession) -> None:
+    for _ in range(2):
+        running = [ds.start("account", "setup", "--yes") for _ in range(5)]
+        said = [each.communicate(timeout=120) for each in running]
+        assert [each.returncode for each in running] == [0] * 5, said
+        assert account.plan_setup(WHERE, Used(("results",)), account.find(aws)) == []
+        assert "nothing to do" in ds.ds("account", "setup", "--yes").stderr
+        ds.ds("account", "destroy", "--yes")
+
+
+@pytest.mark.fault(34)
 def test_a_profile_that_ec2_does_not_know_is_waited_for_with_a_limit(aws: AwsSession) -> None:
     account.apply(aws, account.plan_setup(WHERE, Used(), account.find(aws)))
     clock = FakeClock(0.0)
