@@ -381,8 +381,10 @@ def work(project: Path, run: str, seat: Seat, scheduler_of: Callable[[Path, Conf
     adopt_orphans()
     try:
         config = load_config(project)
+        scheduler = scheduler_of(project, config)
+        config = config._replace(engine=scheduler.name)  # the command may have named another one
         scratch = OwnFolder(f"ds-{config.app_name}-", seat.scratch)
-        pilot = Pilot(project, config, run, seat, scheduler_of(project, config), scratch.path)
+        pilot = Pilot(project, config, run, seat, scheduler, scratch.path)
         complain(f"pilot {pilot.id} on {os.uname().nodename} for run {run}")
         complain(f"pilot {pilot.id} ended: {pilot.run()}")
         kill_marked(mark_of(scratch.path))
