@@ -60,7 +60,7 @@ def slurm(folder: Path) -> Open:
 def ssh(folder: Path) -> Open:
     opened = here(folder, "ssh")
     with (folder / "config.py").open("a") as config:
-        config.write("HOSTS = ['node1', 'node2']\n")
+        config.write("HOSTS = ['node1', 'node2']; CLUSTER_MACHINES = 1\n")
     return opened
 
 
