@@ -31,9 +31,18 @@ FLOORS = {
         budget exclusion failing packing
         errors clock words job engines scaling
     """,
+    "inputs": """
+        checks
+        jobs collect handler found
+        templates files secrets fleetfile
+        config
+        keys
+        needs
+        literal
+    """,
     "aws": """
         engine check
-        earlier findings limits look provision teardown worker
+        checks earlier look provision teardown worker
         ecs watch
         ec2
         iam

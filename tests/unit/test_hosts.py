@@ -1,4 +1,4 @@
-"""Hosts by ssh: how many are wanted, and what a host's shell is given. tests/real/test_hosts.py has real ones."""
+"""Hosts by ssh: how many are wanted, and what a shell there is given. Real ones: tests/real/test_hosts.py."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import DsError
-from ..inputs.check import Check, Finding, error, ok, warning, work_findings
+from ..inputs.checks.findings import Check, Finding, error, ok, warning, work_findings
+from ..inputs.checks.program import runnable_findings
 from ..inputs.config import Config
-from ..inputs.jobfile import JobFile
-from ..inputs.program import runnable_findings
+from ..inputs.jobs.jobfile import JobFile
 from ..local.check import container_findings, disk_findings, folder_findings, job_checks, secret_findings
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from . import pilots

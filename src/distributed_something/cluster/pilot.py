@@ -32,7 +32,7 @@ from ..runs.following import Followed
 from ..runs.joblog import live_key
 from ..runs.record import budget_of, record_path
 from ..runs.runfile import largest_noted, read_run_file, run_file_key
-from ..system.docker import WORKER_LABEL, sweep
+from ..system.containers.docker import WORKER_LABEL, sweep
 from ..system.hardware import Gpus, Share, find_gpus, share_variables
 from ..system.state import STATE_VARIABLE, mark_of
 from ..words import many

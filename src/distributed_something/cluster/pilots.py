@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..inputs.config import Config
 from ..job import Needs
-from ..packing import Capacity, fitting
+from ..packing import Capacity
 
 ENDED = "Ended"
 """The reason of a pilot that has ended, and of which the scheduler has not said so yet."""
@@ -63,4 +63,4 @@ def capacity_of(config: Config) -> Capacity:
 def slots_for(config: Config, largest: Needs | None) -> int:
     """Jobs at a time in one pilot, where the largest needs this; None: jobs say nothing."""
     slots = slots_of(config)
-    return slots if largest is None else max(min(slots, fitting(capacity_of(config).whole, largest)), 1)
+    return slots if largest is None else max(min(slots, capacity_of(config).fitting(largest)), 1)

@@ -9,28 +9,28 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import DsError, UsageError
-from ..inputs.check import (
+from ..inputs.checks.findings import (
     Check,
     Finding,
     Room,
     error,
-    input_findings,
+    in_turn,
     job_file_findings,
     ok,
     refused,
     warning,
     work_findings,
 )
+from ..inputs.checks.program import runnable_findings
+from ..inputs.checks.sizing import need_findings
 from ..inputs.config import Config
-from ..inputs.jobfile import JobFile
-from ..inputs.program import runnable_findings
+from ..inputs.jobs.jobfile import JobFile
 from ..inputs.secrets import read_secrets
-from ..inputs.sizing import need_findings
 from ..packing import Capacity
 from ..runs.record import record_path
 from ..system.state import state_folder
 from ..words import many
-from ..worker.files.shared import room_beside, shared_input_findings
+from ..worker.files.shared import stored_findings
 from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
 from .place import capacity_of, check_gpus, container_engine, slots_of
@@ -72,20 +72,18 @@ def job_checks(
 
     `capacity` is what a machine has for jobs. `image` returns the digest of their image, where they have one.
     """
-    store, shared = FolderStore(folder / config.store), list[Check]()
-    if config.shared_inputs:
-        disk, room = room, room and room_beside(room, config, store)
-        shared = [Check("the shared inputs", lambda: shared_input_findings(config, store, disk))]
-    if file is None:
-        return shared
+    store = FolderStore(folder / config.store)
     folds_case, place = store.folds_case, str(folder / config.store)
-    return [
-        *shared,
+    inputs = Check("the inputs", lambda: stored_findings(config, file, store, place, room))
+    if file is None:
+        return [inputs]
+    of_file = [
         Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
-        Check("the inputs", lambda: input_findings(config, file, store, place, room)),
+        inputs,
         Check("what jobs need", lambda: need_findings(config, file, store, capacity)),
         Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
     ]
+    return [in_turn("the jobs", *of_file)]
 
 
 def _image(config: Config, folder: Path) -> str:

@@ -32,7 +32,7 @@ from ..packing import Capacity
 from ..runs.record import read_record, record_path
 from ..s3.session import AwsSession
 from ..s3.store import S3Store
-from ..system.docker import STATE_LABEL, sweep
+from ..system.containers.docker import STATE_LABEL, sweep
 from ..system.files import read_regular
 from ..system.state import make_private, state_folder
 from ..worker.attempt.process import kill_marked

@@ -106,37 +106,42 @@ def trust(where: Where, service: str) -> Document:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-class Buckets(NamedTuple):
-    """Names of buckets that tasks use: those that they write to, and those that they only read."""
+class Used(NamedTuple):
+    """What tasks of an account use: buckets that they write to or only read, and secrets (ARNs).
+
+    `images`: some images start their own worker.
+    """
 
     written: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    images: bool = False
 
-    def joined(self, other: Buckets) -> Buckets:
-        """Adds the buckets of another project of the account."""
-        written = tuple(sorted({*self.written, *other.written}))
-        return Buckets(written, tuple(sorted({*self.read, *other.read} - {*written})))
+    @classmethod
+    def of(cls, config: Config, where: Where) -> Used:
+        """What a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written."""
+        named = {name: value for name, value in config.extra.items() if name.endswith("_BUCKET")}
+        read, secrets = named.pop("SOURCE_BUCKET", ""), secret_arns(config, where).values()
+        written = (config.aws_bucket, *named.values())
+        return Used().joined(cls(written, (read,), (*secrets,), config.image_starts_worker))
 
+    @classmethod
+    def by_policies(cls, store: Document, secrets: Document, part: str) -> Used:
+        """What policies of `store` and `secrets` allow: the inverse of what makes them."""
+        start, names = f"arn:{part}:s3:::", dict[str, tuple[str, ...]]()
+        for each in store.get("Statement", ()):
+            inside = (arn.removesuffix("/*") for arn in each["Resource"] if arn.endswith("/*"))
+            names[each.get("Sid", "")] = tuple(arn.removeprefix(start) for arn in inside)
+        readable = (arn for each in secrets.get("Statement", ()) for arn in each["Resource"])
+        return Used().joined(cls(names.get("Write", ()), names.get("Read", ()), tuple(readable)))
 
-def buckets_of(config: Config) -> Buckets:
-    """The buckets that a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written."""
-    named = {name: value for name, value in config.extra.items() if name.endswith("_BUCKET") and value}
-    source = {named.pop("SOURCE_BUCKET", "")} - {""}
-    written = {config.aws_bucket, *named.values()} - {""}
-    return Buckets(tuple(sorted(written)), tuple(sorted(source - written)))
-
-
-def buckets_in(policy: Document, part: str) -> Buckets:
-    """The buckets that a policy of `store` allows: the inverse of what makes it."""
-    found: dict[str, tuple[str, ...]] = {}
-    start, end = f"arn:{part}:s3:::", "/*"
-    for each in policy.get("Statement", ()):
-        names = [arn[len(start) : -len(end)] for arn in each["Resource"] if arn.endswith(end)]
-        found[str(each.get("Sid"))] = tuple(sorted(names))
-    return Buckets(found.get("Write", ()), found.get("Read", ()))
-
-
-# -- Roles --------------------------------------------------------------------------------------------------
+    def joined(self, other: Used) -> Used:
+        """Adds what another project of the account uses."""
+        written = {*self.written, *other.written} - {""}
+        read = {*self.read, *other.read} - written - {""}
+        secrets = {*self.secrets, *other.secrets}
+        images = self.images or other.images
+        return Used(tuple(sorted(written)), tuple(sorted(read)), tuple(sorted(secrets)), images)
 
 
 def secret_arns(config: Config, where: Where) -> dict[str, str]:
@@ -149,47 +154,43 @@ def secret_arns(config: Config, where: Where) -> dict[str, str]:
     return found
 
 
-def secrets_in(policy: Document) -> tuple[str, ...]:
-    """The secrets that a policy of `secrets` allows to read: the inverse of what makes it."""
-    return tuple(arn for each in policy.get("Statement", ()) for arn in each["Resource"])
+# -- Roles --------------------------------------------------------------------------------------------------
 
 
-def trusted(
-    where: Where, buckets: Buckets, *, images: bool = False, secrets: Iterable[str] = ()
-) -> tuple[Trusted, ...]:
-    """The roles of an account whose tasks use these buckets, and whose ECS reads these secrets (ARNs).
-
-    `images`: some images start their own worker.
-    """
+def trusted(where: Where, used: Used) -> tuple[Trusted, ...]:
+    """The roles of an account whose tasks use this."""
     extra = (
         Trusted(
             Role.IMAGE_TASK,
             "ecs-tasks.amazonaws.com",
             "what workers of images may do",
-            _image_task(where, buckets),
+            _image_task(where, used),
         ),
         Trusted(
             Role.IMAGE_MACHINE,
             "ec2.amazonaws.com",
             "mounts the bucket for images with a worker",
-            _image_machine(where, buckets),
+            _image_machine(where, used),
         ),
     )
     return (
-        Trusted(Role.TASK, "ecs-tasks.amazonaws.com", "what workers and jobs may do", _task(where, buckets)),
+        Trusted(Role.TASK, "ecs-tasks.amazonaws.com", "what workers and jobs may do", _task(where, used)),
         Trusted(
             Role.EXECUTION,
             "ecs-tasks.amazonaws.com",
             "pulls images, writes what containers print",
-            _execution(where, secrets),
+            _execution(where, used.secrets),
         ),
         Trusted(Role.MACHINE, "ec2.amazonaws.com", "lets machines join a cluster", _machine(where)),
         Trusted(
-            Role.FLEET, "spotfleet.amazonaws.com", "starts machines of fleet files", _fleet(where, images)
+            Role.FLEET,
+            "spotfleet.amazonaws.com",
+            "starts machines of fleet files",
+            _fleet(where, used.images),
         ),
-        Trusted(Role.MONITOR, "lambda.amazonaws.com", "watches and ends runs", _monitor(where, buckets)),
+        Trusted(Role.MONITOR, "lambda.amazonaws.com", "watches and ends runs", _monitor(where, used)),
         Trusted(Role.SCHEDULE, "scheduler.amazonaws.com", "calls the auto-monitor", _schedule(where)),
-        *(extra if images else ()),
+        *(extra if used.images else ()),
     )
 
 
@@ -204,7 +205,7 @@ _READ = ("s3:GetObject",)
 _WRITE = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject")
 
 
-def _task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+def _task(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
     """For tasks: queues with our tag, the named buckets, and the log calls of the reference's worker.
 
     Log calls have no condition on tags: streams have no tags, so every line would be refused.
@@ -215,10 +216,10 @@ def _task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
         ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
         (where.arn("logs", "log-group:*", region="*"),),
     )
-    return {"queue": (queues,), **store_grants(where, buckets), "logs": (logs,)}
+    return {"queue": (queues,), **store_grants(where, used), "logs": (logs,)}
 
 
-def _image_task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+def _image_task(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
     """For tasks whose image starts its own worker: also the ACLs of its uploads (`UPLOAD_FLAGS`).
 
     The stock start script names its machine and the volumes of it: it may change no other tag, as those of
@@ -231,16 +232,16 @@ def _image_task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
         Grant("Volumes", ("ec2:DescribeInstanceAttribute",), kinds[:1], tagged),
         Grant("Name", ("ec2:CreateTags",), kinds, only_name),
     )
-    found = {**_task(where, buckets), "name": name}
-    if buckets.written:
-        acl = Grant("Share", ("s3:PutObjectAcl",), _bucket_arns(where, buckets.written, "/*"))
+    found = {**_task(where, used), "name": name}
+    if used.written:
+        acl = Grant("Share", ("s3:PutObjectAcl",), _bucket_arns(where, used.written, "/*"))
         found["share"] = (acl,)
     return found
 
 
-def _image_machine(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+def _image_machine(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
     """For machines of such images: to mount the bucket, and to answer metadata without a token."""
-    every = (*buckets.written, *buckets.read)
+    every = (*used.written, *used.read)
     read = (
         Grant("List", ("s3:ListBucket",), _bucket_arns(where, every)),
         Grant("Read", _READ, _bucket_arns(where, every, "/*")),
@@ -252,14 +253,14 @@ def _image_machine(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...
     return {**_machine(where), "metadata": (change,), **({"store": read} if every else {})}
 
 
-def store_grants(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+def store_grants(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
     """To list, read and write these buckets; no grant if there is none."""
-    every = (*buckets.written, *buckets.read)
+    every = (*used.written, *used.read)
     grants = [Grant("List", ("s3:ListBucket",), _bucket_arns(where, every))] if every else []
-    if buckets.written:
-        grants.append(Grant("Write", _WRITE, _bucket_arns(where, buckets.written, "/*")))
-    if buckets.read:
-        grants.append(Grant("Read", _READ, _bucket_arns(where, buckets.read, "/*")))
+    if used.written:
+        grants.append(Grant("Write", _WRITE, _bucket_arns(where, used.written, "/*")))
+    if used.read:
+        grants.append(Grant("Read", _READ, _bucket_arns(where, used.read, "/*")))
     return {"store": tuple(grants)} if grants else {}
 
 
@@ -333,9 +334,9 @@ def _fleet(where: Where, images: bool) -> dict[str, tuple[Grant, ...]]:
     }
 
 
-def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
-    """For the auto-monitor: to look at the runs of every app, to queue COLLECT's job, and to end runs."""
-    written = buckets.written
+def _monitor(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
+    """For the auto-monitor: to look at the runs of every app, to queue jobs of them, and to end runs."""
+    written = used.written
     store = (
         Grant("List", ("s3:ListBucket", "s3:ListBucketMultipartUploads"), _bucket_arns(where, written)),
         Grant("Runs", ("s3:GetObject", "s3:PutObject"), _bucket_arns(where, written, "/runs/*")),
@@ -350,10 +351,17 @@ def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
         "schedule": (Grant("End", ("scheduler:DeleteSchedule", "scheduler:GetSchedule"), (schedules,)),),
         "look": (Grant("Look", _LOOKS, ("*",), why_all=NO_NARROWER),),
         "notify": (Grant("Publish", ("sns:Publish",), (where.arn("sns", f"{TOPIC_PREFIX}*", region="*"),)),),
-        "collect": (Grant("Send", ("sqs:SendMessage",), (queues,), {"StringLike": {APP_TAG: "*"}}),),
+        "collect": (Grant("Send", _PUT_BACK, (queues,), {"StringLike": {APP_TAG: "*"}}),),
         "end": _monitor_ends(where),
     }
 
+
+_PUT_BACK = (
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:ReceiveMessage",
+    "sqs:SendMessage",
+)
 
 _LOOKS = (
     "cloudwatch:DescribeAlarms",

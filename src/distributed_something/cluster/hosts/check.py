@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ... import __version__
 from ...errors import DsError
-from ...inputs.check import Check, Finding, error, ok, warning
+from ...inputs.checks.findings import Check, Finding, error, ok, warning
 from ...inputs.config import Config
-from ...inputs.jobfile import JobFile
+from ...inputs.jobs.jobfile import JobFile
 from ..check import pilot_checks, promise_findings
 from ..shared.files import TEMPORARY
 from . import ssh

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from ...errors import DsError, Unreachable
-from ...inputs.check import Check, Finding, error, ok, warning
+from ...inputs.checks.findings import Check, Finding, error, ok, warning
 from ...inputs.config import Config
-from ...inputs.jobfile import JobFile
+from ...inputs.jobs.jobfile import JobFile
 from ..check import pilot_checks, shared_findings
 from . import options
 from .commands import Slurm
