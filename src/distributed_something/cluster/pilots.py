@@ -39,7 +39,7 @@ class Pilot(NamedTuple):
         return self.state == SILENT
 
     def ended(self) -> Pilot:
-        """The same pilot, once its process has said that it ends: Slurm removes or requeues it."""
+        """The same pilot, once its process has said that it ends: the scheduler removes or requeues it."""
         return self._replace(running=False, reason=ENDED, start=None) if self.running else self
 
 
