@@ -119,10 +119,9 @@ def _store_checks(
 ) -> list[Check]:
     if job_file is None or not config.aws_bucket:
         return []
-    from ..s3.buckets import Stores
-    from ..s3.store import S3Store
+    from ..s3.access import Access
 
-    store = Stores(S3Store(config.aws_bucket, session=session))
+    store = Access(config, session).joined()
     place = f"s3://{config.aws_bucket}"
     slots = config.tasks_per_machine * (config.docker_cores or 1)
     room = Room(

@@ -15,7 +15,12 @@ _BATCH = 1000
 
 
 class PlainStore(S3Store):
-    """Implements engine.Store with one request at a time: slower, without obstore."""
+    """Implements engine.Store with one request at a time: slower, without obstore.
+
+    `acl` is the canned ACL that it gives to what it writes; obstore cannot.
+    """
+
+    acl = ""
 
     def _read(self, key: str, start: int, length: int | None) -> bytes:
         import botocore.exceptions
@@ -58,6 +63,7 @@ class PlainStore(S3Store):
         condition = {"IfNoneMatch": "*"} if mode == "create" else {}
         if isinstance(mode, dict):
             condition = {"IfMatch": mode["e_tag"]}
+        condition |= {"ACL": self.acl} if self.acl else {}
         name = self._name(key)
         with self._errors(key):
             self._client().put_object(Bucket=self.bucket, Key=name, Body=data, **condition)
@@ -90,5 +96,6 @@ class PlainStore(S3Store):
 
         name = self._name(key)
         with self._errors(key), TransferManager(self._client()) as transfers:
-            transfers.upload(str(path), self.bucket, name).result()
+            more = {"ACL": self.acl} if self.acl else {}
+            transfers.upload(str(path), self.bucket, name, extra_args=more).result()
             return path.stat().st_size
