@@ -67,7 +67,7 @@ def _choosing(folder: Path, waiting: int, sizes: int) -> tuple[int, list[float]]
     random, held, took = Random(1), list[Lease](), list[float]()
     needs = [Needs(cpus, 500 * size) for cpus in (1, 2, 4, 8) for size in range(1, sizes + 1)]
     capacity = Capacity(Needs(16, 64_000))
-    with SqliteQueue(folder / f"{sizes}.db", owner="w", capacity=capacity) as queue:
+    with SqliteQueue(folder / f"{sizes}.db", owner="w", capacity=lambda: capacity) as queue:
         queue.put(NeedyJob(job, random.choice(needs)) for job in _jobs(waiting))
         kinds = len(queue.needs(Needs()))
         while len(took) < 2000:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distributed_something.aws.limits import SETTLE_SECONDS
+from distributed_something.aws.checks.limits import SETTLE_SECONDS
 
 from .tools import table
 

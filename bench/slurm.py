@@ -19,11 +19,11 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 from distributed_something.clock import SystemClock
+from distributed_something.cluster.shared.keeper import Keeper
+from distributed_something.cluster.shared.place import Place
+from distributed_something.cluster.shared.queue import CommandQueue, SharedQueue
+from distributed_something.cluster.shared.replica import Terms
 from distributed_something.job import Job, RetryPolicy
-from distributed_something.slurm.shared.keeper import Keeper
-from distributed_something.slurm.shared.place import Place
-from distributed_something.slurm.shared.queue import CommandQueue, SlurmQueue
-from distributed_something.slurm.shared.replica import Terms
 
 from .tools import ds, four_steps, numbered_jobs, project, table, timed
 
@@ -207,7 +207,7 @@ def _queue() -> None:
 
 
 def _work(place: Place, number: int, ended: Queue[tuple[float, int]]) -> None:
-    queue = SlurmQueue(place, f"w{number}", patience=60.0)
+    queue = SharedQueue(place, f"w{number}", patience=60.0)
     while leases := queue.lease(BATCH, 1.0):
         queue.done(leases)
         ended.put((time.monotonic(), len(leases)))

@@ -145,7 +145,7 @@ class ClusterProject(DsProject):
 
     def heads(self) -> list[int]:
         """The processes that hold the queue."""
-        return self.found("slurm.shared.keeper")
+        return self.found("cluster.shared.keeper")
 
     def found(self, module: str) -> list[int]:
         """Processes of a module of ours that work for this project: those that were started, not forked."""

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distributed_something.clock import SystemClock
+from distributed_something.cluster.shared.keeper import Keeper
+from distributed_something.cluster.shared.place import Place
+from distributed_something.cluster.shared.queue import CommandQueue, SharedQueue
+from distributed_something.cluster.shared.replica import Terms
 from distributed_something.engine import Counts
 from distributed_something.errors import DsError
 from distributed_something.job import Job, RetryPolicy
-from distributed_something.slurm.shared.keeper import Keeper
-from distributed_something.slurm.shared.place import Place
-from distributed_something.slurm.shared.queue import CommandQueue, SlurmQueue
-from distributed_something.slurm.shared.replica import Terms
 
 TERMS = Terms(RetryPolicy(3), 120.0)
 
@@ -60,7 +60,7 @@ class Pilots:
                     keeper.tend(place.look())
 
     def _work(self, number: int, batch: int) -> None:
-        queue = SlurmQueue(self.places[number % 2], f"w{number}")
+        queue = SharedQueue(self.places[number % 2], f"w{number}")
         while not self.over.is_set():
             with contextlib.suppress(DsError):
                 leases = queue.lease(batch, 0.5)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.ec2.userdata import placement, user_data
+from distributed_something.aws.ec2.requests.userdata import placement, user_data
 from distributed_something.aws.iam.roles import Role, Where
 from distributed_something.rehearsal.auth import signed
 from distributed_something.rehearsal.place import Place

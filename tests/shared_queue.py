@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distributed_something.cluster.shared.head import Head, stand
+from distributed_something.cluster.shared.mail import Mailbox
+from distributed_something.cluster.shared.place import Place
+from distributed_something.cluster.shared.queue import CommandQueue, SharedQueue
+from distributed_something.cluster.shared.replica import Replica, Terms
 from distributed_something.job import RetryPolicy
-from distributed_something.slurm.shared.head import Head, stand
-from distributed_something.slurm.shared.mail import Mailbox
-from distributed_something.slurm.shared.place import Place
-from distributed_something.slurm.shared.queue import CommandQueue, SlurmQueue
-from distributed_something.slurm.shared.replica import Replica, Terms
 from distributed_something.testing import FakeClock
 
 _TABLE = """SELECT seq, id, state, visible_at, failed, deliveries, token, owner, cause, detail
@@ -29,7 +29,7 @@ def new_place(folder: Path, files: Any = None) -> Place:
 class Exact(CommandQueue):
     """Asks for counts, too: the latest status is older than the fake clock's time."""
 
-    counts = SlurmQueue.counts
+    counts = SharedQueue.counts
 
 
 def command_queue(folder: Path, policy: RetryPolicy, term: float, clock: FakeClock) -> CommandQueue:
@@ -60,13 +60,13 @@ class Turning:
 
 
 @contextmanager
-def served(folder: Path, policy: RetryPolicy, term: float, clock: FakeClock) -> Iterator[SlurmQueue]:
+def served(folder: Path, policy: RetryPolicy, term: float, clock: FakeClock) -> Iterator[SharedQueue]:
     place, terms = new_place(folder), Terms(policy, term)
     replica = Replica(place, terms)
     head = stand(replica, place.look(), terms, clock)
     assert head is not None
     head._mailbox = Mailbox(place, head.epoch)
-    yield SlurmQueue(place, "w1", Turning(clock, head))
+    yield SharedQueue(place, "w1", Turning(clock, head))
     head.close()
     other = Replica(place, terms)
     other.catch_up(place.look())

@@ -32,10 +32,10 @@ from .runs.runfile import read_run_file
 from .s3.plain_store import PlainStore
 from .s3.session import AwsSession, QueueGone
 from .scaling import Finish, GiveUp, Load, Look
-from .steps.collect import begin_collecting
-from .steps.finish import end
-from .steps.monitor import Memory, Watch
 from .steps.project import Project
+from .steps.watch.collect import begin_collecting
+from .steps.watch.finish import end
+from .steps.watch.monitor import Memory, Watch
 
 APART_SECONDS = 45.0
 """Shortest time between two looks that both count, in seconds."""

@@ -1,6 +1,6 @@
 """Decides whether a run may spend more, and says what it will cost. Pure.
 
-`steps/start.py` shows `offer` before machines are asked for; `steps/monitor.py` acts on `judge`.
+`steps/start.py` shows `offer` before machines are asked for; `steps/watch/monitor.py` acts on `judge`.
 """
 
 from __future__ import annotations

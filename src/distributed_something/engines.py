@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 class EngineKind:
     """Facts about one engine. Immutable by convention.
 
-    `package` is the engine's package inside this one. Its module `engine` has `make(folder, config, clock, *,
-    say)`, which returns an `engine.Engine` (with `faults` too if it `rehearses`). Its module `check` has
-    `checks(folder, config, job_file, fleet_file)`, which takes a `JobFile` and a fleet file's path. It
-    returns the checks of `ds check`, and may raise UsageError.
+    `package` is the engine's package inside this one, with dots where it lies deeper. Its
+    module `engine` has `make(folder, config, clock, *, say)`, which returns an `engine.Engine` (with `faults`
+    too if it `rehearses`). Its module `check` has `checks(folder, config, job_file, fleet_file)`, which takes
+    a `JobFile` and a fleet file's path. It returns the checks of `ds check`, and may raise UsageError.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ ENGINES: Mapping[str, EngineKind] = {
         packs=True,
     ),
     "slurm": EngineKind(
-        "slurm",
+        "cluster.slurm",
         rents=False,
         foreign_workers=False,
         works_as_set_up=False,

@@ -1,6 +1,6 @@
 """Decides which machines a run excludes: jobs fail there that succeed elsewhere. Pure.
 
-`steps/exclude.py` asks at each look of the monitor, and acts. A machine is bad if
+`steps/watch/exclude.py` asks at each look of the monitor, and acts. A machine is bad if
 
 - at least `IN_A_ROW` jobs in a row failed on it of one cause (the exit code is part of it), which no other
   machine has shown, or of many machines no more than one in ten; meanwhile as many jobs succeeded elsewhere,

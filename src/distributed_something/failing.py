@@ -1,6 +1,6 @@
 """Decides whether so many jobs of a run have failed that it drains. Pure. The steps act on it.
 
-`steps/monitor.py` asks `too_many` at each look, and `steps/start.py` before workers start.
+`steps/watch/monitor.py` asks `too_many` at each look, and `steps/start.py` before workers start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Decides which waiting job a machine starts next, by what each needs and what is free. Pure.
 
-The local queue asks `choose` for each job, once a job of it says what it needs. `fitting` is for queues that
-cannot choose: it says how many jobs run at a time.
+The local queue asks `choose` for each job, once a job of it says what it needs. `Capacity.fitting` is for
+queues that cannot choose: it says how many jobs run at a time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,25 @@ Then the room that comes free is kept for it: no job starves.
 class Capacity(NamedTuple):
     """What a machine has for jobs, its slots as `cpus`, and what a job takes that says nothing.
 
-    `what` names such a machine, and `fix` says how to have a larger one.
+    `what` names such a machine, and `fix` says how to have a larger one. `shares_gpus`: jobs may share a GPU.
     """
 
     whole: Needs
     default: Needs = Needs()
     what: str = "a machine"
     fix: str = "lower what the job needs"
+    shares_gpus: bool = False
+
+    def left(self, free: Needs, needs: Needs, times: int = 1) -> Needs:
+        """Returns what so many jobs leave of what is free."""
+        return free.less(needs._replace(gpus=0) if self.shares_gpus else needs, times)
+
+    def fitting(self, each: Needs) -> int:
+        """Returns how many jobs that each need this much fit at a time; 0: not one does."""
+        if not each.fit(self.whole):
+            return 0
+        counted = each._replace(gpus=0) if self.shares_gpus else each
+        return min(has // needs for has, needs in zip(self.whole, counted, strict=True) if needs)
 
 
 class Head(NamedTuple):
@@ -61,8 +73,3 @@ def choose(
         return None, Passed(oldest.job, since)
     fits = (head for head in heads if head.needs.fit(free))
     return min(fits, key=lambda head: head.order, default=None), Passed(oldest.job, since)
-
-
-def fitting(whole: Needs, each: Needs) -> int:
-    """Returns how many jobs that each need this much fit at a time; 0: not one does."""
-    return min(has // needs for has, needs in zip(whole, each, strict=True) if needs)

@@ -23,11 +23,11 @@ from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, Job
 from distributed_something.runs.record import read_record, write_record
 from distributed_something.steps.cleanup import cleanup
-from distributed_something.steps.monitor import monitor
 from distributed_something.steps.project import Project
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
 from distributed_something.steps.submit import check, submit
+from distributed_something.steps.watch.monitor import monitor
 
 FIRST, SECOND = "20261122T141500Z-0001", "20261122T151500Z-0002"
 JOB = Job("0123456789abcdef", 0, b'{"group": {"n": 1}}')

@@ -24,9 +24,9 @@ from distributed_something.errors import OK, DsError
 from distributed_something.job import Outcome, State
 from distributed_something.ledger import LedgerWriter
 from distributed_something.s3.session import AwsSession
-from distributed_something.steps.monitor import monitor
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
+from distributed_something.steps.watch.monitor import monitor
 from emulating import REGION, account_function, endpoint, session
 from rights import recorded
 

@@ -26,9 +26,9 @@ from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.s3.session import AwsSession
-from distributed_something.steps.monitor import Watch, monitor
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
+from distributed_something.steps.watch.monitor import Watch, monitor
 from distributed_something.testing import FakeClock
 from emulating import REGION, session
 

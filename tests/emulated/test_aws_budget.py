@@ -12,9 +12,9 @@ from distributed_something.aws.ecs.resources import Kind
 from distributed_something.budget import Budget, Quote
 from distributed_something.console import Console
 from distributed_something.errors import DsError, Unreachable, UsageError
-from distributed_something.steps.monitor import Watch, monitor
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import raise_budget, show_rest, start
+from distributed_something.steps.watch.monitor import Watch, monitor
 
 
 @pytest.fixture

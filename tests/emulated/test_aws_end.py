@@ -14,8 +14,8 @@ from aws_project import Calls, Cloud, answer, fleet_file, instances, left, work
 from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.teardown import LEAVE_SECONDS
 from distributed_something.aws.watch.dashboard import put_dashboard
-from distributed_something.cli.jobs import jobs
-from distributed_something.cli.views import failures
+from distributed_something.cli.views.jobs import jobs
+from distributed_something.cli.views.logs import failures
 from distributed_something.errors import (
     LEFTOVERS,
     OK,
@@ -32,12 +32,12 @@ from distributed_something.runs.runfile import read_run_file
 from distributed_something.s3.session import NoAnswer
 from distributed_something.s3.uploads import prefixes_of
 from distributed_something.steps.cleanup import cleanup
-from distributed_something.steps.finish import end
-from distributed_something.steps.monitor import monitor
 from distributed_something.steps.retry import retry
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
 from distributed_something.steps.stop import stop
+from distributed_something.steps.watch.finish import end
+from distributed_something.steps.watch.monitor import monitor
 from emulating import session
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aws_project import IMAGE, Calls, Cloud, answer, fleet_file, instances
-from distributed_something.aws.ec2.newfleet import write_fleet_file
+from distributed_something.aws.ec2.requests.newfleet import write_fleet_file
 from distributed_something.aws.ecs.resources import Kind
 from distributed_something.errors import DsError, Unreachable, UsageError
 from distributed_something.job import Cause, Job

@@ -17,9 +17,9 @@ from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.ledger import RunPaths
 from distributed_something.runs.record import record_key
-from distributed_something.steps.monitor import Watch
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
+from distributed_something.steps.watch.monitor import Watch
 from distributed_something.testing import FakeClock
 from emulating import REGION
 

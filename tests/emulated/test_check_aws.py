@@ -12,7 +12,7 @@ from conftest import DsProject
 from distributed_something.aws import check
 from distributed_something.aws.iam.roles import Where
 from distributed_something.errors import DsError
-from distributed_something.inputs.check import Check, Severity
+from distributed_something.inputs.checks.findings import Check, Severity
 from distributed_something.inputs.config import parse_config
 from distributed_something.inputs.fleetfile import parse_fleet
 from distributed_something.rehearsal.emulator.server import CREDENTIALS

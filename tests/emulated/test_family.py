@@ -13,8 +13,9 @@ import pytest
 from aws_project import IMAGE
 from copycats import HIDDEN_SECONDS, CopyCat
 from distributed_something.aws.engine import AwsEngine
-from distributed_something.cli.jobs import jobs
-from distributed_something.cli.views import failures, status
+from distributed_something.cli.views.jobs import jobs
+from distributed_something.cli.views.logs import failures
+from distributed_something.cli.views.status import status
 from distributed_something.console import Console
 from distributed_something.errors import OK, SOME_DEAD, DsError
 from distributed_something.inputs.config import load_config
@@ -22,12 +23,12 @@ from distributed_something.job import Cause, State
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.s3.session import AwsSession
 from distributed_something.steps.cleanup import cleanup
-from distributed_something.steps.finish import record_ends
-from distributed_something.steps.monitor import monitor
 from distributed_something.steps.project import Project
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
 from distributed_something.steps.submit import check, submit
+from distributed_something.steps.watch.finish import record_ends
+from distributed_something.steps.watch.monitor import monitor
 from emulating import account_function, account_roles, endpoint, session, stopped_clock
 from moving_projects import NAMES, bring, fill_in_fleet
 

@@ -20,11 +20,11 @@ from aws_project import Cloud, fleet_file, left, work
 from distributed_something.errors import FAILED, OK, DsError
 from distributed_something.s3.session import AwsSession
 from distributed_something.steps.cleanup import cleanup
-from distributed_something.steps.monitor import monitor
 from distributed_something.steps.retry import retry
 from distributed_something.steps.setup import setup
 from distributed_something.steps.start import start
 from distributed_something.steps.stop import stop
+from distributed_something.steps.watch.monitor import monitor
 from distributed_something.testing import FakeClock
 from emulating import endpoint
 from faulty import RESET, FaultyWay, faulty_way

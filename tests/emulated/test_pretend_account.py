@@ -319,7 +319,7 @@ def test_a_cluster_in_use_cannot_be_deleted(account: Account) -> None:
 def test_tasks_keep_to_the_machines_of_their_own_app(account: Account) -> None:
     from base64 import b64encode
 
-    from distributed_something.aws.ec2.userdata import user_data
+    from distributed_something.aws.ec2.requests.userdata import user_data
 
     others = b64encode(user_data("Other", "default").encode()).decode()
     account.service(1)

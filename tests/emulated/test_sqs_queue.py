@@ -104,7 +104,7 @@ def test_any_text_arrives_as_it_was(queue: SqsQueue) -> None:
 def test_a_message_of_the_references_submit_is_a_job_with_the_id_that_ours_gives_it(
     queue: SqsQueue, client: Any, tmp_path: Path
 ) -> None:
-    from distributed_something.inputs.jobfile import JobFile
+    from distributed_something.inputs.jobs.jobfile import JobFile
 
     document = {"output": "s3://b/out", "Metadata": "", "group": {"z": 1.5, "a": "é"}}
     client.send_message(QueueUrl=queue.urls.jobs, MessageBody=json.dumps(document))

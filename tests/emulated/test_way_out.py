@@ -9,7 +9,7 @@ import pytest
 
 from distributed_something.aws import check
 from distributed_something.aws.iam.roles import Where
-from distributed_something.inputs.check import Severity
+from distributed_something.inputs.checks.findings import Severity
 from distributed_something.inputs.config import parse_config
 from distributed_something.inputs.fleetfile import parse_fleet
 from emulating import REGION, session

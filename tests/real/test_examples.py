@@ -11,9 +11,9 @@ import pytest
 
 from conftest import DsProject
 from distributed_something import examples
+from distributed_something.inputs.checks.fit import check_jobs
 from distributed_something.inputs.config import load_config
-from distributed_something.inputs.fit import check_jobs
-from distributed_something.inputs.jobfile import JobFile
+from distributed_something.inputs.jobs.jobfile import JobFile
 from services import cellprofiler, omezarr, require
 
 FOLDER = Path(examples.__file__).parent

@@ -16,7 +16,7 @@ import pytest
 from conftest import DsProject, until
 from distributed_something.aws.ecs.desired import InjectedWorker
 from distributed_something.errors import DsError
-from distributed_something.system.docker import WORKER_FOLDER
+from distributed_something.system.containers.docker import WORKER_FOLDER
 from distributed_something.worker import bundle
 from docking import IMAGE, Docker, docker_engine
 from tasks import Run, new_run, until_done

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -680,12 +681,17 @@ test "$1" = --query-gpu=uuid && printf 'GPU-aa\\nGPU-bb\\n'
 """
 
 
-def test_each_slot_has_a_gpu_and_its_part_of_the_processors(project: DsProject, tmp_path: Path) -> None:
+@pytest.fixture
+def two_gpus(project: DsProject, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/nvidia-smi").write_text(SMI)
     (tmp_path / "bin/nvidia-smi").chmod(0o755)
     project.environment["PATH"] = f"{tmp_path / 'bin'}:{project.environment['PATH']}"
     project.environment.pop("CUDA_VISIBLE_DEVICES", None)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_each_slot_has_a_gpu_and_its_part_of_the_processors(project: DsProject) -> None:
     project.config(
         COMMAND="sleep 0.5; echo gpu=$CUDA_VISIBLE_DEVICES threads=$OMP_NUM_THREADS mine=$MKL_NUM_THREADS",
         GPUS=1,
@@ -700,3 +706,38 @@ def test_each_slot_has_a_gpu_and_its_part_of_the_processors(project: DsProject, 
     project.config(COMMAND="true {n}", GPUS=3)
     refused = project.ds("run", project.jobs([{"n": 9}]), code=2).stderr
     assert "GPUS = 3: 2 GPUs are found here" in refused
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_jobs_of_mixed_needs_have_whole_gpus_of_their_own(project: DsProject) -> None:
+    project.config(
+        COMMAND="echo from $(date +%s.%N) $DS_GPUS/$CUDA_VISIBLE_DEVICES; sleep 0.3; echo to $(date +%s.%N)",
+        DOCKER_CORES=4,
+        RESOURCES={"gpus": "{need}"},
+    )
+    needs = [1, 1, 2, 0, 1, 2, 0, 1]
+    project.ds("run", project.jobs({"n": n, "need": need} for n, need in enumerate(needs)))
+    users: dict[str, list[tuple[float, float]]] = {"": [], "GPU-aa": [], "GPU-bb": []}
+    for n, need in enumerate(needs):
+        _, begun, visible, _, ended = project.ds("logs", str(n)).stdout.split()[:5]
+        count, _, ids = visible.partition("/")
+        assert count == str(need) == str(len(ids.split(",")) if ids else 0)
+        for each in ids.split(","):
+            users[each].append((float(begun), float(ended)))
+    assert len(users[""]) == 2
+    for gpu in ("GPU-aa", "GPU-bb"):
+        assert all(ended <= begun for (_, ended), (begun, _) in pairwise(sorted(users[gpu]))), users
+
+    project.config(COMMAND="true {n}")
+    refused = project.ds("submit", project.jobs([{"n": 9, "_gpus": 3}]), code=2).stderr
+    assert "job 1 needs 1 processor, 3 GPUs, and this machine has" in refused and "2 GPUs" in refused
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_function_sees_the_gpus_of_its_job(project: DsProject) -> None:
+    code = "import os\ndef see(job):\n    print('sees', repr(os.environ.get('CUDA_VISIBLE_DEVICES')))\n"
+    (project.folder / "look.py").write_text(code)
+    project.config(HANDLER="look:see", DOCKER_CORES=1)
+    project.ds("run", project.jobs([{"n": 0, "_gpus": 2}, {"n": 1, "_gpus": 1}, {"n": 2}]))
+    printed = [project.ds("logs", str(n)).stdout.splitlines()[0] for n in range(3)]
+    assert printed == ["sees 'GPU-aa,GPU-bb'", "sees 'GPU-aa'", "sees ''"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from conftest import DsProject
+from distributed_something.cluster.shared.place import Place
+from distributed_something.cluster.shared.queue import CommandQueue
 from distributed_something.errors import Unreachable
-from distributed_something.slurm.shared.place import Place
-from distributed_something.slurm.shared.queue import CommandQueue
 from keepers import TERMS, Pilots, jobs, submit, until
 from services import require
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from distributed_something.cluster.shared.files import Files
+from distributed_something.cluster.shared.place import Place
 from distributed_something.engine import Store
 from distributed_something.errors import KeyMissing
 from distributed_something.local.store import FolderStore
-from distributed_something.slurm.shared.files import Files
-from distributed_something.slurm.shared.place import Place
 from keepers import Pilots, submit, until
 from services import require
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from distributed_something.cluster.shared.place import Place
+from distributed_something.cluster.shared.queue import CommandQueue
+from distributed_something.cluster.shared.replica import Replica
 from distributed_something.job import Cause
-from distributed_something.slurm.shared.place import Place
-from distributed_something.slurm.shared.queue import CommandQueue
-from distributed_something.slurm.shared.replica import Replica
 from keepers import TERMS, Pilots, jobs, submit, until
 
 

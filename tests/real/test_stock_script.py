@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.ec2.userdata import MOUNT_FOLDER, start_script
+from distributed_something.aws.ec2.requests.userdata import MOUNT_FOLDER, start_script
 from distributed_something.aws.ecs.desired import desired
 from distributed_something.aws.ecs.resources import Kind
 from distributed_something.aws.iam.policies import buckets_of, trusted

@@ -15,7 +15,7 @@ from distributed_something.aws.message import Message, NotAJob, parse, poison
 from distributed_something.errors import UsageError
 from distributed_something.inputs.config import parse_config
 from distributed_something.inputs.fleetfile import advice, fleet_problems, parse_fleet
-from distributed_something.inputs.jobfile import JobFile
+from distributed_something.inputs.jobs.jobfile import JobFile
 from distributed_something.job import Cause, Job, State
 from distributed_something.ledger import Fold, RunPaths, SegmentReader, job_bodies, write_jobs
 from distributed_something.local.store import FolderStore

@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("boto3")
 from botocore.stub import Stubber
 
+from distributed_something.aws.checks.findings import on_demand_findings, score_findings
 from distributed_something.aws.ec2.capacity import left_out, lives_key, past_lives
 from distributed_something.aws.ec2.cost import Life, dollars, hourly
 from distributed_something.aws.ec2.fleets import Fleet, Machine
 from distributed_something.aws.ec2.prices import ON_DEMAND, PRICING_REGION, ask_on_demand
 from distributed_something.aws.ec2.shrinking import idle, instead_of_spot
-from distributed_something.aws.findings import on_demand_findings, score_findings
-from distributed_something.inputs.check import Severity
+from distributed_something.inputs.checks.findings import Severity
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.local.store import FolderStore
 from distributed_something.s3.session import AwsSession

@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 
 from conftest import DsProject
-from distributed_something.aws import findings
+from distributed_something.aws.checks import findings
 from distributed_something.aws.iam.account import Found
 from distributed_something.aws.iam.policies import Buckets
 from distributed_something.aws.iam.roles import Where
-from distributed_something.cli.views import show
+from distributed_something.cli.views.preview import show_findings
 from distributed_something.console import Console
 from distributed_something.errors import DsError, UsageError
-from distributed_something.inputs import check
-from distributed_something.inputs.check import Check, Finding, Room, Severity
+from distributed_something.inputs.checks import findings as check
+from distributed_something.inputs.checks.findings import Check, Finding, Room, Severity
+from distributed_something.inputs.checks.present import Lookup, Presence, look_for
 from distributed_something.inputs.config import Config, parse_config
 from distributed_something.inputs.fleetfile import Fleet, parse_fleet
 from distributed_something.inputs.handler import parameters_needed
-from distributed_something.inputs.jobfile import JobFile
-from distributed_something.inputs.present import Lookup, Presence, look_for
-from distributed_something.inputs.template import CommandTemplate
+from distributed_something.inputs.jobs.jobfile import JobFile
+from distributed_something.inputs.templates.template import CommandTemplate
 from distributed_something.local.check import (
     disk_findings,
     folder_findings,
@@ -100,10 +100,10 @@ def test_a_check_that_cannot_be_made_is_a_finding() -> None:
 def test_findings_are_lines_in_a_pipe_the_worst_first_and_objects_for_programs() -> None:
     found = [check.ok("fine"), check.error("broken", "mend it")]
     out = io.StringIO()
-    show(Console(out=out, err=io.StringIO()), found)
+    show_findings(Console(out=out, err=io.StringIO()), found)
     assert out.getvalue().splitlines()[1:] == ["error\tbroken\tmend it", "ok\tfine\t"]
     out = io.StringIO()
-    show(Console(json=True, out=out, err=io.StringIO()), found)
+    show_findings(Console(json=True, out=out, err=io.StringIO()), found)
     assert json.loads(out.getvalue().splitlines()[1]) == {
         "severity": "error",
         "what": "broken",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.system.docker import Docker
+from distributed_something.system.containers.docker import Docker
 from distributed_something.worker.attempt.container import Container, Containers, Limits, Verdict
 from distributed_something.worker.attempt.process import Ended
 

@@ -10,10 +10,10 @@ import pytest
 from apptaining import APPTAINER, stand_in
 from conftest import DsProject
 from distributed_something.errors import DsError
-from distributed_something.system.apptainer import Apptainer
-from distributed_something.system.box import Box, Mount
-from distributed_something.system.containers import engine_for
-from distributed_something.system.docker import Docker, Podman
+from distributed_something.system.containers.apptainer import Apptainer
+from distributed_something.system.containers.box import Box, Mount
+from distributed_something.system.containers.docker import Docker, Podman
+from distributed_something.system.containers.find import engine_for
 
 BOX = Box(
     "lab/image:1",

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from distributed_something.aws.ec2.ownfleet import Subnet, ec2_fleet_request, launch_template
-from distributed_something.aws.ec2.request import Image
-from distributed_something.aws.ec2.userdata import (
+from distributed_something.aws.ec2.requests.ownfleet import Subnet, ec2_fleet_request, launch_template
+from distributed_something.aws.ec2.requests.request import Image
+from distributed_something.aws.ec2.requests.userdata import (
     MOUNT_FOLDER,
     agent_settings,
     placement,

@@ -148,9 +148,10 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_core_imports_no_engine_and_nothing_heavy() -> None:
     names = (
-        "cli.views steps.project steps.setup steps.submit steps.start steps.monitor steps.finish steps.retry"
-        " steps.stop steps.cleanup scaling runs.snapshot runs.record ledger report.build inputs.jobfile"
-        " inputs.fit inputs.template console"
+        "cli.views.status cli.views.logs steps.project steps.setup steps.submit steps.start"
+        " steps.watch.monitor steps.watch.finish steps.retry steps.stop steps.cleanup scaling"
+        " runs.snapshot runs.record ledger report.build inputs.jobs.jobfile inputs.checks.fit"
+        " inputs.templates.template console"
     )
     imports = "; ".join(f"import distributed_something.{name}" for name in names.split())
     heavy = ["boto3", "moto", "rich", "msgspec", "asyncio", "distributed_something.local", "dataclasses"]

@@ -11,7 +11,7 @@ from distributed_something.exclusion import Elsewhere, Failure, Hosts, Pause, Ro
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, machines, write_jobs
 from distributed_something.local.store import FolderStore
-from distributed_something.steps.exclude import find_bad
+from distributed_something.steps.watch.exclude import find_bad
 
 
 def failures(*each: tuple[str, int, str]) -> list[Failure]:

@@ -14,7 +14,7 @@ from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.snapshot import take
-from distributed_something.steps.limits import too_many_dead
+from distributed_something.steps.watch.limits import too_many_dead
 
 X, RATE = "exit: x", " (MAX_FAILURE_RATE = 0.1)"
 FIFTY, TENTH = Limits(jobs=50), Limits(rate=0.1)

@@ -10,9 +10,9 @@ import pytest
 from conftest import DsProject
 from distributed_something.engine import Store
 from distributed_something.errors import DsError, UsageError
+from distributed_something.inputs.checks.program import runnable_findings
 from distributed_something.inputs.config import load_config
 from distributed_something.inputs.files import named_in, project_files
-from distributed_something.inputs.program import runnable_findings
 from distributed_something.ledger import RunPaths
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.files.project import ProjectFolder, keep

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distributed_something.aws.ec2.newfleet import file_name
-from distributed_something.aws.ec2.request import Image, image_of, key_pair, spot_fleet_request
+from distributed_something.aws.ec2.requests.newfleet import file_name
+from distributed_something.aws.ec2.requests.request import Image, image_of, key_pair, spot_fleet_request
 from distributed_something.aws.names import price_text
 from distributed_something.errors import UsageError
 from distributed_something.inputs.config import Config, parse_config

@@ -22,7 +22,7 @@ FLOORS = {
         cli
         dashboard automonitor api
         steps
-        rehearsal slurm
+        rehearsal cluster
         local aws
         report console notify
         worker runs s3
@@ -31,19 +31,29 @@ FLOORS = {
         budget exclusion failing packing
         errors clock words job engines scaling
     """,
+    "inputs": """
+        checks
+        jobs collect handler found
+        templates files secrets fleetfile
+        config
+        keys
+        needs
+        literal
+    """,
     "aws": """
         engine check
-        earlier findings limits look provision teardown worker
+        checks earlier look provision teardown worker
         ecs watch
         ec2
         iam
         sqs
         message names shape
     """,
-    "slurm": """
+    "cluster": """
+        slurm
         engine check pilot
-        folder lost scheduler
-        lives
+        folder lost
+        lives scheduler
         shared explain
         pilots own_folder
     """,

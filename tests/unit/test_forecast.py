@@ -12,7 +12,7 @@ import pytest
 from conftest import DsProject
 from distributed_something.engine import StoredFile
 from distributed_something.inputs.config import load_config
-from distributed_something.inputs.jobfile import JobFile
+from distributed_something.inputs.jobs.jobfile import JobFile
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.forecast import Forecast, forecast
 

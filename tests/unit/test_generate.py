@@ -11,7 +11,7 @@ import pytest
 
 from conftest import DsProject
 from distributed_something.errors import UsageError
-from distributed_something.inputs.generate import (
+from distributed_something.inputs.jobs.generate import (
     Pattern,
     combine,
     expand,
@@ -21,7 +21,7 @@ from distributed_something.inputs.generate import (
     parse_where,
     write_lines,
 )
-from distributed_something.inputs.paths import Input, InputTemplate
+from distributed_something.inputs.templates.paths import Input, InputTemplate
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.cli.views import find
+from distributed_something.cli.views.logs import find
 from distributed_something.errors import UsageError
 from distributed_something.job import Job
 from distributed_something.ledger import Fold, RunPaths, write_jobs

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distributed_something.errors import UsageError
-from distributed_something.inputs.jobfile import JobFile, parse_set
+from distributed_something.inputs.jobs.jobfile import JobFile, parse_set
 from distributed_something.job import Job
 
 Write = Callable[[str, "str | bytes"], Path]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from distributed_something.aws import limits
+from distributed_something.aws.checks import limits
 from distributed_something.errors import UsageError
-from distributed_something.inputs.check import Finding, Severity
+from distributed_something.inputs.checks.findings import Finding, Severity
 from distributed_something.inputs.config import Config, parse_config
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distributed_something.cli.views import logs
+from distributed_something.cli.views.logs import logs
 from distributed_something.console import Console
 from distributed_something.engine import Machines
 from distributed_something.job import Cause, Job, Lease, Outcome, State

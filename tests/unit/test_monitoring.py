@@ -16,7 +16,7 @@ from distributed_something.job import Job, Lease, Outcome, State
 from distributed_something.ledger import Fold, LedgerWriter, RunPaths, write_jobs
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.snapshot import Snapshot, take
-from distributed_something.steps.monitor import Watch
+from distributed_something.steps.watch.monitor import Watch
 from distributed_something.testing import FakeClock
 
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import DsProject
 from distributed_something.errors import UsageError
 from distributed_something.inputs.config import Config, load_config, parse_config
-from distributed_something.inputs.jobfile import JobFile
-from distributed_something.inputs.messages import form_of, outputs_of
+from distributed_something.inputs.jobs.jobfile import JobFile
+from distributed_something.inputs.jobs.messages import form_of, outputs_of
 from distributed_something.job import Job, keys_of
 from moving_projects import FOLDER, NAMES, bring, config_of
 

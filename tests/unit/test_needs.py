@@ -11,15 +11,15 @@ import pytest
 
 from conftest import DsProject
 from distributed_something.aws.worker import Settings
+from distributed_something.cluster.pilots import slots_for
 from distributed_something.errors import UsageError
+from distributed_something.inputs.checks.fit import check_jobs
 from distributed_something.inputs.config import config_of, parse_config
-from distributed_something.inputs.fit import check_jobs
-from distributed_something.inputs.jobfile import JobFile
+from distributed_something.inputs.jobs.jobfile import JobFile
 from distributed_something.inputs.needs import Resources
 from distributed_something.job import Job, Needs
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.runfile import largest_noted, note_largest
-from distributed_something.slurm.pilots import slots_for
 from distributed_something.worker.attempt.task import compile_task
 from distributed_something.worker.files.done import Recipe, fingerprint
 
@@ -56,7 +56,7 @@ def test_a_formula_computes_with_keys_that_a_table_has_as_texts() -> None:
     [
         (
             "RESOURCES = {'timeuot': '2'}",
-            "timeuot: is none of cpus, memory, timeout: did you mean timeout?",
+            "timeuot: is none of cpus, memory, gpus, timeout: did you mean timeout?",
         ),
         ("RESOURCES = {'timeout': '2 +'}", "RESOURCES: timeout: '2 +' cannot be read"),
         ("RESOURCES = {'timeout': 'open({x})'}", "timeout: a call is not allowed"),
@@ -83,7 +83,8 @@ def test_a_formula_that_is_none_is_refused_with_its_line(line: str, what: str) -
         ([{"n": 1, "_timeout": -1}], {}, "job 1: _timeout: -1 is not between 0 and 10^12"),
         ([{"n": 1, "_time_out": 0}], {}, "job 1: _time_out is no key of ours: did you mean _timeout?"),
         ([{"n": 1, "_cpu": 2}], {}, "job 1: _cpu is no key of ours: did you mean _cpus?"),
-        ([{"n": 1, "_gpus": 2}], {}, "job 1: _gpus: is no key of a single job"),
+        ([{"n": 1, "_gpus": -1}], {}, "job 1: _gpus: -1 is not between 0"),
+        ([{"n": 1, "_gpu": 1}], {}, "job 1: _gpu is no key of ours: did you mean _gpus?"),
         ([{"n": 1, "_cpus": 0}], {}, "job 1: _cpus: 0 is not between 1"),
         ([{"n": 1, "_memory": "2GB"}], {}, "job 1: _memory: '2GB' is not a number"),
         ([{"n": 1}], {"timeout": "{m} * 2"}, "job 1: RESOURCES: {m}: is none of n, size_mb"),
@@ -159,10 +160,14 @@ def test_a_command_knows_what_it_may_use_and_the_next_one_too(project: DsProject
 
 
 def test_tasks_and_pilots_have_slots_for_the_largest() -> None:
-    assert settings(slots=8, memory=16_000).sized(Needs(2, 3000)).slots == 4
-    assert settings(slots=8, memory=16_000).sized(Needs(1, 5000)).slots == 3
-    assert settings(slots=8, memory=0).sized(Needs(1, 5000)).slots == 8, "its memory is not known"
-    assert settings(slots=8, memory=16_000).sized(None).slots == 8
+    def slots(needs: Needs, memory: int = 16_000, *, shared: bool = False) -> int:
+        return settings(slots=8, memory=memory).sized(needs, gpus=4, shared=shared).slots
+
+    assert slots(Needs(2, 3000)) == 4
+    assert slots(Needs(1, 5000)) == 3
+    assert slots(Needs(1, 5000), memory=0) == 8, "its memory is not known"
+    assert slots(Needs(1, 0, 2)) == 2
+    assert slots(Needs(1, 0, 2), shared=True) == 8
     pilots = config_of({"APP_NAME": "App", "DOCKER_CORES": 8, "MEMORY": 16_000}, "run.json")
     assert slots_for(pilots, Needs(2, 5000)) == 3
     assert slots_for(pilots, None) == 8

@@ -14,7 +14,7 @@ import pytest
 from conftest import DsProject
 from distributed_something.cli.entry import in_our_words
 from distributed_something.errors import DsError, KeyMissing
-from distributed_something.inputs.template import MOST_OF_ALL_VARIABLES, variables_of
+from distributed_something.inputs.templates.template import MOST_OF_ALL_VARIABLES, variables_of
 from distributed_something.job import RetryPolicy
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.local.store import FolderStore

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from distributed_something.errors import UsageError
+from distributed_something.inputs.checks.fit import Fit, check_jobs
 from distributed_something.inputs.config import Config, parse_config
-from distributed_something.inputs.fit import Fit, check_jobs
-from distributed_something.inputs.jobfile import JobFile
-from distributed_something.inputs.paths import Input, InputTemplate, OutputTemplate, Prefixes
+from distributed_something.inputs.jobs.jobfile import JobFile
+from distributed_something.inputs.templates.paths import Input, InputTemplate, OutputTemplate, Prefixes
 
 Check = Callable[..., Fit]
 

@@ -13,7 +13,7 @@ from distributed_something.engine import KnownJob
 from distributed_something.job import Job, Needs, NeedyJob, State
 from distributed_something.local.packed import of_number, to_number
 from distributed_something.local.queue import SqliteQueue
-from distributed_something.packing import PASSED_SECONDS, Capacity, Head, Passed, choose, fitting
+from distributed_something.packing import PASSED_SECONDS, Capacity, Head, Passed, choose
 from distributed_something.testing import FakeClock
 
 WHOLE = Needs(4, 8000)
@@ -59,7 +59,14 @@ def test_nothing_waits() -> None:
     [(Needs(1, 0), 4), (Needs(2, 0), 2), (Needs(1, 3000), 2), (Needs(3, 9000), 0), (Needs(5), 0)],
 )
 def test_where_the_queue_cannot_choose_the_largest_says_how_many_run(each: Needs, at_once: int) -> None:
-    assert fitting(WHOLE, each) == at_once
+    assert Capacity(WHOLE).fitting(each) == at_once
+
+
+def test_gpus_that_are_shared_take_no_room() -> None:
+    whole, each = Needs(4, 8000, 2), Needs(1, 0, 2)
+    assert (Capacity(whole).fitting(each), Capacity(whole, shares_gpus=True).fitting(each)) == (1, 4)
+    assert Capacity(whole, shares_gpus=True).fitting(Needs(1, 0, 3)) == 0, "more than there are"
+    assert Capacity(whole, shares_gpus=True).left(whole, each, 2) == Needs(2, 8000, 2)
 
 
 @pytest.mark.parametrize("memory", [0, 1, 15, 16, 17, 500, 15_500, 1_000_000, 10**12])
@@ -87,7 +94,7 @@ def queue(tmp_path: Path, clock: FakeClock) -> Iterator[SqliteQueue]:
 
 
 def opened(folder: Path, clock: FakeClock) -> SqliteQueue:
-    return SqliteQueue(folder / "queue.db", clock=clock, owner="w", capacity=Capacity(WHOLE))
+    return SqliteQueue(folder / "queue.db", clock=clock, owner="w", capacity=lambda: Capacity(WHOLE))
 
 
 def leased(queue: SqliteQueue, times: int = 9) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distributed_something.rehearsal.cloud.containers import TaskContainers
-from distributed_something.system.docker import Docker
+from distributed_something.system.containers.docker import Docker
 
 
 def test_no_image_is_taken_for_an_option(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 
 from distributed_something.cli.entry import main
+from distributed_something.cluster.engine import PilotEngine
+from distributed_something.cluster.shared.queue import CommandQueue
+from distributed_something.cluster.slurm.engine import make
 from distributed_something.console import Console
 from distributed_something.errors import DsError, QueueDamaged, UsageError
 from distributed_something.inputs.config import parse_config
@@ -26,8 +29,6 @@ from distributed_something.ledger import LedgerWriter
 from distributed_something.local.engine import LocalEngine
 from distributed_something.local.place import Place
 from distributed_something.local.queue import SqliteQueue
-from distributed_something.slurm.engine import SlurmEngine
-from distributed_something.slurm.shared.queue import CommandQueue
 from distributed_something.steps.project import Project
 from distributed_something.steps.repair import Repaired, repair
 from distributed_something.steps.setup import setup
@@ -72,7 +73,7 @@ class Run:
         console = Console(yes=True, out=self.said, err=self.said)
         return Project(self.folder, self.config, console, self.clock, engine=self.engine())
 
-    def engine(self) -> LocalEngine | SlurmEngine:
+    def engine(self) -> LocalEngine | PilotEngine:
         return LocalEngine(self.folder, self.config, self.clock)
 
     def worker(self) -> SqliteQueue | CommandQueue:
@@ -135,8 +136,8 @@ class SharedRun(Run):
     config_text = CONFIG.replace("local", "slurm")
     queue: CommandQueue
 
-    def engine(self) -> SlurmEngine:
-        return SlurmEngine(self.folder, self.config, self.clock, self.said.write)
+    def engine(self) -> PilotEngine:
+        return make(self.folder, self.config, self.clock, say=self.said.write)
 
     def worker(self) -> CommandQueue:
         return self.engine().queue()

@@ -35,7 +35,7 @@ from distributed_something.report.statistics import (
 )
 from distributed_something.runs.provenance import note_config, note_job_file, note_worker, what_ran
 from distributed_something.runs.snapshot import take
-from distributed_something.system.docker import Docker
+from distributed_something.system.containers.docker import Docker
 from synthetic import RUN, write_run
 
 CONFIG = "APP_NAME = 'App'\nENGINE = 'local'\nDOCKER_CORES = 2\nMEMORY = 8000\nSECRET_KEY = 'hush'\n"

@@ -12,7 +12,7 @@ from distributed_something.aws.iam.policies import Buckets, secret_arns, secrets
 from distributed_something.aws.iam.roles import Role, Where, account_of
 from distributed_something.aws.shape import MachineShape
 from distributed_something.errors import UsageError
-from distributed_something.inputs.check import work_findings
+from distributed_something.inputs.checks.findings import work_findings
 from distributed_something.inputs.config import Config, config_of, load_config, values_given
 from distributed_something.inputs.secrets import read_secrets
 from distributed_something.worker.attempt.mask import Mask

@@ -12,7 +12,7 @@ import pytest
 from conftest import DsProject
 from distributed_something.engine import StoredFile
 from distributed_something.errors import SickMachine, UsageError
-from distributed_something.inputs.check import Finding, Room, Severity
+from distributed_something.inputs.checks.findings import Finding, Room, Severity
 from distributed_something.inputs.config import Config, config_of
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.runfile import read_run_file, write_run_file

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distributed_something.inputs.paths import InputTemplate, OutputTemplate
-from distributed_something.inputs.template import CommandTemplate
+from distributed_something.inputs.templates.paths import InputTemplate, OutputTemplate
+from distributed_something.inputs.templates.template import CommandTemplate
 from distributed_something.job import Cause, Job, Lease, Outcome, State
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.attempt.logs import SlotLog

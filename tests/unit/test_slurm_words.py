@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from distributed_something.cluster.explain import why_pending
+from distributed_something.cluster.pilots import Pilot
+from distributed_something.cluster.slurm import options
+from distributed_something.cluster.slurm.commands import Slurm, scrubbed
+from distributed_something.cluster.slurm.explain import refusal, waiting
 from distributed_something.errors import DsError, Unreachable
 from distributed_something.inputs.config import parse_config
-from distributed_something.slurm import pilots
-from distributed_something.slurm.explain import refusal, waiting, why_pending
-from distributed_something.slurm.pilots import Pilot
-from distributed_something.slurm.scheduler import Slurm, scrubbed
 
 Programs = Callable[..., Slurm]
 
@@ -100,22 +101,24 @@ def pending(number: int, reason: str, start: float | None = None) -> Pilot:
 
 def test_why_pilots_wait_is_the_commonest_reason_with_the_earliest_start() -> None:
     found = why_pending(
-        [pending(1, "Priority", 5000.0), pending(2, "Priority", 4000.0), pending(3, "JobHeldUser")], 0
+        [pending(1, "Priority", 5000.0), pending(2, "Priority", 4000.0), pending(3, "JobHeldUser")],
+        0,
+        waiting,
     )
     assert found is not None
     assert found.why.startswith("3 pilots are pending: waiting for a turn (Priority), and starts about")
     assert not found.for_ever
-    assert why_pending([Pilot("7_1", running=True)], 0) is None
+    assert why_pending([Pilot("7_1", running=True)], 0, waiting) is None
 
 
 def test_waiting_is_of_no_use_only_where_that_holds_for_all() -> None:
     hopeless = [pending(1, "PartitionTimeLimit"), pending(2, "PartitionTimeLimit")]
-    assert why_pending(hopeless, 0).for_ever  # type: ignore[union-attr]
-    assert not why_pending([*hopeless, pending(3, "Priority")], 0).for_ever  # type: ignore[union-attr]
+    assert why_pending(hopeless, 0, waiting).for_ever  # type: ignore[union-attr]
+    assert not why_pending([*hopeless, pending(3, "Priority")], 0, waiting).for_ever  # type: ignore[union-attr]
 
 
 def test_a_held_pilot_is_named_in_the_fix() -> None:
-    assert why_pending([pending(2, "JobHeldUser")], 0).fix == "scontrol release 7_2"  # type: ignore[union-attr]
+    assert why_pending([pending(2, "JobHeldUser")], 0, waiting).fix == "scontrol release 7_2"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -130,20 +133,20 @@ def test_a_held_pilot_is_named_in_the_fix() -> None:
     ],
 )
 def test_durations_as_slurm_writes_them(time: str, seconds: int) -> None:
-    assert pilots.seconds_of(time) == seconds
+    assert options.seconds_of(time) == seconds
 
 
 @pytest.mark.parametrize("time", ["UNLIMITED", "NONE", "", "soon"])
 def test_no_duration(time: str) -> None:
-    assert pilots.seconds_of(time) is None
+    assert options.seconds_of(time) is None
 
 
 @pytest.mark.parametrize(("limit", "notice"), [(None, 120), (86_400, 120), (60, 20), (6, 5)])
 def test_the_notice_leaves_most_of_the_time_for_work(limit: float | None, notice: int) -> None:
-    assert pilots.notice_of(limit) == notice
+    assert options.notice_of(limit) == notice
 
 
-def config(**keys: object) -> pilots.Config:
+def config(**keys: object) -> options.Config:
     given = {"APP_NAME": "App", "ENGINE": "slurm", "COMMAND": "true", **keys}
     return parse_config("".join(f"{name} = {value!r}\n" for name, value in given.items()))
 
@@ -153,20 +156,20 @@ def test_the_options_of_a_pilot_follow_the_config(tmp_path: Path) -> None:
         SLURM_PARTITION="short", SLURM_TIME="1:00:00", SLURM_GRES="gpu:1", MEMORY=4000, DOCKER_CORES=3,
         SLURM_EXTRA=["--exclude=node7", "--mail-type=END"],
     )  # fmt: skip
-    found = pilots.options(given, tmp_path, tmp_path / "50%", 120)
+    found = options.options(given, tmp_path, tmp_path / "50%", 120)
     assert {"--partition=short", "--time=1:00:00", "--gres=gpu:1", "--mem=4000M", "--cpus-per-task=3"} <= {
         *found
     }
     assert {"--requeue", "--open-mode=append", "--signal=B:USR1@120"} <= {*found}
     assert f"--output={tmp_path}/50%%/%A_%a.log" in found
     assert found[-2:] == ["--exclude=node7", "--mail-type=END"]
-    found = pilots.options(given, tmp_path, tmp_path, 120, {"node9", "node8"})
+    found = options.options(given, tmp_path, tmp_path, 120, {"node9", "node8"})
     assert found[-2:] == ["--mail-type=END", "--exclude=node7,node8,node9"]
 
 
 def test_gpus_of_jobs_are_gpus_of_the_pilot(tmp_path: Path) -> None:
     def gres(**keys: object) -> list[str]:
-        found = pilots.options(config(**keys), tmp_path, tmp_path, 120)
+        found = options.options(config(**keys), tmp_path, tmp_path, 120)
         return [option for option in found if option.startswith("--gres")]
 
     assert gres(GPUS=2, DOCKER_CORES=3) == ["--gres=gpu:6"]
@@ -177,7 +180,7 @@ def test_gpus_of_jobs_are_gpus_of_the_pilot(tmp_path: Path) -> None:
 
 def test_a_script_quotes_paths_and_ends_in_our_process(tmp_path: Path) -> None:
     folder = tmp_path / "it's; rm -rf $HOME"
-    text = pilots.script(folder, "run", 120)
+    text = options.script(folder, "run", 120)
     assert text.startswith("#!/bin/sh\nexec ")
     assert f"'{str(folder).replace(chr(39), chr(39) + chr(34) + chr(39) + chr(34) + chr(39))}'" in text
 

@@ -12,7 +12,7 @@ import pytest
 
 from distributed_something.engine import StoredFile
 from distributed_something.errors import DsError, KeyMissing, KeyRefused
-from distributed_something.inputs.paths import Input, clean_key
+from distributed_something.inputs.templates.paths import Input, clean_key
 from distributed_something.local.store import FolderStore
 from distributed_something.worker.files.done import DoneRule, Recipe, Rules, fingerprint, look
 from distributed_something.worker.files.fetch import fetch_inputs, look_at_inputs

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from distributed_something.errors import UsageError
-from distributed_something.inputs.template import (
+from distributed_something.inputs.templates.template import (
     MAX_ARGUMENT,
     CommandTemplate,
     Template,

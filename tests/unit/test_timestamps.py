@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distributed_something.aws import session
+from distributed_something.s3 import session
 
 
 @pytest.mark.parametrize(

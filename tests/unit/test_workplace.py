@@ -13,8 +13,8 @@ import pytest
 
 from distributed_something.errors import DsError
 from distributed_something.inputs.files import ProjectFile
-from distributed_something.inputs.paths import OutputTemplate
-from distributed_something.inputs.template import CommandTemplate
+from distributed_something.inputs.templates.paths import OutputTemplate
+from distributed_something.inputs.templates.template import CommandTemplate
 from distributed_something.job import Job, Lease, Outcome, State
 from distributed_something.ledger import RunPaths
 from distributed_something.local.store import FolderStore

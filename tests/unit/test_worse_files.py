@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from distributed_something.clock import SystemClock
+from distributed_something.cluster.pilot import HeadTime
+from distributed_something.cluster.shared.files import Files
+from distributed_something.cluster.shared.head import stand
+from distributed_something.cluster.shared.place import Place
+from distributed_something.cluster.shared.replica import Replica, Terms
 from distributed_something.errors import DsError, Unreachable
 from distributed_something.job import RetryPolicy
-from distributed_something.slurm.pilot import HeadTime
-from distributed_something.slurm.shared.files import Files
-from distributed_something.slurm.shared.head import stand
-from distributed_something.slurm.shared.place import Place
-from distributed_something.slurm.shared.replica import Replica, Terms
 from distributed_something.testing import FakeClock
 from keepers import jobs
 from shared_queue import Exact, Turning, served, table

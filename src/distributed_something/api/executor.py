@@ -1,7 +1,7 @@
 """Calls Python functions as jobs, in the manner of `concurrent.futures`.
 
 A call is a job of a project of its own, in the folder `.ds/calls` of the one given. One thread queues the
-calls, watches the run by `steps/monitor.py`, and fulfils the futures from ledger and store.
+calls, watches the run by `steps/watch/monitor.py`, and fulfils the futures from ledger and store.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from ..ledger import Fold, JobRecord, RunPaths
 from ..report.failures import group_failures
 from ..runs.joblog import read_log
 from ..scaling import GiveUp, Replace
-from ..steps.finish import end
-from ..steps.monitor import Watch
 from ..steps.project import Project as Steps
 from ..steps.setup import setup
 from ..steps.start import start
 from ..steps.submit import queue_jobs
+from ..steps.watch.finish import end
+from ..steps.watch.monitor import Watch
 from ..words import bytes_text
 from .call import RESULT, version
 from .live import console_for

@@ -15,10 +15,10 @@ from ..report.failures import FailureGroup, group_failures
 from ..runs.joblog import read_log
 from ..runs.snapshot import Alive, Snapshot
 from ..steps import stop
-from ..steps.jobs import line_of, selected, with_bodies
-from ..steps.monitor import monitor
+from ..steps.look.jobs import line_of, selected, with_bodies
 from ..steps.project import Project as Steps
 from ..steps.run import begin
+from ..steps.watch.monitor import monitor
 from . import html
 from .live import console_for
 from .table import Table

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..engine import Store
 from ..errors import DsError, UsageError
-from ..inputs.check import (
+from ..inputs.checks.findings import (
     Check,
     Finding,
     Room,
@@ -23,21 +23,21 @@ from ..inputs.check import (
     work_findings,
     wrong,
 )
-from ..inputs.check import image_findings as container_findings
+from ..inputs.checks.findings import image_findings as container_findings
+from ..inputs.checks.program import runnable_findings
+from ..inputs.checks.sizing import need_findings
 from ..inputs.config import Config
 from ..inputs.fleetfile import Fleet, parse_fleet
-from ..inputs.jobfile import JobFile
-from ..inputs.program import runnable_findings
-from ..inputs.sizing import need_findings
+from ..inputs.jobs.jobfile import JobFile
 from ..s3.archived import archived_findings
 from ..s3.session import NO_SUCH, AwsSession, aws_errors, or_none
 from ..system.files import read_regular
 from ..worker.files.shared import room_beside, shared_input_findings
 from ..worker.forecast import forecast_findings
-from . import findings, limits
+from .checks import findings, limits
 from .ec2.prices import ask_on_demand
-from .ec2.region import NO_IMAGE, Region
-from .ec2.request import key_pair
+from .ec2.requests.region import NO_IMAGE, Region
+from .ec2.requests.request import key_pair
 from .iam import account
 from .iam.policies import buckets_of, secret_arns
 from .iam.roles import Where

@@ -1,7 +1,7 @@
 """The engine `aws`: the verbs of `engine.Engine` and `engine.Renting` on SQS, S3, ECS and EC2.
 
 It calls the parts of this package in the right order, and decides little itself: `provision` makes resources,
-`ec2/launch` asks for machines, `look` reads and explains, `teardown` removes. Called by the steps.
+`ec2/requests/launch` asks for machines, `look` reads and explains, `teardown` removes. Called by the steps.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from ..s3.uploads import abort_old_uploads, prefixes_of
 from ..system.state import one_run
 from ..words import many
 from . import earlier
+from .checks.limits import check_size
 from .ec2.capacity import left_out, lives_key, past_lives
 from .ec2.cost import USD_PER_ATTEMPT, RunCost
 from .ec2.fleets import FleetKind
-from .ec2.launch import Asked, Launch
-from .ec2.ownfleet import on_demand_of
 from .ec2.prices import Pool, ask, ask_on_demand, price_now
-from .ec2.region import Region
+from .ec2.requests.launch import Asked, Launch
+from .ec2.requests.ownfleet import on_demand_of
+from .ec2.requests.region import Region
 from .ec2.shrinking import idle, instances, instead_of_spot, spread
 from .ecs.current_state import find_one
 from .ecs.resources import Kind
 from .iam.roles import Where
-from .limits import check_size
 from .look import Facts, Looker, machines_of, why_idle
 from .message import job_room
 from .names import bucket_of, instance_log_group

@@ -1,7 +1,7 @@
 """Makes queues, log groups, cluster, task definition and service of a run, or brings them in line.
 
 `see` reads what the account has and changes nothing; `steps` compares it with what the run needs; `ensure`
-applies the steps. Machines are not its business: see `ec2/launch.py`. Called by the engine.
+applies the steps. Machines are not its business: see `ec2/requests/launch.py`. Called by the engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..clock import Clock
 from ..errors import UsageError
 from ..inputs.config import Config
 from ..s3.session import AwsSession
-from .ec2.region import Region
+from .ec2.requests.region import Region
 from .ecs.apply import Applier
 from .ecs.current_state import find
 from .ecs.desired import desired

@@ -66,10 +66,11 @@ def task_size(config: Config, shape: MachineShape) -> TaskSize:
 
 
 def capacity_of(config: Config, shape: MachineShape) -> Capacity:
-    """What a task has for jobs: its slots, and its memory."""
+    """What a task has for jobs: its slots, its memory and its GPUs."""
     size = task_size(config, shape)
     fix = "lower what the job needs or TASKS_PER_MACHINE, or name a larger MACHINE_TYPE"
-    return Capacity(Needs(size.slots, size.memory), Needs(), "a task", fix)
+    whole, default = Needs(size.slots, size.memory, size.gpus), Needs(gpus=config.gpus)
+    return Capacity(whole, default, "a task", fix, config.gpus_shared)
 
 
 def misfit(config: Config, shape: MachineShape) -> str | None:

@@ -25,7 +25,7 @@ from ..errors import OK, DsError, UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS, Needs
 from ..ledger import RunPaths
-from ..packing import fitting
+from ..packing import Capacity
 from ..runs.following import Followed
 from ..runs.joblog import live_key
 from ..runs.provenance import note_worker
@@ -33,7 +33,7 @@ from ..runs.runfile import RunFile, largest_noted, read_run_file
 from ..s3.access import Access
 from ..s3.session import AwsSession, QueueGone
 from ..s3.store import WORKER_RETRY_SECONDS, S3Store
-from ..system.hardware import Share, variables_here
+from ..system.hardware import Lender, Share, find_gpus, variables_here
 from ..worker.attempt.process import adopt_orphans
 from ..worker.attempt.slot import Slot
 from ..worker.attempt.task import Task, compile_task
@@ -45,7 +45,7 @@ from ..worker.health import Health
 from ..worker.interruption import ANSWER_SECONDS, WARY_SECONDS, InterruptionWatch, Metadata, Silent
 from ..worker.loop import Identity, Stop, Worker
 from ..worker.orders import Orders
-from .ec2.userdata import STOP_SECONDS
+from .ec2.requests.userdata import STOP_SECONDS
 from .sqs.queues import QueueNames, QueueUrls
 from .sqs.worker_queue import WorkersQueue
 from .watch.heartbeat import Heartbeat, heartbeat_prefix
@@ -94,6 +94,8 @@ class Settings(NamedTuple):
     settle_seconds: float = SETTLE_SECONDS
     memory: int = 0
     """Memory of the task in MB; 0: unknown."""
+    gpus: int = 0
+    """GPUs of each slot."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -127,12 +129,11 @@ class Settings(NamedTuple):
             int(_number(environment, "DS_TASK_MEMORY", "0")),
         )
 
-    def sized(self, largest: Needs | None) -> Settings:
-        """Returns the settings with no more slots than jobs of this size fit into the task."""
-        if largest is None:
-            return self
-        whole = Needs(self.slots, self.memory or largest.memory * self.slots)
-        return self._replace(slots=max(min(self.slots, fitting(whole, largest)), 1))
+    def sized(self, largest: Needs, gpus: int, *, shared: bool) -> Settings:
+        """Returns the settings with as many slots as such jobs fit into the task, which has `gpus`."""
+        whole = Needs(self.slots, self.memory or largest.memory * self.slots, gpus)
+        fitting = Capacity(whole, shares_gpus=shared).fitting(largest)
+        return self._replace(slots=max(min(self.slots, fitting), 1), gpus=largest.gpus)
 
 
 _FIX = "`ds worker` runs in a task that `ds start` has made: the task's environment tells it what to do"
@@ -218,7 +219,11 @@ class _Task:
         access = Access(config, self._session, retry_seconds=WORKER_RETRY_SECONDS, say=complain)
         self._store = access.joined(self._store)
         largest = largest_noted(self._store, self._settings.app, self._settings.run)
-        self._settings = self._settings.sized(largest)
+        if largest is None:
+            self._settings = self._settings._replace(gpus=config.gpus)
+        else:
+            gpus = len(find_gpus().ids) if largest.gpus else 0
+            self._settings = self._settings.sized(largest, gpus, shared=config.gpus_shared)
         self._root = config.scratch_root() or self._root
         self._note_provenance()
         if not config.command and not config.handler:
@@ -332,8 +337,9 @@ class _Task:
     def _kept(self, task: Task, config: Config, number: int) -> Task:
         """The task with the variables that keep a job to its slot's part of the machine."""
         slots = self._settings.slots * config.tasks_per_machine
-        share = Share(number, slots, config.gpus, config.gpus_shared)
-        return task._replace(environment=variables_here(share, config.worker_environment()))
+        share = Share(number, slots, self._settings.gpus, config.gpus_shared)
+        gpus = Lender(share) if share.gpus and find_gpus().ids else None
+        return task._replace(environment=variables_here(share, config.worker_environment()), gpus=gpus)
 
     def _slot(self, task: Task, number: int, log: GatheredLog, health: Health) -> Slot:
         folder = self._root / f"slot-{number}"

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OK, SOME_DEAD
-from ..inputs.jobfile import JobFile, parse_set
+from ..inputs.jobs.jobfile import JobFile, parse_set
 from ..job import Outcome, State
 from ..steps.attempt import Attempt, attempt_of_run, job_of_file, run_here
 from ..words import duration
-from .views import find
+from .views.logs import find
 
 if TYPE_CHECKING:
     import argparse

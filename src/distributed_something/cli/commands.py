@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..console import Console
-    from ..inputs.fit import CheckedJobs
+    from ..inputs.checks.fit import CheckedJobs
     from ..steps.project import Project
 
     Command = Callable[[Console, argparse.Namespace], int]
@@ -106,7 +106,7 @@ def do_submit(project: Project, options: argparse.Namespace) -> int:
 
 def _show_submission(project: Project, options: argparse.Namespace) -> int:
     """Check the job file and show its first jobs. Queues nothing."""
-    from .preview import show_first
+    from .views.preview import show_first
 
     checked = _check(project, options)
     show_first(project, checked.file, options.show)
@@ -116,7 +116,7 @@ def _show_submission(project: Project, options: argparse.Namespace) -> int:
 
 def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
     """Checks the job file. A dry run shows what is missing, and does not refuse it."""
-    from ..inputs.jobfile import parse_set
+    from ..inputs.jobs.jobfile import parse_set
     from ..steps.submit import check
 
     unchecked = options.unchecked or getattr(options, "dry_run", False)
@@ -166,7 +166,7 @@ def do_monitor(project: Project, options: argparse.Namespace) -> int:
 
 
 def _monitor(project: Project, options: argparse.Namespace) -> int:
-    from ..steps.monitor import monitor
+    from ..steps.watch.monitor import monitor
 
     try:
         code = monitor(project, options.record, options.every, cheapest=options.cheapest)
@@ -194,7 +194,7 @@ def _print_story(project: Project) -> None:
 @in_project
 def do_run(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds run`."""
-    from ..inputs.jobfile import parse_set
+    from ..inputs.jobs.jobfile import parse_set
     from ..steps.run import begin
 
     with project.engine.exclusive():
@@ -208,17 +208,17 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
 def do_status(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds status`."""
     from ..system.collector import never_again
-    from . import views
+    from .views.status import status
 
     if not options.watch:
         never_again()
-    return views.status(project, watch=options.watch)
+    return status(project, watch=options.watch)
 
 
 @in_project
 def do_wait(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds wait`."""
-    from . import runs
+    from .views import runs
 
     return runs.wait(project, options.timeout)
 
@@ -226,7 +226,7 @@ def do_wait(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_runs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds runs`."""
-    from . import runs
+    from .views import runs
 
     if options.what is None:
         return runs.runs(project)
@@ -238,7 +238,7 @@ def do_runs(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_report(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds report`."""
-    from . import runs
+    from .views import runs
 
     return runs.report(project, remake=options.remake)
 
@@ -247,7 +247,7 @@ def do_report(project: Project, options: argparse.Namespace) -> int:
 def do_jobs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds jobs`."""
     from ..system.collector import never_again
-    from . import jobs
+    from .views import jobs
 
     never_again()
     return jobs.jobs(project, options.state, options.cause, options.columns, csv=options.csv)
@@ -256,28 +256,28 @@ def do_jobs(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_logs(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds logs`."""
-    from . import views
+    from .views.logs import logs
 
-    return views.logs(project, options.job, follow=options.follow, attempt=options.attempt)
+    return logs(project, options.job, follow=options.follow, attempt=options.attempt)
 
 
 @in_project
 def do_failures(project: Project, _options: argparse.Namespace) -> int:
     """Runs `ds failures`."""
-    from . import views
+    from .views.logs import failures
 
-    return views.failures(project)
+    return failures(project)
 
 
 @in_project
 def do_retry(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds retry`."""
     from ..steps.retry import retry
-    from . import views
+    from .views.logs import find_ids
 
-    ids = views.find_ids(project, options.jobs)
+    ids = find_ids(project, options.jobs)
     if options.collect:
-        from ..steps.collect import collecting_jobs
+        from ..steps.watch.collect import collecting_jobs
 
         ids = sorted(collecting_jobs(project))
     back = retry(project, options.cause, ids) if ids or not options.collect else []
@@ -296,9 +296,9 @@ def do_drop(project: Project, options: argparse.Namespace) -> int:
     from itertools import islice
 
     from ..steps.retry import DROP_FIX, drop
-    from . import views
+    from .views.logs import find_ids
 
-    out, left = drop(project, views.find_ids(project, options.jobs))
+    out, left = drop(project, find_ids(project, options.jobs))
     if project.console.json:
         project.console.data({"dropped": out, "left": left})
     project.console.say(f"{many(len(out), 'job')} taken out of the run")
@@ -320,7 +320,7 @@ def _after_retry(project: Project) -> str:
 @in_project
 def do_fleet(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds fleet`."""
-    from ..aws.ec2.newfleet import file_name, write_fleet_file
+    from ..aws.ec2.requests.newfleet import file_name, write_fleet_file
 
     region = options.region or project.config.aws_region
     path = project.folder / "files" / file_name(project.config, region)
@@ -417,16 +417,15 @@ def do_dashboard(project: Project, options: argparse.Namespace) -> int:
 @in_project
 def do_check(project: Project, options: argparse.Namespace) -> int:
     """Runs `ds check`."""
-    from ..inputs import check
-    from ..inputs.jobfile import JobFile, parse_set
-    from .preview import show_first
-    from .views import show
+    from ..inputs.checks import findings as check
+    from ..inputs.jobs.jobfile import JobFile, parse_set
+    from .views.preview import show_findings, show_first
 
     if options.job_file is None and (options.set or options.show):
         raise UsageError("--set and --show: are for a job file, and none is given", "ds check JOBFILE")
     file = JobFile(options.job_file, parse_set(options.set)) if options.job_file else None
     findings = check.make_all(project.checks(file, options.fleet_file))
-    show(project.console, findings)
+    show_findings(project.console, findings)
     code = check.exit_code(findings)
     if file is not None and options.show and code != USAGE:
         show_first(project, file, options.show)

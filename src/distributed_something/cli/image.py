@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import OK, DsError, UsageError
-from ..system.docker import IMAGE_FOLDER, WORKER_FOLDER, Docker
+from ..system.containers.docker import IMAGE_FOLDER, WORKER_FOLDER, Docker
 from ..worker import bundle
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Runs `ds jobfile new`: lists files, reads tables, and writes the groups that `inputs/generate.py` makes."""
+"""Runs `ds jobfile new`: lists files, reads tables, writes groups by `inputs/jobs/generate.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DsError, UsageError
-from ..inputs.generate import (
+from ..inputs.jobs.generate import (
     FILES,
     Group,
     Pattern,
@@ -189,7 +189,7 @@ def read_table(given: str, stack: ExitStack) -> Iterable[Group]:
 
 
 def _rows(path: Path) -> Iterator[Group]:
-    from ..inputs.jobfile import JobFile
+    from ..inputs.jobs.jobfile import JobFile
 
     file = JobFile(path)
     for group in file.groups():
@@ -243,7 +243,7 @@ def _write(path: Path, groups: Iterable[Group], *, unique: bool, distinct: bool)
 
 def _tell(project: Project, path: Path, summary: Summary, *, unique: bool) -> None:
     """Show the number of jobs, duplicates, and the first commands."""
-    from ..inputs.preview import Previewer
+    from ..inputs.checks.preview import Previewer
 
     console, previewer = project.console, Previewer(project.config)
     commands: list[str] = []

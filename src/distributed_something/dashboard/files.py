@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..engine import Store, StoredFile, files_at
 from ..errors import DsError
 from ..inputs.config import Config
-from ..inputs.paths import InputTemplate
+from ..inputs.templates.paths import InputTemplate
 from ..ledger import JobRecord
 
 FILES = 200

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..engine import Renting, StoredFile
 from ..errors import DsError, KeyMissing
-from ..inputs.preview import Previewer
+from ..inputs.checks.preview import Previewer
 from ..job import Job
 from ..ledger import Fold, JobRecord, RunPaths
 from ..ledger.keyed import key_names, parsed
@@ -26,9 +26,9 @@ from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log
 from ..runs.jobtable import cells
 from ..runs.snapshot import Alive, Snapshot, job_line
-from ..steps.jobs import left_dead, made_in
-from ..steps.limits import too_many_dead
+from ..steps.look.jobs import left_dead, made_in
 from ..steps.project import Project
+from ..steps.watch.limits import too_many_dead
 from ..system.state import state_folder
 from . import files, show
 from .pictures import Thumbnails, latest

@@ -44,7 +44,7 @@ class Runs:
 
     def list(self) -> list[dict[str, Any]]:
         """Returns a line for each run, the newest first."""
-        from ..steps.runs import all_runs
+        from ..steps.look.runs import all_runs
 
         with self._lock:
             made, found = self._listed
@@ -57,7 +57,7 @@ class Runs:
 
     def compare(self, one: str, other: str) -> dict[str, Any]:
         """Returns what differs between two runs. Raises UsageError if there is no such run."""
-        from ..steps.runs import compare
+        from ..steps.look.runs import compare
 
         project = self.opened(None)
         found = compare(project, project.find_run(one), project.find_run(other))

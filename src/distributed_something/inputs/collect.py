@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .template import TRUSTED, CommandTemplate, check_names
+from .templates.template import TRUSTED, CommandTemplate, check_names
 
 NAMES = TRUSTED | {"outputs_dir"}
 """Placeholders that COLLECT can have."""

@@ -1,7 +1,7 @@
 """Reads and checks fleet files: the JSON of EC2's RequestSpotFleet. Pure.
 
-A fleet file is honoured as it stands, with its fields that are not known here. `aws/ec2/request.py` makes it
-into the request of a run.
+A fleet file is honoured as it stands, with its fields that are not known here. `aws/ec2/requests/request.py`
+makes it into the request of a run.
 """
 
 from __future__ import annotations

@@ -211,12 +211,13 @@ KEYS: tuple[Key, ...] = (
     Key("SCRATCH", Kind.TEXT, "", "folder on the machine's own disk below which jobs run; the same one gives"
         " the same bytes where programs write their paths into files",
         shape="[/$].*", shape_says="is not absolute", example="/scratch/$USER"),
-    Key("GPUS", Kind.WHOLE, 0, "GPUs that a job needs: its slot has them alone; 0: jobs see what there is",
+    Key("GPUS", Kind.WHOLE, 0, "GPUs that a job needs if it does not say so: its slot has them alone; 0:"
+        " such jobs see what there is",
         unit="GPUs", low=0, example=1),
     Key("GPUS_SHARED", Kind.BOOL, False, "slots may share a GPU"),
     Key("RESOURCES", Kind.FORMULAS, {}, "what a job needs, computed from its keys and the size of its inputs:"
-        " cpus, memory (MB), timeout (seconds, instead of JOB_TIMEOUT); the job's own keys _cpus, _memory and"
-        " _timeout go before it", example={"memory": "{size_mb} * 2 + 500"}),
+        " cpus, memory (MB), gpus, timeout (seconds, instead of JOB_TIMEOUT); the job's own keys _cpus,"
+        " _memory, _gpus and _timeout go before it", example={"memory": "{size_mb} * 2 + 500"}),
     Key("SECRETS", Kind.TABLE, {}, "secrets for the command's environment, and where each lies: ssm:/name,"
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",

@@ -1,6 +1,6 @@
-"""Says what a job needs of its machine: its keys `_cpus`, `_memory` and `_timeout`, or RESOURCES. Pure.
+"""Says what a job needs of its machine: by its keys `_cpus`, `_memory`, `_gpus` and `_timeout`, or RESOURCES.
 
-RESOURCES computes each from the job's keys and the size of its inputs; a key of the job goes before it.
+RESOURCES computes each from the job's keys and the size of its inputs; a key of the job goes before it. Pure.
 `keys` checks the config by it, `fit` each job; `ds submit` and workers ask for the values.
 """
 
@@ -15,10 +15,10 @@ from ..job import Needs
 from ..words import nearest, none_of
 from .literal import Formula, number_of, short
 
-NAMES: Mapping[str, int] = {"cpus": 1, "memory": 0, "timeout": 0}
-"""What a job may need, and the least of it: processors, MB, seconds (0: no limit)."""
+NAMES: Mapping[str, int] = {"cpus": 1, "memory": 0, "gpus": 0, "timeout": 0}
+"""What a job may need, and the least of it: processors, MB, GPUs, seconds (0: no limit)."""
 
-PACKED = frozenset({"cpus", "memory"})
+PACKED = frozenset({"cpus", "memory", "gpus"})
 """Of these a machine has so much: they say how many jobs run at a time."""
 
 KEYS = frozenset(f"_{name}" for name in NAMES)
@@ -88,8 +88,6 @@ class Resources:
     def check_names(self, names: Iterable[str]) -> None:
         """Raises UsageError if a formula names no key of the job, or a key is a slip of one of ours."""
         known = {*names, SIZE}
-        if "_gpus" in known:
-            raise UsageError("_gpus: is no key of a single job: all jobs need the same", "GPUS = 1, say")
         for name in sorted(self.names - known):
             raise UsageError(f"RESOURCES: {none_of(f'{{{name}}}', sorted(known))}", "name a key of the job")
         for name in sorted(known - KEYS):

@@ -169,7 +169,7 @@ class Batch:
             entry.max_rss_bytes, entry.worker or (start and start.worker),
             entry.machine or (start and start.machine), entry.output, entry.log or (start and start.log),
             _whole(entry.bytes_in), _whole(entry.bytes_out),
-            self._text(entry.phases) if entry.phases else None, None,
+            self._text(entry.phases) if entry.phases else None, None, None,
         ]  # fmt: skip
 
     def _write(self) -> None:
@@ -195,7 +195,7 @@ class Batch:
             job.state, job.cause, job.ended = _CODES[record.state], record.cause, record.ended
             start = json.dumps(job.start.facts()) if job.start else None
             facts = [getattr(record, name) for name in FACTS]
-            rows.append((job.number, job.state, *facts, None, None, None, start))
+            rows.append((job.number, job.state, *facts, None, None, None, start, job_id))
         self._put(rows)
         self._db.executemany("UPDATE states SET interruptions = ? WHERE number = ?", interrupted)
 

@@ -31,8 +31,8 @@ _SELECT = f"SELECT id, number - 1, state, {', '.join(FACTS)} FROM jobs LEFT JOIN
 
 def _of(index: str, condition: str) -> str:
     """Query of the records of few jobs, by the index of their state."""
-    rows = f"SELECT id, number - 1, state, {', '.join(FACTS)} FROM states INDEXED BY {index}"  # noqa: S608
-    return f"{rows} CROSS JOIN jobs USING (number) WHERE {condition} ORDER BY number"
+    rows = f"SELECT job, number - 1, state, {', '.join(FACTS)} FROM states INDEXED BY {index}"  # noqa: S608
+    return f"{rows} WHERE {condition} ORDER BY number"
 
 
 _LIST = """INSERT INTO jobs (id, list, place, length) VALUES (?, ?, ?, ?)

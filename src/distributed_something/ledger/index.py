@@ -16,7 +16,7 @@ from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from ..system.state import make_private
 from .records import FACTS
 
-VERSION = 3
+VERSION = 4
 """Version of the schema; an index of another one is made anew."""
 
 KEPT = 4
@@ -27,11 +27,12 @@ BUSY_SECONDS = 60.0
 
 CACHE_KIB = 65_536
 
-MORE = ("bytes_in", "bytes_out", "phases", "start")
-"""What a row has beside a record's facts. `start` is the latest start of a job that has not succeeded."""
+MORE = ("bytes_in", "bytes_out", "phases", "start", "job")
+"""What a row has beside a record's facts. `start` and `job` are the latest start and the id of a job that
+has not succeeded."""
 
-_RECORD = f"number, state, {', '.join(FACTS)}"
-"""The columns of an index of few jobs: their records are read from it alone, beside their ids."""
+_RECORD = f"number, state, job, {', '.join(FACTS)}"
+"""The columns of an index of few jobs: their records are read from it alone."""
 
 # Job numbers count from 1. state: 0 waiting, 1 running, 2 succeeded, 3 dead, 4 skipped, 5 dropped.
 # A job that only waits has no row in `states`. `past` has the ends that brought no result.
@@ -83,9 +84,10 @@ def _open_file(path: Path) -> sqlite3.Connection:
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
+        db.execute("PRAGMA synchronous = OFF")  # what a power cut leaves of a new file is made anew
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
         _prepare(db)
+        db.execute("PRAGMA synchronous = NORMAL")
     except BaseException:  # closed, and raised again
         db.close()
         raise

@@ -1,4 +1,4 @@
-"""Reads from a run's index on which machines jobs failed and succeeded. `steps/exclude.py` calls it."""
+"""Reads from a run's index on which machines jobs failed and succeeded. `steps/watch/exclude.py` calls it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import DsError, UsageError
-from ..inputs.check import (
+from ..inputs.checks.findings import (
     Check,
     Finding,
     Room,
@@ -21,11 +21,11 @@ from ..inputs.check import (
     warning,
     work_findings,
 )
+from ..inputs.checks.program import runnable_findings
+from ..inputs.checks.sizing import need_findings
 from ..inputs.config import Config
-from ..inputs.jobfile import JobFile
-from ..inputs.program import runnable_findings
+from ..inputs.jobs.jobfile import JobFile
 from ..inputs.secrets import read_secrets
-from ..inputs.sizing import need_findings
 from ..packing import Capacity
 from ..runs.record import record_path
 from ..system.state import state_folder

@@ -21,7 +21,16 @@ from ..job import Needs
 from ..packing import Capacity
 from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
-from .place import Place, capacity_of, check_gpus, check_server, need_image, open_store, slots_of
+from .place import (
+    Place,
+    capacity_of,
+    check_gpus,
+    check_server,
+    default_of,
+    need_image,
+    open_store,
+    slots_of,
+)
 from .queue import SqliteQueue
 from .queue_file import lock_of
 from .store import TEMPORARY
@@ -175,7 +184,7 @@ class LocalEngine:
     def _needs(self) -> tuple[tuple[Needs, int], ...]:
         with suppress(DsError):  # a damaged queue: other verbs say so
             if self._place.database.exists():
-                return tuple(self._open().needs(self.capacity().default))
+                return tuple(self._open().needs(default_of(self._config)))
         return ()
 
     def _diagnose(self, facts: dict[str, Any], alive: bool) -> Diagnosis | None:
@@ -326,7 +335,7 @@ class LocalEngine:
             if lock is not None:
                 kill_marked(self._place.mark)
                 if self._config.in_containers:
-                    from ..system.docker import STATE_LABEL, sweep
+                    from ..system.containers.docker import STATE_LABEL, sweep
 
                     sweep(STATE_LABEL, str(self._place.folder))
 

@@ -28,9 +28,9 @@ from ..inputs.config import Config, load_config
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
-from ..runs.runfile import read_run_file, run_file_key
-from ..system.docker import STATE_LABEL, WORKER_LABEL, sweep
-from ..system.hardware import Share, variables_here
+from ..runs.runfile import lends_gpus, read_run_file, run_file_key
+from ..system.containers.docker import STATE_LABEL, WORKER_LABEL, sweep
+from ..system.hardware import Lender, Share, variables_here
 from ..system.state import STATE_VARIABLE, open_private
 from ..worker.attempt.container import Containers, containers_of
 from ..worker.attempt.logs import SlotLog
@@ -177,7 +177,11 @@ class Machine:
         recipe = recipe_of(config, Path.cwd(), image, self._carried.files, shared=self._carried.shared)
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
+        queue = place.open_queue(config, owner=name)
+        packed = lambda: queue.packs and lends_gpus(store, paths.app, paths.run, config.gpus)  # noqa: E731
+        gpus = Lender(share, place.folder, packed)
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
+        task = task._replace(gpus=gpus)
         marker, kept = run_file_key(paths.app, paths.run), config.store_folder(Path.cwd())
         health = Health(store, paths.paused + name, marker, kept and kept / paths.root)
         folder = self._root / f"slot-{number}"
@@ -189,7 +193,7 @@ class Machine:
             log = SlotLog(store, paths.logs, f"{name}.log")
             slot = Slot(task, store, folder, log, paths.run, name, self._containers, health=health)
         return Worker(
-            place.open_queue(config, owner=name),
+            queue,
             [slot],
             ledger,
             Identity(name, os.uname().nodename),

@@ -73,7 +73,7 @@ def next_job(db: sqlite3.Connection, now: float, capacity: Capacity, machine: st
     """
     free = whole = capacity.whole
     for need, count in db.execute(_HELD, (machine, machine + "\U0010ffff", now)):
-        free = free.less(_needs(need, capacity), count)
+        free = capacity.left(free, _needs(need, capacity), count)
     first = db.execute(_TURN, (now,)).fetchone() or db.execute(_TURN_FRESH).fetchone()
     oldest = first and Head(_needs(first[0], capacity), (False, 0), first[1])
     key = f"passed {machine}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +21,7 @@ from .store import FolderStore
 
 if TYPE_CHECKING:
     from ..s3.access import Access
-    from ..system.box import ContainerEngine
+    from ..system.containers.box import ContainerEngine
 
 
 class Place(NamedTuple):
@@ -70,7 +70,7 @@ class Place(NamedTuple):
     @staticmethod
     def open_as(path: Path, config: Config, owner: str = "") -> SqliteQueue:
         """Returns the queue in a file, which is made where it is missing."""
-        capacity = capacity_of(config) if owner else None
+        capacity = partial(capacity_of, config) if owner else None
         policy = config.retry_policy
         return SqliteQueue(path, policy=policy, term=LEASE_SECONDS, owner=owner, capacity=capacity)
 
@@ -129,11 +129,21 @@ def slots_of(config: Config) -> int:
 
 
 def capacity_of(config: Config) -> Capacity:
-    """Returns what this machine has for jobs: its slots, and its memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    default = Needs(1, min(config.memory or 0, memory) if config.in_containers else 0)
+    """Returns what this machine has for jobs: its slots, its memory and its GPUs."""
+    from ..system.hardware import find_gpus
+
     fix = "lower what the job needs, or run on a larger machine; DOCKER_CORES says how many slots there are"
-    return Capacity(Needs(slots_of(config), memory), default, "this machine", fix)
+    whole = Needs(slots_of(config), _memory(), len(find_gpus().ids))
+    return Capacity(whole, default_of(config), "this machine", fix, config.gpus_shared)
+
+
+def default_of(config: Config) -> Needs:
+    """Returns what a job takes of this machine that says nothing."""
+    return Needs(1, min(config.memory or 0, _memory()) if config.in_containers else 0, config.gpus)
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
 
 
 def check_gpus(config: Config) -> None:
@@ -154,7 +164,7 @@ def container_engine(config: Config, project: Path, *, prepared: bool = True) ->
     """
     if not config.in_containers:
         return None
-    from ..system.containers import engine_for
+    from ..system.containers.find import engine_for
 
     own, shell = config.worker_environment(), config.shell(project)
     path = shell.variables({**os.environ, **own}).get("PATH") if config.setup and not prepared else None

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate, islice
 from operator import itemgetter
@@ -179,7 +179,7 @@ class SqliteQueue:
         owner: str = "",
         clock: Clock | None = None,
         volatile: bool = False,
-        capacity: Capacity | None = None,
+        capacity: Callable[[], Capacity] | None = None,
     ) -> None:
         self.path = path.absolute()
         self.owner = owner
@@ -190,8 +190,8 @@ class SqliteQueue:
         self._mutex = threading.Lock()
         self._volatile = volatile
         self._durable: bool | None = None
-        self._capacity = capacity
-        self._packs = False
+        self._find_capacity = capacity
+        self._capacity: Capacity | None = None
         refuse_network(self.path)
         with explained(self.path):
             make_private(self.path.parent)
@@ -369,7 +369,7 @@ class SqliteQueue:
         with self._writing(durable=True) as db:
             db.execute("DELETE FROM jobs")
             unpack(db)
-            self._packs = False
+            self._capacity = None
 
     def release_owner(self, owner: str) -> list[Lease]:
         """Give back at once what a lost worker holds, attempt not counted; returns its leases.
@@ -406,9 +406,10 @@ class SqliteQueue:
             now = self._clock.now()
             deadline = now + self._term
             db.execute(_PULL, (now, deadline, now + self._longest))
-            rows = [] if self._packs else self._first(db, now, limit)
-            if self._capacity is not None and (self._packs or any(map(_NEED, rows))):
-                self._packs = True
+            rows = [] if self.packs else self._first(db, now, limit)
+            if self._capacity is None and self._find_capacity is not None and any(map(_NEED, rows)):
+                self._capacity = self._find_capacity()
+            if self._capacity is not None:
                 rows = self._fitting(db, now, self._capacity)
             for row in rows:
                 self._check_types(row[:5])
@@ -436,6 +437,11 @@ class SqliteQueue:
         """Returns one job that fits into what is free; more would take room before they run."""
         job = next_job(db, now, capacity)
         return [] if job is None else db.execute(_ONE, (job,)).fetchall()
+
+    @property
+    def packs(self) -> bool:
+        """Whether this worker has seen a job that says what it needs."""
+        return self._capacity is not None
 
     def needs(self, default: Needs) -> list[tuple[Needs, int]]:
         """Returns what waiting jobs need, and how many; empty: no job of the queue says it."""

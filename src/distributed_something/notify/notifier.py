@@ -1,4 +1,4 @@
-"""Has notices about a run sent, each once. `steps/monitor.py` and `automonitor.py` call it.
+"""Has notices about a run sent, each once. `steps/watch/monitor.py` and `automonitor.py` call it.
 
 A run neither waits for a notice nor fails by one. Before a notice is sent the store has a mark of it, so that
 two monitors do not send it twice; a sender that is killed sends it never. Topics

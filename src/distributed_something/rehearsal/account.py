@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..aws.ec2.region import Region
+from ..aws.ec2.requests.region import Region
 from ..aws.iam import account
 from ..aws.iam.policies import buckets_of, secret_arns
 from ..aws.iam.roles import Where

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..aws.check import project_checks, read_fleet_file, unasked
-from ..inputs.check import Check, Finding, Severity, warning
+from ..inputs.checks.findings import Check, Finding, Severity, warning
 from ..inputs.config import Config
-from ..inputs.jobfile import JobFile
+from ..inputs.jobs.jobfile import JobFile
 from .account import Own, adapted
 
 _IMAGE = "rehearsal/image:1"

@@ -34,7 +34,7 @@ from ..s3.access import Access
 from ..s3.buckets import Stores
 from ..s3.session import AwsSession
 from ..s3.store import S3Store
-from ..system.docker import STATE_LABEL, sweep
+from ..system.containers.docker import STATE_LABEL, sweep
 from ..system.files import read_regular
 from ..system.state import make_private, state_folder
 from ..worker.attempt.process import kill_marked

@@ -23,7 +23,7 @@ from ..engine import Store
 from ..errors import DsError
 from ..inputs.config import Config, values_given
 from ..ledger import RunPaths
-from ..system.containers import installed
+from ..system.containers.find import installed
 from ..system.files import open_regular
 
 SHOWN = 20

@@ -92,6 +92,11 @@ def largest_noted(store: Store, app: str, run: str) -> Needs | None:
         return None
 
 
+def lends_gpus(store: Store, app: str, run: str, usual: int) -> bool:
+    """Whether a job of a run has said that it needs more GPUs than is usual: then no job sees all of them."""
+    return (largest_noted(store, app, run) or Needs()).gpus > usual
+
+
 def _needs_key(app: str, run: str) -> str:
     return RunPaths(app, run).root + "needs.json"
 

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Any
 
 from ..errors import UsageError
-from ..inputs.check import Finding, error
+from ..inputs.checks.findings import Finding, error
+from ..inputs.checks.present import inputs_of
 from ..inputs.config import Config
-from ..inputs.jobfile import JobFile
-from ..inputs.paths import InputTemplate
-from ..inputs.present import inputs_of
+from ..inputs.jobs.jobfile import JobFile
+from ..inputs.templates.paths import InputTemplate
 from ..words import many
 from .session import AwsSession, aws_errors, or_none
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..engine import StoredFile
 from ..errors import DsError
-from ..inputs.check import Finding, Severity
+from ..inputs.checks.findings import Finding, Severity
 from ..inputs.config import Config
 from .access import Access
 from .errors import Denied

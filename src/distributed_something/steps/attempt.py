@@ -19,15 +19,15 @@ from ..console import Console
 from ..engine import Store, StoredFile
 from ..errors import DsError, UsageError
 from ..inputs.config import Config
-from ..inputs.jobfile import JobFile
+from ..inputs.jobs.jobfile import JobFile
 from ..inputs.secrets import read_secrets
 from ..job import Cause, Job, Lease, Outcome
 from ..ledger import JobRecord, SegmentReader, parse_job_line
 from ..ledger.joblist import listed_id
 from ..runs.provenance import what_ran
 from ..runs.runfile import read_run_file
-from ..system.box import ContainerEngine
-from ..system.containers import engine_or_none
+from ..system.containers.box import ContainerEngine
+from ..system.containers.find import engine_or_none
 from ..system.environment import become
 from ..system.hardware import Share, cores, variables_here
 from ..system.state import STATE_VARIABLE, make_private, state_folder

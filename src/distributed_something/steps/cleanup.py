@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..errors import DsError, NotSignedIn, UsageError
 from ..runs.record import RunRecord, read_record
 from ..system.leftovers import sweep
-from .finish import warn_of_damaged_record
 from .project import Project
+from .watch.finish import warn_of_damaged_record
 
 
 def cleanup(project: Project) -> list[str]:

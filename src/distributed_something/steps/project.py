@@ -22,8 +22,8 @@ from ..system.state import state_folder
 
 if TYPE_CHECKING:
     from ..exclusion import Pause
-    from ..inputs.check import Check
-    from ..inputs.jobfile import JobFile
+    from ..inputs.checks.findings import Check
+    from ..inputs.jobs.jobfile import JobFile
 
 
 class Project:

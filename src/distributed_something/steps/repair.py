@@ -75,7 +75,7 @@ class _Known:
 
 def _needy(project: Project, known: Iterable[KnownJob]) -> Iterator[KnownJob]:
     """Yields the jobs with what they need, where they say it."""
-    from ..inputs.sizing import with_needs
+    from ..inputs.checks.sizing import with_needs
 
     config, engine = project.config, project.engine
     kept, jobs = tee(known)

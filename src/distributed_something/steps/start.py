@@ -14,9 +14,9 @@ from ..job import State
 from ..ledger import Fold
 from ..system.state import one_at_a_time
 from ..words import many
-from .limits import too_many_dead
 from .project import Project
 from .setup import keep_record, note_made, note_start
+from .watch.limits import too_many_dead
 
 START_LOOK_SECONDS = 15.0
 """Longest pause between two looks at machines that are to come, in seconds."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine import PutReport, Queue, Store
 from ..errors import DsError
-from ..inputs.jobfile import JobFile
+from ..inputs.jobs.jobfile import JobFile
 from ..job import Job, Needs, in_batches
 from ..ledger import RunPaths, job_ids, write_jobs
 from ..system.collector import uncollected
@@ -24,7 +24,7 @@ from ..words import many
 from .project import Project
 
 if TYPE_CHECKING:
-    from ..inputs.fit import CheckedJobs
+    from ..inputs.checks.fit import CheckedJobs
 
 BATCH_JOBS = 50_000
 BATCH_BYTES = 32 << 20
@@ -45,10 +45,10 @@ def check(
 
     Unless `unchecked`, program and inputs are looked for: what `ds check` calls an error is refused.
     """
+    from ..inputs.checks.fit import CheckedJobs, check_jobs
     from ..inputs.collect import collect_command
-    from ..inputs.fit import CheckedJobs, check_jobs
     from ..inputs.handler import handler_needs
-    from ..inputs.messages import form_of
+    from ..inputs.jobs.messages import form_of
 
     collect_command(project.config.collect)
     file = JobFile(job_file, shared)
@@ -69,7 +69,7 @@ def check(
 
 def _largest(project: Project, file: JobFile) -> Needs | None:
     """Returns the most that jobs need. Raises UsageError for the first that fits no machine."""
-    from ..inputs.sizing import at_once, largest
+    from ..inputs.checks.sizing import at_once, largest
 
     capacity = project.engine.capacity()
     most = largest(project.config, file, project.engine.store, capacity)
@@ -80,8 +80,8 @@ def _largest(project: Project, file: JobFile) -> Needs | None:
 
 def _refuse_missing(project: Project, file: JobFile, total: int) -> None:
     """Raises DsError where jobs could not start: their program, or inputs, are missing."""
-    from ..inputs.check import Check, Severity, input_findings, make_all, refuse_errors
-    from ..inputs.program import runnable_findings
+    from ..inputs.checks.findings import Check, Severity, input_findings, make_all, refuse_errors
+    from ..inputs.checks.program import runnable_findings
 
     config, store = project.config, project.engine.store
     most = LOOKED_FOR_IN_BUCKETS if config.in_bucket else LOOKED_FOR
@@ -107,7 +107,7 @@ def submit(project: Project, checked: CheckedJobs) -> PutReport:
     Ctrl-C waits for the batch under way, and is raised once that batch is listed. Submitting the file again
     then adds what is missing, and nothing twice.
     """
-    from ..inputs.sizing import with_needs
+    from ..inputs.checks.sizing import with_needs
     from ..runs.provenance import note_job_file
     from ..runs.runfile import note_largest
 

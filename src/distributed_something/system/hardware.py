@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
+
+from ..errors import SickMachine, UsageError
+from ..words import many
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -28,6 +36,7 @@ _TOOLS = {
     "amd": (["rocm-smi", "--showid", "--csv"], r"^card([0-9]+),"),
 }
 _SECONDS = 20.0
+_PAUSE = 0.05
 
 
 class Gpus(NamedTuple):
@@ -84,6 +93,80 @@ def share_variables(share: Share, processors: int, gpus: Gpus, given: Mapping[st
         ids = own_gpus(share.number, share.gpus, gpus.ids, shared=share.shared)
         found[VISIBLE[gpus.maker]] = ",".join(ids)
     return found
+
+
+class Lender:
+    """Lends a slot whole GPUs of its machine for one job after another.
+
+    `locks`: a folder in which all slots lock a file for each GPU that they use; None: a slot lends its own
+    share. `packed`: whether jobs of the run need more than their slots have; then a job that says nothing
+    sees no GPU but those of its slot.
+    """
+
+    def __init__(
+        self,
+        share: Share,
+        locks: Path | None = None,
+        packed: Callable[[], bool] = lambda: False,
+        find: Callable[[], Gpus] = find_gpus,
+    ) -> None:
+        self._find = find
+        self._share = share
+        self._packed = packed
+        self._locks = locks
+        self._held: list[int] = []
+
+    def lend(self, said: float | None, check: Callable[[], None]) -> dict[str, str] | None:
+        """Returns the variable by which a job sees so many GPUs; None: it sees what its slot sees.
+
+        `said`: what the job says. While too few are free, it waits, and calls `check`. Raises UsageError and
+        SickMachine.
+        """
+        number, _, usual, shared = self._share
+        as_usual = said is None and not self._packed()
+        if as_usual and not usual:
+            return None
+        wanted, gpus = usual if said is None else int(said), self._find()
+        if wanted and not gpus.ids:
+            raise SickMachine("no GPU is found, by nvidia-smi, rocm-smi or CUDA_VISIBLE_DEVICES")
+        if wanted > len(gpus.ids):
+            what = f"the job needs {many(wanted, 'GPU')}, and the machine has {len(gpus.ids)}"
+            raise UsageError(what, "lower what the job needs")
+        own: Sequence[str] | None = own_gpus(number, max(wanted, usual), gpus.ids, shared=shared)[:wanted]
+        ids = own if self._locks is None or shared else None
+        while ids is None:
+            first = number * usual  # its own, as far as they are free
+            if (ids := self._take(wanted, [*gpus.ids[first:], *gpus.ids[:first]])) is None:
+                check()
+                time.sleep(_PAUSE)
+        if as_usual or not gpus.maker or (self._locks is None and wanted == usual):
+            return None
+        return {VISIBLE[gpus.maker]: ",".join(ids)}
+
+    def take_back(self) -> None:
+        """Lets other slots have them."""
+        while self._held:
+            os.close(self._held.pop())
+
+    def _take(self, wanted: int, ids: Sequence[str]) -> list[str] | None:
+        free = (each for each in ids if self._lock(each))
+        taken = list(islice(free, wanted))
+        if len(taken) == wanted:
+            return taken
+        self.take_back()
+        return None
+
+    def _lock(self, gpu: str) -> bool:
+        assert self._locks is not None
+        file = self._locks / f"gpu-{quote(gpu, safe='')}.lock"
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._held.append(descriptor)
+        return True
 
 
 def variables_here(share: Share, own: Mapping[str, str]) -> dict[str, str]:

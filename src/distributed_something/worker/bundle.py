@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import DsError
-from ..system.docker import WORKER_FOLDER
+from ..system.containers.docker import WORKER_FOLDER
 from .attempt.handler import CARRIED_MARK
 
 KEPT_SECONDS = 14 * 86400

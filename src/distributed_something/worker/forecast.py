@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 from ..engine import Store, StoredFile
 from ..errors import KeyMissing, UsageError
-from ..inputs.check import Finding, ok, warning
+from ..inputs.checks.findings import Finding, ok, warning
+from ..inputs.checks.fit import STAND_INS
+from ..inputs.checks.present import BATCH, BATCH_BYTES, Lookup, inputs_of
 from ..inputs.config import Config
 from ..inputs.files import project_files
-from ..inputs.fit import STAND_INS
 from ..inputs.handler import handler_travels
-from ..inputs.jobfile import JobFile
-from ..inputs.paths import Input, InputTemplate, OutputTemplate
-from ..inputs.present import BATCH, BATCH_BYTES, Lookup, inputs_of
+from ..inputs.jobs.jobfile import JobFile
+from ..inputs.templates.paths import Input, InputTemplate, OutputTemplate
 from ..job import Job, in_batches
 from ..words import many
 from .files.done import UNKNOWN, Done, Reading, Recipe, Rules, fingerprint, look, recipe_of, rules_of

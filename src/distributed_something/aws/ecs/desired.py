@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ...errors import UsageError
 from ...inputs.config import Config
 from ...inputs.secrets import check_for_aws
-from ...system.docker import BUCKET_FOLDER, IMAGE_FOLDER, WORKER_FOLDER
-from ..ec2.userdata import MOUNT_FOLDER, STOP_SECONDS, placement
+from ...system.containers.docker import BUCKET_FOLDER, IMAGE_FOLDER, WORKER_FOLDER
+from ..ec2.requests.userdata import MOUNT_FOLDER, STOP_SECONDS, placement
 from ..iam.policies import secret_arns
 from ..iam.roles import Where
 from ..message import MAX_BYTES

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ...errors import DsError
 from ...inputs.config import Config
-from ...system.docker import (
+from ...system.containers.docker import (
     BUCKET_FOLDER,
     STATE_LABEL,
     WORKER_FOLDER,

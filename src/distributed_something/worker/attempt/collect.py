@@ -1,7 +1,7 @@
 """Does the work of a run's collecting job: fetches the outputs of all jobs, or joins their CSV files.
 
-`steps/collect.py` queues that job when all others have ended, with a list of their outputs in the store.
-Slots call this module. It writes nothing into the store: the slot publishes the result as any job's.
+`steps/watch/collect.py` queues that job when all others have ended, with a list of their outputs in the
+store. Slots call this module. It writes nothing into the store: the slot publishes the result as any job's.
 """
 
 from __future__ import annotations

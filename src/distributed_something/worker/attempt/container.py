@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from ...errors import DsError, SickMachine
 from ...inputs.config import Config
-from ...system.box import Box, ContainerEngine, End, Mount
-from ...system.docker import BUCKET_FOLDER
+from ...system.containers.box import Box, ContainerEngine, End, Mount
+from ...system.containers.docker import BUCKET_FOLDER
 from ...system.hardware import VISIBLE
 from .process import Ended, memory_kills
 from .scratch import remove_folder
@@ -157,6 +157,11 @@ class Container:
         raised = self.tells and memory is not None and memory != limits.memory
         return f"{memory:,} MB of memory" if raised else ""
 
+    def give_gpus(self, seen: Mapping[str, str]) -> None:
+        """Gives the next containers the GPUs that these variables name, and no other."""
+        nvidia, amd = (seen.get(VISIBLE[maker], "") for maker in ("nvidia", "amd"))
+        self._box = self._box._replace(nvidia=nvidia, amd=bool(amd))
+
     def see(self, folder: Path) -> None:
         """Has the next containers see one more folder, to read only."""
         self._seen = [Mount(str(folder), str(folder), read_only=True)]
@@ -173,6 +178,7 @@ class Container:
         self._kills_before = self._kills()
         engine, name = self._kind.engine, f"ds-{self._box.worker}-{os.urandom(4).hex()}"
         texts = {key.decode(): os.fsdecode(value) for key, value in own.items()}
+        texts.pop(VISIBLE["nvidia"], None)
         mounts = [*self._mounts, *self._seen]
         self._box = box = self._box._replace(
             name=name, argv=argv, mounts=mounts, own={**self._placed, **texts}

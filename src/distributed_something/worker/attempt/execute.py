@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...errors import SickMachine
-from ...inputs.template import variables_of
+from ...inputs.templates.template import variables_of
 from ...job import Cause, Earlier, Lease, Outcome, State
-from ...system.hardware import THREADS
+from ...system.hardware import THREADS, VISIBLE
 from ..health import sickness
 from . import verdict
 from .container import NO_ENGINE, START_SECONDS, Container, Containers, handler_command
@@ -65,6 +65,8 @@ class Executor:
         self._task = task
         self._limit = self._timeout = task.timeout
         self._said: Mapping[str, float] = NOTHING_SAID
+        self._gpus = task.gpus if task.own.isdisjoint(VISIBLE.values()) else None
+        self._lent: Mapping[str, str] | None = None
         self._threads = [name for name in THREADS if name not in task.own and name not in os.environ]
         self._handler = task.handler or ""
         self._host_program = [*host_program(task.python), self._handler]
@@ -127,7 +129,7 @@ class Executor:
     def run(self, lease: Lease, work: Work, takes_long: Callable[[], None], size: int) -> Outcome:
         """Runs the command of `work`, or its function in a process of its own, or the handler.
 
-        `size`: bytes of the job's inputs. Raises Cancelled, and UsageError for a time limit that is none; no
+        `size`: bytes of the job's inputs. Raises Cancelled, and UsageError for a need that cannot be met; no
         process of its own is left.
         """
         self._takes_long = takes_long
@@ -135,6 +137,8 @@ class Executor:
         self._watch.unblock()
         self._said = self._task.said(lease.job, size)
         self._limit = self._said.get("timeout", self._task.timeout)
+        if self._gpus is not None:
+            self._lent = self._gpus.lend(self._said.get("gpus"), self.check_cancelled)
         given = self._give(lease.earlier)
         if given:
             self._log.note(f"attempt {lease.attempt} is given {given}")
@@ -149,23 +153,25 @@ class Executor:
 
     def _run(self, lease: Lease, work: Work) -> Outcome:
         argv, once = work.argv, work.handler
-        if not argv and not once and self._container is None:
+        if not argv and not once and self._container is None and self._lent is None:
             return self._run_handler(lease)
         own = dict(variables_of(lease.job.keys) if work.variables is None else work.variables)
         own |= {b"DS_JOB_ID": lease.job.id.encode(), b"DS_ATTEMPT": b"%d" % lease.attempt}
-        if self._said:
+        if self._said or self._lent:
             own |= self._shares()
         if argv:
             return self._or_refused(argv, own, self._run_command(argv, own))
         if self._container is not None:
             return self._run_command(handler_command(once or self._handler), own)
-        return self._run_command([*self._host_program[:-1], "--once", once or ""], own)
+        return self._run_command([*self._host_program[:-1], "--once", once or self._handler], own)
 
     def _give(self, earlier: Earlier) -> str:
         """Sets the limits of an attempt. Returns, in words, what is more than the config has."""
         self._timeout = self._task.timeout_after(earlier.timeouts, self._limit)
         own = self._said.get("memory")
         memory = self._container.give_memory(earlier.memory, own) if self._container else ""
+        if self._container and self._lent is not None:
+            self._container.give_gpus(self._lent)
         if not any(earlier):
             return memory
         time_given = f"{self._timeout:g} s" if self._timeout != self._limit else ""
@@ -173,8 +179,8 @@ class Executor:
 
     def _shares(self) -> dict[bytes, bytes]:
         """Returns the variables that say what the job may use, as far as it says what it needs."""
-        names = {"cpus": ("DS_CPUS", *self._threads), "memory": ("DS_MEMORY_MB",)}
-        return {
+        names = {"cpus": ("DS_CPUS", *self._threads), "memory": ("DS_MEMORY_MB",), "gpus": ("DS_GPUS",)}
+        return _encoded(self._lent or {}) | {
             name.encode(): b"%d" % self._said[need]
             for need, variables in names.items()
             if need in self._said
@@ -189,9 +195,11 @@ class Executor:
             self._container.check_engine()
 
     def kill_strays(self, job_id: str) -> None:
-        """Kills the processes that got out of the job's group; the log says how many."""
+        """Kills the processes that got out of the job's group: the log says how many. Gives back its GPUs."""
         if self._strayed and (killed := self._strays.kill(job_id)):
             self._log.note(f"ended {killed} process(es) that the job had left running")
+        if self._gpus is not None:
+            self._gpus.take_back()
 
     def close(self) -> None:
         """Ends the handler's process and closes what is open."""
@@ -211,7 +219,7 @@ class Executor:
         else:
             for name in self._of_last:  # in place, as it is large
                 environment.pop(name, None)
-            if self._said:  # what it changes comes back for the next job
+            if self._said or self._lent:  # what it changes comes back for the next job
                 environment = {**environment, **own}
                 own = {}
             environment |= own

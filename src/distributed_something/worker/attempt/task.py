@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from ...inputs.collect import Join, collect_command, collect_handler, join_of
 from ...inputs.config import Config
 from ...inputs.needs import Resources
-from ...inputs.paths import Input, InputTemplate, OutputTemplate
-from ...inputs.template import CommandTemplate, command_of, variables_of
+from ...inputs.templates.paths import Input, InputTemplate, OutputTemplate
+from ...inputs.templates.template import CommandTemplate, command_of, variables_of
 from ...job import Job, Lease
+from ...system.hardware import Lender
 from ..files.done import Recipe, Rules, recipe_of, rules_of
 from ..files.project import NONE, Carried
 from .collect import KEY
@@ -74,6 +75,8 @@ class Task(NamedTuple):
     """What single jobs need."""
     own: frozenset[str] = frozenset()
     """Variables that the user sets."""
+    gpus: Lender | None = None
+    """Lends GPUs to single jobs; None: they see those of their slot."""
 
     def said(self, job: Job, size: int) -> Mapping[str, float]:
         """Returns what a job says of its needs. `size`: bytes of its inputs. Raises UsageError."""

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 from ...engine import StoredFile
 from ...errors import KeyMissing, KeyRefused
+from ...inputs.checks.present import Listing, Lookup
 from ...inputs.config import Config
 from ...inputs.files import ProjectFile
 from ...inputs.handler import source_of
 from ...inputs.needs import KEYS as NEEDS
-from ...inputs.present import Listing, Lookup
 from .manifest import Manifest, is_manifest, is_ours, manifest_key
 
 KEYS_APART = 100

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...engine import Store, StoredFile, check_key
 from ...errors import KeyMissing, KeyRefused
-from ...inputs.paths import Input
+from ...inputs.templates.paths import Input
 from .done import Reading, look_for
 from .manifest import MANIFESTS
 

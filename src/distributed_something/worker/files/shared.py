@@ -21,9 +21,9 @@ from pathlib import Path
 
 from ...engine import Store, StoredFile
 from ...errors import DsError, SickMachine, UsageError
-from ...inputs.check import Finding, Room, ok, refused, warning
+from ...inputs.checks.findings import Finding, Room, ok, refused, warning
 from ...inputs.config import Config
-from ...inputs.paths import InputTemplate
+from ...inputs.templates.paths import InputTemplate
 from ...words import bytes_text, many
 from ..attempt.scratch import FULL_BELOW, remove_folder
 from ..attempt.workplace import OPEN_FOLDER, is_there

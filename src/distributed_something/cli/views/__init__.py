@@ -1,0 +1,1 @@
+"""What the commands that only look print: status, jobs, logs, failures, runs, findings."""

@@ -1,0 +1,1 @@
+"""Pilots are jobs of a Slurm cluster: its commands, its words, `ds check` for it."""

@@ -1,0 +1,1 @@
+"""Texts with `{name}` placeholders: COMMAND, INPUTS and OUTPUT, compiled, judged and filled."""

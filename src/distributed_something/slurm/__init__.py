@@ -1,1 +1,0 @@
-"""Runs on a Slurm cluster: pilots (Slurm jobs that run our worker) and a queue in the shared folder."""

@@ -1,0 +1,1 @@
+"""Reading what runs left: their jobs, and one run beside another."""
