@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import services
-from conftest import DsProject
+from conftest import DsProject, until
 
 pytestmark = pytest.mark.real
 
@@ -91,6 +94,42 @@ def test_a_local_run_keeps_everything_in_a_bucket(project: DsProject, bucket: Bu
     assert project.status()["jobs"]["succeeded"] == 3
     written = [path for path in project.folder.rglob("*") if path.is_file()]
     assert not [path for path in written if services.SECRET.encode() in path.read_bytes()]
+
+
+def test_killed_workers_lose_nothing_in_a_bucket(project: DsProject, bucket: Bucket) -> None:
+    command = "sleep 0.2; echo {Name} > {output_dir}/n"
+    jobs = project.config(COMMAND=command, OUTPUT="out/{Name}", **bucket.keys).jobs(
+        {"Name": str(n)} for n in range(30)
+    )
+    project.ds("setup")
+    project.ds("submit", jobs)
+    project.ds("start")
+    until(lambda: bucket.names("out/"), "a first output")
+    for _ in range(2):
+        os.kill(next(iter(project.machine()["workers"].values())), signal.SIGKILL)
+        time.sleep(0.5)
+    os.kill(project.machine()["pid"], signal.SIGKILL)
+    project.ds("monitor")
+    assert [bucket.read(f"out/{n}/n") for n in range(30)] == [f"{n}\n".encode() for n in range(30)]
+    status = project.status()
+    assert status["jobs"]["succeeded"] == 30 and status["interruptions"] > 0
+
+
+def test_a_run_on_slurm_keeps_everything_in_a_bucket(
+    cluster: Any, project: DsProject, bucket: Bucket
+) -> None:
+    project.environment |= {"SLURM_CONF": cluster.environment["SLURM_CONF"]}
+    command = "tr a-z A-Z < {input_dir}/{Name}.txt > {output_dir}/up"
+    keys = {**bucket.keys, "INPUTS": "in/{Name}.txt", "OUTPUT": "out/{Name}", "CLUSTER_MACHINES": 2}
+    project.config(ENGINE="slurm", COMMAND=command, **keys)
+    names = [f"n{number}" for number in range(12)]
+    for name in names:
+        bucket.put(f"in/{name}.txt", name.encode())
+    done = project.ds("run", project.jobs({"Name": name} for name in names), timeout=180)
+    assert "12 succeeded" in done.stdout
+    assert [bucket.read(f"out/{name}/up") for name in names] == [name.upper().encode() for name in names]
+    assert not (project.folder / "data").exists()
+    project.ds("cleanup", "--yes", timeout=120)
 
 
 def test_a_project_of_folders_reads_and_writes_other_buckets(

@@ -117,11 +117,14 @@ def project_checks(folder: Path, config: Config, job_file: JobFile | None) -> li
 def _store_checks(
     folder: Path, config: Config, job_file: JobFile | None, session: AwsSession, asker: Asker
 ) -> list[Check]:
-    if job_file is None or not config.aws_bucket:
-        return []
     from ..s3.access import Access
+    from ..s3.rights import rights_findings
 
-    store = Access(config, session).joined()
+    access = Access(config, session)
+    tried = Check("the buckets", lambda: rights_findings(config, access, "you (tasks ask by their role)"))
+    if job_file is None or not config.aws_bucket:
+        return [tried]
+    store = access.joined()
     place = f"s3://{config.aws_bucket}"
     slots = config.tasks_per_machine * (config.docker_cores or 1)
     room = Room(
@@ -129,6 +132,7 @@ def _store_checks(
     )
     shared = Check("the shared inputs", lambda: shared_input_findings(config, store, room))
     return [
+        tried,
         *([shared] if config.shared_inputs else []),
         Check(
             "the inputs",

@@ -105,7 +105,7 @@ class LocalEngine:
         read_secrets(self._config, os.environ)
         check_gpus(self._config)
         new = not self._place.database.exists()
-        if self._folder is None and (new or self.current_run() != run):
+        if new or self.current_run() != run:
             check_server(self._config)
         queue = self._open()
         if new:

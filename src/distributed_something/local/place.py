@@ -96,18 +96,20 @@ def open_store(
 
 
 def check_server(config: Config) -> None:
-    """Raises DsError if the server of a bucket that is the store does not answer, or keeps no conditions."""
+    """Raises DsError if the store is a bucket whose server does not answer, or ignores conditions."""
+    if not config.in_bucket:
+        return
     from ..s3.access import Access
     from ..s3.rights import refuse_unconditional
 
     refuse_unconditional(Access(config).home(), f"runs/{config.app_name}/")
 
 
-def forking_store(project: Path, config: Config) -> Store:
+def forking_store(project: Path, config: Config, *, durable: bool = False) -> Store:
     """Returns the project's store for a process that forks others: its verbs start no thread."""
     folder = config.store_folder(project)
     if folder is not None:
-        return FolderStore(folder)
+        return FolderStore(folder, durable=durable)
     from ..s3.access import Access
     from ..s3.plain_store import PlainStore
 

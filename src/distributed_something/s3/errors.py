@@ -38,7 +38,7 @@ class Conflict(Exception):
 
 
 _RACES = {"PreconditionFailed": Exists, "ConditionalRequestConflict": Conflict}
-_CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
+_CODE = re.compile(r"(?:<Code>|\(code: )([A-Za-z]+)")
 _STATUS = re.compile(r"status code: ([45]\d\d)")
 _SERVER_FAILED = re.compile(r"5\d\d")
 _NAMED = {

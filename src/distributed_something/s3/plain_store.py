@@ -8,6 +8,7 @@ from typing import Any
 
 from ..engine import StoredFile
 from ..errors import DsError
+from .errors import Denied
 from .session import error_code
 from .store import S3Store
 
@@ -78,7 +79,8 @@ class PlainStore(S3Store):
             with self._errors(""):
                 answer = self._client().delete_objects(Bucket=self.bucket, Delete={"Objects": objects})
             for refused in answer.get("Errors", ()):
-                raise DsError(f"deleting s3://{self.bucket}/{refused['Key']}: {refused['Code']}")
+                kind = Denied if refused["Code"] == "AccessDenied" else DsError
+                raise kind(f"deleting s3://{self.bucket}/{refused['Key']}: {refused['Code']}")
 
     def fetch(self, key: str, path: Path) -> int:
         """Copy a stored file to a new local path."""

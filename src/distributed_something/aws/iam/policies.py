@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 
 from ...inputs.config import Config
 from ...inputs.keys import TOPIC_PREFIX
+from ...s3.rights import spots_of
 from ..names import PREFIX
 from .roles import ALARM_SERVICE, FUNCTION, SCHEDULES, Role, Where
 
 Document = dict[str, Any]
 
 MANAGED_LIMIT = 6_144
-"""IAM's limit of a managed policy in characters without spaces; policies inside one role: 10,240."""
+"""IAM's limit of a managed policy in characters without spaces."""
+
+INSIDE_LIMIT = 10_240
+"""IAM's limit of all policies inside one role together, in characters without spaces."""
 
 APP_TAG = "aws:ResourceTag/ds:app"
 NO_NARROWER = "IAM knows no narrower resource for these"
@@ -107,23 +111,38 @@ def trust(where: Where, service: str) -> Document:
 
 
 class Buckets(NamedTuple):
-    """Names of buckets that tasks use: those that they write to, and those that they only read."""
+    """Names of buckets that tasks use: those that they write to, and those that they only read.
+
+    `roles` are the ARNs of the roles by which tasks ask further buckets; `shared` those of the written
+    buckets whose objects get an ACL.
+    """
 
     written: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
     def joined(self, other: Buckets) -> Buckets:
         """Adds the buckets of another project of the account."""
         written = tuple(sorted({*self.written, *other.written}))
-        return Buckets(written, tuple(sorted({*self.read, *other.read} - {*written})))
+        read = tuple(sorted({*self.read, *other.read} - {*written}))
+        roles, shared = {*self.roles, *other.roles}, {*self.shared, *other.shared}
+        return Buckets(written, read, tuple(sorted(roles)), tuple(sorted(shared)))
 
 
 def buckets_of(config: Config) -> Buckets:
-    """The buckets that a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written."""
+    """The buckets that a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written.
+
+    Those of INPUTS are read, and that of OUTPUT written, unless BUCKET_ROLES has a role for them.
+    """
     named = {name: value for name, value in config.extra.items() if name.endswith("_BUCKET") and value}
     source = {named.pop("SOURCE_BUCKET", "")} - {""}
     written = {config.aws_bucket, *named.values()} - {""}
-    return Buckets(tuple(sorted(written)), tuple(sorted(source - written)))
+    others = [spot for spot in spots_of(config) if not spot.home and spot.bucket not in config.bucket_roles]
+    source |= {spot.bucket for spot in others if not spot.writes}
+    output = {spot.bucket for spot in others if spot.writes} - {config.aws_bucket}
+    found = (written | output, source - written - output, config.bucket_roles.values())
+    return Buckets(*(tuple(sorted({*each})) for each in (*found, output if config.output_acl else ())))
 
 
 def buckets_in(policy: Document, part: str) -> Buckets:
@@ -131,9 +150,9 @@ def buckets_in(policy: Document, part: str) -> Buckets:
     found: dict[str, tuple[str, ...]] = {}
     start, end = f"arn:{part}:s3:::", "/*"
     for each in policy.get("Statement", ()):
-        names = [arn[len(start) : -len(end)] for arn in each["Resource"] if arn.endswith(end)]
+        names = [arn.removeprefix(start).removesuffix(end) for arn in each["Resource"]]
         found[str(each.get("Sid"))] = tuple(sorted(names))
-    return Buckets(found.get("Write", ()), found.get("Read", ()))
+    return Buckets(*(found.get(sid, ()) for sid in ("Write", "Read", "Roles", "Acl")))
 
 
 # -- Roles --------------------------------------------------------------------------------------------------
@@ -260,6 +279,10 @@ def store_grants(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]
         grants.append(Grant("Write", _WRITE, _bucket_arns(where, buckets.written, "/*")))
     if buckets.read:
         grants.append(Grant("Read", _READ, _bucket_arns(where, buckets.read, "/*")))
+    if buckets.roles:
+        grants.append(Grant("Roles", ("sts:AssumeRole",), buckets.roles))
+    if buckets.shared:
+        grants.append(Grant("Acl", ("s3:PutObjectAcl",), _bucket_arns(where, buckets.shared, "/*")))
     return {"store": tuple(grants)} if grants else {}
 
 
