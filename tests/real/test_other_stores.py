@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,8 +105,9 @@ def test_killed_workers_lose_nothing_in_a_bucket(project: DsProject, bucket: Buc
     project.ds("start")
     until(lambda: bucket.names("out/"), "a first output")
     for _ in range(2):
-        os.kill(next(iter(project.machine()["workers"].values())), signal.SIGKILL)
-        time.sleep(0.5)
+        killed = next(iter(project.machine()["workers"].values()))
+        os.kill(killed, signal.SIGKILL)
+        until(lambda pid=killed: pid not in project.machine()["workers"].values(), "another worker")
     os.kill(project.machine()["pid"], signal.SIGKILL)
     project.ds("monitor")
     assert [bucket.read(f"out/{n}/n") for n in range(30)] == [f"{n}\n".encode() for n in range(30)]
