@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distributed_something.aws.iam.policies import Buckets, Grant, trusted
+from distributed_something.aws.iam.policies import Grant, Used, trusted
 from distributed_something.aws.iam.roles import Role, Where
 from distributed_something.aws.iam.user_policies import administrator_grants, user_grants
 from distributed_something.inputs.config import parse_config
@@ -86,7 +86,7 @@ def granted(grants: Iterable[Grant]) -> set[str]:
 
 
 def in_role(role: Role) -> set[str]:
-    (found,) = [each for each in trusted(WHERE, Buckets(("results",), ("images",))) if each.role is role]
+    (found,) = [each for each in trusted(WHERE, Used(("results",), ("images",))) if each.role is role]
     return granted(grant for grants in found.groups.values() for grant in grants)
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import DsProject
 from distributed_something.aws.iam import account
 from distributed_something.aws.iam.boundary import BOUNDARY, CONDITION, boundary_arn
-from distributed_something.aws.iam.policies import Buckets
+from distributed_something.aws.iam.policies import Used
 from distributed_something.aws.iam.roles import PATH, PROFILE, Role, Where
 from distributed_something.errors import DsError
 from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
@@ -106,7 +106,7 @@ def test_what_cannot_be_removed_is_told_and_the_rest_goes(ds: DsProject, aws: Aw
 
 @pytest.mark.fault(34)
 def test_a_profile_that_ec2_does_not_know_is_waited_for_with_a_limit(aws: AwsSession) -> None:
-    account.apply(aws, account.plan_setup(WHERE, Buckets(), account.find(aws)))
+    account.apply(aws, account.plan_setup(WHERE, Used(), account.find(aws)))
     clock = FakeClock(0.0)
     began = clock.now()
     elsewhere = WHERE._replace(number="999999999999")

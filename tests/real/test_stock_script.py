@@ -13,7 +13,7 @@ import pytest
 from distributed_something.aws.ec2.requests.userdata import MOUNT_FOLDER, start_script
 from distributed_something.aws.ecs.desired import desired
 from distributed_something.aws.ecs.resources import Kind
-from distributed_something.aws.iam.policies import buckets_of, trusted
+from distributed_something.aws.iam.policies import Used, trusted
 from distributed_something.aws.iam.roles import Role, Where, account_of
 from distributed_something.aws.shape import MachineShape
 from distributed_something.inputs.config import Config, parse_config
@@ -78,8 +78,8 @@ def machine(config: Config, tmp_path: Path) -> Iterator[Path]:
 
 def granted() -> set[str]:
     """What the role of such tasks may do."""
-    buckets = buckets_of(parse_config("APP_NAME = 'Demo'\nAWS_BUCKET = 'lab-bucket'\n"))
-    (role,) = [each for each in trusted(WHERE, buckets, images=True) if each.role is Role.IMAGE_TASK]
+    used = Used(("lab-bucket",), images=True)
+    (role,) = [each for each in trusted(WHERE, used) if each.role is Role.IMAGE_TASK]
     return {action for grants in role.groups.values() for grant in grants for action in grant.actions}
 
 

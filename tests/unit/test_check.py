@@ -14,7 +14,7 @@ import pytest
 from conftest import DsProject
 from distributed_something.aws.checks import findings
 from distributed_something.aws.iam.account import Found
-from distributed_something.aws.iam.policies import Buckets
+from distributed_something.aws.iam.policies import Used
 from distributed_something.aws.iam.roles import Where
 from distributed_something.cli.views.preview import show_findings
 from distributed_something.console import Console
@@ -567,7 +567,7 @@ def test_logs_that_are_kept_for_ever() -> None:
 
 @pytest.mark.fault(34, 30)
 def test_an_account_that_is_not_set_up_is_one_error() -> None:
-    found = list(findings.role_findings(Where("123456789012", "eu-west-1"), Buckets(), Found()))
+    found = list(findings.role_findings(Where("123456789012", "eu-west-1"), Used(), Found()))
     assert [each.severity for each in found] == [Severity.ERROR, Severity.WARNING]
     assert found[0].fix == "ds account setup"
 

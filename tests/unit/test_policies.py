@@ -10,11 +10,9 @@ from distributed_something.aws.iam.account import Found, FoundProfile, FoundRole
 from distributed_something.aws.iam.boundary import CONDITION, boundary_arn, boundary_grants, boundary_policy
 from distributed_something.aws.iam.policies import (
     MANAGED_LIMIT,
-    Buckets,
     Grant,
     Trusted,
-    buckets_in,
-    buckets_of,
+    Used,
     compact,
     parts,
     trust,
@@ -42,7 +40,7 @@ from distributed_something.errors import DsError
 from distributed_something.inputs.config import Config, parse_config
 
 WHERE = Where("123456789012", "eu-west-1")
-BUCKETS = Buckets(("results",), ("images",))
+USED = Used(("results",), ("images",))
 
 
 def config(**keys: object) -> Config:
@@ -51,9 +49,7 @@ def config(**keys: object) -> Config:
 
 
 def every_grant() -> list[Grant]:
-    in_roles = [
-        each for role in trusted(WHERE, BUCKETS) for grants in role.groups.values() for each in grants
-    ]
+    in_roles = [each for role in trusted(WHERE, USED) for grants in role.groups.values() for each in grants]
     more = [*administrator_grants(WHERE), *boundary_grants(WHERE)]
     return [*in_roles, *user_grants(config(), WHERE), *more]
 
@@ -62,7 +58,7 @@ def set_up() -> Found:
     """An account as the plan leaves it."""
     roles = {
         str(each.role): FoundRole(PATH, TAGS, trust(WHERE, each.service), each.policies())
-        for each in trusted(WHERE, BUCKETS)
+        for each in trusted(WHERE, USED)
     }
     return Found(roles, {PROFILE: FoundProfile(PATH, TAGS, (str(Role.MACHINE),))}, frozenset(LINKED.values()))
 
@@ -96,14 +92,14 @@ def test_tasks_have_a_role_of_their_own_that_only_ecs_takes_on_for_this_account(
 def test_only_machines_and_functions_are_trusted_without_the_account() -> None:
     without = {
         each.role
-        for each in trusted(WHERE, BUCKETS)
+        for each in trusted(WHERE, USED)
         if "Condition" not in trust(WHERE, each.service)["Statement"][0]
     }
     assert without == {Role.MACHINE, Role.MONITOR}
 
 
 def test_the_auto_monitor_may_look_for_a_queue_that_has_gone_and_delete_only_ours() -> None:
-    (monitor,) = [each for each in trusted(WHERE, BUCKETS) if each.role is Role.MONITOR]
+    (monitor,) = [each for each in trusted(WHERE, USED) if each.role is Role.MONITOR]
     conditions = {
         action: grant.conditions
         for grants in monitor.groups.values()
@@ -117,7 +113,7 @@ def test_the_auto_monitor_may_look_for_a_queue_that_has_gone_and_delete_only_our
 
 
 def test_policies_fit_into_what_iam_takes() -> None:
-    for each in trusted(WHERE, BUCKETS):
+    for each in trusted(WHERE, USED):
         assert sum(len(compact(policy)) for policy in each.policies().values()) < 10_240
     for policy in (
         administrator_policy(WHERE),
@@ -157,7 +153,7 @@ def test_users_policies_fit_into_what_iam_takes_at_every_setting(chosen: int) ->
 
 def test_statements_of_a_policy_have_names_of_their_own() -> None:
     documents = [
-        *(policy for each in trusted(WHERE, BUCKETS) for policy in each.policies().values()),
+        *(policy for each in trusted(WHERE, USED) for policy in each.policies().values()),
         user_policy(config(SOURCE_BUCKET="images"), WHERE),
         administrator_policy(WHERE),
     ]
@@ -168,27 +164,53 @@ def test_statements_of_a_policy_have_names_of_their_own() -> None:
 
 
 def test_the_buckets_of_a_project_are_those_its_config_names() -> None:
-    found = buckets_of(config(SOURCE_BUCKET="images", WORKSPACE_BUCKET="pipelines", DESTINATION_BUCKET=""))
-    assert found == Buckets(("pipelines", "results"), ("images",))
+    found = Used.of(
+        config(SOURCE_BUCKET="images", WORKSPACE_BUCKET="pipelines", DESTINATION_BUCKET=""), WHERE
+    )
+    assert (found.written, found.read) == (("pipelines", "results"), ("images",))
+
+
+def test_other_buckets_are_used_as_inputs_and_output_say_or_by_their_role() -> None:
+    role = "arn:aws:iam::210987654321:role/lab"
+    found = Used.of(
+        config(
+            INPUTS=["s3://theirs/in/{Plate}", "s3://by-role/{Plate}", "own/{Plate}"],
+            OUTPUT="s3://drop/{Plate}",
+            OUTPUT_ACL="bucket-owner-full-control",
+            BUCKET_ROLES={"by-role": role},
+        ),
+        WHERE,
+    )
+    assert found == Used(("drop", "results"), ("theirs",), roles=(role,), shared=("drop",))
+    task = trusted(WHERE, found)[0].policies()["store"]
+    assert Used.by_policies(task, {}, "aws") == found
+    rights = {each["Sid"]: each["Resource"] for each in task["Statement"]}
+    assert rights["Roles"] == [role] and rights["Acl"] == ["arn:aws:s3:::drop/*"]
+
+
+def test_policies_that_no_role_can_hold_are_refused_before_anything_is_made() -> None:
+    many = tuple(f"arn:aws:iam::210987654321:role/lab-{number:04}" for number in range(250))
+    with pytest.raises(DsError, match=r"inside the role .*-task would have .* IAM takes 10,240"):
+        plan_setup(WHERE, USED._replace(roles=many), Found())
 
 
 def test_a_bucket_that_is_written_is_not_only_read() -> None:
-    assert buckets_of(config(SOURCE_BUCKET="results")) == Buckets(("results",), ())
-    assert BUCKETS.joined(Buckets(("images",), ("other",))) == Buckets(("images", "results"), ("other",))
+    assert Used.of(config(SOURCE_BUCKET="results"), WHERE)[:2] == (("results",), ())
+    assert USED.joined(Used(("images",), ("other",))) == Used(("images", "results"), ("other",))
 
 
 def test_buckets_are_read_back_from_the_policy_that_allows_them() -> None:
-    task = trusted(WHERE, BUCKETS)[0]
-    assert buckets_in(task.policies()["store"], "aws") == BUCKETS
-    assert buckets_in({}, "aws") == Buckets()
+    task = trusted(WHERE, USED)[0]
+    assert Used.by_policies(task.policies()["store"], {}, "aws") == USED
+    assert Used.by_policies({}, {}, "aws") == Used()
 
 
 def test_an_account_that_is_set_up_needs_nothing() -> None:
-    assert plan_setup(WHERE, BUCKETS, set_up()) == []
+    assert plan_setup(WHERE, USED, set_up()) == []
 
 
 def test_an_account_keeps_the_buckets_of_other_projects() -> None:
-    steps = plan_setup(WHERE, Buckets(("mine",)), set_up())
+    steps = plan_setup(WHERE, Used(("mine",)), set_up())
     assert [step.text for step in steps] == [
         "correct policy store of distributed-something-task",
         "correct policy store of distributed-something-monitor",
@@ -198,7 +220,7 @@ def test_an_account_keeps_the_buckets_of_other_projects() -> None:
 
 @pytest.mark.fault(34)
 def test_an_empty_account_gets_the_profile_after_its_role() -> None:
-    calls = [(step.call, step.request) for step in plan_setup(WHERE, BUCKETS, Found())]
+    calls = [(step.call, step.request) for step in plan_setup(WHERE, USED, Found())]
     names = [call for call, _ in calls]
     assert names.count("create_role") == len(Role) - len(IMAGE_ROLES)
     made = next(
@@ -216,7 +238,7 @@ def changed(role: Role, **fields: Any) -> Found:
 
 def test_a_changed_policy_or_trust_is_brought_in_line_and_a_strange_one_goes() -> None:
     policies = {**set_up().roles[Role.MACHINE].policies, "extra": {"Statement": []}}
-    steps = plan_setup(WHERE, BUCKETS, changed(Role.MACHINE, policies=policies, trust={"Statement": []}))
+    steps = plan_setup(WHERE, USED, changed(Role.MACHINE, policies=policies, trust={"Statement": []}))
     assert [step.call for step in steps] == ["update_assume_role_policy", "delete_role_policy"]
 
 
@@ -225,8 +247,8 @@ def test_only_apps_whose_image_starts_its_worker_get_more_rights() -> None:
     account = account_of(config(), WHERE.number)
     assert account.task_role.endswith("/distributed-something-image-task")
     assert account.instance_profile.endswith(f"/{IMAGE_PROFILE}")
-    plain = {each.role: actions_of(each) for each in trusted(WHERE, BUCKETS)}
-    with_images = {each.role: actions_of(each) for each in trusted(WHERE, BUCKETS, images=True)}
+    plain = {each.role: actions_of(each) for each in trusted(WHERE, USED)}
+    with_images = {each.role: actions_of(each) for each in trusted(WHERE, USED._replace(images=True))}
     assert with_images[Role.IMAGE_TASK] - plain[Role.TASK] == {
         "ec2:CreateTags",
         "ec2:DescribeInstanceAttribute",
@@ -243,7 +265,7 @@ def test_only_apps_whose_image_starts_its_worker_get_more_rights() -> None:
 
 @pytest.mark.fault(60)
 def test_an_image_may_name_its_machine_and_change_no_tag_that_finds_what_must_end() -> None:
-    (task,) = [each for each in trusted(WHERE, BUCKETS, images=True) if each.role is Role.IMAGE_TASK]
+    (task,) = [each for each in trusted(WHERE, USED._replace(images=True)) if each.role is Role.IMAGE_TASK]
     (name,) = [each for each in task.groups["name"] if "ec2:CreateTags" in each.actions]
     assert name.conditions["ForAllValues:StringEquals"] == {"aws:TagKeys": ["Name"]}
     assert name.conditions["StringLike"] == {"aws:ResourceTag/ds:app": "*"}
@@ -254,23 +276,23 @@ def actions_of(role: Trusted) -> set[str]:
 
 
 def test_an_account_with_an_image_that_starts_its_worker_gets_its_roles_and_keeps_them() -> None:
-    steps = plan_setup(WHERE, BUCKETS, set_up(), images=True)
+    steps = plan_setup(WHERE, USED._replace(images=True), set_up())
     assert f"create instance profile {IMAGE_PROFILE}" in [step.text for step in steps]
     made = {step.request["RoleName"] for step in steps if step.call == "create_role"}
     assert made == set(IMAGE_ROLES)
     found = changed(Role.TASK)
     images = {
         str(each.role): FoundRole(PATH, TAGS, trust(WHERE, each.service), each.policies())
-        for each in trusted(WHERE, BUCKETS, images=True)
+        for each in trusted(WHERE, USED._replace(images=True))
     }
     profiles = {**found.profiles, IMAGE_PROFILE: FoundProfile(PATH, TAGS, (str(Role.IMAGE_MACHINE),))}
-    assert plan_setup(WHERE, BUCKETS, Found(images, profiles, found.linked)) == []
+    assert plan_setup(WHERE, USED, Found(images, profiles, found.linked)) == []
 
 
 def test_a_role_of_somebody_else_is_neither_changed_nor_removed() -> None:
     for strange in (changed(Role.TASK, tags={}), changed(Role.TASK, path="/")):
         with pytest.raises(DsError, match="was not made by this program"):
-            plan_setup(WHERE, BUCKETS, strange)
+            plan_setup(WHERE, USED, strange)
         assert not [step for step in plan_removal(strange) if step.request.get("RoleName") == Role.TASK]
 
 
@@ -285,7 +307,7 @@ def test_removal_empties_the_profile_first_and_leaves_awss_own_roles() -> None:
 def test_the_boundary_allows_all_that_roles_do_and_no_change_of_rights() -> None:
     most, passing, *_ = boundary_grants(WHERE)
     every = {action for each in boundary_grants(WHERE) for action in each.actions}
-    for role in trusted(WHERE, BUCKETS, images=True):
+    for role in trusted(WHERE, USED._replace(images=True)):
         for grants in role.groups.values():
             assert {action for each in grants for action in each.actions} <= every
     assert not [action for action in most.actions if action.startswith(("iam:", "sts:", "lambda:"))]
@@ -294,14 +316,14 @@ def test_the_boundary_allows_all_that_roles_do_and_no_change_of_rights() -> None
 
 @pytest.mark.fault(30)
 def test_with_a_boundary_every_role_gets_it_and_its_administrator_cannot_do_without() -> None:
-    steps = plan_setup(WHERE, BUCKETS, Found(), bounded=True)
+    steps = plan_setup(WHERE, USED, Found(), bounded=True)
     made = [each.request for each in steps if each.call == "create_role"]
     assert {each["PermissionsBoundary"] for each in made} == {boundary_arn(WHERE)}
-    later = plan_setup(WHERE, BUCKETS, set_up(), bounded=True)
+    later = plan_setup(WHERE, USED, set_up(), bounded=True)
     assert {each.call for each in later} == {"put_role_permissions_boundary"}
     assert len(later) == len(made)
     there = {name: each._replace(boundary=boundary_arn(WHERE)) for name, each in set_up().roles.items()}
-    assert plan_setup(WHERE, BUCKETS, set_up()._replace(roles=there), bounded=True) == []
+    assert plan_setup(WHERE, USED, set_up()._replace(roles=there), bounded=True) == []
 
     rights = {
         action: each.conditions

@@ -87,7 +87,7 @@ BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "ec2/fleets": {"without": ("ask_spot", "ask_fleet", "make_template")},
     "ecs/current_state": {"without": ("_log_group",)},
     "sqs/queues": {"only": ("queue_url",)},
-    "sqs/channel": {"only": ("depths", "send")},
+    "sqs/channel": {"only": ("depths", "send", "receive", "delete", "hide")},
     "watch/dashboard": {"without": ("put_dashboard",)},
     "watch/alarms": {},
     "watch/heartbeat": {"only": ("last_heartbeats",)},
@@ -105,8 +105,8 @@ LOOKING_AT_THE_ACCOUNT = {"who", "find", "_find_role", "_find_profile"}
 
 
 def modules() -> set[str]:
-    inside = {path.relative_to(AWS).with_suffix("").as_posix() for path in AWS.rglob("*.py")}
-    return inside | {f"../s3/{path.stem}" for path in (AWS.parent / "s3").glob("*.py")}
+    own = {path.relative_to(AWS).with_suffix("").as_posix() for path in AWS.rglob("*.py")}
+    return own | {f"../s3/{path.stem}" for path in (AWS.parent / "s3").glob("*.py")}
 
 
 @cache

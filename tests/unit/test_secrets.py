@@ -8,7 +8,7 @@ import pytest
 
 from distributed_something.aws.ecs.desired import InjectedWorker, desired
 from distributed_something.aws.ecs.resources import Resource
-from distributed_something.aws.iam.policies import Buckets, secret_arns, secrets_in, trusted
+from distributed_something.aws.iam.policies import Used, trusted
 from distributed_something.aws.iam.roles import Role, Where, account_of
 from distributed_something.aws.shape import MachineShape
 from distributed_something.errors import UsageError
@@ -82,12 +82,13 @@ def test_ecs_reads_secrets_by_reference(tmp_path: Path) -> None:
 def test_the_role_of_ecs_may_read_just_those(tmp_path: Path) -> None:
     where = Where("123456789012", "eu-west-1")
     known = config(tmp_path, {"A": "ssm:/lab/a", "B": f"secretsmanager:{ARN}:key::"})
-    arns = secret_arns(known, where).values()
-    roles = {each.role: each.policies() for each in trusted(where, Buckets(), secrets=arns)}
+    used = Used.of(known, where)
+    roles = {each.role: each.policies() for each in trusted(where, used)}
     policy = roles[Role.EXECUTION]["secrets"]
-    assert {*secrets_in(policy)} == {"arn:aws:ssm:eu-west-1:123456789012:parameter/lab/a", ARN}
+    found = Used.by_policies({}, policy, "aws")
+    assert {*found.secrets} == {"arn:aws:ssm:eu-west-1:123456789012:parameter/lab/a", ARN}
     assert "secrets" not in roles[Role.TASK]
-    assert trusted(where, Buckets(), secrets=secrets_in(policy)) == trusted(where, Buckets(), secrets=arns)
+    assert trusted(where, used.joined(found)) == trusted(where, used)
 
 
 def test_aws_cannot_read_what_lies_on_this_machine(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from distributed_something.engine import StoredFile
 from distributed_something.errors import SickMachine, UsageError
 from distributed_something.inputs.checks.findings import Finding, Room, Severity
 from distributed_something.inputs.config import Config, config_of
+from distributed_something.inputs.jobs.jobfile import JobFile
 from distributed_something.local.store import FolderStore
 from distributed_something.runs.runfile import read_run_file, write_run_file
 from distributed_something.worker.attempt.workplace import clear_remains
 from distributed_something.worker.files.shared import (
     SharedFolder,
-    room_beside,
     shared_files,
-    shared_input_findings,
+    stored_findings,
 )
 
 GENOME = b"ACGT" * 1000
@@ -141,19 +141,25 @@ def test_an_entry_that_names_no_files_is_refused(store: CountingStore, entry: st
     with pytest.raises(UsageError) as refused:
         of(store, entry)
     assert refused.value.what.startswith(what)
-    (finding,) = shared_input_findings(config(entry), store)
+    (finding,) = stored_findings(config(entry), None, store, "data", None)
     assert finding.severity is Severity.ERROR
 
 
-def test_check_counts_them_once_a_machine(store: CountingStore) -> None:
-    def found(size: int) -> Finding:
-        return next(shared_input_findings(config("genome/"), store, Room(size, 4, "the disk", "make room")))
+def test_check_counts_them_once_a_machine_and_gives_the_rest_to_inputs(
+    store: CountingStore, tmp_path: Path
+) -> None:
+    (tmp_path / "jobs.json").write_text('{"groups": [{"key": "tables/barcodes-7.csv"}]}')
+    known = config("genome/")._replace(inputs=("{key}",))
 
-    assert found(10_000) == Finding(
-        Severity.OK, "SHARED_INPUTS: 2 files, 4.0 kB, fetched once a machine", found(10_000).fix
-    )
-    assert found(3_000).severity is Severity.WARNING
-    assert room_beside(Room(10_000, 4, "", ""), config("genome/"), store).size == 10_000 - 4_005
+    def found(size: int) -> list[Finding]:
+        room = Room(size, 1, "the disk", "make room")
+        return list(stored_findings(known, JobFile(tmp_path / "jobs.json"), store, "data", room))
+
+    shared, inputs = found(10_000)
+    assert shared[:2] == (Severity.OK, "SHARED_INPUTS: 2 files, 4.0 kB, fetched once a machine")
+    assert inputs.severity is Severity.OK
+    assert [each.severity for each in found(4_006)] == [Severity.OK, Severity.OK, Severity.WARNING]
+    assert found(3_000)[0].severity is Severity.WARNING
 
 
 def test_the_runs_facts_have_them(store: CountingStore) -> None:

@@ -17,7 +17,6 @@ from ..inputs.checks.findings import (
     Finding,
     Room,
     error,
-    input_findings,
     job_file_findings,
     ok,
     work_findings,
@@ -32,14 +31,14 @@ from ..inputs.jobs.jobfile import JobFile
 from ..s3.archived import archived_findings
 from ..s3.session import NO_SUCH, AwsSession, aws_errors, or_none
 from ..system.files import read_regular
-from ..worker.files.shared import room_beside, shared_input_findings
+from ..worker.files.shared import stored_findings
 from ..worker.forecast import forecast_findings
 from .checks import findings, limits
 from .ec2.prices import ask_on_demand
 from .ec2.requests.region import NO_IMAGE, Region
 from .ec2.requests.request import key_pair
 from .iam import account
-from .iam.policies import buckets_of, secret_arns
+from .iam.policies import Used
 from .iam.roles import Where
 from .names import instance_log_group
 from .shape import MachineShape, capacity_of, smallest, task_size
@@ -130,14 +129,9 @@ def _store_checks(
     room = Room(
         config.ebs_vol_size * 10**9, slots, "EBS_VOL_SIZE", "raise EBS_VOL_SIZE, or lower DOCKER_CORES"
     )
-    shared = Check("the shared inputs", lambda: shared_input_findings(config, store, room))
     return [
         tried,
-        *([shared] if config.shared_inputs else []),
-        Check(
-            "the inputs",
-            lambda: input_findings(config, job_file, store, place, room_beside(room, config, store)),
-        ),
+        Check("the inputs", lambda: stored_findings(config, job_file, store, place, room)),
         Check("what jobs need", lambda: asker.needs(job_file, store)),
         Check("archived inputs", lambda: archived_findings(config, job_file, session)),
         Check("what is done", lambda: forecast_findings(config, job_file, store, folder)),
@@ -194,10 +188,8 @@ class Asker:
 
     def roles(self) -> Iterator[Finding]:
         """The account's set-up."""
-        config, where = self._config, self._where
-        found, secrets = account.find(self._session), secret_arns(config, where).values()
-        images = config.image_starts_worker
-        return findings.role_findings(where, buckets_of(config), found, images=images, secrets=secrets)
+        used = Used.of(self._config, self._where)
+        return findings.role_findings(self._where, used, account.find(self._session))
 
     def fleet_roles(self) -> Iterator[Finding]:
         """The role and the instance profiles of the fleet file."""

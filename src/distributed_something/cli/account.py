@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..aws.iam import account
 from ..aws.iam.boundary import BOUNDARY, boundary_policy, has_boundary
-from ..aws.iam.policies import MANAGED_LIMIT, buckets_of, parts, secret_arns
+from ..aws.iam.policies import MANAGED_LIMIT, Used, parts
 from ..aws.iam.roles import IMAGE_PROFILE, PATH, PROFILE, Where
 from ..aws.iam.user_policies import administrator_policy, user_policy
 from ..aws.watch.function import apply_function, everywhere, find_function, package, plan_function
@@ -24,15 +24,14 @@ _SHOWN = 5
 def setup(project: Project, *, dry_run: bool) -> int:
     """Ask, then make what the account lacks."""
     console, session = project.console, _session(project)
-    where, images = _where(project, session), project.config.image_starts_worker
-    found, secrets = account.find(session), secret_arns(project.config, where).values()
-    buckets, bounded = buckets_of(project.config), has_boundary(session, where)
-    steps = account.plan_setup(where, buckets, found, images=images, secrets=secrets, bounded=bounded)
+    where = _where(project, session)
+    used, found = Used.of(project.config, where), account.find(session)
+    steps = account.plan_setup(where, used, found, bounded=has_boundary(session, where))
     function = plan_function(where, find_function(session), package())
     if not _agreed(project, [*steps, *function], f"change the account {where.number}", dry_run=dry_run):
         return OK
     account.apply(session, steps)
-    untried = account.wait_for_roles(session, where, project.clock, IMAGE_PROFILE if images else PROFILE)
+    untried = account.wait_for_roles(session, where, project.clock, IMAGE_PROFILE if used.images else PROFILE)
     apply_function(session, function, project.clock)
     if untried:
         console.say(f"note: whether EC2 takes the new profile could not be tried: {untried}")

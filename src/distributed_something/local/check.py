@@ -14,7 +14,7 @@ from ..inputs.checks.findings import (
     Finding,
     Room,
     error,
-    input_findings,
+    in_turn,
     job_file_findings,
     ok,
     refused,
@@ -30,7 +30,7 @@ from ..packing import Capacity
 from ..runs.record import record_path
 from ..system.state import state_folder
 from ..words import many
-from ..worker.files.shared import room_beside, shared_input_findings
+from ..worker.files.shared import stored_findings
 from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
 from .place import capacity_of, check_gpus, container_engine, open_store, slots_of
@@ -74,21 +74,19 @@ def job_checks(
     from ..s3.access import Access
     from ..s3.rights import rights_findings
 
-    store, shared = open_store(folder, config), list[Check]()
-    shared.append(Check("the buckets", lambda: rights_findings(config, Access(config))))
-    if config.shared_inputs:
-        disk, room = room, room and room_beside(room, config, store)
-        shared.append(Check("the shared inputs", lambda: shared_input_findings(config, store, disk)))
-    if file is None:
-        return shared
+    store = open_store(folder, config)
     folds_case, place = store.folds_case, config.store_place(folder)
-    return [
-        *shared,
+    rights = Check("the buckets", lambda: rights_findings(config, Access(config)))
+    inputs = Check("the inputs", lambda: stored_findings(config, file, store, place, room))
+    if file is None:
+        return [rights, inputs]
+    of_file = [
         Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
-        Check("the inputs", lambda: input_findings(config, file, store, place, room)),
+        inputs,
         Check("what jobs need", lambda: need_findings(config, file, store, capacity)),
         Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
     ]
+    return [rights, in_turn("the jobs", *of_file)]
 
 
 def _image(config: Config, folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..aws.ec2.requests.region import Region
 from ..aws.iam import account
-from ..aws.iam.policies import buckets_of, secret_arns
+from ..aws.iam.policies import Used
 from ..aws.iam.roles import Where
 from ..inputs.config import Config
 from ..s3.session import AwsSession, aws_errors
@@ -21,10 +21,8 @@ from ..s3.session import AwsSession, aws_errors
 def furnish(session: AwsSession, config: Config) -> None:
     """Set the account up as `ds account setup` does, and make the config's key pair. Raises DsError."""
     number, _ = account.who(session)
-    where, images = Where(number, config.aws_region), config.image_starts_worker
-    found, secrets = account.find(session), secret_arns(config, where).values()
-    steps = account.plan_setup(where, buckets_of(config), found, images=images, secrets=secrets)
-    account.apply(session, steps)
+    where = Where(number, config.aws_region)
+    account.apply(session, account.plan_setup(where, Used.of(config, where), account.find(session)))
     if name := config.ssh_key_name.removesuffix(".pem"):
         with aws_errors("furnishing the pretend account"):
             session.client("ec2").create_key_pair(KeyName=name)

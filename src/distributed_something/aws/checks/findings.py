@@ -16,7 +16,7 @@ from ...inputs.fleetfile import Fleet, advice, fleet_problems, parse_fleet
 from ...inputs.secrets import check_for_aws
 from ...words import many
 from ..iam.account import LINK, Found, plan_setup
-from ..iam.policies import Buckets
+from ..iam.policies import Used
 from ..iam.roles import Where
 from ..shape import MachineShape, misfit, task_size
 from ..sqs.queues import LONGEST_VISIBILITY, QueueNames, max_receipts, short_visibility
@@ -99,12 +99,10 @@ def secret_findings(config: Config) -> Iterator[Finding]:
         yield refused(unreadable)
 
 
-def role_findings(
-    where: Where, buckets: Buckets, found: Found, *, images: bool = False, secrets: Iterable[str] = ()
-) -> Iterator[Finding]:
-    """Checks that roles and profile exist, with today's policies and this project's buckets and secrets."""
+def role_findings(where: Where, used: Used, found: Found) -> Iterator[Finding]:
+    """Checks that roles and profile exist, with today's policies and what this project uses."""
     try:
-        steps = plan_setup(where, buckets, found, images=images, secrets=secrets)
+        steps = plan_setup(where, used, found)
     except DsError as strange:
         yield refused(strange)
         return

@@ -15,17 +15,7 @@ from ...inputs.fleetfile import IMAGE_PARAMETER
 from ...s3.session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 from ..names import tag_list
 from .boundary import boundary_arn
-from .policies import (
-    INSIDE_LIMIT,
-    Buckets,
-    Document,
-    Trusted,
-    buckets_in,
-    compact,
-    secrets_in,
-    trust,
-    trusted,
-)
+from .policies import INSIDE_LIMIT, Document, Trusted, Used, compact, trust, trusted
 from .roles import IMAGE_ROLES, LINKED, PATH, PROFILE, PROFILES, TAGS, Role, Where, is_ours
 
 PROPAGATION_SECONDS = 120.0
@@ -62,10 +52,13 @@ class Found(NamedTuple):
     profiles: Mapping[str, FoundProfile] = {}
     linked: frozenset[str] = frozenset()
 
-    @property
-    def images(self) -> bool:
-        """Whether the account has the roles for images that start their own worker."""
-        return not IMAGE_ROLES.isdisjoint(self.roles)
+    def used(self, part: str) -> Used:
+        """What the roles allow tasks to use, in the partition `part` of AWS."""
+        task, execution = (
+            role.policies if (role := self.roles.get(name)) else {} for name in (Role.TASK, Role.EXECUTION)
+        )
+        used = Used.by_policies(task.get("store", {}), execution.get("secrets", {}), part)
+        return used._replace(images=not IMAGE_ROLES.isdisjoint(self.roles))
 
 
 class Step(NamedTuple):
@@ -80,31 +73,18 @@ class Step(NamedTuple):
 # -- Deciding -----------------------------------------------------------------------------------------------
 
 
-def plan_setup(
-    where: Where,
-    buckets: Buckets,
-    found: Found,
-    *,
-    images: bool = False,
-    secrets: Iterable[str] = (),
-    bounded: bool = False,
-) -> list[Step]:
+def plan_setup(where: Where, used: Used, found: Found, *, bounded: bool = False) -> list[Step]:
     """Plans the calls that add what an account lacks; none if it is complete.
 
-    Buckets and secrets (ARNs) that the roles have already stay in them. `images`: with the roles for images
-    that start their own worker; an account that has them keeps them complete. `bounded`: the account has the
-    permissions boundary, and every role gets it. Raises DsError if a name of ours is taken.
+    What the roles allow already stays in them. `bounded`: the account has the permissions boundary, and every
+    role gets it. Raises DsError if a name of ours is taken.
     """
     _check_ours(found)
-    task = found.roles.get(Role.TASK)
-    known = buckets_in(task.policies.get("store", {}), where.part) if task else Buckets()
-    images = images or found.images
-    execution = found.roles.get(Role.EXECUTION)
-    readable = secrets_in(execution.policies.get("secrets", {})) if execution else ()
+    used = used.joined(found.used(where.part))
     steps: list[Step] = []
-    for each in trusted(where, known.joined(buckets), images=images, secrets=(*readable, *secrets)):
+    for each in trusted(where, used):
         steps += _role_steps(where, each, found.roles.get(each.role), boundary_arn(where) if bounded else "")
-    for name in PROFILES if images else (PROFILE,):
+    for name in PROFILES if used.images else (PROFILE,):
         steps += _profile_steps(name, found.profiles.get(name))
     for name, service in LINKED.items():
         if service not in found.linked:

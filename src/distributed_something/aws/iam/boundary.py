@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ...s3.session import NO_SUCH, AwsSession, aws_errors, or_none
 from ..names import PREFIX
-from .policies import Buckets, Document, Grant, document, shortened, trusted
+from .policies import Document, Grant, Used, document, shortened, trusted
 from .roles import ALARM_SERVICE, PATH, Where
 
 BOUNDARY = PREFIX + "boundary"
@@ -25,8 +25,8 @@ def boundary_arn(where: Where) -> str:
 
 def boundary_grants(where: Where) -> tuple[Grant, ...]:
     """Every action of every role. What could lead to other rights is for roles and a function of our own."""
-    secrets = [where.arn(service, "x") for service in ("ssm", "secretsmanager")]
-    roles = trusted(where, Buckets(("a",), ("b",)), images=True, secrets=secrets)
+    secrets = (where.arn("ssm", "x"), where.arn("secretsmanager", "x"))
+    roles = trusted(where, Used(("a",), ("b",), secrets, images=True))
     grants = (grant for role in roles for group in role.groups.values() for grant in group)
     actions = {action for grant in grants for action in grant.actions}
     linked = where.arn("iam", f"role/aws-service-role/{ALARM_SERVICE}/*", region="")

@@ -110,52 +110,60 @@ def trust(where: Where, service: str) -> Document:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-class Buckets(NamedTuple):
-    """Names of buckets that tasks use: those that they write to, and those that they only read.
+class Used(NamedTuple):
+    """What tasks of an account use: buckets that they write to or only read, and secrets (ARNs).
 
-    `roles` are the ARNs of the roles by which tasks ask further buckets; `shared` those of the written
-    buckets whose objects get an ACL.
+    `images`: some images start their own worker. `roles` are the ARNs of the roles by which tasks ask further
+    buckets; `shared` are those of the written buckets whose objects get an ACL.
     """
 
     written: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    images: bool = False
     roles: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
 
-    def joined(self, other: Buckets) -> Buckets:
-        """Adds the buckets of another project of the account."""
-        written = tuple(sorted({*self.written, *other.written}))
-        read = tuple(sorted({*self.read, *other.read} - {*written}))
-        roles, shared = {*self.roles, *other.roles}, {*self.shared, *other.shared}
-        return Buckets(written, read, tuple(sorted(roles)), tuple(sorted(shared)))
+    @classmethod
+    def of(cls, config: Config, where: Where) -> Used:
+        """What a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written.
 
+        Buckets of INPUTS are read, and that of OUTPUT written, unless BUCKET_ROLES has a role for them.
+        """
+        named = {name: value for name, value in config.extra.items() if name.endswith("_BUCKET")}
+        read, secrets = named.pop("SOURCE_BUCKET", ""), secret_arns(config, where).values()
+        spots = [
+            each for each in spots_of(config) if each.bucket not in config.bucket_roles and not each.home
+        ]
+        output = [each.bucket for each in spots if each.writes and each.bucket != config.aws_bucket]
+        inputs = (each.bucket for each in spots if not each.writes)
+        written, shared = (config.aws_bucket, *named.values(), *output), output if config.output_acl else ()
+        roles, images = (*config.bucket_roles.values(),), config.image_starts_worker
+        return Used().joined(cls(written, (read, *inputs), (*secrets,), images, roles, (*shared,)))
 
-def buckets_of(config: Config) -> Buckets:
-    """The buckets that a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written.
+    @classmethod
+    def by_policies(cls, store: Document, secrets: Document, part: str) -> Used:
+        """What policies of `store` and `secrets` allow: the inverse of what makes them."""
+        start, names = f"arn:{part}:s3:::", dict[str, tuple[str, ...]]()
+        for each in store.get("Statement", ()):
+            inside = (arn.removesuffix("/*") for arn in each["Resource"])
+            names[each.get("Sid", "")] = tuple(arn.removeprefix(start) for arn in inside)
+        readable = tuple(arn for each in secrets.get("Statement", ()) for arn in each["Resource"])
+        written, read, roles, shared = (names.get(sid, ()) for sid in ("Write", "Read", "Roles", "Acl"))
+        return Used().joined(cls(written, read, readable, roles=roles, shared=shared))
 
-    Those of INPUTS are read, and that of OUTPUT written, unless BUCKET_ROLES has a role for them.
-    """
-    named = {name: value for name, value in config.extra.items() if name.endswith("_BUCKET") and value}
-    source = {named.pop("SOURCE_BUCKET", "")} - {""}
-    written = {config.aws_bucket, *named.values()} - {""}
-    others = [spot for spot in spots_of(config) if not spot.home and spot.bucket not in config.bucket_roles]
-    source |= {spot.bucket for spot in others if not spot.writes}
-    output = {spot.bucket for spot in others if spot.writes} - {config.aws_bucket}
-    found = (written | output, source - written - output, config.bucket_roles.values())
-    return Buckets(*(tuple(sorted({*each})) for each in (*found, output if config.output_acl else ())))
-
-
-def buckets_in(policy: Document, part: str) -> Buckets:
-    """The buckets that a policy of `store` allows: the inverse of what makes it."""
-    found: dict[str, tuple[str, ...]] = {}
-    start, end = f"arn:{part}:s3:::", "/*"
-    for each in policy.get("Statement", ()):
-        names = [arn.removeprefix(start).removesuffix(end) for arn in each["Resource"]]
-        found[str(each.get("Sid"))] = tuple(sorted(names))
-    return Buckets(*(found.get(sid, ()) for sid in ("Write", "Read", "Roles", "Acl")))
-
-
-# -- Roles --------------------------------------------------------------------------------------------------
+    def joined(self, other: Used) -> Used:
+        """Adds what another project of the account uses."""
+        written = {*self.written, *other.written} - {""}
+        read = {*self.read, *other.read} - written - {""}
+        return Used(
+            tuple(sorted(written)),
+            tuple(sorted(read)),
+            tuple(sorted({*self.secrets, *other.secrets})),
+            self.images or other.images,
+            tuple(sorted({*self.roles, *other.roles})),
+            tuple(sorted({*self.shared, *other.shared})),
+        )
 
 
 def secret_arns(config: Config, where: Where) -> dict[str, str]:
@@ -168,47 +176,43 @@ def secret_arns(config: Config, where: Where) -> dict[str, str]:
     return found
 
 
-def secrets_in(policy: Document) -> tuple[str, ...]:
-    """The secrets that a policy of `secrets` allows to read: the inverse of what makes it."""
-    return tuple(arn for each in policy.get("Statement", ()) for arn in each["Resource"])
+# -- Roles --------------------------------------------------------------------------------------------------
 
 
-def trusted(
-    where: Where, buckets: Buckets, *, images: bool = False, secrets: Iterable[str] = ()
-) -> tuple[Trusted, ...]:
-    """The roles of an account whose tasks use these buckets, and whose ECS reads these secrets (ARNs).
-
-    `images`: some images start their own worker.
-    """
+def trusted(where: Where, used: Used) -> tuple[Trusted, ...]:
+    """The roles of an account whose tasks use this."""
     extra = (
         Trusted(
             Role.IMAGE_TASK,
             "ecs-tasks.amazonaws.com",
             "what workers of images may do",
-            _image_task(where, buckets),
+            _image_task(where, used),
         ),
         Trusted(
             Role.IMAGE_MACHINE,
             "ec2.amazonaws.com",
             "mounts the bucket for images with a worker",
-            _image_machine(where, buckets),
+            _image_machine(where, used),
         ),
     )
     return (
-        Trusted(Role.TASK, "ecs-tasks.amazonaws.com", "what workers and jobs may do", _task(where, buckets)),
+        Trusted(Role.TASK, "ecs-tasks.amazonaws.com", "what workers and jobs may do", _task(where, used)),
         Trusted(
             Role.EXECUTION,
             "ecs-tasks.amazonaws.com",
             "pulls images, writes what containers print",
-            _execution(where, secrets),
+            _execution(where, used.secrets),
         ),
         Trusted(Role.MACHINE, "ec2.amazonaws.com", "lets machines join a cluster", _machine(where)),
         Trusted(
-            Role.FLEET, "spotfleet.amazonaws.com", "starts machines of fleet files", _fleet(where, images)
+            Role.FLEET,
+            "spotfleet.amazonaws.com",
+            "starts machines of fleet files",
+            _fleet(where, used.images),
         ),
-        Trusted(Role.MONITOR, "lambda.amazonaws.com", "watches and ends runs", _monitor(where, buckets)),
+        Trusted(Role.MONITOR, "lambda.amazonaws.com", "watches and ends runs", _monitor(where, used)),
         Trusted(Role.SCHEDULE, "scheduler.amazonaws.com", "calls the auto-monitor", _schedule(where)),
-        *(extra if images else ()),
+        *(extra if used.images else ()),
     )
 
 
@@ -223,7 +227,7 @@ _READ = ("s3:GetObject",)
 _WRITE = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject")
 
 
-def _task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+def _task(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
     """For tasks: queues with our tag, the named buckets, and the log calls of the reference's worker.
 
     Log calls have no condition on tags: streams have no tags, so every line would be refused.
@@ -234,10 +238,10 @@ def _task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
         ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"),
         (where.arn("logs", "log-group:*", region="*"),),
     )
-    return {"queue": (queues,), **store_grants(where, buckets), "logs": (logs,)}
+    return {"queue": (queues,), **store_grants(where, used), "logs": (logs,)}
 
 
-def _image_task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+def _image_task(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
     """For tasks whose image starts its own worker: also the ACLs of its uploads (`UPLOAD_FLAGS`).
 
     The stock start script names its machine and the volumes of it: it may change no other tag, as those of
@@ -250,16 +254,16 @@ def _image_task(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
         Grant("Volumes", ("ec2:DescribeInstanceAttribute",), kinds[:1], tagged),
         Grant("Name", ("ec2:CreateTags",), kinds, only_name),
     )
-    found = {**_task(where, buckets), "name": name}
-    if buckets.written:
-        acl = Grant("Share", ("s3:PutObjectAcl",), _bucket_arns(where, buckets.written, "/*"))
+    found = {**_task(where, used), "name": name}
+    if used.written:
+        acl = Grant("Share", ("s3:PutObjectAcl",), _bucket_arns(where, used.written, "/*"))
         found["share"] = (acl,)
     return found
 
 
-def _image_machine(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+def _image_machine(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
     """For machines of such images: to mount the bucket, and to answer metadata without a token."""
-    every = (*buckets.written, *buckets.read)
+    every = (*used.written, *used.read)
     read = (
         Grant("List", ("s3:ListBucket",), _bucket_arns(where, every)),
         Grant("Read", _READ, _bucket_arns(where, every, "/*")),
@@ -271,18 +275,18 @@ def _image_machine(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...
     return {**_machine(where), "metadata": (change,), **({"store": read} if every else {})}
 
 
-def store_grants(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
+def store_grants(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
     """To list, read and write these buckets; no grant if there is none."""
-    every = (*buckets.written, *buckets.read)
+    every = (*used.written, *used.read)
     grants = [Grant("List", ("s3:ListBucket",), _bucket_arns(where, every))] if every else []
-    if buckets.written:
-        grants.append(Grant("Write", _WRITE, _bucket_arns(where, buckets.written, "/*")))
-    if buckets.read:
-        grants.append(Grant("Read", _READ, _bucket_arns(where, buckets.read, "/*")))
-    if buckets.roles:
-        grants.append(Grant("Roles", ("sts:AssumeRole",), buckets.roles))
-    if buckets.shared:
-        grants.append(Grant("Acl", ("s3:PutObjectAcl",), _bucket_arns(where, buckets.shared, "/*")))
+    if used.written:
+        grants.append(Grant("Write", _WRITE, _bucket_arns(where, used.written, "/*")))
+    if used.read:
+        grants.append(Grant("Read", _READ, _bucket_arns(where, used.read, "/*")))
+    if used.roles:
+        grants.append(Grant("Roles", ("sts:AssumeRole",), used.roles))
+    if used.shared:
+        grants.append(Grant("Acl", ("s3:PutObjectAcl",), _bucket_arns(where, used.shared, "/*")))
     return {"store": tuple(grants)} if grants else {}
 
 
@@ -356,9 +360,9 @@ def _fleet(where: Where, images: bool) -> dict[str, tuple[Grant, ...]]:
     }
 
 
-def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
-    """For the auto-monitor: to look at the runs of every app, to queue COLLECT's job, and to end runs."""
-    written = buckets.written
+def _monitor(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
+    """For the auto-monitor: to look at the runs of every app, to queue jobs of them, and to end runs."""
+    written = used.written
     store = (
         Grant("List", ("s3:ListBucket", "s3:ListBucketMultipartUploads"), _bucket_arns(where, written)),
         Grant("Runs", ("s3:GetObject", "s3:PutObject"), _bucket_arns(where, written, "/runs/*")),
@@ -373,10 +377,17 @@ def _monitor(where: Where, buckets: Buckets) -> dict[str, tuple[Grant, ...]]:
         "schedule": (Grant("End", ("scheduler:DeleteSchedule", "scheduler:GetSchedule"), (schedules,)),),
         "look": (Grant("Look", _LOOKS, ("*",), why_all=NO_NARROWER),),
         "notify": (Grant("Publish", ("sns:Publish",), (where.arn("sns", f"{TOPIC_PREFIX}*", region="*"),)),),
-        "collect": (Grant("Send", ("sqs:SendMessage",), (queues,), {"StringLike": {APP_TAG: "*"}}),),
+        "collect": (Grant("Send", _PUT_BACK, (queues,), {"StringLike": {APP_TAG: "*"}}),),
         "end": _monitor_ends(where),
     }
 
+
+_PUT_BACK = (
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:ReceiveMessage",
+    "sqs:SendMessage",
+)
 
 _LOOKS = (
     "cloudwatch:DescribeAlarms",

@@ -12,8 +12,8 @@ from .policies import (
     USE_QUEUES,
     Document,
     Grant,
+    Used,
     alarm_grants,
-    buckets_of,
     document,
     pass_role,
     shortened,
@@ -70,10 +70,9 @@ _OF_BUCKETS = ("s3:GetBucketVersioning", "s3:ListBucketMultipartUploads")
 
 
 def _user_store(config: Config, where: Where) -> tuple[Grant, ...]:
-    buckets = buckets_of(config)
     return tuple(
         each._replace(actions=(*_OF_BUCKETS, *each.actions)) if each.sid == "List" else each
-        for each in store_grants(where, buckets).get("store", ())
+        for each in store_grants(where, Used.of(config, where)).get("store", ())
     )
 
 

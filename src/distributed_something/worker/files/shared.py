@@ -21,8 +21,9 @@ from pathlib import Path
 
 from ...engine import Store, StoredFile
 from ...errors import DsError, SickMachine, UsageError
-from ...inputs.checks.findings import Finding, Room, ok, refused, warning
+from ...inputs.checks.findings import Finding, Room, input_findings, ok, refused, warning
 from ...inputs.config import Config
+from ...inputs.jobs.jobfile import JobFile
 from ...inputs.templates.paths import InputTemplate
 from ...words import bytes_text, many
 from ..attempt.scratch import FULL_BELOW, remove_folder
@@ -63,27 +64,25 @@ def shared_files(config: Config, store: Reading) -> dict[str, StoredFile]:
     return {name: file for file, name in found}
 
 
-def shared_input_findings(config: Config, store: Reading, room: Room | None = None) -> Iterator[Finding]:
-    """Whether the shared inputs are in the store, and fit into `room`."""
-    try:
-        files = shared_files(config, store)
-    except UsageError as missing:
-        yield refused(missing)
-        return
-    size = sum(file.size for file in files.values())
-    what = f"SHARED_INPUTS: {many(len(files), 'file')}, {bytes_text(size)}, fetched once a machine"
-    if room is not None and size > room.size:
-        yield warning(f"{what}, and {room.what} has {bytes_text(room.size)}", room.fix)
-    else:
-        yield ok(what)
-
-
-def room_beside(room: Room, config: Config, store: Reading) -> Room:
-    """Returns the room that the shared inputs leave."""
-    with suppress(UsageError):  # `shared_input_findings` has it
-        files = shared_files(config, store).values()
-        return room._replace(size=max(room.size - sum(file.size for file in files), 0))
-    return room
+def stored_findings(
+    config: Config, file: JobFile | None, store: Store, where: str, room: Room | None
+) -> Iterator[Finding]:
+    """Whether the shared inputs, and those of every job, are in the store and fit into `room` together."""
+    if config.shared_inputs:
+        try:
+            files = shared_files(config, store)
+        except UsageError as missing:
+            yield refused(missing)
+        else:
+            size = sum(each.size for each in files.values())
+            what = f"SHARED_INPUTS: {many(len(files), 'file')}, {bytes_text(size)}, fetched once a machine"
+            if room and size > room.size:
+                yield warning(f"{what}, and {room.what} has {bytes_text(room.size)}", room.fix)
+            else:
+                yield ok(what)
+            room = room and room._replace(size=max(room.size - size, 0))
+    if file is not None:
+        yield from input_findings(config, file, store, where, room)
 
 
 class SharedFolder:
