@@ -174,6 +174,7 @@ def test_other_buckets_are_used_as_inputs_and_output_say_or_by_their_role() -> N
     role = "arn:aws:iam::210987654321:role/lab"
     found = Used.of(
         config(
+            COMMAND="true",
             INPUTS=["s3://theirs/in/{Plate}", "s3://by-role/{Plate}", "own/{Plate}"],
             OUTPUT="s3://drop/{Plate}",
             OUTPUT_ACL="bucket-owner-full-control",
