@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -150,6 +151,41 @@ def test_a_project_of_folders_reads_and_writes_other_buckets(
     assert (project.folder / "data/runs/App").is_dir()
     again = project.ds("run", jobs)
     assert "1 skipped" in again.stdout + again.stderr
+
+
+@pytest.fixture
+def public(client: Any) -> str:
+    """A bucket that anyone may read, with a file."""
+    with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+        client.create_bucket(Bucket="ds-public")
+    client.put_object(Bucket="ds-public", Key="in/a.txt", Body=b"for all")
+    return "s3://ds-public"
+
+
+def test_a_public_bucket_is_read_without_an_account(
+    project: DsProject, server: services.S3Server, public: str
+) -> None:
+    for name in [name for name in project.environment if name.startswith("AWS_")]:
+        del project.environment[name]
+    project.environment |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(project.folder)}
+    command = "cat {input_dir}/* > {output_dir}/copy"
+    keys = {"INPUTS": f"{public}/in/{{Name}}.txt", "OUTPUT": "out/{Name}", "S3_ENDPOINT": server.endpoint}
+    jobs = project.config(COMMAND=command, **keys).jobs([{"Name": "a"}])
+    checked = project.ds("check", jobs).stdout
+    assert f"{public}/in/: anyone, without a signature, may list and read" in checked
+    done = project.ds("run", jobs)
+    assert f"{public} is read without a signature" in done.stderr
+    assert (project.folder / "data/out/a/copy").read_bytes() == b"for all"
+
+
+def test_check_names_the_right_that_is_missing(project: DsProject, bucket: Bucket) -> None:
+    project.environment["AWS_ACCESS_KEY_ID"] += "-few"
+    bucket.put("in/a", b"x")
+    place = f"s3://{bucket.name}/{bucket.prefix}"
+    checked = project.config(COMMAND="true", **bucket.keys).ds("check", code=1).stdout
+    assert f"{place}/: you may not write, by s3:PutObject" in checked
+    keys = {"INPUTS": f"{place}/in/{{n}}", "S3_ENDPOINT": bucket.keys["S3_ENDPOINT"]}
+    assert f"{place}/in/: you may list and read" in project.config(COMMAND="true", **keys).ds("check").stdout
 
 
 @pytest.mark.parametrize(

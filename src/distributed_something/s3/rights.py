@@ -124,7 +124,8 @@ def _finding(config: Config, spot: Spot, tried: Tried, who: str) -> Finding:
         )
     if tried.get("remove") is False:
         what += "; what was tried lies there: a file .ds-probe-…"
-    fix = f"let {who} do {rights} on arn:aws:s3:::{spot.bucket}, or name a role that may in BUCKET_ROLES"
+    where = spot.bucket if denied == ["list"] else f"{spot.bucket}/{spot.lead}*"
+    fix = f"have its owner allow {who} {rights} on arn:aws:s3:::{where}, or name a role in BUCKET_ROLES"
     if not spot.writes and denied == ["list"]:  # files are found by their keys
         return Finding(Severity.WARNING, f"{what}: files can be read, folders not", fix, facts=facts)
     return Finding(Severity.ERROR, what, fix, facts=facts)
