@@ -26,8 +26,7 @@ from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS
 from ..ledger import LedgerWriter, RunPaths
-from ..local.place import need_image
-from ..local.store import FolderStore
+from ..local.place import check_server, need_image, open_store
 from ..packing import Capacity
 from ..runs.record import excluded_of, record_path
 from ..system.mounts import file_system
@@ -77,7 +76,7 @@ class PilotEngine:
         self._queue: CommandQueue | None = None
         self._seen: set[str] = set()
         """Pilots that this command has seen: one that is not there any more has ended."""
-        self.store = FolderStore(project / config.store, durable=True)
+        self.store = open_store(project, config, durable=True, say=say)
 
     # the queue
 
@@ -103,6 +102,7 @@ class PilotEngine:
         earlier = self.current_run()
         if earlier == run:
             return
+        check_server(self._config)
         self._app.make()
         if earlier is not None:
             self.end()

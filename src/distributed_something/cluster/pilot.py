@@ -27,10 +27,8 @@ from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
-from ..local.place import container_engine, need_image
-from ..local.store import FolderStore
-from ..runs.following import Followed
-from ..runs.joblog import live_key
+from ..local.gathering import gathering
+from ..local.place import container_engine, forking_store, need_image, open_store
 from ..runs.record import budget_of, record_path
 from ..runs.runfile import largest_noted, read_run_file, run_file_key
 from ..system.containers.docker import WORKER_LABEL, sweep
@@ -45,7 +43,7 @@ from ..worker.attempt.task import compile_task
 from ..worker.crew import Crew, Signals
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, keep
-from ..worker.gather import Gathered, GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.gather import GatheringSlot
 from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .folder import AppFolder
@@ -103,7 +101,8 @@ class Pilot:
         self._config = config
         self._app = AppFolder(project, config.app_name, scheduler.name)
         self._place = self._app.place(run)
-        self._store = FolderStore(project / config.store, durable=True)
+        self._folder = config.store_folder(project)
+        self._store = forking_store(project, config, durable=True)
         self._paths = RunPaths(config.app_name, run)
         self._scratch = scratch
         self._root = config.scratch_root() or scratch / "work"
@@ -169,13 +168,13 @@ class Pilot:
     def _prepare(self) -> None:
         """Gives jobs their environment, and their image. While that fails, it pauses."""
         config, note = self._config, self._paths.paused + prefix_of(self.id)
-        health = Health(self._store, note, run_file_key(*self._paths), self._store.root, self.id)
+        health = Health(self._store, note, run_file_key(*self._paths), self._folder, self.id)
         while self._order is None:
             try:
                 config.shell(self._project).adopt(config.worker_environment())
                 need_image(config, self._project, complain, prepared=True)
                 engine = container_engine(config, self._project)
-                bucket = self._store.root if config.mount_bucket else None
+                bucket = self._folder if config.mount_bucket else None
                 if engine is not None:
                     self._containers = containers_of(config, engine, self._scratch, bucket)
                 break
@@ -272,7 +271,8 @@ class Pilot:
 
     def _make_worker(self, name: str, number: int) -> Worker:
         """Make a worker, in its own process."""
-        config, store, paths = self._config, self._store, self._paths
+        config, paths = self._config, self._paths
+        store = open_store(self._project, config, durable=True, say=complain)
         queue = SharedQueue(self._place, name, is_ending=lambda: self._order is not None)
         own, slots = config.worker_environment(), slots_of(config)
         share = Share(number, self._slots, config.gpus, config.gpus_shared)
@@ -283,12 +283,9 @@ class Pilot:
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
-        shared = Gathered(store, paths.logs, f"{name}.log")
-        log = GatheredLog(store, paths.logs, f"{name}-live.log", shared)
-        write_live = partial(store.write, live_key(paths, name))
-        keeper = LogKeeper([log], Followed(store, paths, self._clock), write_live)
-        keeper.__enter__()
-        health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root, self.id)
+        log, ledger = gathering(store, paths, name)
+        marker = run_file_key(paths.app, paths.run)
+        health = Health(store, paths.paused + name, marker, self._folder, self.id)
         slot = PilotSlot(
             task, store, self._root / f"slot-{number}", log, paths.run, name, health, self._containers
         )
@@ -296,7 +293,7 @@ class Pilot:
         return Worker(
             queue,
             [slot],
-            KeptLedger(store, f"{paths.events}{name}.jsonl", keeper),
+            ledger,
             Identity(name, self.id),
             config.retry_policy,
             HeadTime(queue),
