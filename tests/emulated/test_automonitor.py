@@ -12,6 +12,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
 from aws_project import Cloud, fleet_file, instances
 from distributed_something import automonitor
@@ -21,7 +22,7 @@ from distributed_something.aws.iam.roles import SCHEDULES, Role, Where
 from distributed_something.aws.watch.schedule import Order
 from distributed_something.console import Console
 from distributed_something.errors import OK, DsError
-from distributed_something.job import Outcome, State
+from distributed_something.job import Cause, Outcome, State
 from distributed_something.ledger import LedgerWriter
 from distributed_something.s3.session import AwsSession
 from distributed_something.steps.setup import setup
@@ -208,6 +209,40 @@ def test_machines_that_are_not_needed_are_let_go(cloud: Cloud, caller: Caller) -
     assert len(instances(cloud)) == 1
 
 
+def test_a_bad_machine_is_ended_and_what_died_there_is_put_back(cloud: Cloud, either: Caller) -> None:
+    begin(cloud, 8)
+    assert either.once() == "watching"
+    in_its_role().client("ec2").meta.events.register(
+        "before-call.ec2.DescribeSpotFleetRequestHistory",
+        lambda **_: (AWSResponse("", 200, {}, None), {"HistoryRecords": []}),  # type: ignore[no-untyped-call]
+    )
+    bad, good, _ = instances(cloud)
+    queue, store = cloud.engine.queue(), cloud.engine.store
+    leases = []
+    while len(leases) < 7:
+        leases += queue.lease(7 - len(leases), 1)
+    ledger = LedgerWriter(store, f"{cloud.project.paths().events}w.jsonl")
+    for lease in leases:
+        died = lease in leases[:3]
+        for machine in [bad] if died else [bad, good] if lease is leases[3] else [good]:
+            state, cause = (State.DEAD, Cause.EXIT) if machine == bad else (State.SUCCEEDED, None)
+            name = "dead" if died else "failed" if cause else "succeeded"
+            at, outcome = cloud.clock.now(), Outcome(state, cause, exit_code=1 if cause else 0)
+            ledger.started(at, lease, worker=machine, machine=machine)
+            ledger.ended(name, at, lease, outcome, worker=machine, machine=machine)
+            cloud.clock.advance(0.1)
+        if died:
+            queue.fail(lease, Cause.EXIT, final=True)
+    ledger.flush()
+    queue.done(leases[3:])
+    assert either.once() == "watching"
+    assert f"bad machine {bad}: 4 jobs in a row failed there (exit 1)" in either.said.getvalue()
+    assert bad not in instances(cloud) and good in instances(cloud)
+    fold = cloud.project.fold().update()
+    assert (fold.by_state[State.DEAD], fold.by_state[State.WAITING]) == (0, 4)
+    assert queue.counts().dead == 0
+
+
 def test_an_account_without_the_auto_monitor_says_what_to_do_before_anything_is_made(cloud: Cloud) -> None:
     cloud.config(AWS_REGION="eu-west-1")
     with pytest.raises(DsError) as refused:
@@ -234,8 +269,6 @@ def test_looks_of_long_ago_do_not_agree_with_those_of_now(cloud: Cloud, caller: 
 @contextmanager
 def failing(service: str, call: str, times: int = 1) -> Iterator[None]:
     """Within: the first `times` calls of an operation are refused, and there are so many at least."""
-    from botocore.awsrequest import AWSResponse
-
     left = [None] * times
 
     def refuse(**_: object) -> Any:

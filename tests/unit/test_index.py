@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distributed_something.errors import DsError
-from distributed_something.job import Job, State
-from distributed_something.ledger import Fold, JobRecord, LiveFold, RunPaths, write_jobs
+from distributed_something.job import Job, Lease, State
+from distributed_something.ledger import Fold, JobRecord, LedgerWriter, LiveFold, RunPaths, write_jobs
 from distributed_something.ledger.records import FACTS
 from distributed_something.local.store import FolderStore
 from synthetic import write_run
@@ -223,10 +223,34 @@ def test_the_function_that_watches_knows_what_runs_from_a_small_memory(tmp_path:
         assert bool(running(live.update())) is still, "another worker's loss ends no attempt"
 
 
-@pytest.mark.parametrize("known", [None, "x", {"version": 0}, {"version": 1, "run": "another"}])
+@pytest.mark.parametrize("known", [None, "x", {"version": 0}, {"version": 2, "run": "another"}])
 def test_a_memory_that_is_not_its_own_is_not_used(tmp_path: Path, known: object) -> None:
     store, paths = FolderStore(tmp_path / "data"), write_run(tmp_path, "App", 20)
     assert LiveFold(store, paths, known).update().total == 20
+
+
+def test_machines_on_which_jobs_fail_in_a_row_are_known_from_the_small_memory(tmp_path: Path) -> None:
+    store, paths = FolderStore(tmp_path), RunPaths("App", "r")
+    ledger = LedgerWriter(store, paths.events + "w.jsonl")
+
+    def note(name: str, at: float, machine: str, *jobs: int) -> None:
+        for number in jobs:
+            lease = Lease(Job(f"{number:016x}", number, b""), "", at)
+            ledger.started(at, lease, worker="w", machine=machine)
+            ledger.ended(name, at, lease, None, machine=machine)
+        ledger.flush()
+
+    note("failed", 1.0, "m1", 1, 2)
+    note("dead", 2.0, "m2", 3, 4, 5, 6, 7)
+    live = LiveFold(store, paths).update()
+    assert live.suspects == ["m2"]
+    note("failed", 3.0, "m1", 2, 2)
+    live = LiveFold(store, paths, json.loads(json.dumps(live.memory))).update()
+    assert live.suspects == ["m2"], "no third job"
+    note("succeeded", 4.0, "m2", 8)
+    note("failed", 5.0, "m1", 9)
+    live = LiveFold(store, paths, json.loads(json.dumps(live.memory))).update()
+    assert live.suspects == ["m1"], "one has succeeded on m2 since"
 
 
 def test_records_are_as_they_were(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ BY_THE_MONITOR: dict[str, dict[str, Collection[str]]] = {
     "ec2/fleets": {"without": ("ask_spot", "ask_fleet", "make_template")},
     "ecs/current_state": {"without": ("_log_group",)},
     "sqs/queues": {"only": ("queue_url",)},
-    "sqs/channel": {"only": ("depths", "send")},
+    "sqs/channel": {"only": ("depths", "send", "receive", "delete", "hide")},
     "watch/dashboard": {"without": ("put_dashboard",)},
     "watch/alarms": {},
     "watch/heartbeat": {"only": ("last_heartbeats",)},

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..engine import Store
+from ..exclusion import IN_A_ROW
 from ..job import State
 from .events import MANY_BYTES, Entry, parse_events, time_of
 from .records import ENDS, JobRecord
 from .segments import CHUNK_BYTES, Part, RunPaths, read_parts
 
-VERSION = 1
+VERSION = 2
 
 WINDOW_SECONDS = 120.0
 """Time of which ends are remembered for the rate, in seconds."""
@@ -25,12 +26,13 @@ MOST_ENDS = 100_000
 """Number of ends that are remembered."""
 
 
-_Result = tuple[bytes, bytes, bytes]
-"""An end with a result: its time, the event's name, and the job's id, as they are written."""
+_Result = tuple[bytes, bytes, bytes, bytes]
+"""An end with a result: its time, the event's name, the job's id, and the whole line, as they are written."""
 
 _RESULT = re.compile(
     rb'\{"t": ?([0-9.]+), ?"event": ?"(succeeded|skipped)", ?"id": ?"([0-9a-f]{16})"(?:, ?"[^\n]*)?\}'
 ).fullmatch
+_MACHINE = re.compile(rb'"machine": ?"([^"]*)"').search
 
 
 def _parted(lines: bytes) -> tuple[bytes, list[_Result]]:
@@ -40,7 +42,7 @@ def _parted(lines: bytes) -> tuple[bytes, list[_Result]]:
     for line in lines.splitlines():
         if found := _RESULT(line):
             when, name, job_id = found.groups()
-            results.append((when, name, job_id))
+            results.append((when, name, job_id, line))
         else:
             others.append(line)
     return b"\n".join(others), results
@@ -59,6 +61,8 @@ class LiveFold:
         self._counts: dict[str, int] = {}
         self._open: dict[str, dict[str, Any]] = {}
         self._ends: list[float] = []
+        self._failed: dict[str, dict[str, float]] = {}
+        """Jobs that failed on each machine since the latest success there, and when."""
         self.total = 0
         self.first: float | None = None
         self.last_end: float | None = None
@@ -68,6 +72,7 @@ class LiveFold:
     def _take_over(self, known: Mapping[str, Any]) -> None:
         self._read, self._counts = dict(known["read"]), dict(known["counts"])
         self._open, self._ends = dict(known["open"]), list(known["ends"])
+        self._failed = dict(known["failed"])
         self.total, self.first, self.last_end = known["total"], known["first"], known["last_end"]
 
     @property
@@ -80,6 +85,7 @@ class LiveFold:
             "counts": self._counts,
             "open": self._open,
             "ends": self._ends,
+            "failed": self._failed,
             "total": self.total,
             "first": self.first,
             "last_end": self.last_end,
@@ -130,10 +136,14 @@ class LiveFold:
         self._ends += ends
         self.last_end = max(ends) if self.last_end is None else max(self.last_end, max(ends))
         if self._open:
-            for when, (_, _, job_id) in zip(ends, results, strict=True):
+            for when, (_, _, job_id, _) in zip(ends, results, strict=True):
                 known = self._open.get(job_id.decode())
                 if known is not None and when >= known["t"]:
                     del self._open[job_id.decode()]
+        if self._failed:
+            for when, (_, _, _, line) in zip(ends, results, strict=True):
+                if found := _MACHINE(line):
+                    self._clear(found[1].decode(errors="replace"), when)
 
     def _apply(self, entry: Entry) -> None:
         name, when = entry.event, entry.t
@@ -150,9 +160,26 @@ class LiveFold:
             and not (name == "interrupted" and entry.worker != known["worker"])
         ):
             del self._open[entry.id]
+        if name == "succeeded":
+            self._clear(entry.machine, when)
+        if name in ("failed", "dead") and entry.machine:
+            failed = self._failed.setdefault(entry.machine, {})
+            failed[entry.id] = when
+            if len(failed) > IN_A_ROW:
+                del failed[next(iter(failed))]
         if name in ("succeeded", "skipped", "dead"):
             self.last_end = when if self.last_end is None else max(when, self.last_end)
             self._ends.append(when)
+
+    def _clear(self, machine: str | None, when: float) -> None:
+        """Forgets what failed on a machine before a job succeeded there."""
+        if machine in self._failed and when >= max(self._failed[machine].values()):
+            del self._failed[machine]
+
+    @property
+    def suspects(self) -> list[str]:
+        """Machines on which several jobs in a row failed: `exclusion` may find them bad."""
+        return [machine for machine, failed in self._failed.items() if len(failed) >= IN_A_ROW]
 
     @property
     def by_state(self) -> dict[State, int]:

@@ -335,7 +335,7 @@ def _fleet(where: Where, images: bool) -> dict[str, tuple[Grant, ...]]:
 
 
 def _monitor(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
-    """For the auto-monitor: to look at the runs of every app, to queue COLLECT's job, and to end runs."""
+    """For the auto-monitor: to look at the runs of every app, to queue jobs of them, and to end runs."""
     written = used.written
     store = (
         Grant("List", ("s3:ListBucket", "s3:ListBucketMultipartUploads"), _bucket_arns(where, written)),
@@ -351,10 +351,17 @@ def _monitor(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
         "schedule": (Grant("End", ("scheduler:DeleteSchedule", "scheduler:GetSchedule"), (schedules,)),),
         "look": (Grant("Look", _LOOKS, ("*",), why_all=NO_NARROWER),),
         "notify": (Grant("Publish", ("sns:Publish",), (where.arn("sns", f"{TOPIC_PREFIX}*", region="*"),)),),
-        "collect": (Grant("Send", ("sqs:SendMessage",), (queues,), {"StringLike": {APP_TAG: "*"}}),),
+        "collect": (Grant("Send", _PUT_BACK, (queues,), {"StringLike": {APP_TAG: "*"}}),),
         "end": _monitor_ends(where),
     }
 
+
+_PUT_BACK = (
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:ReceiveMessage",
+    "sqs:SendMessage",
+)
 
 _LOOKS = (
     "cloudwatch:DescribeAlarms",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ...engine import Renting
 from ...errors import DsError
 from ...exclusion import Hosts, Pause, pause_text, rows, stuck, verdict
-from ...ledger import Fold, machines
+from ...ledger import Fold, LiveFold, machines
 from ...runs.snapshot import Snapshot, Tally
 from ...system.state import one_at_a_time
 from ...words import many
@@ -23,10 +23,17 @@ from ..setup import keep_record
 def exclude_bad(project: Project, snapshot: Snapshot, fold: Tally, note: Callable[[str], None]) -> bool:
     """Exclude bad machines, and put back the jobs that died there. Returns whether there were such jobs.
 
-    A tally without jobs (the auto-monitor's) cannot tell. What fails is tried again at the next look.
+    A tally without jobs (the auto-monitor's) says when there is reason to look at each. What fails is tried
+    again at the next look.
     """
     engine = project.engine
-    if not isinstance(engine, Renting) or not isinstance(fold, Fold) or not snapshot.machines.rented:
+    if not isinstance(engine, Renting) or not snapshot.machines.rented:
+        return False
+    if isinstance(fold, LiveFold):
+        if not (fold.suspects or snapshot.pauses or snapshot.excluded):
+            return False
+        fold = project.fold().update()
+    if not isinstance(fold, Fold):
         return False
     hosts = Hosts({each.id: each.hosts for each in snapshot.machines.rented})
     try:
