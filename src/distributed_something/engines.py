@@ -93,6 +93,7 @@ ENGINES: Mapping[str, EngineKind] = {
         budgets="hours",
         on_this_machine=True,
         containers="apptainer podman docker",
+        packs=True,
     ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),

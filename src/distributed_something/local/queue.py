@@ -69,7 +69,9 @@ PUT_CHECKPOINT_PAGES = 16_000
 index again and again, so that the later they are folded, the fewer times.
 """
 
-_NEED = itemgetter(6)
+needs_of = itemgetter(6)
+"""Returns the needs in a row that is to be leased, as a number; 0: nothing is said."""
+
 _INT64 = struct.Struct(">q")
 
 CLOCK_SLACK = 60.0
@@ -90,7 +92,8 @@ _DUE = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs INDEXE
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
 _FRESH = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
-_ONE = "SELECT seq, id, failed, deliveries, body, cause, need FROM jobs WHERE seq = ?"
+_ONE = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs
+    WHERE seq = ? AND state = 0 AND visible_at <= ?"""
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
 _AHEAD = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ? LIMIT 1"
@@ -406,11 +409,7 @@ class SqliteQueue:
             now = self._clock.now()
             deadline = now + self._term
             db.execute(_PULL, (now, deadline, now + self._longest))
-            rows = [] if self.packs else self._first(db, now, limit)
-            if self._capacity is None and self._find_capacity is not None and any(map(_NEED, rows)):
-                self._capacity = self._find_capacity()
-            if self._capacity is not None:
-                rows = self._fitting(db, now, self._capacity)
+            rows = self._choose(db, now, limit)
             for row in rows:
                 self._check_types(row[:5])
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
@@ -427,16 +426,27 @@ class SqliteQueue:
             for seq, number, failed, deliveries, body, earlier, _ in rows
         ]
 
+    def _choose(self, db: sqlite3.Connection, now: float, limit: int) -> list[Any]:
+        rows = [] if self.packs else self._first(db, now, limit)
+        if self._capacity is None and self._find_capacity is not None and any(map(needs_of, rows)):
+            self._capacity = self._find_capacity()
+        return rows if self._capacity is None else self._fitting(db, now, self._capacity)
+
     def _first(self, db: sqlite3.Connection, now: float, limit: int) -> list[Any]:
         rows = db.execute(_DUE, (now, limit)).fetchall()
         if len(rows) < limit:
             rows += db.execute(_FRESH, (limit - len(rows),)).fetchall()
         return rows
 
-    def _fitting(self, db: sqlite3.Connection, now: float, capacity: Capacity) -> list[Any]:
+    def _fitting(
+        self, db: sqlite3.Connection, now: float, capacity: Capacity, machine: str = ""
+    ) -> list[Any]:
         """Returns one job that fits into what is free; more would take room before they run."""
-        job = next_job(db, now, capacity)
-        return [] if job is None else db.execute(_ONE, (job,)).fetchall()
+        job = next_job(db, now, capacity, machine)
+        return [] if job is None else self._one(db, now, job)
+
+    def _one(self, db: sqlite3.Connection, now: float, seq: int) -> list[Any]:
+        return db.execute(_ONE, (seq, now)).fetchall()
 
     @property
     def packs(self) -> bool:
