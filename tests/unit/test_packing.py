@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distributed_something.cluster.shared.head import stand
-from distributed_something.cluster.shared.mail import Mailbox
+from distributed_something.cluster.shared.mail import Letters, Mailbox
 from distributed_something.cluster.shared.queue import SharedQueue
 from distributed_something.cluster.shared.replica import Replica, Room, Terms
 from distributed_something.engine import KnownJob
@@ -246,16 +244,19 @@ def test_another_head_goes_on_with_the_same_room(pilots: Pilots) -> None:
 
 
 def test_a_worker_that_waits_does_not_stand_in_the_way_of_another_pilot(pilots: Pilots) -> None:
-    put(pilots.worker(0, None), [Needs(4), Needs(4)])
-    full, empty = pilots.worker(1), pilots.worker(2)
-    assert leased(full, 1) == [0]
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(full.lease, 1, 1e9)
-        while not any(request.sender.waits for request, _ in [*pilots.head._waiting.values()]):
-            time.sleep(0.001)
-        assert [lease.job.index for lease in empty.lease(1, 5.0)] == [1]
-        pilots.clock.advance(2e9)
-        waiting.result()
+    put(pilots.worker(0, None), [Needs(4)] * 3)
+    first, second = pilots.worker(1), pilots.worker(2)
+    (_,), (other,) = first.lease(1), second.lease(1)
+    waiting = [Letters(pilots.place, pilots.head.epoch, f"pilot-{n}-x", pilots.clock) for n in (1, 2)]
+    for number, letters in enumerate(waiting, 1):
+        room = Room(f"pilot-{number}-", Capacity(WHOLE)).facts()
+        letters.ask("lease", [f"pilot-{number}-x", "0f", 1, 1e9, room, False])
+    assert pilots.head.turn() == 0, "both wait"
+    second.done([other])
+    while pilots.head.turn():
+        pass
+    replies = [letters.reply() for letters in waiting]
+    assert replies[0] is None and replies[1] is not None and replies[1].result[0][1] == 2
 
 
 def test_without_needs_pilots_lease_as_before(pilots: Pilots) -> None:
