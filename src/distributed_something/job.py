@@ -24,6 +24,9 @@ MAX_DELIVERIES = 20
 LEASE_SECONDS = 120.0
 """Default term of a lease, in seconds: workers renew at a third of it."""
 
+LARGE_BODY = 1 << 20
+"""Bytes of a job's body from which no copy of it is made that can be spared."""
+
 BACKOFF_FIRST = 1.0
 """Wait after the first failed attempt, in seconds."""
 

@@ -12,13 +12,17 @@ printf '127.0.0.1 localhost\n10.9.1.2 n1\n10.9.2.2 n2\n' >/run/hosts; mount --bi
 grep -v inet6 /etc/netconfig >/run/netconfig; mount --bind /run/netconfig /etc/netconfig  # there is no IPv6
 kernel=$(uname -r); mkdir -p /mnt/r/lib/modules /mnt/exp /mnt/n1 /mnt/n2
 ln -s "/usr/lib/uml/modules/$kernel" "/mnt/r/lib/modules/$kernel"
-for module in nfsd nfsv4 veth; do modprobe -d /mnt/r $module || echo "no module $module"; done
+for module in nfsd nfsv4 veth loop quota_v2; do modprobe -d /mnt/r $module || echo "no module $module"; done
 mount -t tmpfs lib /var/lib/nfs; mkdir -p /var/lib/nfs/v4recovery /var/lib/nfs/rpc_pipefs /run/netns
 : >/var/lib/nfs/etab; : >/var/lib/nfs/rmtab
 mount -t rpc_pipefs pipes /var/lib/nfs/rpc_pipefs; mount -t nfsd nfsd /proc/fs/nfsd
 mount -t tmpfs -o size=300m exp /mnt/exp
+# A file system with quotas, on which the clients are user 65534 (root could write beyond its quota)
+truncate -s 64M /mnt/quota.img; mkfs.ext4 -q -O quota /mnt/quota.img; mkdir /mnt/exp/quota
+mount -o loop,usrquota /mnt/quota.img /mnt/exp/quota && chmod 777 /mnt/exp/quota
 for each in nfsv4leasetime nfsv4gracetime; do echo 10 >/proc/fs/nfsd/$each; done
 exportfs -i -o rw,fsid=0,no_root_squash,insecure,sync,no_subtree_check '*:/mnt/exp'
+exportfs -i -o rw,all_squash,insecure,sync,no_subtree_check '*:/mnt/exp/quota'
 rpc.nfsd -N 3 --no-udp 4; rpc.mountd -N 3; echo Y >/proc/fs/nfsd/v4_end_grace
 for n in 1 2; do
     ip netns add n$n; ip link add v$n type veth peer name e0 netns n$n

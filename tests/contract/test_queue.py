@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from distributed_something.engine import Counts, PutReport
-from distributed_something.job import MAX_DELIVERIES, Cause, Earlier, Job, RetryPolicy
+from distributed_something.job import LARGE_BODY, MAX_DELIVERIES, Cause, Earlier, Job, RetryPolicy
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.testing import FakeClock, MemoryQueue
 
@@ -218,6 +218,19 @@ def test_what_is_put_can_be_leased_as_it_was(queue: Any) -> None:
     (lease,) = queue.lease(1)
     assert (lease.job.id, lease.job.body) == (job(7).id, job(7).body)
     assert (lease.attempt, lease.deliveries) == (1, 1)
+
+
+def test_a_large_job_is_leased_as_it_was_put(queue: Any, order: None) -> None:
+    body = b'{"group": {"n": 9, "v": "%s"}}' % (b"x" * LARGE_BODY)
+    given = [job(1), Job("f" * 16, 1, body), job(2)]
+    assert queue.put(given) == PutReport(sent=3)
+    assert queue.put(given) == PutReport(known=3)
+    leases = queue.lease(9)
+    assert [lease.job.body for lease in leases] == [each.body for each in given]
+    queue.fail(leases[1], Cause.EXIT, final=True)
+    assert [dead.job.body for dead in queue.dead()] == [body]
+    queue.purge()
+    assert queue.put(given) == PutReport(sent=3)
 
 
 def test_the_index_counts_on_over_submissions(queue: Any) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,10 +22,11 @@ import pytest
 
 from distributed_something.cluster.shared.files import Files
 from distributed_something.cluster.shared.place import Place
+from distributed_something.cluster.shared.queue import CommandQueue
 from distributed_something.engine import Store
-from distributed_something.errors import KeyMissing
+from distributed_something.errors import KeyMissing, Unreachable
 from distributed_something.local.store import FolderStore
-from keepers import Pilots, submit, until
+from keepers import TERMS, Pilots, jobs, submit, until
 from services import require
 
 pytestmark = pytest.mark.real
@@ -119,6 +123,62 @@ def test_a_queue_goes_on_at_another_node_when_its_head_is_killed(nodes: list[Pat
         assert pilots.place.look().epoch >= 3
     finally:
         pilots.end()
+
+
+class Quota:
+    """The quota of the clients' user on the file system that `nfs_guest.sh` mounts; only in its guest."""
+
+    DEVICE, USER = b"/dev/loop0", 65534
+    SET, OF_BLOCKS, OF_BYTES = 0x800008 << 8, 1, 2
+
+    def limit(self, kib: int) -> None:
+        """Limits what all files of the user may take together; 0: no limit. (quotactl(2), struct dqblk)"""
+        limits = struct.pack("8QI4x", kib, kib, *[0] * 6, self.OF_BLOCKS)
+        self._call(self.SET, limits)
+
+    def _call(self, command: int, limits: bytes) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.quotactl(command, self.DEVICE, self.USER, limits):
+            raise OSError(ctypes.get_errno(), "quotactl")
+
+
+def spend(write: Callable[[], object]) -> BaseException:
+    """Repeats a write until it is refused; returns why."""
+    for _ in range(10_000):
+        try:
+            write()
+        except (OSError, Unreachable) as error:
+            return error
+    raise AssertionError("no quota was met")
+
+
+@pytest.mark.skipif("DS_TEST_MOUNTS" not in os.environ, reason="only NFS has a quota here")
+def test_a_quota_that_is_spent_is_named_and_nothing_is_lost(nodes: list[Path], mounts: list[Path]) -> None:
+    folder, quota = mounts[0] / "quota" / nodes[0].name, Quota()
+    folder.mkdir()
+    place, store = Place(folder / "run"), FolderStore(folder / "data", durable=True)
+    place.make()
+    line = b"x" * 999 + b"\n"
+    store.append("events/1.jsonl", line)
+    with CommandQueue(place, TERMS) as queue:
+        queue.put(jobs(100))
+        quota.limit(1024)
+        refused = spend(lambda: store.append("events/1.jsonl", line))
+        assert isinstance(refused, OSError)
+        assert refused.errno == errno.EDQUOT
+        assert set(store.read("events/1.jsonl").split(b"\n")) == {line[:-1], b""}  # whole lines only
+        with pytest.raises(OSError, match="quota"):
+            store.write("events/2.jsonl", line * 10)
+        assert not store.stat(["events/2.jsonl"])[0]
+        refused = spend(lambda: queue.put(jobs(20_000)))
+        assert isinstance(refused, Unreachable)
+        assert "quota" in refused.what
+        assert "your quota" in refused.fix
+        quota.limit(0)
+        store.append("events/1.jsonl", line)
+        assert store.read("events/1.jsonl").endswith(b"\n" + line)
+        queue.put(jobs(20_000))
+        assert queue.counts().open == 20_000
 
 
 @pytest.mark.skipif("DS_TEST_MOUNTS" in os.environ, reason="these tests are run by it")

@@ -264,12 +264,16 @@ def test_without_needs_pilots_lease_as_before(pilots: Pilots) -> None:
     assert len(pilots.worker(1).lease(6)) == 6
 
 
-def test_a_queue_of_an_earlier_version_goes_on(tmp_path: Path, queue: SqliteQueue, clock: FakeClock) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_queue_of_an_earlier_version_goes_on(
+    tmp_path: Path, queue: SqliteQueue, clock: FakeClock, version: int
+) -> None:
     import sqlite3
 
     put(queue, [None])
     with closing(sqlite3.connect(queue.path)) as db:
-        db.executescript("ALTER TABLE jobs DROP COLUMN need; PRAGMA user_version = 1;")
+        need = "ALTER TABLE jobs DROP COLUMN need;" if version == 1 else ""
+        db.executescript(f"DROP TABLE large; {need} PRAGMA user_version = {version};")
     with closing(opened(tmp_path, clock)) as upgraded:
         upgraded.put([job(1, Needs(3)), job(2, Needs(3))])
         assert leased(upgraded) == [0, 1]

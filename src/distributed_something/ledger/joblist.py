@@ -7,18 +7,29 @@ from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from ..engine import Store
-from ..job import Job
+from ..job import LARGE_BODY, Job
 from .segments import RunPaths, SegmentReader
 
 
 def write_jobs(store: Store, key: str, jobs: Iterable[Job]) -> None:
-    """Append jobs to a job list."""
-    store.append(key, b"".join(map(job_line, jobs)))
+    """Append jobs to a job list. After a failure part-way a line may lack its end: readers pass over it."""
+    lines: list[bytes] = []
+    for job in jobs:
+        if len(job.body) < LARGE_BODY:
+            lines.append(job_line(job))
+        else:
+            store.append(key, b"".join([*lines, _BEFORE % job.id.encode()]))
+            store.append(key, job.body)
+            lines = [_BEHIND]
+    store.append(key, b"".join(lines))
+
+
+_BEFORE, _BEHIND = b'{"id":"%s","job":', b"}\n"
 
 
 def job_line(job: Job) -> bytes:
     """Returns a job as a line of a job list. The id has a fixed place, so that reading needs no parser."""
-    return b'{"id":"%s","job":%s}\n' % (job.id.encode(), job.body)
+    return b"%s%s%s" % (_BEFORE % job.id.encode(), job.body, _BEHIND)
 
 
 def parse_job_line(line: bytes) -> tuple[str, bytes]:

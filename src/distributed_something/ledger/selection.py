@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from ..job import State
 from .batch import STATES
-from .fold import AGAIN, Fold, record_of
+from .fold import Fold
 from .keyed import comparable, keep
+from .reading import AGAIN, record_of
 from .records import FACTS, JobRecord
 
 ORDERS = {

@@ -14,6 +14,7 @@ from ..inputs.checks.findings import (
     Finding,
     Room,
     error,
+    in_turn,
     job_file_findings,
     ok,
     refused,
@@ -76,12 +77,13 @@ def job_checks(
     inputs = Check("the inputs", lambda: stored_findings(config, file, store, place, room))
     if file is None:
         return [inputs]
-    return [
+    of_file = [
         Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
         inputs,
         Check("what jobs need", lambda: need_findings(config, file, store, capacity)),
         Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
     ]
+    return [in_turn("the jobs", *of_file)]
 
 
 def _image(config: Config, folder: Path) -> str:

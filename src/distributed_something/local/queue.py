@@ -27,6 +27,7 @@ from ..clock import Clock, SystemClock
 from ..engine import Counts, KnownJob, PutReport
 from ..errors import DsError
 from ..job import (
+    LARGE_BODY,
     NEVER_SHORT,
     Cause,
     DeadJob,
@@ -43,6 +44,7 @@ from ..packing import Capacity
 from ..system.state import make_private
 from .packed import IS_PACKED, WAITING, next_job, of_number, pack, unpack
 from .queue_file import (
+    BODY,
     connect,
     damaged,
     explained,
@@ -82,18 +84,21 @@ POLL_LAST = 0.25
 
 # A batch in one statement, in which Python's lock is free: see `_packed`.
 _PUT = """INSERT INTO jobs (id, body)
-    SELECT CAST(key AS INTEGER), substr(:bodies, (value >> 32) + 1, value & 0xFFFFFFFF)
+    SELECT CAST(key AS INTEGER), ifnull(substr(:bodies, (value >> 32) + 1, value & 0xFFFFFFFF), x'')
     FROM json_each(:places) WHERE true ON CONFLICT (id) DO NOTHING"""
+
+_SEQ = "SELECT seq FROM jobs WHERE id = ? AND length(body) = 0"
+_LARGE = "INSERT OR IGNORE INTO large VALUES (?, zeroblob(?))"
 
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
 # Jobs whose back-off or lease has ended were submitted before those never tried, as a rule.
-_DUE = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs INDEXED BY jobs_open
-    WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""
-_FRESH = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs INDEXED BY jobs_open
-    WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""
-_ONE = """SELECT seq, id, failed, deliveries, body, cause, need FROM jobs
-    WHERE seq = ? AND state = 0 AND visible_at <= ?"""
+_DUE = f"""SELECT seq, id, failed, deliveries, {BODY}, cause, need FROM jobs INDEXED BY jobs_open
+    WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""  # noqa: S608
+_FRESH = f"""SELECT seq, id, failed, deliveries, {BODY}, cause, need FROM jobs INDEXED BY jobs_open
+    WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""  # noqa: S608
+_ONE = f"""SELECT seq, id, failed, deliveries, {BODY}, cause, need FROM jobs
+    WHERE seq = ? AND state = 0 AND visible_at <= ?"""  # noqa: S608
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
 _AHEAD = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ? LIMIT 1"
@@ -113,8 +118,8 @@ _FAIL = """UPDATE jobs SET failed = ?, state = ?, visible_at = ?, cause = ?, det
     WHERE seq = ? AND token = ? AND state = 0 AND visible_at > ?"""
 
 # Jobs never tried have visible_at = 0: leaving them out spares a look at each of a million rows.
-_OWNED = """SELECT seq, id, failed, deliveries, body, token, visible_at FROM jobs INDEXED BY jobs_open
-    WHERE state = 0 AND visible_at > 0 AND owner = ? AND token IS NOT NULL ORDER BY seq"""
+_OWNED = f"""SELECT seq, id, failed, deliveries, {BODY}, token, visible_at FROM jobs INDEXED BY jobs_open
+    WHERE state = 0 AND visible_at > 0 AND owner = ? AND token IS NOT NULL ORDER BY seq"""  # noqa: S608
 _OWNERS = """SELECT DISTINCT owner FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at > 0 AND token IS NOT NULL"""
 _DISOWN = "UPDATE jobs SET visible_at = 0, token = NULL, owner = NULL WHERE seq = ?"
@@ -154,8 +159,9 @@ _ODD = """SELECT seq FROM jobs NOT INDEXED WHERE typeof(id) <> 'integer' OR stat
 _NEXT = "SELECT min(visible_at) FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ?"
 
 _DEAD_IDS = "SELECT id FROM jobs INDEXED BY jobs_dead WHERE state = 2 ORDER BY seq"
-_DEAD_PAGE = """SELECT seq, id, failed, cause, detail, body FROM jobs INDEXED BY jobs_dead
-    WHERE state = 2 AND seq > ? ORDER BY seq LIMIT 1000"""
+_DEAD_PAGE = f"""SELECT seq, id, failed, cause, detail, {BODY} FROM jobs INDEXED BY jobs_dead
+    WHERE state = 2 AND seq > ? ORDER BY seq LIMIT 1000"""  # noqa: S608
+_BODY = f"SELECT state, {BODY} FROM jobs WHERE id = ?"  # noqa: S608
 
 
 class SqliteQueue:
@@ -235,6 +241,7 @@ class SqliteQueue:
             packed = _packed(batch)
             with self._writing(durable=True) as db:
                 sent += db.execute(_PUT, packed).rowcount
+                _fill(db, batch)
                 _pack(db, batch)
             given += len(batch)
         with suppress(DsError):  # all is stored, if only in the log: the disk may be full
@@ -371,6 +378,7 @@ class SqliteQueue:
         """Forget every job, the dead and the finished ones included. What set_meta keeps stays."""
         with self._writing(durable=True) as db:
             db.execute("DELETE FROM jobs")
+            db.execute("DELETE FROM large")
             unpack(db)
             self._capacity = None
 
@@ -464,7 +472,7 @@ class SqliteQueue:
         """Returns how many jobs are missing, have another body, or (`states`) are open though they ended."""
         count = 0
         for job, state, *_ in jobs:
-            rows = self._read("SELECT state, body FROM jobs WHERE id = ?", (_number(job.id),))
+            rows = self._read(_BODY, (_number(job.id),))
             open_again = states and state.final and bool(rows) and rows[0][0] == 0
             count += not rows or open_again or (bool(job.body) and rows[0][1] != job.body)
         return count
@@ -485,10 +493,11 @@ class SqliteQueue:
                 db.executemany(
                     _RESTORE,
                     [
-                        (_number(job.id), state, failed, cause, detail, job.body)
+                        (_number(job.id), state, failed, cause, detail, _in_row(job.body))
                         for job, state, failed, cause, detail in (_stored(each) for each in batch)
                     ],
                 )
+                _fill(db, [each.job for each in batch])
                 _pack(db, [each.job for each in batch])
 
     def _check_types(self, row: Sequence[Any]) -> None:
@@ -529,6 +538,21 @@ def _number(job_id: str) -> int:
     return number
 
 
+def _in_row(body: bytes) -> bytes:
+    """Returns what a job's row has of its body."""
+    return body if len(body) < LARGE_BODY else b""
+
+
+def _fill(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
+    """Writes the large bodies of new jobs in place: as a value, SQLite would copy one three times."""
+    for job in jobs:
+        if len(job.body) >= LARGE_BODY:
+            for (seq,) in db.execute(_SEQ, (_number(job.id),)).fetchall():
+                if db.execute(_LARGE, (seq, len(job.body))).rowcount:
+                    with db.blobopen("large", "body", seq) as body:
+                        body.write(job.body)
+
+
 def _pack(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
     """Stores what jobs need that say it; for others nothing is done."""
     if needy := [(job.needs, _number(job.id)) for job in jobs if type(job) is NeedyJob]:
@@ -547,9 +571,10 @@ def _packed(jobs: Sequence[Job]) -> dict[str, str | bytes]:
     """Jobs for `_PUT`: all bodies in a row, and JSON from each id, as a number, to where its body lies.
 
     Where it begins and its length are one number, of 32 bits each: so SQLite has one value to read a job.
+    A large body is left empty: `_fill` writes it.
     """
     numbers = struct.unpack(f">{len(jobs)}q", bytes.fromhex("".join([job.id for job in jobs])))
-    bodies = [job.body for job in jobs]
+    bodies = [_in_row(job.body) for job in jobs]
     starts = accumulate(map(len, bodies), initial=0)
     places = [
         f'"{number}":{start << 32 | len(body)}'

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from ..errors import DsError, QueueDamaged
+from ..errors import DsError, QueueDamaged, UsageError
 from ..system.files import FEWER_FILES, few_files_left
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
 from ..system.state import open_private
 
-VERSION = 2
+VERSION = 3
 """Of the file's format; kept in its header (PRAGMA user_version)."""
 
 CHECKPOINT_PAGES = 4000
@@ -29,8 +29,11 @@ CHECKPOINT_PAGES = 4000
 # need: what the job needs of a machine, as `packed` has it; 0: it says nothing.
 # cause: of an open job, what `job.Earlier` says of its failed attempts.
 # Ids and tokens are numbers: sqlite3 binds those a third faster than bytes, and rows stay small.
+# large: the bodies that are not in their rows, which are written anew with each lease and end.
 # Small columns first and the body last: what is read and changed most lies at the start of a row.
-_SCHEMA = """
+_LARGE = "CREATE TABLE large (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);"
+_SCHEMA = f"""
+    {_LARGE}
     CREATE TABLE jobs (
         seq INTEGER PRIMARY KEY,
         id INTEGER NOT NULL UNIQUE,
@@ -49,6 +52,11 @@ _SCHEMA = """
     CREATE INDEX jobs_dead ON jobs(seq) WHERE state = 2;
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+
+
+BODY = """CASE WHEN length(body) > 0 THEN body
+    ELSE ifnull((SELECT large.body FROM large WHERE large.seq = jobs.seq), body) END"""
+"""A job's body, wherever it lies; for reading rows of `jobs`."""
 
 
 def refuse_network(path: Path) -> None:
@@ -123,9 +131,9 @@ _MADE = b"made\n"
 
 def _make(db: sqlite3.Connection, path: Path, lock_file: int) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == 1:
-        need = "ALTER TABLE jobs ADD COLUMN need INTEGER NOT NULL DEFAULT 0"
-        db.executescript(f"BEGIN; {need}; PRAGMA user_version = {VERSION}; COMMIT;")
+    if version in (1, 2):
+        need = "ALTER TABLE jobs ADD COLUMN need INTEGER NOT NULL DEFAULT 0;" if version == 1 else ""
+        db.executescript(f"BEGIN; {need} {_LARGE} PRAGMA user_version = {VERSION}; COMMIT;")
     if version == 0:
         _refuse_emptied(path, lock_file)
         # Not yet in WAL mode, so that the header has the version from the first moment on.
@@ -178,6 +186,9 @@ def _explanation(path: Path, error: sqlite3.Error) -> DsError | None:
         return damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return _disk_full(path)
+    if code == sqlite3.SQLITE_TOOBIG:
+        fix = "put what is long into a file of the store, and name that file in the job"
+        return UsageError("a job is larger than the queue takes (1 GB)", fix)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return _not_writable(path, str(error))
     if isinstance(error, sqlite3.OperationalError):

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 from ...errors import Unreachable
 from ...job import Cause, Earlier, Job, Lease, Needs, NeedyJob, RetryPolicy
 from ...local.queue import SqliteQueue, needs_of
-from ...local.queue_file import damaged
+from ...local.queue_file import BODY, damaged
 from ...packing import Capacity
 from ..own_folder import OwnFolder
 from .place import Copy, Look, Place, from_json, to_json, unseen
 
 _LEASED = "UPDATE jobs SET visible_at = ? WHERE state = 0 AND visible_at > 0 AND token IS NOT NULL"
-_HELD = """SELECT seq, id, failed, deliveries, body, visible_at FROM jobs INDEXED BY jobs_open
-    WHERE state = 0 AND visible_at > 0 AND owner = ? AND token = ? ORDER BY seq"""
+_HELD = f"""SELECT seq, id, failed, deliveries, {BODY}, visible_at FROM jobs INDEXED BY jobs_open
+    WHERE state = 0 AND visible_at > 0 AND owner = ? AND token = ? ORDER BY seq"""  # noqa: S608
 
 
 CHUNK_BYTES = 16 << 20

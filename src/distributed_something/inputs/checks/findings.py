@@ -107,6 +107,11 @@ class Check(NamedTuple):
         return found
 
 
+def in_turn(about: str, *checks: Check) -> Check:
+    """Joins checks that read one large file: side by side each would hold its own copy."""
+    return Check(about, lambda: (finding for each in checks for finding in each.findings()))
+
+
 def make_all(checks: Sequence[Check]) -> list[Finding]:
     """Makes the checks, several at a time; returns what they found, in their order, and nothing twice."""
     with ThreadPoolExecutor(AT_ONCE) as pool:

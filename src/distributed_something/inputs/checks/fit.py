@@ -153,7 +153,7 @@ class _Checker:
     def __call__(self, number: int, group: Mapping[str, Any]) -> None:
         if group.keys() != self._names:  # mostly all groups have the same names
             _at(number, self._check_names, group)
-            self._names = group.keys()
+            self._names = dict.fromkeys(group).keys()  # of a group's own, all of it would stay
         if self._has_needs:
             _at(number, self._resources.check, {**self._shared, **group})
         if self._careful or self._risky(group):

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...errors import UsageError
-from ...job import Job
+from ...job import LARGE_BODY, Job
 from ...system.files import FEWER_FILES, TOO_MANY_FILES, NotRegular, open_regular
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class JobFile:
         for group in self._json.groups() if self._json else self._streamed():
             if group.keys() != clean:  # mostly all groups have the same names
                 group = _without_comments(group)
-                clean = group.keys()
+                clean = dict.fromkeys(group).keys()  # of a group's own, all of it would stay
             yield group
         if clean is None:
             raise UsageError(f"{self.path}: holds no jobs", "give it a line for each job")
@@ -85,9 +85,14 @@ class JobFile:
         encode = msgspec.json.Encoder(order="deterministic").encode
         index = -1
         try:
-            before, behind = _frame(self.shared)
+            frame = _frame(self.shared)
             for index, group in enumerate(self.groups()):
-                body = before + encode(group) + behind
+                own = encode(group) if frame else b""
+                if frame and len(own) < LARGE_BODY:
+                    body = frame[0] + own + frame[1]
+                else:
+                    del own
+                    body = encode({**self.shared, "group": group})
                 job_id = sha256(body).hexdigest()[:16]
                 body = msgspec.json.encode({**self.shared, "group": group}) if in_order else body
                 yield Job(job_id, index, body)
@@ -139,12 +144,14 @@ def _json_or_text(value: str) -> Any:
         raise UsageError(f"--set …={value[:20]}…: {TOO_DEEP}", "give a simpler value") from None
 
 
-def _frame(shared: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The canonical body before and behind a group: the shared keys are the same for all."""
+def _frame(shared: Mapping[str, Any]) -> tuple[bytes, bytes] | None:
+    """The canonical body before and behind a group: the shared keys are the same for all; None: too large."""
     import msgspec
 
-    body = {**shared, "group": msgspec.Raw(b"\0")}
-    before, _, behind = msgspec.json.encode(body, order="deterministic").partition(b"\0")
+    body = msgspec.json.encode({**shared, "group": msgspec.Raw(b"\0")}, order="deterministic")
+    if len(body) > LARGE_BODY:
+        return None
+    before, _, behind = body.partition(b"\0")
     return before, behind
 
 

@@ -196,6 +196,8 @@ def variables_of(keys: Mapping[str, Any]) -> dict[bytes, bytes]:
     for name, value in keys.items():
         if name == "group" and isinstance(value, dict):  # its keys stand beside it
             continue
+        if isinstance(value, str) and len(value) > MOST_OF_A_VARIABLE:
+            continue
         try:
             text = os.fsencode(_text(value))
         except UnicodeEncodeError:

@@ -146,7 +146,7 @@ def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[Stored
     What a job needs (`_memory`, say) makes no other output.
     """
     own = ((name, value) for name, value in keys.items() if name not in NEEDS)
-    values = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in own}
+    values = {name: _json_digest(value) for name, value in own}
     files = {file.key: f"{file.size}-{file.tag}" for file in inputs}
     return {
         **{name: value for name, value in recipe._asdict().items() if value},
@@ -278,6 +278,23 @@ def _digest(*texts: str | bytes) -> str:
     for text in texts:
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
         found.update(b"%d:" % len(data) + data)
+    return found.hexdigest()[:16]
+
+
+PIECE = 1 << 20
+"""Characters of a long text that are encoded at once."""
+
+
+def _json_digest(value: Any) -> str:
+    """Returns the digest of a value as JSON; of a long text only one copy is made."""
+    texts = value.values() if isinstance(value, dict) else [value]
+    if not any(type(text) is str and len(text) > PIECE for text in texts):
+        return _digest(json.dumps(value, sort_keys=True))
+    pieces = json.JSONEncoder(sort_keys=True).iterencode  # ASCII only
+    found = hashlib.sha256(b"%d:" % sum(map(len, pieces(value))))
+    for piece in pieces(value):
+        for start in range(0, len(piece), PIECE):
+            found.update(piece[start : start + PIECE].encode())
     return found.hexdigest()[:16]
 
 
