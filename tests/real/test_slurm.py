@@ -274,6 +274,10 @@ def test_what_slurm_refuses_is_said_with_its_fix_before_and_at_start(project: Cl
 
 
 def test_jobs_of_mixed_needs_are_packed_into_pilots_with_gpus_of_their_own(project: ClusterProject) -> None:
+    (smi := project.scratch.with_name("bin") / "nvidia-smi").parent.mkdir()
+    smi.write_text("#!/bin/sh\necho 0; echo 1\n")  # as Slurm names no GPU that is no device of the node
+    smi.chmod(0o755)
+    project.environment["PATH"] = f"{smi.parent}:{project.environment['PATH']}"
     told = "$SLURMD_NODENAME {need} $DS_CPUS ,$CUDA_VISIBLE_DEVICES"
     project.config(
         COMMAND=f"echo {told} $(date +%s.%N) > {{output_dir}}/n; sleep 0.5; date +%s.%N >> {{output_dir}}/n",
