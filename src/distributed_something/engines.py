@@ -98,6 +98,7 @@ ENGINES: Mapping[str, EngineKind] = {
         budgets="hours",
         on_this_machine=True,
         containers="apptainer podman docker",
+        packs=True,
     ),
     "ssh": EngineKind(
         "cluster.hosts",
