@@ -18,7 +18,7 @@ import services
 from distributed_something.aws.ecs.desired import queues
 from distributed_something.aws.iam.roles import account_of
 from distributed_something.aws.names import run_tags
-from distributed_something.aws.sqs.queues import QueueMaker, QueueNames, QueueUrls, queue_url
+from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, ensure_queue, queue_url
 from distributed_something.clock import SystemClock
 from distributed_something.inputs.config import parse_config
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
@@ -77,8 +77,8 @@ def second_session() -> AwsSession:
     return AwsSession(REGION, endpoint=server.endpoint)
 
 
-def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -> tuple[QueueUrls, list[str]]:
-    """An app's queues as `ds setup` makes them and brings them in line: (addresses, what was done)."""
+def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -> QueueUrls:
+    """An app's queues as `ds setup` makes them and brings them in line."""
     config = parse_config(
         "APP_NAME = 'lab'\nCOMMAND = 'true'\n"
         f"SQS_QUEUE_NAME = {names.jobs!r}\nSQS_DEAD_LETTER_QUEUE = {names.dead!r}\n"
@@ -86,9 +86,11 @@ def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -
     )
     number = where.client("sts").get_caller_identity()["Account"]
     wanted = queues(config, account_of(config, number), "run1", names)
-    maker = QueueMaker(where.client("sqs"), SystemClock(), run_tags(config, "run1"))
-    urls = {each.name: maker.ensure(each.name, {**each.settings}) for each in wanted}
-    return QueueUrls(urls[names.jobs], urls[names.dead], urls[names.carried]), maker.changes
+    client, tags = where.client("sqs"), run_tags(config, "run1")
+    urls = {
+        each.name: ensure_queue(client, SystemClock(), each.name, {**each.settings}, tags) for each in wanted
+    }
+    return QueueUrls(urls[names.jobs], urls[names.dead], urls[names.carried])
 
 
 def delete_queues(where: AwsSession, names: QueueNames) -> None:
@@ -102,8 +104,7 @@ def delete_queues(where: AwsSession, names: QueueNames) -> None:
 def new_queues(where: AwsSession | None = None) -> QueueUrls:
     """Queues that no other test knows, in the emulator, or somewhere else."""
     name = f"q-{uuid.uuid4().hex[:12]}"
-    urls, _ = ensure_queues(where or session(), QueueNames(name, f"{name}-dead"))
-    return urls
+    return ensure_queues(where or session(), QueueNames(name, f"{name}-dead"))
 
 
 @cache

@@ -550,10 +550,10 @@ def settings(client: Any, url: str) -> dict[str, str]:
 @pytest.mark.fault(16, 17, 18)
 def test_queues_are_made_once_and_brought_in_line_when_the_config_changes(clock: Any, client: Any) -> None:
     names = QueueNames("lab-queue", "arn:aws:sqs:us-east-1:123456789012:lab-dead")
-    urls, made = ensure_queues(session(), names, visibility=300)
-    assert made == ["queue lab-dead", "queue lab-queue", "queue lab-queue-carried"]
-    assert ensure_queues(session(), names, visibility=300) == (urls, [])
+    urls = ensure_queues(session(), names, visibility=300)
     found = settings(client, urls.jobs)
+    assert ensure_queues(session(), names, visibility=300) == urls
+    assert settings(client, urls.jobs) == found
     assert (found["VisibilityTimeout"], found["MessageRetentionPeriod"]) == ("300", "1209600")
     assert settings(client, urls.dead)["MessageRetentionPeriod"] == "1209600"
     redrive = json.loads(found["RedrivePolicy"])
@@ -562,13 +562,10 @@ def test_queues_are_made_once_and_brought_in_line_when_the_config_changes(clock:
     assert client.list_queue_tags(QueueUrl=urls.jobs)["Tags"] == {"ds:app": "lab", "ds:run": "run1"}
 
     client.set_queue_attributes(QueueUrl=urls.dead, Attributes={"MessageRetentionPeriod": "345600"})
-    urls, changed = ensure_queues(session(), names, visibility=60)
-    assert changed == [
-        "settings of queue lab-dead: MessageRetentionPeriod",
-        "settings of queue lab-queue: VisibilityTimeout",
-        "settings of queue lab-queue-carried: VisibilityTimeout",
-    ]
-    assert settings(client, urls.jobs)["VisibilityTimeout"] == "60"
+    assert ensure_queues(session(), names, visibility=60) == urls
+    assert settings(client, urls.dead)["MessageRetentionPeriod"] == "1209600"
+    for url in (urls.jobs, urls.carried):
+        assert settings(client, str(url))["VisibilityTimeout"] == "60"
     delete_queues(session(), names)
 
 

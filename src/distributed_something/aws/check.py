@@ -264,7 +264,7 @@ class Asker:
             tables = self._pages(
                 "ec2", "describe_route_tables", "RouteTables", Filters=[{"Name": "vpc-id", "Values": [vpc]}]
             )
-            here = [each["SubnetId"] for each in subnets if each["VpcId"] == vpc]
+            here = [each for each in subnets if each["VpcId"] == vpc]
             yield from limits.nat_findings(tables, here, vpc)
 
     def prices(self) -> Iterator[Finding]:

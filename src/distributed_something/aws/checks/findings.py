@@ -301,7 +301,7 @@ def way_out_findings(
     """Checks that machines without a public address reach AWS: by a NAT or such, or by VPC endpoints."""
     for subnet in subnets:
         name, network = subnet["SubnetId"], subnet["VpcId"]
-        if any(map(_leads_out, _routes(subnet, tables))):
+        if any(map(_leads_out, routes_of(subnet, tables))):
             continue
         ready = [each for each in endpoints if each["VpcId"] == network and each["State"] == "available"]
         there = {each["ServiceName"] for each in ready}
@@ -314,7 +314,7 @@ def way_out_findings(
             )
 
 
-def _routes(subnet: Answer, tables: Sequence[Answer]) -> Sequence[Answer]:
+def routes_of(subnet: Answer, tables: Sequence[Answer]) -> Sequence[Answer]:
     """Returns the routes of a subnet: those of its own table, or of the VPC's main one."""
     main: Sequence[Answer] = ()
     for table in tables:
