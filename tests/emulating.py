@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import threading
+import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +26,41 @@ from distributed_something.aws.iam.roles import account_of
 from distributed_something.aws.names import run_tags
 from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, ensure_queue, queue_url
 from distributed_something.clock import SystemClock
+from distributed_something.errors import DsError
 from distributed_something.inputs.config import parse_config
-from distributed_something.rehearsal.emulator.clock import EmulatorClock
-from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
+from distributed_something.rehearsal.emulator.clock import PATH
+from distributed_something.rehearsal.emulator.server import CREDENTIALS
 from distributed_something.s3.session import AwsSession
 
 REGION = "us-east-1"
+EMULATOR = "distributed_something.rehearsal.emulator"
+
+
+@contextmanager
+def emulator(port: int = 0) -> Iterator[str]:
+    """Run an emulator in a process of its own (port 0: a free one); yields its endpoint URL.
+
+    It ends with the context, and also when this process is killed. Raises DsError where it cannot start.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", EMULATOR, "--port", str(port), "--until-eof"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **CREDENTIALS},
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process, process.stdin, process.stdout:
+        try:
+            endpoint = process.stdout.readline().strip()
+            if not endpoint:
+                raise DsError("the emulator did not start", "its own words are on stderr, above")
+            yield endpoint
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10.0)
+            process.kill()
 
 
 @cache
@@ -52,6 +87,45 @@ def session() -> AwsSession:
     os.environ |= CREDENTIALS | {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull}
     os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     return AwsSession(REGION, endpoint=address)
+
+
+class EmulatorClock:
+    """Implements clock.Clock with an emulator's time, which it stops and moves. One test at a time."""
+
+    def __init__(self, endpoint: str, now: float = 1_000_000_000.0) -> None:
+        self._url = endpoint + PATH
+        self._tell({"now": now})
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch, as far as the emulator is concerned."""
+        return float(self._ask(None)["now"])
+
+    def monotonic(self) -> float:
+        """Returns the same, as it never goes back."""
+        return self.now()
+
+    def follow(self) -> None:
+        """Let the emulator follow the machine's clock again."""
+        self._tell({"now": None})
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass, here and there."""
+        self._tell({"advance": seconds})
+
+    def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
+        """Let `seconds` pass at once, or none if `until` is set already; whether `until` is set."""
+        if until is not None and until.is_set():
+            return True
+        self.advance(seconds)
+        return until is not None and until.is_set()
+
+    def _tell(self, change: dict[str, float | None]) -> None:
+        self._ask(json.dumps(change).encode())
+
+    def _ask(self, body: bytes | None) -> dict[str, Any]:
+        with urllib.request.urlopen(self._url, body, timeout=30) as answer:
+            facts: dict[str, Any] = json.load(answer)
+        return facts
 
 
 @contextmanager

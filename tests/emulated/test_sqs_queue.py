@@ -30,10 +30,18 @@ from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
 from distributed_something.errors import DsError, UsageError
 from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
-from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
-from emulating import REGION, delete_queues, endpoint, ensure_queues, new_queues, session, stopped_clock
+from emulating import (
+    REGION,
+    EmulatorClock,
+    delete_queues,
+    endpoint,
+    ensure_queues,
+    new_queues,
+    session,
+    stopped_clock,
+)
 
 TERM = 120.0
 HOUR = 3600.0
