@@ -18,6 +18,8 @@ from ..job import LEASE_SECONDS
 from ..ledger import RunPaths, job_ids
 from ..packing import Capacity
 from ..runs.record import RunRecord, read_record, record_path
+from ..s3.access import Access
+from ..s3.buckets import Stores
 from ..s3.session import AwsSession, QueueGone, aws_errors
 from ..s3.store import S3Store
 from ..system.state import one_run
@@ -70,9 +72,10 @@ class Current:
         self._tried: list[str] = []
 
     @cached_property
-    def store(self) -> S3Store:
-        """The bucket. Raises UsageError if the config names none."""
-        return self._store_class(bucket_of(self._config), session=self.session)
+    def store(self) -> Stores:
+        """The bucket, and others. Raises UsageError if the config names none."""
+        bucket_of(self._config)
+        return Access(self._config, self.session, kind=self._store_class, say=self._say).joined()
 
     def current_run(self) -> str | None:
         """The run in the tags of the app's queue. Asks AWS until there is one."""

@@ -176,7 +176,7 @@ class AwsEngine(Current):
         config = self._config
         until = self._clock.now() + config.max_run_hours * 3600 + GRACE_SECONDS
         self.store.delete([memory_key(RunPaths(config.app_name, run))])  # of looks before this start
-        order = Order(config.app_name, run, config.aws_region, self.store.bucket)
+        order = Order(config.app_name, run, config.aws_region, config.aws_bucket)
         if put_schedule(self.session, Where(self.region.account.number, config.aws_region), order, until):
             on_created(f"schedule {config.app_name}")
 
@@ -257,7 +257,7 @@ class AwsEngine(Current):
             return []
         if facts.pages > 1:
             return []  # this look has made its calls; alarms that stand are removed by a later one
-        bucket, now = self.store.bucket, self._clock.now()
+        bucket, now = self._config.aws_bucket, self._clock.now()
         silent = guard_machines(self.session, self._config, run, bucket, facts.machines, now)
         return [f"{machine}: its worker is silent; an alarm ends it if it does nothing" for machine in silent]
 
