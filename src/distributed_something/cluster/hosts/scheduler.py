@@ -40,8 +40,8 @@ class HostsScheduler:
         """
         if not self._config.hosts:
             raise NO_HOSTS
-        taken = {pilot.node for pilot in self.list()}
-        free = [host for host in self._config.hosts if host not in taken and host not in excluded]
+        taken = {*excluded, *(pilot.node for pilot in self.list())}
+        free = [host for host in dict.fromkeys(self._config.hosts) if host not in taken]
         variables = {name: os.environ[name] for name in variables_of(self._config) if name in os.environ}
         if not free:
             self._say("no pilot was started: each host of HOSTS has one, or is excluded")
