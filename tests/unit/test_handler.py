@@ -85,3 +85,9 @@ def test_a_job_of_any_length_reaches_the_function(handled: Callable[..., Handled
     slot = handled("def f(text, length): assert text == 'é' * length")
     for _ in range(2):
         assert slot.run(text="é" * length, length=length).state is State.SUCCEEDED
+
+
+def test_a_secret_in_an_exceptions_text_is_not_in_the_reason(handled: Callable[..., Handled]) -> None:
+    source = "import os\ndef f(): raise ValueError('401 for ?token=' + os.environ['TOKEN'])"
+    outcome = handled(source, secrets={"TOKEN": "sesame-open"}).run()
+    assert outcome.detail == "ValueError: 401 for ?token=***"
