@@ -131,7 +131,7 @@ class PilotEngine:
 
     def quote(self, _fleet_file: Path | None) -> Quote:
         """What `start` asks for. A cluster's time has no price here."""
-        return Quote(self._config.cluster_machines, pilots.slots_of(self._config), priced=False)
+        return Quote(self._config.machines_wanted, pilots.slots_of(self._config), priced=False)
 
     def start(
         self,
@@ -140,14 +140,14 @@ class PilotEngine:
         _on_created: Callable[[str], None],
         most: int | None = None,
     ) -> str:
-        """Submit CLUSTER_MACHINES pilots; their ids. Raises DsError where the scheduler refuses."""
+        """Submit the pilots that the config wants; their ids. Raises DsError where the scheduler refuses."""
         self._config.shell(self._project).make(self._say)
         need_image(self._config, self._project, self._say)
         read_secrets(self._config, os.environ)
         self._app.make()
         self._app.place(run).withdraw_orders()
         self._app.note_start(self._clock.now())
-        wanted = self._config.cluster_machines
+        wanted = self._config.machines_wanted
         submitted = self._submit(run, wanted if most is None else min(most, wanted))
         return f"{self.name}-{'+'.join(submitted)}"
 
@@ -215,7 +215,7 @@ class PilotEngine:
         known, now = self._pilots(), self._clock.now()
         running = [pilot for pilot in known if pilot.running]
         waiting, lived = why_pending(known, now, self._scheduler.waiting), self._lives(run)
-        stuck = waiting is not None and not running
+        stuck = all(pilot.silent for pilot in running)
         return Machines(
             target=len(known),
             running=len(running),

@@ -1,8 +1,9 @@
 """The process of a pilot, on a node: it keeps workers running, and a head for the queue.
 
 It ends when the queue has been empty for a while, when it is ordered to, or when its time is over. Then its
-workers settle and give back what they hold, its head hands over, and it puts itself back into Slurm's queue
-while jobs are left. Slurm says how the pilot ends, and never how a job did: leases and tokens do.
+workers settle and give back what they hold, and its head hands over. Where its time was over and jobs are
+left, it puts itself back into the scheduler's queue. A scheduler says how a pilot ends, and never how a job
+did: leases and tokens do.
 """
 
 from __future__ import annotations
@@ -325,7 +326,7 @@ class Pilot:
     # the end
 
     def _requeue(self) -> None:
-        """Go on later, with the same id, while jobs are left; Slurm ends this process then."""
+        """Go on later, with the same id, while jobs are left; the scheduler ends this process then."""
         look = self._place.look()
         if not look.there or look.orders or self._has_nothing_left(look):
             return
@@ -338,7 +339,7 @@ class Pilot:
             return
         complain(f"pilot {self.id}: requeued")
         deadline = time.monotonic() + 60.0
-        while time.monotonic() < deadline:  # Slurm sends SIGTERM, and starts us again later
+        while time.monotonic() < deadline:  # it sends SIGTERM, and starts us again later
             if ENDED in self._signals.wait(1.0):
                 return
 
@@ -381,8 +382,10 @@ def work(project: Path, run: str, seat: Seat, scheduler_of: Callable[[Path, Conf
     adopt_orphans()
     try:
         config = load_config(project)
+        scheduler = scheduler_of(project, config)
+        config = config._replace(engine=scheduler.name)  # the command may have named another one
         scratch = OwnFolder(f"ds-{config.app_name}-", seat.scratch)
-        pilot = Pilot(project, config, run, seat, scheduler_of(project, config), scratch.path)
+        pilot = Pilot(project, config, run, seat, scheduler, scratch.path)
         complain(f"pilot {pilot.id} on {os.uname().nodename} for run {run}")
         complain(f"pilot {pilot.id} ended: {pilot.run()}")
         kill_marked(mark_of(scratch.path))

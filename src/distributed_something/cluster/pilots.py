@@ -14,6 +14,9 @@ from ..packing import Capacity
 ENDED = "Ended"
 """The reason of a pilot that has ended, and of which the scheduler has not said so yet."""
 
+SILENT = "SILENT"
+"""The state of a pilot on a computer that does not answer: it may go on, or be gone."""
+
 
 class Pilot(NamedTuple):
     """A pilot as the scheduler has it. Times are in Unix seconds; None: not known."""
@@ -30,8 +33,13 @@ class Pilot(NamedTuple):
     """When its time is over."""
     comment: str = ""
 
+    @property
+    def silent(self) -> bool:
+        """Whether its computer does not answer."""
+        return self.state == SILENT
+
     def ended(self) -> Pilot:
-        """The same pilot, once its process has said that it ends: Slurm removes or requeues it."""
+        """The same pilot, once its process has said that it ends: the scheduler removes or requeues it."""
         return self._replace(running=False, reason=ENDED, start=None) if self.running else self
 
 
