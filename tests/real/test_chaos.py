@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.fault(15, 75)
 @pytest.mark.parametrize(
     ("rounds", "more"),
-    [(10, []), (10, ["--damage"]), (2, ["--engine", "rehearsal"]), (2, ["--engine", "slurm"])],
+    [(10, []), (10, ["--damage"]), (2, ["--engine", "rehearsal"]), (2, ["--engine", "slurm", "--seed", "8"])],
     ids=["kills", "damage", "rough days", "pilots"],
 )
 def test_no_round_of_chaos_loses_a_job(rounds: int, more: list[str], request: pytest.FixtureRequest) -> None:
