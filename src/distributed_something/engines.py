@@ -25,6 +25,7 @@ class EngineKind:
         "budgets",
         "containers",
         "foreign_workers",
+        "hosts",
         "on_this_machine",
         "package",
         "packs",
@@ -46,6 +47,7 @@ class EngineKind:
         on_this_machine: bool = False,
         containers: str = "docker podman apptainer",
         packs: bool = False,
+        hosts: bool = False,
     ) -> None:
         self.package = package
         self.rents = rents
@@ -57,7 +59,7 @@ class EngineKind:
         self.rehearses = rehearses
         """Faults can be ordered (`--faults`), and the run's story is printed at the end."""
         self.buckets = buckets
-        """Keys such as s3://bucket/key lead to other buckets."""
+        """The store is the bucket AWS_BUCKET; without that, what STORE names."""
         self.budgets = tuple(budgets.split())
         """What a run's budget can limit: usd, hours."""
         self.on_this_machine = on_this_machine
@@ -65,6 +67,9 @@ class EngineKind:
 
         self.containers = tuple(containers.split())
         """The container engines that run an image here, the first choice first."""
+
+        self.hosts = hosts
+        """The machines are those of HOSTS: all, unless CLUSTER_MACHINES is given."""
 
         self.packs = packs
         """The queue chooses jobs by what they need; else the largest need says how many run at a time."""
@@ -93,6 +98,17 @@ ENGINES: Mapping[str, EngineKind] = {
         budgets="hours",
         on_this_machine=True,
         containers="apptainer podman docker",
+        packs=True,
+    ),
+    "ssh": EngineKind(
+        "cluster.hosts",
+        rents=False,
+        foreign_workers=False,
+        works_as_set_up=False,
+        budgets="hours",
+        on_this_machine=True,
+        containers="apptainer podman docker",
+        hosts=True,
         packs=True,
     ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),

@@ -129,7 +129,7 @@ def test_two_apps_collect_into_one_folder_and_neither_touches_the_other_s_files(
     collect("Two", "two.csv")
     assert sorted(path.name for path in collected.glob("*.csv")) == ["one.csv", "shared.csv", "two.csv"]
     said = collect("Three", "three.csv shared.csv", code=3)
-    assert "output collected/shared.csv: job" in said and "has published it" in said
+    assert "output collected/shared.csv: it is that of job" in said
     assert sorted(path.name for path in collected.glob("*.csv")) == ["one.csv", "shared.csv", "two.csv"]
     plates.jobs([*GROUPS, {"Plate": "P3", "N": 7}])
     collect("One", "one.csv")  # it gives the name up

@@ -50,7 +50,7 @@ FLOORS = {
         message names shape
     """,
     "cluster": """
-        slurm
+        slurm hosts
         engine check pilot
         folder lost
         lives scheduler

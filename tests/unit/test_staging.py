@@ -17,7 +17,7 @@ from distributed_something.local.store import FolderStore
 from distributed_something.worker.files.done import DoneRule, Recipe, Rules, fingerprint, look
 from distributed_something.worker.files.fetch import fetch_inputs, look_at_inputs
 from distributed_something.worker.files.manifest import Manifest, OutputFile, read_manifest
-from distributed_something.worker.files.publish import Claim, Taken, publish_outputs
+from distributed_something.worker.files.publish import Claim, Raced, Taken, publish_outputs
 from trees import below, make
 
 CLAIM = Claim(job="0123456789abcdef", run="run1", attempt=1, worker="w1")
@@ -200,6 +200,68 @@ def test_a_second_delivery_leaves_what_the_first_published(
     assert keys(store) == [MANIFEST, "out/a.txt"]
 
 
+def test_a_second_delivery_by_another_command_replaces_what_the_first_published(
+    store: FolderStore, outputs: Path
+) -> None:
+    for command in ("wrong", "right"):
+        make(outputs, a_txt=command)
+        publish(store, outputs, CLAIM._replace(made_by={"command": command}))
+    assert store.read("out/a.txt") == b"right"
+    found = read_manifest(store, "out", CLAIM.job)
+    assert found is not None
+    assert found.made_by == {"command": "right"}
+
+
+def test_some_files_of_a_lost_worker_are_not_done_by_their_number(store: FolderStore, outputs: Path) -> None:
+    class Lost(FolderStore):
+        def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
+            super().publish_many([next(iter(files))])
+            raise OSError("killed")
+
+    make(outputs, a_txt="first", b_txt="second")
+    with pytest.raises(OSError, match="killed"):
+        publish(Lost(store.root), outputs, CLAIM._replace(by_files=True))
+    assert "out/a.txt" in keys(store)
+    assert not is_done(store, "out", CLAIM.job, DoneRule(1, 1, ""))
+    make(outputs, a_txt="first", b_txt="second")
+    assert publish(store, outputs, CLAIM._replace(by_files=True)) is not None
+    assert is_done(store, "out", CLAIM.job, DoneRule(1, 1, ""))
+    assert keys(store) == [MANIFEST, "out/a.txt", "out/b.txt"]
+
+
+@pytest.mark.parametrize("late", ["other", "first"])
+def test_an_attempt_that_comes_too_late_leaves_no_proof_of_mixed_files(
+    store: FolderStore, outputs: Path, tmp_path: Path, late: str
+) -> None:
+    class Slow(FolderStore):
+        """Another delivery has ended by the time that the files are there."""
+
+        def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
+            waiting = list(files)
+            first = tmp_path / "first" / "output"
+            first.mkdir(parents=True)
+            make(first, a_txt="first")
+            assert publish(store, first, CLAIM._replace(worker="w2")) is not None
+            return super().publish_many(waiting)
+
+    make(outputs, a_txt=late)
+    with pytest.raises(Raced, match="published there at the same time"):
+        publish(Slow(store.root), outputs)
+    assert is_done(store, "out", CLAIM.job, None) == (late == "first")
+
+
+def test_a_mark_whose_answer_was_lost_counts(store: FolderStore, outputs: Path) -> None:
+    class Lossy(FolderStore):
+        def replace(self, key: str, old: bytes, new: bytes) -> bool:
+            return super().replace(key, old, new) and False
+
+    for text in ("first", "other"):
+        make(outputs, a_txt=text)
+        run = Claim(CLAIM.job, f"run of {text}", 1, "w1")
+        assert publish(Lossy(store.root), outputs, run) is not None
+    assert store.read("out/a.txt") == b"other"
+
+
 @pytest.mark.parametrize("claim", [Claim(CLAIM.job, "run1", 2, "w2"), Claim(CLAIM.job, "run2", 1, "w2")])
 def test_a_later_attempt_or_run_replaces(store: FolderStore, outputs: Path, claim: Claim) -> None:
     make(outputs, a_txt="first")
@@ -260,7 +322,7 @@ def test_jobs_of_a_shared_output_do_not_overwrite_a_file_of_each_other(
     make(outputs, result_csv="A1")
     publish_outputs(store, "out", outputs, Claim("job1", "run1", 1, "w1"), pytest.fail, go_on, shared=True)
     make(outputs, result_csv="A2", more_csv="A2")
-    with pytest.raises(Taken, match=r"out/result\.csv: job job1 of run run1 has published it"):
+    with pytest.raises(Taken, match=r"out/result\.csv: it is that of job job1 of run run1"):
         publish_outputs(
             store, "out", outputs, Claim("job2", "run1", 1, "w1"), pytest.fail, go_on, shared=True
         )

@@ -21,6 +21,8 @@ from ..job import LEASE_SECONDS
 from ..ledger import RunPaths, job_ids
 from ..packing import Capacity
 from ..runs.record import RunRecord, read_record, record_path
+from ..s3.access import Access
+from ..s3.buckets import Stores
 from ..s3.session import AwsSession, NoAnswer, QueueGone, aws_errors
 from ..s3.store import S3Store
 from ..s3.uploads import abort_old_uploads, prefixes_of
@@ -101,9 +103,10 @@ class AwsEngine:
         self._tried: list[str] = []
 
     @cached_property
-    def store(self) -> S3Store:
-        """The bucket. Raises UsageError if the config names none."""
-        return self._store_class(bucket_of(self._config), session=self.session)
+    def store(self) -> Stores:
+        """The bucket, and others. Raises UsageError if the config names none."""
+        bucket_of(self._config)
+        return Access(self._config, self.session, kind=self._store_class, say=self._say).joined()
 
     # -- Queue and run
 
@@ -278,7 +281,7 @@ class AwsEngine:
         config = self._config
         until = self._clock.now() + config.max_run_hours * 3600 + GRACE_SECONDS
         self.store.delete([memory_key(RunPaths(config.app_name, run))])  # of looks before this start
-        order = Order(config.app_name, run, config.aws_region, self.store.bucket)
+        order = Order(config.app_name, run, config.aws_region, config.aws_bucket)
         if put_schedule(self.session, Where(self.region.account.number, config.aws_region), order, until):
             on_created(f"schedule {config.app_name}")
 
@@ -431,7 +434,7 @@ class AwsEngine:
             return []
         if facts.pages > 1:
             return []  # this look has made its calls; alarms that stand are removed by a later one
-        bucket, now = self.store.bucket, self._clock.now()
+        bucket, now = self._config.aws_bucket, self._clock.now()
         silent = guard_machines(self.session, self._config, run, bucket, facts.machines, now)
         return [f"{machine}: its worker is silent; an alarm ends it if it does nothing" for machine in silent]
 

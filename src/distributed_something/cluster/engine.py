@@ -27,8 +27,7 @@ from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Needs
 from ..ledger import LedgerWriter, RunPaths
-from ..local.place import need_image
-from ..local.store import FolderStore
+from ..local.place import check_server, need_image, open_store
 from ..packing import Capacity
 from ..runs.record import excluded_of, record_path
 from ..system.mounts import file_system
@@ -78,7 +77,7 @@ class PilotEngine:
         self._queue: CommandQueue | None = None
         self._seen: set[str] = set()
         """Pilots that this command has seen: one that is not there any more has ended."""
-        self.store = FolderStore(project / config.store, durable=True)
+        self.store = open_store(project, config, durable=True, say=say)
 
     # the queue
 
@@ -104,6 +103,7 @@ class PilotEngine:
         earlier = self.current_run()
         if earlier == run:
             return
+        check_server(self._config)
         self._app.make()
         if earlier is not None:
             self.end()
@@ -132,7 +132,7 @@ class PilotEngine:
 
     def quote(self, _fleet_file: Path | None) -> Quote:
         """What `start` asks for. A cluster's time has no price here."""
-        return Quote(self._config.cluster_machines, pilots.slots_of(self._config), priced=False)
+        return Quote(self._config.machines_wanted, pilots.slots_of(self._config), priced=False)
 
     def start(
         self,
@@ -141,14 +141,14 @@ class PilotEngine:
         _on_created: Callable[[str], None],
         most: int | None = None,
     ) -> str:
-        """Submit CLUSTER_MACHINES pilots; their ids. Raises DsError where the scheduler refuses."""
+        """Submit the pilots that the config wants; their ids. Raises DsError where the scheduler refuses."""
         self._config.shell(self._project).make(self._say)
         need_image(self._config, self._project, self._say)
         read_secrets(self._config, os.environ)
         self._app.make()
         self._app.place(run).withdraw_orders()
         self._app.note_start(self._clock.now())
-        wanted = self._config.cluster_machines
+        wanted = self._config.machines_wanted
         submitted = self._submit(run, wanted if most is None else min(most, wanted))
         return f"{self.name}-{'+'.join(submitted)}"
 
@@ -216,7 +216,7 @@ class PilotEngine:
         known, now = self._pilots(), self._clock.now()
         running = [pilot for pilot in known if pilot.running]
         waiting, lived = why_pending(known, now, self._scheduler.waiting), self._lives(run)
-        stuck = waiting is not None and not running
+        stuck = all(pilot.silent for pilot in running)
         return Machines(
             target=len(known),
             running=len(running),

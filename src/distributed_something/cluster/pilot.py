@@ -1,8 +1,9 @@
 """The process of a pilot, on a node: it keeps workers running, and a head for the queue.
 
 It ends when the queue has been empty for a while, when it is ordered to, or when its time is over. Then its
-workers settle and give back what they hold, its head hands over, and it puts itself back into Slurm's queue
-while jobs are left. Slurm says how the pilot ends, and never how a job did: leases and tokens do.
+workers settle and give back what they hold, and its head hands over. Where its time was over and jobs are
+left, it puts itself back into the scheduler's queue. A scheduler says how a pilot ends, and never how a job
+did: leases and tokens do.
 """
 
 from __future__ import annotations
@@ -26,10 +27,8 @@ from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
-from ..local.place import container_engine, need_image
-from ..local.store import FolderStore
-from ..runs.following import Followed
-from ..runs.joblog import live_key
+from ..local.gathering import gathering
+from ..local.place import container_engine, forking_store, need_image, open_store
 from ..runs.record import budget_of, record_path
 from ..runs.runfile import lends_gpus, read_run_file, run_file_key
 from ..system.containers.docker import WORKER_LABEL, sweep
@@ -44,14 +43,14 @@ from ..worker.attempt.task import compile_task
 from ..worker.crew import Crew, Signals
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, keep
-from ..worker.gather import Gathered, GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.gather import GatheringSlot
 from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .folder import AppFolder
 from .lives import OwnLife, hours, lives
 from .lost import give_back, prefix_of
 from .own_folder import OwnFolder
-from .pilots import capacity_of, gpus_of, memory_of_slot, slots_of
+from .pilots import capacity_of, gpus_of, slots_of
 from .scheduler import Scheduler
 from .shared.keeper import Keeper
 from .shared.place import Look
@@ -102,7 +101,8 @@ class Pilot:
         self._config = config
         self._app = AppFolder(project, config.app_name, scheduler.name)
         self._place = self._app.place(run)
-        self._store = FolderStore(project / config.store, durable=True)
+        self._folder = config.store_folder(project)
+        self._store = forking_store(project, config, durable=True)
         self._paths = RunPaths(config.app_name, run)
         self._scratch = scratch
         self._root = config.scratch_root() or scratch / "work"
@@ -167,18 +167,16 @@ class Pilot:
     def _prepare(self) -> None:
         """Gives jobs their environment, and their image. While that fails, it pauses."""
         config, note = self._config, self._paths.paused + prefix_of(self.id)
-        health = Health(self._store, note, run_file_key(*self._paths), self._store.root, self.id)
+        health = Health(self._store, note, run_file_key(*self._paths), self._folder, self.id)
         while self._order is None:
             try:
                 config.shell(self._project).adopt(config.worker_environment())
                 need_image(config, self._project, complain, prepared=True)
                 engine = container_engine(config, self._project)
-                bucket = self._store.root if config.mount_bucket else None
+                bucket = self._folder if config.mount_bucket else None
                 if engine is not None:
                     made = containers_of(config, engine, self._scratch, bucket)
-                    share = made.limits._replace(memory=memory_of_slot(config))
-                    most = min(share.most, config.memory or share.most)
-                    self._containers = made._replace(limits=share._replace(most=most))
+                    self._containers = made._replace(limits=made.limits.of_slot(self._slots))
                 break
             except DsError as failed:
                 complain(f"pilot {self.id}: paused: {failed.what}")
@@ -273,7 +271,8 @@ class Pilot:
 
     def _make_worker(self, name: str, number: int) -> Worker:
         """Make a worker, in its own process."""
-        config, store, paths = self._config, self._store, self._paths
+        config, paths = self._config, self._paths
+        store = open_store(self._project, config, durable=True, say=complain)
         room = Room(f"{prefix_of(self.id)}-", capacity_of(config))
         queue = SharedQueue(self._place, name, is_ending=lambda: self._order is not None, room=room)
         own, slots = config.worker_environment(), self._slots
@@ -288,12 +287,9 @@ class Pilot:
         if gpus_of(config):
             packed = partial(lends_gpus, store, paths.app, paths.run, config.gpus)
             task = task._replace(gpus=Lender(share, self._scratch, packed))
-        shared = Gathered(store, paths.logs, f"{name}.log")
-        log = GatheredLog(store, paths.logs, f"{name}-live.log", shared)
-        write_live = partial(store.write, live_key(paths, name))
-        keeper = LogKeeper([log], Followed(store, paths, self._clock), write_live)
-        keeper.__enter__()
-        health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root, self.id)
+        log, ledger = gathering(store, paths, name)
+        marker = run_file_key(paths.app, paths.run)
+        health = Health(store, paths.paused + name, marker, self._folder, self.id)
         slot = PilotSlot(
             task, store, self._root / f"slot-{number}", log, paths.run, name, health, self._containers
         )
@@ -301,7 +297,7 @@ class Pilot:
         return Worker(
             queue,
             [slot],
-            KeptLedger(store, f"{paths.events}{name}.jsonl", keeper),
+            ledger,
             Identity(name, self.id),
             config.retry_policy,
             HeadTime(queue),
@@ -331,7 +327,7 @@ class Pilot:
     # the end
 
     def _requeue(self) -> None:
-        """Go on later, with the same id, while jobs are left; Slurm ends this process then."""
+        """Go on later, with the same id, while jobs are left; the scheduler ends this process then."""
         look = self._place.look()
         if not look.there or look.orders or self._has_nothing_left(look):
             return
@@ -344,7 +340,7 @@ class Pilot:
             return
         complain(f"pilot {self.id}: requeued")
         deadline = time.monotonic() + 60.0
-        while time.monotonic() < deadline:  # Slurm sends SIGTERM, and starts us again later
+        while time.monotonic() < deadline:  # it sends SIGTERM, and starts us again later
             if ENDED in self._signals.wait(1.0):
                 return
 
@@ -387,8 +383,10 @@ def work(project: Path, run: str, seat: Seat, scheduler_of: Callable[[Path, Conf
     adopt_orphans()
     try:
         config = load_config(project)
+        scheduler = scheduler_of(project, config)
+        config = config._replace(engine=scheduler.name)  # the command may have named another one
         scratch = OwnFolder(f"ds-{config.app_name}-", seat.scratch)
-        pilot = Pilot(project, config, run, seat, scheduler_of(project, config), scratch.path)
+        pilot = Pilot(project, config, run, seat, scheduler, scratch.path)
         complain(f"pilot {pilot.id} on {os.uname().nodename} for run {run}")
         complain(f"pilot {pilot.id} ended: {pilot.run()}")
         kill_marked(mark_of(scratch.path))

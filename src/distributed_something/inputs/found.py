@@ -127,12 +127,12 @@ def environment_name(text: str) -> str:
 def config_text(found: Found, chosen: Inputs | None, app: str, engine: str, command: str) -> str:
     """Writes a config.py with a comment for each choice."""
     keys, kind = chosen.keys if chosen else (), ENGINES[engine]
-    bucket = kind.buckets and not kind.rehearses
+    bucket = kind.rents and not kind.rehearses
     output = "/".join([found.output, *(f"{{{name}}}" for name in chosen.names)]) if chosen else found.output
     lines = [
         '"""What is run, and how. Lines are KEY = value; nothing here is executed."""\n',
         f"APP_NAME = {app!r}  # names everything that belongs to this project",
-        f"ENGINE = {engine!r}  # where the jobs run: local, slurm, aws or rehearsal",
+        f"ENGINE = {engine!r}  # where the jobs run: local, slurm, ssh, aws or rehearsal",
         *(["AWS_BUCKET = 'your-bucket'  # holds inputs and outputs"] if bucket else []),
         "\n# THE WORK",
         "# {input_dir} and {output_dir} are folders of the job; other names in braces are keys of a job",

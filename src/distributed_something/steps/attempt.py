@@ -209,7 +209,7 @@ def _containers(project: Project, attempt: Attempt, state: Path) -> Containers |
     if not engine.has_image(config.dockerhub_tag):
         say(f"pulling {config.dockerhub_tag}")
         engine.pull(config.dockerhub_tag)
-    bucket = None if config.engine_kind.rents or not config.mount_bucket else project.folder / config.store
+    bucket = config.store_folder(project.folder) if config.mount_bucket and not config.in_bucket else None
     return containers_of(config, engine, state, bucket)
 
 

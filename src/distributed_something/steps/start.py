@@ -48,7 +48,7 @@ def start(project: Project, fleet_file: Path | None) -> None:
         keep_record(project, record)
     if held:
         first = many(project.config.canary or 0, "job", "has", "have")
-        rest = project.config.cluster_machines
+        rest = project.config.machines_wanted
         project.console.say(f"canary: one machine until {first} ended; all {rest:,} if few of them are dead")
 
 
@@ -71,7 +71,7 @@ def mend(project: Project) -> None:
 def _has_canary(project: Project) -> bool:
     """Returns whether one machine comes first: too few jobs have ended to know how the others will."""
     config = project.config
-    if not config.canary or config.cluster_machines == 1:
+    if not config.canary or config.machines_wanted == 1:
         return False
     return project.snapshot().jobs.final < config.canary
 

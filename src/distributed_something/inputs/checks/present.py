@@ -48,7 +48,7 @@ class Presence(NamedTuple):
 def look_for(config: Config, file: JobFile, store: Store, most: int | None = None) -> Presence:
     """Looks for the inputs of each job (of the first `most`). Raises UsageError for one that does not fit."""
     templates = [InputTemplate(text) for text in config.inputs]
-    lookup = Lookup(store, lists=config.engine_kind.buckets)
+    lookup = Lookup(store, lists=config.in_bucket)
     found = Presence()
     for batch in in_batches(islice(file.jobs(), most), BATCH, BATCH_BYTES):
         wanted = [(job.index + 1, [each.key for each in inputs_of(templates, job)]) for job in batch]

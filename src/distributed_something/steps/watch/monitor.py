@@ -281,7 +281,7 @@ class Watch:
         machines = snapshot.machines
         slots = machines.slots // max(machines.running * engine.tasks_per_machine, 1)
         needed = machines_for(_open_jobs(snapshot), slots=slots, tasks=engine.tasks_per_machine)
-        wanted = min(project.config.cluster_machines, max(needed, 1))
+        wanted = min(project.config.machines_wanted, max(needed, 1))
         try:
             engine.grow(wanted)
         except DsError as error:

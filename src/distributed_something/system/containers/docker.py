@@ -191,10 +191,14 @@ def sweep(label: str, value: str) -> None:
             engine.remove(engine.labelled(label, value))
 
 
-def confined() -> list[str]:
-    """Returns the options that take rights from a container; it runs as the caller, who owns its files."""
+def confined(*, as_caller: bool = True) -> list[str]:
+    """Returns the options that take rights from a container.
+
+    It runs `as_caller`, who owns its files, or as the user whom its image names.
+    """
+    user = ["--user", f"{os.getuid()}:{os.getgid()}"] if as_caller else []
     rights = ["--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
-    return [*rights, "--pids-limit", str(MOST_PROCESSES), "--user", f"{os.getuid()}:{os.getgid()}"]
+    return [*rights, "--pids-limit", str(MOST_PROCESSES), *user]
 
 
 def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str]:

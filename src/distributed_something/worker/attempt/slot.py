@@ -283,7 +283,8 @@ class Slot:
     def _publish(self, lease: Lease, work: Work, made_by: Mapping[str, Any], outcome: Outcome) -> Outcome:
         task, prefix = self._task, work.prefix or ""
         owner = f"collect {task.app}" if work.collect else ""
-        claim = Claim(lease.job.id, self._run, lease.attempt, self._worker, made_by, owner)
+        by_files = task.done_check and task.rules.rule is not None and not work.collect
+        claim = Claim(lease.job.id, self._run, lease.attempt, self._worker, made_by, owner, by_files)
         shared = task.rules.shared or bool(work.collect)
         note, check = self._log.note, self._executor.check_cancelled
         store = PatientStore(self._store, self._health, check)

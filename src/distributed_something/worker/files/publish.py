@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ...engine import StoredFile
 from ...errors import DsError, KeyMissing, KeyRefused
+from .done import differences
 from .manifest import (
     MANIFESTS,
     Manifest,
@@ -71,6 +72,7 @@ class Claim(NamedTuple):
 
     `made_by` is the fingerprint for the manifest. `owner` owns the files of a shared output; empty: the
     job. The collecting jobs of an app's runs have one owner, so that each run replaces the one before.
+    `by_files`: files without a manifest may count as done, so that there is one before the first file.
     """
 
     job: str
@@ -79,6 +81,12 @@ class Claim(NamedTuple):
     worker: str
     made_by: Mapping[str, Any] = {}
     owner: str = ""
+    by_files: bool = False
+
+    @property
+    def who(self) -> str:
+        """Returns the attempt, for `Manifest.taken_by`."""
+        return f"{self.job} {self.run} {self.attempt} {self.worker}"
 
 
 class Taken(KeyRefused):
@@ -102,9 +110,9 @@ def publish_outputs(
     """Publishes every file below `folder` under `prefix`, then the manifest. None: `folder` has no file.
 
     `check` is called before each file, and may raise to end it all. `shared`: other jobs publish under this
-    prefix too. If a second delivery of this attempt has published, its files stay, and its manifest is
-    returned. Raises KeyRefused, before anything is published, for a file that cannot be; Taken for a
-    file that another job has published; Raced.
+    prefix too. If a second delivery of this attempt has published by the same recipe, its files stay, and its
+    manifest is returned. Raises KeyRefused, before anything is published, for a file that cannot be; Taken
+    for a file that another job has published; Raced.
     """
     files = sorted(_own_files(folder))
     if not files:
@@ -114,14 +122,14 @@ def publish_outputs(
         store.locate(f"{prefix}/{name}")
     before = _Before.look(store, prefix, claim, shared=shared)
     standing = before.own
-    again = standing is not None and not standing.taken_by and standing.run == claim.run
-    if standing is not None and again and standing.attempt >= claim.attempt:
+    if standing is not None and _is_twin(standing, claim):
         _remove(store, prefix, standing)
         return standing
     if shared:
         _own(store, prefix, files, claim)
     before = before.claimed(store, claim)
     published = _publish(store, prefix, folder, files, check)
+    check()  # whose lease is lost by now leaves the manifest to the next one
     manifest = _commit(store, prefix, claim, published, before)
     if not shared:
         _check_alone(store, prefix, before)
@@ -132,6 +140,12 @@ def publish_outputs(
     if strangers := before.strangers - {file.name for file in published} - before.names:
         note(f"{len(strangers)} file(s) below {prefix}/ that no manifest owns are left as they are")
     return manifest
+
+
+def _is_twin(standing: Manifest, claim: Claim) -> bool:
+    """Whether a second delivery of this attempt has published, by the same recipe."""
+    same = standing.run == claim.run and standing.attempt >= claim.attempt and not standing.taken_by
+    return same and not differences(standing.made_by, claim.made_by)
 
 
 class _Before(NamedTuple):
@@ -184,13 +198,17 @@ class _Before(NamedTuple):
 
     def claimed(self, store: Store, claim: Claim) -> _Before:
         """Marks every manifest as being replaced by this attempt. Raises Raced."""
-        who = f"{claim.job} {claim.run} {claim.attempt} {claim.worker}"
         marked = {}
         for key, (found, data) in self.manifests.items():
-            taken = found._replace(taken_by=who)
-            if not store.replace(key, data, taken.to_json()):
+            taken = found._replace(taken_by=claim.who)
+            if not store.replace(key, data, taken.to_json()) and _read(store, key) != taken:
                 raise _raced(self.prefix, found.job, found.run)
             marked[key] = taken, taken.to_json()
+        if claim.by_files and self.own_key not in marked:
+            new = Manifest(claim.job, claim.run, claim.attempt, claim.worker, "", (), taken_by=claim.who)
+            if not store.write_if_absent(self.own_key, new.to_json()) and _read(store, self.own_key) != new:
+                raise _raced(self.prefix, claim.job, claim.run)
+            marked[self.own_key] = new, new.to_json()
         return self._replace(manifests=marked)
 
 
@@ -211,8 +229,17 @@ def _commit(
     if not written:
         standing = _read(store, key)
         if standing != manifest:  # else only the answer was lost
+            _distrust(store, key, claim.who, published)
             raise _raced(prefix, claim.job, standing.run if standing else "?")
     return manifest
+
+
+def _distrust(store: Store, key: str, who: str, late: tuple[OutputFile, ...]) -> None:
+    """Takes the proof from a manifest over whose files an attempt that came too late may have written."""
+    data, ours = store.read(key), {file.name: file.sha256 for file in late}
+    standing = Manifest.from_json(data)
+    if standing and any(ours.get(each.name, each.sha256) != each.sha256 for each in standing.files):
+        store.replace(key, data, standing._replace(taken_by=who).to_json())
 
 
 def _check_alone(store: Store, prefix: str, before: _Before) -> None:
@@ -262,8 +289,9 @@ def _own(store: Store, prefix: str, names: Sequence[str], claim: Claim) -> None:
             continue
         owner = json.loads(store.read(key))
         if owner["owner"] != mine:
-            what = f"output {prefix}/{name}: job {owner['job']} of run {owner['run']} has published it"
-            raise Taken(what, "give each job file names of its own, or an OUTPUT of its own")
+            what = f"output {prefix}/{name}: it is that of job {owner['job']} of run {owner['run']}"
+            fix = "give each job file names of its own, or an OUTPUT of its own"
+            raise Taken(what, f"{fix}; if that job is gone for good, remove {prefix}/{OWNERS}/")
 
 
 def _owner_key(prefix: str, name: str) -> str:
