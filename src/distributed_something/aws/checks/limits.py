@@ -5,23 +5,21 @@ The figures are AWS's defaults for an account and region; requests are counted a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ...errors import UsageError
 from ...inputs.checks.findings import Finding, error, ok, refused, warning
 from ...inputs.config import Config
 from ..watch.function import DISK_MB, TIMEOUT_SECONDS
+from .findings import Answer, routes_of
 
 CLUSTER_MACHINES = 5_000
 SERVICE_TASKS = 5_000
 """ECS: machines in a cluster, and tasks in a service."""
 
-IN_FLIGHT = 120_000
-"""SQS: messages of a queue that are leased at a time."""
-
-PUTS_A_SECOND = 3_500
-"""S3: writes a second to one prefix, before it has split it."""
+IN_FLIGHT = 120_000  # SQS: messages of a queue that are leased at a time
+PUTS_A_SECOND = 3_500  # S3: writes a second to one prefix, before it has split it
 
 NEW_STREAMS_A_SECOND = 50
 """CloudWatch: new log streams a second. A worker makes two; its lines wait until it may."""
@@ -29,8 +27,7 @@ NEW_STREAMS_A_SECOND = 50
 SETTLE_SECONDS, UNSETTLED = 30.0, 100
 """How long, and how many, ended jobs of a worker keep their leases: see `worker.settler`."""
 
-WRITES_A_JOB = 3
-"""Writes of a job with an output: a file, its manifest, and its share of log and ledger."""
+WRITES_A_JOB = 3  # writes of a job with an output: a file, its manifest, and its share of log and ledger
 
 LAST_LOOK = (40e-6, 280e-6)
 """The auto-monitor's last look, which makes the index for the report: seconds a job, and MiB of disk.
@@ -38,8 +35,7 @@ LAST_LOOK = (40e-6, 280e-6)
 The others take 1.2e-6 s a job at most, and 100 MiB (docs/speed.md).
 """
 
-ASSUMED_SECONDS = 60.0
-"""Duration of a job where the config has no JOB_SECONDS."""
+ASSUMED_SECONDS = 60.0  # duration of a job where the config has no JOB_SECONDS
 
 SLOW_START_SECONDS = 60.0
 
@@ -137,19 +133,9 @@ def versioning_findings(config: Config, status: str | None) -> Iterator[Finding]
         )
 
 
-def nat_findings(tables: Sequence[Mapping[str, Any]], subnets: Sequence[str], vpc: str) -> Iterator[Finding]:
+def nat_findings(tables: Sequence[Answer], subnets: Sequence[Answer], vpc: str) -> Iterator[Finding]:
     """Warns where machines reach S3 by a NAT gateway: each GB is paid for. `tables` are route tables."""
-    by_subnet = {
-        each["SubnetId"]: table["Routes"]
-        for table in tables
-        for each in table.get("Associations", ())
-        if "SubnetId" in each
-    }
-    main: Sequence[Mapping[str, Any]] = ()
-    for table in tables:
-        if any(each.get("Main") for each in table.get("Associations", ())):
-            main = table["Routes"]
-    paid = [name for name in subnets if _by_nat(by_subnet.get(name, main))]
+    paid = [each["SubnetId"] for each in subnets if _by_nat(routes_of(each, tables))]
     if paid:
         yield warning(
             f"machines in {', '.join(sorted(paid)[:3])} reach S3 by a NAT gateway: about $0.045 a GB of"
@@ -159,7 +145,7 @@ def nat_findings(tables: Sequence[Mapping[str, Any]], subnets: Sequence[str], vp
         )
 
 
-def _by_nat(routes: Sequence[Mapping[str, Any]]) -> bool:
+def _by_nat(routes: Sequence[Answer]) -> bool:
     """Whether these routes lead to the internet by NAT, and have no endpoint for S3."""
     nat = any("NatGatewayId" in each for each in routes if each.get("DestinationCidrBlock") == "0.0.0.0/0")
     endpoint = any(str(each.get("GatewayId", "")).startswith("vpce-") for each in routes)

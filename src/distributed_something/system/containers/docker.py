@@ -17,17 +17,10 @@ from .box import ANSWER_SECONDS, CALL_SECONDS, PULL_SECONDS, Box, End, Mount, cs
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST_PROCESSES = 4096
-"""Maximum processes and threads of a container."""
-
-WORKER_FOLDER = "/opt/distributed-something"
-"""Folder of the injected worker in a task's containers."""
-
-IMAGE_FOLDER = "/opt/ds"
-"""Folder of the injected worker in the image that brings it."""
-
-BUCKET_FOLDER = "/home/ubuntu/bucket"
-"""Folder in which images made for the reference look for the bucket."""
+MOST_PROCESSES = 4096  # maximum processes and threads of a container
+WORKER_FOLDER = "/opt/distributed-something"  # folder of the injected worker in a task's containers
+IMAGE_FOLDER = "/opt/ds"  # folder of the injected worker in the image that brings it
+BUCKET_FOLDER = "/home/ubuntu/bucket"  # folder in which images made for the reference look for the bucket
 
 STATE_LABEL = "distributed-something.state"
 """Label with the state folder of the app that a container belongs to."""
@@ -42,11 +35,7 @@ def call(program: str, *arguments: str, seconds: float = CALL_SECONDS) -> str:
     name = program.rpartition("/")[2]
     try:
         done = subprocess.run(
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
+            [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         why = f"no answer in {seconds:.0f} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
