@@ -110,7 +110,6 @@ ENGINES: Mapping[str, EngineKind] = {
         containers="apptainer podman docker",
         packs=True,
         hosts=True,
-        packs=True,
     ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),
