@@ -18,9 +18,10 @@ from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from botocore.exceptions import ConnectTimeoutError
 
 from distributed_something.aws.sqs.batching import Batcher, Submitted
 from distributed_something.aws.sqs.queue import SqsQueue
@@ -28,7 +29,7 @@ from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, find_que
 from distributed_something.aws.sqs.send import _Signer
 from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
-from distributed_something.errors import DsError, UsageError
+from distributed_something.errors import DsError, Unreachable, UsageError
 from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
 from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.s3.session import AwsSession
@@ -695,3 +696,24 @@ def test_a_submission_by_many_connections_sends_each_job_once(urls: QueueUrls, c
         leases = queue.lease(1000)
         assert Counter(lease.job.id for lease in leases) == Counter(each.id for each in jobs(900))
         assert sorted(lease.job.index for lease in leases) == list(range(900))
+
+
+class FailingSession:
+    """A session whose client receives ten jobs, then finds the network away."""
+
+    def client(self, *_: object, **__: object) -> FailingSession:
+        self.answers = iter([[{"Body": json.dumps({"n": n}), "ReceiptHandle": str(n)} for n in range(10)]])
+        return self
+
+    def receive_message(self, **_: object) -> dict[str, object]:
+        for messages in self.answers:
+            return {"Messages": messages}
+        raise ConnectTimeoutError(endpoint_url="sqs")
+
+
+@pytest.mark.fault(19)
+def test_jobs_received_before_an_error_are_the_callers() -> None:
+    queue = SqsQueue(cast("AwsSession", FailingSession()), QueueUrls("https://x/jobs", "https://x/dead"))
+    assert len(queue.lease(20)) == 10
+    with pytest.raises(Unreachable):
+        queue.lease(20)
