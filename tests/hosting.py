@@ -25,7 +25,7 @@ def installed() -> bool:
 
 
 class Sshd:
-    """Hosts node1 and node2; `down`, where no server is; `stranger`, which takes no key of ours; `nowhere`,
+    """Hosts node1 to node3; `down`, where no server is; `stranger`, which takes no key of ours; `nowhere`,
     which has no address; `elsewhere` and `bare`, which have no folder, and no Python, of the paths here."""
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class Sshd:
     def answer(self, *silent: str) -> None:
         """Has every host answer but these."""
         lines = []
-        for host in ("node1", "node2", "down", "elsewhere", "bare", "stranger"):
+        for host in ("node1", "node2", "node3", "down", "elsewhere", "bare", "stranger"):
             key = host if host in ("elsewhere", "bare", "stranger") else "key"
             port = self._port + (host in (*silent, "down"))
             lines += [

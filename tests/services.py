@@ -212,7 +212,10 @@ def _seaweedfs(place: Path) -> tuple[list[str], str, str]:
     keys = {"accessKey": ACCESS, "secretKey": SECRET}
     identity = {"name": "tester", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}
     config = place / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    few = {"accessKey": f"{ACCESS}-few", "secretKey": SECRET}
+    limited = {"name": "few", "credentials": [few], "actions": ["Read:ds-tests", "List:ds-tests"]}
+    anyone = {"name": "anonymous", "actions": ["Read:ds-public", "List:ds-public"]}
+    config.write_text(json.dumps({"identities": [identity, limited, anyone]}))
     servers = ("master", "volume", "filer", "s3")
     ports = {f"{name}.port{kind}": _free_port() for name in servers for kind in ("", ".grpc")}
     command = [str(weed()), "server", "-master.telemetry=false", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]

@@ -383,14 +383,6 @@ class KnownJob(NamedTuple):
 
 
 @runtime_checkable
-class Bucket(Store, Protocol):
-    """A store that has others beside it."""
-
-    def sibling(self, bucket: str) -> Store:
-        """Returns the store of another bucket, with the same rights."""
-
-
-@runtime_checkable
 class Repairing(Protocol):
     """Verbs of an engine whose queue is a file of this machine, which may be damaged."""
 

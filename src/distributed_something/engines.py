@@ -59,7 +59,7 @@ class EngineKind:
         self.rehearses = rehearses
         """Faults can be ordered (`--faults`), and the run's story is printed at the end."""
         self.buckets = buckets
-        """Keys such as s3://bucket/key lead to other buckets."""
+        """The store is the bucket AWS_BUCKET; without that, what STORE names."""
         self.budgets = tuple(budgets.split())
         """What a run's budget can limit: usd, hours."""
         self.on_this_machine = on_this_machine
@@ -98,6 +98,7 @@ ENGINES: Mapping[str, EngineKind] = {
         budgets="hours",
         on_this_machine=True,
         containers="apptainer podman docker",
+        packs=True,
     ),
     "ssh": EngineKind(
         "cluster.hosts",

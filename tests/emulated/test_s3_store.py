@@ -293,7 +293,7 @@ def test_jobs_may_name_other_buckets(server: services.S3Server, client: Any, tmp
     other = f"other-{secrets.token_hex(4)}"
     client.create_bucket(Bucket=other)
     home = s3(server.endpoint, services.bucket(server))
-    stores = Stores(home)
+    stores = Stores(home, lambda bucket, _: s3(server.endpoint, bucket, ""))
     stores.write("plain/key", b"home")
     for lead in (f"s3://{other}/", f"s3:/{other}/"):  # cleaning a prefix makes the first to the second
         stores.write(f"{lead}a/x", b"other")

@@ -138,6 +138,25 @@ def _of(pid: int, project: HostsProject) -> bool:
         return False
 
 
+def test_a_bad_host_gets_no_more_pilots_and_another_takes_over(project: HostsProject) -> None:
+    bad = project.folder.with_name("bad")
+    bad.write_text("none")
+    works = f'test "${{DS_HOST##*/}}" != "$(cat {bad})"'
+    command = f"{works} && sleep {{seconds}} && echo {{n}} > {{output_dir}}/n"
+    project.config(COMMAND=command, HOSTS=["node1", "node2", "node3"], CLUSTER_MACHINES=2)
+    project.ds("setup")
+    project.ds("submit", project.numbered(120, 0.3))
+    project.ds("start")
+    wait_until(lambda: project.status()["jobs"]["succeeded"] > 4, "jobs to succeed")
+    bad.write_text("node1")
+    assert "bad machine node1: " in project.ds("monitor", timeout=120).stderr
+    assert [each["machine"] for each in project.status()["excluded"]] == ["node1"]
+    project.is_complete(120)
+    hosts = [file.name.rpartition("-")[2] for file in project.state().rglob("lives/*")]
+    assert sorted(hosts) == ["node1", "node2", "node3"]
+    project.leaves_nothing()
+
+
 def test_secrets_of_this_terminal_reach_the_hosts_and_no_file(project: HostsProject) -> None:
     secret = "it's; secret"
     hashed = sha256(secret.encode()).hexdigest()

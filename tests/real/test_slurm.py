@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -193,6 +193,36 @@ def test_what_slurm_refuses_is_said_with_its_fix_before_and_at_start(project: Cl
     project.config()
     assert project.status()["jobs"]["waiting"] == 3
     project.ds("cleanup", "--yes")
+
+
+def test_jobs_of_mixed_needs_are_packed_into_pilots_with_gpus_of_their_own(project: ClusterProject) -> None:
+    (smi := project.scratch.with_name("bin") / "nvidia-smi").parent.mkdir()
+    smi.write_text("#!/bin/sh\necho 0; echo 1\n")  # as Slurm names no GPU that is no device of the node
+    smi.chmod(0o755)
+    project.environment["PATH"] = f"{smi.parent}:{project.environment['PATH']}"
+    told = "$SLURMD_NODENAME {need} $DS_CPUS ,$CUDA_VISIBLE_DEVICES"
+    project.config(
+        COMMAND=f"echo {told} $(date +%s.%N) > {{output_dir}}/n; sleep 0.5; date +%s.%N >> {{output_dir}}/n",
+        DOCKER_CORES=4,
+        SLURM_GRES="gpu:fake:2",
+        RESOURCES={"gpus": "{need}", "cpus": "max(1, {need})"},
+    )
+    needs = [1, 1, 2, 0, 1, 2, 0, 1, 0, 0]
+    project.ds("run", project.jobs({"n": n, "need": need} for n, need in enumerate(needs)), timeout=120)
+    users: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for text in project.outputs().values():
+        node, need, cpus, gpus, begun, ended = text.split()
+        ids = gpus[1:].split(",") if gpus[1:] else []
+        assert (len(ids), int(cpus)) == (int(need), max(1, int(need)))
+        for what, count in [*((each, 1) for each in ids), ("cpus", int(cpus))]:
+            users.setdefault((node, what), []).extend([(float(begun), count), (float(ended), -count)])
+    assert {what for _, what in users} == {"0", "1", "cpus"}
+    most = {key: max(accumulate(count for _, count in sorted(each))) for key, each in users.items()}
+    assert all(count == 1 for (_, what), count in most.items() if what != "cpus"), most
+    assert 2 < max(most.values()) <= 4, "more than one job at a time, and no more than the pilot has"
+    refused = project.ds("submit", project.jobs([{"n": 99, "need": 3}]), code=2).stderr
+    assert "needs 3 processors, 3 GPUs, and a pilot has 4 processors, 300 MB, 2 GPUs" in refused
+    project.leaves_nothing()
 
 
 def test_a_controller_that_is_silent_is_named_and_jobs_go_on(project: ClusterProject) -> None:

@@ -42,6 +42,7 @@ FLOORS = {
     """,
     "aws": """
         engine check
+        current
         checks earlier look provision teardown worker
         ecs watch
         ec2

@@ -106,7 +106,7 @@ def test_results_without_an_output_are_refused(check: Check) -> None:
         ("é" * 200, "a part of more than 255 bytes"),
         ("/".join("x" * 200 for _ in range(5)), "more than 900 bytes"),
         ("a\0b", "NUL character"),
-        ("s3://mybucket/out", "is an address"),
+        ("https://mybucket/out", "is an address"),
         ("runs/App/99", "among the records of runs"),
         ("Runs", "among the records of runs"),
         ("a/.ds/b", "among the records of runs"),
@@ -122,17 +122,16 @@ def test_an_output_that_cannot_be_one_is_refused(check: Check, value: Any, said:
 
 
 @pytest.mark.fault(55)
-def test_other_buckets_are_named_on_aws_only(check: Check) -> None:
+@pytest.mark.parametrize("engine", ["aws", "local"])
+def test_other_buckets_are_named_on_every_engine(check: Check, engine: str) -> None:
     groups = [{"i": 1}]
     for key in ("INPUTS", "OUTPUT"):
-        assert check(groups, ENGINE="aws", **{key: "s3://other/x/{i}"}) == Fit(1)
-        with pytest.raises(UsageError, match="is an address"):
-            check(groups, ENGINE="local", **{key: "s3://other/x/{i}"})
-    with pytest.raises(UsageError, match="control character"):
-        check([{"i": "a\nb"}], ENGINE="aws", OUTPUT="{i}")
+        assert check(groups, ENGINE=engine, **{key: "s3://other/x/{i}"}) == Fit(1)
+        with pytest.raises(UsageError, match="control character"):
+            check([{"i": "a\nb"}], ENGINE=engine, **{key: "s3://other/x/{i}"})
     for bad in ("s3://b/runs/{i}", "s3://b", "gs://b/{i}"):
         with pytest.raises(UsageError):
-            check(groups, ENGINE="aws", OUTPUT=bad)
+            check(groups, ENGINE=engine, OUTPUT=bad)
 
 
 @pytest.mark.fault(53)

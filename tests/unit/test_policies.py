@@ -170,6 +170,31 @@ def test_the_buckets_of_a_project_are_those_its_config_names() -> None:
     assert (found.written, found.read) == (("pipelines", "results"), ("images",))
 
 
+def test_other_buckets_are_used_as_inputs_and_output_say_or_by_their_role() -> None:
+    role = "arn:aws:iam::210987654321:role/lab"
+    found = Used.of(
+        config(
+            COMMAND="true",
+            INPUTS=["s3://theirs/in/{Plate}", "s3://by-role/{Plate}", "own/{Plate}"],
+            OUTPUT="s3://drop/{Plate}",
+            OUTPUT_ACL="bucket-owner-full-control",
+            BUCKET_ROLES={"by-role": role},
+        ),
+        WHERE,
+    )
+    assert found == Used(("drop", "results"), ("theirs",), roles=(role,), shared=("drop",))
+    task = trusted(WHERE, found)[0].policies()["store"]
+    assert Used.by_policies(task, {}, "aws") == found
+    rights = {each["Sid"]: each["Resource"] for each in task["Statement"]}
+    assert rights["Roles"] == [role] and rights["Acl"] == ["arn:aws:s3:::drop/*"]
+
+
+def test_policies_that_no_role_can_hold_are_refused_before_anything_is_made() -> None:
+    many = tuple(f"arn:aws:iam::210987654321:role/lab-{number:04}" for number in range(250))
+    with pytest.raises(DsError, match=r"inside the role .*-task would have .* IAM takes 10,240"):
+        plan_setup(WHERE, USED._replace(roles=many), Found())
+
+
 def test_a_bucket_that_is_written_is_not_only_read() -> None:
     assert Used.of(config(SOURCE_BUCKET="results"), WHERE)[:2] == (("results",), ())
     assert USED.joined(Used(("images",), ("other",))) == Used(("images", "results"), ("other",))

@@ -134,7 +134,7 @@ def test_a_disk_without_room_is_named_before_it_is_full(tmp_path: Path) -> None:
         ("{Plate}/", "SHARED_INPUTS: {Plate}/: has a key of the job in it"),
         ("../genome/", "SHARED_INPUTS: ../genome/ has a part '.' or '..'"),
         ("/genome/ -> ../x", "SHARED_INPUTS: '../x' is no name"),
-        ("s3://lab/genome/", "SHARED_INPUTS: 's3:/lab/genome/' is an address"),
+        ("gs://lab/genome/", "SHARED_INPUTS: 'gs:/lab/genome/' is an address"),
     ],
 )
 def test_an_entry_that_names_no_files_is_refused(store: CountingStore, entry: str, what: str) -> None:

@@ -284,7 +284,7 @@ def _write_project(folder: Path, project: Project | None, max_workers: int | Non
     environment: dict[str, str] = {}
     if project is not None:
         keys |= _keys_of(project.config)
-        keys["STORE"] = str(project.folder / project.config.store)
+        keys["STORE"] = str(project.config.store_folder(project.folder) or project.config.store)
         environment = project.config.worker_environment()
     here = ENGINES[str(keys["ENGINE"])].on_this_machine
     if here and not (project and project.config.in_containers):

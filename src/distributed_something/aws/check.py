@@ -12,16 +12,7 @@ from typing import Any, NamedTuple
 
 from ..engine import Store
 from ..errors import DsError, UsageError
-from ..inputs.checks.findings import (
-    Check,
-    Finding,
-    Room,
-    error,
-    job_file_findings,
-    ok,
-    work_findings,
-    wrong,
-)
+from ..inputs.checks.findings import Check, Finding, Room, error, job_file_findings, ok, work_findings, wrong
 from ..inputs.checks.findings import image_findings as container_findings
 from ..inputs.checks.program import runnable_findings
 from ..inputs.checks.sizing import need_findings
@@ -116,18 +107,21 @@ def project_checks(folder: Path, config: Config, job_file: JobFile | None) -> li
 def _store_checks(
     folder: Path, config: Config, job_file: JobFile | None, session: AwsSession, asker: Asker
 ) -> list[Check]:
-    if job_file is None or not config.aws_bucket:
-        return []
-    from ..s3.buckets import Stores
-    from ..s3.store import S3Store
+    from ..s3.access import Access
+    from ..s3.rights import rights_findings
 
-    store = Stores(S3Store(config.aws_bucket, session=session))
+    access = Access(config, session)
+    tried = Check("the buckets", lambda: rights_findings(config, access, "you (tasks ask by their role)"))
+    if job_file is None or not config.aws_bucket:
+        return [tried]
+    store = access.joined()
     place = f"s3://{config.aws_bucket}"
     slots = config.tasks_per_machine * (config.docker_cores or 1)
     room = Room(
         config.ebs_vol_size * 10**9, slots, "EBS_VOL_SIZE", "raise EBS_VOL_SIZE, or lower DOCKER_CORES"
     )
     return [
+        tried,
         Check("the inputs", lambda: stored_findings(config, job_file, store, place, room)),
         Check("what jobs need", lambda: asker.needs(job_file, store)),
         Check("archived inputs", lambda: archived_findings(config, job_file, session)),

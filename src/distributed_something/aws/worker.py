@@ -30,7 +30,7 @@ from ..runs.following import Followed
 from ..runs.joblog import live_key
 from ..runs.provenance import note_worker
 from ..runs.runfile import RunFile, largest_noted, read_run_file
-from ..s3.buckets import Stores
+from ..s3.access import Access
 from ..s3.session import AwsSession, QueueGone
 from ..s3.store import WORKER_RETRY_SECONDS, S3Store
 from ..system.hardware import Lender, Share, find_gpus, variables_here
@@ -208,7 +208,7 @@ class _Task:
         self._paths = RunPaths(settings.app, settings.run)
         self._session = AwsSession(settings.region)
         bucket = S3Store(settings.bucket, session=self._session, retry_seconds=WORKER_RETRY_SECONDS)
-        self._store: Store = Stores(bucket)
+        self._store: Store = bucket
         self._gone: QueueGone | None = None
         self._root = settings.scratch / f"ds-{settings.app}"
 
@@ -216,6 +216,8 @@ class _Task:
         """Run until told to stop."""
         facts = read_run_file(self._store, self._settings.app, self._settings.run)
         config = facts.config
+        access = Access(config, self._session, retry_seconds=WORKER_RETRY_SECONDS, say=complain)
+        self._store = access.joined(self._store)
         largest = largest_noted(self._store, self._settings.app, self._settings.run)
         if largest is None:
             self._settings = self._settings._replace(gpus=config.gpus)
@@ -307,12 +309,7 @@ class _Task:
         return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", shared, lines)
 
     def _worker(
-        self,
-        config: Config,
-        task: Task,
-        queue: WorkersQueue,
-        logs: Sequence[GatheredLog],
-        keeper: LogKeeper,
+        self, config: Config, task: Task, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
     ) -> Worker:
         health = Health(self._store, self._paths.paused + self._name, machine=self._machine)
         return Worker(

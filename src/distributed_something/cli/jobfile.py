@@ -131,7 +131,7 @@ def list_files(project: Project, pattern: Pattern) -> Iterator[str]:
         bucket, slash, key = prefix.removeprefix("s3://").partition("/")
         if not slash:
             raise UsageError(f"--from {pattern.text}: names no bucket", "write s3://bucket/raw/{Plate}.tif")
-        yield from (f"s3://{bucket}/{path}" for path in _stored(_bucket(project, bucket), key))
+        yield from (f"s3://{bucket}/{path}" for path in _stored(_bucket(project, bucket, key), key))
     elif pattern.text.startswith(("/", "./", "../")):
         top = prefix.rpartition("/")[0] + "/"
         yield from (top + path for path in _below(Path(top)))
@@ -146,14 +146,13 @@ def _stored(store: Store, prefix: str) -> Iterator[str]:
             yield file.key
 
 
-def _bucket(project: Project, name: str) -> Store:
+def _bucket(project: Project, name: str, key: str) -> Store:
     if project.config.engine_kind.rents and name == project.config.aws_bucket:
         return project.engine.store
+    from ..s3.access import Access
     from ..s3.plain_store import PlainStore
-    from ..s3.session import AwsSession
 
-    session = AwsSession(project.config.aws_region, project.config.aws_profile or None)
-    return PlainStore(name, session=session)
+    return Access(project.config, kind=PlainStore, say=project.console.say)(name, key)
 
 
 def _below(folder: Path) -> Iterator[str]:

@@ -26,14 +26,14 @@ def pilot_checks(
     folder: Path, config: Config, job_file: JobFile | None, engine: str, *own: Check
 ) -> list[Check]:
     """Returns the checks of a project that runs by pilots: those of every engine, and the engine's own."""
-    store = folder / config.store
     app = AppFolder(folder, config.app_name, engine)
+    written = {app.folder, config.store_folder(folder) or app.folder}
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: _program(config, folder)),
         Check("the secrets", lambda: secret_findings(config)),
-        Check("the folders", lambda: folder_findings({store, app.folder, folder / "files"})),
-        Check("the disk", lambda: disk_findings({store, app.folder})),
+        Check("the folders", lambda: folder_findings({*written, folder / "files"})),
+        Check("the disk", lambda: disk_findings(written)),
         *own,
     ]
     return found + job_checks(config, job_file, folder, pilots.capacity_of(config))

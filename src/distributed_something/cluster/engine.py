@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from typing import Any
 
 from ..budget import Quote
 from ..clock import Clock
@@ -24,10 +25,9 @@ from ..engine import (
 from ..errors import DsError, QueueDamaged, Unreachable
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
-from ..job import LEASE_SECONDS
+from ..job import LEASE_SECONDS, Needs
 from ..ledger import LedgerWriter, RunPaths
-from ..local.place import need_image
-from ..local.store import FolderStore
+from ..local.place import check_server, need_image, open_store
 from ..packing import Capacity
 from ..runs.record import excluded_of, record_path
 from ..system.mounts import file_system
@@ -77,7 +77,7 @@ class PilotEngine:
         self._queue: CommandQueue | None = None
         self._seen: set[str] = set()
         """Pilots that this command has seen: one that is not there any more has ended."""
-        self.store = FolderStore(project / config.store, durable=True)
+        self.store = open_store(project, config, durable=True, say=say)
 
     # the queue
 
@@ -103,6 +103,7 @@ class PilotEngine:
         earlier = self.current_run()
         if earlier == run:
             return
+        check_server(self._config)
         self._app.make()
         if earlier is not None:
             self.end()
@@ -227,7 +228,11 @@ class PilotEngine:
             details=(*details(known, now, waiting), *self._silence()),
             hours=hours(lived, now),
             rented=tuple(_machines(running, lived)),
+            needs=tuple((Needs(*each), count) for each, count in (self._status() or {}).get("needs", ())),
         )
+
+    def _status(self) -> dict[str, Any] | None:
+        return self._app.place(self.current_run() or "").told()
 
     def _silence(self) -> Iterator[tuple[str, str]]:
         if silent := self._app.silent():
@@ -265,7 +270,9 @@ class PilotEngine:
             return ": ".join(filter(None, machines.diagnosis[:2]))
         if not machines.running:
             return f"no pilots are there{f' ({machines.ended})' if machines.ended else ''}: ds start"
-        status = self._app.place(self.current_run() or "").told()
+        whole, status = self.capacity().whole, self._status()
+        if counts.waiting and machines.needs and not any(each.fit(whole) for each, _ in machines.needs):
+            return f"no waiting job fits a pilot: it has {whole}"
         return counts.explain_delay(status["next"] if status else None, self._clock.now())
 
     def guard(self) -> Sequence[str]:

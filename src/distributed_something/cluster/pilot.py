@@ -27,14 +27,12 @@ from ..inputs.files import project_files
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Cause, Lease, Outcome, State
 from ..ledger import LedgerWriter, RunPaths
-from ..local.place import container_engine, need_image
-from ..local.store import FolderStore
-from ..runs.following import Followed
-from ..runs.joblog import live_key
+from ..local.gathering import gathering
+from ..local.place import container_engine, forking_store, need_image, open_store
 from ..runs.record import budget_of, record_path
-from ..runs.runfile import largest_noted, read_run_file, run_file_key
+from ..runs.runfile import lends_gpus, read_run_file, run_file_key
 from ..system.containers.docker import WORKER_LABEL, sweep
-from ..system.hardware import Gpus, Share, find_gpus, share_variables
+from ..system.hardware import Gpus, Lender, Share, find_gpus, share_variables
 from ..system.state import STATE_VARIABLE, mark_of
 from ..words import many
 from ..worker.attempt.container import Containers, containers_of
@@ -45,19 +43,19 @@ from ..worker.attempt.task import compile_task
 from ..worker.crew import Crew, Signals
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, keep
-from ..worker.gather import Gathered, GatheredLog, GatheringSlot, KeptLedger, LogKeeper
+from ..worker.gather import GatheringSlot
 from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
 from .folder import AppFolder
 from .lives import OwnLife, hours, lives
 from .lost import give_back, prefix_of
 from .own_folder import OwnFolder
-from .pilots import slots_for, slots_of
+from .pilots import capacity_of, gpus_of, memory_of_slot, slots_of
 from .scheduler import Scheduler
 from .shared.keeper import Keeper
 from .shared.place import Look
 from .shared.queue import SharedQueue
-from .shared.replica import Terms
+from .shared.replica import Room, Terms
 
 LOOK_SECONDS = 1.0
 IDLE_END_SECONDS = 30.0
@@ -103,7 +101,8 @@ class Pilot:
         self._config = config
         self._app = AppFolder(project, config.app_name, scheduler.name)
         self._place = self._app.place(run)
-        self._store = FolderStore(project / config.store, durable=True)
+        self._folder = config.store_folder(project)
+        self._store = forking_store(project, config, durable=True)
         self._paths = RunPaths(config.app_name, run)
         self._scratch = scratch
         self._root = config.scratch_root() or scratch / "work"
@@ -145,7 +144,6 @@ class Pilot:
         if self._config.shared_inputs:
             shared = read_run_file(self._store, *self._paths).shared
             self._carried = self._carried._replace(shared=shared)
-        self._slots = slots_for(self._config, largest_noted(self._store, *self._paths))
         complain(f"pilot {self.id}: {many(self._slots, 'slot')}")
         self._prepare()
         if self._order is None:
@@ -169,15 +167,18 @@ class Pilot:
     def _prepare(self) -> None:
         """Gives jobs their environment, and their image. While that fails, it pauses."""
         config, note = self._config, self._paths.paused + prefix_of(self.id)
-        health = Health(self._store, note, run_file_key(*self._paths), self._store.root, self.id)
+        health = Health(self._store, note, run_file_key(*self._paths), self._folder, self.id)
         while self._order is None:
             try:
                 config.shell(self._project).adopt(config.worker_environment())
                 need_image(config, self._project, complain, prepared=True)
                 engine = container_engine(config, self._project)
-                bucket = self._store.root if config.mount_bucket else None
+                bucket = self._folder if config.mount_bucket else None
                 if engine is not None:
-                    self._containers = containers_of(config, engine, self._scratch, bucket)
+                    made = containers_of(config, engine, self._scratch, bucket)
+                    share = made.limits._replace(memory=memory_of_slot(config))
+                    most = min(share.most, config.memory or share.most)
+                    self._containers = made._replace(limits=share._replace(most=most))
                 break
             except DsError as failed:
                 complain(f"pilot {self.id}: paused: {failed.what}")
@@ -272,10 +273,12 @@ class Pilot:
 
     def _make_worker(self, name: str, number: int) -> Worker:
         """Make a worker, in its own process."""
-        config, store, paths = self._config, self._store, self._paths
-        queue = SharedQueue(self._place, name, is_ending=lambda: self._order is not None)
-        own, slots = config.worker_environment(), slots_of(config)
-        share = Share(number, self._slots, config.gpus, config.gpus_shared)
+        config, paths = self._config, self._paths
+        store = open_store(self._project, config, durable=True, say=complain)
+        room = Room(f"{prefix_of(self.id)}-", capacity_of(config))
+        queue = SharedQueue(self._place, name, is_ending=lambda: self._order is not None, room=room)
+        own, slots = config.worker_environment(), self._slots
+        share = Share(number, slots, config.gpus, config.gpus_shared)
         limits = share_variables(share, slots, find_gpus() if config.gpus else Gpus(), {**os.environ, **own})
         environment = {**limits, **own, STATE_VARIABLE: str(self._scratch)}
         image = self._containers.engine.digest(self._containers.image) if self._containers else None
@@ -283,12 +286,12 @@ class Pilot:
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
-        shared = Gathered(store, paths.logs, f"{name}.log")
-        log = GatheredLog(store, paths.logs, f"{name}-live.log", shared)
-        write_live = partial(store.write, live_key(paths, name))
-        keeper = LogKeeper([log], Followed(store, paths, self._clock), write_live)
-        keeper.__enter__()
-        health = Health(store, paths.paused + name, run_file_key(paths.app, paths.run), store.root, self.id)
+        if gpus_of(config):
+            packed = partial(lends_gpus, store, paths.app, paths.run, config.gpus)
+            task = task._replace(gpus=Lender(share, self._scratch, packed))
+        log, ledger = gathering(store, paths, name)
+        marker = run_file_key(paths.app, paths.run)
+        health = Health(store, paths.paused + name, marker, self._folder, self.id)
         slot = PilotSlot(
             task, store, self._root / f"slot-{number}", log, paths.run, name, health, self._containers
         )
@@ -296,7 +299,7 @@ class Pilot:
         return Worker(
             queue,
             [slot],
-            KeptLedger(store, f"{paths.events}{name}.jsonl", keeper),
+            ledger,
             Identity(name, self.id),
             config.retry_policy,
             HeadTime(queue),

@@ -86,6 +86,10 @@ class Config(NamedTuple):
     notify_stalled: float
     shared_output: bool
     store: str
+    s3_endpoint: str
+    bucket_roles: Mapping[str, str]
+    requester_pays: tuple[str, ...]
+    output_acl: str
     job_timeout: float
     job_retries: int
     retry_on: tuple[str, ...]
@@ -165,6 +169,27 @@ class Config(NamedTuple):
         return [self.containers] if isinstance(self.containers, str) else self.engine_kind.containers
 
     @property
+    def in_bucket(self) -> bool:
+        """Whether the store is a bucket, or what is below a prefix in one."""
+        return self.engine_kind.buckets or self.store.startswith("s3://")
+
+    @property
+    def home(self) -> tuple[str, str]:
+        """Returns the store's bucket, and the prefix in it."""
+        if self.engine_kind.buckets:
+            return self.aws_bucket, ""
+        bucket, _, prefix = self.store.removeprefix("s3://").partition("/")
+        return bucket, prefix
+
+    def store_place(self, project: Path) -> str:
+        """Returns what the store is called: a folder's path, or s3://bucket/prefix."""
+        return "s3://" + "/".join(filter(None, self.home)) if self.in_bucket else str(project / self.store)
+
+    def store_folder(self, project: Path) -> Path | None:
+        """Returns the folder of STORE; None: STORE is a bucket."""
+        return None if self.store.startswith("s3://") else project / self.store
+
+    @property
     def engine_kind(self) -> EngineKind:
         """Returns the facts about the engine."""
         return ENGINES[self.engine]
@@ -199,6 +224,23 @@ def load_config(folder: Path) -> Config:
     if len(found) > 1:
         raise UsageError(f"{folder}: both config.py and config.toml are here", "keep one of them")
     return parse_config(_read(found[0]), found[0].name)
+
+
+def refuse_store(config: Config) -> None:
+    """Raises UsageError for a STORE, or a key about it, that the engine cannot have."""
+    kind, name = config.engine_kind, f"ENGINE = {config.engine!r}"
+    if kind.buckets and config.store.startswith("s3://"):
+        own = "its pretend bucket in a folder" if kind.rehearses else "what runs need in AWS_BUCKET"
+        raise UsageError(f"STORE = {config.store!r}: {name} keeps {own}", "remove STORE, or change ENGINE")
+    if kind.buckets and config.s3_endpoint:
+        what = f"S3_ENDPOINT: {name} uses S3 itself: its machines have roles of AWS, and no keys"
+        raise UsageError(what, "remove S3_ENDPOINT, or change ENGINE to local or slurm")
+    if kind.buckets and config.aws_bucket in config.bucket_roles:
+        what = f"BUCKET_ROLES: {config.aws_bucket} is AWS_BUCKET: {name} uses it before it knows other roles"
+        raise UsageError(what, "let the bucket's policy allow the tasks' role, and leave it out")
+    if config.mount_bucket and not kind.buckets and config.in_bucket:
+        what = f"MOUNT_BUCKET: {name} mounts STORE if it is a folder, and {config.store} is a bucket"
+        raise UsageError(what, "remove MOUNT_BUCKET, or let STORE be a folder")
 
 
 def parse_config(text: str, name: str = "config.py") -> Config:

@@ -127,7 +127,7 @@ def environment_name(text: str) -> str:
 def config_text(found: Found, chosen: Inputs | None, app: str, engine: str, command: str) -> str:
     """Writes a config.py with a comment for each choice."""
     keys, kind = chosen.keys if chosen else (), ENGINES[engine]
-    bucket = kind.buckets and not kind.rehearses
+    bucket = kind.rents and not kind.rehearses
     output = "/".join([found.output, *(f"{{{name}}}" for name in chosen.names)]) if chosen else found.output
     lines = [
         '"""What is run, and how. Lines are KEY = value; nothing here is executed."""\n',

@@ -41,7 +41,8 @@ class Key(NamedTuple):
     engine, and `{APP_NAME}` in it stands for the app's name. `low` and `high` are included in the range
     (of a number, or of the length of a list), `above` is not. `shape` is a regular expression for all of
     the text, or each item of a list, and `shape_says` is the message for a text without that shape. An empty
-    text is allowed only where it is the default. `example` is shown in the fix.
+    text is allowed only where it is the default. `example` is shown in the fix. `names` is the shape of a
+    dictionary's names; empty: they name environment variables.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Key(NamedTuple):
     shape_says: str = ""
     example: Any = None
     required: bool = False
+    names: str = ""
 
     @property
     def field(self) -> str:
@@ -85,6 +87,9 @@ TOPIC_PREFIX = "distributed-something-"
 _LIES = r"ssm:[\w./-]+|secretsmanager:arn:aws[a-z-]*:secretsmanager:\S+|env:[A-Za-z_]\w*|file:\S.*"
 
 
+_BUCKET = "[A-Za-z0-9._-]{3,255}"
+_STORE = rf"(?!s3:).+|s3://{_BUCKET}(/(?!\.{{1,2}}(/|$))[^/\0-\x1f\x7f]+)*/?"
+
 # fmt: off
 KEYS: tuple[Key, ...] = (
     Key("APP_NAME", Kind.TEXT, None, "names the app, and every resource made for it", required=True,
@@ -99,7 +104,7 @@ KEYS: tuple[Key, ...] = (
     Key("SSH_KEY_NAME", Kind.TEXT, "", "key pair for logging in to machines, with or without .pem",
         example="your-key-file.pem"),
     Key("AWS_BUCKET", Kind.TEXT, "", "bucket that holds inputs, outputs, logs and ledger",
-        shape="[A-Za-z0-9._-]{3,255}", shape_says="is not the bare name of a bucket", example="your-bucket"),
+        shape=_BUCKET, shape_says="is not the bare name of a bucket", example="your-bucket"),
     Key("ECS_CLUSTER", Kind.TEXT, "default", "cluster that the machines join",
         shape="[A-Za-z0-9_-]{1,255}", shape_says="may have only letters, digits, - and _"),
     Key("CLUSTER_MACHINES", Kind.WHOLE, 1, "machines in the fleet", low=1, high=10_000),
@@ -160,7 +165,19 @@ KEYS: tuple[Key, ...] = (
     Key("NOTIFY_STALLED", Kind.NUMBER, 3600, "time without the end of a job after which the run has stalled;"
         " JOB_TIMEOUT if that is longer", unit="seconds", above=0),
     Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
-    Key("STORE", Kind.TEXT, "data", "engines local and rehearsal: folder that stands for the bucket"),
+    Key("STORE", Kind.TEXT, "data", "folder that stands for the bucket; engines local and slurm: or a bucket"
+        " and a prefix in it, s3://bucket/prefix", shape=_STORE,
+        shape_says="is neither a folder nor s3://bucket/prefix"),
+    Key("S3_ENDPOINT", Kind.TEXT, "", "engines local, slurm: server of all buckets, if it is not AWS's:"
+        " MinIO, Ceph, R2, say", shape=r"https?://[^/\s@]+/?",
+        shape_says="is no address such as https://host:port", example="https://minio.lab:9000"),
+    Key("BUCKET_ROLES", Kind.TABLE, {}, "roles of AWS by which buckets are asked, by the buckets' names",
+        shape=r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", shape_says="is not the ARN of a role",
+        names=_BUCKET, example={"their-bucket": "arn:aws:iam::123456789012:role/reader"}),
+    Key("REQUESTER_PAYS", Kind.LIST, (), "buckets whose owners have those pay who read them",
+        shape=_BUCKET, shape_says="is not the bare name of a bucket", example=["their-bucket"]),
+    Key("OUTPUT_ACL", Kind.TEXT, "", "canned ACL of outputs in other buckets than the store's",
+        choices=("bucket-owner-full-control", "bucket-owner-read", "public-read", "authenticated-read")),
     Key("JOB_TIMEOUT", Kind.NUMBER, 0, "time limit of an attempt; 0: none", unit="seconds", low=0),
     Key("JOB_RETRIES", Kind.WHOLE, 3, "attempts before a job is dead; interruptions never count", low=1),
     Key("RETRY_ON", Kind.LIST, (), "causes and exit codes that are retried though they are not by default",
@@ -329,8 +346,9 @@ def _to_table(key: Key, value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise _wrong(key, value)
     for name, item in value.items():
-        if not isinstance(name, str) or not re.fullmatch(ENV_NAME, name):
-            raise ValueError(f"{short(name)} cannot name an environment variable")
+        if not isinstance(name, str) or not re.fullmatch(key.names or ENV_NAME, name):
+            kind = "is not the bare name of a bucket" if key.names else "cannot name an environment variable"
+            raise ValueError(f"{short(name)} {kind}")
         if not isinstance(item, (str, int, float)):
             raise ValueError(f"the value of {short(name)} is neither text, number, True nor False")
     return {name: clean_text(str(item)) for name, item in value.items()}

@@ -33,8 +33,7 @@ from ..words import many
 from ..worker.files.shared import stored_findings
 from ..worker.forecast import forecast_findings
 from .engine import FULL_BELOW
-from .place import capacity_of, check_gpus, container_engine, slots_of
-from .store import FolderStore
+from .place import capacity_of, check_gpus, container_engine, open_store, slots_of
 
 LOW_DISK = 1 << 30
 LOW_MEMORY = 256 << 20
@@ -43,8 +42,8 @@ LOW_MEMORY = 256 << 20
 
 def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: Path | None) -> list[Check]:
     """Returns the checks of a project that runs on this machine."""
-    store = folder / config.store
-    written = {store, state_folder(folder, config.app_name), record_path(folder, config.app_name).parent}
+    written = {state_folder(folder, config.app_name), record_path(folder, config.app_name).parent}
+    written |= {place for place in [config.store_folder(folder)] if place}
     found = [
         Check("the work", lambda: work_findings(config)),
         Check("the program", lambda: program_findings(config, folder)),
@@ -68,22 +67,26 @@ def job_checks(
     room: Room | None = None,
     image: Callable[[], str] = str,
 ) -> list[Check]:
-    """Returns the checks of shared inputs, and of a job file, if there is one, in the folder of STORE.
+    """Returns the checks of buckets, of shared inputs, and of a job file, if there is one, in the store.
 
     `capacity` is what a machine has for jobs. `image` returns the digest of their image, where they have one.
     """
-    store = FolderStore(folder / config.store)
-    folds_case, place = store.folds_case, str(folder / config.store)
+    from ..s3.access import Access
+    from ..s3.rights import rights_findings
+
+    store = open_store(folder, config)
+    folds_case, place = store.folds_case, config.store_place(folder)
+    rights = Check("the buckets", lambda: rights_findings(config, Access(config)))
     inputs = Check("the inputs", lambda: stored_findings(config, file, store, place, room))
     if file is None:
-        return [inputs]
+        return [rights, inputs]
     of_file = [
         Check("the job file", lambda: job_file_findings(config, file, folder, folds_case=folds_case)),
         inputs,
         Check("what jobs need", lambda: need_findings(config, file, store, capacity)),
         Check("what is done", lambda: forecast_findings(config, file, store, folder, image())),
     ]
-    return [in_turn("the jobs", *of_file)]
+    return [rights, in_turn("the jobs", *of_file)]
 
 
 def _image(config: Config, folder: Path) -> str:

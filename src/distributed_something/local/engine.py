@@ -21,10 +21,19 @@ from ..job import Needs
 from ..packing import Capacity
 from ..system.leftovers import sweep_below
 from ..system.state import STATE_VARIABLE, make_private, one_run, state_folder
-from .place import Place, capacity_of, check_gpus, default_of, need_image, slots_of
+from .place import (
+    Place,
+    capacity_of,
+    check_gpus,
+    check_server,
+    default_of,
+    need_image,
+    open_store,
+    slots_of,
+)
 from .queue import SqliteQueue
 from .queue_file import lock_of
-from .store import TEMPORARY, FolderStore
+from .store import TEMPORARY
 
 START_SECONDS = 20.0
 """Time limit for a starting machine process to take orders, in seconds."""
@@ -61,7 +70,8 @@ class LocalEngine:
         self._clock = clock
         self._place = Place(state_folder(project, config.app_name))
         self._queue: SqliteQueue | None = None
-        self.store = FolderStore(project / config.store)
+        self.store = open_store(project, config, say=say)
+        self._folder = config.store_folder(project)
 
     def capacity(self) -> Capacity:
         """Returns what this machine has for jobs."""
@@ -95,6 +105,8 @@ class LocalEngine:
         read_secrets(self._config, os.environ)
         check_gpus(self._config)
         new = not self._place.database.exists()
+        if new or self.current_run() != run:
+            check_server(self._config)
         queue = self._open()
         if new:
             on_created(f"queue {self._place.database}")
@@ -182,7 +194,7 @@ class LocalEngine:
                 last = next((line for line in reversed(lines) if line.strip()), "")
                 why = last.strip() or "something kills them, a job perhaps"
                 return Diagnosis(f"the workers keep dying: {why} (see {self._place.log})")
-        for folder in (self._place.folder, self.store.root) if alive else ():
+        for folder in filter(None, (self._place.folder, self._folder)) if alive else ():
             if not folder.exists():
                 return Diagnosis(f"the folder {folder} is away: bring it back, and the work goes on")
             if not os.access(folder, os.W_OK):
@@ -283,7 +295,8 @@ class LocalEngine:
             self._sweep()
         self._close()
         remove_folder(self._place.folder)
-        sweep_below(self.store.root, TEMPORARY)
+        if self._folder:
+            sweep_below(self._folder, TEMPORARY)
         return [str(self._place.folder)] if self._place.folder.exists() else []
 
     def _status(self) -> dict[str, Any] | None:

@@ -42,10 +42,11 @@ from ..worker.attempt.workplace import clear_remains
 from ..worker.crew import Crew, Signals
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, prefix_of
+from ..worker.gather import GatheringSlot
 from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
-from .place import Place, container_engine, slots_of
-from .store import FolderStore
+from .gathering import gathering
+from .place import Place, container_engine, forking_store, open_store, slots_of
 
 IDLE_END_SECONDS = 30.0
 """Time without an open job, in seconds, after which the workers end by themselves."""
@@ -157,7 +158,8 @@ class Machine:
 
     def _make_worker(self, name: str, number: int) -> Worker:
         """Make a worker, in its own process."""
-        place, config, store, paths = self._place, self._config, self._store, self._paths
+        place, config, paths = self._place, self._config, self._paths
+        store = open_store(Path.cwd(), config, say=complain)
         own = config.worker_environment()
         share = Share(number, slots_of(config), config.gpus, config.gpus_shared)
         environment = {**variables_here(share, own), **own, STATE_VARIABLE: str(place.folder)}
@@ -172,15 +174,20 @@ class Machine:
         gpus = Lender(share, place.folder, packed)
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
         task = task._replace(gpus=gpus)
-        log = SlotLog(store, paths.logs, f"{name}.log")
-        marker, disk = run_file_key(paths.app, paths.run), Path(store.locate(paths.root.rstrip("/")))
-        health = Health(store, paths.paused + name, marker, disk)
+        marker, kept = run_file_key(paths.app, paths.run), config.store_folder(Path.cwd())
+        health = Health(store, paths.paused + name, marker, kept and kept / paths.root)
         folder = self._root / f"slot-{number}"
-        slot = Slot(task, store, folder, log, paths.run, name, self._containers, health=health)
+        if kept is None:
+            text, ledger = gathering(store, paths, name)
+            slot: Slot = GatheringSlot(task, store, folder, text, paths.run, name, health, self._containers)
+        else:
+            ledger = LedgerWriter(store, f"{paths.events}{name}.jsonl")
+            log = SlotLog(store, paths.logs, f"{name}.log")
+            slot = Slot(task, store, folder, log, paths.run, name, self._containers, health=health)
         return Worker(
             queue,
             [slot],
-            LedgerWriter(store, f"{paths.events}{name}.jsonl"),
+            ledger,
             Identity(name, os.uname().nodename),
             config.retry_policy,
             SystemClock(),
@@ -273,7 +280,7 @@ def _containers(place: Place, project: Path, config: Config) -> Containers | Non
     engine = container_engine(config, project)
     if engine is None:
         return None
-    bucket = project / config.store if config.mount_bucket else None
+    bucket = config.store_folder(project) if config.mount_bucket else None
     return containers_of(config, engine, place.folder, bucket)
 
 
@@ -290,7 +297,7 @@ def main(project: str, folder: str, run: str, held: str) -> int:
     caller = log_to(place.log)
     try:
         config = load_config(Path(project))
-        machine = Machine(place, config, FolderStore(Path(project) / config.store), run, lock)
+        machine = Machine(place, config, forking_store(Path(project), config), run, lock)
         machine.start()
     except (DsError, OSError) as error:
         return refuse(caller, error)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..engine import Store
 from ..errors import UsageError
 from ..inputs.config import Config
 from ..job import LEASE_SECONDS, Needs
 from ..packing import Capacity
+from ..s3.buckets import Stores
 from ..system.state import mark_of
 from ..words import many
 from .queue import SqliteQueue
+from .store import FolderStore
 
 if TYPE_CHECKING:
+    from ..s3.access import Access
     from ..system.containers.box import ContainerEngine
 
 
@@ -69,6 +73,47 @@ class Place(NamedTuple):
         capacity = partial(capacity_of, config) if owner else None
         policy = config.retry_policy
         return SqliteQueue(path, policy=policy, term=LEASE_SECONDS, owner=owner, capacity=capacity)
+
+
+def open_store(
+    project: Path, config: Config, *, durable: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Stores:
+    """Returns the store of a config, a folder or a bucket, with other buckets beside it.
+
+    What was written to a `durable` folder survives the loss of this machine. A bucket's first verb may start
+    threads, after which no process can be forked. `say` gets what is to be known of another bucket.
+    """
+
+    @cache
+    def access() -> Access:
+        from ..s3.access import Access
+
+        return Access(config, say=say)
+
+    folder = config.store_folder(project)
+    home = access().home() if folder is None else FolderStore(folder, durable=durable)
+    return Stores(home, lambda bucket, key: access()(bucket, key))
+
+
+def check_server(config: Config) -> None:
+    """Raises DsError if the store is a bucket whose server does not answer, or ignores conditions."""
+    if not config.in_bucket:
+        return
+    from ..s3.access import Access
+    from ..s3.rights import refuse_unconditional
+
+    refuse_unconditional(Access(config).home(), f"runs/{config.app_name}/")
+
+
+def forking_store(project: Path, config: Config, *, durable: bool = False) -> Store:
+    """Returns the project's store for a process that forks others: its verbs start no thread."""
+    folder = config.store_folder(project)
+    if folder is not None:
+        return FolderStore(folder, durable=durable)
+    from ..s3.access import Access
+    from ..s3.plain_store import PlainStore
+
+    return Access(config, kind=PlainStore).home()
 
 
 def slots_of(config: Config) -> int:

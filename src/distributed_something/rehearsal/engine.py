@@ -30,6 +30,8 @@ from ..inputs.fleetfile import is_key_placeholder
 from ..ledger import RunPaths
 from ..packing import Capacity
 from ..runs.record import read_record, record_path
+from ..s3.access import Access
+from ..s3.buckets import Stores
 from ..s3.session import AwsSession
 from ..s3.store import S3Store
 from ..system.containers.docker import STATE_LABEL, sweep
@@ -45,8 +47,7 @@ from .emulator.server import CREDENTIALS
 from .faults import parse_faults
 from .place import Place, bucket_of
 
-END_SECONDS = 30.0
-"""Time limit for the emulator's end, in seconds."""
+END_SECONDS = 30.0  # time limit for the emulator's end, in seconds
 
 ANEW = "ds run JOBFILE begins a new run"
 _IMAGE = "rehearsal/not-pulled"
@@ -80,7 +81,8 @@ class RehearsalEngine:
         self._say = say
         self._place = Place(state_folder(project, f"{config.app_name}.rehearsal"))
         self._found: AwsEngine | None = None
-        self._store: FolderBucket | None = None
+        self._store: Stores | None = None
+        self._store_at = ""
         self._faults = faults
         slow = parse_faults(faults or self._place.faults())
         self.final_poll_interval = 0.1 + slow.seconds(slow.lag)
@@ -178,13 +180,14 @@ class RehearsalEngine:
     # -- engine.Engine
 
     @property
-    def store(self) -> S3Store:
-        """The bucket: the emulator's, or, where that has gone, its folder."""
+    def store(self) -> Stores:
+        """The bucket, and others: the emulator's, or, where that has gone, its folder."""
         endpoint = self._place.endpoint()
         address, key = self._served if endpoint is None else (endpoint, self._place.key())
-        if self._store is None or self._store.endpoint != address:
-            session = self._session(address, key)
-            self._store = FolderBucket(self._config.aws_bucket, session, self._project / self._given.store)
+        if self._store is None or self._store_at != address:
+            session, self._store_at = self._session(address, key), address
+            home = FolderBucket(self._config.aws_bucket, session, self._project / self._given.store)
+            self._store = Access(self._config, session).joined(home)
         return self._store
 
     @cached_property
@@ -383,7 +386,6 @@ class FolderBucket(S3Store):
 
     def __init__(self, bucket: str, session: AwsSession, folder: Path) -> None:
         super().__init__(bucket, session=session)
-        self.endpoint = session.endpoint
         self._folder = folder
 
     def locate(self, key: str) -> str:

@@ -55,12 +55,12 @@ def open_bucket(
     endpoint: str,
     retry_seconds: float,
     silence_seconds: float,
-    credentials: Credentials,
+    credentials: Credentials | None,
 ) -> Any:
     """Opens the bucket `name`, without a call.
 
     A request fails after `silence_seconds` without an answer, including the time to send its body. Failed
-    requests are repeated for `retry_seconds`.
+    requests are repeated for `retry_seconds`. Without `credentials` requests are not signed.
     """
     from obstore.store import S3Store
 
@@ -80,6 +80,8 @@ def open_bucket(
         client_options=client,
         retry_config=_patience(retry_seconds),
         credential_provider=credentials,
+        skip_signature=credentials is None,
+        request_payer=session.pays,
     )
 
 

@@ -1,40 +1,48 @@
-"""Joins the project's bucket and any other bucket to one store. Used by workers."""
+"""Joins a project's store and any bucket to one store: keys such as s3://bucket/key lead to others."""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
-from ..engine import StoredFile
-from .store import S3Store
-from .transfer import FILES_AT_ONCE, at_once, read_ahead
+from ..engine import Store, StoredFile
 
 _ELSEWHERE = re.compile(r"s3://?(?P<bucket>[^/]+)/")
 
 
+class Opener(Protocol):
+    """Opens a bucket that is not the store's."""
+
+    def __call__(self, bucket: str, key: str | None, /) -> Store:
+        """Opens a bucket; `key` is what is read of it first; None: it is written to."""
+
+
 class Stores:
-    """Implements engine.Store over the project's bucket, and over any other by keys such as s3://bucket/key.
+    """Implements engine.Store over the project's store, and over other buckets by keys like s3://bucket/key.
 
     So INPUTS and OUTPUT of a job may name other buckets. A key keeps its form: keys of `list("s3://b/x")`
     start with s3://b/x. As callers remove doubled slashes, s3:/b/x means the same.
     """
 
-    def __init__(self, home: S3Store) -> None:
-        self._home = home
-        self._others: dict[str, S3Store] = {}
+    def __init__(self, home: Store, others: Opener) -> None:
+        self.home = home
+        self._open = others
+        self._others: dict[tuple[str, bool], Store] = {}
         self._lock = threading.Lock()
 
     @property
     def folds_case(self) -> bool:
-        """Whether `a` and `A` are one name: not in S3."""
-        return False
+        """Whether the project's store takes `a` and `A` for one name."""
+        return self.home.folds_case
 
     def locate(self, key: str) -> str:
-        """The file's address: s3://bucket/key."""
-        _, store, rest = self._at(key)
-        return store.locate(rest)
+        """The file's address: a path, or s3://bucket/key."""
+        found = _ELSEWHERE.match(key)
+        return f"s3://{found['bucket']}/{key[found.end() :]}" if found else self.home.locate(key)
 
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
         """Every file whose key starts with `prefix`, in key order."""
@@ -53,46 +61,42 @@ class Stores:
         return store.read(rest, start, length)
 
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
-        """The bytes of each (key, start, length), in order, many at a time; None where there is no file."""
-        return read_ahead(self.read, pieces)
+        """The bytes of each (key, start, length), in order; None where there is no file."""
+        for (_, store), group in groupby(pieces, lambda piece: self._at(piece[0])[:2]):
+            yield from store.read_many((self._at(key)[2], start, length) for key, start, length in group)
 
     def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
-        """Returns each file with its size and tag, many at a time; None: there is no such file."""
-        return at_once(self._stat, [(key,) for key in keys], FILES_AT_ONCE)
-
-    def _stat(self, key: str) -> StoredFile | None:
-        _, store, rest = self._at(key)
-        found = store.stat([rest])[0]
-        return found and found._replace(key=key)
+        """Returns each file with its size and tag; None: there is no such file."""
+        found: list[StoredFile | None] = []
+        for (lead, store), group in groupby(keys, lambda key: self._at(key)[:2]):
+            files = store.stat([self._at(key)[2] for key in group])
+            found += [file and file._replace(key=lead + file.key) for file in files] if lead else files
+        return found
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the file at once."""
-        _, store, rest = self._at(key)
+        _, store, rest = self._at(key, writes=True)
         store.write(rest, data)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Create the file with this content unless it exists."""
-        _, store, rest = self._at(key)
+        _, store, rest = self._at(key, writes=True)
         return store.write_if_absent(rest, data)
 
     def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Replaces the file if its content is still `old`."""
-        _, store, rest = self._at(key)
+        _, store, rest = self._at(key, writes=True)
         return store.replace(rest, old, new)
 
     def append(self, key: str, data: bytes) -> None:
         """Add to the end of an appended file."""
-        _, store, rest = self._at(key)
+        _, store, rest = self._at(key, writes=True)
         store.append(rest, data)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove files, bucket by bucket."""
-        by_store: dict[S3Store, set[str]] = {}
-        for key in keys:
-            _, store, rest = self._at(key)
-            by_store.setdefault(store, set()).add(rest)
-        for store, rests in by_store.items():
-            store.delete(rests)
+        """Remove files, store by store."""
+        for (_, store), group in groupby(keys, lambda key: self._at(key, writes=True)[:2]):
+            store.delete([self._at(key, writes=True)[2] for key in group])
 
     def fetch(self, key: str, path: Path) -> int:
         """Copy a stored file to a new local path."""
@@ -100,25 +104,32 @@ class Stores:
         return store.fetch(rest, path)
 
     def publish(self, path: Path, key: str) -> int:
-        """Copy a local file into its bucket."""
-        _, store, rest = self._at(key)
+        """Move or copy a local file into its store."""
+        _, store, rest = self._at(key, writes=True)
         return store.publish(path, rest)
 
     def fetch_many(self, files: Iterable[tuple[str, Path]]) -> Sequence[int]:
-        """Fetch each (key, path), many at a time; their sizes."""
-        return at_once(self.fetch, files, FILES_AT_ONCE)
+        """Fetch each (key, path), each run of files of one store as that store does; their sizes."""
+        sizes: list[int] = []
+        for (_, store), group in groupby(files, lambda file: self._at(file[0])[:2]):
+            sizes += store.fetch_many((self._at(key)[2], path) for key, path in group)
+        return sizes
 
     def publish_many(self, files: Iterable[tuple[Path, str]]) -> Sequence[int]:
-        """Publish each (path, key), many at a time; their sizes."""
-        return at_once(self.publish, files, FILES_AT_ONCE)
+        """Publish each (path, key), as `fetch_many` fetches."""
+        sizes: list[int] = []
+        for (_, store), group in groupby(files, lambda file: self._at(file[1], writes=True)[:2]):
+            sizes += store.publish_many((path, self._at(key, writes=True)[2]) for path, key in group)
+        return sizes
 
-    def _at(self, key: str) -> tuple[str, S3Store, str]:
+    def _at(self, key: str, *, writes: bool = False) -> tuple[str, Store, str]:
         """(prefix of that store's keys here, the store, the key in it)."""
         found = _ELSEWHERE.match(key)
         if found is None:
-            return "", self._home, key
-        bucket = found["bucket"]
+            return "", self.home, key
+        bucket, rest = found["bucket"], key[found.end() :]
         with self._lock:
-            if bucket not in self._others:
-                self._others[bucket] = self._home.sibling(bucket)
-            return found[0], self._others[bucket], key[found.end() :]
+            store = self._others.get((bucket, writes))
+            if store is None:
+                store = self._others[bucket, writes] = self._open(bucket, None if writes else rest)
+        return found[0], store, rest

@@ -25,6 +25,10 @@ class Place(NamedTuple):
         return f"s3://{self.bucket}/{self.prefix}{self.key}"
 
 
+class Denied(DsError):
+    """A right is missing."""
+
+
 class Exists(Exception):
     """The file is there already."""
 
@@ -34,10 +38,15 @@ class Conflict(Exception):
 
 
 _RACES = {"PreconditionFailed": Exists, "ConditionalRequestConflict": Conflict}
-_CODE = re.compile(r"<Code>([A-Za-z]+)</Code>")
+_CODE = re.compile(r"(?:<Code>|\(code: )([A-Za-z]+)")
 _STATUS = re.compile(r"status code: ([45]\d\d)")
 _SERVER_FAILED = re.compile(r"5\d\d")
-_NAMED = {"408": "RequestTimeout", "429": "TooManyRequests", "503": "ServiceUnavailable"}
+_NAMED = {
+    "403": "AccessDenied",
+    "408": "RequestTimeout",
+    "429": "TooManyRequests",
+    "503": "ServiceUnavailable",
+}
 """S3's codes for a status without text, as of a proxy."""
 
 _KEYS = "sign in again (aws sso login), or renew the keys: aws sts get-caller-identity tells whose are in use"
@@ -49,11 +58,17 @@ _REGION = "set AWS_REGION to the bucket's: aws s3api get-bucket-location --bucke
 _LATER = "try again later; fewer machines at a time ask less of S3"
 _elsewhere = ("the bucket is not in region {region}", _REGION)
 _busy = ("S3 is overloaded, also on retries", _LATER)
-_network = ("no connection to S3", "look at the network, HTTPS_PROXY and AWS_REGION; then try again")
+_network = (
+    "no connection to S3",
+    "look at the network, HTTPS_PROXY, AWS_REGION and S3_ENDPOINT; then try again",
+)
 _expired = ("the credentials have expired", _KEYS)
 _wrong_keys = ("the credentials are not valid", _KEYS)
 _EXPLAINED = {
-    "NoSuchBucket": ("there is no such bucket", "set AWS_BUCKET to yours, or: aws s3 mb s3://{bucket}"),
+    "NoSuchBucket": (
+        "there is no such bucket",
+        "name yours (AWS_BUCKET, STORE), or: aws s3 mb s3://{bucket}",
+    ),
     "AccessDenied": ("access denied", _RIGHTS),
     "AllAccessDisabled": ("access denied", _RIGHTS),
     "AuthorizationHeaderMalformed": _elsewhere,
@@ -78,6 +93,7 @@ _EXPLAINED = {
     "KeyTooLongError": ("the key is longer than 1,024 bytes", "give the files shorter names"),
 }
 
+_DENIED = frozenset({"AccessDenied", "AllAccessDisabled"})
 _PASSING = frozenset(
     {"InternalError", "Network", "RequestTimeout", "ServiceUnavailable", "SlowDown", "TooManyRequests"}
 )
@@ -111,7 +127,7 @@ def _explained(error: Exception, place: Place) -> DsError:
     code = code_of(error)
     what, fix = _EXPLAINED.get(code, (_first_line(error), ""))
     facts = {"bucket": place.bucket, "region": place.region}
-    kind = Unreachable if code in _PASSING else DsError
+    kind = Unreachable if code in _PASSING else Denied if code in _DENIED else DsError
     return kind(f"{place.address}: {what.format_map(facts) if fix else what}", fix.format_map(facts))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..engine import StoredFile
 from ..errors import DsError
+from .errors import Denied
 from .session import error_code
 from .store import S3Store
 
@@ -15,7 +16,12 @@ _BATCH = 1000
 
 
 class PlainStore(S3Store):
-    """Implements engine.Store with one request at a time: slower, without obstore."""
+    """Implements engine.Store with one request at a time: slower, without obstore.
+
+    `acl` is the canned ACL that it gives to what it writes; obstore cannot.
+    """
+
+    acl = ""
 
     def _read(self, key: str, start: int, length: int | None) -> bytes:
         import botocore.exceptions
@@ -58,6 +64,7 @@ class PlainStore(S3Store):
         condition = {"IfNoneMatch": "*"} if mode == "create" else {}
         if isinstance(mode, dict):
             condition = {"IfMatch": mode["e_tag"]}
+        condition |= {"ACL": self.acl} if self.acl else {}
         name = self._name(key)
         with self._errors(key):
             self._client().put_object(Bucket=self.bucket, Key=name, Body=data, **condition)
@@ -72,7 +79,8 @@ class PlainStore(S3Store):
             with self._errors(""):
                 answer = self._client().delete_objects(Bucket=self.bucket, Delete={"Objects": objects})
             for refused in answer.get("Errors", ()):
-                raise DsError(f"deleting s3://{self.bucket}/{refused['Key']}: {refused['Code']}")
+                kind = Denied if refused["Code"] == "AccessDenied" else DsError
+                raise kind(f"deleting s3://{self.bucket}/{refused['Key']}: {refused['Code']}")
 
     def fetch(self, key: str, path: Path) -> int:
         """Copy a stored file to a new local path."""
@@ -90,5 +98,6 @@ class PlainStore(S3Store):
 
         name = self._name(key)
         with self._errors(key), TransferManager(self._client()) as transfers:
-            transfers.upload(str(path), self.bucket, name).result()
+            more = {"ACL": self.acl} if self.acl else {}
+            transfers.upload(str(path), self.bucket, name, extra_args=more).result()
             return path.stat().st_size

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from ..errors import DsError, NotSignedIn, Unreachable
@@ -38,7 +39,7 @@ _PROFILE = (
     "aws configure makes it; or name one of `aws configure list-profiles` in AWS_PROFILE in the config;"
     " AWS_PROFILE = '' takes the credentials of the environment, or of this machine"
 )
-_REACH = "check the network, a proxy (HTTPS_PROXY) and AWS_REGION in the config; then try again"
+_REACH = "check the network, a proxy (HTTPS_PROXY), AWS_REGION and S3_ENDPOINT in the config; then try again"
 _WRONG_KEYS = frozenset(
     {
         "ExpiredToken",
@@ -101,6 +102,11 @@ class AwsSession:
     ) -> None:
         self.profile = profile
         self.endpoint = endpoint
+        self.unsigned = False
+        """Whether it asks without a signature."""
+        self.pays = False
+        """Whether its requests to S3 say that it pays for them."""
+        self._role = ""
         self._key = key
         self._region = region
         self._session: Any = None
@@ -120,6 +126,12 @@ class AwsSession:
         """A session of the same profile in another region. It shares what this one has read."""
         other = AwsSession(region, self.profile, self.endpoint, self._key, self.patience)
         other._session, other._lock = self._botocore(), self._lock
+        return other
+
+    def as_(self, *, role: str = "", pays: bool = False, unsigned: bool = False) -> AwsSession:
+        """A session that asks by another role, pays for what it asks of S3, or asks without a signature."""
+        other = AwsSession(self._region, self.profile, self.endpoint, self._key, self.patience)
+        other._role, other.pays, other.unsigned = role, pays, unsigned
         return other
 
     @property
@@ -149,8 +161,10 @@ class AwsSession:
                     service,
                     region_name=region,
                     endpoint_url=self.endpoint,
-                    config=_config(connections, read_seconds),
+                    config=_config(connections, read_seconds, self.unsigned, of_aws=self.endpoint is None),
                 )
+                if self.pays and service == "s3":
+                    client.meta.events.register("before-sign.s3", _pay)
                 (self._patience if patience is None else _Patience(patience)).have(client)
             return self._clients[key]
 
@@ -170,6 +184,8 @@ class AwsSession:
         with self._lock:
             if self._session is None:
                 self._session = _new_session(self._region, self.profile, self._key)
+                if self._role:
+                    _take_role(self._session, self._role, self.endpoint)
             return self._session
 
 
@@ -190,6 +206,27 @@ def _new_session(region: str | None, profile: str | None, key: str | None) -> An
     return session
 
 
+def _take_role(session: Any, role: str, endpoint: str | None) -> None:
+    """Has a botocore session ask by a role, which its own credentials take, and take again."""
+    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+    with aws_errors("looking for AWS credentials"):
+        source = session.get_credentials()
+    if source is None:
+        raise NotSignedIn("no AWS credentials were found", _SIGN_IN)
+    fetcher = AssumeRoleCredentialFetcher(
+        partial(session.create_client, endpoint_url=endpoint),
+        source,
+        role,
+        {"RoleSessionName": "distributed-something"},
+    )
+    session._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+
+
+def _pay(request: Any, **_: object) -> None:
+    request.headers["x-amz-request-payer"] = "requester"
+
+
 def _timestamp(value: Any) -> Any:
     """Parses as botocore does, but faster: botocore's takes most of the time of a list of files."""
     from botocore.utils import parse_timestamp
@@ -205,10 +242,15 @@ def _not_installed(error: ImportError) -> DsError:
     return DsError(what, "pip install 'distributed-something[aws]'")
 
 
-def _config(connections: int, read_seconds: float) -> Any:
+def _config(connections: int, read_seconds: float, unsigned: bool, *, of_aws: bool) -> Any:
+    from botocore import UNSIGNED
     from botocore.config import Config
 
+    checksums: Any = "when_supported" if of_aws else "when_required"  # older servers refuse the newer ones
     return Config(
+        signature_version=UNSIGNED if unsigned else None,
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
         retries={"mode": "standard", "total_max_attempts": 1},  # see _Patience
         connect_timeout=CONNECT_SECONDS,
         read_timeout=read_seconds,

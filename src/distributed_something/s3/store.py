@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..engine import StoredFile, check_key
 from ..errors import DsError, KeyMissing, KeyRefused
@@ -206,6 +206,19 @@ class S3Store:
             return False
         return True
 
+    def ignored_condition(self, key: str) -> str:
+        """Writes and removes a file. Returns the condition that the server ignores; empty: none."""
+        tries: list[tuple[str, Any]] = [("If-None-Match", "create"), ("If-Match", {"e_tag": '"0"'})]
+        try:
+            self._put(key, b"1", "create")
+            for condition, mode in tries:
+                with suppress(Exists, Conflict):
+                    self._put(key, b"2", mode)
+                    return condition
+        finally:
+            self.delete([key])
+        return ""
+
     def _tagged(self, key: str) -> tuple[bytes, str]:
         """Returns a file's content and the tag for If-Match."""
         name = self._name(key)
@@ -330,12 +343,10 @@ class S3Store:
         """Publish each (path, key), many at a time; their sizes."""
         return at_once(self.publish, files, FILES_AT_ONCE)
 
-    def sibling(self, bucket: str) -> S3Store:
-        """The store of another bucket, in any region, with the same credentials."""
-        region = None if self._session.endpoint else self._region_of(bucket)
-        return S3Store(
-            bucket, session=self._session, region=region, retry_seconds=self._given_seconds, now=self._now
-        )
+    def in_its_region(self) -> Self:
+        """Asks for the bucket's region, and sends requests there. Returns the store itself."""
+        self._region = self._region_of(self.bucket)
+        return self
 
     # Appended files
 
@@ -391,7 +402,8 @@ class S3Store:
     def _opened(self, silence: float) -> Any:
         with aws_errors(f"opening s3://{self.bucket}"):
             endpoint = self._session.endpoint or self._client().meta.endpoint_url
-            self._credentials = self._credentials or Credentials(self._session)
+            if not self._session.unsigned:
+                self._credentials = self._credentials or Credentials(self._session)
             return open_bucket(
                 self.bucket,
                 self._session,

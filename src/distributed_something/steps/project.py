@@ -13,7 +13,7 @@ from ..clock import Clock, SystemClock
 from ..console import Console
 from ..engine import Cost, Counts, Engine, Machines
 from ..errors import DsError, UsageError
-from ..inputs.config import Config, load_config
+from ..inputs.config import Config, load_config, refuse_store
 from ..job import Job, Lease, State
 from ..ledger import Fold, LedgerWriter, RunPaths
 from ..runs.record import RunRecord, budget_of, excluded_of, read_record, record_path
@@ -68,6 +68,7 @@ class Project:
         """
         config = load_config(folder.absolute())
         config = config._replace(engine=engine) if engine else config
+        refuse_store(config)
         if faults and not config.engine_kind.rehearses:
             raise UsageError("--faults: only a rehearsal goes wrong on request", "add --engine rehearsal")
         return cls(folder.absolute(), config, console, SystemClock(), faults=faults, run=run)

@@ -18,8 +18,7 @@ from .project import Project
 from .setup import keep_record, note_made, note_start
 from .watch.limits import too_many_dead
 
-START_LOOK_SECONDS = 15.0
-"""Longest pause between two looks at machines that are to come, in seconds."""
+START_LOOK_SECONDS = 15.0  # longest pause between two looks at machines that are to come, in seconds
 
 _T = TypeVar("_T")
 

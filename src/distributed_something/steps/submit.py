@@ -84,9 +84,8 @@ def _refuse_missing(project: Project, file: JobFile, total: int) -> None:
     from ..inputs.checks.program import runnable_findings
 
     config, store = project.config, project.engine.store
-    buckets = config.engine_kind.buckets
-    most = LOOKED_FOR_IN_BUCKETS if buckets else LOOKED_FOR
-    where = f"s3://{config.aws_bucket}" if buckets else str(project.folder / config.store)
+    most = LOOKED_FOR_IN_BUCKETS if config.in_bucket else LOOKED_FOR
+    where = config.store_place(project.folder)
     program = Check("the program", lambda: runnable_findings(config, project.folder))
     inputs = Check("the inputs", lambda: input_findings(config, file, store, where, most=most))
     found = make_all([program, inputs])

@@ -95,7 +95,7 @@ def forecast(
     for batch in in_batches(islice(file.jobs(), most + 1), BATCH, BATCH_BYTES):
         asked = [_Asked(job, _prefix(output, job), inputs_of(inputs, job)) for job in batch[: most - jobs]]
         seen: Reading = store
-        if config.engine_kind.buckets:
+        if config.in_bucket:
             seen = Glance(store, asked, rules)
         for done in (_look(seen, rules, each) for each in asked):
             skipped += done.skip

@@ -15,11 +15,10 @@ from ...inputs.fleetfile import IMAGE_PARAMETER
 from ...s3.session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
 from ..names import tag_list
 from .boundary import boundary_arn
-from .policies import Document, Trusted, Used, compact, trust, trusted
+from .policies import INSIDE_LIMIT, Document, Trusted, Used, compact, trust, trusted
 from .roles import IMAGE_ROLES, LINKED, PATH, PROFILE, PROFILES, TAGS, Role, Where, is_ours
 
-PROPAGATION_SECONDS = 120.0
-"""Longest wait until EC2 knows a new profile, in seconds."""
+PROPAGATION_SECONDS = 120.0  # longest wait until EC2 knows a new profile, in seconds
 
 LINK = "create_service_linked_role"
 """The call that makes a role of AWS's own. AWS also makes the role when it is first needed."""
@@ -124,6 +123,12 @@ def _role_steps(where: Where, wanted: Trusted, found: FoundRole | None, boundary
         request = {"RoleName": name, **within}
         yield Step(f"set the permissions boundary of {name}", "put_role_permissions_boundary", request)
     there = found.policies if found else {}
+    size = sum(len(compact(policy)) for policy in wanted.policies().values())
+    if size > INSIDE_LIMIT:
+        most = f"{INSIDE_LIMIT:,}"
+        what = f"the policies inside the role {name} would have {size:,} characters, and IAM takes {most}"
+        fix = "ds account destroy, then ds account setup for the projects in use: buckets of others go"
+        raise DsError(what, fix)
     for group, policy in wanted.policies().items():
         if not _same(there.get(group), policy):
             request = {"RoleName": name, "PolicyName": group, "PolicyDocument": compact(policy)}

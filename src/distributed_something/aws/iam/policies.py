@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 
 from ...inputs.config import Config
 from ...inputs.keys import TOPIC_PREFIX
+from ...s3.rights import spots_of
 from ..names import PREFIX
 from .roles import ALARM_SERVICE, FUNCTION, SCHEDULES, Role, Where
 
 Document = dict[str, Any]
 
 MANAGED_LIMIT = 6_144
-"""IAM's limit of a managed policy in characters without spaces; policies inside one role: 10,240."""
+"""IAM's limit of a managed policy in characters without spaces."""
+
+INSIDE_LIMIT = 10_240
+"""IAM's limit of all policies inside one role together, in characters without spaces."""
 
 APP_TAG = "aws:ResourceTag/ds:app"
 NO_NARROWER = "IAM knows no narrower resource for these"
@@ -109,39 +113,57 @@ def trust(where: Where, service: str) -> Document:
 class Used(NamedTuple):
     """What tasks of an account use: buckets that they write to or only read, and secrets (ARNs).
 
-    `images`: some images start their own worker.
+    `images`: some images start their own worker. `roles` are the ARNs of the roles by which tasks ask further
+    buckets; `shared` are those of the written buckets whose objects get an ACL.
     """
 
     written: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     images: bool = False
+    roles: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config, where: Where) -> Used:
-        """What a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written."""
+        """What a config names: SOURCE_BUCKET is read, AWS_BUCKET and any other *_BUCKET written.
+
+        Buckets of INPUTS are read, and that of OUTPUT written, unless BUCKET_ROLES has a role for them.
+        """
         named = {name: value for name, value in config.extra.items() if name.endswith("_BUCKET")}
         read, secrets = named.pop("SOURCE_BUCKET", ""), secret_arns(config, where).values()
-        written = (config.aws_bucket, *named.values())
-        return Used().joined(cls(written, (read,), (*secrets,), config.image_starts_worker))
+        spots = [
+            each for each in spots_of(config) if each.bucket not in config.bucket_roles and not each.home
+        ]
+        output = [each.bucket for each in spots if each.writes and each.bucket != config.aws_bucket]
+        inputs = (each.bucket for each in spots if not each.writes)
+        written, shared = (config.aws_bucket, *named.values(), *output), output if config.output_acl else ()
+        roles, images = (*config.bucket_roles.values(),), config.image_starts_worker
+        return Used().joined(cls(written, (read, *inputs), (*secrets,), images, roles, (*shared,)))
 
     @classmethod
     def by_policies(cls, store: Document, secrets: Document, part: str) -> Used:
         """What policies of `store` and `secrets` allow: the inverse of what makes them."""
         start, names = f"arn:{part}:s3:::", dict[str, tuple[str, ...]]()
         for each in store.get("Statement", ()):
-            inside = (arn.removesuffix("/*") for arn in each["Resource"] if arn.endswith("/*"))
+            inside = (arn.removesuffix("/*") for arn in each["Resource"])
             names[each.get("Sid", "")] = tuple(arn.removeprefix(start) for arn in inside)
-        readable = (arn for each in secrets.get("Statement", ()) for arn in each["Resource"])
-        return Used().joined(cls(names.get("Write", ()), names.get("Read", ()), tuple(readable)))
+        readable = tuple(arn for each in secrets.get("Statement", ()) for arn in each["Resource"])
+        written, read, roles, shared = (names.get(sid, ()) for sid in ("Write", "Read", "Roles", "Acl"))
+        return Used().joined(cls(written, read, readable, roles=roles, shared=shared))
 
     def joined(self, other: Used) -> Used:
         """Adds what another project of the account uses."""
         written = {*self.written, *other.written} - {""}
         read = {*self.read, *other.read} - written - {""}
-        secrets = {*self.secrets, *other.secrets}
-        images = self.images or other.images
-        return Used(tuple(sorted(written)), tuple(sorted(read)), tuple(sorted(secrets)), images)
+        return Used(
+            tuple(sorted(written)),
+            tuple(sorted(read)),
+            tuple(sorted({*self.secrets, *other.secrets})),
+            self.images or other.images,
+            tuple(sorted({*self.roles, *other.roles})),
+            tuple(sorted({*self.shared, *other.shared})),
+        )
 
 
 def secret_arns(config: Config, where: Where) -> dict[str, str]:
@@ -261,6 +283,10 @@ def store_grants(where: Where, used: Used) -> dict[str, tuple[Grant, ...]]:
         grants.append(Grant("Write", _WRITE, _bucket_arns(where, used.written, "/*")))
     if used.read:
         grants.append(Grant("Read", _READ, _bucket_arns(where, used.read, "/*")))
+    if used.roles:
+        grants.append(Grant("Roles", ("sts:AssumeRole",), used.roles))
+    if used.shared:
+        grants.append(Grant("Acl", ("s3:PutObjectAcl",), _bucket_arns(where, used.shared, "/*")))
     return {"store": tuple(grants)} if grants else {}
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from getpass import getuser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,9 +102,11 @@ def end(name: str, app: str, host: str) -> Any:
 
 
 def see(file: str, _host: str) -> Any:
-    """Returns what `ds check` asks: whether a new file is seen here, the versions, the clock."""
+    """Returns what `ds check` asks: whether a new file is seen here and our own, the versions, the clock."""
+    seen = Path(file).exists()
+    facts = {"seen": seen, "own": seen and Path(file).stat().st_uid == os.getuid()}
     python = "{}.{}.{}".format(*sys.version_info)
-    return {"seen": Path(file).exists(), "python": python, "ds": __version__, "now": time.time()}
+    return {**facts, "user": getuser(), "python": python, "ds": __version__, "now": time.time()}
 
 
 def _end(name: str, host: str) -> None:

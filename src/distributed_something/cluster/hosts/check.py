@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from getpass import getuser
 from pathlib import Path
 
 from ... import __version__
@@ -50,6 +51,9 @@ def host_findings(folder: Path, config: Config) -> Iterator[Finding]:
         elif not answer["seen"]:
             fix = "put the project into a folder that all hosts share"
             yield error(f"{host} has another folder {folder}: a new file here is not seen there", fix)
+        elif not answer["own"]:
+            what = f"{host} has another user ({answer['user']}) than the project's, who may not use its .ds"
+            yield error(what, f"HOSTS: log in as the project's user, such as '{getuser()}@{host}'")
         elif answer["ds"] != __version__:
             what = f"{host} has ds {answer['ds']}, and this computer {__version__}"
             yield error(what, "install one version everywhere")

@@ -15,7 +15,7 @@ from ..config import Config
 from ..jobs.jobfile import JobFile
 from ..jobs.messages import Form, template_names
 from ..needs import KEYS, PACKED, Resources
-from ..templates.paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_engine
+from ..templates.paths import Input, InputTemplate, OutputTemplate, Prefixes, above, check_in_bucket
 from ..templates.template import (
     TRUSTED,
     CommandTemplate,
@@ -121,8 +121,8 @@ class _Checker:
             raise nothing_to_run()
         if unfit := nowhere_to_publish(config) or nothing_shared(config):
             raise unfit
-        self._buckets = config.engine_kind.buckets
-        if self._buckets:
+        self._in_bucket = config.in_bucket
+        if self._in_bucket:
             _refuse_noncharacters(shared)
         self._shared = shared
         self._command = command_of(config)
@@ -159,7 +159,7 @@ class _Checker:
         if self._careful or self._risky(group):
             assert self._command is not None
             _at(number, self._command.check, {**self._base, **group})
-        if self._buckets:
+        if self._in_bucket:
             _at(number, _refuse_noncharacters, group)
         if self._renders:
             try:
@@ -199,10 +199,12 @@ class _Checker:
             if len(inputs) > 1:
                 _check_places(inputs)
             for key, _ in inputs:
-                check_engine("INPUTS", key, buckets=self._buckets)
+                if self._in_bucket or key.startswith("s3:"):
+                    check_in_bucket("INPUTS", key)
         if self._output:
             prefix = self._output.fill(values)
-            check_engine("OUTPUT", prefix, buckets=self._buckets)
+            if self._in_bucket or prefix.startswith("s3:"):
+                check_in_bucket("OUTPUT", prefix)
             if self._prefixes is not None:
                 self._prefixes.add(prefix)
 

@@ -30,8 +30,7 @@ LISTED_BEYOND = 4
 
 LISTINGS_AT_ONCE = 16
 
-_KEPT = 100_000
-"""Maximum files below folders that are remembered from one batch to the next."""
+_KEPT = 100_000  # maximum files below folders that are remembered from one batch to the next
 
 
 class Presence(NamedTuple):
@@ -48,7 +47,7 @@ class Presence(NamedTuple):
 def look_for(config: Config, file: JobFile, store: Store, most: int | None = None) -> Presence:
     """Looks for the inputs of each job (of the first `most`). Raises UsageError for one that does not fit."""
     templates = [InputTemplate(text) for text in config.inputs]
-    lookup = Lookup(store, lists=config.engine_kind.buckets)
+    lookup = Lookup(store, lists=config.in_bucket)
     found = Presence()
     for batch in in_batches(islice(file.jobs(), most), BATCH, BATCH_BYTES):
         wanted = [(job.index + 1, [each.key for each in inputs_of(templates, job)]) for job in batch]

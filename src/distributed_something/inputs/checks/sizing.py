@@ -24,7 +24,7 @@ def with_needs(config: Config, store: Store, jobs: Iterable[Job], default: Needs
     """
     resources = Resources(config.resources)
     templates = [InputTemplate(text) for text in config.inputs] if resources.sized else []
-    lookup = Lookup(store, lists=config.engine_kind.buckets)
+    lookup = Lookup(store, lists=config.in_bucket)
     for batch in in_batches(jobs, BATCH, BATCH_BYTES):
         known = [job if templates and job.body else None for job in batch]
         keys = [[each.key for each in inputs_of(templates, job)] if job else [] for job in known]

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from ...errors import UsageError
 from .template import Template
 
-MAX_PART = 255
-"""Maximum bytes of a part of a key between slashes: longer ones are no names of files."""
+MAX_PART = 255  # maximum bytes of a part of a key between slashes: longer ones are no names of files
 
 MAX_KEY = 900
 """Maximum bytes of an output's prefix. S3 takes 1,024 for a key; the rest is for the names of files."""
@@ -151,11 +150,9 @@ def _is_suspect(key: str) -> bool:
     return ":" in key or "/." in key or key[:1] in ".rR" or not key.isprintable()
 
 
-def check_engine(where: str, key: str, *, buckets: bool) -> None:
-    """Raises UsageError for a key that is none on this kind of engine: an address, or no key of a bucket."""
-    if not buckets and ":" in key:
-        _refuse_address(where, key)
-    if buckets and not key.isprintable() and re.search(r"[\0-\x1f\x7f]", key):
+def check_in_bucket(where: str, key: str) -> None:
+    """Raises UsageError for a key that no bucket can hold."""
+    if not key.isprintable() and re.search(r"[\0-\x1f\x7f]", key):
         _refuse(where, key, "has a control character", "remove it from the job's values: S3 cannot list it")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ...engine import Bucket, Store
 from ...errors import FAILED, LEFTOVERS, OK, SOME_DEAD, DsError, UsageError
 from ...inputs.config import Config
 from ...job import Cause, Job, Lease, State
@@ -127,9 +126,8 @@ def _look_at_outputs(project: Project, wanted: Collection[str]) -> dict[str, _Se
 
     config, home = project.config, project.engine.store
     rule, found = rules_of(config, Recipe()).rule, dict[str, _Seen]()
-    if rule is None or not isinstance(home, Bucket):
+    if rule is None or not config.engine_kind.foreign_workers:
         return found
-    stores: dict[str, Store] = {config.aws_bucket: home}
     try:
         bodies = islice(job_bodies(home, project.paths(), wanted), MOST_LOOKED_UP)
         places = {job_id: place for job_id, body in bodies if (place := outputs_of(config, body, job_id))}
@@ -138,12 +136,10 @@ def _look_at_outputs(project: Project, wanted: Collection[str]) -> dict[str, _Se
             if alike[place] > 1:
                 found[job_id] = _Seen(f"{alike[place]:,} jobs have their outputs in {place}")
                 continue
-            if place.bucket not in stores:
-                stores[place.bucket] = home.sibling(place.bucket)
-            files = stores[place.bucket].list(place.prefix)
+            where = place.prefix if place.bucket == config.aws_bucket else str(place)
+            files = home.list(where)
             fitting = (each for each in files if each.size >= rule.min_bytes and rule.containing in each.key)
             count = len([*islice(fitting, rule.files)])
-            where = place.prefix if place.bucket == config.aws_bucket else str(place)
             words = f"{count:,} of {many(rule.files, 'file')} in {where}"
             found[job_id] = _Seen(words, where.rstrip("/"), count >= rule.files)
     except DsError as error:

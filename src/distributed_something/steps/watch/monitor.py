@@ -45,14 +45,9 @@ if TYPE_CHECKING:
     from ...console import Watcher
     from ...report.failures import Said
 
-LOOKING_SHARE = 0.03
-"""Largest share of its time that a watch spends on looking."""
-
-LOOK_SECONDS_MOST = 2.0
-"""Longest pause that the cost of a look alone causes, in seconds."""
-
-LOOKS_THAT_FAIL = 60
-"""Failed looks in a row before a watch gives up: an hour, at one a minute."""
+LOOKING_SHARE = 0.03  # largest share of its time that a watch spends on looking
+LOOK_SECONDS_MOST = 2.0  # longest pause that the cost of a look alone causes, in seconds
+LOOKS_THAT_FAIL = 60  # failed looks in a row before a watch gives up: an hour, at one a minute
 
 
 def monitor(project: Project, record: Path | None, every: float | None, *, cheapest: bool = False) -> int:

@@ -136,8 +136,7 @@ def rules_of(config: Config, recipe: Recipe) -> Rules:
     rule = None
     if "EXPECTED_NUMBER_FILES" in config.given:
         rule = DoneRule(config.expected_number_files, config.min_file_size_bytes, config.necessary_string)
-    lists = config.engine_kind.buckets
-    return Rules(recipe, rule, config.done_by == "files", config.shared_output, lists)
+    return Rules(recipe, rule, config.done_by == "files", config.shared_output, config.in_bucket)
 
 
 def fingerprint(recipe: Recipe, keys: Mapping[str, Any], inputs: Sequence[StoredFile]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ...errors import DsError, SickMachine, UsageError
 from ...inputs.checks.findings import Finding, Room, input_findings, ok, refused, warning
 from ...inputs.config import Config
 from ...inputs.jobs.jobfile import JobFile
-from ...inputs.templates.paths import InputTemplate, check_engine
+from ...inputs.templates.paths import InputTemplate
 from ...words import bytes_text, many
 from ..attempt.scratch import FULL_BELOW, remove_folder
 from ..attempt.workplace import OPEN_FOLDER, is_there
@@ -53,7 +53,6 @@ def shared_files(config: Config, store: Reading) -> dict[str, StoredFile]:
             what = f"SHARED_INPUTS: {text}: has a key of the job in it, and all jobs share these files"
             raise UsageError(what, "name it in INPUTS")
         inputs.append(template.fill({}))
-        check_engine("SHARED_INPUTS", inputs[-1].key, buckets=config.engine_kind.buckets)
     try:
         found = resolve(store, inputs, stat=True)
     except DsError as error:

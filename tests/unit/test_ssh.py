@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from distributed_something.cluster.explain import details, why_pending
+from distributed_something.cluster.hosts.check import host_findings
 from distributed_something.cluster.hosts.scheduler import HostsScheduler
 from distributed_something.cluster.hosts.ssh import SAYS, ask
 from distributed_something.cluster.pilots import SILENT, Pilot
@@ -78,6 +80,15 @@ def test_what_a_host_lacks_is_one_line_with_a_fix(program: Path, host: str, what
     found = ask(["node1"], program, ["see", "x"])["node1"]
     assert found.what == what
     assert fix in found.fix
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give a file away")
+def test_a_host_with_another_user_is_found_by_check(program: Path) -> None:
+    (program / "host").write_text(f"chown 65534 {program}/project/.tmp-*; exec sh -s")
+    (program / "project").mkdir()
+    (found,) = host_findings(program / "project", config(HOSTS=["node1"]))
+    assert "node1 has another user (" in found.what
+    assert "@node1'" in found.fix
 
 
 def test_without_ssh_there_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
