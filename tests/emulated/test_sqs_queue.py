@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +27,7 @@ from distributed_something.aws.sqs.batching import Batcher, Submitted
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, find_queues
 from distributed_something.aws.sqs.send import _Signer
+from distributed_something.aws.sqs.worker_queue import WorkersQueue
 from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
 from distributed_something.errors import DsError, Unreachable, UsageError
@@ -701,13 +702,19 @@ def test_a_submission_by_many_connections_sends_each_job_once(urls: QueueUrls, c
 class FailingSession:
     """A session whose client receives ten jobs, then finds the network away."""
 
+    then: Callable[[], None] = staticmethod(lambda: None)
+
     def client(self, *_: object, **__: object) -> FailingSession:
         self.answers = iter([[{"Body": json.dumps({"n": n}), "ReceiptHandle": str(n)} for n in range(10)]])
         return self
 
     def receive_message(self, **_: object) -> dict[str, object]:
+        self.then()
         for messages in self.answers:
             return {"Messages": messages}
+        raise ConnectTimeoutError(endpoint_url="sqs")
+
+    def change_message_visibility_batch(self, **_: object) -> None:
         raise ConnectTimeoutError(endpoint_url="sqs")
 
 
@@ -717,3 +724,12 @@ def test_jobs_received_before_an_error_are_the_callers() -> None:
     assert len(queue.lease(20)) == 10
     with pytest.raises(Unreachable):
         queue.lease(20)
+
+
+@pytest.mark.fault(19)
+def test_jobs_that_a_leaving_worker_cannot_give_back_are_still_its_own() -> None:
+    leaving = FailingSession()
+    urls = QueueUrls("https://x/jobs", "https://x/dead")
+    queue = WorkersQueue(cast("AwsSession", leaving), urls, clock=SystemClock())
+    leaving.then = queue.leave
+    assert len(queue.lease(10)) == 10
