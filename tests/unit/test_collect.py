@@ -305,5 +305,5 @@ def test_blank_lines_make_no_rows_and_hide_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", [b"5", b"5,6,7"])
 def test_a_row_that_does_not_fit_the_columns_is_named(tmp_path: Path, row: bytes) -> None:
-    with pytest.raises(UsageError, match=r"job 1{16} \(out/1\): line 4 .* has . values for 2"):
+    with pytest.raises(UsageError, match=r"job 1{16} .*: line 4 has . values for 2 columns"):
         joined(tmp_path, b"x,y\n1,2\n", b"x,y\n3,4\n\n" + row + b"\n")

@@ -41,7 +41,7 @@ class Heads:
         self.ask("load", submitted)
 
     def lease(self, token: str, *, again: bool = False) -> list[Any]:
-        return list(self.ask("lease", "w1", token, 1, 0.0, again))
+        return list(self.ask("lease", "w1", token, 1, 0.0, None, again))
 
 
 def said(found: list[Any]) -> list[Any]:
