@@ -9,9 +9,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 from conftest import DsProject
 from services import require
@@ -30,6 +32,9 @@ def installed() -> bool:
 
 class Cluster:
     """Four nodes, partitions `main`, `short` (one minute) and `preempt`, QOS `tight` (two jobs at a time)."""
+
+    scratch: Path | None = None
+    """A folder of the tests for what nodes keep on their own disks; None: each project has its own."""
 
     def __init__(self, folder: Path, port: int, **settings: str) -> None:
         self.folder = folder
@@ -113,19 +118,27 @@ def free_ports(count: int) -> int:
 class ClusterProject(DsProject):
     """A project on a cluster. Its jobs note each of their starts in a file that nothing else writes."""
 
-    def __init__(self, folder: Path, cluster: Cluster) -> None:
+    keys: Mapping[str, object] = {
+        "ENGINE": "slurm",
+        "CLUSTER_MACHINES": 2,
+        "MEMORY": 300,
+        "SLURM_TIME": "30",
+    }
+    module = "slurm.pilot"
+    """A pilot's process."""
+
+    def __init__(self, folder: Path, cluster: Any) -> None:
         super().__init__(folder)
         self.cluster = cluster
-        self.scratch = folder.with_name("scratch")
-        self.scratch.mkdir()
+        self.scratch = cluster.scratch or folder.with_name("scratch")
+        self.scratch.mkdir(exist_ok=True)
         self.environment |= cluster.environment | {"TMPDIR": str(self.scratch)}
         self.ran = folder / "ran"
 
     def config(self, **keys: object) -> DsProject:
         """Write config.py, with values for a small pilot."""
-        given = {"ENGINE": "slurm", "CLUSTER_MACHINES": 2, "MEMORY": 300, "SLURM_TIME": "30"}
-        own = {"COMMAND": "echo {n} >> " + str(self.ran) + "; sleep {seconds}; echo {n} > {output_dir}/n"}
-        return super().config(**{**given, **own, "OUTPUT": "out/{n}", **keys})
+        command = f"echo {{n}} >> {quote(str(self.ran))}; sleep {{seconds}}; echo {{n}} > {{output_dir}}/n"
+        return super().config(**{**self.keys, "COMMAND": command, "OUTPUT": "out/{n}", **keys})
 
     def numbered(self, count: int, seconds: float = 0.0) -> Path:
         """A job file."""
@@ -141,7 +154,15 @@ class ClusterProject(DsProject):
 
     def pilots(self) -> list[int]:
         """The processes of the project's pilots, on whatever node."""
-        return self.found("slurm.pilot")
+        return self.found(self.module)
+
+    def first_pilots(self) -> list[int]:
+        """The same, without the workers that each has forked."""
+        return [pid for pid in self.pilots() if parent_of(pid) not in self.pilots()]
+
+    def workers(self) -> list[int]:
+        """The processes of the workers."""
+        return [pid for pid in self.pilots() if parent_of(pid) in self.pilots()]
 
     def heads(self) -> list[int]:
         """The processes that hold the queue."""
@@ -163,7 +184,29 @@ class ClusterProject(DsProject):
 
     def state(self) -> Path:
         """The app's folder."""
-        return self.folder / ".ds" / "App.slurm"
+        return self.folder / ".ds" / f"App.{self.keys['ENGINE']}"
+
+    def is_complete(self, count: int) -> None:
+        """Every job has its output, and `ds` says so."""
+        assert self.outputs() == {n: f"{n}\n" for n in range(count)}
+        assert self.status()["jobs"]["succeeded"] == count
+
+    def leaves_nothing(self, *, killed: bool = False) -> None:
+        """What a killed process left on its node's own disk, the next one of its kind removes."""
+        self.ds("cleanup", "--yes", timeout=120)
+        assert not self.state().exists()
+        wait_until(lambda: not self.processes(), "processes to end", 30)
+        wait_until(lambda: not self.cluster.jobs(), "the scheduler's jobs to end", 30)
+        if not killed:
+            assert [*self.scratch.iterdir()] == []
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0: it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def wait_until(holds: Callable[[], object], what: str, seconds: float = 60.0) -> None:

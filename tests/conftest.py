@@ -105,6 +105,23 @@ def until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None
 
 
 @pytest.fixture(scope="session")
+def sshd() -> Iterator[Any]:
+    """The sshd of this process."""
+    from hosting import own_sshd
+
+    with own_sshd() as found:
+        yield found
+
+
+@pytest.fixture
+def hosts(sshd: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The hosts for one test, all of which answer; this process and what it starts can reach them."""
+    sshd.clear()
+    monkeypatch.setenv("PATH", sshd.environment["PATH"])
+    yield sshd
+
+
+@pytest.fixture(scope="session")
 def whole_cluster() -> Iterator[Any]:
     """The Slurm cluster of this process."""
     from clusters import own_cluster

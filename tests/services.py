@@ -95,6 +95,12 @@ def _slurm() -> object:
     return clusters.installed()
 
 
+def _sshd() -> object:
+    import hosting
+
+    return hosting.installed()
+
+
 def ministack() -> str | None:
     """ministack's program: in the environment of its own that `make` gives it (it insists on one version of
     botocore), or on the PATH."""
@@ -123,6 +129,7 @@ _INSTALLED: dict[str, Callable[[], object]] = {
     "pyarrow": lambda: find_spec("pyarrow"),
     "jupyter": lambda: find_spec("nbclient") and find_spec("ipykernel"),
     "slurm": lambda: _slurm(),
+    "sshd": lambda: _sshd(),
     "glusterfs": lambda: (
         os.getuid() == 0 and shutil.which("glusterfsd", path=f"{os.environ['PATH']}:/usr/sbin")
     ),

@@ -16,7 +16,7 @@ from distributed_something.cluster.shared.replica import Replica, Terms
 from distributed_something.job import RetryPolicy
 from distributed_something.testing import FakeClock
 
-_TABLE = """SELECT seq, id, state, visible_at, failed, deliveries, token, owner, cause, detail
+_TABLE = """SELECT seq, id, state, visible_at, failed, deliveries, token, owner, cause, detail, need
     FROM jobs ORDER BY seq"""
 
 

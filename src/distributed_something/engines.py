@@ -25,6 +25,7 @@ class EngineKind:
         "budgets",
         "containers",
         "foreign_workers",
+        "hosts",
         "on_this_machine",
         "package",
         "packs",
@@ -46,6 +47,7 @@ class EngineKind:
         on_this_machine: bool = False,
         containers: str = "docker podman apptainer",
         packs: bool = False,
+        hosts: bool = False,
     ) -> None:
         self.package = package
         self.rents = rents
@@ -65,6 +67,9 @@ class EngineKind:
 
         self.containers = tuple(containers.split())
         """The container engines that run an image here, the first choice first."""
+
+        self.hosts = hosts
+        """The machines are those of HOSTS: all, unless CLUSTER_MACHINES is given."""
 
         self.packs = packs
         """The queue chooses jobs by what they need; else the largest need says how many run at a time."""
@@ -93,6 +98,17 @@ ENGINES: Mapping[str, EngineKind] = {
         budgets="hours",
         on_this_machine=True,
         containers="apptainer podman docker",
+        packs=True,
+    ),
+    "ssh": EngineKind(
+        "cluster.hosts",
+        rents=False,
+        foreign_workers=False,
+        works_as_set_up=False,
+        budgets="hours",
+        on_this_machine=True,
+        containers="apptainer podman docker",
+        hosts=True,
     ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),
     "rehearsal": EngineKind("rehearsal", rehearses=True, buckets=True, budgets="usd hours"),

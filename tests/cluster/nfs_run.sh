@@ -2,7 +2,7 @@
 # nfs_run.sh COMMAND: runs a shell line in a user-mode Linux guest, in which $M1 and $M2 are the mounts of two NFS
 # clients of one kernel NFS server. The guest sees this machine's files read-only, and the current folder
 # writable. Prints what the command printed, and ends with its exit code (97: the guest did not come up).
-# LIMIT: seconds that it may take.  Needs: apt-get install user-mode-linux nfs-kernel-server nfs-common kmod
+# LIMIT: seconds that it may take.  Needs: apt-get install user-mode-linux nfs-kernel-server nfs-common kmod e2fsprogs
 set -u
 here=$(cd "$(dirname "$0")" && pwd); state=$(mktemp -d "$PWD/.nfs.XXXXXX")
 printf '%s\n' "$*" > "$state/command"

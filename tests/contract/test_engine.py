@@ -57,6 +57,13 @@ def slurm(folder: Path) -> Open:
     return here(folder, "slurm")
 
 
+def ssh(folder: Path) -> Open:
+    opened = here(folder, "ssh")
+    with (folder / "config.py").open("a") as config:
+        config.write("HOSTS = ['node1', 'node2']; CLUSTER_MACHINES = 1\n")
+    return opened
+
+
 def aws(folder: Path) -> Open:
     from aws_project import Cloud
 
@@ -77,6 +84,7 @@ class Kind(NamedTuple):
 ENGINES = {
     "local": Kind(local, works=True),
     "slurm": Kind(slurm, works=True, needs="cluster"),
+    "ssh": Kind(ssh, works=True, needs="hosts"),
     "aws": Kind(aws),
 }
 

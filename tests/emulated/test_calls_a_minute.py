@@ -24,6 +24,7 @@ from distributed_something.testing import FakeClock
 from emulating import REGION
 
 A_MINUTE = 10
+LOOKS = 7  # one that lists 5,000 machines in five pages, the four that it serves, and two more
 
 
 class LargeFleet:
@@ -116,7 +117,7 @@ def by_itself(cloud: Cloud) -> Callable[[], object]:
 
 
 @pytest.mark.fault(36)
-@pytest.mark.parametrize("running", [900, 3000, 5000])
+@pytest.mark.parametrize("running", [900, 5000])
 @pytest.mark.parametrize("watching", [by_hand, by_itself])
 def test_a_minute_of_watching_thousands_of_machines_takes_few_calls(
     tmp_path: Path, running: int, watching: Callable[[Cloud], Callable[[], object]]
@@ -135,7 +136,7 @@ def test_a_minute_of_watching_thousands_of_machines_takes_few_calls(
     look = watching(cloud)
     fleet = LargeFleet(cloud, running, target=running + 100)
     minutes = []
-    for _ in range(12):
+    for _ in range(LOOKS):
         fleet.calls.clear()
         look()
         minutes.append(dict(fleet.calls))

@@ -1,4 +1,4 @@
-"""The attack of `bench/chaos.py`, in short: ten rounds, ten that damage the queue too, and two rough days."""
+"""The attack of `bench/chaos.py`, in short: kills, damage to the queue, rough days, and pilots of Slurm."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.fault(15, 75)
 @pytest.mark.parametrize(
     ("rounds", "more"),
-    [(10, []), (10, ["--damage"]), (2, ["--engine", "rehearsal"])],
-    ids=["kills", "damage", "rough days"],
+    [(10, []), (10, ["--damage"]), (2, ["--engine", "rehearsal"]), (2, ["--engine", "slurm"])],
+    ids=["kills", "damage", "rough days", "pilots"],
 )
-def test_no_round_of_chaos_loses_a_job(rounds: int, more: list[str]) -> None:
+def test_no_round_of_chaos_loses_a_job(rounds: int, more: list[str], request: pytest.FixtureRequest) -> None:
     if "rehearsal" in more:
         require()
+    if "slurm" in more:
+        request.getfixturevalue("cluster")  # its variables lead the rounds there
     options = ["--rounds", str(rounds), "--seed", "7", "--at-a-time", "5", *more]
     command = [sys.executable, "-m", "bench.chaos", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)

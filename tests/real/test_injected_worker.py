@@ -125,6 +125,36 @@ def test_a_rehearsal_s_tasks_are_containers_where_the_image_is_here(
     until(lambda: not docker.containers(project.folder), "the containers to go")
 
 
+@pytest.mark.fault(80)
+@pytest.mark.skipif(os.getuid() != 0, reason="a caller who is not root keeps its own user")
+def test_where_root_rehearses_the_image_s_user_runs_the_jobs_as_in_ecs(
+    docker: Docker, project: DsProject
+) -> None:
+    project.environment |= docker.environment
+    tag = f"with-user-{uuid.uuid4().hex[:8]}:1"
+    docker("build", "--quiet", "--tag", tag, "-", stdin=f"FROM {IMAGE}\nUSER 1234:4321\n".encode())
+    project.config(
+        ENGINE="rehearsal",
+        COMMAND="id -u > {output_dir}/user && id -g >> {output_dir}/user && cp {input_dir}/{n} {output_dir}/",
+        INPUTS=["in/{n}"],
+        OUTPUT="out/{n}",
+        DOCKERHUB_TAG=tag,
+        MACHINE_TYPE=["m5.large"],
+        MEMORY=512,
+        CPU_SHARES=512,
+    )
+    (project.folder / "data/in").mkdir(parents=True)
+    for n in range(3):
+        (project.folder / f"data/in/{n}").write_text(f"{n}")
+    done = project.ds("run", project.jobs({"n": n} for n in range(3)), timeout=300)
+    assert "processes of this machine" not in done.stderr
+    for n in range(3):
+        assert (project.folder / f"data/out/{n}/user").read_text() == "1234\n4321\n"
+        assert (project.folder / f"data/out/{n}/{n}").read_text() == f"{n}"
+    until(lambda: not docker.containers(project.folder), "the containers to go")
+    assert not [each for each in (project.folder / ".ds").rglob("*") if each.lstat().st_uid == 1234]
+
+
 def test_an_image_whose_entry_point_is_the_reference_s_worker_still_runs(
     docker: Docker, project: DsProject, tmp_path: Path
 ) -> None:

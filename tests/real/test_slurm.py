@@ -6,12 +6,11 @@ import os
 import signal
 import stat
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -33,32 +32,6 @@ def project(cluster: Cluster, tmp_path: Path) -> Iterator[ClusterProject]:
         print(f"--- {log.name}\n{log.read_text()[-3000:]}")
 
 
-def is_complete(project: ClusterProject, count: int) -> None:
-    """Every job has its output, and `ds` says so."""
-    assert project.outputs() == {n: f"{n}\n" for n in range(count)}
-    assert project.status()["jobs"]["succeeded"] == count
-
-
-def leaves_nothing(project: ClusterProject, *, killed: bool = False) -> None:
-    """What a killed process left on its node's own disk, the next one of its kind removes."""
-    project.ds("cleanup", "--yes", timeout=120)
-    assert not project.state().exists()
-    wait_until(lambda: not project.processes(), "processes to end", 30)
-    wait_until(lambda: not project.cluster.jobs(), "Slurm jobs to end", 30)
-    if not killed:
-        assert [*project.scratch.iterdir()] == []
-
-
-def test_a_run_from_the_first_step_to_the_last(project: ClusterProject) -> None:
-    project.config()
-    done = project.ds("run", project.numbered(100), timeout=120)
-    assert "100 succeeded" in done.stdout
-    is_complete(project, 100)
-    assert Counter(project.starts()) == Counter(range(100))
-    assert project.cluster.jobs() == []
-    leaves_nothing(project)
-
-
 def test_the_steps_one_by_one_and_a_second_start_adds_pilots(project: ClusterProject) -> None:
     project.config(CLUSTER_MACHINES=1)
     project.ds("setup")
@@ -69,59 +42,8 @@ def test_the_steps_one_by_one_and_a_second_start_adds_pilots(project: ClusterPro
     status = project.status()
     assert status["state"] == "running"
     project.ds("monitor", timeout=120)
-    is_complete(project, 60)
-    leaves_nothing(project)
-
-
-def test_workers_heads_and_pilots_are_killed_and_every_job_is_done(project: ClusterProject) -> None:
-    project.config(CLUSTER_MACHINES=3)
-    project.ds("setup")
-    project.ds("submit", project.numbered(240, 0.3))
-    project.ds("start", timeout=90)
-    killed = 0
-
-    def kill(pids: list[int]) -> None:
-        nonlocal killed
-        os.kill(pids[0], signal.SIGKILL)
-        killed += 1
-
-    for _ in range(2):
-        wait_until(project.heads, "a head", 30)
-        kill(project.heads())
-        time.sleep(2)
-        workers = [pid for pid in project.pilots() if _parent(pid) in project.pilots()]
-        kill(workers)
-        time.sleep(2)
-    pilots = [pid for pid in project.pilots() if _parent(pid) not in project.pilots()]
-    kill(pilots)
-    done = project.ds("monitor", timeout=240)
-    assert "240 succeeded" in done.stdout
-    is_complete(project, 240)
-    starts = Counter(project.starts())
-    assert set(starts) == set(range(240))
-    assert sum(starts.values()) - 240 <= killed * 4, "only what a kill explains runs again"
-    leaves_nothing(project, killed=True)
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return 0
-
-
-def test_a_run_whose_terminal_closes_is_taken_up_by_monitor(project: ClusterProject) -> None:
-    project.config()
-    run = project.start("run", project.numbered(80, 1.5), start_new_session=True)
-    wait_until(lambda: len(project.starts()) > 5, "jobs to run")
-    os.killpg(run.pid, signal.SIGHUP)
-    run.communicate(timeout=30)
-    before = len(project.starts())
-    wait_until(lambda: len(project.starts()) >= min(before + 5, 80), "jobs to go on")
-    project.ds("monitor", timeout=120)
-    is_complete(project, 80)
-    assert Counter(project.starts()) == Counter(range(80))
-    leaves_nothing(project, killed=True)
+    project.is_complete(60)
+    project.leaves_nothing()
 
 
 def test_pilots_whose_time_is_over_requeue_themselves_and_go_on(project: ClusterProject) -> None:
@@ -131,13 +53,13 @@ def test_pilots_whose_time_is_over_requeue_themselves_and_go_on(project: Cluster
     project.ds("start", timeout=90)
     done = project.ds("monitor", timeout=400)
     assert "60 succeeded" in done.stdout
-    is_complete(project, 60)
+    project.is_complete(60)
     ends = project.cluster.run("sacct", "-X", "-n", "-P", "-D", "-o", "State")
     assert "REQUEUED" in ends
     starts = Counter(project.starts())
     assert sum(starts.values()) - 60 <= 8, "what a pilot's end interrupts is little"
     assert project.status()["jobs"]["dead"] == 0
-    leaves_nothing(project)
+    project.leaves_nothing()
 
 
 @pytest.mark.fault(75)
@@ -155,9 +77,9 @@ def test_pilots_end_where_the_queue_is_damaged_and_a_start_rebuilds_it(project: 
     done = {job["id"] for job in project.job_lines() if job["state"] == "succeeded"}
     assert "40 jobs again" in project.ds("start", timeout=90).stderr
     project.ds("monitor", timeout=120)
-    is_complete(project, 40)
+    project.is_complete(40)
     assert all(job["attempts"] == 1 for job in project.job_lines() if job["id"] in done)
-    leaves_nothing(project, killed=True)
+    project.leaves_nothing(killed=True)
 
 
 def test_preempted_pilots_give_back_their_jobs_and_come_again(project: ClusterProject) -> None:
@@ -171,9 +93,9 @@ def test_preempted_pilots_give_back_their_jobs_and_come_again(project: ClusterPr
     wait_until(lambda: "PENDING" in project.cluster.jobs("%T", "-p", "preempt"), "pilots to be preempted", 60)
     done = project.ds("monitor", timeout=240)
     assert "100 succeeded" in done.stdout
-    is_complete(project, 100)
+    project.is_complete(100)
     assert all(job["attempts"] == 1 for job in project.job_lines()), "preemption uses up no attempt"
-    leaves_nothing(project)
+    project.leaves_nothing()
 
 
 def test_a_limit_of_two_jobs_at_a_time_holds_pilots_back_and_is_explained(project: ClusterProject) -> None:
@@ -185,8 +107,8 @@ def test_a_limit_of_two_jobs_at_a_time_holds_pilots_back_and_is_explained(projec
     assert Counter(project.cluster.jobs()) == {"RUNNING": 2, "PENDING": 2}
     assert "a limit of your account or QOS holds it back" in project.ds("status").stdout
     project.ds("monitor", timeout=120)
-    is_complete(project, 120)
-    leaves_nothing(project)
+    project.is_complete(120)
+    project.leaves_nothing()
 
 
 def test_a_node_that_goes_down_loses_no_job(project: ClusterProject) -> None:
@@ -198,8 +120,8 @@ def test_a_node_that_goes_down_loses_no_job(project: ClusterProject) -> None:
     project.cluster.run("scontrol", "update", "NodeName=node1", "State=DOWN", "Reason=test")
     project.cluster.run("scontrol", "update", "NodeName=node2", "State=DRAIN", "Reason=test")
     project.ds("monitor", timeout=300)
-    is_complete(project, 160)
-    leaves_nothing(project)
+    project.is_complete(160)
+    project.leaves_nothing()
 
 
 def test_a_node_whose_daemon_is_killed_loses_no_job(project: ClusterProject) -> None:
@@ -213,7 +135,7 @@ def test_a_node_whose_daemon_is_killed_loses_no_job(project: ClusterProject) -> 
     os.kill(project.cluster.slurmd(node), signal.SIGKILL)
     project.ds("monitor", code=None, timeout=300)
     project.cluster.up()
-    is_complete(project, 200)
+    project.is_complete(200)
 
 
 def test_a_drain_and_a_stop_at_once(project: ClusterProject) -> None:
@@ -231,7 +153,7 @@ def test_a_drain_and_a_stop_at_once(project: ClusterProject) -> None:
     project.ds("stop", "--now", timeout=60)
     wait_until(lambda: not project.processes(), "processes to end")
     assert project.status()["jobs"]["waiting"] >= 80
-    leaves_nothing(project)
+    project.leaves_nothing()
 
 
 def test_a_time_limit_above_the_partitions_is_found_before_and_taken_back(project: ClusterProject) -> None:
@@ -243,7 +165,7 @@ def test_a_time_limit_above_the_partitions_is_found_before_and_taken_back(projec
     refused = project.ds("start", code=1, timeout=60)
     assert "SLURM_TIME is above the partition's limit" in refused.stderr
     assert project.cluster.jobs() == []
-    leaves_nothing(project)
+    project.leaves_nothing()
 
 
 REFUSED = [
@@ -273,6 +195,36 @@ def test_what_slurm_refuses_is_said_with_its_fix_before_and_at_start(project: Cl
     project.ds("cleanup", "--yes")
 
 
+def test_jobs_of_mixed_needs_are_packed_into_pilots_with_gpus_of_their_own(project: ClusterProject) -> None:
+    (smi := project.scratch.with_name("bin") / "nvidia-smi").parent.mkdir()
+    smi.write_text("#!/bin/sh\necho 0; echo 1\n")  # as Slurm names no GPU that is no device of the node
+    smi.chmod(0o755)
+    project.environment["PATH"] = f"{smi.parent}:{project.environment['PATH']}"
+    told = "$SLURMD_NODENAME {need} $DS_CPUS ,$CUDA_VISIBLE_DEVICES"
+    project.config(
+        COMMAND=f"echo {told} $(date +%s.%N) > {{output_dir}}/n; sleep 0.5; date +%s.%N >> {{output_dir}}/n",
+        DOCKER_CORES=4,
+        SLURM_GRES="gpu:fake:2",
+        RESOURCES={"gpus": "{need}", "cpus": "max(1, {need})"},
+    )
+    needs = [1, 1, 2, 0, 1, 2, 0, 1, 0, 0]
+    project.ds("run", project.jobs({"n": n, "need": need} for n, need in enumerate(needs)), timeout=120)
+    users: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for text in project.outputs().values():
+        node, need, cpus, gpus, begun, ended = text.split()
+        ids = gpus[1:].split(",") if gpus[1:] else []
+        assert (len(ids), int(cpus)) == (int(need), max(1, int(need)))
+        for what, count in [*((each, 1) for each in ids), ("cpus", int(cpus))]:
+            users.setdefault((node, what), []).extend([(float(begun), count), (float(ended), -count)])
+    assert {what for _, what in users} == {"0", "1", "cpus"}
+    most = {key: max(accumulate(count for _, count in sorted(each))) for key, each in users.items()}
+    assert all(count == 1 for (_, what), count in most.items() if what != "cpus"), most
+    assert 2 < max(most.values()) <= 4, "more than one job at a time, and no more than the pilot has"
+    refused = project.ds("submit", project.jobs([{"n": 99, "need": 3}]), code=2).stderr
+    assert "needs 3 processors, 3 GPUs, and a pilot has 4 processors, 300 MB, 2 GPUs" in refused
+    project.leaves_nothing()
+
+
 def test_a_controller_that_is_silent_is_named_and_jobs_go_on(project: ClusterProject) -> None:
     project.config()
     project.ds("setup")
@@ -292,9 +244,9 @@ def test_a_controller_that_is_silent_is_named_and_jobs_go_on(project: ClusterPro
     finally:
         os.kill(controller, signal.SIGCONT)
     project.ds("monitor", timeout=120)
-    is_complete(project, 300)
+    project.is_complete(300)
     assert Counter(project.starts()) == Counter(range(300))
-    leaves_nothing(project)
+    project.leaves_nothing()
 
 
 @pytest.mark.parametrize(
@@ -317,8 +269,8 @@ def test_pilots_that_cannot_begin_are_explained(
     project.config()
     project.ds("start", timeout=60)
     project.ds("monitor", timeout=60)
-    is_complete(project, 3)
-    leaves_nothing(project)
+    project.is_complete(3)
+    project.leaves_nothing()
 
 
 def test_commands_on_two_login_nodes_at_once(project: ClusterProject) -> None:
@@ -343,10 +295,10 @@ def test_commands_on_two_login_nodes_at_once(project: ClusterProject) -> None:
     at_once("start", "--wait", 0)
     assert len(project.cluster.jobs()) in (2, 4)
     at_once("monitor")
-    is_complete(project, 60)
+    project.is_complete(60)
     assert Counter(project.starts()) == Counter(range(60))
     at_once("cleanup", "--yes")
-    leaves_nothing(project)
+    project.leaves_nothing()
 
 
 def test_setup_runs_on_the_node_and_pilots_pause_while_it_fails(project: ClusterProject) -> None:
@@ -366,7 +318,7 @@ def test_setup_runs_on_the_node_and_pilots_pause_while_it_fails(project: Cluster
     project.ds("monitor", timeout=120)
     assert {*project.outputs().values()} == {"loaded\n"}
     assert project.status()["attempts"] == 4
-    leaves_nothing(project)
+    project.leaves_nothing()
 
 
 def test_jobs_run_in_an_image_that_is_converted_once_for_all_nodes(project: ClusterProject) -> None:
@@ -385,7 +337,7 @@ def test_jobs_run_in_an_image_that_is_converted_once_for_all_nodes(project: Clus
     calls = place.with_name("apptainer.calls").read_text().splitlines()
     assert sum(call.startswith("pull ") for call in calls) == 1
     assert sum(" exec " in call for call in calls) == 20
-    leaves_nothing(project)
+    project.leaves_nothing()
 
 
 @pytest.fixture
@@ -439,8 +391,8 @@ def test_without_accounting_a_run_is_the_same_for_another_user_too(
     for run, project in zip(runs, projects, strict=True):
         _, err = run.communicate(timeout=120)
         assert run.returncode == 0, err
-        is_complete(project, 20)
-        leaves_nothing(project)
+        project.is_complete(20)
+        project.leaves_nothing()
 
 
 def test_a_bad_node_gets_no_more_pilots_and_charges_no_job(project: ClusterProject) -> None:
@@ -459,8 +411,8 @@ def test_a_bad_node_gets_no_more_pilots_and_charges_no_job(project: ClusterProje
     monitor = project.ds("monitor", timeout=120)
     assert f"bad machine {node}: " in monitor.stderr
     assert [each["machine"] for each in project.status()["excluded"]] == [node]
-    is_complete(project, 120)
+    project.is_complete(120)
     lives = [file.name.split("-", 4) for file in project.state().rglob("lives/*")]
     ours = [each[4] for each in sorted(lives)]
     assert ours.count(node) == 1 and len(ours) >= 3, lives
-    leaves_nothing(project)
+    project.leaves_nothing()

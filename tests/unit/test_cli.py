@@ -68,7 +68,7 @@ def test_the_word_behind_the_record_is_the_references(typed: str, ours: str) -> 
         ("--egine local status", "ds: unknown option --egine: did you mean --engine?"),
         ("stop now", "ds stop: unknown argument now: did you mean --now?"),
         ("jobs --state ded", "ds jobs: argument --state: ded: is none of"),
-        ("--engine loca status", "local, slurm, aws, rehearsal: did you mean local?"),
+        ("--engine loca status", "local, slurm, ssh, aws, rehearsal: did you mean local?"),
         ("image wroker", "worker, build: did you mean worker?"),
         ("dashboard --port 99999", "99999: is no whole number between 0 and 65535"),
         ("dashboard --port 1.5", "1.5: is no whole number between 0 and 65535"),

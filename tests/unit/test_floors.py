@@ -42,6 +42,7 @@ FLOORS = {
     """,
     "aws": """
         engine check
+        current
         checks earlier look provision teardown worker
         ecs watch
         ec2
@@ -50,7 +51,7 @@ FLOORS = {
         message names shape
     """,
     "cluster": """
-        slurm
+        slurm hosts
         engine check pilot
         folder lost
         lives scheduler

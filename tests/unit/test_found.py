@@ -86,7 +86,7 @@ def folder(tmp_path: Path) -> DsProject:
 def test_in_a_pipe_it_asks_nothing_says_its_defaults_and_the_project_runs(folder: DsProject) -> None:
     said = folder.ds("init", stdin="no answer\n").stderr
     assert "command of a job: cksum" in said
-    assert "engine (local, slurm, aws, rehearsal): local" in said
+    assert "engine (local, slurm, ssh, aws, rehearsal): local" in said
     assert "next: ds run files/jobs.jsonl" in said
     folder.ds("run", "files/jobs.jsonl")
     assert (folder.folder / "results/A 01/checksums.txt").stat().st_size

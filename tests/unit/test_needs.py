@@ -11,7 +11,7 @@ import pytest
 
 from conftest import DsProject
 from distributed_something.aws.worker import Settings
-from distributed_something.cluster.pilots import slots_for
+from distributed_something.cluster.pilots import capacity_of, gpus_of
 from distributed_something.errors import UsageError
 from distributed_something.inputs.checks.fit import check_jobs
 from distributed_something.inputs.config import config_of, parse_config
@@ -159,7 +159,7 @@ def test_a_command_knows_what_it_may_use_and_the_next_one_too(project: DsProject
     assert project.ds("logs", "1").stdout.startswith(f"cpus= threads={cores} memory=")
 
 
-def test_tasks_and_pilots_have_slots_for_the_largest() -> None:
+def test_tasks_have_slots_for_the_largest() -> None:
     def slots(needs: Needs, memory: int = 16_000, *, shared: bool = False) -> int:
         return settings(slots=8, memory=memory).sized(needs, gpus=4, shared=shared).slots
 
@@ -168,9 +168,26 @@ def test_tasks_and_pilots_have_slots_for_the_largest() -> None:
     assert slots(Needs(1, 5000), memory=0) == 8, "its memory is not known"
     assert slots(Needs(1, 0, 2)) == 2
     assert slots(Needs(1, 0, 2), shared=True) == 8
-    pilots = config_of({"APP_NAME": "App", "DOCKER_CORES": 8, "MEMORY": 16_000}, "run.json")
-    assert slots_for(pilots, Needs(2, 5000)) == 3
-    assert slots_for(pilots, None) == 8
+
+
+@pytest.mark.parametrize(
+    ("keys", "gpus"),
+    [
+        ({}, 0),
+        ({"GPUS": 2}, 16),
+        ({"GPUS": 2, "GPUS_SHARED": True}, 2),
+        ({"SLURM_GRES": "gpu:a100:4,nvme:100"}, 4),
+        ({"SLURM_GRES": "gres/gpu:2(S:0-1)", "GPUS": 1}, 2),
+        ({"SLURM_GRES": "lustre:1,gpu"}, 1),
+    ],
+)
+def test_a_pilot_has_what_it_asks_slurm_for(keys: dict[str, Any], gpus: int) -> None:
+    config = config_of({"APP_NAME": "App", "DOCKER_CORES": 8, "MEMORY": 16_000, **keys}, "run.json")
+    assert gpus_of(config) == gpus
+    assert capacity_of(config).whole == Needs(8, 16_000, gpus)
+    assert capacity_of(config).default == Needs(1, 0, config.gpus)
+    boxed = config._replace(dockerhub_tag="lab/image", containers="podman")
+    assert capacity_of(boxed).default == Needs(1, 2000, config.gpus), "a container has its slot's share"
 
 
 def settings(slots: int, memory: int) -> Settings:

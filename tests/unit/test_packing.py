@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from distributed_something.cluster.shared.head import stand
+from distributed_something.cluster.shared.mail import Letters, Mailbox
+from distributed_something.cluster.shared.queue import SharedQueue
+from distributed_something.cluster.shared.replica import Replica, Room, Terms
 from distributed_something.engine import KnownJob
-from distributed_something.job import Job, Needs, NeedyJob, State
+from distributed_something.job import Job, Needs, NeedyJob, RetryPolicy, State
 from distributed_something.local.packed import of_number, to_number
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.packing import PASSED_SECONDS, Capacity, Head, Passed, choose
 from distributed_something.testing import FakeClock
+from shared_queue import Turning, new_place, table
 
 WHOLE = Needs(4, 8000)
 BIG, SMALL, HUGE = (
@@ -97,11 +102,11 @@ def opened(folder: Path, clock: FakeClock) -> SqliteQueue:
     return SqliteQueue(folder / "queue.db", clock=clock, owner="w", capacity=lambda: Capacity(WHOLE))
 
 
-def leased(queue: SqliteQueue, times: int = 9) -> list[int]:
+def leased(queue: SqliteQueue | SharedQueue, times: int = 9) -> list[int]:
     return [lease.job.index for _ in range(times) for lease in queue.lease(9)]
 
 
-def put(queue: SqliteQueue, needs: Iterable[Needs | None]) -> None:
+def put(queue: SqliteQueue | SharedQueue, needs: Iterable[Needs | None]) -> None:
     queue.put(job(number, each) for number, each in enumerate(needs))
 
 
@@ -178,6 +183,85 @@ def test_a_rebuilt_queue_knows_the_needs(tmp_path: Path, clock: FakeClock) -> No
     with closing(opened(tmp_path, clock)) as queue:
         queue.restore(KnownJob(job(n, Needs(3)), State.WAITING) for n in range(2))
         assert leased(queue) == [0]
+
+
+class Pilots:
+    """Workers of two pilots, and the head of the queue that they share."""
+
+    def __init__(self, folder: Path, clock: FakeClock) -> None:
+        self.place, self.terms = new_place(folder), Terms(RetryPolicy(), 120.0)
+        self.clock = clock
+        self.replica = Replica(self.place, self.terms)
+        self.stand()
+
+    def stand(self) -> None:
+        head = stand(self.replica, self.place.look(), self.terms, self.clock)
+        assert head is not None
+        head._mailbox = Mailbox(self.place, head.epoch)
+        self.head = head
+
+    def worker(self, pilot: int, whole: Needs | None = WHOLE) -> SharedQueue:
+        room = Room(f"pilot-{pilot}-", Capacity(whole)) if whole else None
+        return SharedQueue(self.place, f"pilot-{pilot}-w", Turning(self.clock, self.head), room=room)
+
+    def again(self) -> list[object]:
+        """The queue as the log alone tells it."""
+        replica = Replica(self.place, self.terms)
+        replica.catch_up(self.place.look())
+        try:
+            return table(replica)
+        finally:
+            replica.close()
+
+
+@pytest.fixture
+def pilots(tmp_path: Path, clock: FakeClock) -> Iterator[Pilots]:
+    pilots = Pilots(tmp_path, clock)
+    yield pilots
+    pilots.head.close()
+    assert pilots.again() == table(pilots.replica), "the log leads to another queue"
+    pilots.replica.close()
+
+
+def test_each_pilot_gets_what_fits_into_its_own_room(pilots: Pilots) -> None:
+    put(pilots.worker(0, None), [Needs(3), Needs(3), Needs(3), Needs(1, 100), None])
+    first, second, large = pilots.worker(1), pilots.worker(12), pilots.worker(3, Needs(9, 9, 9))
+    assert leased(first, 2) == [0, 3], "a worker of pilot 12 is none of pilot 1"
+    assert leased(second, 2) == [1, 4]
+    assert leased(first, 1) == leased(second, 1) == []
+    (third,) = large.lease(1)
+    large.release([third])
+    assert leased(large, 2) == [2]
+
+
+def test_another_head_goes_on_with_the_same_room(pilots: Pilots) -> None:
+    put(pilots.worker(0, None), [Needs(2), Needs(3), Needs(2)])
+    assert leased(pilots.worker(1), 1) == [0]
+    pilots.head.close()
+    pilots.stand()
+    assert leased(pilots.worker(1), 2) == [2]
+    assert pilots.again() == table(pilots.replica)
+
+
+def test_a_worker_that_waits_does_not_stand_in_the_way_of_another_pilot(pilots: Pilots) -> None:
+    put(pilots.worker(0, None), [Needs(4)] * 3)
+    first, second = pilots.worker(1), pilots.worker(2)
+    (_,), (other,) = first.lease(1), second.lease(1)
+    waiting = [Letters(pilots.place, pilots.head.epoch, f"pilot-{n}-x", pilots.clock) for n in (1, 2)]
+    for number, letters in enumerate(waiting, 1):
+        room = Room(f"pilot-{number}-", Capacity(WHOLE)).facts()
+        letters.ask("lease", [f"pilot-{number}-x", "0f", 1, 1e9, room, False])
+    assert pilots.head.turn() == 0, "both wait"
+    second.done([other])
+    while pilots.head.turn():
+        pass
+    replies = [letters.reply() for letters in waiting]
+    assert replies[0] is None and replies[1] is not None and replies[1].result[0][1] == 2
+
+
+def test_without_needs_pilots_lease_as_before(pilots: Pilots) -> None:
+    put(pilots.worker(0, None), [None] * 9)
+    assert len(pilots.worker(1).lease(6)) == 6
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -12,16 +12,7 @@ from typing import Any, NamedTuple
 
 from ..engine import Store
 from ..errors import DsError, UsageError
-from ..inputs.checks.findings import (
-    Check,
-    Finding,
-    Room,
-    error,
-    job_file_findings,
-    ok,
-    work_findings,
-    wrong,
-)
+from ..inputs.checks.findings import Check, Finding, Room, error, job_file_findings, ok, work_findings, wrong
 from ..inputs.checks.findings import image_findings as container_findings
 from ..inputs.checks.program import runnable_findings
 from ..inputs.checks.sizing import need_findings

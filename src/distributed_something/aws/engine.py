@@ -1,4 +1,4 @@
-"""The engine `aws`: the verbs of `engine.Engine` and `engine.Renting` on SQS, S3, ECS and EC2.
+"""The engine `aws`: the verbs of `engine.Engine` and `engine.Renting` that act; `Current` has the others.
 
 It calls the parts of this package in the right order, and decides little itself: `provision` makes resources,
 `ec2/requests/launch` asks for machines, `look` reads and explains, `teardown` removes. Called by the steps.
@@ -7,47 +7,33 @@ It calls the parts of this package in the right order, and decides little itself
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
 from ..background import remove_if_free
 from ..budget import Quote
 from ..clock import Clock
-from ..engine import Cost, Counts, Machines
-from ..errors import DsError, NotSignedIn, QueueIncomplete, Unreachable, UsageError
+from ..errors import DsError, NotSignedIn, Unreachable
 from ..inputs.config import Config
-from ..job import LEASE_SECONDS
-from ..ledger import RunPaths, job_ids
-from ..packing import Capacity
-from ..runs.record import RunRecord, read_record, record_path
-from ..s3.access import Access
-from ..s3.buckets import Stores
-from ..s3.session import AwsSession, NoAnswer, QueueGone, aws_errors
-from ..s3.store import S3Store
+from ..ledger import RunPaths
+from ..s3.session import NoAnswer, QueueGone, aws_errors
 from ..s3.uploads import abort_old_uploads, prefixes_of
-from ..system.state import one_run
 from ..words import many
 from . import earlier
 from .checks.limits import check_size
-from .ec2.capacity import left_out, lives_key, past_lives
-from .ec2.cost import USD_PER_ATTEMPT, RunCost
+from .current import Current
+from .ec2.capacity import left_out, past_lives
 from .ec2.fleets import FleetKind
 from .ec2.prices import Pool, ask, ask_on_demand, price_now
 from .ec2.requests.launch import Asked, Launch
 from .ec2.requests.ownfleet import on_demand_of
-from .ec2.requests.region import Region
 from .ec2.shrinking import idle, instances, instead_of_spot, spread
-from .ecs.current_state import find_one
-from .ecs.resources import Kind
 from .iam.roles import Where
-from .look import Facts, Looker, machines_of, why_idle
+from .look import Facts
 from .message import job_room
-from .names import bucket_of, instance_log_group
 from .provision import Provision
-from .shape import capacity_of, task_size
-from .sqs.queue import SqsQueue
-from .sqs.queues import QueueNames, find_queues
+from .shape import task_size
 from .teardown import Teardown
 from .watch.alarms import guard_machines
 from .watch.dashboard import put_dashboard
@@ -59,101 +45,17 @@ def make(folder: Path, config: Config, clock: Clock, *, say: Callable[[str], Non
     return AwsEngine(folder, config, clock, say=say)
 
 
-class AwsEngine:
-    """Implements engine.Engine and engine.Renting.
-
-    The first verb makes the first call to AWS; every verb raises DsError. `say` gets a line for each existing
-    resource that is changed.
-    """
+class AwsEngine(Current):
+    """Implements engine.Engine and engine.Renting."""
 
     name = "aws"
     poll_interval = 60.0
     final_poll_interval = 60.0  # SQS's counts may be a minute behind
     job_bytes: int | None = job_room()
 
-    def __init__(
-        self,
-        project: Path,
-        config: Config,
-        clock: Clock,
-        endpoint: str | None = None,
-        *,
-        session: AwsSession | None = None,
-        store: type[S3Store] = S3Store,
-        task_logs: str = "",
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._project = project
-        self._config = config
-        self._clock = clock
-        self._store_class = store
-        self._task_logs = task_logs
-        self.tasks_per_machine = config.tasks_per_machine
-        self.session = session or AwsSession(config.aws_region, config.aws_profile or None, endpoint)
-        self.region = Region(self.session, config)
-        self.names = QueueNames.of(config)
-        self._say = say
-        self._provision = Provision(self.session, config, self.region, clock, say)
-        self._looker = Looker(self.session, config.app_name, config.ecs_cluster)
-        self._run: str | None = None
-        self._queue: SqsQueue | None = None
-        self._facts: Facts | None = None
-        self._cost: RunCost | None = None
-        self._emulated = endpoint is not None
-        self._tried: list[str] = []
-
     @cached_property
-    def store(self) -> Stores:
-        """The bucket, and others. Raises UsageError if the config names none."""
-        bucket_of(self._config)
-        return Access(self._config, self.session, kind=self._store_class, say=self._say).joined()
-
-    # -- Queue and run
-
-    def current_run(self) -> str | None:
-        """The run in the tags of the app's queue. Asks AWS until there is one."""
-        if self._run is None:
-            with aws_errors(f"looking for the queue {self.names.jobs}"):
-                found = find_one(self.session, Kind.QUEUE, self.names.jobs, self._config.ecs_cluster)
-            if found is not None and found.tags.get("ds:app") == self._config.app_name:
-                self._run = found.tags.get("ds:run")
-                self.names = self.names.used_by(found.settings)
-        return self._run
-
-    def asked_run(self) -> str | None:
-        """The current run, by a new call to AWS."""
-        if self._queue is None:
-            self._run = None
-            return self.current_run()
-        try:
-            with aws_errors(f"looking for the queue {self.names.jobs}"):
-                answer = self.session.client("sqs").list_queue_tags(QueueUrl=self._queue.urls.jobs)
-        except QueueGone:
-            return None
-        run: str | None = answer.get("Tags", {}).get("ds:run")
-        return run
-
-    def queue(self) -> SqsQueue:
-        """The queue of the current run."""
-        run = self.current_run()
-        if run is None:
-            raise DsError(f"{self._config.app_name} has no queue: it is not set up", "ds setup")
-        if self._queue is None:
-            urls = find_queues(self.session, self.names)
-            if urls is None:
-                raise QueueIncomplete(f"the queues of {self._config.app_name} are not all there", "ds setup")
-            self._queue = SqsQueue(
-                self.session,
-                urls,
-                run=run,
-                policy=self._config.retry_policy,
-                term=LEASE_SECONDS,
-                clock=self._clock,
-                known=lambda: job_ids(self.store, RunPaths(self._config.app_name, run)),
-            )
-        return self._queue
-
-    # -- Setting up
+    def _provision(self) -> Provision:
+        return Provision(self.session, self._config, self.region, self._clock, self._say)
 
     def plan(self, run: str) -> Sequence[str]:
         """The steps of `setup`."""
@@ -176,8 +78,6 @@ class AwsEngine:
         self._forget()
         self._run, self.names = run, seen.names
 
-    # -- Machines
-
     def check_fleet(self, fleet_file: Path) -> None:
         """Reads the file, and asks EC2 about its types of machine."""
         self._provision.check_fits(self._launch().read(fleet_file).shape)
@@ -199,11 +99,6 @@ class AwsEngine:
         now = [*now, *(each[-1][1] for each in fixed.values())]
         known = now and (fixed or not on_demand)
         return Quote(config.cluster_machines, slots, (min(now), max(now)) if known else None)
-
-    @property
-    def _has_prices(self) -> bool:
-        """Whether prices are asked for: an emulator's are none, where the config bids one."""
-        return not (self._emulated and self._config.machine_price is not None)
 
     def _launch(self, machines: int | None = None) -> Launch:
         wanted = machines or self._config.cluster_machines
@@ -311,78 +206,6 @@ class AwsEngine:
         facts = self._look(run)
         self._want_tasks(facts.target * self.tasks_per_machine)
 
-    def _any_record(self) -> RunRecord | None:
-        """The run record; None: missing or damaged. Tags find what is in it."""
-        with suppress(UsageError):
-            return read_record(record_path(self._project, self._config.app_name))
-        return None
-
-    def _record(self, run: str) -> RunRecord | None:
-        record = self._any_record()
-        return record if record is not None and record.run == run else None
-
-    def _fleet_ids(self, run: str) -> tuple[str, ...]:
-        """The run's fleets by its record; without a record, by the run's tag."""
-        record = self._record(run)
-        if record is not None:
-            return record.fleets
-        fleets = self._looker.fleets.of_app(self._config.app_name)
-        return tuple(fleet.id for fleet in fleets if fleet.run == run)
-
-    def machines(self) -> Machines:
-        """Reads machines and tasks with a few calls."""
-        run = self.current_run()
-        if run is None:
-            self._facts = Facts()
-            return Machines(replaces_lost=True)
-        facts = self._look(run)
-        tasks = self.tasks_per_machine
-        now = self._clock.now()
-        machines = machines_of(facts, slots=self._slots() * tasks, tasks=tasks, now=now)
-        cost = self._cost_of(run)
-        usd = cost.usd(facts.machines, now)
-        known = None if usd is None else Cost(usd, cost.per_hour, USD_PER_ATTEMPT)
-        return machines._replace(cost=known, hours=cost.hours)
-
-    def _cost_of(self, run: str) -> RunCost:
-        if self._cost is None:
-            key = lives_key(self._config.app_name, run)
-            bid = self._config.machine_price
-            disk = self._config.ebs_vol_size
-            self._cost = RunCost(self.session, self.store, key, bid, disk, ask=self._has_prices)
-        return self._cost
-
-    def _look(self, run: str) -> Facts:
-        self._facts = self._looker.look(run, self._fleet_ids(run), self._clock.now())
-        return self._facts
-
-    def capacity(self) -> Capacity:
-        """Returns what a task has for jobs."""
-        return capacity_of(self._config, self.region.shape(self._config.machine_type))
-
-    def _slots(self) -> int:
-        if self._config.docker_cores:
-            return self._config.docker_cores
-        return task_size(self._config, self.region.shape(self._config.machine_type)).slots
-
-    def explain(self, counts: Counts) -> str | None:
-        """Explains from the latest look why no job runs although some wait."""
-        if self._facts is None:
-            self.machines()
-        facts = self._facts or Facts()
-        if facts.running and facts.service is None and (elsewhere := self._other_cluster()):
-            where = f"the run was set up in the cluster {elsewhere!r}"
-            fix = f"write ECS_CLUSTER = {elsewhere!r}, or ds cleanup and begin again"
-            return f"no task is in the cluster {self._config.ecs_cluster!r}: {where}; {fix}"
-        term = min(LEASE_SECONDS, self._config.sqs_message_visibility)
-        logs = self._task_logs or f"aws logs tail {instance_log_group(self._config)}"
-        return why_idle(facts, counts, visibility=term, now=self._clock.now(), task_logs=logs)
-
-    def _other_cluster(self) -> str | None:
-        """The cluster of the run; None: the one that the config names."""
-        record = self._record(self.current_run() or "")
-        return record.cluster if record and record.cluster != self._config.ecs_cluster else None
-
     def shrink(self, target: int, spare: int, busy: Collection[str]) -> Sequence[str]:
         """Lowers the fleets' targets first, so that no terminated machine is replaced."""
         run = self.current_run() or ""
@@ -452,20 +275,6 @@ class AwsEngine:
         machines = f"{many(wanted, 'machine')} of {fleet.target:,} asked for on demand"
         self._tried.append(f"no new machine for {after:g} minutes: {machines}")
         return self._tried[-1:]
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Locks the app for one `ds run` on this computer. Raises DsError while a fleet exists."""
-        return one_run(self._lock, self._config.app_name, self._has_a_fleet, lambda: self._run)
-
-    @property
-    def _lock(self) -> Path:
-        return self._project / ".ds" / f"{self._config.app_name}-aws.lock"
-
-    def _has_a_fleet(self) -> bool:
-        run = self.current_run()
-        return run is not None and self._look(run).target > 0
-
-    # -- Ending
 
     def stop(self, *, now: bool = False) -> None:
         """Sets tasks and machines to none.
@@ -542,10 +351,3 @@ class AwsEngine:
     def _teardown(self, cluster: str | None = None, queues: Sequence[str] = ()) -> Teardown:
         config = self._config._replace(ecs_cluster=cluster or self._config.ecs_cluster)
         return Teardown(config, self.session, self._looker.fleets, self._clock, self._any_record(), queues)
-
-    def _forget(self) -> None:
-        self._run, self._facts, self._cost = None, None, None
-        self._looker.forget()
-        if self._queue is not None:
-            self._queue.close()
-            self._queue = None

@@ -17,8 +17,7 @@ from .ec2.fleets import MACHINES_A_PAGE, Fleet, Fleets, Machine
 from .ec2.shrinking import instances, located
 from .ecs.current_state import describe_service
 
-HISTORY_SECONDS = 1800
-"""Age in seconds from which errors in a fleet's history are ignored."""
+HISTORY_SECONDS = 1800  # age in seconds from which errors in a fleet's history are ignored
 
 SILENT_SECONDS = 600.0
 """Age in seconds at which a machine should have a task. Joining the cluster takes about 3 minutes."""

@@ -10,8 +10,7 @@ from ..job import Needs
 from ..packing import Capacity
 from ..system.hardware import slots_with_gpus
 
-INJECTOR_RESERVED = 16
-"""Memory that ECS reserves for the container that injects our worker, in MiB."""
+INJECTOR_RESERVED = 16  # memory that ECS reserves for the container that injects our worker, in MiB
 
 
 class MachineShape(NamedTuple):

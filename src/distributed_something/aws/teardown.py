@@ -26,11 +26,8 @@ from .watch.alarms import delete_alarms, find_alarms
 from .watch.dashboard import delete_dashboard
 from .watch.schedule import delete_schedule
 
-DRAIN_SECONDS = 180.0
-"""Longest wait for tasks to end, in seconds: their two minutes, and a margin."""
-
-LEAVE_SECONDS = 120.0
-"""Longest wait until AWS shows removed resources no more, in seconds."""
+DRAIN_SECONDS = 180.0  # longest wait for tasks to end, in seconds: their two minutes, and a margin
+LEAVE_SECONDS = 120.0  # longest wait until AWS shows removed resources no more, in seconds
 
 _LOOK_SECONDS = 5.0
 

@@ -309,12 +309,7 @@ class _Task:
         return GatheredLog(self._store, self._paths.logs, f"{self._name}-{number}.log", shared, lines)
 
     def _worker(
-        self,
-        config: Config,
-        task: Task,
-        queue: WorkersQueue,
-        logs: Sequence[GatheredLog],
-        keeper: LogKeeper,
+        self, config: Config, task: Task, queue: WorkersQueue, logs: Sequence[GatheredLog], keeper: LogKeeper
     ) -> Worker:
         health = Health(self._store, self._paths.paused + self._name, machine=self._machine)
         return Worker(

@@ -9,8 +9,7 @@ import argparse
 
 from ..words import none_of
 
-MOST = 1_000_000
-"""Largest number of seconds or minutes on the command line."""
+MOST = 1_000_000  # largest number of seconds or minutes on the command line
 
 
 # -- Values -------------------------------------------------------------------------------------------------
@@ -77,7 +76,6 @@ def _names(text: str) -> list[str]:
 
 
 def init(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds init`."""
     where = "a new or empty folder, for an example; or one with files, for a project of these (this folder)"
     parser.add_argument("target", metavar="DIR", nargs="?", help=where)
     examples = ["images", "text", "cellprofiler", "imagej", "omezarr"]
@@ -86,12 +84,10 @@ def init(parser: argparse.ArgumentParser) -> None:
 
 
 def setup(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds setup`."""
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
 
 
 def submit(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds submit`."""
     _jobs(parser)
     dry = "show the first jobs as a worker would run them, and queue nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry)
@@ -119,7 +115,6 @@ _FLEET_FILE = "machines as a spot fleet request has them (aws); without one, the
 
 
 def start(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds start`."""
     _faults(parser)
     parser.add_argument("fleet_file", metavar="FLEETFILE", nargs="?", help=_FLEET_FILE)
     budget = "add to BUDGET_USD (+5) or BUDGET_HOURS (+5h) for this run"
@@ -129,14 +124,12 @@ def start(parser: argparse.ArgumentParser) -> None:
 
 
 def monitor(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds monitor`."""
     record = "the run record that `ds start` wrote (the app's)"
     parser.add_argument("record", metavar="RECORD", nargs="?", help=record)
     _watch(parser)
 
 
 def run(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds run`."""
     _faults(parser)
     _jobs(parser)
     _unchecked(parser)
@@ -152,7 +145,6 @@ def _watch(parser: argparse.ArgumentParser) -> None:
 
 
 def worker(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds worker`."""
     parser.epilog = (
         "It leases jobs from the queue and runs them until a signal stops it. While the queue is empty it"
         " waits. It reads no project folder: `ds start` gives its task an environment with APP_NAME, DS_RUN,"
@@ -164,7 +156,6 @@ def worker(parser: argparse.ArgumentParser) -> None:
 
 
 def try_(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds try`."""
     _jobs(parser)
     parser.add_argument(
         "job", metavar="JOB", nargs="?", help="its index, id, or the start of its id (the first)"
@@ -173,7 +164,6 @@ def try_(parser: argparse.ArgumentParser) -> None:
 
 
 def replay(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds replay`."""
     parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index")
     parser.add_argument("--attempt", metavar="N", type=_whole, help="as this attempt (the latest)")
     _publish(parser)
@@ -190,20 +180,17 @@ def _of_run(parser: argparse.ArgumentParser) -> None:
 
 
 def status(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds status`."""
     _of_run(parser)
     parser.add_argument("--watch", action="store_true", help="go on until the run has ended")
 
 
 def wait(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds wait`."""
     parser.add_argument(
         "--timeout", metavar="MINUTES", type=_minutes, help="give up after this time, with exit code 1"
     )
 
 
 def runs(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds runs`."""
     parser.add_argument(
         "what", metavar="diff", nargs="?", choices=["diff"], help="what differs between two runs"
     )
@@ -211,7 +198,6 @@ def runs(parser: argparse.ArgumentParser) -> None:
 
 
 def report(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds report`."""
     which = "of this run, by its id or the start of it (the current or latest one)"
     absent = argparse.SUPPRESS  # a default would replace what --run says
     parser.add_argument("run_id", metavar="RUN", nargs="?", help=which, default=absent)
@@ -220,7 +206,6 @@ def report(parser: argparse.ArgumentParser) -> None:
 
 
 def jobs(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds jobs`."""
     _of_run(parser)
     states = ["waiting", "running", "succeeded", "failed", "dead", "skipped", "dropped"]
     parser.add_argument("--state", choices=states, help="only these")
@@ -231,7 +216,6 @@ def jobs(parser: argparse.ArgumentParser) -> None:
 
 
 def logs(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds logs`."""
     _of_run(parser)
     parser.add_argument("job", metavar="JOB", help="its id, the start of its id, or its index (92, or #92)")
     parser.add_argument("--follow", action="store_true", help="until it has ended; it may still be waiting")
@@ -239,12 +223,10 @@ def logs(parser: argparse.ArgumentParser) -> None:
 
 
 def failures(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds failures`."""
     _of_run(parser)
 
 
 def retry(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds retry`."""
     parser.add_argument("--state", choices=["dead"], default="dead", help="which jobs (dead)")
     parser.add_argument(
         "--cause", metavar="C", type=_cause, action="append", default=[], help="only jobs with this cause"
@@ -254,19 +236,16 @@ def retry(parser: argparse.ArgumentParser) -> None:
 
 
 def drop(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds drop`."""
     what = "dead jobs, or (not on aws) waiting ones: ids, starts of ids, or indexes (92, or #92)"
     parser.add_argument("jobs", metavar="JOB", nargs="+", help=what)
 
 
 def fleet(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds fleet`."""
     parser.add_argument("what", metavar="new", choices=["new"], help="write a new fleet file into files/")
     parser.add_argument("--region", metavar="R", help="for this region (the config's)")
 
 
 def jobfile(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds jobfile`."""
     add = parser.add_argument
     add("what", metavar="new", choices=["new"], help="write a new job file")
     add("new_file", metavar="FILE", help="where to write: .jsonl")
@@ -295,19 +274,16 @@ def jobfile(parser: argparse.ArgumentParser) -> None:
 
 
 def stop(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds stop`."""
     parser.add_argument("--now", action="store_true", help="running jobs go back to the queue at once")
 
 
 def dashboard(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds dashboard`."""
     port = "its port on this machine (the one it had before, or any)"
     parser.add_argument("--port", metavar="N", type=_port, help=port)
     _of_run(parser)
 
 
 def completion(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds completion`."""
     parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell that reads it")
     parser.epilog = (
         'bash: eval "$(ds completion bash)" in ~/.bashrc. zsh: ds completion zsh > a folder of $fpath/_ds.'
@@ -316,7 +292,6 @@ def completion(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds check`."""
     parser.add_argument(
         "job_file", metavar="JOBFILE", nargs="?", help="read through, and its inputs looked for"
     )
@@ -328,7 +303,6 @@ def check(parser: argparse.ArgumentParser) -> None:
 
 
 def image(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds image`."""
     what = "worker: an image that brings the worker into others; build: DOCKERHUB_TAG with the worker in it"
     parser.add_argument("what", choices=["worker", "build"], help=what)
     parser.add_argument("--tag", metavar="NAME", help="what to call it")
@@ -336,7 +310,6 @@ def image(parser: argparse.ArgumentParser) -> None:
 
 
 def account(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `ds account`."""
     what = "setup and destroy: roles and instance profile; policy: print what you yourself need"
     parser.add_argument("action", choices=["setup", "destroy", "policy"], help=what)
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and end")

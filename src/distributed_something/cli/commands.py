@@ -35,7 +35,6 @@ def in_project(run: InProject) -> Command:
 
 
 def do_init(console: Console, options: argparse.Namespace) -> int:
-    """Runs `ds init`."""
     from pathlib import Path
     from shlex import quote
 
@@ -60,7 +59,6 @@ def do_init(console: Console, options: argparse.Namespace) -> int:
 
 
 def do_worker(_console: Console, _options: argparse.Namespace) -> int:
-    """Runs `ds worker`."""
     import os
 
     from ..aws import worker
@@ -70,7 +68,6 @@ def do_worker(_console: Console, _options: argparse.Namespace) -> int:
 
 @in_project
 def do_setup(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds setup`."""
     from ..steps.setup import next_run, setup
 
     if options.dry_run:
@@ -91,7 +88,6 @@ def do_setup(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_submit(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds submit`."""
     if options.dry_run:
         return _show_submission(project, options)
     from ..steps.submit import submit_checked
@@ -125,7 +121,6 @@ def _check(project: Project, options: argparse.Namespace) -> CheckedJobs:
 
 @in_project
 def do_start(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds start`."""
     from ..steps.start import await_machines, mend, raise_budget, show_rest, start
 
     mend(project)
@@ -161,7 +156,6 @@ def do_start(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_monitor(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds monitor`."""
     return _monitor(project, options)
 
 
@@ -193,7 +187,6 @@ def _print_story(project: Project) -> None:
 
 @in_project
 def do_run(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds run`."""
     from ..inputs.jobs.jobfile import parse_set
     from ..steps.run import begin
 
@@ -206,7 +199,6 @@ def do_run(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_status(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds status`."""
     from ..system.collector import never_again
     from .views.status import status
 
@@ -217,7 +209,6 @@ def do_status(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_wait(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds wait`."""
     from .views import runs
 
     return runs.wait(project, options.timeout)
@@ -225,7 +216,6 @@ def do_wait(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_runs(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds runs`."""
     from .views import runs
 
     if options.what is None:
@@ -237,7 +227,6 @@ def do_runs(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_report(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds report`."""
     from .views import runs
 
     return runs.report(project, remake=options.remake)
@@ -245,7 +234,6 @@ def do_report(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_jobs(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds jobs`."""
     from ..system.collector import never_again
     from .views import jobs
 
@@ -255,7 +243,6 @@ def do_jobs(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_logs(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds logs`."""
     from .views.logs import logs
 
     return logs(project, options.job, follow=options.follow, attempt=options.attempt)
@@ -263,7 +250,6 @@ def do_logs(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_failures(project: Project, _options: argparse.Namespace) -> int:
-    """Runs `ds failures`."""
     from .views.logs import failures
 
     return failures(project)
@@ -271,7 +257,6 @@ def do_failures(project: Project, _options: argparse.Namespace) -> int:
 
 @in_project
 def do_retry(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds retry`."""
     from ..steps.retry import retry
     from .views.logs import find_ids
 
@@ -292,7 +277,6 @@ def do_retry(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_drop(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds drop`."""
     from itertools import islice
 
     from ..steps.retry import DROP_FIX, drop
@@ -319,7 +303,6 @@ def _after_retry(project: Project) -> str:
 
 @in_project
 def do_fleet(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds fleet`."""
     from ..aws.ec2.requests.newfleet import file_name, write_fleet_file
 
     region = options.region or project.config.aws_region
@@ -337,7 +320,6 @@ def do_fleet(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_try(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds try`."""
     from . import attempt
 
     return attempt.try_job(project, options)
@@ -345,7 +327,6 @@ def do_try(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_replay(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds replay`."""
     from . import attempt
 
     return attempt.replay(project, options)
@@ -353,7 +334,6 @@ def do_replay(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_jobfile(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds jobfile`."""
     from . import jobfile
 
     path = jobfile.new(project, options)
@@ -363,7 +343,6 @@ def do_jobfile(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_stop(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds stop`."""
     from ..console import progress_line
     from ..steps.stop import stop
 
@@ -376,7 +355,6 @@ def do_stop(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_repair(project: Project, _options: argparse.Namespace) -> int:
-    """Runs `ds repair`."""
     from ..steps.repair import repair
 
     repaired = repair(project)
@@ -391,7 +369,6 @@ def do_repair(project: Project, _options: argparse.Namespace) -> int:
 
 @in_project
 def do_cleanup(project: Project, _options: argparse.Namespace) -> int:
-    """Runs `ds cleanup`."""
     from ..steps.cleanup import cleanup
 
     leftovers = cleanup(project)
@@ -408,7 +385,6 @@ def do_cleanup(project: Project, _options: argparse.Namespace) -> int:
 
 @in_project
 def do_dashboard(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds dashboard`."""
     from ..dashboard.command import dashboard
 
     return dashboard(project, options.port, project.current_run() if options.run_id else None)
@@ -416,7 +392,6 @@ def do_dashboard(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_check(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds check`."""
     from ..inputs.checks import findings as check
     from ..inputs.jobs.jobfile import JobFile, parse_set
     from .views.preview import show_findings, show_first
@@ -434,7 +409,6 @@ def do_check(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_image(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds image`."""
     from . import image as command
 
     make = command.worker if options.what == "worker" else command.build
@@ -443,7 +417,6 @@ def do_image(project: Project, options: argparse.Namespace) -> int:
 
 @in_project
 def do_account(project: Project, options: argparse.Namespace) -> int:
-    """Runs `ds account`."""
     from . import account as account_command
 
     if options.action == "policy":

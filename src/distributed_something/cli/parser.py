@@ -167,16 +167,8 @@ COMMANDS: dict[str, tuple[Command, str, AddArguments | None]] = {
     ),
     "cleanup": (commands.do_cleanup, "remove everything the run made, but its results", None),
     "image": (commands.do_image, "build an image that has the worker", arguments.image),
-    "account": (
-        commands.do_account,
-        "once per AWS account: roles of tasks and machines",
-        arguments.account,
-    ),
-    "completion": (
-        do_completion,
-        "print the completion script of a shell",
-        arguments.completion,
-    ),
+    "account": (commands.do_account, "once per AWS account: roles of tasks and machines", arguments.account),
+    "completion": (do_completion, "print the completion script of a shell", arguments.completion),
 }
 """For every command: the function that runs it, what it does, and the function that adds its arguments."""
 

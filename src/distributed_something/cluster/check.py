@@ -34,7 +34,6 @@ def pilot_checks(
         Check("the secrets", lambda: secret_findings(config)),
         Check("the folders", lambda: folder_findings({*written, folder / "files"})),
         Check("the disk", lambda: disk_findings(written)),
-        Check("the shared folder", lambda: shared_findings(folder)),
         *own,
     ]
     return found + job_checks(config, job_file, folder, pilots.capacity_of(config))
@@ -61,11 +60,17 @@ def shared_findings(folder: Path) -> Iterator[Finding]:
             "move it to a file system that all nodes have, such as the home or the project space",
         )
         return
-    if kind in TWO_WINNERS or not keeps_promises(folder):
-        yield error(*two_winners(kind))
-    elif kind not in NETWORK_FILE_SYSTEMS:
+    yield from promise_findings(folder)
+    if kind not in NETWORK_FILE_SYSTEMS | TWO_WINNERS:
         what = f"the project {folder} lies on {kind}, which may be a disk of this computer alone"
         yield warning(what, "see that every node has this folder: `srun ls` of it")
+
+
+def promise_findings(folder: Path) -> Iterator[Finding]:
+    """Whether the file system of the project's folder keeps what a queue needs of it."""
+    kind = file_system(folder)
+    if kind in TWO_WINNERS or not keeps_promises(folder):
+        yield error(*two_winners(kind))
     else:
         yield ok(f"the project lies on {kind}, where links and renames have one winner")
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from typing import Any
 
 from ..budget import Quote
 from ..clock import Clock
@@ -24,7 +25,7 @@ from ..engine import (
 from ..errors import DsError, QueueDamaged, Unreachable
 from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
-from ..job import LEASE_SECONDS
+from ..job import LEASE_SECONDS, Needs
 from ..ledger import LedgerWriter, RunPaths
 from ..local.place import check_server, need_image, open_store
 from ..packing import Capacity
@@ -131,7 +132,7 @@ class PilotEngine:
 
     def quote(self, _fleet_file: Path | None) -> Quote:
         """What `start` asks for. A cluster's time has no price here."""
-        return Quote(self._config.cluster_machines, pilots.slots_of(self._config), priced=False)
+        return Quote(self._config.machines_wanted, pilots.slots_of(self._config), priced=False)
 
     def start(
         self,
@@ -140,14 +141,14 @@ class PilotEngine:
         _on_created: Callable[[str], None],
         most: int | None = None,
     ) -> str:
-        """Submit CLUSTER_MACHINES pilots; their ids. Raises DsError where the scheduler refuses."""
+        """Submit the pilots that the config wants; their ids. Raises DsError where the scheduler refuses."""
         self._config.shell(self._project).make(self._say)
         need_image(self._config, self._project, self._say)
         read_secrets(self._config, os.environ)
         self._app.make()
         self._app.place(run).withdraw_orders()
         self._app.note_start(self._clock.now())
-        wanted = self._config.cluster_machines
+        wanted = self._config.machines_wanted
         submitted = self._submit(run, wanted if most is None else min(most, wanted))
         return f"{self.name}-{'+'.join(submitted)}"
 
@@ -215,7 +216,7 @@ class PilotEngine:
         known, now = self._pilots(), self._clock.now()
         running = [pilot for pilot in known if pilot.running]
         waiting, lived = why_pending(known, now, self._scheduler.waiting), self._lives(run)
-        stuck = waiting is not None and not running
+        stuck = all(pilot.silent for pilot in running)
         return Machines(
             target=len(known),
             running=len(running),
@@ -227,7 +228,11 @@ class PilotEngine:
             details=(*details(known, now, waiting), *self._silence()),
             hours=hours(lived, now),
             rented=tuple(_machines(running, lived)),
+            needs=tuple((Needs(*each), count) for each, count in (self._status() or {}).get("needs", ())),
         )
+
+    def _status(self) -> dict[str, Any] | None:
+        return self._app.place(self.current_run() or "").told()
 
     def _silence(self) -> Iterator[tuple[str, str]]:
         if silent := self._app.silent():
@@ -265,7 +270,9 @@ class PilotEngine:
             return ": ".join(filter(None, machines.diagnosis[:2]))
         if not machines.running:
             return f"no pilots are there{f' ({machines.ended})' if machines.ended else ''}: ds start"
-        status = self._app.place(self.current_run() or "").told()
+        whole, status = self.capacity().whole, self._status()
+        if counts.waiting and machines.needs and not any(each.fit(whole) for each, _ in machines.needs):
+            return f"no waiting job fits a pilot: it has {whole}"
         return counts.explain_delay(status["next"] if status else None, self._clock.now())
 
     def guard(self) -> Sequence[str]:

@@ -24,7 +24,7 @@ class Waiting(NamedTuple):
 
 def why_pending(pilots: Sequence[Pilot], now: float, waiting: Callable[[str], Waiting]) -> Waiting | None:
     """Why pilots do not run that are submitted; None where all run. `waiting`: what a reason means."""
-    pending = [pilot for pilot in pilots if not pilot.running]
+    pending = [pilot for pilot in pilots if not pilot.running or pilot.silent]
     if not pending:
         return None
     commonest = Counter(pilot.reason for pilot in pending).most_common(1)[0][0]
@@ -33,7 +33,8 @@ def why_pending(pilots: Sequence[Pilot], now: float, waiting: Callable[[str], Wa
     starts = [pilot.start for pilot in pending if pilot.start is not None and pilot.start > now]
     estimate = f", and starts about {time_text(min(starts), now, MINUTES)}" if starts else ""
     named = f" ({commonest})" if commonest else ""
-    what = f"{many(len(pending), 'pilot', 'is', 'are')} pending: {found.why}{named}{estimate}"
+    state = "silent" if all(pilot.silent for pilot in pending) else "pending"
+    what = f"{many(len(pending), 'pilot', 'is', 'are')} {state}: {found.why}{named}{estimate}"
     hopeless = all(waiting(pilot.reason).for_ever for pilot in pending)
     return Waiting(what, found.fix.format(id=which.id), hopeless)
 
@@ -44,10 +45,14 @@ def details(pilots: Sequence[Pilot], now: float, waits: Waiting | None) -> list[
     lines = [(f"pilot {pilot.id}", _life(pilot, now)) for pilot in running[:SHOWN]]
     if len(running) > SHOWN:
         lines.append(("and", many(len(running) - SHOWN, "more pilot")))
-    return lines if waits is None else [*lines, ("pending", ": ".join(filter(None, waits[:2])))]
+    pending = waits is not None and any(not pilot.running for pilot in pilots)
+    return (
+        lines if not pending or waits is None else [*lines, ("pending", ": ".join(filter(None, waits[:2])))]
+    )
 
 
 def _life(pilot: Pilot, now: float) -> str:
     since = f", since {time_text(pilot.start, now, MINUTES)}" if pilot.start is not None else ""
     until = f", ends at {time_text(pilot.end, now, MINUTES)}" if pilot.end is not None else ""
-    return f"on {pilot.node}{since}{until}"
+    silent = f", silent: {pilot.reason}" if pilot.silent else ""
+    return f"on {pilot.node}{since}{until}{silent}"

@@ -2,7 +2,7 @@
 
     lives/<start>-<latest>-<over>-<pilot>-<node>    in Unix seconds; over: 1 where it has ended
 
-A pilot that Slurm starts again has a file for each of its lives. One that is killed is a minute off at most.
+A pilot that is requeued has a file for each of its lives. One that is killed is a minute off at most.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The process of a pilot, on a node: it keeps workers running, and a head for the queue.
 
 It ends when the queue has been empty for a while, when it is ordered to, or when its time is over. Then its
-workers settle and give back what they hold, its head hands over, and it puts itself back into Slurm's queue
-while jobs are left. Slurm says how the pilot ends, and never how a job did: leases and tokens do.
+workers settle and give back what they hold, and its head hands over. Where its time was over and jobs are
+left, it puts itself back into the scheduler's queue. A scheduler says how a pilot ends, and never how a job
+did: leases and tokens do.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from ..ledger import LedgerWriter, RunPaths
 from ..local.gathering import gathering
 from ..local.place import container_engine, forking_store, need_image, open_store
 from ..runs.record import budget_of, record_path
-from ..runs.runfile import largest_noted, read_run_file, run_file_key
+from ..runs.runfile import lends_gpus, read_run_file, run_file_key
 from ..system.containers.docker import WORKER_LABEL, sweep
-from ..system.hardware import Gpus, Share, find_gpus, share_variables
+from ..system.hardware import Gpus, Lender, Share, find_gpus, share_variables
 from ..system.state import STATE_VARIABLE, mark_of
 from ..words import many
 from ..worker.attempt.container import Containers, containers_of
@@ -49,12 +50,12 @@ from .folder import AppFolder
 from .lives import OwnLife, hours, lives
 from .lost import give_back, prefix_of
 from .own_folder import OwnFolder
-from .pilots import slots_for, slots_of
+from .pilots import capacity_of, gpus_of, memory_of_slot, slots_of
 from .scheduler import Scheduler
 from .shared.keeper import Keeper
 from .shared.place import Look
 from .shared.queue import SharedQueue
-from .shared.replica import Terms
+from .shared.replica import Room, Terms
 
 LOOK_SECONDS = 1.0
 IDLE_END_SECONDS = 30.0
@@ -143,7 +144,6 @@ class Pilot:
         if self._config.shared_inputs:
             shared = read_run_file(self._store, *self._paths).shared
             self._carried = self._carried._replace(shared=shared)
-        self._slots = slots_for(self._config, largest_noted(self._store, *self._paths))
         complain(f"pilot {self.id}: {many(self._slots, 'slot')}")
         self._prepare()
         if self._order is None:
@@ -175,7 +175,10 @@ class Pilot:
                 engine = container_engine(config, self._project)
                 bucket = self._folder if config.mount_bucket else None
                 if engine is not None:
-                    self._containers = containers_of(config, engine, self._scratch, bucket)
+                    made = containers_of(config, engine, self._scratch, bucket)
+                    share = made.limits._replace(memory=memory_of_slot(config))
+                    most = min(share.most, config.memory or share.most)
+                    self._containers = made._replace(limits=share._replace(most=most))
                 break
             except DsError as failed:
                 complain(f"pilot {self.id}: paused: {failed.what}")
@@ -272,9 +275,10 @@ class Pilot:
         """Make a worker, in its own process."""
         config, paths = self._config, self._paths
         store = open_store(self._project, config, durable=True, say=complain)
-        queue = SharedQueue(self._place, name, is_ending=lambda: self._order is not None)
-        own, slots = config.worker_environment(), slots_of(config)
-        share = Share(number, self._slots, config.gpus, config.gpus_shared)
+        room = Room(f"{prefix_of(self.id)}-", capacity_of(config))
+        queue = SharedQueue(self._place, name, is_ending=lambda: self._order is not None, room=room)
+        own, slots = config.worker_environment(), self._slots
+        share = Share(number, slots, config.gpus, config.gpus_shared)
         limits = share_variables(share, slots, find_gpus() if config.gpus else Gpus(), {**os.environ, **own})
         environment = {**limits, **own, STATE_VARIABLE: str(self._scratch)}
         image = self._containers.engine.digest(self._containers.image) if self._containers else None
@@ -282,6 +286,9 @@ class Pilot:
         secrets = read_secrets(config, os.environ)
         python = config.shell(Path.cwd()).python()
         task = compile_task(config, environment, secrets, recipe=recipe, carried=self._carried, python=python)
+        if gpus_of(config):
+            packed = partial(lends_gpus, store, paths.app, paths.run, config.gpus)
+            task = task._replace(gpus=Lender(share, self._scratch, packed))
         log, ledger = gathering(store, paths, name)
         marker = run_file_key(paths.app, paths.run)
         health = Health(store, paths.paused + name, marker, self._folder, self.id)
@@ -322,7 +329,7 @@ class Pilot:
     # the end
 
     def _requeue(self) -> None:
-        """Go on later, with the same id, while jobs are left; Slurm ends this process then."""
+        """Go on later, with the same id, while jobs are left; the scheduler ends this process then."""
         look = self._place.look()
         if not look.there or look.orders or self._has_nothing_left(look):
             return
@@ -335,7 +342,7 @@ class Pilot:
             return
         complain(f"pilot {self.id}: requeued")
         deadline = time.monotonic() + 60.0
-        while time.monotonic() < deadline:  # Slurm sends SIGTERM, and starts us again later
+        while time.monotonic() < deadline:  # it sends SIGTERM, and starts us again later
             if ENDED in self._signals.wait(1.0):
                 return
 
@@ -378,8 +385,10 @@ def work(project: Path, run: str, seat: Seat, scheduler_of: Callable[[Path, Conf
     adopt_orphans()
     try:
         config = load_config(project)
+        scheduler = scheduler_of(project, config)
+        config = config._replace(engine=scheduler.name)  # the command may have named another one
         scratch = OwnFolder(f"ds-{config.app_name}-", seat.scratch)
-        pilot = Pilot(project, config, run, seat, scheduler_of(project, config), scratch.path)
+        pilot = Pilot(project, config, run, seat, scheduler, scratch.path)
         complain(f"pilot {pilot.id} on {os.uname().nodename} for run {run}")
         complain(f"pilot {pilot.id} ended: {pilot.run()}")
         kill_marked(mark_of(scratch.path))

@@ -14,6 +14,9 @@ from ..packing import Capacity
 ENDED = "Ended"
 """The reason of a pilot that has ended, and of which the scheduler has not said so yet."""
 
+SILENT = "SILENT"
+"""The state of a pilot on a computer that does not answer: it may go on, or be gone."""
+
 
 class Pilot(NamedTuple):
     """A pilot as the scheduler has it. Times are in Unix seconds; None: not known."""
@@ -30,8 +33,13 @@ class Pilot(NamedTuple):
     """When its time is over."""
     comment: str = ""
 
+    @property
+    def silent(self) -> bool:
+        """Whether its computer does not answer."""
+        return self.state == SILENT
+
     def ended(self) -> Pilot:
-        """The same pilot, once its process has said that it ends: Slurm removes or requeues it."""
+        """The same pilot, once its process has said that it ends: the scheduler removes or requeues it."""
         return self._replace(running=False, reason=ENDED, start=None) if self.running else self
 
 
@@ -46,13 +54,24 @@ def slots_of(config: Config) -> int:
     return config.tasks_per_machine * (config.docker_cores or 1)
 
 
+def memory_of_slot(config: Config) -> int | None:
+    """A slot's share of its pilot's memory, in MB; None: MEMORY is not given."""
+    return config.memory and max(config.memory // slots_of(config), 1)
+
+
+def gpus_of(config: Config) -> int:
+    """GPUs of a pilot: those of SLURM_GRES, or as many as its slots need."""
+    if config.slurm_gres:
+        kinds = (each.partition("(")[0].removeprefix("gres/") for each in config.slurm_gres.split(","))
+        asked = [each.split(":") for each in kinds]
+        return sum(int(each[-1]) if each[-1].isdecimal() else 1 for each in asked if each[0] == "gpu")
+    return config.gpus * (1 if config.gpus_shared else slots_of(config))
+
+
 def capacity_of(config: Config) -> Capacity:
     """What a pilot has for jobs: what it asks the scheduler for."""
-    fix = "raise DOCKER_CORES and MEMORY, which say what a pilot asks for, or lower what the job needs"
-    return Capacity(Needs(slots_of(config), config.memory or 0), Needs(), "a pilot", fix)
-
-
-def slots_for(config: Config, largest: Needs | None) -> int:
-    """Jobs at a time in one pilot, where the largest needs this; None: jobs say nothing."""
-    slots = slots_of(config)
-    return slots if largest is None else max(min(slots, capacity_of(config).fitting(largest)), 1)
+    asks = ", ".join(["DOCKER_CORES", "MEMORY", "SLURM_GRES" if config.slurm_gres else "GPUS"])
+    fix = f"raise {asks}, which say what a pilot asks for, or lower what the job needs"
+    whole = Needs(slots_of(config), config.memory or 0, gpus_of(config))
+    default = Needs(1, (config.in_containers and memory_of_slot(config)) or 0, config.gpus)
+    return Capacity(whole, default, "a pilot", fix, config.gpus_shared)

@@ -45,9 +45,14 @@ class Scheduler(Protocol):
 def await_end(
     listing: Callable[[], Sequence[Pilot]], seconds: float, wait: Callable[[float], object]
 ) -> Sequence[Pilot]:
-    """The pilots that have not ended after this time; looked for with pauses that grow."""
+    """The pilots that have not ended after this time; looked for with pauses that grow.
+
+    Silent ones are not waited for.
+    """
     until, pause = time.monotonic() + seconds, 0.25
-    while (left := listing()) and time.monotonic() < until:
+    left = listing()
+    while any(not pilot.silent for pilot in left) and time.monotonic() < until:
         wait(pause)
         pause = min(pause * 1.5, 5.0)
+        left = listing()
     return left

@@ -14,14 +14,9 @@ from ..inputs.config import Config
 from ..inputs.templates.paths import InputTemplate
 from ..ledger import JobRecord
 
-FILES = 200
-"""Most files of a job that its page lists."""
-
-LOOKED_AT = 10_000
-"""Most files of a job without a manifest that are looked through."""
-
-ZARR = ".zarr"
-"""How the folder of an OME-Zarr image ends."""
+FILES = 200  # most files of a job that its page lists
+LOOKED_AT = 10_000  # most files of a job without a manifest that are looked through
+ZARR = ".zarr"  # how the folder of an OME-Zarr image ends
 
 _IMAGES = {
     "png": "image/png",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,8 +24,8 @@ from ..report.failures import FailureGroup, group_failures
 from ..runs.following import Follower
 from ..runs.joblog import begin_of, read_log
 from ..runs.jobtable import cells
-from ..runs.snapshot import Alive, Snapshot, job_line
-from ..steps.look.jobs import left_dead, made_in
+from ..runs.snapshot import Alive, Snapshot
+from ..steps.look.jobs import left_dead, line_of, made_in, with_bodies
 from ..steps.project import Project
 from ..steps.watch.limits import too_many_dead
 from ..system.state import state_folder
@@ -39,26 +38,13 @@ from .timeline import timeline
 LOOK_SECONDS = (1.0, 15.0)
 """Shortest and longest pause between two looks, in seconds; longer if a look is slow."""
 
-LOOKING_SHARE = 0.1
-"""Largest share of its time that the server spends on looking."""
-
-LOG_BYTES = 256 << 10
-"""Largest piece of a log that a job's page shows at first, in bytes."""
-
-GROUPS = 100
-"""Most groups of failures on the page."""
-
-READ_MOST = 2000
-"""Most logs of failed jobs read for one request; the next request reads on."""
-
-DRAW_SECONDS = 4.0
-"""Least time between two drawings of the timeline, in seconds."""
-
-EARLIER_SECONDS = 30.0
-"""Time between two looks at the run before, in seconds."""
-
-CSV_JOBS = 5000
-"""Number of jobs in a piece of a CSV file."""
+LOOKING_SHARE = 0.1  # largest share of its time that the server spends on looking
+LOG_BYTES = 256 << 10  # largest piece of a log that a job's page shows at first, in bytes
+GROUPS = 100  # most groups of failures on the page
+READ_MOST = 2000  # most logs of failed jobs read for one request; the next request reads on
+DRAW_SECONDS = 4.0  # least time between two drawings of the timeline, in seconds
+EARLIER_SECONDS = 30.0  # time between two looks at the run before, in seconds
+CSV_JOBS = 5000  # number of jobs in a piece of a CSV file
 
 
 class _Selected(NamedTuple):
@@ -223,11 +209,10 @@ class Model:
             fold = self._looked()
             record = self._record(fold, job_id)
             alive = self._alive()
-            body = _keys(fold, record)
-            line = {**job_line(record, body), "state": alive.state(record).value}
+            (_, body), *_ = with_bodies(fold, iter([record]))
             given, made = self._files(fold, record)
             return {
-                "job": line,
+                "job": line_of(record, body or {}, alive=alive),
                 "failed": record.failed,
                 "attempts": show.attempts(fold, record, alive=alive),
                 "inputs": [show.file(found) for found in given],
@@ -408,12 +393,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino
-
-
-def _keys(fold: Fold, record: JobRecord) -> dict[str, Any]:
-    """Returns a job's body; empty if the job is not listed."""
-    try:
-        found = json.loads(fold.bodies([record]).get(record.id, b"{}"))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

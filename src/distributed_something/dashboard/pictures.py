@@ -20,32 +20,15 @@ from ..ledger import Fold, JobRecord
 from ..ledger.keyed import key_names, parsed
 from . import files
 
-SHOWN = 12
-"""Most pictures on the first page."""
-
-JOBS = 24
-"""Number of the latest jobs whose outputs are looked through."""
-
-OF_JOB = 2
-"""Most pictures of one job."""
-
-SIZE = 320
-"""Width and height of a small picture, in pixels at most."""
-
-MOST_BYTES = 64 << 20
-"""Largest file that a small picture is made of, in bytes."""
-
-PLAIN_BYTES = 2 << 20
-"""Largest file that is shown as it is, in bytes."""
-
-PIXELS = 200_000_000
-"""Most pixels of a picture that is opened."""
-
-KEPT = 500
-"""Number of small pictures that are kept."""
-
-METADATA_BYTES = 1 << 20
-"""Most bytes of a description in an OME-Zarr image."""
+SHOWN = 12  # most pictures on the first page
+JOBS = 24  # number of the latest jobs whose outputs are looked through
+OF_JOB = 2  # most pictures of one job
+SIZE = 320  # width and height of a small picture, in pixels at most
+MOST_BYTES = 64 << 20  # largest file that a small picture is made of, in bytes
+PLAIN_BYTES = 2 << 20  # largest file that is shown as it is, in bytes
+PIXELS = 200_000_000  # most pixels of a picture that is opened
+KEPT = 500  # number of small pictures that are kept
+METADATA_BYTES = 1 << 20  # most bytes of a description in an OME-Zarr image
 
 CODECS = {
     *("none", "blosc", "zstd", "gzip", "zlib", "bz2", "lz4"),
@@ -53,8 +36,7 @@ CODECS = {
 }
 """How the numbers of an OME-Zarr image may be packed: none of these runs what it reads."""
 
-KIND = re.compile(r"[<>|][biuf][1248]|bool|u?int(8|16|32|64)|float(16|32|64)")
-"""Types of these numbers."""
+KIND = re.compile(r"[<>|][biuf][1248]|bool|u?int(8|16|32|64)|float(16|32|64)")  # types of these numbers
 
 
 def latest(

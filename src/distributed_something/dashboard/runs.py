@@ -11,11 +11,8 @@ from ..steps.project import Project
 from ..words import duration, money
 from .model import Model
 
-KEPT = 4
-"""Number of earlier runs whose models are kept."""
-
-LIST_SECONDS = 10.0
-"""Time for which the list of runs is kept, in seconds: an ended run does not change."""
+KEPT = 4  # number of earlier runs whose models are kept
+LIST_SECONDS = 10.0  # time for which the list of runs is kept, in seconds: an ended run does not change
 
 
 class Runs:

@@ -11,8 +11,7 @@ from ..ledger import Fold
 from ..ledger.selection import Wanted, containing, indexes
 from ..runs.snapshot import Alive
 
-WORDS = 8
-"""Most words of a search."""
+WORDS = 8  # most words of a search
 
 _WORD = re.compile(r'([^\s="]+)=("[^"]*"|\S+)|\S+')
 

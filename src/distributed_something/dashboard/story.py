@@ -10,8 +10,7 @@ from ..report.failures import FailureGroup
 from ..runs.snapshot import Snapshot
 from ..words import duration, many
 
-CAUSES = 2
-"""Most kinds of failures that are named."""
+CAUSES = 2  # most kinds of failures that are named
 
 
 class Earlier(NamedTuple):

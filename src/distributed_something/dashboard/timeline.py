@@ -16,22 +16,14 @@ from ..ledger.batch import STATES
 from ..runs.snapshot import Alive
 from ..words import duration, many
 
-ATTEMPTS = 2000
-"""Most attempts of each kind that are drawn: the latest ones."""
-
-LANES = 48
-"""Most rows."""
-
-OVERLAP_SECONDS = 0.05
-"""Time by which two attempts of one slot may overlap: their times are rounded."""
-
-GAP_SHARE = 0.05
-"""Least share of the time shown, in which nothing ran, that is explained."""
+ATTEMPTS = 2000  # most attempts of each kind that are drawn: the latest ones
+LANES = 48  # most rows
+OVERLAP_SECONDS = 0.05  # time by which two attempts of one slot may overlap: their times are rounded
+GAP_SHARE = 0.05  # least share of the time shown, in which nothing ran, that is explained
 
 GAP_SECONDS = 5.0
 
-WIDTH = 1000.0
-"""The time shown is this wide: bars are given in parts of it."""
+WIDTH = 1000.0  # the time shown is this wide: bars are given in parts of it
 
 
 class Attempt(NamedTuple):

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from .templates.template import TRUSTED, CommandTemplate, check_names
 
-NAMES = TRUSTED | {"outputs_dir"}
-"""Placeholders that COLLECT can have."""
+NAMES = TRUSTED | {"outputs_dir"}  # placeholders that COLLECT can have
 
 _HANDLER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 

@@ -114,6 +114,7 @@ class Config(NamedTuple):
     secrets: Mapping[str, str]
     containers: bool | str
     worker_image: str
+    hosts: tuple[str, ...]
     slurm_partition: str
     slurm_account: str
     slurm_qos: str
@@ -192,6 +193,14 @@ class Config(NamedTuple):
     def engine_kind(self) -> EngineKind:
         """Returns the facts about the engine."""
         return ENGINES[self.engine]
+
+    @property
+    def machines_wanted(self) -> int:
+        """How many machines a start asks for: CLUSTER_MACHINES, or on an engine of HOSTS all of those."""
+        if not self.engine_kind.hosts:
+            return self.cluster_machines
+        most = self.cluster_machines if "CLUSTER_MACHINES" in self.given else len(self.hosts)
+        return min(most, len(self.hosts))
 
     @property
     def topics(self) -> tuple[str, ...]:

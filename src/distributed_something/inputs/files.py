@@ -21,8 +21,7 @@ MOST_FILES = 10_000
 MOST_BYTES = 512 << 20
 """Maximum of all files together, in bytes: every slot fetches them. Data belongs into INPUTS."""
 
-_LEFT_OUT = frozenset({"__pycache__", ".ds", ".git"})
-"""Folders below an entry of FILES that do not travel."""
+_LEFT_OUT = frozenset({"__pycache__", ".ds", ".git"})  # folders below an entry of FILES that do not travel
 
 _NAMED = re.compile(r"\"\$\{?DS_PROJECT_DIR\}?/+([^\"]*)\"|\$\{?DS_PROJECT_DIR\}?\"?/+([^\s\"'|;&<>()]*)")
 

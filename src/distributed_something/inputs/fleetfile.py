@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from ..errors import UsageError
 from ..words import many
 
-ROOT_DEVICE = "/dev/xvda"
-"""Root disk of Amazon Linux; on 2 and 2023 it holds the containers too."""
+ROOT_DEVICE = "/dev/xvda"  # root disk of Amazon Linux; on 2 and 2023 it holds the containers too
 
 DEFAULT_STRATEGY = "priceCapacityOptimized"
 

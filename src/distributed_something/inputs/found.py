@@ -132,7 +132,7 @@ def config_text(found: Found, chosen: Inputs | None, app: str, engine: str, comm
     lines = [
         '"""What is run, and how. Lines are KEY = value; nothing here is executed."""\n',
         f"APP_NAME = {app!r}  # names everything that belongs to this project",
-        f"ENGINE = {engine!r}  # where the jobs run: local, slurm, aws or rehearsal",
+        f"ENGINE = {engine!r}  # where the jobs run: local, slurm, ssh, aws or rehearsal",
         *(["AWS_BUCKET = 'your-bucket'  # holds inputs and outputs"] if bucket else []),
         "\n# THE WORK",
         "# {input_dir} and {output_dir} are folders of the job; other names in braces are keys of a job",

@@ -222,10 +222,13 @@ KEYS: tuple[Key, ...] = (
         " secretsmanager:arn:…, env:NAME, file:~/path", shape=_LIES, shape_says="says not where a secret"
         " lies; if SECRETS is your program's own, put it into ENVIRONMENT",
         example={"TOKEN": "ssm:/lab/token"}),
-    Key("CONTAINERS", Kind.SWITCH, True, "run jobs in the image DOCKERHUB_TAG here too (local, slurm,"
-        " rehearsal): by the first engine found, or this one", choices=("docker", "podman", "apptainer")),
+    Key("CONTAINERS", Kind.SWITCH, True, "run jobs in the image DOCKERHUB_TAG here too (all but"
+        " aws): by the first engine found, or this one", choices=("docker", "podman", "apptainer")),
     Key("WORKER_IMAGE", Kind.TEXT, "", "image to bring the worker from; own: DOCKERHUB_TAG has it",
         shape=r"\S+", shape_says="has a space in it", example="user/ds-worker:1"),
+    Key("HOSTS", Kind.LIST, (), "engine ssh: the machines, as the ssh program knows them; CLUSTER_MACHINES"
+        " limits how many of them are used", shape=r"([A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.:-]*",
+        shape_says="is not the name of a host", example=["node1", "user@node2"]),
     Key("SLURM_PARTITION", Kind.TEXT, "", "engine slurm: partition of the pilots; empty: the default one",
         shape=_WORD, shape_says="is not the name of a partition", example="short"),
     Key("SLURM_ACCOUNT", Kind.TEXT, "", "engine slurm: account that pilots are charged to",
@@ -241,10 +244,11 @@ KEYS: tuple[Key, ...] = (
         shape=r"\S+", shape_says="has a space in it", example="gpu:1"),
     Key("SLURM_EXTRA", Kind.LIST, (), "engine slurm: more options of sbatch, one a text",
         shape="--?[A-Za-z].*", shape_says="does not begin with - or --", example=["--exclude=node7"]),
-    Key("SETUP", Kind.LIST, (), "engines local, slurm: lines of a login shell (bash) that set a machine up",
+    Key("SETUP", Kind.LIST, (), "engines local, slurm, ssh: lines of a login shell (bash) that set a machine"
+        " up",
         example=["module load cellprofiler"]),
-    Key("ENVIRONMENT_FILE", Kind.TEXT, "", "engines local, slurm: file of the jobs' environment, which is"
-        " made once by uv, conda or pixi", shape=r"(.*/)?(uv\.lock|pixi\.toml|[^/]+\.ya?ml)",
+    Key("ENVIRONMENT_FILE", Kind.TEXT, "", "engines local, slurm, ssh: file of the jobs' environment, which"
+        " is made once by uv, conda or pixi", shape=r"(.*/)?(uv\.lock|pixi\.toml|[^/]+\.ya?ml)",
         example="environment.yml", shape_says="is neither uv.lock, pixi.toml nor environment.yml"),
     Key("MOUNT_BUCKET", Kind.BOOL, False, "mount the bucket in the container, for workers that expect it"),
     Key("MESSAGE", Kind.CHOICE_OR_TABLE, "", "form of the messages, for an image with a worker of its own;"

@@ -17,16 +17,12 @@ from typing import Any, NamedTuple, NoReturn
 from ..errors import UsageError
 from ..words import many
 
-MAX_SOURCE = 200_000
-"""Maximum characters in a file."""
-MAX_SIZE = 200_000
-"""Maximum characters and items in all values and intermediate values of a file together."""
-MAX_DEPTH = 50
-"""Maximum depth of nested lists and tables."""
+MAX_SOURCE = 200_000  # maximum characters in a file
+MAX_SIZE = 200_000  # maximum characters and items in all values and intermediate values of a file together
+MAX_DEPTH = 50  # maximum depth of nested lists and tables
 MAX_DOTS = 200
 """Maximum dots in a line of TOML: its parser takes the square of a dotted key's parts in time and memory."""
-MAX_BITS = 256
-"""Maximum binary digits of a whole number."""
+MAX_BITS = 256  # maximum binary digits of a whole number
 
 _ALLOWED = "text, numbers, lists, names defined above, + - * /, f-strings, min max int round len str"
 _SCALARS = (str, int, float, bool, type(None))
@@ -72,8 +68,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "str": str,
 }
 """Pure functions that a config may call."""
-_MOST_VALUES = {"int": 1, "len": 1, "str": 1, "round": 2}
-"""Maximum values in a call of these."""
+_MOST_VALUES = {"int": 1, "len": 1, "str": 1, "round": 2}  # maximum values in a call of these
 
 _CONVERSIONS: Mapping[int, Callable[[Any], Any]] = {-1: lambda value: value, 115: str, 114: repr, 97: ascii}
 _PERCENT_WIDTH = r"%[#0\- +]*(\*|(?!0)\d{3,}|\d*\.(\*|\d{3,}))"

@@ -21,11 +21,8 @@ NAMES: Mapping[str, int] = {"cpus": 1, "memory": 0, "gpus": 0, "timeout": 0}
 PACKED = frozenset({"cpus", "memory", "gpus"})
 """Of these a machine has so much: they say how many jobs run at a time."""
 
-KEYS = frozenset(f"_{name}" for name in NAMES)
-"""The keys of a job that say what it needs."""
-
-SIZE = "size_mb"
-"""In RESOURCES: the size of a job's inputs, in MB (of 1,048,576 bytes, as MEMORY)."""
+KEYS = frozenset(f"_{name}" for name in NAMES)  # the keys of a job that say what it needs
+SIZE = "size_mb"  # in RESOURCES: the size of a job's inputs, in MB (of 1,048,576 bytes, as MEMORY)
 
 
 def check_resources(given: Mapping[str, str]) -> None:

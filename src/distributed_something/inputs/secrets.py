@@ -6,7 +6,7 @@ The config names secrets and never holds one. Called by engines, by `ds check` a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import UsageError
@@ -25,11 +25,21 @@ def read_secrets(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
     return {name: _read(name, place, environ) for name, place in config.secrets.items()}
 
 
+def variables_of(config: Config) -> Sequence[str]:
+    """Returns the environment variables that secrets are read from, on this machine."""
+    return [name for each in config.secrets.items() if (name := _variable(*each))]
+
+
+def _variable(name: str, place: str) -> str:
+    kind, _, where = place.partition(":")
+    return {"env": where, "file": ""}.get(kind, name)
+
+
 def _read(name: str, place: str, environ: Mapping[str, str]) -> str:
     kind, _, where = place.partition(":")
     if kind == "file":
         return _read_file(name, Path(where).expanduser())
-    variable = where if kind == "env" else name
+    variable = _variable(name, place)
     if value := environ.get(variable):
         return value
     what = f"SECRETS: {name}: " + ("" if kind == "env" else f"only AWS reads {place!r}, and here ")

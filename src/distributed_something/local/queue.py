@@ -71,7 +71,9 @@ PUT_CHECKPOINT_PAGES = 16_000
 index again and again, so that the later they are folded, the fewer times.
 """
 
-_NEED = itemgetter(6)
+needs_of = itemgetter(6)
+"""Returns the needs in a row that is to be leased, as a number; 0: nothing is said."""
+
 _INT64 = struct.Struct(">q")
 
 CLOCK_SLACK = 60.0
@@ -95,7 +97,8 @@ _DUE = f"""SELECT seq, id, failed, deliveries, {BODY}, cause, need FROM jobs IND
     WHERE state = 0 AND visible_at > 0 AND visible_at <= ? ORDER BY visible_at, seq LIMIT ?"""  # noqa: S608
 _FRESH = f"""SELECT seq, id, failed, deliveries, {BODY}, cause, need FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT ?"""  # noqa: S608
-_ONE = f"SELECT seq, id, failed, deliveries, {BODY}, cause, need FROM jobs WHERE seq = ?"  # noqa: S608
+_ONE = f"""SELECT seq, id, failed, deliveries, {BODY}, cause, need FROM jobs
+    WHERE seq = ? AND state = 0 AND visible_at <= ?"""  # noqa: S608
 
 # No wait is longer than the longest back-off or a lease: a job further ahead waits as the clock was set back.
 _AHEAD = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at > ? LIMIT 1"
@@ -414,11 +417,7 @@ class SqliteQueue:
             now = self._clock.now()
             deadline = now + self._term
             db.execute(_PULL, (now, deadline, now + self._longest))
-            rows = [] if self.packs else self._first(db, now, limit)
-            if self._capacity is None and self._find_capacity is not None and any(map(_NEED, rows)):
-                self._capacity = self._find_capacity()
-            if self._capacity is not None:
-                rows = self._fitting(db, now, self._capacity)
+            rows = self._choose(db, now, limit)
             for row in rows:
                 self._check_types(row[:5])
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
@@ -435,16 +434,27 @@ class SqliteQueue:
             for seq, number, failed, deliveries, body, earlier, _ in rows
         ]
 
+    def _choose(self, db: sqlite3.Connection, now: float, limit: int) -> list[Any]:
+        rows = [] if self.packs else self._first(db, now, limit)
+        if self._capacity is None and self._find_capacity is not None and any(map(needs_of, rows)):
+            self._capacity = self._find_capacity()
+        return rows if self._capacity is None else self._fitting(db, now, self._capacity)
+
     def _first(self, db: sqlite3.Connection, now: float, limit: int) -> list[Any]:
         rows = db.execute(_DUE, (now, limit)).fetchall()
         if len(rows) < limit:
             rows += db.execute(_FRESH, (limit - len(rows),)).fetchall()
         return rows
 
-    def _fitting(self, db: sqlite3.Connection, now: float, capacity: Capacity) -> list[Any]:
+    def _fitting(
+        self, db: sqlite3.Connection, now: float, capacity: Capacity, machine: str = ""
+    ) -> list[Any]:
         """Returns one job that fits into what is free; more would take room before they run."""
-        job = next_job(db, now, capacity)
-        return [] if job is None else db.execute(_ONE, (job,)).fetchall()
+        job = next_job(db, now, capacity, machine)
+        return [] if job is None else self._one(db, now, job)
+
+    def _one(self, db: sqlite3.Connection, now: float, seq: int) -> list[Any]:
+        return db.execute(_ONE, (seq, now)).fetchall()
 
     @property
     def packs(self) -> bool:

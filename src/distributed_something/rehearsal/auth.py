@@ -14,8 +14,7 @@ from ..system.loopback import is_foreign
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-OPEN = ("/ds/machines/", "/ds/tasks/")
-"""Metadata: read-only, for clients that sign nothing."""
+OPEN = ("/ds/machines/", "/ds/tasks/")  # metadata: read-only, for clients that sign nothing
 
 _CREDENTIAL = re.compile("Credential=([^/]*)/")
 

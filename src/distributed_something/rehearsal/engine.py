@@ -47,8 +47,7 @@ from .emulator.server import CREDENTIALS
 from .faults import parse_faults
 from .place import Place, bucket_of
 
-END_SECONDS = 30.0
-"""Time limit for the emulator's end, in seconds."""
+END_SECONDS = 30.0  # time limit for the emulator's end, in seconds
 
 ANEW = "ds run JOBFILE begins a new run"
 _IMAGE = "rehearsal/not-pulled"

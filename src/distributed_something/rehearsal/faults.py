@@ -17,8 +17,7 @@ from ..errors import UsageError
 ROUGH_DAY = "notice=0.5/min,kill=0.5/min,throttle=5%,error=2%,lag=5s,seed=7"
 """What `--faults rough-day` stands for."""
 
-NOTICE_SECONDS = 120.0
-"""Between the notice of a spot machine's end and that end."""
+NOTICE_SECONDS = 120.0  # between the notice of a spot machine's end and that end
 
 _FIX = "--faults 'notice=0.2/min,kill=0.1/min,throttle=5%,error=2%,lag=30s,capacity=3of5', or rough-day"
 

@@ -24,8 +24,7 @@ _REQUESTS = {"sqs": 0.40e-6, "s3.write": 5.0e-6, "s3.read": 0.4e-6}
 
 _SHOWN = 6
 
-ON_DEMAND_FACTOR = 3
-"""Price of a machine on demand, in prices of a spot machine."""
+ON_DEMAND_FACTOR = 3  # price of a machine on demand, in prices of a spot machine
 
 
 def build(

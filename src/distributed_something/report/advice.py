@@ -17,14 +17,9 @@ BUSY = 0.6
 """Busy cores a job, below which more jobs can share a container."""
 
 
-FAMILIES = {"c": 2, "m": 4, "r": 8}
-"""Memory of EC2's usual families, in GiB a core; the smallest first."""
-
-LEAST_CORES = 0.25
-"""Cores to reserve for a job that only waits."""
-
-SYSTEM_GB = 22
-"""Disk space that a machine's system and images take, in GB."""
+FAMILIES = {"c": 2, "m": 4, "r": 8}  # memory of EC2's usual families, in GiB a core; the smallest first
+LEAST_CORES = 0.25  # cores to reserve for a job that only waits
+SYSTEM_GB = 22  # disk space that a machine's system and images take, in GB
 
 _FAMILY = re.compile(r"([cmr])([5-8](?:[aig]d?|d|n)?\.(?:large|\d*xlarge))$")
 

@@ -7,14 +7,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 
-LINE_CHARACTERS = 400
-"""Longest part of a line that is read, in characters: folding takes quadratic time."""
-
-LAST_LINES = 40
-"""Words that show that the job went on after the error named before them."""
-
-VARIED = 5
-"""Number of different words at one place of equal lines, from which on they count as values."""
+LINE_CHARACTERS = 400  # longest part of a line that is read, in characters: folding takes quadratic time
+LAST_LINES = 40  # words that show that the job went on after the error named before them
+VARIED = 5  # number of different words at one place of equal lines, from which on they count as values
 
 _OURS = "[ds] "
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")

@@ -20,23 +20,17 @@ from ..words import bytes_text, duration, many, money, rate_text
 from .failures import FailureGroup
 from .statistics import histogram, quantiles, throughput
 
-SHOWN_IDS = 100
-"""Most ids that a report names in a group of failures; the ledger has all."""
+SHOWN_IDS = 100  # most ids that a report names in a group of failures; the ledger has all
 
 SLOWEST = 10
 
-REPORT = "report.html"
-"""File name of the page, in the run's folder."""
+REPORT = "report.html"  # file name of the page, in the run's folder
 
 DATA = "report.json"
 
 
 def build_report(
-    snapshot: Snapshot,
-    fold: Fold,
-    groups: Sequence[FailureGroup],
-    config: Config,
-    ran: Mapping[str, Any],
+    snapshot: Snapshot, fold: Fold, groups: Sequence[FailureGroup], config: Config, ran: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the content of `report.json`. `ran` is the result of `provenance.what_ran`."""
     seconds, memory = fold.figures("seconds"), fold.figures("max_rss_bytes")

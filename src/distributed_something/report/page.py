@@ -15,11 +15,8 @@ from ..runs.snapshot import outcomes, unproven_text
 from ..words import bytes_text, duration, many, rate_text
 from .plots import Part, histogram_plot, parts_plot, throughput_plot
 
-GROUPS = 50
-"""Most groups of failures on the page, the largest first."""
-
-CHARACTERS = 500
-"""Longest value that is shown in full, in characters."""
+GROUPS = 50  # most groups of failures on the page, the largest first
+CHARACTERS = 500  # longest value that is shown in full, in characters
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 LOOK = Path(__file__).with_name("look.css")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..console import Console
-from ..engine import Store, StoredFile
+from ..engine import Store
 from ..errors import DsError, UsageError
 from ..inputs.config import Config
 from ..inputs.jobs.jobfile import JobFile
@@ -101,12 +101,10 @@ class OwnWrites:
         self._store = store
         self._log = log
         self._discard = discard
+        self.folds_case, self.locate = store.folds_case, store.locate
+        self.list, self.folders, self.stat = store.list, store.folders, store.stat
+        self.read_many, self.fetch, self.fetch_many = store.read_many, store.fetch, store.fetch_many
         log.write_bytes(b"")
-
-    @property
-    def folds_case(self) -> bool:
-        """Whether the store takes `a` and `A` for one key."""
-        return self._store.folds_case
 
     def append(self, _key: str, data: bytes) -> None:
         """Add to the log file: a slot appends to nothing else."""
@@ -129,6 +127,10 @@ class OwnWrites:
         """Create a file, unless writes are discarded."""
         return True if self._discard else self._store.write_if_absent(key, data)
 
+    def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Replace a file that has not changed, unless writes are discarded."""
+        return True if self._discard else self._store.replace(key, old, new)
+
     def delete(self, keys: Iterable[str]) -> None:
         """Remove files, unless writes are discarded."""
         if not self._discard:
@@ -143,38 +145,6 @@ class OwnWrites:
         if self._discard:
             return [path.stat().st_size for path, _ in files]
         return self._store.publish_many(files)
-
-    def list(self, prefix: str = "") -> Iterator[StoredFile]:
-        """Yields the files of the store."""
-        return self._store.list(prefix)
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        """Yields the next part of the keys below `prefix`, of the project's own store."""
-        return self._store.folders(prefix)
-
-    def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
-        """Yields pieces of the store's files."""
-        return self._store.read_many(pieces)
-
-    def replace(self, key: str, old: bytes, new: bytes) -> bool:
-        """Replace a file that has not changed, unless writes are discarded."""
-        return True if self._discard else self._store.replace(key, old, new)
-
-    def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
-        """Returns the store's files with their sizes and tags."""
-        return self._store.stat(keys)
-
-    def fetch(self, key: str, path: Path) -> int:
-        """Copy a file of the store."""
-        return self._store.fetch(key, path)
-
-    def fetch_many(self, files: Iterable[tuple[str, Path]]) -> Sequence[int]:
-        """Copy files of the store."""
-        return self._store.fetch_many(files)
-
-    def locate(self, key: str) -> str:
-        """Returns the address of a file of the store."""
-        return self._store.locate(key)
 
 
 class _Shown(SlotLog):

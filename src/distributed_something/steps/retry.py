@@ -8,8 +8,7 @@ from ..job import Job, Lease, State
 from ..ledger import LedgerWriter
 from .project import Project
 
-FINAL = (State.SUCCEEDED, State.SKIPPED, State.DROPPED)
-"""States of jobs that `drop` leaves as they are."""
+FINAL = (State.SUCCEEDED, State.SKIPPED, State.DROPPED)  # states of jobs that `drop` leaves as they are
 
 DROP_FIX = "only dead jobs are taken out, and on one machine waiting ones; ds stop --now puts back what runs"
 

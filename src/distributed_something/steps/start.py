@@ -18,8 +18,7 @@ from .project import Project
 from .setup import keep_record, note_made, note_start
 from .watch.limits import too_many_dead
 
-START_LOOK_SECONDS = 15.0
-"""Longest pause between two looks at machines that are to come, in seconds."""
+START_LOOK_SECONDS = 15.0  # longest pause between two looks at machines that are to come, in seconds
 
 _T = TypeVar("_T")
 
@@ -48,7 +47,7 @@ def start(project: Project, fleet_file: Path | None) -> None:
         keep_record(project, record)
     if held:
         first = many(project.config.canary or 0, "job", "has", "have")
-        rest = project.config.cluster_machines
+        rest = project.config.machines_wanted
         project.console.say(f"canary: one machine until {first} ended; all {rest:,} if few of them are dead")
 
 
@@ -71,7 +70,7 @@ def mend(project: Project) -> None:
 def _has_canary(project: Project) -> bool:
     """Returns whether one machine comes first: too few jobs have ended to know how the others will."""
     config = project.config
-    if not config.canary or config.cluster_machines == 1:
+    if not config.canary or config.machines_wanted == 1:
         return False
     return project.snapshot().jobs.final < config.canary
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 STOP_PATIENCE_SECONDS = 3600.0
 """Longest time without a look that succeeds, in seconds. Long, because the stop itself ends idle machines."""
 
-LAST_LOOK_PATIENCE_SECONDS = 300.0
-"""The same for the last look, which only reports."""
+LAST_LOOK_PATIENCE_SECONDS = 300.0  # the same for the last look, which only reports
 
 
 def stop(project: Project, *, now: bool) -> Snapshot:

@@ -18,8 +18,7 @@ STATE_VARIABLE = "DS_STATE"
 OWN_LOCK_SECONDS = 120.0
 """Maximum wait for a lock that a process of this user holds, in seconds: a set-up on AWS takes a minute."""
 
-OTHER_LOCK_SECONDS = 5.0
-"""Maximum wait for a lock that another user's process holds, in seconds."""
+OTHER_LOCK_SECONDS = 5.0  # maximum wait for a lock that another user's process holds, in seconds
 
 
 def state_folder(project: Path, app: str) -> Path:

@@ -239,8 +239,7 @@ def price_findings(config: Config, prices: Sequence[Answer]) -> Iterator[Finding
         yield ok(f"machines cost {span} an hour now, below MACHINE_PRICE")
 
 
-GOOD_SCORE = 6
-"""Placement score, of 10, from which on AWS most likely has the machines."""
+GOOD_SCORE = 6  # placement score, of 10, from which on AWS most likely has the machines
 
 
 def score_findings(config: Config, scores: Mapping[str, int]) -> Iterator[Finding]:

@@ -17,11 +17,8 @@ CLUSTER_MACHINES = 5_000
 SERVICE_TASKS = 5_000
 """ECS: machines in a cluster, and tasks in a service."""
 
-IN_FLIGHT = 120_000
-"""SQS: messages of a queue that are leased at a time."""
-
-PUTS_A_SECOND = 3_500
-"""S3: writes a second to one prefix, before it has split it."""
+IN_FLIGHT = 120_000  # SQS: messages of a queue that are leased at a time
+PUTS_A_SECOND = 3_500  # S3: writes a second to one prefix, before it has split it
 
 NEW_STREAMS_A_SECOND = 50
 """CloudWatch: new log streams a second. A worker makes two; its lines wait until it may."""
@@ -29,8 +26,7 @@ NEW_STREAMS_A_SECOND = 50
 SETTLE_SECONDS, UNSETTLED = 30.0, 100
 """How long, and how many, ended jobs of a worker keep their leases: see `worker.settler`."""
 
-WRITES_A_JOB = 3
-"""Writes of a job with an output: a file, its manifest, and its share of log and ledger."""
+WRITES_A_JOB = 3  # writes of a job with an output: a file, its manifest, and its share of log and ledger
 
 LAST_LOOK = (40e-6, 280e-6)
 """The auto-monitor's last look, which makes the index for the report: seconds a job, and MiB of disk.
@@ -38,8 +34,7 @@ LAST_LOOK = (40e-6, 280e-6)
 The others take 1.2e-6 s a job at most, and 100 MiB (docs/speed.md).
 """
 
-ASSUMED_SECONDS = 60.0
-"""Duration of a job where the config has no JOB_SECONDS."""
+ASSUMED_SECONDS = 60.0  # duration of a job where the config has no JOB_SECONDS
 
 SLOW_START_SECONDS = 60.0
 

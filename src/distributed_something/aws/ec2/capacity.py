@@ -12,8 +12,7 @@ from ...ledger import RunPaths
 from ...words import many
 from .cost import Life, read_lives
 
-RUNS = 4
-"""Latest runs of the app by which types are judged."""
+RUNS = 4  # latest runs of the app by which types are judged
 
 TAKEN_BACK = 3
 TAKEN_BACK_SHARE = 0.5

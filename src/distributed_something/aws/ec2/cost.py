@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 USD_PER_ATTEMPT = 2e-5
 """Requests of an attempt, in dollars: three of SQS, and of S3 about three writes and a few reads."""
 
-SHORTEST_SECONDS = 60.0
-"""EC2's shortest billed time of a machine, in seconds."""
+SHORTEST_SECONDS = 60.0  # EC2's shortest billed time of a machine, in seconds
 
 WRITE_SECONDS = 300.0
 """Interval of saving observed lives, in seconds: so much of a life may be lost with this process."""
 
-PRICES_SECONDS = 3600.0
-"""Age in seconds at which prices are read again."""
+PRICES_SECONDS = 3600.0  # age in seconds at which prices are read again
 
 ASK_SECONDS = 60.0
 """Shortest interval of reading prices again, in seconds: some pairs of type and zone have none."""

@@ -19,8 +19,7 @@ from . import diagnosis
 MACHINES_A_CALL = 500
 """Machines that one call terminates. AWS may fail to end fleets of more than a thousand at once."""
 
-MACHINES_A_PAGE = 1000
-"""Largest page of EC2's list of machines."""
+MACHINES_A_PAGE = 1000  # largest page of EC2's list of machines
 
 IDS_A_CALL = 100
 

@@ -14,14 +14,12 @@ Pool = tuple[str, str]
 
 ON_DEMAND = "on demand"
 
-PRICING_REGION = "us-east-1"
-"""One of the few regions that answer for the prices of all."""
+PRICING_REGION = "us-east-1"  # one of the few regions that answer for the prices of all
 
 History = Mapping[Pool, Sequence[tuple[float, float]]]
 """For each pool: (Unix seconds, dollars an hour from then on), the oldest first."""
 
-DISK_USD_PER_GB_HOUR = 0.08 / 730
-"""A gp3 disk in most regions, in dollars a GB and hour."""
+DISK_USD_PER_GB_HOUR = 0.08 / 730  # a gp3 disk in most regions, in dollars a GB and hour
 
 
 def price_now(history: History, pool: Pool) -> float | None:

@@ -9,8 +9,7 @@ from ..sqs.queues import QueueMaker
 from .current_state import describe_service
 from .resources import Action, Kind, Step
 
-DRAIN_SECONDS = 300
-"""Longest wait for a service that is being deleted to free its name, in seconds."""
+DRAIN_SECONDS = 300  # longest wait for a service that is being deleted to free its name, in seconds
 
 _LOOK_SECONDS = 5.0
 

@@ -22,8 +22,7 @@ from ..shape import INJECTOR_RESERVED, MachineShape, TaskSize, task_size
 from ..sqs.queues import RETENTION_SECONDS, QueueNames, max_receipts
 from .resources import Kind, Resource
 
-LOG_DAYS = 60
-"""Retention of a new log group, in days."""
+LOG_DAYS = 60  # retention of a new log group, in days
 
 WORKER_VOLUME = "ds-worker"
 _WORKER: dict[str, Any] = {"name": WORKER_VOLUME, "host": {}}

@@ -14,8 +14,7 @@ IMAGE_VARIABLE = "DS_WORKER_IMAGE"
 _IMAGE = f"ghcr.io/distributedscience/distributed-something-worker:{__version__}"
 
 
-OWN = "own"
-"""Value of WORKER_IMAGE if the image of DOCKERHUB_TAG has the worker itself, as `ds` on its PATH."""
+OWN = "own"  # value of WORKER_IMAGE if the image of DOCKERHUB_TAG has the worker itself, as `ds` on its PATH
 
 
 def injected_worker(config: Config) -> InjectedWorker | None:

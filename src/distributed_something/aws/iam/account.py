@@ -18,8 +18,7 @@ from .boundary import boundary_arn
 from .policies import INSIDE_LIMIT, Document, Trusted, Used, compact, trust, trusted
 from .roles import IMAGE_ROLES, LINKED, PATH, PROFILE, PROFILES, TAGS, Role, Where, is_ours
 
-PROPAGATION_SECONDS = 120.0
-"""Longest wait until EC2 knows a new profile, in seconds."""
+PROPAGATION_SECONDS = 120.0  # longest wait until EC2 knows a new profile, in seconds
 
 LINK = "create_service_linked_role"
 """The call that makes a role of AWS's own. AWS also makes the role when it is first needed."""

@@ -11,8 +11,7 @@ from ..names import PREFIX
 from .policies import Document, Grant, Used, document, shortened, trusted
 from .roles import ALARM_SERVICE, PATH, Where
 
-BOUNDARY = PREFIX + "boundary"
-"""Name of the policy; its path is that of the roles."""
+BOUNDARY = PREFIX + "boundary"  # name of the policy; its path is that of the roles
 
 CONDITION = "iam:PermissionsBoundary"
 _ALL = "a boundary gives no right: the policies of the roles name what they may be used on"

@@ -19,8 +19,7 @@ PATH = "/distributed-something/"
 TAGS = {"ds:account": "distributed-something"}
 """Tags of everything that the set-up of an account makes. A resource without them is not ours."""
 
-PROFILE = PREFIX + "machine"
-"""The instance profile; it holds the role of the same name."""
+PROFILE = PREFIX + "machine"  # the instance profile; it holds the role of the same name
 
 IMAGE_PROFILE = PREFIX + "image-machine"
 """The instance profile of apps whose image starts its own worker; it holds the role of the same name."""
@@ -46,14 +45,12 @@ PROFILES = {PROFILE: Role.MACHINE, IMAGE_PROFILE: Role.IMAGE_MACHINE}
 """The instance profiles, each with its role."""
 
 
-FUNCTION = PREFIX + "monitor"
-"""The function that watches runs whose config has AUTO_MONITOR."""
+FUNCTION = PREFIX + "monitor"  # the function that watches runs whose config has AUTO_MONITOR
 
 SCHEDULES = "distributed-something"
 """The group of the schedules that call it: one for each app under way, with the app's name."""
 
-TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"
-"""The role that EC2's console makes for spot fleet requests."""
+TAGGING_ROLE = "aws-ec2-spot-fleet-tagging-role"  # the role that EC2's console makes for spot fleet requests
 
 
 class Where(NamedTuple):

@@ -22,8 +22,7 @@ BATCH = 10
 LONG_POLL = 20
 """Seconds. Both are SQS's limits."""
 
-PURGE_SECONDS = 60.0
-"""How long a purge may take, in seconds; messages sent meanwhile may be lost."""
+PURGE_SECONDS = 60.0  # how long a purge may take, in seconds; messages sent meanwhile may be lost
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 DEPTHS: Any = (  # the stubs want each name as a literal

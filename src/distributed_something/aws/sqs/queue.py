@@ -47,14 +47,12 @@ from .send import Sender
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-HIDDEN_LIMIT = 43_200.0
-"""SQS's longest time in seconds to hide a message, from its receipt."""
+HIDDEN_LIMIT = 43_200.0  # SQS's longest time in seconds to hide a message, from its receipt
 
 TERM_LIMIT = 4 * 3600.0
 DELAY_LIMIT = 900.0
 
-CARRY_EARLY = 900.0
-"""Seconds before HIDDEN_LIMIT at which a job is carried over: time for many tries."""
+CARRY_EARLY = 900.0  # seconds before HIDDEN_LIMIT at which a job is carried over: time for many tries
 
 CARRY_GRACE = 60.0
 CARRY_TRIES = 5

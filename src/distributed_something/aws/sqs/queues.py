@@ -28,11 +28,8 @@ MAX_RECEIPTS = 5 * MAX_DELIVERIES
 IMAGE_RECEIPTS = 10
 """The same for images that start their own worker, if the config has no JOB_RETRIES: as in the reference."""
 
-LONGEST_VISIBILITY = 43_200
-"""SQS's longest visibility timeout, in seconds."""
-
-RECREATE_SECONDS = 60.0
-"""How long SQS refuses the name of a deleted queue, in seconds."""
+LONGEST_VISIBILITY = 43_200  # SQS's longest visibility timeout, in seconds
+RECREATE_SECONDS = 60.0  # how long SQS refuses the name of a deleted queue, in seconds
 
 CARRIED_SUFFIX = "-carried"
 OWN_DEAD_SUFFIX = "-dead"

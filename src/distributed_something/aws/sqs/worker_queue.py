@@ -16,11 +16,8 @@ from ...s3.session import AwsSession, QueueGone
 from .queue import SqsQueue
 from .queues import QueueUrls
 
-GONE_SECONDS = 3.0
-"""How long SQS must deny that the queue exists, in seconds; a single answer may be wrong."""
-
-GONE_LAPSE = 30.0
-"""Age in seconds from which such an answer does not count."""
+GONE_SECONDS = 3.0  # how long SQS must deny that the queue exists, in seconds; a single answer may be wrong
+GONE_LAPSE = 30.0  # age in seconds from which such an answer does not count
 
 
 _T = TypeVar("_T")

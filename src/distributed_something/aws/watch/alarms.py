@@ -22,14 +22,12 @@ from .heartbeat import last_heartbeats
 SILENT_SECONDS = 1800.0
 """Silence in seconds after which a machine gets an alarm: pulling an image may take long."""
 
-BATCH = 100
-"""CloudWatch's limit of alarms in one call, and on one page."""
+BATCH = 100  # CloudWatch's limit of alarms in one call, and on one page
 
 NEW_A_LOOK = 1
 """Limit of alarms that one look makes (none if it deletes some), so that calls a minute stay few."""
 
-MOST = BATCH
-"""Limit of alarms at a time. If more machines are silent, the cause is not each machine."""
+MOST = BATCH  # limit of alarms at a time. If more machines are silent, the cause is not each machine.
 
 _IDLE_PERCENT = 1.0
 _PERIOD = 300

@@ -26,11 +26,8 @@ from .schedule import ABSENT
 TIMEOUT_SECONDS = 900
 """Time limit of a call in seconds, AWS's longest: at a run's end, tasks need minutes to end."""
 
-MEMORY_MB = 2048
-"""Memory in MiB: enough for the ledger of a million jobs."""
-
-DISK_MB = 8192
-"""Size of its /tmp in MiB, where the index for the report is made."""
+MEMORY_MB = 2048  # memory in MiB: enough for the ledger of a million jobs
+DISK_MB = 8192  # size of its /tmp in MiB, where the index for the report is made
 
 LOG_DAYS = 60
 LOG_GROUP = f"/aws/lambda/{FUNCTION}"

@@ -18,8 +18,7 @@ from ...ledger import RunPaths
 from ...s3.session import AwsSession, aws_errors
 from ...system.repeating import Repeating
 
-HEARTBEAT_SECONDS = 120.0
-"""Interval of a worker's heartbeats, in seconds."""
+HEARTBEAT_SECONDS = 120.0  # interval of a worker's heartbeats, in seconds
 
 ANSWERED_SECONDS = 300.0
 """Silence of the queue, in seconds, after which heartbeats stop. Workers make a call every 40 s at least."""

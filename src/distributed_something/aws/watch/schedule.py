@@ -16,13 +16,11 @@ from ...ledger import RunPaths
 from ...s3.session import AwsSession, aws_errors, error_code, or_none
 from ..iam.roles import FUNCTION, SCHEDULES, Role, Where
 
-GRACE_SECONDS = 3600.0
-"""Seconds that a schedule outlives the machines' time, to remove what they leave."""
+GRACE_SECONDS = 3600.0  # seconds that a schedule outlives the machines' time, to remove what they leave
 
 EVERY = "rate(1 minute)"
 
-ABSENT = ("ResourceNotFoundException", "404")
-"""Codes of Lambda and the scheduler for a missing resource."""
+ABSENT = ("ResourceNotFoundException", "404")  # codes of Lambda and the scheduler for a missing resource
 
 
 class Order(NamedTuple):

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from ...console import Console
     from ...steps.project import Project
 
-GROUP_COLUMNS = 60
-"""Longest text of a job's keys in a table, in characters."""
+GROUP_COLUMNS = 60  # longest text of a job's keys in a table, in characters
 
 JOB_COLUMNS = ("index", "id", "state", "attempts", "cause", "exit_code", "seconds", "max_rss_bytes", "output")
 

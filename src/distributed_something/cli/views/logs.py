@@ -16,8 +16,7 @@ from ...steps.look.jobs import made_in
 from ...steps.project import Project
 from .status import at_work
 
-FOLLOW_SECONDS = 2.0
-"""Longest pause between two looks at a followed log, in seconds."""
+FOLLOW_SECONDS = 2.0  # longest pause between two looks at a followed log, in seconds
 
 
 def find(fold: Fold, wanted: str) -> JobRecord:

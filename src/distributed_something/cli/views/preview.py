@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from ...inputs.jobs.jobfile import JobFile
     from ...steps.project import Project
 
-FILES_SHOWN = 5
-"""Most input files that are shown of one job."""
+FILES_SHOWN = 5  # most input files that are shown of one job
 
 NAMES_SHOWN = 100
 LONGEST_SHOWN = 1000

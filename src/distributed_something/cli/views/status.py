@@ -12,8 +12,7 @@ from ...steps.look.jobs import left_dead
 from ...steps.project import Project
 from ...words import duration, many, money, rate_text
 
-RUNNING_SHOWN = 6
-"""Most running jobs that `ds status` shows."""
+RUNNING_SHOWN = 6  # most running jobs that `ds status` shows
 
 
 def status(project: Project, *, watch: bool) -> int:
@@ -68,8 +67,7 @@ def watch_run(project: Project, until: float | None = None) -> Snapshot:
             project.clock.wait(max(project.engine.poll_interval, 0.5))
 
 
-SHOWN_NEEDS = 4
-"""Maximum different needs of waiting jobs that `ds status` shows."""
+SHOWN_NEEDS = 4  # maximum different needs of waiting jobs that `ds status` shows
 
 
 def at_work(machines: Machines) -> bool:

@@ -19,9 +19,10 @@ from ...background import complain
 from ...clock import Clock
 from ...engine import KnownJob
 from ...errors import DsError, Unreachable
+from ...job import Needs
 from .mail import Mailbox, Request, Sender
 from .place import Look
-from .replica import Replica, Terms, told
+from .replica import Replica, Room, Terms, told
 
 STATUS_SECONDS = 2.0
 """A head publishes its status so often."""
@@ -99,15 +100,17 @@ class Head:
         for request in self._mailbox.requests(monotonic):
             self._waiting[request.sender] = request, monotonic
         replies: list[tuple[Request, list[Any]]] = []
-        free = True
+        empty: set[str] = set()
         for request, since in self._waiting.values():
-            if not (request.verb == "lease" and request.sender.waits and not free):
+            machine = self._machine_of(request)
+            if not (request.verb == "lease" and request.sender.waits and machine in empty):
                 reply = self._reply(request, monotonic - since)
             elif monotonic - since >= request.arguments[3]:
                 reply = [[]]
             else:
                 reply = None
-            free = free and not (request.verb == "lease" and reply in (None, [[]]))
+            if request.verb == "lease" and reply in (None, [[]]):
+                empty.add(machine)
             request.sender.waits = reply is None
             if reply is not None:
                 replies.append((request, reply))
@@ -119,6 +122,11 @@ class Head:
             request.sender.send(request.number, self.now(), *reply)
         return len(replies)
 
+    def _machine_of(self, request: Request) -> str:
+        """Where one worker finds no job, others find none either; where jobs are packed, on its machine."""
+        room = request.arguments[4] if request.verb == "lease" else None
+        return str(room[0]) if room and self._replica.queue.chooses else ""
+
     def _reply(self, request: Request, waited: float) -> list[Any] | None:
         """The reply; None for who waits for a job while there is none."""
         try:
@@ -128,7 +136,7 @@ class Head:
         except (ValueError, TypeError, KeyError, IndexError) as error:
             return [None, f"the queue does not understand {request.verb!r}: {error}"]
         if request.verb == "lease" and not result:
-            _, _, limit, wait, _ = request.arguments
+            _, _, limit, wait, *_ = request.arguments
             return [[]] if limit <= 0 or waited >= wait else None
         return [result]
 
@@ -137,10 +145,11 @@ class Head:
         queue, now = self._replica.queue, self.now()
         queue.at(now)
         match verb, arguments:
-            case "lease", [owner, token, limit, _, again]:
+            case "lease", [owner, token, limit, _, room, again]:
                 leases = queue.held(owner, token) if again else []
-                if not leases and (leases := queue.claim(owner, token, limit)):
-                    self._note(now, verb, owner, token, len(leases))
+                if not leases and (leases := queue.claim(owner, token, limit, room and Room.of(room))):
+                    chosen = [leases[0].job.index] if room and queue.chooses else []
+                    self._note(now, verb, owner, token, len(leases), *chosen)
                 return [told(each) for each in leases]
             case "counts", []:
                 return [*queue.counts()]
@@ -195,6 +204,7 @@ class Head:
             "counts": [*queue.counts()],
             "next": queue.next_visible(),
             "owners": queue.owners(),
+            "needs": queue.needs(Needs()),
         }
         self._place.tell(self.epoch, self._told, status)
         if self._told == 1:

@@ -110,8 +110,8 @@ class Place:
     def _puts(self) -> Path:
         return self.folder / "puts"
 
-    def put(self, jobs: Sequence[tuple[str, str]], at: float) -> str:
-        """Keep jobs (id, body), durably; the name that they have now."""
+    def put(self, jobs: Sequence[Sequence[Any]], at: float) -> str:
+        """Keep jobs (id, body, what it needs if it says so), durably; the name that they have now."""
         name = f"{at:017.6f}-{len(jobs)}-{os.urandom(4).hex()}.jsonl"
         self.files.publish(self._puts / name, b"".join(to_json(job) + b"\n" for job in jobs))
         return name
@@ -120,12 +120,12 @@ class Place:
         """The names of all that was submitted, in that order."""
         return self.files.names(self._puts)
 
-    def submitted(self, name: str) -> list[tuple[str, str]]:
-        """The jobs (id, body) under a name. Raises Unreachable where they cannot be seen yet."""
+    def submitted(self, name: str) -> list[Sequence[Any]]:
+        """The jobs under a name, as they were `put`. Raises Unreachable where they cannot be seen yet."""
         lines = self._seen(self._puts / name).split(b"\n")
         if len(lines) - 1 != int(name.split("-")[1]):
             raise unseen(self._puts / name)
-        return [tuple(from_json(line)) for line in lines[:-1]]
+        return [from_json(line) for line in lines[:-1]]
 
     # epochs and their logs
 

@@ -19,7 +19,7 @@ from ...worker.health import FULL
 from .head import Head, stand
 from .mail import Letters, Reply
 from .place import STALE_SECONDS, Look, Place, Pulse
-from .replica import Replica, Terms, heard, said
+from .replica import Replica, Room, Terms, heard, put_down, said
 
 BATCH = 50_000
 BATCH_BYTES = 32 << 20
@@ -73,8 +73,13 @@ class SharedQueue:
         *,
         patience: float = PATIENCE_SECONDS,
         is_ending: Callable[[], bool] = lambda: False,
+        room: Room | None = None,
     ) -> None:
-        """`is_ending`: the worker is about to end, and waits for no head to give it a job."""
+        """`is_ending`: the worker is about to end, and waits for no head to give it a job.
+
+        `room`: the worker's pilot, into whose room a job has to fit; None: any job is leased.
+        """
+        self._room = room.facts() if room else None
         self._place = place
         self._owner = owner
         self._clock = clock or SystemClock()
@@ -92,7 +97,7 @@ class SharedQueue:
         sent = known = 0
         for batch in in_batches(jobs, BATCH, BATCH_BYTES):
             with usable(self._place):
-                name = self._place.put([(job.id, job.body.decode()) for job in batch], self._clock.now())
+                name = self._place.put([*map(put_down, batch)], self._clock.now())
             new, old = self._ask("load", name)
             sent, known = sent + new, known + old
         return PutReport(sent=sent, known=known)
@@ -103,7 +108,7 @@ class SharedQueue:
             return []
         again = bool(self._unanswered)
         self._unanswered = self._unanswered or f"{int.from_bytes(os.urandom(8), 'big') >> 1:016x}"
-        found = self._ask("lease", self._owner, self._unanswered, limit, wait, again)
+        found = self._ask("lease", self._owner, self._unanswered, limit, wait, self._room, again)
         self._unanswered = ""
         return [heard(each) for each in found]
 

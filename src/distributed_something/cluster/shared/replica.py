@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import Unreachable
-from ...job import Cause, Earlier, Job, Lease, RetryPolicy
-from ...local.queue import SqliteQueue
+from ...job import Cause, Earlier, Job, Lease, Needs, NeedyJob, RetryPolicy
+from ...local.queue import SqliteQueue, needs_of
 from ...local.queue_file import BODY, damaged
+from ...packing import Capacity
 from ..own_folder import OwnFolder
 from .place import Copy, Look, Place, from_json, to_json, unseen
 
@@ -65,12 +66,37 @@ class _Moment:
         return False
 
 
+class Room(NamedTuple):
+    """A pilot: what the names of its workers begin with, and what it has for jobs."""
+
+    machine: str
+    capacity: Capacity
+
+    def facts(self) -> list[Any]:
+        """As it goes over the wire."""
+        return [self.machine, self.capacity.whole, self.capacity.default, self.capacity.shares_gpus]
+
+    @classmethod
+    def of(cls, facts: Sequence[Any]) -> Room:
+        """What went over the wire."""
+        machine, whole, default, shares = facts
+        return cls(str(machine), Capacity(Needs(*whole), Needs(*default), shares_gpus=bool(shares)))
+
+
 class LoggedQueue(SqliteQueue):
-    """The queue's verbs at a given time, with tokens that are given. One thread."""
+    """The queue's verbs at a given time, with tokens that are given. One thread.
+
+    Once a job says what it needs, a lease is of one job that fits into the pilot's room. The log has its
+    number: whoever does it again chooses nothing.
+    """
 
     def __init__(self, path: Path, terms: Terms) -> None:
         self._moment = _Moment()
         super().__init__(path, clock=self._moment, volatile=True)
+        self._room: Room | None = None
+        self._given: int | None = None
+        self.chooses = False
+        """Whether a job has been seen that says what it needs."""
         self.obey(terms)
 
     def obey(self, terms: Terms) -> None:
@@ -81,10 +107,21 @@ class LoggedQueue(SqliteQueue):
         """Set the time."""
         self._moment.at = now
 
-    def claim(self, owner: str, token: str, limit: int) -> list[Lease]:
-        """Lease jobs under a token."""
-        self.owner = owner
+    def claim(
+        self, owner: str, token: str, limit: int, room: Room | None = None, given: int | None = None
+    ) -> list[Lease]:
+        """Lease jobs under a token: those that fit into `room`, or the `given` one (its index)."""
+        self.owner, self._room, self._given = owner, room, given
         return self._claim(limit, int(token, 16)) if limit > 0 else []
+
+    def _choose(self, db: sqlite3.Connection, now: float, limit: int) -> list[Any]:
+        if self._given is not None:
+            return self._one(db, now, self._given + 1)
+        rows = [] if self._room and self.chooses else self._first(db, now, limit)
+        self.chooses |= any(map(needs_of, rows))
+        if self._room is None or not self.chooses:
+            return rows
+        return self._fitting(db, now, self._room.capacity, self._room.machine)
 
     def held(self, owner: str, token: str) -> list[Lease]:
         """What is leased under a token: the reply to that request was lost."""
@@ -186,8 +223,8 @@ class Replica:
         self.queue.at(at)
         self.latest = max(at, self.latest)
         if verb == "lease":
-            owner, token, granted = arguments
-            if len(self.queue.claim(owner, token, granted)) != granted:
+            owner, token, granted, *given = arguments
+            if len(self.queue.claim(owner, token, granted, given=given[0] if given else None)) != granted:
                 raise ValueError(f"{granted} jobs were leased, and fewer are there")
         else:
             self.do(verb, arguments)
@@ -230,7 +267,7 @@ class Replica:
     def _load(self, name: str) -> list[int]:
         if (known := self.loaded(name)) is not None:
             return known
-        report = self.queue.put(Job(each, 0, body.encode()) for each, body in self.place.submitted(name))
+        report = self.queue.put(map(_job_of, self.place.submitted(name)))
         self.queue.set_meta(f"put {name}", f"{report.sent} {report.known}")
         return [report.sent, report.known]
 
@@ -271,6 +308,17 @@ class Copier:
             self._place.files.publish(self._target, local.read_bytes())
         for copy in sorted(earlier)[:-1]:
             self._place.files.remove(self._place.folder / copy.name)
+
+
+def put_down(job: Job) -> list[Any]:
+    """A job as it is kept when it is submitted."""
+    return [job.id, job.body.decode(), *([job.needs] if isinstance(job, NeedyJob) else [])]
+
+
+def _job_of(found: Sequence[Any]) -> Job:
+    job_id, body, *needs = found
+    job = Job(job_id, 0, body.encode())
+    return NeedyJob(job, Needs(*needs[0])) if needs else job
 
 
 def said(lease: Lease) -> list[Any]:

@@ -11,7 +11,7 @@ from ...errors import DsError, Unreachable
 from ...inputs.checks.findings import Check, Finding, error, ok, warning
 from ...inputs.config import Config
 from ...inputs.jobs.jobfile import JobFile
-from ..check import pilot_checks
+from ..check import pilot_checks, shared_findings
 from . import options
 from .commands import Slurm
 
@@ -21,8 +21,11 @@ SHORT_SECONDS = 600
 
 def checks(folder: Path, config: Config, job_file: JobFile | None, _fleet_file: Path | None) -> list[Check]:
     """Returns the checks of a project that runs on a Slurm cluster."""
-    own = Check("Slurm", lambda: slurm_findings(config, folder, Slurm()))
-    return pilot_checks(folder, config, job_file, "slurm", own)
+    own = (
+        Check("the shared folder", lambda: shared_findings(folder)),
+        Check("Slurm", lambda: slurm_findings(config, folder, Slurm())),
+    )
+    return pilot_checks(folder, config, job_file, "slurm", *own)
 
 
 def slurm_findings(config: Config, folder: Path, slurm: Slurm) -> Iterator[Finding]:

@@ -10,15 +10,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ...inputs.config import Config
-from ..pilots import slots_of
+from ..pilots import gpus_of, slots_of
 
 NOTICE_SECONDS = 120
 """Slurm sends SIGUSR1 this long before the end of a pilot's time, or up to a minute earlier."""
-
-
-def gpus_of(config: Config) -> str:
-    """The GPUs of a pilot whose jobs need GPUS each, as sbatch asks for them."""
-    return f"gpu:{config.gpus * (1 if config.gpus_shared else slots_of(config))}" if config.gpus else ""
 
 
 def notice_of(limit: float | None) -> int:
@@ -54,7 +49,7 @@ def options(
         "qos": config.slurm_qos,
         "time": config.slurm_time,
         "constraint": config.slurm_constraint,
-        "gres": config.slurm_gres or gpus_of(config),
+        "gres": config.slurm_gres or (f"gpu:{gpus_of(config)}" if config.gpus else ""),
         "mem": f"{config.memory}M" if config.memory else "",
     }
     found = [

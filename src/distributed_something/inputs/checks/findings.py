@@ -167,12 +167,7 @@ def job_file_findings(
 
 
 def input_findings(
-    config: Config,
-    file: JobFile,
-    store: Store,
-    where: str,
-    room: Room | None = None,
-    most: int | None = None,
+    config: Config, file: JobFile, store: Store, where: str, room: Room | None = None, most: int | None = None
 ) -> Iterator[Finding]:
     """Whether the inputs of every job (of the first `most`) are in the store, and fit into `room`.
 

@@ -30,8 +30,7 @@ LISTED_BEYOND = 4
 
 LISTINGS_AT_ONCE = 16
 
-_KEPT = 100_000
-"""Maximum files below folders that are remembered from one batch to the next."""
+_KEPT = 100_000  # maximum files below folders that are remembered from one batch to the next
 
 
 class Presence(NamedTuple):

@@ -19,11 +19,8 @@ from ...words import none_of
 
 Group = dict[str, Any]
 
-FILES = "Files"
-"""Key of the list of files in a grouped job."""
-
-PREVIEWED = 3
-"""Number of groups that a summary keeps."""
+FILES = "Files"  # key of the list of files in a grouped job
+PREVIEWED = 3  # number of groups that a summary keeps
 
 MOST_VALUES = 1_000_000
 """Most values of one list on the command line: lists are held in memory, their product is not."""

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 from ...errors import UsageError
 from .template import Template
 
-MAX_PART = 255
-"""Maximum bytes of a part of a key between slashes: longer ones are no names of files."""
+MAX_PART = 255  # maximum bytes of a part of a key between slashes: longer ones are no names of files
 
 MAX_KEY = 900
 """Maximum bytes of an output's prefix. S3 takes 1,024 for a key; the rest is for the names of files."""

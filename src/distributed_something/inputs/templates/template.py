@@ -38,8 +38,7 @@ from .shell import EXPANDED, MARK, MARKS, Refused, Script, Word, escaped, progra
 TRUSTED = frozenset({"input_dir", "output_dir", "work_dir", "shared_dir", "job_id", "attempt"})
 """Names whose values are ours and not the job file's: they may stand in code; no job key may have them."""
 
-MAX_ARGUMENT = 131_071
-"""Maximum bytes of one argument of a program (MAX_ARG_STRLEN of Linux, less its NUL)."""
+MAX_ARGUMENT = 131_071  # maximum bytes of one argument of a program (MAX_ARG_STRLEN of Linux, less its NUL)
 
 _AWK = "print|printf|return|exit|delete|getline"  # `{print NR}` is code
 _NAME = rf"(?!(?:{_AWK}) )[A-Za-z_][A-Za-z0-9_.-]*(?: [A-Za-z0-9_.-]+)*"
@@ -76,12 +75,7 @@ class CommandTemplate:
     """
 
     def __init__(
-        self,
-        text: str,
-        where: str = "COMMAND",
-        trusted: Iterable[str] = TRUSTED,
-        *,
-        allow_dash: bool = False,
+        self, text: str, where: str = "COMMAND", trusted: Iterable[str] = TRUSTED, *, allow_dash: bool = False
     ) -> None:
         marked, names = _marked(text.strip(), where)
         if not marked:
@@ -180,8 +174,7 @@ MOST_OF_A_VARIABLE = 60_000
 MOST_OF_ALL_VARIABLES = 500_000
 """Maximum length of a job's keys in its environment, in bytes: a process takes 2 MB with its arguments."""
 
-_ROOM_OF_A_VARIABLE = 10
-"""What a variable takes beside its name and value: "=", an end, and a pointer."""
+_ROOM_OF_A_VARIABLE = 10  # what a variable takes beside its name and value: "=", an end, and a pointer
 
 
 def variable_of(name: str) -> str:

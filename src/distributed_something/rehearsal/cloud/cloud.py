@@ -30,11 +30,8 @@ from ..faults import NOTICE_SECONDS, Faults, fate
 from .machines import Machine, read_user_data
 from .services import Services, Start
 
-SHUTDOWN_SECONDS = 10.0
-"""Grace of tasks on a machine that shuts down, in seconds, as Docker gives it."""
-
-REFUSED_SECONDS = 5.0
-"""Pause of a fleet after a failed machine start, in seconds."""
+SHUTDOWN_SECONDS = 10.0  # grace of tasks on a machine that shuts down, in seconds, as Docker gives it
+REFUSED_SECONDS = 5.0  # pause of a fleet after a failed machine start, in seconds
 
 
 class Line(NamedTuple):

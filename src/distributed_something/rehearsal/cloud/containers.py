@@ -36,15 +36,19 @@ class TaskContainers(NamedTuple):
     ) -> list[str]:
         """Returns what runs a container of a task definition, as Docker does on a machine of ECS.
 
-        It sees the worker, `folder` and the bucket if it may, and no other file of this machine.
+        It sees the worker, `folder` and the bucket if it may, and no other file of this machine. Where root
+        rehearses, the image's user runs it, as in ECS; another caller's files only the caller can remove.
         """
+        as_caller = os.getuid() != 0
+        if not as_caller:
+            folder.chmod(0o777)  # for the image's user; the folder above lets no other user of the machine in
         start = [*container.get("entryPoint", ()), *container.get("command", ())]
         entry = ["--entrypoint", start[0]] if container.get("entryPoint") else []
         worker = bind(str(self.worker), WORKER_FOLDER, read_only=True) if self.worker else ()
         bucket = bind(str(self.bucket), BUCKET_FOLDER, read_only=not self.writes) if self.bucket else ()
         return [
             *(self.docker.program, "run", "--name", name, "--pull=never", "--init", "--network", "host"),
-            *("--label", f"{STATE_LABEL}={state}", *confined()),
+            *("--label", f"{STATE_LABEL}={state}", *confined(as_caller=as_caller)),
             *("--memory", f"{container['memory']}m", "--memory-swap", f"{container['memory']}m"),
             *("--cpu-shares", str(max(container.get("cpu", 0), 2))),
             *variables(own, folder.with_suffix(".env")),

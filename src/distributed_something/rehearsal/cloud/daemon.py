@@ -145,11 +145,7 @@ class Daemon:
         )
 
     def _in_container(
-        self,
-        containers: TaskContainers,
-        container: dict[str, Any],
-        environment: dict[str, str],
-        folder: Path,
+        self, containers: TaskContainers, container: dict[str, Any], environment: dict[str, str], folder: Path
     ) -> tuple[tuple[str, ...], dict[str, str]]:
         """Returns what runs a task's container, and the environment of that command itself."""
         from .containers import removal

@@ -28,8 +28,7 @@ from ...worker.attempt.process import adopt_orphans, children_of_this_process, d
 KILL = signal.SIGUSR1
 """Signal that has a keeper kill all at once; the kernel sends it when the keeper's parent has died."""
 
-REMOVES = "DS_KEEPER_REMOVES"
-"""The path of docker and a container's name, with os.pathsep between them."""
+REMOVES = "DS_KEEPER_REMOVES"  # the path of docker and a container's name, with os.pathsep between them
 
 REMOVE_SECONDS = 30.0
 
@@ -44,11 +43,7 @@ class Task:
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        folder: Path,
-        log: Callable[[str], None],
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Callable[[str], None]
     ) -> None:
         keeper = [sys.executable, "-m", __name__, str(os.getpid()), *command]
         self._process = subprocess.Popen(

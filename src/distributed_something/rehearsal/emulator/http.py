@@ -6,11 +6,7 @@ from functools import cache
 from typing import Any
 
 from moto.ec2.models.core import TaggedEC2Resource
-from moto.moto_server.werkzeug_app import (
-    DomainDispatcherApplication,
-    MotoRequestHandler,
-    create_backend_app,
-)
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug import serving
 
 

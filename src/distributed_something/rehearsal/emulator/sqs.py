@@ -38,8 +38,7 @@ from moto.sqs.responses import SQSResponse
 
 from .clock import ServiceTime
 
-HIDDEN_LIMIT = 43_200
-"""Seconds that a message can stay hidden after it was received."""
+HIDDEN_LIMIT = 43_200  # seconds that a message can stay hidden after it was received
 
 _NOT_AVAILABLE = "Reason: Message does not exist or is not available for visibility timeout change."
 

@@ -16,8 +16,7 @@ from ...ledger import Fold, JobRecord
 from ...runs.snapshot import Alive, job_line, shown
 from ..project import Project
 
-PAGE_JOBS = 5000
-"""Number of jobs that are read at a time."""
+PAGE_JOBS = 5000  # number of jobs that are read at a time
 
 
 def selected(fold: Fold, state: str | None, cause: str | None, *, alive: Alive) -> Iterator[JobRecord]:

@@ -20,8 +20,7 @@ from ...worker.attempt.task import COLLECTED
 from ...worker.files.manifest import Manifest, manifest_key
 from ..project import Project
 
-EXAMPLES = 3
-"""Most jobs that a comparison names for each difference."""
+EXAMPLES = 3  # most jobs that a comparison names for each difference
 
 
 class RunFacts(NamedTuple):

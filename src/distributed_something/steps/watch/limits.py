@@ -18,11 +18,7 @@ MOST_JOBS = 1000
 
 
 def too_many_dead(
-    project: Project,
-    snapshot: Snapshot,
-    fold: Tally,
-    said: Said | None = None,
-    most: int = MOST_JOBS,
+    project: Project, snapshot: Snapshot, fold: Tally, said: Said | None = None, most: int = MOST_JOBS
 ) -> str | None:
     """Returns in words why the run must drain: its dead jobs are over a limit. None: it goes on.
 

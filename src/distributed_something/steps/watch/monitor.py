@@ -45,14 +45,9 @@ if TYPE_CHECKING:
     from ...console import Watcher
     from ...report.failures import Said
 
-LOOKING_SHARE = 0.03
-"""Largest share of its time that a watch spends on looking."""
-
-LOOK_SECONDS_MOST = 2.0
-"""Longest pause that the cost of a look alone causes, in seconds."""
-
-LOOKS_THAT_FAIL = 60
-"""Failed looks in a row before a watch gives up: an hour, at one a minute."""
+LOOKING_SHARE = 0.03  # largest share of its time that a watch spends on looking
+LOOK_SECONDS_MOST = 2.0  # longest pause that the cost of a look alone causes, in seconds
+LOOKS_THAT_FAIL = 60  # failed looks in a row before a watch gives up: an hour, at one a minute
 
 
 def monitor(project: Project, record: Path | None, every: float | None, *, cheapest: bool = False) -> int:
@@ -281,7 +276,7 @@ class Watch:
         machines = snapshot.machines
         slots = machines.slots // max(machines.running * engine.tasks_per_machine, 1)
         needed = machines_for(_open_jobs(snapshot), slots=slots, tasks=engine.tasks_per_machine)
-        wanted = min(project.config.cluster_machines, max(needed, 1))
+        wanted = min(project.config.machines_wanted, max(needed, 1))
         try:
             engine.grow(wanted)
         except DsError as error:

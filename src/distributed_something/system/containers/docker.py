@@ -17,17 +17,10 @@ from .box import ANSWER_SECONDS, CALL_SECONDS, PULL_SECONDS, Box, End, Mount, cs
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST_PROCESSES = 4096
-"""Maximum processes and threads of a container."""
-
-WORKER_FOLDER = "/opt/distributed-something"
-"""Folder of the injected worker in a task's containers."""
-
-IMAGE_FOLDER = "/opt/ds"
-"""Folder of the injected worker in the image that brings it."""
-
-BUCKET_FOLDER = "/home/ubuntu/bucket"
-"""Folder in which images made for the reference look for the bucket."""
+MOST_PROCESSES = 4096  # maximum processes and threads of a container
+WORKER_FOLDER = "/opt/distributed-something"  # folder of the injected worker in a task's containers
+IMAGE_FOLDER = "/opt/ds"  # folder of the injected worker in the image that brings it
+BUCKET_FOLDER = "/home/ubuntu/bucket"  # folder in which images made for the reference look for the bucket
 
 STATE_LABEL = "distributed-something.state"
 """Label with the state folder of the app that a container belongs to."""
@@ -42,11 +35,7 @@ def call(program: str, *arguments: str, seconds: float = CALL_SECONDS) -> str:
     name = program.rpartition("/")[2]
     try:
         done = subprocess.run(
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
+            [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         why = f"no answer in {seconds:.0f} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
@@ -191,10 +180,14 @@ def sweep(label: str, value: str) -> None:
             engine.remove(engine.labelled(label, value))
 
 
-def confined() -> list[str]:
-    """Returns the options that take rights from a container; it runs as the caller, who owns its files."""
+def confined(*, as_caller: bool = True) -> list[str]:
+    """Returns the options that take rights from a container.
+
+    It runs `as_caller`, who owns its files, or as the user whom its image names.
+    """
+    user = ["--user", f"{os.getuid()}:{os.getgid()}"] if as_caller else []
     rights = ["--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
-    return [*rights, "--pids-limit", str(MOST_PROCESSES), "--user", f"{os.getuid()}:{os.getgid()}"]
+    return [*rights, "--pids-limit", str(MOST_PROCESSES), *user]
 
 
 def bind(source: str, target: str, *, read_only: bool = False) -> tuple[str, str]:

@@ -11,8 +11,7 @@ from ...names import Account, machine_tags, price_text, run_tags, tag_list
 from ..fleets import capacity
 from .request import Image, encoded, key_pair, valid_until
 
-MAX_OVERRIDES = 300
-"""EC2's limit of (type, subnet) pairs in a fleet."""
+MAX_OVERRIDES = 300  # EC2's limit of (type, subnet) pairs in a fleet
 
 
 class Subnet(NamedTuple):
@@ -60,9 +59,7 @@ def launch_template(
         "ClientToken": token,
         "LaunchTemplateName": launch_template_name(config, run),
         "LaunchTemplateData": data | _network(config, security_groups) | ({"KeyName": key} if key else {}),
-        "TagSpecifications": [
-            {"ResourceType": "launch-template", "Tags": tag_list(run_tags(config, run))},
-        ],
+        "TagSpecifications": [{"ResourceType": "launch-template", "Tags": tag_list(run_tags(config, run))}],
     }
 
 

@@ -29,14 +29,9 @@ from ....inputs.fleetfile import (
 )
 from ...names import price_text, run_tags, tag_list
 
-DATA_DEVICE = "/dev/xvdcz"
-"""Device of the containers in the first Amazon Linux, which has ended."""
-
-USER_DATA_LIMIT = 16_384
-"""EC2's limit of user data in bytes, before encoding."""
-
-_BY_TYPE = ("ImageId", "WeightedCapacity", "SpotPrice")
-"""Fields that fit one type of machine only."""
+DATA_DEVICE = "/dev/xvdcz"  # device of the containers in the first Amazon Linux, which has ended
+USER_DATA_LIMIT = 16_384  # EC2's limit of user data in bytes, before encoding
+_BY_TYPE = ("ImageId", "WeightedCapacity", "SpotPrice")  # fields that fit one type of machine only
 
 
 class Image(NamedTuple):

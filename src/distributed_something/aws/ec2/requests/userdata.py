@@ -12,8 +12,7 @@ from shlex import quote
 from ....errors import UsageError
 from ....inputs.config import Config
 
-APP_ATTRIBUTE = "ds.app"
-"""Attribute of a machine in the cluster: the app that it was started for."""
+APP_ATTRIBUTE = "ds.app"  # attribute of a machine in the cluster: the app that it was started for
 
 STOP_SECONDS = 120
 """Seconds between stop request and kill of a container: as long as the notice of a spot machine."""
@@ -43,8 +42,7 @@ def start_script(config: Config) -> str:
     return script + re.sub("@[a-z]+@", lambda match: quote(names[match[0]]), _FOR_IMAGES)
 
 
-MOUNT_FOLDER = "/mnt/ds-bucket"
-"""Where a machine mounts the bucket, if the image starts its own worker."""
+MOUNT_FOLDER = "/mnt/ds-bucket"  # where a machine mounts the bucket, if the image starts its own worker
 
 # A spot fleet request cannot turn the token off, so its machines do it themselves. mount-s3 is AWS's own
 # program for this: it reads large files fast, and uses the machine's role. Older images lack its package.
