@@ -108,6 +108,7 @@ ENGINES: Mapping[str, EngineKind] = {
         budgets="hours",
         on_this_machine=True,
         containers="apptainer podman docker",
+        packs=True,
         hosts=True,
     ),
     "aws": EngineKind("aws", buckets=True, budgets="usd hours"),

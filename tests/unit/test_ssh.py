@@ -27,6 +27,7 @@ def config(**keys: object) -> Config:
     [
         ({"HOSTS": ["a", "b", "c"]}, 3),
         ({"HOSTS": ["a", "b", "c"], "CLUSTER_MACHINES": 2}, 2),
+        ({"HOSTS": ["a", "a"]}, 1),
         ({"HOSTS": ["a"], "CLUSTER_MACHINES": 2}, 1),
         ({"HOSTS": ["a", "b"], "ENGINE": "local"}, 1),
         ({}, 0),

@@ -75,8 +75,6 @@ class PilotEngine:
         self._scheduler = scheduler
         self._terms = Terms(config.retry_policy, LEASE_SECONDS)
         self._queue: CommandQueue | None = None
-        self._seen: set[str] = set()
-        """Pilots that this command has seen: one that is not there any more has ended."""
         self.store = open_store(project, config, durable=True, say=say)
 
     # the queue

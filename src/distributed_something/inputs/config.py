@@ -199,8 +199,8 @@ class Config(NamedTuple):
         """How many machines a start asks for: CLUSTER_MACHINES, or on an engine of HOSTS all of those."""
         if not self.engine_kind.hosts:
             return self.cluster_machines
-        most = self.cluster_machines if "CLUSTER_MACHINES" in self.given else len(self.hosts)
-        return min(most, len(self.hosts))
+        there = len({*self.hosts})
+        return min(self.cluster_machines, there) if "CLUSTER_MACHINES" in self.given else there
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from ...background import complain
 from ...errors import DsError, UsageError
 from ...inputs.config import Config
 from ...inputs.secrets import variables_of
+from ...system.state import make_private
 from ..explain import Waiting
 from ..folder import AppFolder
 from ..pilots import ENDED, SILENT, Pilot, name_of
@@ -40,8 +41,9 @@ class HostsScheduler:
         """
         if not self._config.hosts:
             raise NO_HOSTS
-        taken = {pilot.node for pilot in self.list()}
-        free = [host for host in self._config.hosts if host not in taken and host not in excluded]
+        make_private(self._hosts)  # by us, as NFS remembers what was not there
+        taken = {*excluded, *(pilot.node for pilot in self.list())}
+        free = [host for host in dict.fromkeys(self._config.hosts) if host not in taken]
         variables = {name: os.environ[name] for name in variables_of(self._config) if name in os.environ}
         if not free:
             self._say("no pilot was started: each host of HOSTS has one, or is excluded")

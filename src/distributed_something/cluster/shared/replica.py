@@ -87,7 +87,7 @@ class LoggedQueue(SqliteQueue):
     """The queue's verbs at a given time, with tokens that are given. One thread.
 
     Once a job says what it needs, a lease is of one job that fits into the pilot's room. The log has its
-    number: whoever does it again chooses nothing.
+    number, so that a replay chooses nothing.
     """
 
     def __init__(self, path: Path, terms: Terms) -> None:
