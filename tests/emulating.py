@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import threading
+import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,14 +24,43 @@ import services
 from distributed_something.aws.ecs.desired import queues
 from distributed_something.aws.iam.roles import account_of
 from distributed_something.aws.names import run_tags
-from distributed_something.aws.sqs.queues import QueueMaker, QueueNames, QueueUrls, queue_url
+from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, ensure_queue, queue_url
 from distributed_something.clock import SystemClock
+from distributed_something.errors import DsError
 from distributed_something.inputs.config import parse_config
-from distributed_something.rehearsal.emulator.clock import EmulatorClock
-from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
+from distributed_something.rehearsal.emulator.clock import PATH
+from distributed_something.rehearsal.emulator.server import CREDENTIALS
 from distributed_something.s3.session import AwsSession
 
 REGION = "us-east-1"
+EMULATOR = "distributed_something.rehearsal.emulator"
+
+
+@contextmanager
+def emulator(port: int = 0) -> Iterator[str]:
+    """Run an emulator in a process of its own (port 0: a free one); yields its endpoint URL.
+
+    It ends with the context, and also when this process is killed. Raises DsError where it cannot start.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", EMULATOR, "--port", str(port), "--until-eof"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **CREDENTIALS},
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process, process.stdin, process.stdout:
+        try:
+            endpoint = process.stdout.readline().strip()
+            if not endpoint:
+                raise DsError("the emulator did not start", "its own words are on stderr, above")
+            yield endpoint
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10.0)
+            process.kill()
 
 
 @cache
@@ -54,6 +89,45 @@ def session() -> AwsSession:
     return AwsSession(REGION, endpoint=address)
 
 
+class EmulatorClock:
+    """Implements clock.Clock with an emulator's time, which it stops and moves. One test at a time."""
+
+    def __init__(self, endpoint: str, now: float = 1_000_000_000.0) -> None:
+        self._url = endpoint + PATH
+        self._tell({"now": now})
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch, as far as the emulator is concerned."""
+        return float(self._ask(None)["now"])
+
+    def monotonic(self) -> float:
+        """Returns the same, as it never goes back."""
+        return self.now()
+
+    def follow(self) -> None:
+        """Let the emulator follow the machine's clock again."""
+        self._tell({"now": None})
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass, here and there."""
+        self._tell({"advance": seconds})
+
+    def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
+        """Let `seconds` pass at once, or none if `until` is set already; whether `until` is set."""
+        if until is not None and until.is_set():
+            return True
+        self.advance(seconds)
+        return until is not None and until.is_set()
+
+    def _tell(self, change: dict[str, float | None]) -> None:
+        self._ask(json.dumps(change).encode())
+
+    def _ask(self, body: bytes | None) -> dict[str, Any]:
+        with urllib.request.urlopen(self._url, body, timeout=30) as answer:
+            facts: dict[str, Any] = json.load(answer)
+        return facts
+
+
 @contextmanager
 def stopped_clock() -> Iterator[EmulatorClock]:
     """The emulator's time, to be moved; afterwards it goes on by itself, for the tests to come."""
@@ -77,8 +151,8 @@ def second_session() -> AwsSession:
     return AwsSession(REGION, endpoint=server.endpoint)
 
 
-def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -> tuple[QueueUrls, list[str]]:
-    """An app's queues as `ds setup` makes them and brings them in line: (addresses, what was done)."""
+def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -> QueueUrls:
+    """An app's queues as `ds setup` makes them and brings them in line."""
     config = parse_config(
         "APP_NAME = 'lab'\nCOMMAND = 'true'\n"
         f"SQS_QUEUE_NAME = {names.jobs!r}\nSQS_DEAD_LETTER_QUEUE = {names.dead!r}\n"
@@ -86,9 +160,11 @@ def ensure_queues(where: AwsSession, names: QueueNames, visibility: int = 120) -
     )
     number = where.client("sts").get_caller_identity()["Account"]
     wanted = queues(config, account_of(config, number), "run1", names)
-    maker = QueueMaker(where.client("sqs"), SystemClock(), run_tags(config, "run1"))
-    urls = {each.name: maker.ensure(each.name, {**each.settings}) for each in wanted}
-    return QueueUrls(urls[names.jobs], urls[names.dead], urls[names.carried]), maker.changes
+    client, tags = where.client("sqs"), run_tags(config, "run1")
+    urls = {
+        each.name: ensure_queue(client, SystemClock(), each.name, {**each.settings}, tags) for each in wanted
+    }
+    return QueueUrls(urls[names.jobs], urls[names.dead], urls[names.carried])
 
 
 def delete_queues(where: AwsSession, names: QueueNames) -> None:
@@ -102,8 +178,7 @@ def delete_queues(where: AwsSession, names: QueueNames) -> None:
 def new_queues(where: AwsSession | None = None) -> QueueUrls:
     """Queues that no other test knows, in the emulator, or somewhere else."""
     name = f"q-{uuid.uuid4().hex[:12]}"
-    urls, _ = ensure_queues(where or session(), QueueNames(name, f"{name}-dead"))
-    return urls
+    return ensure_queues(where or session(), QueueNames(name, f"{name}-dead"))
 
 
 @cache

@@ -94,7 +94,7 @@ def new_run(groups: Iterable[Mapping[str, Any]], **config: object) -> Run:
     """Set up a run of its own on the emulator, with these jobs."""
     app = f"t{uuid.uuid4().hex[:10]}"
     names = QueueNames(f"{app}Queue", f"{app}DeadMessages")
-    urls, _ = ensure_queues(session(), names)
+    urls = ensure_queues(session(), names)
     session().client("s3").create_bucket(Bucket=app)
     for group in (app, f"{app}_perInstance"):
         session().client("logs").create_log_group(logGroupName=group)

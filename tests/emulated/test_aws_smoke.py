@@ -13,8 +13,7 @@ import pytest
 from bench.aws_smoke import nothing_left
 
 import services
-from distributed_something.rehearsal.emulator.server import emulator
-from emulating import endpoint, session
+from emulating import emulator, endpoint, session
 
 ROOT = Path(__file__).parents[2]
 

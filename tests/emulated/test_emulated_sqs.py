@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from distributed_something.rehearsal.emulator.clock import EmulatorClock
-from emulating import new_queues, session, stopped_clock
+from emulating import EmulatorClock, new_queues, session, stopped_clock
 
 DAY = 24 * 3600.0
 

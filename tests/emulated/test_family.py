@@ -20,7 +20,6 @@ from distributed_something.console import Console
 from distributed_something.errors import OK, SOME_DEAD, DsError
 from distributed_something.inputs.config import load_config
 from distributed_something.job import Cause, State
-from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.s3.session import AwsSession
 from distributed_something.steps.cleanup import cleanup
 from distributed_something.steps.project import Project
@@ -29,7 +28,7 @@ from distributed_something.steps.start import start
 from distributed_something.steps.submit import check, submit
 from distributed_something.steps.watch.finish import record_ends
 from distributed_something.steps.watch.monitor import monitor
-from emulating import account_function, account_roles, endpoint, session, stopped_clock
+from emulating import EmulatorClock, account_function, account_roles, endpoint, session, stopped_clock
 from moving_projects import NAMES, bring, fill_in_fleet
 
 BUCKETS = {"cellprofiler": "lab-results", "printgroups": "lab-results", "omezarr": "lab-zarr"}

@@ -30,10 +30,18 @@ from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
 from distributed_something.errors import DsError, UsageError
 from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
-from distributed_something.rehearsal.emulator.clock import EmulatorClock
 from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
-from emulating import REGION, delete_queues, endpoint, ensure_queues, new_queues, session, stopped_clock
+from emulating import (
+    REGION,
+    EmulatorClock,
+    delete_queues,
+    endpoint,
+    ensure_queues,
+    new_queues,
+    session,
+    stopped_clock,
+)
 
 TERM = 120.0
 HOUR = 3600.0
@@ -550,10 +558,10 @@ def settings(client: Any, url: str) -> dict[str, str]:
 @pytest.mark.fault(16, 17, 18)
 def test_queues_are_made_once_and_brought_in_line_when_the_config_changes(clock: Any, client: Any) -> None:
     names = QueueNames("lab-queue", "arn:aws:sqs:us-east-1:123456789012:lab-dead")
-    urls, made = ensure_queues(session(), names, visibility=300)
-    assert made == ["queue lab-dead", "queue lab-queue", "queue lab-queue-carried"]
-    assert ensure_queues(session(), names, visibility=300) == (urls, [])
+    urls = ensure_queues(session(), names, visibility=300)
     found = settings(client, urls.jobs)
+    assert ensure_queues(session(), names, visibility=300) == urls
+    assert settings(client, urls.jobs) == found
     assert (found["VisibilityTimeout"], found["MessageRetentionPeriod"]) == ("300", "1209600")
     assert settings(client, urls.dead)["MessageRetentionPeriod"] == "1209600"
     redrive = json.loads(found["RedrivePolicy"])
@@ -562,13 +570,10 @@ def test_queues_are_made_once_and_brought_in_line_when_the_config_changes(clock:
     assert client.list_queue_tags(QueueUrl=urls.jobs)["Tags"] == {"ds:app": "lab", "ds:run": "run1"}
 
     client.set_queue_attributes(QueueUrl=urls.dead, Attributes={"MessageRetentionPeriod": "345600"})
-    urls, changed = ensure_queues(session(), names, visibility=60)
-    assert changed == [
-        "settings of queue lab-dead: MessageRetentionPeriod",
-        "settings of queue lab-queue: VisibilityTimeout",
-        "settings of queue lab-queue-carried: VisibilityTimeout",
-    ]
-    assert settings(client, urls.jobs)["VisibilityTimeout"] == "60"
+    assert ensure_queues(session(), names, visibility=60) == urls
+    assert settings(client, urls.dead)["MessageRetentionPeriod"] == "1209600"
+    for url in (urls.jobs, urls.carried):
+        assert settings(client, str(url))["VisibilityTimeout"] == "60"
     delete_queues(session(), names)
 
 

@@ -17,8 +17,8 @@ import pytest
 
 import services
 from conftest import DsProject, until
-from distributed_something.rehearsal.emulator.server import emulator
 from distributed_something.worker.attempt.process import kill_marked
+from emulating import emulator
 from pretending import require
 from rehearsing import Emulator, check_counts, check_files, queues
 

@@ -188,7 +188,6 @@ def test_workers_of_the_reference_find_all_they_expect() -> None:
     assert (found["SOURCE_BUCKET"], found["THREADS"], found["APP_NAME"]) == ("b", "2", "Demo")
     assert found["SQS_QUEUE_URL"] == "https://sqs.us-east-1.amazonaws.com/123456789012/DemoQueue"
     assert environment(queue_url="http://127.0.0.1:1/q")["SQS_QUEUE_URL"] == "http://127.0.0.1:1/q"
-    assert environment(environment={"DS_X": "1"})["DS_X"] == "1"
 
 
 @pytest.mark.fault(29)

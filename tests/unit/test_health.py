@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,37 @@ def test_notes_of_pauses_are_read_and_old_ones_left_out(bench: Bench) -> None:
     found = [each.why for each in pauses(bench.store, "paused/", 90.0)]
     assert found == ["full", "full", "slow"]
     assert not pauses(bench.store, "paused/", 1000.0)
+
+
+def test_a_note_without_a_descriptor_left_closes_no_other_file(tmp_path: Path) -> None:
+    opened = list[int]()
+
+    class Full(FolderStore):
+        """While it writes, another thread takes the last descriptors."""
+
+        def write(self, key: str, data: bytes) -> None:
+            while True:
+                try:
+                    opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                except OSError:
+                    return
+
+        def delete(self, keys: Sequence[str]) -> None:
+            return
+
+    health = Health(Full(tmp_path), "paused/w1")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(each) for each in os.listdir("/dev/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 5, limits[1]))
+    try:
+        health.pause(SickMachine("no descriptor left"), lambda: False)
+        health.recovered()
+        health.close()
+        assert opened
+        for each in opened:
+            os.fstat(each)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for each in opened:
+            with suppress(OSError):
+                os.close(each)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,37 @@ def test_the_function_that_watches_knows_what_runs_from_a_small_memory(tmp_path:
         event = {"t": 9.1e9, "event": "interrupted", "id": IDS[0], "worker": worker}
         store.append(paths.events + "n.jsonl", json.dumps(event).encode() + b"\n")
         assert bool(running(live.update())) is still, "another worker's loss ends no attempt"
+
+
+def lives() -> list[list[tuple[str, str]]]:
+    """Returns two deliveries of one job, each with its end, in every order; the second may have no start."""
+    found = []
+    for ends in product(("interrupted", "failed", "dead"), repeat=2):
+        first, second = ("started", "a"), ("started", "b")
+        for order in permutations([first, (ends[0], "a"), second, (ends[1], "b")]):
+            if order.index(first) < order.index((ends[0], "a")) and ends != ("dead", "dead"):
+                if order.index(second) < order.index((ends[1], "b")):
+                    found.append([*order])
+                found.append([each for each in order if each != second])
+    return found
+
+
+@pytest.mark.parametrize("life", lives(), ids=str)
+def test_all_looks_agree_on_a_job_delivered_twice(tmp_path: Path, life: list[tuple[str, str]]) -> None:
+    store = FolderStore(tmp_path)
+    write_jobs(store, PATHS.jobs + "a.jsonl", [Job(IDS[0], 0, b'{"group":{}}')])
+    kept = Fold(store, PATHS)
+    for when, (name, worker) in enumerate(life):
+        event = {"t": when, "event": name, "id": IDS[0], "attempt": 3, "worker": worker}
+        store.append(PATHS.events + "w.jsonl", json.dumps(event).encode() + b"\n")
+        kept.update()
+        states = [Fold(store, PATHS).update().by_state, kept.by_state]
+        names = [each[0] for each in life[: when + 1]]
+        if "dead" not in names or "started" not in names[names.index("dead") :]:
+            states.append(LiveFold(store, PATHS).update().by_state)
+        assert all(each == states[0] for each in states), life[: when + 1]
+    if "dead" in names:
+        assert states[0][State.DEAD] == (names[-1] != "started")
 
 
 @pytest.mark.parametrize("known", [None, "x", {"version": 0}, {"version": 2, "run": "another"}])

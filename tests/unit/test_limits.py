@@ -69,6 +69,6 @@ def test_a_nat_gateway_on_the_way_to_s3_is_warned_of(
 ) -> None:
     association = {"Main": True} if main else {"SubnetId": "subnet-1", "Main": False}
     table = {"VpcId": "vpc-1", "Routes": routes, "Associations": [association]}
-    found = [*limits.nat_findings([table], ["subnet-1"], "vpc-1")]
+    found = [*limits.nat_findings([table], [{"SubnetId": "subnet-1", "VpcId": "vpc-1"}], "vpc-1")]
     assert bool(found) is warned
     assert not warned or "create-vpc-endpoint --vpc-id vpc-1" in found[0].fix

@@ -128,3 +128,28 @@ def test_a_text_that_only_begins_as_a_secret_is_kept() -> None:
     assert written == [b"a "]
     mask.flush()
     assert b"".join(written) == b"a hunt"
+
+
+@pytest.mark.parametrize("secrets", [[b"hunter2", b"hunter2:full"], [b"abcd", b"cdef", b"hunter2:full"]])
+@pytest.mark.parametrize(
+    "text", [b"key=hunter2:full abcdef", b"hunter2:fulabcd", b"abcdabcdcdefhunter2:full"]
+)
+def test_a_secret_is_hidden_as_well_in_parts_as_in_one(secrets: list[bytes], text: bytes) -> None:
+    whole = list[bytes]()
+    mask = Mask(whole.append, secrets)
+    mask(text)
+    mask.flush()
+    for cut in range(1, len(text)):
+        written = list[bytes]()
+        mask = Mask(written.append, secrets)
+        mask(text[:cut])
+        mask(text[cut:])
+        mask.flush()
+        assert b"".join(written) == b"".join(whole)
+        assert not any(secret in b"".join(written) for secret in secrets)
+
+
+def test_a_secret_is_hidden_in_the_reason_of_a_failure() -> None:
+    mask = Mask(lambda _: None, [b"sesame-open"])
+    assert mask.hide("é: ?token=sesame-open&x") == "é: ?token=***&x"
+    assert mask.hide("cut off in sesame-o") == "cut off in ***"

@@ -5,6 +5,7 @@ The checks run several at a time. Called by the command `check` through `engines
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
@@ -25,7 +26,7 @@ from ..system.files import read_regular
 from ..worker.files.shared import stored_findings
 from ..worker.forecast import forecast_findings
 from .checks import findings, limits
-from .ec2.prices import ask_on_demand
+from .ec2.prices import ask, ask_on_demand
 from .ec2.requests.region import NO_IMAGE, Region
 from .ec2.requests.request import key_pair
 from .iam import account
@@ -34,8 +35,6 @@ from .iam.roles import Where
 from .names import instance_log_group
 from .shape import MachineShape, capacity_of, smallest, task_size
 from .sqs.queues import NO_QUEUE
-
-_PRICED = "Linux/UNIX"
 
 
 def checks(folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
@@ -267,22 +266,13 @@ class Asker:
             tables = self._pages(
                 "ec2", "describe_route_tables", "RouteTables", Filters=[{"Name": "vpc-id", "Values": [vpc]}]
             )
-            here = [each["SubnetId"] for each in subnets if each["VpcId"] == vpc]
+            here = [each for each in subnets if each["VpcId"] == vpc]
             yield from limits.nat_findings(tables, here, vpc)
 
     def prices(self) -> Iterator[Finding]:
         """What machines cost now."""
-        import time
-
-        prices = self._pages(
-            "ec2",
-            "describe_spot_price_history",
-            "SpotPriceHistory",
-            InstanceTypes=list(self._config.machine_type),
-            ProductDescriptions=[_PRICED],
-            StartTime=time.time(),
-        )
-        return findings.price_findings(self._config, prices)
+        prices = ask(self._session, self._config.machine_type, time.time())
+        return findings.price_findings(self._config, [points[-1][1] for points in prices.values()])
 
     def scores(self) -> Iterator[Finding]:
         """How likely AWS has that many spot machines of these types, here and elsewhere."""
@@ -318,12 +308,8 @@ class Asker:
 
     def _subnets(self) -> list[dict[str, Any]]:
         named = findings.subnets_of(self._fleet) if self._fleet else []
-        wanted = (
-            {"Name": "subnet-id", "Values": named}
-            if named
-            else {"Name": "default-for-az", "Values": ["true"]}
-        )
-        return self._pages("ec2", "describe_subnets", "Subnets", Filters=[wanted])
+        name, values = ("subnet-id", named) if named else ("default-for-az", ["true"])
+        return self._pages("ec2", "describe_subnets", "Subnets", Filters=[{"Name": name, "Values": values}])
 
     def key(self) -> Iterator[Finding]:
         """The key pair."""

@@ -63,6 +63,11 @@ class JobRecord:
         self.log: str | None = None
 
     @property
+    def done(self) -> bool:
+        """Whether the job needs nothing more."""
+        return self.state in (State.SUCCEEDED, State.SKIPPED)
+
+    @property
     def failed(self) -> bool:
         """Whether the job waits again after a failed attempt."""
         return self.state is State.WAITING and self.cause is not None and self.cause not in UNCOUNTED
@@ -95,11 +100,16 @@ def order(event: Told) -> tuple[float, int, int]:
 
 def fold_job(record: JobRecord, events: Iterable[Told]) -> JobRecord:
     """Applies the events of a job to its new record, in the order of their time, however they were read."""
+    dead = False
     for each in sorted(events, key=order):
         if record.state is State.DROPPED:
             break  # what a worker of another delivery says later changes nothing, but a success
+        dead = each.event == "dead" or (dead and each.event != "retried")
         if each.event == "started":
             _start(record, each)
+        elif dead and each.event in ("interrupted", "failed") and not record.done:
+            record.state = State.DEAD  # the end of another delivery: no queue has the job any more
+            record.interruptions += each.event == "interrupted"
         else:
             _end(record, each)
     return record
@@ -112,7 +122,7 @@ def _start(record: JobRecord, event: Told) -> None:
 
 
 def _end(record: JobRecord, event: Told) -> None:
-    if record.state in (State.SUCCEEDED, State.SKIPPED):
+    if record.done:
         record.interruptions += event.event == "interrupted"
         return  # a job that has succeeded stays so, whatever a second delivery says
     if event.event == "retried":

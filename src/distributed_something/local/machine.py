@@ -58,11 +58,6 @@ ORDERS = {
 }
 
 
-HANG_SECONDS = 35.0
-"""Time after which a worker is killed that has not stopped, beyond the time its jobs have, in seconds: it
-waits for a disk that does not answer, say."""
-
-
 class Machine:
     """The machine process of one run.
 
@@ -82,7 +77,6 @@ class Machine:
         self._containers: Containers | None = None
         self._carried = Carried()
         self._stop: Stop | None = None
-        self._kill_at = math.inf
         self._clock = SystemClock()
         self._crew = Crew(
             self._make_worker,
@@ -121,8 +115,6 @@ class Machine:
             if self._crew.damaged:
                 self._give_up()
             self._check_hours()
-            if self._clock.monotonic() > self._kill_at:
-                self._crew.order(signal.SIGKILL)
             try:
                 self._give_back_owed()
                 self._check_idle()
@@ -247,7 +239,6 @@ class Machine:
         if self._stop is not None and _patience(stop) > _patience(self._stop):
             return  # an order to stop now stands
         self._stop = stop
-        self._kill_at = min(self._kill_at, self._clock.monotonic() + _patience(stop) + HANG_SECONDS)
         self._tell()
         self._crew.order(order)
 

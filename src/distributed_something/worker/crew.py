@@ -7,6 +7,7 @@ to a database. When it is killed itself, the kernel tells its workers to stop.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import select
 import signal
@@ -29,6 +30,10 @@ from .loop import Stop, Worker
 
 QUICK_SECONDS = 2.0
 """A worker that lived for less than this died quickly: several in a row are started again more slowly."""
+
+HANG_SECONDS = 35.0
+"""Time after which a worker is killed that has not stopped, beyond the time its jobs have, in seconds: it
+waits for a disk that does not answer, say."""
 
 _DAMAGED = 65
 """Exit code of a worker that found the queue damaged."""
@@ -80,6 +85,7 @@ class Crew:
         self._size = 0
         self._quick_deaths = 0
         self._ending = False
+        self._kill_at = math.inf
         self.lost = 0
         """Workers that ended without an order."""
         self.damaged = False
@@ -109,9 +115,13 @@ class Crew:
     def tend(self) -> bool:
         """Replace workers that ended, and start those that could not be; whether anything changed.
 
+        Kills those that hang after an order to stop.
+
         First all that have ended, then what to do about them: workers that die at once must not keep us
         from taking orders.
         """
+        for pid in self._members if self._clock.monotonic() > self._kill_at else ():
+            os.kill(pid, signal.SIGKILL)
         ended = []
         with suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -128,6 +138,8 @@ class Crew:
     def order(self, order: signal.Signals) -> None:
         """Pass an order on; from now on workers that end are not replaced."""
         self._ending = True
+        if (grace := self._orders[order]().grace_seconds) is not None:
+            self._kill_at = min(self._kill_at, self._clock.monotonic() + grace + HANG_SECONDS)
         for pid in self._members:
             os.kill(pid, order)
 

@@ -162,8 +162,7 @@ class Health:
     def _tell(self, why: str, until: float) -> None:
         if not self._note:
             return
-        with suppress(OSError):
-            os.close(self._spare)
+        self._close_spare()
         with suppress(Exception):  # the store may be what is sick
             if why:
                 note = {"why": why, "until": until, "since": self._since, "machine": self._machine}
@@ -176,7 +175,13 @@ class Health:
     def close(self) -> None:
         """Removes the note."""
         self.recovered()
-        os.close(self._spare)
+        self._close_spare()
+
+    def _close_spare(self) -> None:
+        """Closes the spare descriptor once: its number may be another file's from then on."""
+        spare, self._spare = self._spare, -1
+        if spare >= 0:
+            os.close(spare)
 
 
 class PatientStore:

@@ -6,7 +6,7 @@ Answers are as boto3 gives them; `check.py` asks for them, and calls these funct
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import DsError, UsageError
@@ -216,15 +216,12 @@ def quota_findings(
             yield ok(f"quota: {wanted} of {most} vCPUs of {kind} spot machines are asked for")
 
 
-def price_findings(config: Config, prices: Sequence[Answer]) -> Iterator[Finding]:
+def price_findings(config: Config, prices: Collection[float]) -> Iterator[Finding]:
     """Compares the bid with the newest price of each type in each zone."""
-    newest: dict[tuple[str, str], float] = {}
-    for each in sorted(prices, key=lambda price: str(price["Timestamp"])):
-        newest[each["InstanceType"], each["AvailabilityZone"]] = float(each["SpotPrice"])
-    if not newest:
+    if not prices:
         yield warning("no spot price is known for these machine types", "name other types, or another region")
         return
-    low, high, bid = min(newest.values()), max(newest.values()), config.machine_price
+    low, high, bid = min(prices), max(prices), config.machine_price
     span = f"${low:g}" if low == high else f"${low:g} to ${high:g}"
     if bid is None:
         yield ok(f"machines cost {span} an hour now, and at most their on-demand price")
@@ -232,8 +229,8 @@ def price_findings(config: Config, prices: Sequence[Answer]) -> Iterator[Finding
         what = f"MACHINE_PRICE = {bid:g}: machines cost {span} an hour now: none will come"
         yield error(what, "raise it, or remove it: then the on-demand price is the limit")
     elif bid < high:
-        there = sum(price <= bid for price in newest.values())
-        what = f"MACHINE_PRICE = {bid:g} reaches {there} of {len(newest)} pools; they cost {span} an hour now"
+        there = sum(price <= bid for price in prices)
+        what = f"MACHINE_PRICE = {bid:g} reaches {there} of {len(prices)} pools; they cost {span} an hour now"
         yield warning(what, "raise or remove it: few pools mean more interruptions")
     else:
         yield ok(f"machines cost {span} an hour now, below MACHINE_PRICE")
@@ -301,7 +298,7 @@ def way_out_findings(
     """Checks that machines without a public address reach AWS: by a NAT or such, or by VPC endpoints."""
     for subnet in subnets:
         name, network = subnet["SubnetId"], subnet["VpcId"]
-        if any(map(_leads_out, _routes(subnet, tables))):
+        if any(map(_leads_out, routes_of(subnet, tables))):
             continue
         ready = [each for each in endpoints if each["VpcId"] == network and each["State"] == "available"]
         there = {each["ServiceName"] for each in ready}
@@ -314,7 +311,7 @@ def way_out_findings(
             )
 
 
-def _routes(subnet: Answer, tables: Sequence[Answer]) -> Sequence[Answer]:
+def routes_of(subnet: Answer, tables: Sequence[Answer]) -> Sequence[Answer]:
     """Returns the routes of a subnet: those of its own table, or of the VPC's main one."""
     main: Sequence[Answer] = ()
     for table in tables:

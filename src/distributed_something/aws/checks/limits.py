@@ -5,13 +5,14 @@ The figures are AWS's defaults for an account and region; requests are counted a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ...errors import UsageError
 from ...inputs.checks.findings import Finding, error, ok, refused, warning
 from ...inputs.config import Config
 from ..watch.function import DISK_MB, TIMEOUT_SECONDS
+from .findings import Answer, routes_of
 
 CLUSTER_MACHINES = 5_000
 SERVICE_TASKS = 5_000
@@ -132,19 +133,9 @@ def versioning_findings(config: Config, status: str | None) -> Iterator[Finding]
         )
 
 
-def nat_findings(tables: Sequence[Mapping[str, Any]], subnets: Sequence[str], vpc: str) -> Iterator[Finding]:
+def nat_findings(tables: Sequence[Answer], subnets: Sequence[Answer], vpc: str) -> Iterator[Finding]:
     """Warns where machines reach S3 by a NAT gateway: each GB is paid for. `tables` are route tables."""
-    by_subnet = {
-        each["SubnetId"]: table["Routes"]
-        for table in tables
-        for each in table.get("Associations", ())
-        if "SubnetId" in each
-    }
-    main: Sequence[Mapping[str, Any]] = ()
-    for table in tables:
-        if any(each.get("Main") for each in table.get("Associations", ())):
-            main = table["Routes"]
-    paid = [name for name in subnets if _by_nat(by_subnet.get(name, main))]
+    paid = [each["SubnetId"] for each in subnets if _by_nat(routes_of(each, tables))]
     if paid:
         yield warning(
             f"machines in {', '.join(sorted(paid)[:3])} reach S3 by a NAT gateway: about $0.045 a GB of"
@@ -154,7 +145,7 @@ def nat_findings(tables: Sequence[Mapping[str, Any]], subnets: Sequence[str], vp
         )
 
 
-def _by_nat(routes: Sequence[Mapping[str, Any]]) -> bool:
+def _by_nat(routes: Sequence[Answer]) -> bool:
     """Whether these routes lead to the internet by NAT, and have no endpoint for S3."""
     nat = any("NatGatewayId" in each for each in routes if each.get("DestinationCidrBlock") == "0.0.0.0/0")
     endpoint = any(str(each.get("GatewayId", "")).startswith("vpce-") for each in routes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...clock import Clock
 from ...errors import DsError
 from ...s3.session import AwsSession, aws_errors, error_code
-from ..sqs.queues import QueueMaker
+from ..sqs.queues import ensure_queue
 from .current_state import describe_service
 from .resources import Action, Kind, Step
 
@@ -43,9 +43,8 @@ class Applier:
 
     def _queue(self, step: Step) -> None:
         settings = {name: str(value) for name, value in step.resource.settings.items()}
-        QueueMaker(self._session.client("sqs"), self._clock, dict(step.resource.tags)).ensure(
-            step.resource.name, settings
-        )
+        client, tags = self._session.client("sqs"), dict(step.resource.tags)
+        ensure_queue(client, self._clock, step.resource.name, settings, tags)
 
     def _log_group(self, step: Step) -> None:
         """Always sets the retention too: after a failure between the two calls lines would stay for ever."""

@@ -62,16 +62,15 @@ def desired(
     names: QueueNames | None = None,
     queue_url: str | None = None,
     injected: InjectedWorker | None = None,
-    environment: Mapping[str, str] | None = None,
 ) -> tuple[Resource, ...]:
     """The resources of a run, in the order to make them. Raises UsageError where the config cannot be run.
 
     `queue_url` is known once the queue is there; until then it is as AWS would have it. `injected` is needed
-    unless the image has its own worker. `environment` is what our worker needs beside the reference's names.
+    unless the image has its own worker.
     """
     names = names or QueueNames.of(config)
     url = queue_url or predicted_queue_url(config, account)
-    variables = {**task_environment(config, task_size(config, shape), url, run, names), **(environment or {})}
+    variables = task_environment(config, task_size(config, shape), url, run, names)
     return (
         *queues(config, account, run, names),
         *log_groups(config, run),

@@ -129,47 +129,34 @@ def find_queues(session: AwsSession, names: QueueNames) -> QueueUrls | None:
     return QueueUrls(jobs, dead, carried) if jobs and dead else None
 
 
-class QueueMaker:
-    """Makes and corrects queues, and lists its changes."""
+def ensure_queue(
+    client: SQSClient, clock: Clock, name: str, wanted: dict[str, str], tags: dict[str, str]
+) -> str:
+    """Makes or corrects a queue. Returns its address."""
+    url = queue_url(client, name)
+    if url is None:
+        return _create(client, clock, {"QueueName": name, "Attributes": wanted, "tags": tags})
+    with aws_errors(f"reading the settings of {name}"):
+        answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    found: Mapping[Any, str] = answer["Attributes"]
+    wrong: Any = {key: value for key, value in wanted.items() if not _same(found.get(key), value)}
+    if wrong:
+        with aws_errors(f"correcting the settings of {name}"):
+            client.set_queue_attributes(QueueUrl=url, Attributes=wrong)
+    if tags:
+        with aws_errors(f"tagging {name}"):
+            client.tag_queue(QueueUrl=url, Tags=tags)
+    return url
 
-    def __init__(self, client: SQSClient, clock: Clock, tags: dict[str, str]) -> None:
-        self.changes: list[str] = []
-        self._client = client
-        self._clock = clock
-        self._tags = tags
 
-    def ensure(self, name: str, wanted: dict[str, str]) -> str:
-        """Makes or corrects a queue. Returns its address."""
-        url = queue_url(self._client, name)
-        if url is None:
-            url = self._create(name, wanted)
-            self.changes.append(f"queue {name}")
-            return url
-        found = self._attributes(url)
-        wrong = {key: value for key, value in wanted.items() if not _same(found.get(key), value)}
-        if wrong:
-            with aws_errors(f"correcting the settings of {name}"):
-                self._client.set_queue_attributes(QueueUrl=url, Attributes=_any(wrong))
-            self.changes.append(f"settings of queue {name}: {', '.join(sorted(wrong))}")
-        if self._tags:
-            with aws_errors(f"tagging {name}"):
-                self._client.tag_queue(QueueUrl=url, Tags=self._tags)
-        return url
-
-    def _attributes(self, url: str) -> dict[str, str]:
-        with aws_errors(f"reading the settings of {url.rsplit('/', 1)[-1]}"):
-            answer = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
-        return {str(key): value for key, value in answer["Attributes"].items()}
-
-    def _create(self, name: str, wanted: dict[str, str]) -> str:
-        """Makes a queue; if its name was deleted just now, when SQS allows it again."""
-        request: Any = {"QueueName": name, "Attributes": wanted, "tags": self._tags}
-        with aws_errors(f"making the queue {name}"):
-            made = or_none(self._client.create_queue, "QueueDeletedRecently", **request)
-            if made is None:
-                self._clock.wait(RECREATE_SECONDS)
-                made = self._client.create_queue(**request)
-        return str(made["QueueUrl"])
+def _create(client: SQSClient, clock: Clock, request: Any) -> str:
+    """Makes a queue; if its name was deleted just now, when SQS allows it again."""
+    with aws_errors(f"making the queue {request['QueueName']}"):
+        made = or_none(client.create_queue, "QueueDeletedRecently", **request)
+        if made is None:
+            clock.wait(RECREATE_SECONDS)
+            made = client.create_queue(**request)
+    return str(made["QueueUrl"])
 
 
 def queue_url(client: SQSClient, name: str) -> str | None:
@@ -188,8 +175,3 @@ def _same(found: str | None, wanted: str) -> bool:
 
 def _policy(text: str) -> dict[str, str]:
     return {key: str(value) for key, value in json.loads(text).items()}
-
-
-def _any(settings: dict[str, str]) -> Any:
-    """The stubs want each name of a setting as a literal."""
-    return settings

@@ -121,14 +121,13 @@ class Calls:
         what, _, rest = path.partition("/")
         if path == "account":
             return _json(self.facts())
-        if path == "faults" and method == "POST":
-            self.set_faults(parse_faults(_drain(environ).decode()))
-            return _json({})
-        if path == "forget" and method == "POST":
-            self.forget()
-            return _json({})
-        if path == "end" and method == "POST":
-            self._end()
+        orders: dict[str, Callable[[], None]] = {
+            "faults": lambda: self.set_faults(parse_faults(_drain(environ).decode())),
+            "forget": self.forget,
+            "end": self._end,
+        }
+        if path in orders and method == "POST":
+            orders[path]()
             return _json({})
         if what == "machines":
             instance_id, _, below = rest.partition("/latest/")
@@ -157,23 +156,24 @@ class Calls:
 
     def _task(self, task_id: str) -> Answer:
         with self._cloud.lock:
-            for machine in self._cloud.machines:
-                for running in machine.tasks.values():
-                    record = running.record
-                    if record.id == task_id:
-                        return _json(
-                            {
-                                "Cluster": record.cluster_name,
-                                "TaskARN": record.task_arn,
-                                "Family": record.task_definition_arn.rpartition("/")[2].partition(":")[0],
-                                "Revision": record.task_definition_arn.rpartition(":")[2],
-                                "DesiredStatus": record.desired_status,
-                                "KnownStatus": record.last_status,
-                                "LaunchType": "EC2",
-                                "AvailabilityZone": machine.instance.availability_zone,
-                            }
-                        )
-        return _NOWHERE
+            tasks = ((each, task.record) for each in self._cloud.machines for task in each.tasks.values())
+            found = next((each for each in tasks if each[1].id == task_id), None)
+            if found is None:
+                return _NOWHERE
+            machine, record = found
+            family, _, revision = record.task_definition_arn.rpartition("/")[2].partition(":")
+            return _json(
+                {
+                    "Cluster": record.cluster_name,
+                    "TaskARN": record.task_arn,
+                    "Family": family,
+                    "Revision": revision,
+                    "DesiredStatus": record.desired_status,
+                    "KnownStatus": record.last_status,
+                    "LaunchType": "EC2",
+                    "AvailabilityZone": machine.instance.availability_zone,
+                }
+            )
 
 
 _TEXT = (("Content-Type", "text/plain"),)

@@ -121,7 +121,7 @@ class Cloud:
         step = plan(fleet.state, fleet.terms, held, now=now, started=fleet.started, weight=weight)
         if step.state is not fleet.state:
             fleet.state = step.state
-            fleet.tell(_kind(fleet, "fleetRequestChange"), fleet.word)
+            fleet.tell("fleetRequestChange", fleet.word)
         for machine in mine:
             if machine.id in step.end:
                 self.end(machine, "the fleet has ended it", "Client.UserInitiatedShutdown")
@@ -144,9 +144,9 @@ class Cloud:
         if fleet.short:
             way = fleet.ways[0].launch
             said = f"{way.get('InstanceType')}, {way.get('ImageId')}, Linux/UNIX: insufficient capacity"
-            fleet.tell(_kind(fleet, "information"), "launchSpecTemporarilyBlacklisted", said)
+            fleet.tell("information", "launchSpecTemporarilyBlacklisted", said)
             said = "Several attempts to launch instances have failed: there is no capacity. Trying again."
-            fleet.tell(_kind(fleet, "error"), "allLaunchSpecsTemporarilyBlacklisted", said)
+            fleet.tell("error", "allLaunchSpecsTemporarilyBlacklisted", said)
             self._try_again[fleet.id] = steady() + self.faults.seconds(REFUSED_SECONDS)
 
     def _start_one(self, fleet: Fleet, way: Way, *, spot: bool = True) -> bool:
@@ -155,7 +155,7 @@ class Cloud:
         except ServiceException as error:
             fleet.short = True
             fleet.tell(
-                _kind(fleet, "error"),
+                "error",
                 "spotFleetRequestConfigurationInvalid",
                 f"{error.code}: {error.message}",
             )
@@ -177,7 +177,7 @@ class Cloud:
         )
         self.machines.append(machine)
         facts = {"instanceType": instance.instance_type, "availabilityZone": instance.availability_zone}
-        fleet.tell(_kind(fleet, "instanceChange"), "launched", json.dumps(facts), machine.id)
+        fleet.tell("instanceChange", "launched", json.dumps(facts), machine.id)
         return True
 
     def _run_instance(self, fleet: Fleet, way: Way, *, spot: bool) -> Any:
@@ -233,9 +233,7 @@ class Cloud:
         """Announces in a machine's metadata that EC2 takes it back; its agent drains it if configured so."""
         machine.noticed = steady()
         machine.ends = machine.noticed + self.faults.seconds(NOTICE_SECONDS)
-        machine.fleet.tell(
-            _kind(machine.fleet, "instanceChange"), "termination_notified", "spot interruption", machine.id
-        )
+        machine.fleet.tell("instanceChange", "termination_notified", "spot interruption", machine.id)
         if machine.container is not None and machine.agent.drains:
             machine.container.status = "DRAINING"
 
@@ -247,7 +245,7 @@ class Cloud:
 
     def _ended(self, machine: Machine, why: str, grace: float) -> None:
         machine.ended, machine.why = steady(), why
-        machine.fleet.tell(_kind(machine.fleet, "instanceChange"), "terminated", why, machine.id)
+        machine.fleet.tell("instanceChange", "terminated", why, machine.id)
         for running in machine.tasks.values():
             running.record.desired_status = "STOPPED"
             running.record.stopped_reason = f"Host EC2 (instance {machine.id}) terminated."
@@ -316,19 +314,6 @@ def _told(machine: Machine) -> dict[str, Any]:
         "spot": machine.spot,
         "lost": machine.why.startswith(("killed", "interrupted")),
     }
-
-
-_KINDS = {
-    "fleetRequestChange": "fleet-change",
-    "instanceChange": "instance-change",
-    "error": "service-error",
-    "information": "service-error",
-}
-
-
-def _kind(fleet: Fleet, kind: str) -> str:
-    """Returns an event's type: EC2's two kinds of fleets have their own words."""
-    return kind if fleet.spot else _KINDS[kind]
 
 
 def metadata(machine: Machine, region: str) -> dict[str, str]:

@@ -59,12 +59,7 @@ class Services:
                 record.last_status = "STOPPING"
             return
         running.process.wait(1.0)
-        to_stop(record, "EssentialContainerExited", "Essential container in task exited")
-        record.last_status = "STOPPED"
-        vars(record).update(stopped_at=utcnow())
-        for container in record.containers:
-            container.last_status = "STOPPED"
-            container.exitCode = code
+        _stopped(record, "EssentialContainerExited", "Essential container in task exited", exitCode=code)
         del machine.tasks[record.task_arn]
         if record.stop_code == "EssentialContainerExited":
             self._back_off(running)
@@ -111,17 +106,16 @@ class Services:
     def _end_some(self, service: Service, mine: list[tuple[Machine, Running]]) -> None:
         """Tasks that are too many, of an earlier task definition, or on machines that drain."""
         deployment = service.deployments[0]["id"] if service.deployments else ""
+        scaling = "ServiceSchedulerInitiated", f"Scaling activity initiated by (deployment {deployment})"
         for machine, running in mine:
             if machine.container is not None and machine.container.status == "DRAINING":
                 code = "SpotInterruption" if machine.noticed <= steady() else "ServiceSchedulerInitiated"
                 to_stop(running.record, code, f"(instance {machine.id}) is draining")
             elif running.record.task_definition_arn != service.task_definition:
-                said = f"Scaling activity initiated by (deployment {deployment})"
-                to_stop(running.record, "ServiceSchedulerInitiated", said)
+                to_stop(running.record, *scaling)
         going = [running for _, running in mine if running.record.desired_status == "RUNNING"]
         for running in going[max(service.desired_count, 0) :]:
-            said = f"Scaling activity initiated by (deployment {deployment})"
-            to_stop(running.record, "ServiceSchedulerInitiated", said)
+            to_stop(running.record, *scaling)
 
     def _fill(self, service: Service, key: str, missing: int, machines: list[Machine]) -> None:
         definition = self._ecs.describe_task_definition(str(service.task_definition))
@@ -158,15 +152,11 @@ class Services:
 
     def _cannot_pull(self, record: Any, key: str, image: str) -> None:
         """End a task that has not begun, in the words of ECS, and try again after a while."""
-        to_stop(record, "TaskFailedToStart", "Task failed to start")
-        record.last_status = "STOPPED"
-        vars(record).update(stopped_at=utcnow())
-        for container in record.containers:
-            container.last_status = "STOPPED"
-            container.reason = (
-                f"CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve"
-                f" ref {image}: pull access denied, repository does not exist or may require authorization"
-            )
+        reason = (
+            f"CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve"
+            f" ref {image}: pull access denied, repository does not exist or may require authorization"
+        )
+        _stopped(record, "TaskFailedToStart", "Task failed to start", reason=reason)
         self._not_before[key] = steady() + PULL_PAUSE
         self._forget_old(record.cluster_name)
 
@@ -190,6 +180,15 @@ class Services:
             cluster.active_services_count = sum(
                 each.cluster_name == name and each.status == "ACTIVE" for each in self._ecs.services.values()
             )
+
+
+def _stopped(record: Any, code: str, why: str, **facts: object) -> None:
+    """Ends ECS's record of a task, and its containers, with these facts."""
+    to_stop(record, code, why)
+    record.last_status = "STOPPED"
+    vars(record).update(stopped_at=utcnow())
+    for container in record.containers:
+        vars(container).update(facts, last_status="STOPPED")
 
 
 def _hosts(cluster: str, machines: list[Machine]) -> Iterator[tuple[Host, Machine]]:

@@ -1,16 +1,12 @@
 """The emulator's time: the machine's own, or one that stands still until someone waits or moves it.
 
-`BriskClock` shortens waits for AWS, as an emulator is quicker. A test that wants to see
-a lease expire, or a job outlive twelve hours, moves the emulator's time rather than its own: `EmulatorClock`
-is the clock to hand to what talks to the emulator.
+`BriskClock` shortens waits for AWS, as an emulator is quicker. A test that wants to see a lease expire, or a
+job outlive twelve hours, moves the emulator's time rather than its own, by requests to PATH.
 """
 
 from __future__ import annotations
 
-import json
 import threading
-import urllib.request
-from typing import Any
 
 from ...clock import Clock, SystemClock
 
@@ -80,42 +76,3 @@ class BriskClock:
     def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
         """Wait a tenth of the time, or until the event is set; whether it is."""
         return self._clock.wait(seconds * self.SHARE, until)
-
-
-class EmulatorClock:
-    """Implements clock.Clock with an emulator's time, which it stops and moves. One test at a time."""
-
-    def __init__(self, endpoint: str, now: float = 1_000_000_000.0) -> None:
-        self._url = endpoint + PATH
-        self._tell({"now": now})
-
-    def now(self) -> float:
-        """Seconds since the Unix epoch, as far as the emulator is concerned."""
-        return float(self._ask(None)["now"])
-
-    def monotonic(self) -> float:
-        """Returns the same, as it never goes back."""
-        return self.now()
-
-    def follow(self) -> None:
-        """Let the emulator follow the machine's clock again."""
-        self._tell({"now": None})
-
-    def advance(self, seconds: float) -> None:
-        """Let `seconds` pass, here and there."""
-        self._tell({"advance": seconds})
-
-    def wait(self, seconds: float, until: threading.Event | None = None) -> bool:
-        """Let `seconds` pass at once, or none if `until` is set already; whether `until` is set."""
-        if until is not None and until.is_set():
-            return True
-        self.advance(seconds)
-        return until is not None and until.is_set()
-
-    def _tell(self, change: dict[str, float | None]) -> None:
-        self._ask(json.dumps(change).encode())
-
-    def _ask(self, body: bytes | None) -> dict[str, Any]:
-        with urllib.request.urlopen(self._url, body, timeout=30) as answer:  # noqa: S310  an http URL of ours
-            facts: dict[str, Any] = json.load(answer)
-        return facts

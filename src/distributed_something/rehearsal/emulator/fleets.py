@@ -34,6 +34,12 @@ EC2_WORDS = {
     State.LEFT: "deleted_running",
     State.OVER: "deleted",
 }
+EC2_KINDS = {
+    "fleetRequestChange": "fleet-change",
+    "instanceChange": "instance-change",
+    "error": "service-error",
+    "information": "service-error",
+}
 _TOKEN_LIMIT = 64
 PLACEMENT_SCORE = 9
 """Of 10: a rehearsal has the machines unless its faults say otherwise."""
@@ -70,11 +76,12 @@ class Fleet:
         return "error" if self.short else "pending_fulfillment"
 
     def tell(self, kind: str, what: str, text: str = "", instance: str = "") -> None:
-        """Add to the history; what repeats the last event of its kind is left out."""
+        """Add to the history, of a kind in the words of spot fleets; what repeats the latest is left out."""
         facts = {"EventSubType": what, "EventDescription": text}
         facts |= {"InstanceId": instance} if instance else {}
         if not any(each["EventInformation"] == facts for each in self.history[-3:]):
             now = datetime.now(UTC)
+            kind = kind if self.spot else EC2_KINDS[kind]
             self.history.append({"EventType": kind, "Timestamp": now, "EventInformation": facts})
 
 
@@ -99,9 +106,8 @@ class Registry:
             return self.fleets[self._tokens[spot, token]]
         mark = str(uuid.uuid4())
         fleet = Fleet(("sfr-" if spot else "fleet-") + mark, spot, request, ways, terms, self.now())
-        kind = "fleetRequestChange" if spot else "fleet-change"
-        fleet.tell(kind, "submitted")
-        fleet.tell(kind, "active")
+        fleet.tell("fleetRequestChange", "submitted")
+        fleet.tell("fleetRequestChange", "active")
         self.fleets[fleet.id] = fleet
         self._tokens[spot, token] = fleet.id
         return fleet
@@ -312,7 +318,7 @@ def _end_all(ids: list[str], ends: bool, *, spot: bool) -> tuple[list[tuple[Flee
         before = fleet.word
         if fleet.state is State.ACTIVE or (ends and fleet.state is State.LEFT):
             fleet.state = State.ENDING if ends else State.LEFT
-            fleet.tell("fleetRequestChange" if spot else "fleet-change", fleet.word)
+            fleet.tell("fleetRequestChange", fleet.word)
         good.append((fleet, before))
     return good, bad
 
@@ -325,8 +331,9 @@ def _retarget(fleet: Fleet, target: Any, policy: str | None) -> None:
         fleet.terms = fleet.terms._replace(shrinks=policy.lower() in ("default", "termination"))
     if target is not None:
         fleet.terms = fleet.terms._replace(target=float(target))
-        kind = "fleetRequestChange" if fleet.spot else "fleet-change"
-        fleet.tell(kind, "modify_in_progress", f"Target capacity is {int(fleet.terms.target)}")
+        fleet.tell(
+            "fleetRequestChange", "modify_in_progress", f"Target capacity is {int(fleet.terms.target)}"
+        )
 
 
 def _spot_facts(call: Any, fleet: Fleet) -> dict[str, Any]:

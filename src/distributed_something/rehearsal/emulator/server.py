@@ -11,19 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from ...errors import DsError
 from ...system.loopback import ADDRESS
 from ..auth import Wsgi, for_programs
 from .clock import PATH, ServiceTime
-
-END_SECONDS = 10.0
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 """What the emulator takes for credentials (it takes any). Real ones should never reach it."""
@@ -33,33 +30,6 @@ SETTINGS = {
     "MOTO_ENABLE_AMI_VALIDATION": "true",
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
 }
-
-
-@contextmanager
-def emulator(port: int = 0) -> Iterator[str]:
-    """Run an emulator in a process of its own (port 0: a free one); yields its endpoint URL.
-
-    It ends with the context, and also when this process is killed. Raises DsError where it cannot start.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-m", __package__, "--port", str(port), "--until-eof"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **CREDENTIALS},
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    with process, process.stdin, process.stdout:
-        try:
-            endpoint = process.stdout.readline().strip()
-            if not endpoint:
-                raise DsError("the emulator did not start", "its own words are on stderr, above")
-            yield endpoint
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(END_SECONDS)
-            process.kill()
 
 
 def main(arguments: list[str] | None = None) -> int:

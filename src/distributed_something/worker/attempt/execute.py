@@ -147,9 +147,10 @@ class Executor:
         finally:
             if self._mask is not None:
                 self._mask.flush()
-        if not given:
-            return outcome
-        return outcome._replace(detail="; ".join(filter(None, [outcome.detail, f"it was given {given}"])))
+        detail = self._hidden(outcome.detail)
+        if given:
+            detail = "; ".join(filter(None, [detail, f"it was given {given}"]))
+        return outcome._replace(detail=detail)
 
     def _run(self, lease: Lease, work: Work) -> Outcome:
         argv, once = work.argv, work.handler
@@ -351,8 +352,11 @@ class Executor:
 
     def _noted(self, outcome: Outcome) -> Outcome:
         """Adds an outcome's reason to the job's log."""
-        self._log.note(outcome.detail)
+        self._log.note(self._hidden(outcome.detail))
         return outcome
+
+    def _hidden(self, text: str) -> str:
+        return text if self._mask is None else self._mask.hide(text)
 
 
 def _encoded(given: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -16,6 +16,9 @@ from typing import Any
 from ...job import Lease
 from .process import Child, Ended, Watch, files_of
 
+MOST_SENT = 4096
+"""Maximum bytes of a request: an empty pipe takes them at once, even while the process still imports."""
+
 CARRIED_MARK = "carried-worker"
 """A file beside the Python of an injected worker: it is not the image's own Python."""
 
@@ -43,14 +46,15 @@ class HandlerProcess:
             raise
         os.close(requests)
         os.close(replies)
+        os.set_blocking(self.replies, False)  # what the process has forked may outlive it and hold its end
 
     def request(self, lease: Lease, placed: Mapping[str, str]) -> None:
-        """Sends a job; `placed` are the variables that name its folders."""
+        """Sends a job, a long one without its body; `placed` are the variables that name its folders."""
         job, more = lease.job, b""
         if placed is not self.placed:
             self.placed, more = placed, b',"placed":' + json.dumps(placed).encode()
-        facts = job.id.encode(), lease.attempt, job.body, more
-        line = b'{"job_id":"%s","attempt":%d,"job":%s%s}\n' % facts
+        body = b',"job":' + job.body if len(job.body) + len(more) < MOST_SENT - 100 else b""
+        line = b'{"job_id":"%s","attempt":%d%s%s}\n' % (job.id.encode(), lease.attempt, body, more)
         with suppress(BrokenPipeError):  # it has ended: the wait for its reply shows that
             while line:
                 line = line[os.write(self._requests, line) :]
@@ -58,8 +62,12 @@ class HandlerProcess:
     def reply(self) -> dict[str, Any] | None:
         """Returns the reply that is ready to be read; None: the process has ended instead."""
         line = b""
-        while not line.endswith(b"\n"):
-            if not (data := os.read(self.replies, 1 << 16)):
+        while not line.endswith(b"\n"):  # one write, of less than a page: it comes whole or not at all
+            try:
+                data = os.read(self.replies, 1 << 16)
+            except BlockingIOError:
+                return None
+            if not data:
                 return None
             line += data
         reply: dict[str, Any] = self._decode(line)

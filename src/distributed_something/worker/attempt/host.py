@@ -60,7 +60,7 @@ class Handler:
 
     def __call__(self, request: Mapping[str, Any]) -> None:
         """Runs one job. Raises what the function raises, and TypeError for a parameter that is no key."""
-        job = JobDict(request["job"])
+        job = JobDict(request["job"] if "job" in request else _body())
         group = job.get("group")
         values: dict[str, Any] = {**job, **(group if isinstance(group, dict) else {})}
         if "ds_collect" in values:  # the job that COLLECT is
@@ -173,11 +173,13 @@ def once(name: str) -> int:
     handler = _try_load(name)
     if isinstance(handler, int):
         return handler
-    import json
-
-    job = json.loads(Path(os.environ["DS_JOB"]).read_bytes())
-    facts = {"job_id": os.environ["DS_JOB_ID"], "attempt": int(os.environ["DS_ATTEMPT"]), "job": job}
+    facts = {"job_id": os.environ["DS_JOB_ID"], "attempt": int(os.environ["DS_ATTEMPT"])}
     return int(attempt(handler, facts)["exit_code"])
+
+
+def _body() -> Any:
+    """Returns the job's body from its file."""
+    return _json()[0](Path(os.environ["DS_JOB"]).read_bytes())
 
 
 def _json() -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:

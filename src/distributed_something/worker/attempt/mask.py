@@ -1,4 +1,4 @@
-"""Hides secrets in what jobs print. Called by the executor, between a job's output and its log."""
+"""Hides secrets in what jobs print, and in the reasons of failures. Called by the executor."""
 
 from __future__ import annotations
 
@@ -26,17 +26,29 @@ class Mask:
         if self._any is None:
             self._write(data)
             return
-        text = self._any.sub(HIDDEN, self._held + data)
-        held = max((_begun(text, each) for each in self._secrets), default=0)
-        self._held = text[len(text) - held :]
-        if ready := text[: len(text) - held]:
-            self._write(ready)
+        data = self._held + data
+        ready = len(data) - max(_begun(data, each) for each in self._secrets)
+        across = (each.start() for each in self._any.finditer(data) if each.start() < ready < each.end())
+        ready = next(across, ready)
+        self._held = data[ready:]
+        if ready:
+            self._write(self._any.sub(HIDDEN, data[:ready]))
 
     def flush(self) -> None:
         """Writes what was held back: no more will come."""
-        if self._held:
-            self._write(self._held)
+        if self._any is not None and self._held:
+            self._write(self._any.sub(HIDDEN, self._held))
             self._held = b""
+
+    def hide(self, text: str) -> str:
+        """Returns a text with each secret replaced, and what may be the beginning of one at its end."""
+        if self._any is None:
+            return text
+        data = self._any.sub(HIDDEN, text.encode("utf-8", "replace"))
+        begun = max(_begun(data, each) for each in self._secrets)
+        if begun >= LEAST_BYTES:
+            data = data[:-begun] + HIDDEN
+        return data.decode("utf-8", "replace")
 
 
 def _begun(text: bytes, secret: bytes) -> int:
