@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from botocore.session import Session
+
 from distributed_something.rehearsal.cloud.calls import Called, called_of, refusal, worded
+
+REST = frozenset({"lambda", "scheduler"})
+"""Services whose requests do not name their action."""
 
 RESET = "reset"
 """The connection ends without an answer."""
@@ -27,6 +34,34 @@ _DENIED = {
     "monitoring": ("403 Forbidden", "AccessDenied"),
 }
 _EXPIRED = {"ec2": ("400 Bad Request", "RequestExpired"), "s3": ("400 Bad Request", "ExpiredToken")}
+
+
+@cache
+def _rest_actions(service: str) -> list[tuple[str, re.Pattern[str], str]]:
+    model = Session().get_service_model(service)
+    found = [(name, model.operation_model(name).http) for name in model.operation_names]
+    found.sort(key=lambda each: each[1]["requestUri"].count("{"))  # a word before a parameter
+    return [
+        (
+            http["method"],
+            re.compile(
+                re.sub(
+                    r"\\{\w+(\\\+)?\\}", "[^/]+", re.escape(http["requestUri"].partition("?")[0].rstrip("/"))
+                )
+            ),
+            name,
+        )
+        for name, http in found
+    ]
+
+
+def rest_action(service: str, method: str, path: str) -> str:
+    """Returns the action of a request, as the service's model has it."""
+    path = path.partition("?")[0].rstrip("/")
+    for verb, pattern, name in _rest_actions(service):
+        if verb == method and pattern.fullmatch(path):
+            return name
+    raise LookupError(f"{service} has no {method} {path}")
 
 
 def _refused(called: Called, fault: str) -> Any:
@@ -110,6 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         called = called_of(self._environ(body))
+        if called is not None and called.service in REST:
+            called = called._replace(action=rest_action(called.service, self.command, self.path))
         fault = self.way.befalls(called) if called is not None else None
         if called is not None and fault is None and called.action == "ModifyFleet":
             self._send("200 OK", [("Content-Type", "text/xml")], _MODIFIED)  # moto does without

@@ -114,9 +114,6 @@ ON_THE_WIRE = {
 }
 """Requests to S3 as a proxy sees them: what it cannot tell apart needs these rights."""
 
-REST = frozenset({"lambda", "scheduler"})
-"""Services whose requests do not name their action."""
-
 
 def recorded(session: AwsSession, who: Who = PEOPLE) -> AwsSession:
     """Has every call of a session recorded that no client has been made of yet."""
@@ -141,8 +138,7 @@ def overheard(endpoint: str, who: Who) -> Iterator[str]:
         yield way.endpoint
     for name in way.seen:
         service, _, action = name.partition(".")
-        if service not in REST:
-            _note(who, f"{WIRE.get(service, service)}:{action}")
+        _note(who, f"{WIRE.get(service, service)}:{action}")
 
 
 def allowed(who: Who) -> set[str]:

@@ -18,7 +18,7 @@ from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulato
 from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
 from emulating import session as shared_session
-from rights import ADMINISTRATOR, overheard
+from rights import ADMINISTRATOR, SEEN, beyond, overheard
 
 WHERE = Where("123456789012", "us-east-1")
 
@@ -82,6 +82,21 @@ def test_an_account_is_set_up_once_and_removed_whole(ds: DsProject, aws: AwsSess
     assert "nothing to do" in ds.ds("account", "destroy", "--yes").stderr
 
 
+@pytest.mark.fault(30)
+def test_the_administrator_s_calls_of_lambda_and_the_scheduler_are_compared_with_its_rights(
+    project: DsProject, aws: AwsSession
+) -> None:
+    assert aws.endpoint
+    project.config(APP_NAME="AccountApp", ENGINE="aws", AWS_BUCKET="results", COMMAND="x")
+    with overheard(aws.endpoint, ADMINISTRATOR) as way:
+        project.environment |= CREDENTIALS | {"AWS_ENDPOINT_URL": way, "AWS_EC2_METADATA_DISABLED": "true"}
+        project.ds("account", "setup", "--yes")
+        project.ds("account", "destroy", "--yes")
+    made = {"lambda:CreateFunction", "lambda:DeleteFunction", "scheduler:CreateScheduleGroup"}
+    assert made <= SEEN[ADMINISTRATOR].keys()
+    assert beyond(ADMINISTRATOR) == {}
+
+
 def test_a_dry_run_and_an_unconfirmed_one_change_nothing(ds: DsProject, aws: AwsSession) -> None:
     shown = ds.ds("account", "setup", "--dry-run")
     assert "create role distributed-something-task" in shown.stderr
@@ -102,6 +117,17 @@ def test_what_cannot_be_removed_is_told_and_the_rest_goes(ds: DsProject, aws: Aw
     assert account.find(aws).roles.keys() == {str(Role.FLEET)}
     iam.detach_role_policy(**strange)
     ds.ds("account", "destroy", "--yes")
+
+
+@pytest.mark.fault(34)
+def test_five_set_ups_at_once_end_well(ds: DsProject, aws: AwsSession) -> None:
+    for _ in range(2):
+        running = [ds.start("account", "setup", "--yes") for _ in range(5)]
+        said = [each.communicate(timeout=120) for each in running]
+        assert [each.returncode for each in running] == [0] * 5, said
+        assert account.plan_setup(WHERE, Used(("results",)), account.find(aws)) == []
+        assert "nothing to do" in ds.ds("account", "setup", "--yes").stderr
+        ds.ds("account", "destroy", "--yes")
 
 
 @pytest.mark.fault(34)

@@ -173,10 +173,10 @@ def test_a_lease_has_its_term_where_the_next_heads_clock_is_minutes_off(
     head.answer("extend", [])  # as each head does first
     before = head.now()
     clock.advance(119.0)
-    assert head.answer("lease", ["w2", "2", 1, 0.0, False]) == []
+    assert head.answer("lease", ["w2", "2", 1, 0.0, None, False]) == []
     clock.advance(2.0)
     assert head.now() - before == 121.0
-    assert len(head.answer("lease", ["w2", "2", 1, 0.0, False])) == 1
+    assert len(head.answer("lease", ["w2", "2", 1, 0.0, None, False])) == 1
     head.close()
     replica.close()
 

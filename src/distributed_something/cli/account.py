@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..aws.iam import account
@@ -19,26 +19,54 @@ if TYPE_CHECKING:
     from ..steps.project import Project
 
 _SHOWN = 5
+_LOOKS, _LOOK_SECONDS = 10, 1.0
+"""New plans after one call that another set-up crossed, and the pause before each: IAM shows changes late."""
 
 
 def setup(project: Project, *, dry_run: bool) -> int:
     """Ask, then make what the account lacks."""
     console, session = project.console, _session(project)
     where = _where(project, session)
-    used, found = Used.of(project.config, where), account.find(session)
-    steps = account.plan_setup(where, used, found, bounded=has_boundary(session, where))
-    function = plan_function(where, find_function(session), package())
-    if not _agreed(project, [*steps, *function], f"change the account {where.number}", dry_run=dry_run):
+    used, bounded, code = Used.of(project.config, where), has_boundary(session, where), package()
+
+    def roles() -> list[account.Step]:
+        return account.plan_setup(where, used, account.find(session), bounded=bounded)
+
+    def function() -> list[account.Step]:
+        return plan_function(where, find_function(session), code)
+
+    steps, more = roles(), function()
+    if not _agreed(project, [*steps, *more], f"change the account {where.number}", dry_run=dry_run):
         return OK
-    account.apply(session, steps)
+    _make(project, steps, roles, lambda some: account.apply(session, some))
     untried = account.wait_for_roles(session, where, project.clock, IMAGE_PROFILE if used.images else PROFILE)
-    apply_function(session, function, project.clock)
+    _make(project, more, function, lambda some: apply_function(session, some, project.clock))
     if untried:
         console.say(f"note: whether EC2 takes the new profile could not be tried: {untried}")
     console.say(f"the account {where.number} is set up: roles and instance profile are at {PATH}")
     console.say(f"the auto-monitor of {where.region} is there, for runs with AUTO_MONITOR")
     console.hint("ds account policy prints the policy that users need; then ds check")
     return OK
+
+
+def _make(
+    project: Project,
+    steps: Sequence[account.Step],
+    plan: Callable[[], list[account.Step]],
+    apply: Callable[[Sequence[account.Step]], None],
+) -> None:
+    """Makes the calls. Where another set-up was quicker, a new plan goes on with what is there."""
+    looks = 0
+    while steps:
+        try:
+            apply(steps[:1])
+            steps, looks = steps[1:], 0
+        except DsError as error:
+            if looks == _LOOKS or not account.is_crossed(error):
+                raise
+            looks += 1
+            project.clock.wait(_LOOK_SECONDS)
+            steps = plan()
 
 
 def destroy(project: Project, *, dry_run: bool) -> int:

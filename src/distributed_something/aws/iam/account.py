@@ -253,6 +253,19 @@ def apply(session: AwsSession, steps: Iterable[Step]) -> None:
             getattr(session.client(step.service), step.call)(**step.request)
 
 
+_CROSSED = frozenset({
+    "ConcurrentModification", "ConflictException", "EntityAlreadyExists", "InvalidInput",  # a linked role
+    "LimitExceeded", "NoSuchEntity", "OperationAbortedException", "ResourceAlreadyExistsException",
+    "ResourceConflictException",
+})  # fmt: skip
+"""Codes of calls that another set-up may have made a moment ago."""
+
+
+def is_crossed(error: DsError) -> bool:
+    """Whether another set-up at the same time explains why a call failed."""
+    return error_code(error.__cause__) in _CROSSED if hasattr(error.__cause__, "response") else False
+
+
 def remove(session: AwsSession, steps: Iterable[Step]) -> list[str]:
     """Makes all calls, also after a failure. Returns a line for each refusal."""
     refused = []

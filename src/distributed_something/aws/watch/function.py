@@ -192,7 +192,10 @@ def _patiently(session: AwsSession, step: Step, clock: Clock) -> None:
         except botocore.exceptions.ClientError as error:
             code, said = error_code(error), error_words(error)
             unknown_role = code == "InvalidParameterValueException" and "role" in said.lower()
-            if not (unknown_role or code == "ResourceConflictException") or clock.monotonic() >= deadline:
+            busy = (
+                code == "ResourceConflictException" and step.call != "create_function"
+            )  # there: it was made
+            if not (unknown_role or busy) or clock.monotonic() >= deadline:
                 raise
         clock.wait(_TRY_SECONDS)
 
