@@ -229,7 +229,7 @@ def _json() -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:
     except ImportError:
         import json
 
-        return json.loads, lambda value: json.dumps(value).encode()
+        return json.loads, lambda value: json.dumps(value, ensure_ascii=False).encode()
     return decode, encode
 
 
