@@ -121,13 +121,14 @@ def strict_s3(may: Callable[[Asked], bool]) -> Iterator[StrictS3]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             status, text = found.answer(self.command, self.path, headers, body)
             data = text.encode() if isinstance(text, str) else text
-            place = unquote(urlsplit(self.path).path).lstrip("/")
+            whole = len(found.objects.get(unquote(urlsplit(self.path).path).lstrip("/"), data))
+            start = int((re.findall(r"=(\d+)-", headers.get("range", "")) or ["0"])[0])
             self.send_response(status)
             for name, value in (
                 ("Content-Length", str(len(data))),
                 ("ETag", '"x"'),
                 ("Last-Modified", "Mon, 30 Nov 2026 10:00:00 GMT"),
-                ("Content-Range", f"bytes 0-{len(data) - 1}/{len(found.objects.get(place, data))}"),
+                ("Content-Range", f"bytes {start}-{start + len(data) - 1}/{whole}"),
             ):
                 self.send_header(name, value)
             self.end_headers()

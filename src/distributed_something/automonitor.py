@@ -37,17 +37,13 @@ from .steps.watch.collect import begin_collecting
 from .steps.watch.finish import end
 from .steps.watch.monitor import Memory, Watch
 
-APART_SECONDS = 45.0
-"""Shortest time between two looks that both count, in seconds."""
-
-FRESH_SECONDS = 900.0
-"""Age in seconds from which on a remembered look no longer counts."""
+APART_SECONDS = 45.0  # shortest time between two looks that both count, in seconds
+FRESH_SECONDS = 900.0  # age in seconds from which on a remembered look no longer counts
 
 WATCHING, LOOKED = "watching", "looked already"
 
 
-KEPT = 8
-"""Most runs that a process keeps in memory."""
+KEPT = 8  # most runs that a process keeps in memory
 
 
 def handler(event: Mapping[str, Any], _context: object) -> str:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from .errors import FAILED, DsError
 
-READY = b"ready\n"
-"""Line that such a process prints once it takes requests."""
+READY = b"ready\n"  # line that such a process prints once it takes requests
 
 _RESTARTS = (0.1, 1.0)
 """Pauses before a process that was killed while it started is started again, in seconds."""

@@ -24,14 +24,9 @@ if TYPE_CHECKING:
 
     from .runs.snapshot import Snapshot
 
-PLAIN_LINE_SECONDS = 10.0
-"""Pause between two lines of progress without a terminal, in seconds."""
-
-SOON_SECONDS = 0.3
-"""Work of ours that is shorter has no bar, in seconds: loading the library takes as long."""
-
-PAGE_LINES = 1000
-"""Number of lines of a table that are printed at a time."""
+PLAIN_LINE_SECONDS = 10.0  # pause between two lines of progress without a terminal, in seconds
+SOON_SECONDS = 0.3  # work of ours that is shorter has no bar, in seconds: loading the library takes as long
+PAGE_LINES = 1000  # number of lines of a table that are printed at a time
 
 BAR_COLUMNS = (6, 50)
 """Least and greatest width of a bar. On a narrow terminal words are dropped before the bar is."""

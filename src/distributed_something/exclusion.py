@@ -26,8 +26,7 @@ UNTRIED = 10
 ALIKE_SHARE = 0.1
 """Share of the machines that may have a cause of failures of bad machines in common."""
 
-PAUSED_SECONDS = 120.0
-"""Pause of a worker after which its machine may be bad, in seconds."""
+PAUSED_SECONDS = 120.0  # pause of a worker after which its machine may be bad, in seconds
 
 Span = tuple[str, float, float]
 """A machine's name in the ledger, and from when to when (Unix seconds) it stood for a host."""

@@ -9,11 +9,8 @@ from typing import NamedTuple
 
 from .words import many
 
-RATE_FROM = 20
-"""Number of ended jobs from which on their share of dead ones counts."""
-
-CANARY_RATE = 0.1
-"""MAX_FAILURE_RATE of a run with a canary, if the config gives none."""
+RATE_FROM = 20  # number of ended jobs from which on their share of dead ones counts
+CANARY_RATE = 0.1  # MAX_FAILURE_RATE of a run with a canary, if the config gives none
 
 FIX = "ds failures, mend the cause, ds retry; then ds start and ds monitor"
 

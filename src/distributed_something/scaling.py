@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-AGREEING_LOOKS = 3
-"""Looks in a row that must see nothing left before a run ends: a queue's counts may lag."""
+AGREEING_LOOKS = 3  # looks in a row that must see nothing left before a run ends: a queue's counts may lag
 
 
 class Look(NamedTuple):

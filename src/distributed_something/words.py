@@ -85,3 +85,9 @@ def bytes_text(size: float | None) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def json_kind(value: object) -> str:
+    """Says what a JSON value is."""
+    kinds = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return kinds.get(type(value), "null" if value is None else "an object")

@@ -12,23 +12,25 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from botocore.exceptions import ConnectTimeoutError
 
 from distributed_something.aws.sqs.batching import Batcher, Submitted
 from distributed_something.aws.sqs.queue import SqsQueue
 from distributed_something.aws.sqs.queues import QueueNames, QueueUrls, find_queues
 from distributed_something.aws.sqs.send import _Signer
+from distributed_something.aws.sqs.worker_queue import WorkersQueue
 from distributed_something.clock import SystemClock
 from distributed_something.engine import Counts, PutReport
-from distributed_something.errors import DsError, UsageError
+from distributed_something.errors import DsError, Unreachable, UsageError
 from distributed_something.job import MAX_DELIVERIES, Cause, Job, RetryPolicy
 from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
@@ -700,3 +702,39 @@ def test_a_submission_by_many_connections_sends_each_job_once(urls: QueueUrls, c
         leases = queue.lease(1000)
         assert Counter(lease.job.id for lease in leases) == Counter(each.id for each in jobs(900))
         assert sorted(lease.job.index for lease in leases) == list(range(900))
+
+
+class FailingSession:
+    """A session whose client receives ten jobs, then finds the network away."""
+
+    then: Callable[[], None] = staticmethod(lambda: None)
+
+    def client(self, *_: object, **__: object) -> FailingSession:
+        self.answers = iter([[{"Body": json.dumps({"n": n}), "ReceiptHandle": str(n)} for n in range(10)]])
+        return self
+
+    def receive_message(self, **_: object) -> dict[str, object]:
+        self.then()
+        for messages in self.answers:
+            return {"Messages": messages}
+        raise ConnectTimeoutError(endpoint_url="sqs")
+
+    def change_message_visibility_batch(self, **_: object) -> None:
+        raise ConnectTimeoutError(endpoint_url="sqs")
+
+
+@pytest.mark.fault(19)
+def test_jobs_received_before_an_error_are_the_callers() -> None:
+    queue = SqsQueue(cast("AwsSession", FailingSession()), QueueUrls("https://x/jobs", "https://x/dead"))
+    assert len(queue.lease(20)) == 10
+    with pytest.raises(Unreachable):
+        queue.lease(20)
+
+
+@pytest.mark.fault(19)
+def test_jobs_that_a_leaving_worker_cannot_give_back_are_still_its_own() -> None:
+    leaving = FailingSession()
+    urls = QueueUrls("https://x/jobs", "https://x/dead")
+    queue = WorkersQueue(cast("AwsSession", leaving), urls, clock=SystemClock())
+    leaving.then = queue.leave
+    assert len(queue.lease(10)) == 10

@@ -145,13 +145,13 @@ def test_a_bad_host_gets_no_more_pilots_and_another_takes_over(project: HostsPro
     command = f"{works} && sleep {{seconds}} && echo {{n}} > {{output_dir}}/n"
     project.config(COMMAND=command, HOSTS=["node1", "node2", "node3"], CLUSTER_MACHINES=2)
     project.ds("setup")
-    project.ds("submit", project.numbered(120, 0.3))
+    project.ds("submit", project.numbered(100, 1))
     project.ds("start")
     wait_until(lambda: project.status()["jobs"]["succeeded"] > 4, "jobs to succeed")
     bad.write_text("node1")
     assert "bad machine node1: " in project.ds("monitor", timeout=120).stderr
     assert [each["machine"] for each in project.status()["excluded"]] == ["node1"]
-    project.is_complete(120)
+    project.is_complete(100)
     hosts = [file.name.rpartition("-")[2] for file in project.state().rglob("lives/*")]
     assert sorted(hosts) == ["node1", "node2", "node3"]
     project.leaves_nothing()

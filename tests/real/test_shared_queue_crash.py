@@ -75,7 +75,7 @@ def test_a_replay_is_short_because_the_queue_was_copied(tmp_path: Path) -> None:
         head = queue._stand(look)
         assert head is not None
         head.copy().join()
-        head.answer("lease", ["w", "1", 10, 0.0, False])
+        head.answer("lease", ["w", "1", 10, 0.0, None, False])
         head.close()
         expected = queue.finished(), [each.job.index for each in queue.dead()], queue.owners()
     for log in sorted(place.folder.glob("log-*"))[:2]:

@@ -288,3 +288,22 @@ def table_of(columns: dict[str, list[object]]) -> bytes:
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table(columns), sink)
     return bytes(sink.getvalue())
+
+
+def joined(folder: Path, *contents: bytes) -> str:
+    store = FolderStore(folder / "data")
+    for number, content in enumerate(contents):
+        store.write(f"out/{number}/r.csv", content)
+    store.write("list", list_lines(Outputs(str(n) * 16, f"out/{n}", {"n": n}) for n in range(len(contents))))
+    join_csv(store, "list", "r.csv", folder / "all.csv", lambda: None)
+    return (folder / "all.csv").read_text()
+
+
+def test_blank_lines_make_no_rows_and_hide_none(tmp_path: Path) -> None:
+    assert joined(tmp_path, b"\nx,y\n1,2\n", b"x,y\n3,4\n\n", b"\n") == "n,x,y\n0,1,2\n1,3,4\n"
+
+
+@pytest.mark.parametrize("row", [b"5", b"5,6,7"])
+def test_a_row_that_does_not_fit_the_columns_is_named(tmp_path: Path, row: bytes) -> None:
+    with pytest.raises(UsageError, match=r"job 1{16} .*: line 4 has . values for 2 columns"):
+        joined(tmp_path, b"x,y\n1,2\n", b"x,y\n3,4\n\n" + row + b"\n")

@@ -50,6 +50,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "slot"
 
 
+def test_containers_of_a_pilot_share_its_memory_and_none_is_given_more() -> None:
+    assert Limits(16_000, factor=2, most=64_000).of_slot(8) == Limits(2000, factor=2, most=16_000)
+    assert Limits(16_000, factor=4, most=64_000).of_slot(8).memory_after(3) == 16_000
+    assert Limits().of_slot(8) == Limits()
+
+
 @pytest.mark.parametrize(
     ("limits", "kills", "memory"),
     [

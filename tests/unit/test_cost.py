@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -142,3 +143,35 @@ def test_what_cannot_be_asked_is_not_known_and_no_look_fails_for_it(tmp_path: Pa
 
     cost = RunCost(cast(AwsSession, Denied()), FolderStore(tmp_path), "machines.json", None)
     assert cost.usd([machine("i-1")], 3600.0) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cost_is_that_of_a_sum_made_outside_while_prices_move(seed: int) -> None:
+    """The sum outside: each second of each machine at the price of that second, and its disk."""
+    random, seconds, gb = Random(seed), 6 * 3600, 100
+    pools = [("m5.large", "a"), ("m5.large", "b"), ("c5.large", "a")]
+    price = {pool: [random.uniform(0.03, 0.12)] * seconds for pool in pools}  # of each second
+    history = {pool: [(0.0, price[pool][0])] for pool in pools}
+    for pool in pools:
+        for at in range(random.randint(600, 5400), seconds, random.randint(600, 5400)):
+            price[pool][at:] = [random.uniform(0.03, 0.12)] * (seconds - at)
+            history[pool].append((float(at), price[pool][at]))
+    lives = {f"i-{n}": (random.randint(0, seconds - 1), random.randint(20, 7200)) for n in range(40)}
+    of = {name: random.choice(pools) for name in lives}
+    outside = 0.0
+    for name, (since, lasts) in lives.items():
+        paid = price[of[name]][since : since + max(lasts, 60)]
+        outside += sum(each + gb * 0.08 / 730 for each in paid) / 3600
+    known: dict[str, Life] = {}
+    now = 0
+    while now < seconds:  # most looks are a minute apart, some half an hour: the laptop slept
+        now = min(now + random.choice([60] * 9 + [1800]), seconds)
+        machines = []
+        for name, (since, lasts) in lives.items():
+            ended = since + lasts
+            if since <= now < ended + 3600:  # EC2 forgets a machine an hour after its end
+                state, over = ("running", None) if now < ended else ("terminated", float(ended))
+                machines.append(Machine(name, state, "", float(since), over, *of[name]))
+        known = seen(known, machines, float(now))
+    found = dollars(known, history, None, gb)
+    assert found == pytest.approx(outside, rel=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -91,3 +92,31 @@ def test_a_secret_in_an_exceptions_text_is_not_in_the_reason(handled: Callable[.
     source = "import os\ndef f(): raise ValueError('401 for ?token=' + os.environ['TOKEN'])"
     outcome = handled(source, secrets={"TOKEN": "sesame-open"}).run()
     assert outcome.detail == "ValueError: 401 for ?token=***"
+
+
+USING = """
+import subprocess, sys
+def f(own, child):
+    data = b"x" * (own << 20)
+    if child:
+        work = f"import time; data = b'x' * ({child} << 20)\\nwhile time.process_time() < 0.3: pass"
+        subprocess.run([sys.executable, "-c", work], check=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset a process's peak")
+def test_a_jobs_memory_and_processor_time_are_its_own_and_its_childrens(
+    handled: Callable[..., Handled],
+) -> None:
+    slot, sizes = handled(USING), []
+    for own, child in ((400, 0), (0, 0), (0, 300), (0, 200), (350, 0)):
+        outcome = slot.run(own=own, child=child)
+        assert outcome.cpu_seconds is not None
+        assert (outcome.cpu_seconds >= 0.3) is (child > 0)
+        sizes.append(outcome.max_rss_bytes)
+    assert sizes[3] is None, "it is not known how much less than the child before"
+    large, small, parent, _, again = (each or 0 for each in sizes)
+    assert large >> 20 >= 400
+    assert small >> 20 < 200
+    assert 300 <= parent >> 20 < 400
+    assert 350 <= again >> 20 < 450

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -14,7 +15,7 @@ from distributed_something.cluster.shared.mail import Letters, Mailbox
 from distributed_something.cluster.shared.queue import SharedQueue
 from distributed_something.cluster.shared.replica import Replica, Room, Terms
 from distributed_something.engine import KnownJob
-from distributed_something.job import Job, Needs, NeedyJob, RetryPolicy, State
+from distributed_something.job import Job, Lease, Needs, NeedyJob, RetryPolicy, State
 from distributed_something.local.packed import of_number, to_number
 from distributed_something.local.queue import SqliteQueue
 from distributed_something.packing import PASSED_SECONDS, Capacity, Head, Passed, choose
@@ -114,6 +115,28 @@ def test_a_machine_starts_what_fits_and_not_more(queue: SqliteQueue) -> None:
     put(queue, [Needs(2, 6000), Needs(2, 6000), Needs(1, 500), None, None])
     assert leased(queue) == [0, 2, 3], "6,000 + 500 MB, and 2 + 1 + 1 processors"
     assert queue.counts().waiting == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_first_that_fits_starts_whatever_the_needs_of_the_others(queue: SqliteQueue, seed: int) -> None:
+    random, waiting = Random(seed), dict[int, Needs]()
+    for number in range(60):
+        waiting[number] = Needs(random.randint(1, 4), random.choice([0, 8, 768, 5120, 7680, 8000]))
+    needs = {**waiting}
+    put(queue, needs.values())
+    held: list[Lease] = []
+    while waiting:
+        free = WHOLE
+        for lease in held:
+            free = free.less(needs[lease.job.index])
+        fits = [number for number in waiting if needs[number].fit(free)]
+        found = queue.lease(1)
+        assert [lease.job.index for lease in found] == fits[:1]
+        held += found
+        if found:
+            del waiting[found[0].job.index]
+        else:
+            queue.done([held.pop(random.randrange(len(held)))])
 
 
 def test_room_comes_back_with_each_end(queue: SqliteQueue) -> None:

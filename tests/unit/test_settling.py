@@ -160,3 +160,25 @@ def test_a_ledger_is_sent_three_times_at_most_and_in_parts_that_only_grow() -> N
     assert size == segment.size == 500 * 3000
     assert sent <= SENT_SHARE * size
     assert len(parts) <= 110
+
+
+@pytest.mark.parametrize("first", [100, 300_000])
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_part_whose_answer_was_lost_is_written_anew_with_what_follows(first: int, *, stored: bool) -> None:
+    segment, parts = Segment("log"), dict[int, bytes]()
+
+    def write(data: bytes, *, stored: bool = True, answered: bool = True) -> None:
+        number, whole = segment.extended(data)
+        if stored:
+            parts[number] = whole
+        if answered:
+            segment.wrote(number, whole)
+
+    write(b"a" * first)
+    for _ in range(2):
+        write(b"b" * 200_000, stored=stored, answered=False)
+    write(b"b" * 200_000 + b"c" * 50_000)
+    write(b"d")
+    assert b"".join(parts[number] for number in sorted(parts)) == (
+        b"a" * first + b"b" * 200_000 + b"c" * 50_000 + b"d"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,13 @@ class WatchedStore(FolderStore):
         super().__init__(root)
         self.on_fetch: Callable[[], None] = lambda: None
         self.on_publish: Callable[[], None] = lambda: None
+
+    full = False
+
+    def append(self, key: str, data: bytes) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no space left")
+        super().append(key, data)
 
     def _publish(self, path: Path, key: str) -> int:
         self.on_publish()
@@ -143,3 +151,11 @@ def test_a_jobs_own_time_limit_goes_before_the_configs(bench: Bench) -> None:
     outcome = bench.run("sleep 30", _timeout=0.1)
     assert (outcome.cause, outcome.detail) == (Cause.TIMEOUT, "ran longer than its _timeout = 0.1 s")
     assert bench.run("true").state is State.SUCCEEDED
+
+
+def test_a_log_that_could_not_be_kept_is_said(bench: Bench) -> None:
+    bench.store.full = True
+    outcome = bench.run("echo lost")
+    assert (outcome.state, outcome.detail) == (State.SUCCEEDED, "its log could not be kept")
+    bench.store.full = False
+    assert bench.run("echo kept").detail == ""

@@ -72,6 +72,7 @@ def test_nothing_of_a_project_is_an_argument_of_ssh_and_odd_names_stay_whole(pro
         ("echo 'Host key verification failed.' >&2; exit 255",
          "node1 cannot be reached: Host key verification failed.", "`ssh node1` once by hand"),
         ("exit 255", "node1 cannot be reached: it said nothing", "see what `ssh node1 true` says"),
+        ("echo 'This account is not available.'; exit 1", "node1: This account is not available.", "see"),
         ("echo 'cannot fork' >&2; exit 1", "node1: cannot fork", f"`ssh node1 {sys.executable} --version`"),
         (f"""echo '{SAYS}{json.dumps({"lacks": "proc"})}'""", "node1 is no Linux machine", "from HOSTS"),
     ],

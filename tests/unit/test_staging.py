@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from conftest import DsProject
 from distributed_something.engine import StoredFile
 from distributed_something.errors import DsError, KeyMissing, KeyRefused
 from distributed_something.inputs.templates.paths import Input, clean_key
@@ -593,3 +595,15 @@ def test_a_manifest_with_a_name_that_is_none_proves_nothing(store: FolderStore) 
     file = OutputFile("../secret", 1, "")
     store.write(MANIFEST, Manifest(CLAIM.job, "r", 1, "w", "t", (file,)).to_json())
     assert not is_done(store, "out", CLAIM.job, None)
+
+
+def test_what_a_job_leaves_running_changes_no_output_after_it_was_hashed(project: DsProject) -> None:
+    writer = "setsid sh -c 'while :; do echo more; sleep 0.002; done' > {output_dir}/a.txt &"
+    command = f"{writer} head -c 60000000 /dev/zero > {{output_dir}}/b.bin"
+    project.config(COMMAND=command, OUTPUT="out/{n}")
+    project.jobs([{"n": 1}])
+    project.ds("run", "files/jobs.json")
+    (manifest,) = (project.folder / "data/out/1/.ds").glob("*.json")
+    kept = next(file for file in json.loads(manifest.read_bytes())["files"] if file["name"] == "a.txt")
+    content = (project.folder / "data/out/1/a.txt").read_bytes()
+    assert (kept["size"], kept["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())

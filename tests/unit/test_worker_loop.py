@@ -77,8 +77,8 @@ class FakeSlot:
 class WatchedQueue(MemoryQueue):
     """Notes the order of what it is told, and raises as often as it is told to."""
 
-    def __init__(self, notes: list[str], policy: RetryPolicy, clock: Clock) -> None:
-        super().__init__(policy=policy, clock=clock)
+    def __init__(self, notes: list[str], policy: RetryPolicy, clock: Clock, term: float = 120.0) -> None:
+        super().__init__(policy=policy, clock=clock, term=term)
         self.notes = notes
         self.batches: list[int] = []
         self.raising: dict[str, int] = {}
@@ -274,14 +274,14 @@ def test_an_error_of_queue_or_ledger_loses_no_job_and_does_not_end_the_loop(benc
         failing = lease.job.id == first_fails and lease.attempt == 1
         return Outcome(State.WAITING, Cause.EXIT) if failing else SUCCESS
 
+    term = 0.03 if verb == "renew" else 120
+    bench.queue = WatchedQueue(bench.notes, bench.policy, SystemClock(), term)
     bench.queue.put(jobs(100))
     if verb == "ledger":
         bench.store.raising = 5
     else:
         bench.queue.raising[verb] = 5
-    bench.worker(FakeSlot(attempt), FakeSlot(attempt), term=0.03 if verb == "renew" else 120).run(
-        until_empty=True
-    )
+    bench.worker(FakeSlot(attempt), FakeSlot(attempt), term=term).run(until_empty=True)
     assert bench.queue.finished() == 100
     assert [name for name, _ in bench.events()].count("succeeded") == 100
     assert bench.events(jobs(1)[0]) == [("failed", "exit"), ("succeeded", None)]
@@ -567,3 +567,54 @@ def test_a_job_longer_than_its_lease_keeps_it(bench: Bench) -> None:
     bench.worker(slot, clock=clock).run(until_empty=True)
     assert bench.queue.finished() == 1
     assert len(slot.ran) == 1
+
+
+@pytest.mark.fault(19, 26)
+def test_jobs_that_could_not_be_given_back_are_given_back_later(bench: Bench) -> None:
+    bench.queue.put(jobs(1000))
+    gate, count = threading.Event(), iter(range(20))
+    slot = FakeSlot(lambda _: SUCCESS if next(count, None) is not None else (gate.wait(20), SUCCESS)[1])
+    worker = bench.worker(slot)
+    running = Running(worker)
+    wait_for(lambda: len(slot.ran) > 20)
+    bench.queue.raising["release"] = 3
+    worker.stop(Stop(None, "drain"))
+    try:
+        wait_for(lambda: bench.queue.counts().leased == 1)
+    finally:
+        gate.set()
+        running.stop(None)
+    assert bench.queue.counts() == Counts(waiting=1000 - bench.queue.finished())
+
+
+@pytest.mark.fault(15)
+def test_a_lease_that_may_have_ended_is_not_started() -> None:
+    clock, slot = FakeClock(), cast("Slot", FakeSlot())
+    held = leases.LeaseBuffer(1, clock.monotonic, 120.0)
+    clock.advance(1000.0)
+    old, new = (Lease(job, "token", 0.0) for job in jobs(2))
+    held.offer([old])
+    clock.advance(100.0)
+    held.renewed(clock.monotonic())
+    clock.advance(121.0)
+    held.put_back([old])
+    assert held.take(slot) is None
+    held.offer([new])
+    assert held.take(slot) is new
+
+
+def test_the_main_thread_rests_while_another_slot_ends_its_job(bench: Bench) -> None:
+    bench.queue.put(jobs(3))
+    gate = threading.Event()
+    last = FakeSlot(lambda _: (gate.wait(20), SUCCESS)[1])
+    worker = bench.worker(FakeSlot(), FakeSlot(), last)
+    running = Running(worker)
+    wait_for(lambda: bench.queue.finished() == 2)
+    worker.stop(Stop(None, "drain"))
+    time.sleep(0.2)
+    used = time.process_time()
+    time.sleep(0.5)
+    used = time.process_time() - used
+    gate.set()
+    running.stop(None)
+    assert used < 0.25

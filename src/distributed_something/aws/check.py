@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..engine import Store
 from ..errors import DsError, UsageError
@@ -18,11 +18,10 @@ from ..inputs.checks.findings import image_findings as container_findings
 from ..inputs.checks.program import runnable_findings
 from ..inputs.checks.sizing import need_findings
 from ..inputs.config import Config
-from ..inputs.fleetfile import Fleet, parse_fleet
+from ..inputs.fleetfile import Fleet, FleetFile, parse_fleet, read_fleet
 from ..inputs.jobs.jobfile import JobFile
 from ..s3.archived import archived_findings
 from ..s3.session import NO_SUCH, AwsSession, aws_errors, or_none
-from ..system.files import read_regular
 from ..worker.files.shared import stored_findings
 from ..worker.forecast import forecast_findings
 from .checks import findings, limits
@@ -39,7 +38,7 @@ from .sqs.queues import NO_QUEUE
 
 def checks(folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
     """The checks of a project that runs on AWS. Raises UsageError where the fleet file cannot be read."""
-    file = read_fleet_file(fleet_file)
+    file = read_fleet(fleet_file) if fleet_file else None
     fleet = _without_mistakes(file, config)
     found = [*unasked(config, file), *project_checks(folder, config, job_file)]
     session = AwsSession(config.aws_region, config.aws_profile or None)
@@ -54,14 +53,7 @@ def checks(folder: Path, config: Config, job_file: JobFile | None, fleet_file: P
     return [*found, Check("who you are", lambda: [who]), *asker.all(), *inputs]
 
 
-class FleetText(NamedTuple):
-    """The text of a fleet file, and the file's name for messages."""
-
-    name: str
-    text: str
-
-
-def unasked(config: Config, file: FleetText | None) -> list[Check]:
+def unasked(config: Config, file: FleetFile | None) -> list[Check]:
     """The checks that make no call, and read no job file."""
     found = [
         Check("the work", lambda: work_findings(config)),
@@ -77,18 +69,7 @@ def unasked(config: Config, file: FleetText | None) -> list[Check]:
     return [*found, Check("the fleet file", lambda: findings.fleet_findings(file.text, file.name, config))]
 
 
-def read_fleet_file(path: Path | None) -> FleetText | None:
-    """Reads the fleet file, if one is given. Raises UsageError."""
-    if path is None:
-        return None
-    try:
-        return FleetText(path.name, read_regular(path).decode())
-    except (OSError, UnicodeDecodeError) as failed:
-        reason = failed.strerror if isinstance(failed, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read: {reason}", "name the fleet file") from failed
-
-
-def _without_mistakes(file: FleetText | None, config: Config) -> Fleet | None:
+def _without_mistakes(file: FleetFile | None, config: Config) -> Fleet | None:
     try:
         return file and parse_fleet(file.text, file.name, key_name=config.ssh_key_name)
     except UsageError:

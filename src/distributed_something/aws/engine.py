@@ -17,8 +17,9 @@ from ..clock import Clock
 from ..errors import DsError, NotSignedIn, Unreachable
 from ..inputs.config import Config
 from ..ledger import RunPaths
+from ..s3.access import Access
 from ..s3.session import NoAnswer, QueueGone, aws_errors
-from ..s3.uploads import abort_old_uploads, prefixes_of
+from ..s3.uploads import end_old_uploads
 from ..words import many
 from . import earlier
 from .checks.limits import check_size
@@ -332,21 +333,10 @@ class AwsEngine(Current):
         teardowns = [self._teardown(cluster) for cluster in named.clusters]
         left = [line for each in teardowns for line in each.remove(keep_queues=True)]
         left += self._teardown(queues=named.queues).remove(told=told)
-        self._end_uploads()
+        end_old_uploads(self._config, Access(self._config, self.session), self._clock.now(), self._say)
         self._forget()
         remove_if_free(self._lock)
         return list(dict.fromkeys(left))
-
-    def _end_uploads(self) -> None:
-        bucket, prefixes = self._config.aws_bucket, prefixes_of(self._config)
-        try:
-            ended = abort_old_uploads(self.session, bucket, prefixes, self._clock.now()) if bucket else 0
-        except DsError as error:
-            if "NoSuchBucket" not in error.what:
-                self._say(f"note: unfinished uploads, if any, stay: {error.what}")
-        else:
-            if ended:
-                self._say(f"ended {many(ended, 'unfinished upload')} of killed processes in s3://{bucket}")
 
     def _teardown(self, cluster: str | None = None, queues: Sequence[str] = ()) -> Teardown:
         config = self._config._replace(ecs_cluster=cluster or self._config.ecs_cluster)

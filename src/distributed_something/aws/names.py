@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UsageError
 from ..inputs.config import Config
@@ -59,6 +59,11 @@ def machine_tags(config: Config, run: str) -> dict[str, str]:
 def price_text(price: float | str) -> str:
     """Formats a price in dollars for EC2: all digits, no exponent."""
     return price if isinstance(price, str) else format(Decimal(str(price)), "f")
+
+
+def tags_of(described: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of something that EC2 or IAM describes."""
+    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

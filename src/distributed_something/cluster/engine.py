@@ -27,7 +27,7 @@ from ..inputs.config import Config
 from ..inputs.secrets import read_secrets
 from ..job import LEASE_SECONDS, Needs
 from ..ledger import LedgerWriter, RunPaths
-from ..local.place import check_server, need_image, open_store
+from ..local.place import check_server, end_uploads, need_image, open_store
 from ..packing import Capacity
 from ..runs.record import excluded_of, record_path
 from ..system.mounts import file_system
@@ -363,6 +363,7 @@ class PilotEngine:
             self._queue = None
         if left:
             return left
+        end_uploads(self._config, self._clock, self._say)
         shutil.rmtree(self._app.folder, ignore_errors=True)
         return [str(self._app.folder)] if self._app.folder.exists() else []
 

@@ -50,7 +50,7 @@ from .folder import AppFolder
 from .lives import OwnLife, hours, lives
 from .lost import give_back, prefix_of
 from .own_folder import OwnFolder
-from .pilots import capacity_of, gpus_of, memory_of_slot, slots_of
+from .pilots import capacity_of, gpus_of, slots_of
 from .scheduler import Scheduler
 from .shared.keeper import Keeper
 from .shared.place import Look
@@ -176,9 +176,7 @@ class Pilot:
                 bucket = self._folder if config.mount_bucket else None
                 if engine is not None:
                     made = containers_of(config, engine, self._scratch, bucket)
-                    share = made.limits._replace(memory=memory_of_slot(config))
-                    most = min(share.most, config.memory or share.most)
-                    self._containers = made._replace(limits=share._replace(most=most))
+                    self._containers = made._replace(limits=made.limits.of_slot(self._slots))
                 break
             except DsError as failed:
                 complain(f"pilot {self.id}: paused: {failed.what}")

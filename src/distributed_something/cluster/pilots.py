@@ -54,11 +54,6 @@ def slots_of(config: Config) -> int:
     return config.tasks_per_machine * (config.docker_cores or 1)
 
 
-def memory_of_slot(config: Config) -> int | None:
-    """A slot's share of its pilot's memory, in MB; None: MEMORY is not given."""
-    return config.memory and max(config.memory // slots_of(config), 1)
-
-
 def gpus_of(config: Config) -> int:
     """GPUs of a pilot: those of SLURM_GRES, or as many as its slots need."""
     if config.slurm_gres:
@@ -72,6 +67,7 @@ def capacity_of(config: Config) -> Capacity:
     """What a pilot has for jobs: what it asks the scheduler for."""
     asks = ", ".join(["DOCKER_CORES", "MEMORY", "SLURM_GRES" if config.slurm_gres else "GPUS"])
     fix = f"raise {asks}, which say what a pilot asks for, or lower what the job needs"
-    whole = Needs(slots_of(config), config.memory or 0, gpus_of(config))
-    default = Needs(1, (config.in_containers and memory_of_slot(config)) or 0, config.gpus)
+    slots, memory = slots_of(config), config.memory or 0
+    whole = Needs(slots, memory, gpus_of(config))
+    default = Needs(1, memory // slots if config.in_containers else 0, config.gpus)
     return Capacity(whole, default, "a pilot", fix, config.gpus_shared)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import UsageError
-from ..words import many
+from ..system.files import read_regular
+from ..words import json_kind, many
 
 ROOT_DEVICE = "/dev/xvda"  # root disk of Amazon Linux; on 2 and 2023 it holds the containers too
 
@@ -27,6 +29,22 @@ _DEAD_IMAGES = frozenset({"ami-03562b14", "ami-c9c87cb1", "ami-fad25980"})
 """Images in the reference's example files: of the first Amazon Linux."""
 
 _ANEW = "or write a fleet file for this account with `ds fleet new`"
+
+
+class FleetFile(NamedTuple):
+    """The text of a fleet file, and the file's name for messages."""
+
+    name: str
+    text: str
+
+
+def read_fleet(path: Path) -> FleetFile:
+    """Reads a fleet file. Raises UsageError."""
+    try:
+        return FleetFile(path.name, read_regular(path).decode())
+    except (OSError, UnicodeDecodeError) as failed:
+        reason = failed.strerror if isinstance(failed, OSError) else "not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {reason}", "name a fleet file, or none") from failed
 
 
 class Fleet(NamedTuple):
@@ -224,12 +242,12 @@ def _check(value: Any, rule: Any, place: str) -> Iterator[_Problem]:
     elif isinstance(rule, _Text):
         yield from _check_text(value, rule, place)
     elif not isinstance(value, rule) or (isinstance(value, bool) and rule is not bool):
-        yield place, f"is {_kind(value)}, not {_KINDS[rule]}", f"write {_KINDS[rule]}, without quotes"
+        yield place, f"is {json_kind(value)}, not {_KINDS[rule]}", f"write {_KINDS[rule]}, without quotes"
 
 
 def _check_object(value: Any, rules: dict[str, Any], place: str) -> Iterator[_Problem]:
     if not isinstance(value, dict):
-        yield place, f"is {_kind(value)}, not an object", 'write {"name": value, …} there, ' + _ANEW
+        yield place, f"is {json_kind(value)}, not an object", 'write {"name": value, …} there, ' + _ANEW
         return
     for name, rule in rules.items():
         inner = f"{place}.{name}" if place else name
@@ -241,7 +259,7 @@ def _check_object(value: Any, rules: dict[str, Any], place: str) -> Iterator[_Pr
 
 def _check_list(value: Any, rule: Any, place: str) -> Iterator[_Problem]:
     if not isinstance(value, list):
-        yield place, f"is {_kind(value)}, not a list", "put it into [ ]"
+        yield place, f"is {json_kind(value)}, not a list", "put it into [ ]"
         return
     for number, item in enumerate(value):
         yield from _check(item, rule, f"{place}[{number}]")
@@ -250,7 +268,7 @@ def _check_list(value: Any, rule: Any, place: str) -> Iterator[_Problem]:
 def _check_text(value: Any, rule: _Text, place: str) -> Iterator[_Problem]:
     fix = "; ".join(filter(None, [rule.find, _ANEW]))
     if not isinstance(value, str):
-        yield place, f"is {_kind(value)}, not {rule.what}", fix
+        yield place, f"is {json_kind(value)}, not {rule.what}", fix
         return
     for part in value.split(rule.separator) if rule.separator else [value]:
         if why := _wrong(part.strip(), rule):
@@ -272,11 +290,6 @@ def shown(text: str) -> str:
     """Formats a text as JSON, on one line, cut to 80 characters."""
     shown = json.dumps(text)
     return shown if len(shown) <= 80 else f'{shown[:76]}…"'
-
-
-def _kind(value: Any) -> str:
-    kinds = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
-    return kinds.get(type(value), "null" if value is None else "an object")
 
 
 def advice(fleet: Fleet) -> tuple[str, ...]:

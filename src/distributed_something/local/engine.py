@@ -27,6 +27,7 @@ from .place import (
     check_gpus,
     check_server,
     default_of,
+    end_uploads,
     need_image,
     open_store,
     slots_of,
@@ -297,6 +298,8 @@ class LocalEngine:
         remove_folder(self._place.folder)
         if self._folder:
             sweep_below(self._folder, TEMPORARY)
+        else:
+            end_uploads(self._config, self._clock, self._say)
         return [str(self._place.folder)] if self._place.folder.exists() else []
 
     def _status(self) -> dict[str, Any] | None:

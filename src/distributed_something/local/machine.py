@@ -42,10 +42,8 @@ from ..worker.attempt.workplace import clear_remains
 from ..worker.crew import Crew, Signals
 from ..worker.files.done import recipe_of
 from ..worker.files.project import Carried, prefix_of
-from ..worker.gather import GatheringSlot
 from ..worker.health import Health
 from ..worker.loop import Identity, Stop, Worker
-from .gathering import gathering
 from .place import Place, container_engine, forking_store, open_store, slots_of
 
 IDLE_END_SECONDS = 30.0
@@ -178,6 +176,9 @@ class Machine:
         health = Health(store, paths.paused + name, marker, kept and kept / paths.root)
         folder = self._root / f"slot-{number}"
         if kept is None:
+            from ..worker.gather import GatheringSlot
+            from .gathering import gathering
+
             text, ledger = gathering(store, paths, name)
             slot: Slot = GatheringSlot(task, store, folder, text, paths.run, name, health, self._containers)
         else:

@@ -29,16 +29,18 @@ _TURN = """SELECT need, seq FROM jobs INDEXED BY jobs_open
 _TURN_FRESH = """SELECT need, seq FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at = 0 ORDER BY seq LIMIT 1"""
 
-# Each different need below a bound, by steps from one to the next in the index; of each the first job.
+# Each different need below a bound, by steps from one to the next in the index; of each the first job. A step
+# leads past all that have the same processors and GPUs, and need more memory than is free.
 _HEADS = """WITH RECURSIVE kinds(need) AS (
     SELECT min(need) FROM jobs INDEXED BY jobs_needs WHERE state = 0
-    UNION ALL SELECT (SELECT min(need) FROM jobs INDEXED BY jobs_needs WHERE state = 0 AND need > kinds.need)
+    UNION ALL SELECT (SELECT min(need) FROM jobs INDEXED BY jobs_needs WHERE state = 0
+        AND need > iif(kinds.need & :mask > :memory, kinds.need | :mask, kinds.need))
     FROM kinds WHERE kinds.need < :bound)
     SELECT need, (SELECT seq FROM jobs INDEXED BY jobs_needs WHERE state = 0 AND need = kinds.need
         AND visible_at > 0 AND visible_at <= :now ORDER BY visible_at, seq LIMIT 1),
     (SELECT seq FROM jobs INDEXED BY jobs_needs WHERE state = 0 AND need = kinds.need
         AND visible_at = 0 ORDER BY seq LIMIT 1)
-    FROM kinds WHERE need < :bound"""
+    FROM kinds WHERE need < :bound AND need & :mask <= :memory"""
 
 _HELD = """SELECT need, count(*) FROM jobs INDEXED BY jobs_held WHERE state = 0 AND token IS NOT NULL
     AND owner >= ? AND owner < ? AND visible_at > ? GROUP BY need"""
@@ -90,7 +92,9 @@ def next_job(db: sqlite3.Connection, now: float, capacity: Capacity, machine: st
 def _heads(db: sqlite3.Connection, now: float, free: Needs, capacity: Capacity) -> Iterator[Head]:
     """Yields the first job of each different need, of those that do not need too many processors."""
     bound = max(free.cpus + 1, 0) << (_GPU_BITS + _MEMORY_BITS)
-    for need, due, fresh in db.execute(_HEADS, {"now": now, "bound": bound}):
+    memory = free.memory if free.memory < capacity.whole.memory else _of_whole(free.memory)
+    values = {"now": now, "bound": bound, "mask": (1 << _MEMORY_BITS) - 1, "memory": memory}
+    for need, due, fresh in db.execute(_HEADS, values):
         if due or fresh:
             yield Head(_needs(need, capacity), (due is None, due or fresh), due or fresh)
 
@@ -116,7 +120,12 @@ def of_number(number: int, default: Needs) -> Needs:
 def _needs(number: int, capacity: Capacity) -> Needs:
     """Returns needs as they count on a machine. A rounding up beyond its whole memory is taken back."""
     needs, most = of_number(number, capacity.default), capacity.whole.memory
-    return needs._replace(memory=most) if most < needs.memory <= most * 9 // 8 else needs
+    return needs._replace(memory=most) if most < needs.memory <= _of_whole(most) else needs
+
+
+def _of_whole(memory: int) -> int:
+    """Returns the most that a need of a whole memory is rounded up to."""
+    return memory * 9 // 8
 
 
 def _passed(text: str) -> Passed:

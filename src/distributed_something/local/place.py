@@ -8,6 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..clock import Clock
 from ..engine import Store
 from ..errors import UsageError
 from ..inputs.config import Config
@@ -103,6 +104,15 @@ def check_server(config: Config) -> None:
     from ..s3.rights import refuse_unconditional
 
     refuse_unconditional(Access(config).home(), f"runs/{config.app_name}/")
+
+
+def end_uploads(config: Config, clock: Clock, say: Callable[[str], None]) -> None:
+    """Ends what killed workers have left of their uploads, if the store is a bucket."""
+    if config.in_bucket:
+        from ..s3.access import Access
+        from ..s3.uploads import end_old_uploads
+
+        end_old_uploads(config, Access(config), clock.now(), say)
 
 
 def forking_store(project: Path, config: Config, *, durable: bool = False) -> Store:

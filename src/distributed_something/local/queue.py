@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from itertools import accumulate, islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ..clock import Clock, SystemClock
 from ..engine import Counts, KnownJob, PutReport
 from ..errors import DsError
 from ..job import (
-    LARGE_BODY,
     NEVER_SHORT,
     Cause,
     DeadJob,
@@ -35,25 +31,13 @@ from ..job import (
     Job,
     Lease,
     Needs,
-    NeedyJob,
     RetryPolicy,
-    State,
     in_batches,
 )
 from ..packing import Capacity
-from ..system.state import make_private
-from .packed import IS_PACKED, WAITING, next_job, of_number, pack, unpack
-from .queue_file import (
-    BODY,
-    connect,
-    damaged,
-    explained,
-    locked,
-    open_lock,
-    refuse_network,
-    refuse_newer,
-    version_in_header,
-)
+from .packed import IS_PACKED, WAITING, next_job, of_number, unpack
+from .queue_file import BODY, QueueFile, damaged
+from .rows import Rows, id_of, is_id, number_of, ours, restore, text_of
 
 BATCH = 50_000
 """Jobs a transaction of `put`: few enough that workers get their turn in between, within half a second.
@@ -74,21 +58,11 @@ index again and again, so that the later they are folded, the fewer times.
 needs_of = itemgetter(6)
 """Returns the needs in a row that is to be leased, as a number; 0: nothing is said."""
 
-_INT64 = struct.Struct(">q")
-
 CLOCK_SLACK = 60.0
 """Seconds by which a clock may be set back without a change to waiting jobs."""
 
 POLL_FIRST = 0.01
 POLL_LAST = 0.25
-
-# A batch in one statement, in which Python's lock is free: see `_packed`.
-_PUT = """INSERT INTO jobs (id, body)
-    SELECT CAST(key AS INTEGER), ifnull(substr(:bodies, (value >> 32) + 1, value & 0xFFFFFFFF), x'')
-    FROM json_each(:places) WHERE true ON CONFLICT (id) DO NOTHING"""
-
-_SEQ = "SELECT seq FROM jobs WHERE id = ? AND length(body) = 0"
-_LARGE = "INSERT OR IGNORE INTO large VALUES (?, zeroblob(?))"
 
 _LEASABLE = "SELECT 1 FROM jobs INDEXED BY jobs_open WHERE state = 0 AND visible_at <= ? LIMIT 1"
 
@@ -145,9 +119,6 @@ _FINISHED = """SELECT ifnull((SELECT max(seq) FROM jobs), 0)
     - (SELECT count(*) FROM jobs INDEXED BY jobs_dead WHERE state = 2)
     - (SELECT count(*) FROM jobs WHERE state = 3)"""
 
-_RESTORE = """INSERT OR IGNORE INTO jobs (id, state, failed, cause, detail, body)
-    VALUES (?, ?, ?, ?, ?, ?)"""
-
 _TYPES = (int, int, int, int, bytes)
 _CAUSES = frozenset(Cause)
 
@@ -164,7 +135,7 @@ _DEAD_PAGE = f"""SELECT seq, id, failed, cause, detail, {BODY} FROM jobs INDEXED
 _BODY = f"SELECT state, {BODY} FROM jobs WHERE id = ?"  # noqa: S608
 
 
-class SqliteQueue:
+class SqliteQueue(QueueFile):
     """Implements engine.Queue on a file, for the processes of one machine.
 
     Order: jobs whose lease or back-off has ended come first, then the others as they were submitted.
@@ -190,59 +161,23 @@ class SqliteQueue:
         volatile: bool = False,
         capacity: Callable[[], Capacity] | None = None,
     ) -> None:
-        self.path = path.absolute()
+        super().__init__(path, volatile=volatile)
         self.owner = owner
         self._policy = policy or RetryPolicy()
         self._term = term
         self._longest = max(self._policy.limit, term) + CLOCK_SLACK
         self._clock = clock or SystemClock()
-        self._mutex = threading.Lock()
-        self._volatile = volatile
-        self._durable: bool | None = None
         self._find_capacity = capacity
         self._capacity: Capacity | None = None
-        refuse_network(self.path)
-        with explained(self.path):
-            make_private(self.path.parent)
-            refuse_newer(self.path, version_in_header(self.path))
-            self._lock_file = open_lock(self.path)
-            try:
-                self._db = connect(self.path, self._lock_file)
-                if volatile:
-                    self._db.execute("PRAGMA synchronous = OFF")
-            except BaseException:  # the lock is let go, and the error raised again
-                os.close(self._lock_file)
-                raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file. Leases stay as they are. Closing twice is no error."""
-        with self._mutex:
-            if self._lock_file < 0:
-                return
-            # The last one to close folds the write-ahead log into the file: no other process may write then.
-            with locked(self._lock_file), suppress(sqlite3.Error):
-                self._db.close()
-            os.close(self._lock_file)
-            self._lock_file = -1
 
     def put(self, jobs: Iterable[Job]) -> PutReport:
         """Add jobs, numbered in the order they come (an `index` they bring is not used)."""
         sent = given = 0
         self._make_room()
         for batch in in_batches(jobs, BATCH, BATCH_BYTES):
-            packed = _packed(batch)
+            rows = Rows(batch)
             with self._writing(durable=True) as db:
-                sent += db.execute(_PUT, packed).rowcount
-                _fill(db, batch)
-                _pack(db, batch)
+                sent += rows.insert(db)
             given += len(batch)
         with suppress(DsError):  # all is stored, if only in the log: the disk may be full
             self._read("PRAGMA wal_checkpoint")  # here, as the first worker would wait for it otherwise
@@ -276,7 +211,7 @@ class SqliteQueue:
         with self._writing() as db:
             now = self._clock.now()
             for lease in leases:
-                if db.execute(_RENEW, (now + self._term, *_ours(lease, now)[:2])).rowcount:
+                if db.execute(_RENEW, (now + self._term, *ours(lease, now)[:2])).rowcount:
                     renewed.append(lease._replace(deadline=now + self._term))
                 else:
                     lost.append(lease)
@@ -287,7 +222,7 @@ class SqliteQueue:
         if leases:
             with self._writing() as db:
                 now = self._clock.now()
-                db.executemany(_DONE, [_ours(lease, now) for lease in leases])
+                db.executemany(_DONE, [ours(lease, now) for lease in leases])
 
     def release(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """Give jobs back after `delay` seconds, or at once to the place they had; no attempt is counted.
@@ -300,7 +235,7 @@ class SqliteQueue:
             with self._writing() as db:
                 now = self._clock.now()
                 back = now + min(delay, self._longest) if delay > 0 else 0.0
-                db.executemany(_RELEASE, [(back, *_ours(lease, now)) for lease in leases])
+                db.executemany(_RELEASE, [(back, *ours(lease, now)) for lease in leases])
 
     def fail(self, lease: Lease, cause: Cause, detail: str = "", *, final: bool = False) -> DeadJob | None:
         """Count a failed attempt: back after the back-off, or dead (returned) with its cause.
@@ -314,8 +249,8 @@ class SqliteQueue:
             now = self._clock.now()
             earlier = lease.earlier.after(cause).to_text() or None
             change = (2, 0.0, cause, detail) if dead else (0, now + retry.delay, earlier, None)
-            ours = db.execute(_FAIL, (lease.attempt, *change, *_ours(lease, now))).rowcount
-        return DeadJob(lease.job, lease.attempt, cause, detail) if dead and ours else None
+            counted = db.execute(_FAIL, (lease.attempt, *change, *ours(lease, now))).rowcount
+        return DeadJob(lease.job, lease.attempt, cause, detail) if dead and counted else None
 
     def counts(self) -> Counts:
         """Returns how many jobs are in which state now; tens of milliseconds with a million jobs."""
@@ -347,7 +282,7 @@ class SqliteQueue:
         self._check_types((seq, number, failed, 0, body))
         if not isinstance(detail, str) or cause not in _CAUSES:
             raise damaged(self.path, f"job {seq} is dead without a known cause")
-        return DeadJob(Job(_id(number), seq - 1, body), failed, Cause(cause), detail)
+        return DeadJob(Job(id_of(number), seq - 1, body), failed, Cause(cause), detail)
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead.
@@ -355,23 +290,23 @@ class SqliteQueue:
         After a failure part-way some are back and the others still dead: calling again is safe.
         """
         if ids is None:
-            ids = [_id(number) for (number,) in self._read(_DEAD_IDS)]
-        wanted = filter(_is_id, ids)
+            ids = [id_of(number) for (number,) in self._read(_DEAD_IDS)]
+        wanted = filter(is_id, ids)
         back: list[str] = []
         while batch := list(islice(wanted, BATCH)):
             with self._writing(durable=True) as db:
-                back += [each for each in batch if db.execute(_REDRIVE, (_number(each),)).rowcount]
+                back += [each for each in batch if db.execute(_REDRIVE, (number_of(each),)).rowcount]
         return back
 
     def drop(self, ids: Iterable[str]) -> list[str]:
         """Take dead and waiting jobs out for good. Returns the ids that are out."""
-        wanted = filter(_is_id, dict.fromkeys(ids))
+        wanted = filter(is_id, dict.fromkeys(ids))
         out: list[str] = []
         while batch := list(islice(wanted, BATCH)):
             with self._writing(durable=True) as db:
                 now = self._clock.now()
-                db.executemany(_DROP, [(_number(each), now) for each in batch])
-                out += [each for each in batch if db.execute(_OUT, (_number(each),)).fetchone()]
+                db.executemany(_DROP, [(number_of(each), now) for each in batch])
+                out += [each for each in batch if db.execute(_OUT, (number_of(each),)).fetchone()]
         return out
 
     def purge(self) -> None:
@@ -393,23 +328,13 @@ class SqliteQueue:
                 self._check_types(row[:5])
             db.executemany(_DISOWN, [(row[0],) for row in rows])
         return [
-            Lease(Job(_id(number), seq - 1, body), _text(token), deadline, failed + 1, deliveries)
+            Lease(Job(id_of(number), seq - 1, body), text_of(token), deadline, failed + 1, deliveries)
             for seq, number, failed, deliveries, body, token, deadline in rows
         ]
 
     def owners(self) -> list[str]:
         """Returns the workers that hold leases, whether they still live or not."""
         return [str(owner) for (owner,) in self._read(_OWNERS)]
-
-    def get_meta(self, key: str) -> str | None:
-        """Returns the text kept under `key`, or None."""
-        rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
-        return str(rows[0][0]) if rows else None
-
-    def set_meta(self, key: str, value: str) -> None:
-        """Keep a short text beside the jobs; it survives a power cut once this returns."""
-        with self._writing(durable=True) as db:
-            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
     def _claim(self, limit: int, token: int | None = None) -> list[Lease]:
         token = int.from_bytes(os.urandom(8), "big") >> 1 if token is None else token
@@ -421,10 +346,10 @@ class SqliteQueue:
             for row in rows:
                 self._check_types(row[:5])
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
-        text = _text(token)
+        text = text_of(token)
         return [
             Lease(
-                Job(_id(number), seq - 1, body),
+                Job(id_of(number), seq - 1, body),
                 text,
                 deadline,
                 failed + 1,
@@ -472,7 +397,7 @@ class SqliteQueue:
         """Returns how many jobs are missing, have another body, or (`states`) are open though they ended."""
         count = 0
         for job, state, *_ in jobs:
-            rows = self._read(_BODY, (_number(job.id),))
+            rows = self._read(_BODY, (number_of(job.id),))
             open_again = states and state.final and bool(rows) and rows[0][0] == 0
             count += not rows or open_again or (bool(job.body) and rows[0][1] != job.body)
         return count
@@ -490,114 +415,14 @@ class SqliteQueue:
         rows = iter(jobs)
         while batch := list(islice(rows, BATCH)):
             with self._writing(durable=True) as db:
-                db.executemany(
-                    _RESTORE,
-                    [
-                        (_number(job.id), state, failed, cause, detail, _in_row(job.body))
-                        for job, state, failed, cause, detail in (_stored(each) for each in batch)
-                    ],
-                )
-                _fill(db, [each.job for each in batch])
-                _pack(db, [each.job for each in batch])
+                restore(db, batch)
 
     def _check_types(self, row: Sequence[Any]) -> None:
         """Raises QueueDamaged for a row (seq, id, failed, deliveries, body) that no verb of ours wrote."""
         if tuple(map(type, row)) != _TYPES:
             raise damaged(self.path, f"job {row[0]} has a value of the wrong type")
 
-    def _read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
-        """Rows of one consistent reading, taken without the lock: writers do not wait for it."""
-        with self._mutex, explained(self.path):
-            return self._db.execute(sql, values).fetchall()
-
     def _make_room(self) -> None:
         """Enlarges the cache for the index of a million ids in no order; leasing needs none."""
         self._read(f"PRAGMA cache_size = -{PUT_CACHE_KIB}")
         self._read(f"PRAGMA wal_autocheckpoint = {PUT_CHECKPOINT_PAGES}")
-
-    @contextmanager
-    def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """Yields one transaction, all or nothing; `durable` makes it survive a power cut."""
-        with self._mutex, explained(self.path), locked(self._lock_file):
-            if not self._volatile and durable is not self._durable:
-                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._durable = durable
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:  # rolled back, and raised again
-                with suppress(sqlite3.Error):  # the first error says more, and SQLite may have rolled back
-                    self._db.execute("ROLLBACK")
-                raise
-
-
-def _number(job_id: str) -> int:
-    """Returns an id as it is stored: SQLite's integers have 64 bits and a sign."""
-    number: int = _INT64.unpack(bytes.fromhex(job_id))[0]
-    return number
-
-
-def _in_row(body: bytes) -> bytes:
-    """Returns what a job's row has of its body."""
-    return body if len(body) < LARGE_BODY else b""
-
-
-def _fill(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
-    """Writes the large bodies of new jobs in place: as a value, SQLite would copy one three times."""
-    for job in jobs:
-        if len(job.body) >= LARGE_BODY:
-            for (seq,) in db.execute(_SEQ, (_number(job.id),)).fetchall():
-                if db.execute(_LARGE, (seq, len(job.body))).rowcount:
-                    with db.blobopen("large", "body", seq) as body:
-                        body.write(job.body)
-
-
-def _pack(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
-    """Stores what jobs need that say it; for others nothing is done."""
-    if needy := [(job.needs, _number(job.id)) for job in jobs if type(job) is NeedyJob]:
-        pack(db, needy)
-
-
-def _stored(known: KnownJob) -> tuple[Job, int, int, str | None, str | None]:
-    """Returns a job and its columns state, failed, cause and detail."""
-    if known.state is State.DEAD:
-        return known.job, 2, known.attempts, known.cause or Cause.EXIT, known.detail or ""
-    state = 3 if known.state is State.DROPPED else int(known.state.final)
-    return known.job, state, known.attempts, None, None
-
-
-def _packed(jobs: Sequence[Job]) -> dict[str, str | bytes]:
-    """Jobs for `_PUT`: all bodies in a row, and JSON from each id, as a number, to where its body lies.
-
-    Where it begins and its length are one number, of 32 bits each: so SQLite has one value to read a job.
-    A large body is left empty: `_fill` writes it.
-    """
-    numbers = struct.unpack(f">{len(jobs)}q", bytes.fromhex("".join([job.id for job in jobs])))
-    bodies = [_in_row(job.body) for job in jobs]
-    starts = accumulate(map(len, bodies), initial=0)
-    places = [
-        f'"{number}":{start << 32 | len(body)}'
-        for number, start, body in zip(numbers, starts, bodies, strict=False)
-    ]
-    return {"places": f"{{{','.join(places)}}}", "bodies": b"".join(bodies)}
-
-
-def _id(number: int) -> str:
-    return _INT64.pack(number).hex()
-
-
-def _is_id(text: str) -> bool:
-    try:
-        return _id(_number(text)) == text
-    except (ValueError, struct.error):
-        return False
-
-
-def _text(token: int) -> str:
-    return f"{token:016x}"
-
-
-def _ours(lease: Lease, now: float) -> tuple[int, int, float]:
-    """Returns the values for the condition that a lease is not stale."""
-    return lease.job.index + 1, int(lease.token, 16), now

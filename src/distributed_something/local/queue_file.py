@@ -1,6 +1,6 @@
 """Opens the file of the local engine's queue, locks it, and explains its errors.
 
-It knows the file's format and where such a file may lie; the queue's verbs are in `queue`, which calls it.
+It knows the file's format and where such a file may lie; `queue` adds the verbs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from ..errors import DsError, QueueDamaged, UsageError
 from ..system.files import FEWER_FILES, few_files_left
 from ..system.mounts import NETWORK_FILE_SYSTEMS, file_system
-from ..system.state import open_private
+from ..system.state import make_private, open_private
 
 VERSION = 3
 """Of the file's format; kept in its header (PRAGMA user_version)."""
@@ -57,6 +60,81 @@ _SCHEMA = f"""
 BODY = """CASE WHEN length(body) > 0 THEN body
     ELSE ifnull((SELECT large.body FROM large WHERE large.seq = jobs.seq), body) END"""
 """A job's body, wherever it lies; for reading rows of `jobs`."""
+
+
+class QueueFile:
+    """A queue's file, open: readings, and transactions that all processes make one after another.
+
+    Threads may share one object. A process that forks must open its own after the fork.
+    """
+
+    def __init__(self, path: Path, *, volatile: bool) -> None:
+        self.path = path.absolute()
+        self._mutex = threading.Lock()
+        self._volatile = volatile
+        self._durable: bool | None = None
+        refuse_network(self.path)
+        with explained(self.path):
+            make_private(self.path.parent)
+            refuse_newer(self.path, version_in_header(self.path))
+            self._lock_file = open_lock(self.path)
+            try:
+                self._db = connect(self.path, self._lock_file)
+                if volatile:
+                    self._db.execute("PRAGMA synchronous = OFF")
+            except BaseException:  # the lock is let go, and the error raised again
+                os.close(self._lock_file)
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file. Leases stay as they are. Closing twice is no error."""
+        with self._mutex:
+            if self._lock_file < 0:
+                return
+            # The last one to close folds the write-ahead log into the file: no other process may write then.
+            with locked(self._lock_file), suppress(sqlite3.Error):
+                self._db.close()
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+    def get_meta(self, key: str) -> str | None:
+        """Returns the text kept under `key`, or None."""
+        rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a short text beside the jobs; it survives a power cut once this returns."""
+        with self._writing(durable=True) as db:
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def _read(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+        """Rows of one consistent reading, taken without the lock: writers do not wait for it."""
+        with self._mutex, explained(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """Yields one transaction, all or nothing; `durable` makes it survive a power cut."""
+        with self._mutex, explained(self.path), locked(self._lock_file):
+            if not self._volatile and durable is not self._durable:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:  # rolled back, and raised again
+                with suppress(sqlite3.Error):  # the first error says more, and SQLite may have rolled back
+                    self._db.execute("ROLLBACK")
+                raise
 
 
 def refuse_network(path: Path) -> None:

@@ -23,8 +23,7 @@ from ..runs.snapshot import Snapshot
 from . import notices
 from .notices import Notice
 
-PATIENCE_SECONDS = 5.0
-"""Longest wait at the end of a run for notices under way; they are sent all the same."""
+PATIENCE_SECONDS = 5.0  # longest wait at the end of a run for notices under way; they are sent all the same
 
 
 class Notifier:

@@ -24,14 +24,9 @@ from urllib.parse import quote, urlsplit
 
 from ..errors import DsError
 
-LIMIT_SECONDS = 20.0
-"""Time limit of one address, in seconds."""
-
-ALL_SECONDS = 60
-"""Time limit of the process, in seconds."""
-
-SUBJECT_CHARACTERS = 100
-"""Longest subject that SNS takes; it has to be ASCII."""
+LIMIT_SECONDS = 20.0  # time limit of one address, in seconds
+ALL_SECONDS = 60  # time limit of the process, in seconds
+SUBJECT_CHARACTERS = 100  # longest subject that SNS takes; it has to be ASCII
 
 SLACK = "hooks.slack.com"
 INSTALL = "pip install 'distributed-something[notify]'"

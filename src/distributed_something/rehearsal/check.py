@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..aws.check import project_checks, read_fleet_file, unasked
+from ..aws.check import project_checks, unasked
 from ..inputs.checks.findings import Check, Finding, Severity, warning
 from ..inputs.config import Config
+from ..inputs.fleetfile import read_fleet
 from ..inputs.jobs.jobfile import JobFile
 from .account import Own, adapted
 
@@ -25,7 +26,7 @@ _OWN = Own(
 
 def checks(folder: Path, config: Config, job_file: JobFile | None, fleet_file: Path | None) -> list[Check]:
     """Returns the checks of a rehearsed project. Raises UsageError if the fleet file is unreadable."""
-    file = read_fleet_file(fleet_file)
+    file = read_fleet(fleet_file) if fleet_file else None
     mended = file and file._replace(text=adapted(file.text, _OWN)[0])
     pairs = zip(unasked(config, file), unasked(_mended(config), mended), strict=True)
     return [*(_pair(real, pretended) for real, pretended in pairs), *project_checks(folder, config, job_file)]

@@ -52,7 +52,7 @@ class Access:
     def home(self) -> S3Store:
         """Returns the store's own bucket, or what is below its prefix."""
         bucket, prefix = self._config.home
-        session = self._session_for(bucket)
+        session = self.session_for(bucket)
         return self._kind(bucket, session=session, prefix=prefix, retry_seconds=self._retry_seconds)
 
     def joined(self, home: Store | None = None) -> Stores:
@@ -61,7 +61,7 @@ class Access:
 
     def __call__(self, bucket: str, key: str | None) -> S3Store:
         """Opens a bucket, in any region, to read `key` first; None: to write."""
-        signed, acl = self._session_for(bucket), self._config.output_acl
+        signed, acl = self.session_for(bucket), self._config.output_acl
         if key is not None:
             return self._reader(bucket, key, signed)
         if not acl or bucket == self._config.home[0]:
@@ -72,7 +72,7 @@ class Access:
 
     def without_acl(self, bucket: str) -> S3Store:
         """Opens a bucket to write, without OUTPUT_ACL."""
-        return self._anywhere(self._kind, bucket, self._session_for(bucket))
+        return self._anywhere(self._kind, bucket, self.session_for(bucket))
 
     def who(self, bucket: str) -> str:
         """Returns who asks a bucket, in words; empty: whose credentials there are."""
@@ -106,7 +106,7 @@ class Access:
             pass
         return None
 
-    def _session_for(self, bucket: str) -> AwsSession:
+    def session_for(self, bucket: str) -> AwsSession:
         """Returns the session for a bucket. Raises DsError if its role is refused."""
         role, pays = self._config.bucket_roles.get(bucket, ""), bucket in self._config.requester_pays
         if not role and not pays:

@@ -95,7 +95,7 @@ def _write(access: Access, spot: Spot, app: str, acl: str) -> Tried:
     """Writes a file as workers do, reads and removes it."""
     folder = f"runs/{app}/" if spot.home else "".join(spot.lead.rpartition("/")[:2])
     store, probe = access.home() if spot.home else access(spot.bucket, None), _probe(folder)
-    tried = {"list": _may(lambda: list(islice(store.list(probe), 1)))}
+    tried = {"list": _may(lambda: list(islice(store.list(folder), 1)))}
     tried["write"] = _may(lambda: store.write(probe, b"1"))
     if acl and not spot.home and not tried["write"]:
         plain = access.without_acl(spot.bucket)

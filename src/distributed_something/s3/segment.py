@@ -24,6 +24,8 @@ class Segment:
         self.unknown = True
         self._ends: list[int] = []
         self._growing: bytes | None = None
+        self._asked = 0
+        """The part that was asked to be written, and may have been: the next write replaces it."""
         self._sent = self._added = 0
 
     @property
@@ -42,7 +44,14 @@ class Segment:
 
     def extended(self, data: bytes) -> tuple[int, bytes]:
         """The part that takes more data, with its new content. Parts of earlier processes are left alone."""
+        number, whole = self._next(data)
+        self._asked = number
+        return number, whole
+
+    def _next(self, data: bytes) -> tuple[int, bytes]:
         whole = (self._growing or b"") + data
+        if self._asked:
+            return self._asked, whole if self._asked == len(self._ends) else data
         spared = self._sent + len(whole) <= SENT_SHARE * (self._added + len(data))
         if self._growing is not None and len(whole) <= SEGMENT_PART_BYTES and spared:
             return len(self._ends), whole
@@ -51,6 +60,7 @@ class Segment:
     def wrote(self, number: int, whole: bytes) -> None:
         """Notes the content of a part."""
         before = self.size
+        self._asked = 0
         self._growing = whole
         self._set_end(number, len(whole))
         self._sent += len(whole)

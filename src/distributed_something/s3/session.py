@@ -8,6 +8,7 @@ slower. Used by every module that calls AWS.
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ WHERE_ANSWERED = 3
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 _BEGAN = "ds_began"
+
+_QUERY = re.compile(r"\?[^\s\"]*")
+"""The end of an address that an error shows."""
 
 _SIGN_IN = (
     "aws configure, or aws sso login, for the profile that AWS_PROFILE in the config names; then try again"
@@ -390,7 +394,7 @@ def _failed(doing: str, error: Exception) -> DsError:
         exceptions.SSOError,
     )
     network = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.EndpointConnectionError)
-    said = f"{doing}: {str(error).splitlines()[0]}"
+    said = f"{doing}: {_QUERY.sub('', str(error).splitlines()[0])}"
     if isinstance(error, credentials):
         return NotSignedIn(said, _SIGN_IN)
     if isinstance(error, exceptions.ProfileNotFound):

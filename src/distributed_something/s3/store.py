@@ -209,8 +209,8 @@ class S3Store:
     def ignored_condition(self, key: str) -> str:
         """Writes and removes a file. Returns the condition that the server ignores; empty: none."""
         tries: list[tuple[str, Any]] = [("If-None-Match", "create"), ("If-Match", {"e_tag": '"0"'})]
+        self._put(key, b"1", "create")
         try:
-            self._put(key, b"1", "create")
             for condition, mode in tries:
                 with suppress(Exists, Conflict):
                     self._put(key, b"2", mode)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
+from ..errors import DsError
 from ..inputs.config import Config
 from ..system.leftovers import AGE_SECONDS
+from ..words import many
+from .access import Access
 from .session import AwsSession, aws_errors, or_none
 
 
@@ -14,6 +17,21 @@ def prefixes_of(config: Config) -> list[str]:
     """Returns the prefixes below which an app uploads: that of its runs, and the fixed part of OUTPUT."""
     fixed = (config.output or "").partition("{")[0].rpartition("/")[0].strip("/")
     return [f"runs/{config.app_name}/", *([f"{fixed}/"] if fixed else [])]
+
+
+def end_old_uploads(config: Config, access: Access, now: float, say: Callable[[str], None]) -> None:
+    """Ends what killed processes of an app have left in its bucket, and says so. A failure is said only."""
+    bucket, prefix = config.home
+    below = f"{prefix.strip('/')}/" if prefix else ""
+    prefixes = [below + each for each in prefixes_of(config)]
+    try:
+        ended = abort_old_uploads(access.session_for(bucket), bucket, prefixes, now) if bucket else 0
+    except DsError as error:
+        if "NoSuchBucket" not in error.what:
+            say(f"note: unfinished uploads, if any, stay: {error.what}")
+        return
+    if ended:
+        say(f"ended {many(ended, 'unfinished upload')} of killed processes in s3://{bucket}")
 
 
 def abort_old_uploads(session: AwsSession, bucket: str, prefixes: Iterable[str], now: float) -> int:

@@ -1,8 +1,9 @@
 """Gathers logs before they are stored, for a store where each append is a request. Used by AWS workers.
 
-What a job prints waits in memory until the job ends, and is stored before the ledger has that. Then it goes
-into a segment that all slots share: many logs are one request. While a job's log is followed (or once there
-is much of it), its text goes into a segment of its slot's own, every two seconds, and stays there.
+What a job prints waits in memory until the job ends, and is stored before the ledger has that; where the
+store does not take it, it waits on, and the ledger does not wait for it. At the job's end it goes into a
+segment that all slots share: many logs are one request. While a job's log is followed (or once there is much
+of it), its text goes into a segment of its slot's own, every two seconds, and stays there.
 
 Once a minute the last text of all running jobs is written to one file, for `ds logs JOB`, and for the case
 that the worker is lost. The thread that runs a job never waits for the store.
@@ -311,7 +312,7 @@ class LogKeeper(Repeating):
 
 
 class KeptLedger(LedgerWriter):
-    """A ledger that has an attempt's end only when its log can be read."""
+    """A ledger that tries to store an attempt's log before it has its end; the log may follow later."""
 
     def __init__(self, store: Store, key: str, keeper: LogKeeper) -> None:
         super().__init__(store, key)

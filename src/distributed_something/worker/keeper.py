@@ -8,12 +8,13 @@ tenth less. Writing has a thread of its own: a slow store must not delay a renew
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..background import complain
 from ..clock import Clock
 from ..engine import Queue
 from ..errors import QueueDamaged
+from ..job import Lease
 from .leases import LeaseBuffer
 from .orders import Stop
 from .settler import Settler
@@ -132,8 +133,7 @@ class Keeper:
         now = self._clock.monotonic()
         if now - self._renewed >= self._renew_seconds and self._guard(self._renew):
             self._renewed = now
-        if surplus := self._buffer.take_surplus():
-            self._guard(lambda: self._queue.release(surplus))
+        self.give_back(self._buffer.take_surplus())
         if (stop := self.stop) is not None:
             self._wind_down(stop, now)
 
@@ -144,9 +144,15 @@ class Keeper:
             self._settler.hurry()
         unstarted = self._buffer.take_unstarted()
         self._buffer.cancel_overdue(stop, now - self._obeyed[1])
-        if unstarted:
-            self._guard(lambda: self._queue.release(unstarted))
+        self.give_back(unstarted)
+
+    def give_back(self, leases: Sequence[Lease]) -> None:
+        """Gives leases back to the queue; they are held again if that fails."""
+        if leases and not self._guard(lambda: self._queue.release(leases)):
+            self._buffer.put_back(leases)
 
     def _renew(self) -> None:
+        since = self._clock.monotonic()
         _, lost = self._queue.renew([*self._buffer.held(), *self._settler.unsettled()])
         self._buffer.lose(lost)
+        self._buffer.renewed(since)

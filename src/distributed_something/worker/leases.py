@@ -39,9 +39,13 @@ def _moved(mean: float | None, seconds: float) -> float:
 class LeaseBuffer:
     """Holds ready and running leases. Threads may share it."""
 
-    def __init__(self, slots: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, slots: int, monotonic: Callable[[], float], term: float) -> None:
+        """`term`: how long a lease lasts after it was taken or renewed, in seconds."""
         self._slots = slots
         self._monotonic = monotonic
+        self._term = term
+        self._sure = monotonic()
+        """The latest time at which every lease held here was as good as new."""
         self._lock = threading.Lock()
         self._offered = threading.Condition(self._lock)
         self._ready: deque[Lease] = deque()
@@ -55,8 +59,10 @@ class LeaseBuffer:
     # a slot's job begins and ends
 
     def take(self, slot: Slot) -> Lease | None:
-        """Starts the next lease in a slot; None: none is ready."""
+        """Starts the next lease in a slot; None: none is ready. Drops leases that may have ended."""
         with self._lock:
+            if self._monotonic() - self._sure > self._term:
+                self._ready.clear()
             if not self._ready:
                 return None
             lease = self._running[slot] = self._ready.popleft()
@@ -112,10 +118,22 @@ class LeaseBuffer:
             return max(self._lacking(), 0)
 
     def offer(self, leases: Sequence[Lease]) -> list[Lease]:
-        """Adds ready leases. Returns all that are ready now."""
+        """Adds ready leases, just taken. Returns all that are ready now."""
         with self._lock:
+            if not (self._ready or self._running):
+                self._sure = self._monotonic()
             self._ready.extend(leases)
             return list(self._ready)
+
+    def put_back(self, leases: Sequence[Lease]) -> None:
+        """Holds leases again that could not be given back."""
+        with self._lock:
+            self._ready.extend(leases)
+
+    def renewed(self, since: float) -> None:
+        """Notes that all leases held at this time have been renewed."""
+        with self._lock:
+            self._sure = max(self._sure, since)
 
     def wait_for_offer(self, seconds: float) -> bool:
         """Waits for another slot to lease. Returns whether a lease is ready."""

@@ -84,7 +84,7 @@ class Worker:
         self._poll = poll
         self._name = f"worker {identity.worker}"
         self._guard = Guard(self._name, clock)
-        self._leases = LeaseBuffer(len(slots), clock.monotonic)
+        self._leases = LeaseBuffer(len(slots), clock.monotonic, term)
         self._settler = Settler(queue, ledger, identity._asdict(), policy, clock, settle_seconds)
         self._keeper = Keeper(queue, self._leases, self._settler, self._guard, clock, term=term)
         self._leasing = threading.Lock()
@@ -114,7 +114,7 @@ class Worker:
         self._serve_slot(first, delay, until_empty)
         while self._waits_for(threads):
             self._keeper.tend()
-            threads[0].join(TICK_SECONDS)
+            next((thread for thread in threads if thread.is_alive()), threads[0]).join(TICK_SECONDS)
         self._keeper.close()
         self._settle_rest()
         if self._health is not None:
@@ -202,9 +202,7 @@ class Worker:
         complain(f"{self._name}: paused: {sick.what}")
         found: SickMachine | None = sick
         while found is not None and not self._stopped:
-            unstarted = self._leases.take_unstarted()
-            if unstarted and not self._guard(lambda: self._queue.release(unstarted)):  # noqa: B023  called here
-                self._leases.offer(unstarted)
+            self._keeper.give_back(self._leases.take_unstarted())
             health.pause(found, lambda: self._goes_on(slot))
             try:
                 slot.check_machine()
@@ -237,13 +235,10 @@ class Worker:
             self._settler.settle_if_due()
             wait = self._poll if self._idle_rounds else 0.0  # a slot that has just ended a job does not wait
             leases = [] if self._stopped else self._queue.lease(self._leases.wanted(), wait)
-            if self._stopped:
-                self._queue.release(leases)
-                return False
             if not leases:
                 self._settler.settle()  # no job is left for which ends could wait
             self._offer(leases)
-            return bool(leases)
+            return bool(leases)  # after an order to stop they are given back as all that has not started
         finally:
             self._leasing.release()
             self._leases.end_waits()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ...errors import DsError
 from ...s3.session import AwsSession, aws_errors, error_code, error_words, whole_code
+from ..names import tags_of
 from . import diagnosis
 
 MACHINES_A_CALL = 500
@@ -145,7 +146,7 @@ class Fleets:
                     state,
                     _seconds(each.get("CreateTime")),
                     _seconds(config.get("ValidUntil")),
-                    tags(each),
+                    tags_of(each),
                 )
 
     def _others(self, ids: Sequence[str]) -> Iterator[Fleet]:
@@ -159,7 +160,7 @@ class Fleets:
                     state,
                     _seconds(each.get("CreateTime")),
                     _seconds(each.get("ValidUntil")),
-                    tags(each),
+                    tags_of(each),
                     int(each["TargetCapacitySpecification"].get("OnDemandTargetCapacity") or 0),
                 )
 
@@ -337,11 +338,6 @@ def capacity(target: int, on_demand: int = 0, *, before: int = 0) -> dict[str, A
     if on_demand or before:
         found |= {"OnDemandTargetCapacity": on_demand, "SpotTargetCapacity": target - on_demand}
     return found
-
-
-def tags(described: Mapping[str, Any]) -> dict[str, str]:
-    """The tags of something that EC2 describes."""
-    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
 
 
 def _exists_already(error: Any) -> bool:

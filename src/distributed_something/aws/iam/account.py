@@ -13,7 +13,7 @@ from ...clock import Clock
 from ...errors import DsError
 from ...inputs.fleetfile import IMAGE_PARAMETER
 from ...s3.session import NO_SUCH, AwsSession, aws_errors, error_code, error_words, or_none
-from ..names import tag_list
+from ..names import tag_list, tags_of
 from .boundary import boundary_arn
 from .policies import INSIDE_LIMIT, Document, Trusted, Used, compact, trust, trusted
 from .roles import IMAGE_ROLES, LINKED, PATH, PROFILE, PROFILES, TAGS, Role, Where, is_ours
@@ -230,7 +230,7 @@ def _find_role(iam: Any, name: str) -> FoundRole | None:
         policy: iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"] for policy in names
     }
     boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
-    return FoundRole(role["Path"], _tags(role), role["AssumeRolePolicyDocument"], policies, boundary)
+    return FoundRole(role["Path"], tags_of(role), role["AssumeRolePolicyDocument"], policies, boundary)
 
 
 def _find_profile(iam: Any, name: str) -> FoundProfile | None:
@@ -239,11 +239,7 @@ def _find_profile(iam: Any, name: str) -> FoundProfile | None:
         return None
     profile = found["InstanceProfile"]
     roles = tuple(role["RoleName"] for role in profile["Roles"])
-    return FoundProfile(profile["Path"], _tags(profile), roles)
-
-
-def _tags(described: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
+    return FoundProfile(profile["Path"], tags_of(profile), roles)
 
 
 def apply(session: AwsSession, steps: Iterable[Step]) -> None:

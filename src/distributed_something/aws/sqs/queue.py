@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Self
 
 from ...clock import Clock, SystemClock
 from ...engine import Counts, PutReport
+from ...errors import DsError
 from ...job import MAX_DELIVERIES, Cause, DeadJob, Job, Lease, RetryPolicy
 from ...s3.session import READ_SECONDS, AwsSession
 from ..message import Message, NotAJob, parse, poison, whole_seconds
@@ -167,40 +168,46 @@ class SqsQueue:
 
     def lease(self, limit: int, wait: float = 0.0) -> list[Lease]:
         """Claim at most `limit` jobs, waiting up to `wait` seconds (whole ones) for the first one."""
-        if limit <= 0:
-            return []
-        leases = self._lease_abandoned(limit)
+        leases = list[Lease]()
+        try:
+            self._lease_into(leases, limit, wait)
+        except DsError:
+            if not leases:  # what was claimed before the error is the caller's
+                raise
+        return leases
+
+    def _lease_into(self, leases: list[Lease], limit: int, wait: float) -> None:
+        if limit > 0:
+            self._lease_abandoned(leases, limit)
         while len(leases) < limit:
             poll = 0 if leases else min(whole_seconds(max(wait, 0.0)), LONG_POLL)
             received = self._jobs.receive(min(limit - len(leases), BATCH), poll, self._term)
-            leases += self._leases(self._jobs, received)
+            self._claim(leases, self._jobs, received)
             wait -= poll
             if not received and (leases or wait <= 0):
                 break
-        return leases
 
-    def _lease_abandoned(self, limit: int) -> list[Lease]:
-        """Jobs that were carried over by a worker that is gone; looked for once a minute."""
+    def _lease_abandoned(self, leases: list[Lease], limit: int) -> None:
+        """Claims jobs that were carried over by a worker that is gone; looked for once a minute."""
         now = self._clock.monotonic()
         if self._carried is None or now < self._next_look:
-            return []
+            return
         self._next_look = now + CARRIED_LOOK
         received = self._carried.receive(min(limit, BATCH), 0, self._term)
         sent_before = self._clock.now() - CARRY_GRACE
         young = [each for each in received if _sent_at(each) > sent_before]
+        self._claim(leases, self._carried, [each for each in received if each not in young])
         self._carried.hide([each["ReceiptHandle"] for each in young], 0)
-        return self._leases(self._carried, [each for each in received if each not in young])
 
-    def _leases(self, channel: Channel, received: Sequence[MessageTypeDef]) -> list[Lease]:
-        leases = []
+    def _claim(self, leases: list[Lease], channel: Channel, received: Sequence[MessageTypeDef]) -> None:
+        broken: list[tuple[MessageTypeDef, NotAJob]] = []
         for each in received:
             try:
-                message = parse(each)
+                leases.append(self._hold(channel, each, parse(each)))
             except NotAJob as why:
-                self._bury(channel, each, why)
-                continue
-            leases.append(self._hold(channel, each, message))
-        return leases
+                broken.append((each, why))
+        for no_job in broken:
+            self._bury(channel, *no_job)
 
     def _hold(self, channel: Channel, received: MessageTypeDef, message: Message) -> Lease:
         token, now, receipts = received["ReceiptHandle"], self._clock.monotonic(), _receipts(received)

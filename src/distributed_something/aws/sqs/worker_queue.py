@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ...clock import Clock
+from ...errors import DsError
 from ...job import Cause, DeadJob, Lease
 from ...s3.session import AwsSession, QueueGone
 from .queue import SqsQueue
@@ -67,8 +69,9 @@ class WorkersQueue(SqsQueue):
         try:
             leases = self._asked(lambda: super(WorkersQueue, self).lease(limit, wait), list[Lease]())
             if leases and (self._leaving or self._clock.monotonic() < self._paused_until):
-                super().release(leases)
-                leases = []
+                with suppress(DsError):  # or else the worker gives them back, or runs them
+                    super().release(leases)
+                    leases = []
             return leases
         finally:
             with self._changed:

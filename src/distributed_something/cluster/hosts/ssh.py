@@ -101,9 +101,11 @@ def _run(host: str, script: str) -> Any:
     said = [line for line in done.stdout.splitlines() if line.startswith(SAYS)]
     if done.returncode == 0 and said:
         return json.loads(said[-1].removeprefix(SAYS))
-    last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
-    if done.returncode == 255:  # of ssh itself
+    by_ssh = done.returncode == 255
+    lines = (done.stderr if by_ssh else done.stdout + done.stderr).split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    if by_ssh:
         fixes = (fix for pattern, fix in _FIXES if re.search(pattern, done.stderr))
         fix = next(fixes, "see what `ssh {host} true` says").format(host=host)
-        raise Unreachable(f"{host} cannot be reached: {last.strip()}", fix)
-    raise DsError(f"{host}: {last.strip()}", f"see what `ssh {host} {sys.executable} --version` says")
+        raise Unreachable(f"{host} cannot be reached: {last}", fix)
+    raise DsError(f"{host}: {last}", f"see what `ssh {host} {sys.executable} --version` says")

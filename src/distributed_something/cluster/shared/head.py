@@ -164,6 +164,10 @@ class Head:
                 return [[*said_job(each.job), each.attempt, each.cause, each.detail] for each in dead]
             case "load", [name] if (known := self._replica.loaded(name)) is not None:
                 return known
+            case "redrive" | "release_owner", [asker, request, _] if (
+                reply := self._replica.kept(asker, request)
+            ) is not None:
+                return reply
         result = self._replica.do(verb, arguments)
         self._note(now, verb, *arguments)
         return result

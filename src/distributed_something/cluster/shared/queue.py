@@ -60,8 +60,9 @@ def usable(place: Place) -> Iterator[None]:
 class SharedQueue:
     """Implements engine.Queue for a worker: each request waits for the head's reply.
 
-    A reply that is lost with its head is asked for again: leases carry the token that the request names, and
-    every other verb leaves a job alone that it has changed before. Threads may share one object.
+    A reply that is lost with its head is asked for again: leases carry the token that the request names, what
+    a redrive or a release put back is kept, and every other verb leaves a job alone that it has changed.
+    Threads may share one object.
     Raises Unreachable where there is no head for PATIENCE_SECONDS, and DsError where the run was removed.
     """
 
@@ -165,17 +166,12 @@ class SharedQueue:
 
     def redrive(self, ids: Iterable[str] | None = None) -> list[str]:
         """Put dead jobs (these ids, or all) back as new. Returns the ids that were dead."""
-        return self._in_parts("redrive", (dead.job.id for dead in [*self.dead()]) if ids is None else ids)
+        wanted = (dead.job.id for dead in [*self.dead()]) if ids is None else ids
+        return [each for part in in_parts(wanted) for each in self._ask_once("redrive", part)]
 
     def drop(self, ids: Iterable[str]) -> list[str]:
         """Take dead and waiting jobs out for good; returns the ids that are out."""
-        return self._in_parts("drop", ids)
-
-    def _in_parts(self, verb: str, ids: Iterable[str]) -> list[str]:
-        wanted, found = iter(ids), list[str]()
-        while batch := list(islice(wanted, IDS)):
-            found += self._ask(verb, batch)
-        return found
+        return [each for part in in_parts(ids) for each in self._ask("drop", part)]
 
     def purge(self) -> None:
         """Forget every job, the dead and the finished ones included."""
@@ -183,9 +179,13 @@ class SharedQueue:
 
     def release_owner(self, owner: str) -> list[Lease]:
         """Give back at once what a lost worker holds, attempt not counted; returns its leases."""
-        return [heard(each) for each in self._ask("release_owner", owner)]
+        return [heard(each) for each in self._ask_once("release_owner", owner)]
 
     # asking
+
+    def _ask_once(self, verb: str, argument: Any) -> Any:
+        """Asks for what has a reply only the first time: the head knows a request that is asked again."""
+        return self._ask(verb, self._owner, os.urandom(8).hex(), argument)
 
     def _ask(self, verb: str, *arguments: Any) -> Any:
         given = list(arguments)
@@ -254,6 +254,13 @@ class SharedQueue:
         off = at - self._clock.now()
         if abs(off - self.shift) > SKEW_SECONDS:
             self.shift = off if abs(off) > SKEW_SECONDS else 0.0
+
+
+def in_parts(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Yields the ids in lists as long as one request may have."""
+    left = iter(ids)
+    while part := list(islice(left, IDS)):
+        yield part
 
 
 class CommandQueue(SharedQueue):

@@ -24,7 +24,7 @@ from ..own_folder import OwnFolder
 from .place import Copy, Look, Place, from_json, to_json, unseen
 
 _LEASED = "UPDATE jobs SET visible_at = ? WHERE state = 0 AND visible_at > 0 AND token IS NOT NULL"
-_HELD = f"""SELECT seq, id, failed, deliveries, {BODY}, visible_at FROM jobs INDEXED BY jobs_open
+_HELD = f"""SELECT seq, id, failed, deliveries, {BODY}, visible_at, cause FROM jobs INDEXED BY jobs_open
     WHERE state = 0 AND visible_at > 0 AND owner = ? AND token = ? ORDER BY seq"""  # noqa: S608
 
 
@@ -127,8 +127,15 @@ class LoggedQueue(SqliteQueue):
         """What is leased under a token: the reply to that request was lost."""
         rows = self._read(_HELD, (owner, int(token, 16)))
         return [
-            Lease(Job(f"{number & (1 << 64) - 1:016x}", seq - 1, body), token, until, failed + 1, deliveries)
-            for seq, number, failed, deliveries, body, until in rows
+            Lease(
+                Job(f"{number & (1 << 64) - 1:016x}", seq - 1, body),
+                token,
+                until,
+                failed + 1,
+                deliveries,
+                Earlier.from_text(earlier or ""),
+            )
+            for seq, number, failed, deliveries, body, until, earlier in rows
         ]
 
     def extend(self) -> None:
@@ -247,17 +254,30 @@ class Replica:
             case "fail", [lease, cause, detail, final]:
                 dead = queue.fail(lease_of(lease), Cause(cause), detail, final=final)
                 return None if dead is None else dead.attempt
-            case "redrive", [ids]:
-                return queue.redrive(ids)
+            case "redrive", [*asked, ids]:
+                return self._keep(asked, queue.redrive(ids))
             case "drop", [ids]:
                 return queue.drop(ids)
-            case "release_owner", [owner]:
-                return [told(each) for each in queue.release_owner(owner)]
+            case "release_owner", [*asked, owner]:
+                return self._keep(asked, [told(each) for each in queue.release_owner(owner)])
             case "extend", []:
                 return queue.extend()
             case "purge", []:
                 return queue.purge()
         raise ValueError(f"no verb {verb!r} with {len(arguments)} arguments")
+
+    def kept(self, asker: str, request: str) -> Any:
+        """The reply to a request that is asked again; None: it is new."""
+        found = self.queue.get_meta(f"asked by {asker}")
+        known, reply = from_json(found.encode()) if found else ("", None)
+        return reply if known == request else None
+
+    def _keep(self, asked: Sequence[str], reply: Any) -> Any:
+        """Keep the latest reply to each asker: done again, the request would find nothing to do."""
+        if asked:  # not in the log of an earlier version
+            asker, request = asked
+            self.queue.set_meta(f"asked by {asker}", to_json([request, reply]).decode())
+        return reply
 
     def loaded(self, name: str) -> list[int] | None:
         """How many jobs of a submission were new and known; None where it was not taken in yet."""

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NoReturn
 import msgspec
 
 from ...errors import UsageError
+from ...words import json_kind
 
 _BOM = b"\xef\xbb\xbf"
 TOO_DEEP = "its lists and objects are nested too deeply"
@@ -64,8 +65,9 @@ class JsonGroups:
                 self._refuse(error, place, f"group {number}")
             named = group if type(group) is dict else self._named(group)
             if named is None:
-                what = f"{self._path}: {'plate' if self.plates else 'group'} {number} is {_kind(group)}, not "
-                raise UsageError(what + ("a text" if self.plates else "an object"), _OBJECT)
+                element, wanted = ("plate", "a text") if self.plates else ("group", "an object")
+                what = f"{self._path}: {element} {number} is {json_kind(group)}, not {wanted}"
+                raise UsageError(what, _OBJECT)
             yield named
 
     @property
@@ -198,19 +200,13 @@ def read_lines(path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
             if not text.isspace() and text:
                 group = _decode(text)
                 if type(group) is not dict:
-                    what = f"{path}:{number}: the line is {_kind(group)}, not an object"
+                    what = f"{path}:{number}: the line is {json_kind(group)}, not an object"
                     raise UsageError(what, _OBJECT)
                 yield group
     except _ERRORS as error:
         raise UsageError(
             f"{path}:{number}: {_why(error)}", "write one JSON object a line, in UTF-8"
         ) from error
-
-
-def _kind(value: object) -> str:
-    """What a JSON value is, in words."""
-    kinds = {str: "a text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
-    return kinds.get(type(value), "null")
 
 
 def _why(error: Exception) -> str:

@@ -90,7 +90,7 @@ def join_csv(store: Store, key: str, name: str, path: Path, check: Callable[[], 
     """Join the CSV files of all jobs, with a job's keys before its columns. Returns the number of rows.
 
     A key with the name of a column is called `job.<key>`. Raises UsageError, naming the job, if it has no
-    such file, or several, or one with another header.
+    such file, or several, or one with another header, or a row of another length. Blank lines are left out.
     """
     listed = read_list(store, key)
     names = list(dict.fromkeys(name for each in listed for name in each.group))
@@ -101,8 +101,9 @@ def join_csv(store: Store, key: str, name: str, path: Path, check: Callable[[], 
         for outputs, text in files_of_jobs(store, listed, name, "csv"):
             check()
             reader = csv.reader(io.StringIO(text.decode("utf-8-sig"), newline=""))
-            found = next(reader, None)
-            if not found:
+            lines = (row for row in reader if row)
+            found = next(lines, None)
+            if found is None:
                 continue
             if header is None:
                 header = found
@@ -112,7 +113,12 @@ def join_csv(store: Store, key: str, name: str, path: Path, check: Callable[[], 
                 what = f"job {outputs.id} ({outputs.prefix}): its columns are {shown}"
                 raise UsageError(f"{what}, and the first job's are {first}", "COLLECT = 'csv:NAME.csv'")
             own = [outputs.group.get(each, "") for each in names]
-            for row in reader:
+            for row in lines:
+                if len(row) != len(header):
+                    what = (
+                        f"job {outputs.id} ({outputs.prefix}): line {reader.line_num} has {len(row)} values"
+                    )
+                    raise UsageError(f"{what} for {len(header)} columns", f"look at {outputs.prefix}/{name}")
                 writer.writerow([*own, *row])
                 rows += 1
     if header is None:

@@ -52,6 +52,12 @@ class Limits(NamedTuple):
     factor: float = 1.0
     most: int = 1 << 40
 
+    def of_slot(self, slots: int) -> Limits:
+        """Returns the limits of each of so many containers that have this memory together."""
+        if self.memory is None:
+            return self
+        return self._replace(memory=max(self.memory // slots, 1), most=min(self.most, self.memory))
+
     def memory_after(self, kills: int) -> int | None:
         """Returns the memory of an attempt after so many that ran out of it, in MiB; None: no limit."""
         if self.memory is None:

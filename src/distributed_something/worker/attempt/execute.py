@@ -196,9 +196,12 @@ class Executor:
             self._container.check_engine()
 
     def kill_strays(self, job_id: str) -> None:
-        """Kills the processes that got out of the job's group: the log says how many. Gives back its GPUs."""
+        """Kills the processes that got out of the job's group: the log says how many."""
         if self._strayed and (killed := self._strays.kill(job_id)):
             self._log.note(f"ended {killed} process(es) that the job had left running")
+
+    def take_back_gpus(self) -> None:
+        """Takes back the GPUs that were lent to the job."""
         if self._gpus is not None:
             self._gpus.take_back()
 

@@ -16,7 +16,8 @@ TAIL_BYTES = 1 << 20
 class SlotLog:
     """The log segment of one slot. Not thread-safe: a slot has one thread.
 
-    Writing never raises: a job does not fail because its log could not be kept (`lost` then says so).
+    Writing never raises: a job does not fail because its log could not be kept. `lost` then says
+    so, and the slot puts it into the outcome.
     """
 
     def __init__(self, store: Store, root: str, name: str) -> None:

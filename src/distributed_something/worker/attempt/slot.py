@@ -128,6 +128,8 @@ class Slot:
             self._log.end()
             raise sick
         seconds, log = time.monotonic() - started, self._log.end()
+        if self._log.lost:
+            outcome = outcome._replace(detail=_joined(outcome.detail, "its log could not be kept"))
         return outcome._replace(seconds=seconds, log=log, phases=self._phases, bytes_in=self._fetched)
 
     def _fault_of_machine(self, error: Exception | None, outcome: Outcome) -> SickMachine | None:
@@ -242,14 +244,13 @@ class Slot:
         else:
             outcome = self._executor.run(lease, work, takes_long, self._fetched)
         if outcome.state is State.SUCCEEDED and work.prefix:
+            self._executor.kill_strays(job.id)  # one could change an output after it was hashed
             takes_long()
             made_by = fingerprint(task.rules.recipe, job.keys, seen or ())
             with _Phase(self._phases, "out", Cause.UPLOAD):
                 outcome = self._publish(lease, work, made_by, outcome)
         if outcome.state is State.SUCCEEDED and done.why:
-            outcome = outcome._replace(
-                detail="; ".join(filter(None, [f"ran again: {done.why}", outcome.detail]))
-            )
+            outcome = outcome._replace(detail=_joined(f"ran again: {done.why}", outcome.detail))
         return outcome
 
     def _join(self, listed: str) -> Outcome:
@@ -299,6 +300,7 @@ class Slot:
     def _clean(self, lease: Lease) -> None:
         """Removes what the job left: processes that got out of its group, and files."""
         self._executor.kill_strays(lease.job.id)
+        self._executor.take_back_gpus()
         if self._keep:
             return
         try:
@@ -332,6 +334,10 @@ class _Phase:
 def _cause_of(error: Exception, otherwise: Cause = Cause.EXIT) -> Cause:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return Cause.DISK_FULL if full else otherwise
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _describe(error: Exception) -> str:

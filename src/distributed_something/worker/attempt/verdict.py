@@ -53,7 +53,7 @@ def of_process(ended: Ended, memory_was_short: Callable[[], bool], program: str 
 
 def of_reply(reply: Mapping[str, Any]) -> Outcome:
     """Returns the outcome that a handler's process replies."""
-    code, cpu, memory = int(reply["exit_code"]), float(reply["cpu_seconds"]), int(reply["max_rss_bytes"])
+    code, cpu, memory = int(reply["exit_code"]), float(reply["cpu_seconds"]), reply["max_rss_bytes"]
     if code == 0:
         return _succeeded(cpu, memory)
     outcome = failed(Cause.EXIT, reply["detail"] or f"exit code {code}", code)

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 from ....clock import Clock
 from ....errors import UsageError
 from ....inputs.config import Config
-from ....inputs.fleetfile import Fleet as FleetFile
-from ....inputs.fleetfile import parse_fleet
-from ....system.files import read_regular
+from ....inputs.fleetfile import Fleet, parse_fleet, read_fleet
 from ...shape import MachineShape
 from ..fleets import Fleets
 from .ownfleet import ec2_fleet_request, launch_template
@@ -23,7 +21,7 @@ from .userdata import start_script
 class Asked(NamedTuple):
     """The fleet file, if there is one, and the least shape of its machines."""
 
-    file: FleetFile | None
+    file: Fleet | None
     shape: MachineShape
     types: Sequence[str] = ()
     """The types of machine in the file; empty: the config's."""
@@ -43,17 +41,11 @@ class Launch:
         """Checks the fleet file, placeholders included, before any call to AWS."""
         if fleet_file is None:
             return Asked(None, self._region.shape(self._config.machine_type))
-        try:
-            text = read_regular(fleet_file).decode()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise UsageError(f"{fleet_file}: {reason}", "name a fleet file, or none") from error
+        name, text = read_fleet(fleet_file)
         if self._config.on_demand_percent or self._config.on_demand_after:
-            what = (
-                f"{fleet_file.name}: a fleet file asks for spot machines, and the config for some on demand"
-            )
+            what = f"{name}: a fleet file asks for spot machines, and the config for some on demand"
             raise UsageError(what, "start without a fleet file, or remove ON_DEMAND_… from the config")
-        file = parse_fleet(text, fleet_file.name, key_name=self._config.ssh_key_name)
+        file = parse_fleet(text, name, key_name=self._config.ssh_key_name)
         request = self._spot_request(file, "run", "token", {})
         types = types_of(request["LaunchSpecifications"])
         return Asked(file, self._region.shape(types or self._config.machine_type), types)
@@ -96,9 +88,7 @@ class Launch:
             )
         )
 
-    def _spot_request(
-        self, file: FleetFile, run: str, token: str, images: Mapping[str, Image]
-    ) -> dict[str, Any]:
+    def _spot_request(self, file: Fleet, run: str, token: str, images: Mapping[str, Image]) -> dict[str, Any]:
         return spot_fleet_request(
             file,
             self._config,
