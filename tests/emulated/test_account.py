@@ -14,9 +14,10 @@ from distributed_something.aws.iam.boundary import BOUNDARY, CONDITION, boundary
 from distributed_something.aws.iam.policies import Used
 from distributed_something.aws.iam.roles import PATH, PROFILE, Role, Where
 from distributed_something.errors import DsError
-from distributed_something.rehearsal.emulator.server import CREDENTIALS, emulator
+from distributed_something.rehearsal.emulator.server import CREDENTIALS
 from distributed_something.s3.session import AwsSession
 from distributed_something.testing import FakeClock
+from emulating import emulator
 from emulating import session as shared_session
 from rights import ADMINISTRATOR, SEEN, beyond, overheard
 
