@@ -101,14 +101,14 @@ def test_another_process_goes_on_with_what_was_seen_and_prices_are_asked_for_onc
     assert second.usd([], 999_999.0) == pytest.approx(0.04 * 3700 / 3600 + 0.04, abs=1e-6)
 
 
-def test_prices_that_have_moved_are_those_of_now_an_hour_later(tmp_path: Path) -> None:
+def test_prices_that_have_moved_are_those_of_now_a_quarter_of_an_hour_later(tmp_path: Path) -> None:
     ec2 = Ec2()
     cost = RunCost(cast(AwsSession, ec2), FolderStore(tmp_path), "machines.json", None)
     cost.usd([machine("i-1")], 3600.0)
-    ec2.history.append((5400.0, "0.06"))
-    cost.usd([machine("i-1")], 7199.0)
+    ec2.history.append((3900.0, "0.06"))
+    cost.usd([machine("i-1")], 4499.0)
     assert (cost.per_hour, ec2.asked) == (pytest.approx(0.04), 1)
-    cost.usd([machine("i-1")], 7200.0)
+    cost.usd([machine("i-1")], 4500.0)
     assert (cost.per_hour, ec2.asked) == (pytest.approx(0.06), 2)
 
 

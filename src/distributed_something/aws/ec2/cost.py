@@ -27,7 +27,7 @@ SHORTEST_SECONDS = 60.0  # EC2's shortest billed time of a machine, in seconds
 WRITE_SECONDS = 300.0
 """Interval of saving observed lives, in seconds: so much of a life may be lost with this process."""
 
-PRICES_SECONDS = 3600.0  # age in seconds at which prices are read again
+PRICES_SECONDS = 900.0  # age in seconds at which prices are read again
 
 ASK_SECONDS = 60.0
 """Shortest interval of reading prices again, in seconds: some pairs of type and zone have none."""
@@ -163,7 +163,7 @@ class RunCost:
             return {}
 
     def _ask_prices(self, now: float) -> None:
-        """Asks for the prices since the first machine: once an hour, and when a new pool has come."""
+        """Asks for the prices since the first machine: every PRICES_SECONDS, and for a new pool."""
         lives = (self._lives or {}).values()
         pools = {life.pool for life in lives}
         known, new = pools <= self._prices.keys(), pools - self._asked
