@@ -318,12 +318,16 @@ def test_a_start_mends_the_queue_and_says_what_is_not_known() -> None:
 
 
 @pytest.mark.fault(75)
-def test_a_row_of_the_wrong_type_is_not_leased() -> None:
+@pytest.mark.parametrize(
+    "change, said",
+    [("failed = 'abc'", "job 5 has a value of the wrong type"), ("body = x''", "job 5 has lost")],
+)
+def test_a_row_that_is_damaged_is_not_leased(change: str, said: str) -> None:
     with a_run() as run:
         run.close()
-        changed(run.place.database, "UPDATE jobs SET failed = 'abc' WHERE seq = 5")
+        changed(run.place.database, f"UPDATE jobs SET {change} WHERE seq = 5")
         queue = run.worker()
-        with pytest.raises(QueueDamaged, match="job 5 has a value of the wrong type"):
+        with pytest.raises(QueueDamaged, match=said):
             queue.lease(10)
         assert len(queue.lease(4)) == 4  # nothing was leased with it
         queue.close()

@@ -345,6 +345,8 @@ class SqliteQueue(QueueFile):
             rows = self._choose(db, now, limit)
             for row in rows:
                 self._check_types(row[:5])
+                if not row[4]:
+                    raise damaged(self.path, f"job {row[0]} has lost its body")
             db.executemany(_CLAIM, [(deadline, token, self.owner, row[0]) for row in rows])
         text = text_of(token)
         return [
