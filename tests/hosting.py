@@ -47,7 +47,7 @@ class Sshd:
             f"ListenAddress 127.0.0.1:{self._port}\nHostKey {folder / 'host'}\nPidFile none\n"
             f"AuthorizedKeysFile {folder / 'authorized_keys'}\nStrictModes no\nMaxStartups 100\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
-            f"SetEnv TMPDIR={self.scratch}\n",
+            f"SetEnv TMPDIR={self.scratch} AWS_SHARED_CREDENTIALS_FILE={folder / 'aws'}\n",
         )
         self._write("bin/ssh", f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder / "ssh_config"} "$@"\n')
         (folder / "bin/ssh").chmod(0o755)

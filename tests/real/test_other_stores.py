@@ -16,6 +16,8 @@ from conftest import DsProject, until
 
 pytestmark = pytest.mark.real
 
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.S3Server]:
@@ -59,7 +61,7 @@ def bucket(server: services.S3Server, client: Any, project: DsProject) -> Bucket
     for name in [name for name in project.environment if name.startswith("AWS_")]:
         del project.environment[name]
     given = server.environment
-    project.environment |= {name: given[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    project.environment |= {name: given[name] for name in KEYS}
     project.environment["AWS_EC2_METADATA_DISABLED"] = "true"
     return Bucket(server, client)
 
@@ -116,13 +118,21 @@ def test_killed_workers_lose_nothing_in_a_bucket(project: DsProject, bucket: Buc
     assert status["jobs"]["succeeded"] == 30 and status["interruptions"] > 0
 
 
-def test_a_run_on_slurm_keeps_everything_in_a_bucket(
-    cluster: Any, project: DsProject, bucket: Bucket
+@pytest.mark.parametrize("engine, needs", [("slurm", "cluster"), ("ssh", "hosts")])
+def test_a_run_by_pilots_keeps_everything_in_a_bucket(
+    engine: str, needs: str, request: pytest.FixtureRequest, project: DsProject, bucket: Bucket
 ) -> None:
-    project.environment |= {"SLURM_CONF": cluster.environment["SLURM_CONF"]}
+    there = request.getfixturevalue(needs)
+    if engine == "slurm":
+        project.environment |= {"SLURM_CONF": there.environment["SLURM_CONF"]}
+    else:  # hosts have credentials of their own
+        project.environment |= {"PATH": there.environment["PATH"]}
+        given = [f"{name.lower()} = {project.environment[name]}" for name in KEYS]
+        (there.folder / "aws").write_text("\n".join(["[default]", *given]))
     command = "tr a-z A-Z < {input_dir}/{Name}.txt > {output_dir}/up"
     keys = {**bucket.keys, "INPUTS": "in/{Name}.txt", "OUTPUT": "out/{Name}", "CLUSTER_MACHINES": 2}
-    project.config(ENGINE="slurm", COMMAND=command, **keys)
+    hosts = {"HOSTS": ["node1", "node2"]} if engine == "ssh" else {}
+    project.config(ENGINE=engine, COMMAND=command, **keys, **hosts)
     names = [f"n{number}" for number in range(12)]
     for name in names:
         bucket.put(f"in/{name}.txt", name.encode())
