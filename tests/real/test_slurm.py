@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import copy
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -359,13 +359,14 @@ OTHERS_PYTHON = "/usr/bin/python3"
 
 
 def test_without_accounting_a_run_is_the_same_for_another_user_too(
-    plain_cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
+    plain_cluster: Cluster, request: pytest.FixtureRequest
 ) -> None:
-    for folder in takewhile(lambda each: each != Path(gettempdir()), (tmp_path, *tmp_path.parents)):
-        folder.chmod(0o755)
+    place = TemporaryDirectory(prefix="ds-users-")  # each session of pytest closes its own
+    request.addfinalizer(place.cleanup)
+    Path(place.name).chmod(0o755)
     projects = []
     for user in (os.getuid(), 65534):
-        folder = tmp_path / str(user) / "project"
+        folder = Path(place.name, str(user), "project")
         folder.mkdir(parents=True)
         project = ClusterProject(folder, plain_cluster)
         project.config()

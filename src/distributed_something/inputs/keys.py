@@ -165,8 +165,8 @@ KEYS: tuple[Key, ...] = (
     Key("NOTIFY_STALLED", Kind.NUMBER, 3600, "time without the end of a job after which the run has stalled;"
         " JOB_TIMEOUT if that is longer", unit="seconds", above=0),
     Key("SHARED_OUTPUT", Kind.BOOL, False, "jobs may publish into one OUTPUT, under names of their own"),
-    Key("STORE", Kind.TEXT, "data", "folder that stands for the bucket; engines local, slurm, ssh: or a bucket"
-        " and a prefix in it, s3://bucket/prefix", shape=_STORE,
+    Key("STORE", Kind.TEXT, "data", "folder that stands for the bucket; engines local, slurm, ssh:"
+        " or a bucket and a prefix in it, s3://bucket/prefix", shape=_STORE,
         shape_says="is neither a folder nor s3://bucket/prefix"),
     Key("S3_ENDPOINT", Kind.TEXT, "", "engines local, slurm, ssh: server of all buckets, if it is not AWS's:"
         " MinIO, Ceph, R2, say", shape=r"https?://[^/\s@]+/?",
