@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distributed_something.engine import StoredFile
-from distributed_something.ledger import LiveFold, RunPaths
+from distributed_something.ledger import RunPaths
+from distributed_something.ledger.live import LiveFold
 from distributed_something.local.store import FolderStore
 
 from .tools import project, table

@@ -25,7 +25,8 @@ from .console import Console
 from .engine import Store
 from .errors import DsError, KeyMissing
 from .inputs.config import Config
-from .ledger import LiveFold, RunPaths
+from .ledger import RunPaths
+from .ledger.live import LiveFold
 from .notify.notifier import Notifier
 from .runs.record import record_key, record_path
 from .runs.runfile import read_run_file

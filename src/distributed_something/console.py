@@ -135,7 +135,7 @@ class Console:
     def table(self, header: Sequence[str], rows: Iterable[Row]) -> None:
         """Print a table: aligned on a terminal, with tabs elsewhere."""
         if not self.out.isatty():
-            lines = ("\t".join(map(_cell, row)) for row in chain([header], rows))
+            lines = map(_tabbed, chain([header], rows))
             while page := list(islice(lines, PAGE_LINES)):
                 self.line("\n".join(page))
             return
@@ -174,6 +174,14 @@ def _unbroken(stream: TextIO) -> Iterator[None]:
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
     return text.replace("\t", " ").replace("\n", " ")
+
+
+def _tabbed(row: Row) -> str:
+    """Returns the cells of a row as a line. That they have no tab of their own is seen in one look."""
+    cells = ["" if value is None else str(value) for value in row]
+    line = "\t".join(cells)
+    whole = "\n" not in line and line.count("\t") == len(cells) - 1
+    return line if whole else "\t".join(map(_cell, cells))
 
 
 def _printable(text: str, stream: TextIO) -> str:

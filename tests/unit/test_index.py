@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from distributed_something.errors import DsError
 from distributed_something.job import Job, Lease, State
-from distributed_something.ledger import Fold, JobRecord, LedgerWriter, LiveFold, RunPaths, write_jobs
+from distributed_something.ledger import Fold, JobRecord, LedgerWriter, RunPaths, write_jobs
+from distributed_something.ledger.live import LiveFold
 from distributed_something.ledger.records import FACTS
 from distributed_something.local.store import FolderStore
 from synthetic import write_run

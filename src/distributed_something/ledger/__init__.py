@@ -12,7 +12,6 @@ command that shows a run reads it.
 from .events import Entry, Event, LedgerWriter, event, event_lines, name_of
 from .fold import Fold
 from .joblist import job_bodies, job_ids, job_line, parse_job_line, write_jobs
-from .live import LiveFold
 from .records import LEFT_QUEUE, JobRecord
 from .segments import RunPaths, SegmentReader
 
@@ -23,7 +22,6 @@ __all__ = [
     "Fold",
     "JobRecord",
     "LedgerWriter",
-    "LiveFold",
     "RunPaths",
     "SegmentReader",
     "event",

@@ -255,6 +255,5 @@ def record_of(row: Sequence[Any]) -> JobRecord:
     record = JobRecord(row[0], row[1])
     if row[2] is not None:
         record.state = STATES[row[2]]
-        for name, value in zip(FACTS, row[3:], strict=True):
-            setattr(record, name, value)
+        record.take(row[3:])
     return record

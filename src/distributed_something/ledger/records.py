@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from ..job import UNCOUNTED, State
 
@@ -66,6 +66,14 @@ class JobRecord:
     def done(self) -> bool:
         """Whether the job needs nothing more."""
         return self.state in (State.SUCCEEDED, State.SKIPPED)
+
+    def take(self, facts: Sequence[Any]) -> None:
+        """Takes over the values of FACTS."""
+        (
+            self.attempt, self.attempts, self.interruptions, self.started, self.ended, self.cause,
+            self.detail, self.exit_code, self.seconds, self.cpu_seconds, self.max_rss_bytes, self.worker,
+            self.machine, self.output, self.log,
+        ) = facts  # fmt: skip
 
     @property
     def failed(self) -> bool:

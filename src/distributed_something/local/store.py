@@ -91,8 +91,7 @@ class FolderStore:
                 continue
             with opened as file:
                 for _, start, length in group:
-                    file.seek(start)
-                    yield file.read(length)
+                    yield os.pread(file.fileno(), length, start)
 
     def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
         """Returns each file with its size and tag; None: there is no such file."""

@@ -35,7 +35,7 @@ _OF_GROUP = re.compile(r"\S*ExceptionGroup: .*\(\d+ sub-exceptions?\)$")
 _R_GOES_ON = re.compile(r"Error(?: in .*)?:$")
 
 _FOLDS = (
-    (re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|`[^`]*`|\N{LEFT SINGLE QUOTATION MARK}.*?\N{RIGHT SINGLE QUOTATION MARK}"), "<value>"),  # noqa: E501
+    (re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|`[^`]*`|\u2018.*?\u2019"), "<value>"),
     (re.compile(r"(?:[A-Za-z]:\\|\\\\)[^\s:;,)]+"), "<path>"),
     (re.compile(r"(?:\w+:/)?[\w.~+%@=-]*/[\w.~+%@=/-]*"), "<path>"),
     (re.compile(r"\b[0-9a-f]{8,}\b", re.IGNORECASE), "<n>"),
@@ -48,6 +48,7 @@ def plain(text: str) -> str:
     return _ESCAPES.sub("", text)
 
 
+@lru_cache(maxsize=256)  # many jobs of a run fail alike
 def telling_line(text: str) -> str:
     """Returns the line that says why the job failed.
 

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -62,8 +63,9 @@ class Stores:
 
     def read_many(self, pieces: Iterable[tuple[str, int, int]]) -> Iterator[bytes | None]:
         """The bytes of each (key, start, length), in order; None where there is no file."""
-        for (_, store), group in groupby(pieces, lambda piece: self._at(piece[0])[:2]):
-            yield from store.read_many((self._at(key)[2], start, length) for key, start, length in group)
+        placed = ((*self._at(key)[1:], start, length) for key, start, length in pieces)
+        for store, group in groupby(placed, itemgetter(0)):
+            yield from store.read_many((key, start, length) for _, key, start, length in group)
 
     def stat(self, keys: Iterable[str]) -> Sequence[StoredFile | None]:
         """Returns each file with its size and tag; None: there is no such file."""
@@ -124,7 +126,7 @@ class Stores:
 
     def _at(self, key: str, *, writes: bool = False) -> tuple[str, Store, str]:
         """(prefix of that store's keys here, the store, the key in it)."""
-        found = _ELSEWHERE.match(key)
+        found = _ELSEWHERE.match(key) if key.startswith("s3:") else None
         if found is None:
             return "", self.home, key
         bucket, rest = found["bucket"], key[found.end() :]

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ...engine import Renting
 from ...errors import DsError
 from ...exclusion import Hosts, Pause, pause_text, rows, stuck, verdict
-from ...ledger import Fold, LiveFold, machines
+from ...ledger import Fold, machines
+from ...ledger.live import LiveFold
 from ...runs.snapshot import Snapshot, Tally
 from ...system.state import one_at_a_time
 from ...words import many
