@@ -200,9 +200,14 @@ def test_a_rough_day(rehearsal: DsProject) -> None:
     text = "kill=0.4/min,notice=0.4/min,throttle=4%,error=2%,lag=2s,speed=8x"
     seed = unlucky(parse_faults(text)).seed
     jobs = rehearsal.jobs(groups(60, seconds=1.0, bad=(7,)))
+    with (rehearsal.folder / "config.py").open("a") as config:
+        config.write("MACHINE_PRICE = 2\n")
     ended = rehearsal.ds("run", jobs, "--faults", f"{text},seed={seed}", code=3, timeout=300)
 
     check(rehearsal, 60, bad=(7,))
+    lines = map(json.loads, rehearsal.ds("monitor", "--json", code=3).stdout.splitlines())
+    (story,) = [each["rehearsal"] for each in lines if "rehearsal" in each]
+    assert rehearsal.status()["cost_usd"] == pytest.approx(story["dollars"], rel=0.1), "as the account has it"
     assert "were refused on purpose" in ended.stdout
     assert "killed without a notice after" in ended.stdout
     assert "interrupted after its notice after" in ended.stdout
