@@ -40,7 +40,9 @@ class Terminal:
         """What has come since the last call."""
         self.stream.flush()
         data = b""
-        while select.select([self._outer], [], [], 0.05)[0]:
+        waiting = select.poll()
+        waiting.register(self._outer, select.POLLIN)
+        while waiting.poll(50):
             data += os.read(self._outer, 65536)
         return data
 

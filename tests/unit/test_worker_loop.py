@@ -605,9 +605,10 @@ def test_a_lease_that_may_have_ended_is_not_started() -> None:
 
 def test_the_main_thread_rests_while_another_slot_ends_its_job(bench: Bench) -> None:
     bench.queue.put(jobs(3))
-    gate = threading.Event()
-    last = FakeSlot(lambda _: (gate.wait(20), SUCCESS)[1])
-    worker = bench.worker(FakeSlot(), FakeSlot(), last)
+    begun, gate = threading.Event(), threading.Event()
+    first = [FakeSlot(lambda _: (begun.wait(20), SUCCESS)[1]) for _ in range(2)]
+    last = FakeSlot(lambda _: (begun.set(), gate.wait(20), SUCCESS)[2])
+    worker = bench.worker(*first, last)
     running = Running(worker)
     wait_for(lambda: bench.queue.finished() == 2)
     worker.stop(Stop(None, "drain"))
