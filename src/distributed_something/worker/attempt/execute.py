@@ -238,7 +238,7 @@ class Executor:
             return self._noted(verdict.not_started(argv[0], error))
         try:
             finished = self._await(child, self._deadline())
-        except BaseException:  # no thread could be started, say: raised again
+        except BaseException:  # no job goes on unwatched: it is ended, and the error raised again
             self._watch.stop(child)
             if self._container is not None:
                 self._container.leave()
@@ -264,7 +264,7 @@ class Executor:
         host.request(lease, self._placed)
         try:
             finished = self._await(host.child, self._deadline(), host.replies)
-        except BaseException:  # raised again
+        except BaseException:  # the function's process goes too, and the error is raised again
             self._host = None
             host.stop(self._watch)
             raise
